@@ -1,0 +1,41 @@
+//! Builds the kernel programs, checks the layer table. Tasks that need nothing but cargo and Rust.
+
+mod ebpf;
+mod layers;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+/// Tasks of this workspace.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Task {
+    /// Compile the kernel programs into target/ebpf; quick when nothing changed.
+    Ebpf(ebpf::Options),
+    /// Compare the dependencies between our crates with xtask/layers.toml.
+    Layers,
+}
+
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Ebpf(options) => ebpf::build(&workspace(), &options),
+        Task::Layers => layers::check(&workspace()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("error: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The directory of the workspace's `Cargo.toml`.
+fn workspace() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_path_buf()
+}

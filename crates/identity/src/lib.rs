@@ -1,0 +1,18 @@
+//! SPIFFE ids, trust domains, certificate facts and signing requests.
+//! No TLS and no sockets: see the `tls` crate. No issuing: see the `ca` crate.
+
+pub mod csr;
+mod id;
+mod leaf;
+
+pub use id::{Identity, IdentityError, TrustDomain};
+pub use leaf::{Leaf, LeafError};
+
+/// Who calls the control plane, once its token was checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// Name of the Kubernetes node that the caller runs on.
+    pub node: String,
+    /// The caller's own identity, for example that of the node proxy.
+    pub identity: Identity,
+}

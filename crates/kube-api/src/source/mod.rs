@@ -1,0 +1,69 @@
+//! Delivers resources and their changes. Where they come from is hidden: what follows a source is the
+//! same for a directory and a cluster.
+
+pub(crate) mod file;
+mod reader;
+mod store;
+pub(crate) mod walk;
+
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+
+use crate::event::Event;
+use crate::kind::ClusterId;
+
+/// Events that wait for their reader; the source stops reading files while it is full.
+const QUEUE: usize = 1024;
+
+/// Which directories make up the cluster.
+#[derive(Clone, Debug)]
+pub struct DirectoryConfig {
+    /// The user's manifests: directories (searched recursively for `*.yaml` and `*.yml`) or files.
+    pub manifests: Vec<PathBuf>,
+    /// Derived objects and overlays; made when it is not there.
+    pub state: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("{path}: not readable")]
+    Directory { path: PathBuf, source: std::io::Error },
+    #[error("changes of {path} cannot be watched")]
+    Watch { path: PathBuf, source: notify::Error },
+    #[error("no thread to read manifests")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A stream of [`Event`]s: all that exists, then `InSync`, then changes. Within one batch what was
+/// removed comes first, then what applies in the order of keys, then problems.
+#[derive(Debug)]
+pub struct Source {
+    events: mpsc::Receiver<Event>,
+    _reader: reader::Handle,
+}
+
+impl Source {
+    /// Reads a directory and watches it, as the cluster with the default name. The reader ends when
+    /// the source is dropped.
+    pub fn directory(config: DirectoryConfig) -> Result<Self, SourceError> {
+        Self::directory_of(config, ClusterId::default())
+    }
+
+    /// As [`Source::directory`], for a cluster of another name.
+    pub fn directory_of(config: DirectoryConfig, cluster: ClusterId) -> Result<Self, SourceError> {
+        let (sender, events) = mpsc::channel(QUEUE);
+        let reader = reader::start(config, cluster, sender)?;
+        Ok(Self { events, _reader: reader })
+    }
+
+    /// The next event; `None` when the reader has ended. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// The next event if one is there already: to take a batch as a whole.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+}

@@ -1,0 +1,118 @@
+//! The state directory beside the user's manifests: whole objects that somebody derives, and partial
+//! ones that are laid over. Written by replacing files, so that a reader never sees half of one.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::kind::{Kind, ObjectRef};
+
+/// Directory name that stands for the namespace of cluster-scoped objects.
+const CLUSTER_SCOPE: &str = "_cluster";
+
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("{0:?} cannot be part of a file name")]
+    Name(String),
+    #[error("{path}: not written")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: not representable as YAML")]
+    Yaml { path: PathBuf, source: Box<serde_saphyr::SerializeError> },
+}
+
+/// Writes (or replaces) a whole object below `<state>/objects`.
+pub fn write_object(state: &Path, key: &ObjectRef, object: &Value) -> Result<(), WriteError> {
+    write_yaml(&object_path(state, key)?, object)
+}
+
+/// Removes an object written by [`write_object`]; there need not be one.
+pub fn remove_object(state: &Path, key: &ObjectRef) -> Result<(), WriteError> {
+    remove(&object_path(state, key)?)
+}
+
+/// Where [`write_object`] puts an object.
+pub fn object_path(state: &Path, key: &ObjectRef) -> Result<PathBuf, WriteError> {
+    key_path(objects_dir(state), key)
+}
+
+/// Where the overlay of one writer for one object is.
+pub fn overlay_path(state: &Path, writer: &str, key: &ObjectRef) -> Result<PathBuf, WriteError> {
+    if !is_file_name(writer) {
+        return Err(WriteError::Name(writer.to_owned()));
+    }
+    key_path(overlays_dir(state).join(writer), key)
+}
+
+pub(crate) fn objects_dir(state: &Path) -> PathBuf {
+    state.join("objects")
+}
+
+pub(crate) fn overlays_dir(state: &Path) -> PathBuf {
+    state.join("status")
+}
+
+/// Writer and key of an overlay's path, the reverse of [`overlay_path`].
+pub(crate) fn overlay_key(state: &Path, path: &Path) -> Option<(String, ObjectRef)> {
+    let relative = path.strip_prefix(overlays_dir(state)).ok()?;
+    let mut parts = relative.iter().map(|part| part.to_str());
+    let writer = parts.next()??;
+    let kind = parts.next()??.parse::<Kind>().ok()?;
+    let namespace = parts.next()??;
+    let name = parts.next()??.strip_suffix(".yaml")?;
+    if parts.next().is_some() || (namespace == CLUSTER_SCOPE) == kind.is_namespaced() {
+        return None;
+    }
+    let namespace = if kind.is_namespaced() { namespace } else { "" };
+    Some((writer.to_owned(), ObjectRef::new(kind, namespace, name)))
+}
+
+fn key_path(root: PathBuf, key: &ObjectRef) -> Result<PathBuf, WriteError> {
+    let namespace = if key.kind.is_namespaced() { key.namespace.as_str() } else { CLUSTER_SCOPE };
+    for part in [namespace, key.name.as_str()] {
+        if !is_file_name(part) {
+            return Err(WriteError::Name(part.to_owned()));
+        }
+    }
+    Ok(root.join(key.kind.name()).join(namespace).join(format!("{}.yaml", key.name)))
+}
+
+fn is_file_name(part: &str) -> bool {
+    !part.is_empty() && !part.starts_with('.') && !part.contains(['/', '\0'])
+}
+
+pub(crate) fn write_yaml(path: &Path, value: &Value) -> Result<(), WriteError> {
+    let text = serde_saphyr::to_string(value)
+        .map_err(|source| WriteError::Yaml { path: path.to_owned(), source: Box::new(source) })?;
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    write_atomically(path, text.as_bytes()).map_err(|source| WriteError::Io { path: path.to_owned(), source })
+}
+
+/// Replaces a file by renaming a complete one over it; keeps the mode of the old one.
+pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    fs::create_dir_all(parent)?;
+    let temporary = parent.join(format!(".{name}.{}.tmp", std::process::id()));
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(content)?;
+    if let Ok(old) = fs::metadata(path) {
+        fs::set_permissions(&temporary, old.permissions())?;
+    }
+    drop(file);
+    fs::rename(&temporary, path).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+pub(crate) fn remove(path: &Path) -> Result<(), WriteError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(WriteError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,23 @@
+//! What one connection needs of the mesh: where it goes ([`outbound`]), what it is for ([`inbound`]). Opens nothing, decides no policy.
+
+mod balance;
+mod inbound;
+mod outbound;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+
+pub use inbound::{
+    Authority, AuthorityError, InboundError, InboundRequest, InboundTarget, SourceAddress, destination_service, inbound,
+};
+pub use outbound::{Dial, DoubleHbone, Hbone, Route, RouteError, RouteKind, outbound};
+
+/// Ports of the proxy itself: a connection that leads to one of them would loop.
+pub const PROXY_PORTS: [u16; 3] = [15001, 15006, crate::HBONE_PORT];
+
+/// Would a connection to this port of a captured pod come back to the proxy?
+#[must_use]
+pub fn is_proxy_port(destination: SocketAddr) -> bool {
+    PROXY_PORTS.contains(&destination.port())
+}

@@ -1,0 +1,312 @@
+//! Where a connection of a captured workload goes. It opens nothing.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use identity::Identity;
+use rand::Rng;
+
+use super::{
+    balance::{self, Choice, Purpose},
+    is_proxy_port,
+};
+use crate::{
+    GatewayAddress, GatewayDestination, HBONE_PORT, InboundProtocol, LoadBalancerMode, NetworkAddress, Service, State,
+    Text, Workload, state::Store,
+};
+
+/// Where to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dial {
+    /// An address.
+    Address(SocketAddr),
+    /// The workload has no address: resolve its name first (metric `istio_on_demand_dns_total`). Prefer the family of
+    /// `original`, take a random one of the answers.
+    Hostname { hostname: Text, port: u16, original: SocketAddr },
+}
+
+/// A tunnel to open, or to take from the pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hbone {
+    /// `:authority` of the CONNECT.
+    pub authority: String,
+    /// The peer must prove one of them; empty: no peer can.
+    pub expected: Vec<Identity>,
+    /// The peer is a waypoint on the way to the destination, not the destination.
+    pub via_waypoint: bool,
+}
+
+/// A tunnel within a tunnel through the gateway of another network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoubleHbone {
+    /// To the gateway.
+    pub outer: Hbone,
+    /// To the workload behind it.
+    pub inner: Hbone,
+}
+
+/// How the destination takes the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteKind {
+    /// HBONE to the destination or its waypoint.
+    Hbone(Hbone),
+    /// HBONE through a gateway. [`outbound`] gives [`RouteError::OtherNetwork`] instead.
+    DoubleHbone(DoubleHbone),
+    /// Plain TCP to a workload of the mesh that is not captured.
+    Tcp,
+    /// Plain TCP to where the application wanted, nothing known about it.
+    Passthrough,
+}
+
+/// The way of one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// How.
+    pub kind: RouteKind,
+    /// Where to.
+    pub dial: Dial,
+    /// The next hop, for telemetry: the destination, or its waypoint.
+    pub workload: Option<Arc<Workload>>,
+    /// The service that the application meant, for telemetry.
+    pub service: Option<Arc<Service>>,
+}
+
+/// Why there is no way. Nothing may be sent to the destination then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The application connects to a port of the proxy.
+    #[error("attempted recursive call to ourselves")]
+    SelfCall,
+    /// The service has no endpoint that fits, or not that port.
+    #[error("no healthy upstream: {0}")]
+    NoHealthyUpstream(SocketAddr),
+    /// A waypoint is required and cannot be found.
+    #[error("unknown waypoint: {0}")]
+    UnknownWaypoint(GatewayAddress),
+    /// The endpoint has neither address nor name nor gateway.
+    #[error("no valid routing destination for workload: {0}")]
+    NoRoute(Text),
+    /// The endpoint is in another network.
+    #[error("workload {uid} is in network {network:?}: tunnels to other networks are not supported")]
+    OtherNetwork { uid: Text, network: Text },
+}
+
+impl RouteError {
+    /// Stable: log key, metric label.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::SelfCall => "self_call",
+            Self::NoHealthyUpstream(_) => "no_healthy_upstream",
+            Self::UnknownWaypoint(_) => "unknown_waypoint",
+            Self::NoRoute(_) => "no_route",
+            Self::OtherNetwork { .. } => "other_network",
+        }
+    }
+}
+
+impl Dial {
+    /// The address, if it is known without resolving a name.
+    #[must_use]
+    pub const fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Hostname { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Hostname { hostname, port, .. } => write!(f, "{hostname}:{port}"),
+        }
+    }
+}
+
+/// The way of a connection that `source` opens to `destination` (its original one).
+///
+/// # Errors
+/// When nothing that fits is known, or a required waypoint is not: the connection must then fail, never go around it.
+pub fn outbound(state: &State, source: &Workload, destination: SocketAddr) -> Result<Route, RouteError> {
+    let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+    if destination.ip().is_loopback() && is_proxy_port(destination) {
+        return Err(RouteError::SelfCall);
+    }
+    let network = &state.config().network;
+    let store = state.read();
+    Router { store: &store, source, destination }.route(network, &mut rand::rng())
+}
+
+struct Router<'a> {
+    store: &'a Store,
+    source: &'a Workload,
+    destination: SocketAddr,
+}
+
+impl Router<'_> {
+    fn route(&self, network: &Text, rng: &mut impl Rng) -> Result<Route, RouteError> {
+        let ip = self.destination.ip();
+        let client = &self.source.namespace;
+        // A workload's own address is not service-addressed, even where a service has the same.
+        let addressed = match self.store.index.workload(network, ip) {
+            Some(_) => None,
+            None => self.store.index.service_by_address(network, ip, client),
+        };
+        if let Some(service) = &addressed
+            && let Some(waypoint) = waypoint_of(service, rng)
+        {
+            return self.through_waypoint(waypoint, Some(service.clone()), rng);
+        }
+        let Some(choice) = self.find_upstream(rng)? else {
+            return Ok(self.passthrough());
+        };
+        if choice.workload.network != self.source.network {
+            return Err(other_network(&choice.workload));
+        }
+        if addressed.is_none()
+            && let Some(waypoint) = &choice.workload.waypoint
+            && !self.source_is_waypoint(waypoint)
+        {
+            return self.through_waypoint(waypoint, choice.service.clone(), rng);
+        }
+        self.direct(choice)
+    }
+
+    /// None: nothing of ours; let it pass.
+    fn find_upstream(&self, rng: &mut impl Rng) -> Result<Option<Choice>, RouteError> {
+        let (ip, port) = (self.destination.ip(), self.destination.port());
+        let network = &self.source.network;
+        if let Some(service) = self.store.index.service_by_address(network, ip, &self.source.namespace) {
+            if service.mode() == LoadBalancerMode::Passthrough {
+                return Ok(None);
+            }
+            let choice = balance::choose(self.store, self.source, &service, (port, Purpose::Traffic), rng);
+            return choice.map(Some).ok_or(RouteError::NoHealthyUpstream(self.destination));
+        }
+        let workload = self.store.index.workload(network, ip);
+        Ok(workload.map(|workload| Choice { workload, port, service: None }))
+    }
+
+    fn passthrough(&self) -> Route {
+        let dial = Dial::Address(self.destination);
+        Route { kind: RouteKind::Passthrough, dial, workload: None, service: None }
+    }
+
+    fn direct(&self, choice: Choice) -> Result<Route, RouteError> {
+        let dial = self.dial(&choice, self.destination)?;
+        let (kind, dial) = match choice.workload.protocol {
+            InboundProtocol::TCP => (RouteKind::Tcp, dial),
+            InboundProtocol::HBONE => {
+                let authority = dial.to_string();
+                let hbone = Hbone { authority, expected: expected(&choice), via_waypoint: false };
+                (RouteKind::Hbone(hbone), with_port(dial, HBONE_PORT))
+            }
+        };
+        Ok(Route { kind, dial, workload: Some(choice.workload), service: choice.service })
+    }
+
+    fn through_waypoint(
+        &self,
+        waypoint: &GatewayAddress,
+        service: Option<Arc<Service>>,
+        rng: &mut impl Rng,
+    ) -> Result<Route, RouteError> {
+        let unknown = || RouteError::UnknownWaypoint(waypoint.clone());
+        let choice = self.find_gateway(waypoint, rng).ok_or_else(unknown)?;
+        if choice.workload.network != self.source.network {
+            return Err(other_network(&choice.workload));
+        }
+        let original = match &waypoint.destination {
+            GatewayDestination::Address(address) => SocketAddr::new(address.address, waypoint.hbone_mtls_port),
+            GatewayDestination::Hostname(_) => self.destination,
+        };
+        let dial = self.dial(&choice, original).map_err(|_| unknown())?;
+        let hbone = Hbone { authority: self.destination.to_string(), expected: expected(&choice), via_waypoint: true };
+        Ok(Route { kind: RouteKind::Hbone(hbone), dial, workload: Some(choice.workload), service })
+    }
+
+    fn find_gateway(&self, gateway: &GatewayAddress, rng: &mut impl Rng) -> Option<Choice> {
+        let port = gateway.hbone_mtls_port;
+        let service = match &gateway.destination {
+            GatewayDestination::Hostname(name) => self.store.service(name),
+            GatewayDestination::Address(address) => self.store.index.any_service_by_address(address),
+        };
+        if let Some(service) = service {
+            return balance::choose(self.store, self.source, &service, (port, Purpose::Gateway), rng);
+        }
+        let workload = gateway_workload(self.store, gateway)?;
+        Some(Choice { workload, port, service: None })
+    }
+
+    fn dial(&self, choice: &Choice, original: SocketAddr) -> Result<Dial, RouteError> {
+        if let Some(ip) = balance::select_ip(choice, original.ip()) {
+            return Ok(Dial::Address(SocketAddr::new(ip, choice.port)));
+        }
+        let workload = &choice.workload;
+        if workload.workload_ips.is_empty() && !workload.hostname.is_empty() {
+            return Ok(Dial::Hostname { hostname: workload.hostname.clone(), port: choice.port, original });
+        }
+        Err(RouteError::NoRoute(workload.uid.clone()))
+    }
+
+    /// Is the source one of the endpoints behind that reference? Then the waypoint has already seen the connection.
+    fn source_is_waypoint(&self, waypoint: &GatewayAddress) -> bool {
+        gateway_workloads(self.store, waypoint).iter().any(|w| is_same(w, self.source))
+    }
+}
+
+fn waypoint_of<'a>(service: &'a Service, rng: &mut impl Rng) -> Option<&'a GatewayAddress> {
+    let weighted = balance::weighted(&service.weighted_waypoints, |w| w.weight, rng);
+    weighted.map(|w| &w.destination).or(service.waypoint.as_ref())
+}
+
+/// Same identity, and an address in common.
+fn is_same(a: &Workload, b: &Workload) -> bool {
+    a.identity().is_some()
+        && a.identity() == b.identity()
+        && a.workload_ips.iter().any(|ip| b.workload_ips.contains(ip))
+}
+
+/// All workloads that a gateway reference can lead to.
+pub(super) fn gateway_workloads(store: &Store, gateway: &GatewayAddress) -> Vec<Arc<Workload>> {
+    let service = match &gateway.destination {
+        GatewayDestination::Hostname(name) => store.service(name),
+        GatewayDestination::Address(address) => store.index.any_service_by_address(address),
+    };
+    match service {
+        Some(service) => store.members(&service.key()).cloned().collect(),
+        None => gateway_workload(store, gateway).into_iter().collect(),
+    }
+}
+
+fn gateway_workload(store: &Store, gateway: &GatewayAddress) -> Option<Arc<Workload>> {
+    match &gateway.destination {
+        GatewayDestination::Hostname(name) => store.workload_by_hostname(&name.hostname),
+        GatewayDestination::Address(NetworkAddress { network, address }) => store.index.workload(network, *address),
+    }
+}
+
+fn expected(choice: &Choice) -> Vec<Identity> {
+    let mut all: Vec<Identity> = choice.service.iter().flat_map(|s| s.identities()).collect();
+    if let Some(own) = choice.workload.identity()
+        && !all.contains(&own)
+    {
+        all.push(own);
+    }
+    all
+}
+
+fn with_port(dial: Dial, port: u16) -> Dial {
+    match dial {
+        Dial::Address(address) => Dial::Address(SocketAddr::new(address.ip(), port)),
+        Dial::Hostname { hostname, original, .. } => Dial::Hostname { hostname, port, original },
+    }
+}
+
+fn other_network(workload: &Workload) -> RouteError {
+    match workload.network_gateway {
+        Some(_) => RouteError::OtherNetwork { uid: workload.uid.clone(), network: workload.network.clone() },
+        None => RouteError::NoRoute(workload.uid.clone()),
+    }
+}

@@ -1,0 +1,12 @@
+//! May this connection be? Evaluates L4 policies, says which one decided, and asks again when policies change.
+//! Finds no policies (see `model::State::policies_of`) and closes no socket.
+
+mod connection;
+mod decide;
+mod evaluate;
+mod registry;
+
+pub use connection::Connection;
+pub use decide::{AllowedBy, Decision, DenyReason, Logging, decide};
+pub use evaluate::matches;
+pub use registry::{ConnectionRegistry, Registration, Revoked};

@@ -1,0 +1,12 @@
+//! What every program needs and no protocol owns: collected configuration errors, drain,
+//! signals, back-off, and the few system calls that have no safe wrapper elsewhere.
+//! Nothing here knows of workloads, tunnels or policies.
+
+pub mod backoff;
+pub mod drain;
+pub mod problems;
+pub mod signals;
+pub mod sys;
+
+pub use backoff::Backoff;
+pub use problems::{Problem, Problems};

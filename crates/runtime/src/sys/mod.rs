@@ -1,0 +1,14 @@
+//! System calls without a safe wrapper elsewhere: the only place outside `ebpf/` where
+//! `unsafe` is allowed. Thin functions, no policy.
+#![allow(unsafe_code)]
+
+mod cgroup;
+pub mod netns;
+pub mod packet;
+pub mod process;
+mod rlimit;
+pub mod socket;
+
+pub use cgroup::cgroup2_mount;
+pub use netns::Netns;
+pub use rlimit::raise_nofile;

@@ -1,0 +1,18 @@
+//! The limit of open descriptors.
+
+use std::io;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// Raises the soft limit of open descriptors to the hard one and returns it; `None`: unlimited.
+///
+/// # Errors
+/// Those of setrlimit(2).
+pub fn raise_nofile() -> io::Result<Option<u64>> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit)?;
+    }
+    Ok(limit.current)
+}

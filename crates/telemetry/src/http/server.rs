@@ -1,0 +1,214 @@
+//! Serves one router on one socket until the drain.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use runtime::drain::Watch;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener, UnixSocket},
+    task::JoinSet,
+};
+use tracing::{debug, warn};
+
+use super::{Request, Response, Router, text};
+
+/// How long a client may take to send a request's head.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest body of a request.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Connections to a unix socket that may wait.
+const BACKLOG: u32 = 128;
+/// Pause after a failed accept (out of descriptors), so as not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// A bound socket that does not serve yet. Dropping it closes the socket and removes a unix socket's file.
+pub struct Server {
+    socket: Socket,
+}
+
+impl Server {
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn tcp(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { socket: Socket::Tcp(TcpListener::bind(address).await?) })
+    }
+
+    /// Takes a listener that was bound elsewhere.
+    #[must_use]
+    pub const fn from_listener(listener: TcpListener) -> Self {
+        Self { socket: Socket::Tcp(listener) }
+    }
+
+    /// Binds a unix socket for this user only (0600). A socket left over by an ended program is replaced.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub fn unix(path: &Path) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let socket = UnixSocket::new_stream()?;
+        socket.bind(path)?;
+        // Before it listens: nobody else can have connected.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let listener = socket.listen(BACKLOG)?;
+        Ok(Self { socket: Socket::Unix(listener, path.to_owned()) })
+    }
+
+    /// Address of a TCP server.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+
+    /// Answers requests with `router`. Goes on during the drain, so that its progress can be seen, and returns at its
+    /// deadline. Dropping the future closes all connections.
+    pub async fn serve(self, router: Arc<Router>, mut drain: Watch) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                // Cancel safe: both accepts are.
+                accepted = self.accept() => match accepted {
+                    Ok(stream) => {
+                        let router = router.clone();
+                        connections.spawn(serve_connection(stream, router));
+                    }
+                    Err(error) => {
+                        warn!(%error, "accept failed");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+                () = drain.expired() => return,
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        match &self.socket {
+            Socket::Tcp(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Socket::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = &self.socket {
+            // Already gone is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn serve_connection(stream: Box<dyn Stream>, router: Arc<Router>) {
+    let service = service_fn(move |request: ::http::Request<Incoming>| {
+        let router = router.clone();
+        async move { Ok::<Response, Infallible>(answer(&router, request).await) }
+    });
+    let result = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = result {
+        debug!(%error, "connection ended");
+    }
+}
+
+async fn answer(router: &Router, request: ::http::Request<Incoming>) -> Response {
+    let (head, body) = request.into_parts();
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(body) => router.answer(Request::from_parts(head, body.to_bytes())).await,
+        Err(_) => text(413, Bytes::from_static(b"the body is too long, or broke off\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const GET: &[u8] = b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+    fn router() -> Arc<Router> {
+        Arc::new(Router::new().get("/x", |_| async { text(200, "here\n") }))
+    }
+
+    async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+        stream.write_all(GET).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn one_router_serves_tcp_and_unix_sockets() {
+        let (trigger, drain) = runtime::drain::channel();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let tcp = Server::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = tcp.local_addr().unwrap();
+        let unix = Server::unix(&path).unwrap();
+        let tasks = [tokio::spawn(tcp.serve(router(), drain.clone())), tokio::spawn(unix.serve(router(), drain))];
+
+        let over_tcp = ask(tokio::net::TcpStream::connect(address).await.unwrap()).await;
+        let over_unix = ask(tokio::net::UnixStream::connect(&path).await.unwrap()).await;
+
+        assert!(over_tcp.starts_with("HTTP/1.1 200 OK\r\n") && over_tcp.ends_with("here\n"), "{over_tcp}");
+        assert!(over_unix.ends_with("here\n"));
+        trigger.start(Duration::ZERO);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_left_over_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+
+        let _server = Server::unix(&path).unwrap();
+
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_no_head_is_cut_off() {
+        let (client, server) = tokio::io::duplex(64);
+        let (mut reader, mut writer) = tokio::io::split(client);
+        writer.write_all(b"GET /x HT").await.unwrap();
+
+        let serving = tokio::spawn(serve_connection(Box::new(server), router()));
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).await.unwrap();
+
+        serving.await.unwrap();
+    }
+}

@@ -1,0 +1,260 @@
+//! Turns events into lines: `time<TAB>level<TAB>scope:span{k=v}<TAB>message<TAB>k=v`, or one JSON object each.
+
+use std::{
+    fmt::{self, Write as _},
+    time::SystemTime,
+};
+
+use time::OffsetDateTime;
+use tracing::{
+    Event, Level,
+    field::{Field, Visit},
+    span::{Attributes, Id, Record},
+};
+use tracing_subscriber::layer::{Context, Layer};
+
+use super::{Sink, Spans};
+
+/// Cut off from the front of scopes.
+const OWN_PREFIX: &str = "ztunnel::";
+
+/// Shape of a line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Columns between tabs.
+    #[default]
+    Plain,
+    /// One JSON object per line (`LOG_FORMAT=json`).
+    Json,
+}
+
+/// The layer that writes lines.
+pub(super) struct Lines {
+    format: LogFormat,
+    sink: Sink,
+}
+
+impl Lines {
+    pub(super) const fn new(format: LogFormat, sink: Sink) -> Self {
+        Self { format, sink }
+    }
+}
+
+/// Fields of a span or event, in the order in which they were given.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    values: Vec<(&'static str, Value)>,
+}
+
+enum Value {
+    /// Quoted in plain lines.
+    Text(String),
+    /// Through `Display` or `Debug`: as it is.
+    Shown(String),
+    /// A number or a boolean, bare in both formats.
+    Bare(String),
+}
+
+impl Fields {
+    fn push(&mut self, field: &Field, value: Value) {
+        let name = field.name();
+        match self.values.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.values.push((name, value)),
+        }
+    }
+
+    fn write_plain(&self, line: &mut String) {
+        for (i, (name, value)) in self.values.iter().enumerate() {
+            if i > 0 {
+                line.push(' ');
+            }
+            line.push_str(name);
+            line.push('=');
+            match value {
+                Value::Text(text) => push_quoted(line, text),
+                Value::Shown(text) => push_one_line(line, text),
+                Value::Bare(text) => line.push_str(text),
+            }
+        }
+    }
+
+    fn write_json(&self, line: &mut String) {
+        for (name, value) in &self.values {
+            if !line.ends_with('{') {
+                line.push(',');
+            }
+            push_quoted(line, name);
+            line.push(':');
+            match value {
+                Value::Text(text) | Value::Shown(text) => push_quoted(line, text),
+                Value::Bare(text) => line.push_str(text),
+            }
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            value.clone_into(&mut self.message);
+        } else {
+            self.push(field, Value::Text(value.to_owned()));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else {
+            self.push(field, Value::Shown(format!("{value:?}")));
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, Value::Bare(value.to_string()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, Value::Bare(value.to_string()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, Value::Bare(value.to_string()));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no NaN.
+        let value = if value.is_finite() { Value::Bare(value.to_string()) } else { Value::Text(value.to_string()) };
+        self.push(field, value);
+    }
+}
+
+impl<S: Spans> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut fields = Fields::default();
+            attributes.record(&mut fields);
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let mut line = String::with_capacity(256);
+        match self.format {
+            LogFormat::Plain => plain(&mut line, event, &fields, &context),
+            LogFormat::Json => json(&mut line, event, &fields, &context),
+        }
+        line.push('\n');
+        self.sink.write(line);
+    }
+}
+
+fn plain<S: Spans>(line: &mut String, event: &Event<'_>, fields: &Fields, context: &Context<'_, S>) {
+    push_time(line);
+    line.push('\t');
+    line.push_str(level(*event.metadata().level()));
+    line.push('\t');
+    line.push_str(scope(event.metadata().target()));
+    for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        line.push(':');
+        line.push_str(span.name());
+        if let Some(fields) = span.extensions().get::<Fields>().filter(|f| !f.values.is_empty()) {
+            line.push('{');
+            fields.write_plain(line);
+            line.push('}');
+        }
+    }
+    line.push('\t');
+    push_one_line(line, &fields.message);
+    if !fields.values.is_empty() {
+        line.push('\t');
+        fields.write_plain(line);
+    }
+}
+
+fn json<S: Spans>(line: &mut String, event: &Event<'_>, fields: &Fields, context: &Context<'_, S>) {
+    line.push_str(r#"{"level":""#);
+    line.push_str(level(*event.metadata().level()));
+    line.push_str(r#"","time":""#);
+    push_time(line);
+    line.push_str(r#"","scope":"#);
+    push_quoted(line, scope(event.metadata().target()));
+    line.push_str(r#","message":"#);
+    push_quoted(line, &fields.message);
+    fields.write_json(line);
+    for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        line.push(',');
+        push_quoted(line, span.name());
+        line.push_str(":{");
+        if let Some(fields) = span.extensions().get::<Fields>() {
+            fields.write_json(line);
+        }
+        line.push('}');
+    }
+    line.push('}');
+}
+
+const fn level(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
+}
+
+fn scope(target: &str) -> &str {
+    target.strip_prefix(OWN_PREFIX).unwrap_or(target)
+}
+
+fn push_time(line: &mut String) {
+    let now = OffsetDateTime::from(SystemTime::now());
+    let (year, month, day) = now.to_calendar_date();
+    let (hour, minute, second, micro) = now.to_hms_micro();
+    // Writing to a String cannot fail.
+    let _ = write!(line, "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z", u8::from(month));
+}
+
+/// A JSON string, which is also how plain lines quote.
+fn push_quoted(line: &mut String, text: &str) {
+    line.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => line.push_str("\\\""),
+            '\\' => line.push_str("\\\\"),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            c if c < ' ' => {
+                let _ = write!(line, "\\u{:04x}", u32::from(c));
+            }
+            c => line.push(c),
+        }
+    }
+    line.push('"');
+}
+
+/// Text from outside must not start a line or a column of its own.
+fn push_one_line(line: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            c => line.push(c),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! One proxy's connection, from hello to its end. Which pods exist is the registry's business.
+
+use std::fmt;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::registry::{Pod, Registry, Update};
+use super::{DEADLINE, Peer};
+use crate::ZdsError;
+use crate::message::{self, PodId};
+use crate::packet::{PacketSocket, Received};
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub struct Ended {
+    pub peer: Peer,
+    pub cause: ZdsError,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "enrolment connection {} ended: {}", self.peer.connection, self.cause)
+    }
+}
+
+/// A proxy that connected and has been told nothing. Dropping it refuses the proxy.
+pub struct Incoming {
+    socket: PacketSocket,
+    peer: Peer,
+    registry: Registry,
+}
+
+impl Incoming {
+    pub(super) const fn new(socket: PacketSocket, peer: Peer, registry: Registry) -> Self {
+        Self { socket, peer, registry }
+    }
+
+    pub const fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Reads the hello, sends the snapshot, then passes on what the registry asks, until the connection ends.
+    ///
+    /// From the first poll on this is the newest connection. Dropping the future ends the connection.
+    pub async fn serve(self) -> Ended {
+        let (sender, queue) = mpsc::channel(super::QUEUE_DEPTH);
+        let guard = self.registry.connected(self.peer, sender);
+        let session = Session { socket: self.socket, peer: self.peer, registry: self.registry.clone() };
+        let cause = match session.run(queue).await {
+            Ok(never) => match never {},
+            Err(cause) => cause,
+        };
+        drop(guard);
+        Ended { peer: self.peer, cause }
+    }
+}
+
+struct Session {
+    socket: PacketSocket,
+    peer: Peer,
+    registry: Registry,
+}
+
+impl Session {
+    async fn run(&self, mut queue: mpsc::Receiver<Update>) -> Result<std::convert::Infallible, ZdsError> {
+        message::parse_hello(&self.read("hello").await?)?;
+        for pod in self.registry.snapshot() {
+            self.introduce(&pod).await?;
+        }
+        if let Err(reason) = self.exchange(&message::snapshot_sent(), None).await? {
+            tracing::warn!(connection = %self.peer.connection, reason, "the proxy refused the snapshot");
+        }
+        self.registry.synced(self.peer.connection);
+        loop {
+            // Both arms are cancel-safe: a queue's `recv` and a packet's.
+            tokio::select! {
+                update = queue.recv() => match update {
+                    Some(update) => self.apply(update).await?,
+                    None => return Err(ZdsError::Closed),
+                },
+                // Nothing is outstanding, so the end of the connection is all there can be to read.
+                unasked = self.socket.recv() => {
+                    unasked?;
+                    return Err(ZdsError::OutOfTurn);
+                }
+            }
+        }
+    }
+
+    /// One pod of the snapshot. A refusal is kept for whoever asks why the pod is not served; the proxy tries again by itself.
+    async fn introduce(&self, pod: &Pod) -> Result<(), ZdsError> {
+        match &pod.netns {
+            Some(netns) => {
+                let answer = self.exchange(&message::add(&pod.uid, &pod.info), Some(netns)).await?;
+                self.registry.answered(self.peer.connection, pod, answer);
+            }
+            None => {
+                if let Err(reason) = self.exchange(&message::keep(&pod.uid), None).await? {
+                    tracing::warn!(connection = %self.peer.connection, uid = %pod.uid, reason, "the proxy refused to keep a pod");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, update: Update) -> Result<(), ZdsError> {
+        match update {
+            Update::Add { pod, answer } => {
+                let Some(netns) = &pod.netns else { return Ok(()) };
+                let result = self.exchange(&message::add(&pod.uid, &pod.info), Some(netns)).await?;
+                self.registry.answered(self.peer.connection, &pod, result.clone());
+                let _: Result<(), Result<(), String>> = answer.send(result);
+            }
+            Update::Del { uid, answer } => {
+                let result = self.exchange(&message::del(&uid), None).await?;
+                self.registry.forgotten(self.peer.connection, &uid);
+                let _: Result<(), Result<(), String>> = answer.send(result);
+            }
+        }
+        Ok(())
+    }
+
+    /// One request and its answer: strict stop-and-wait.
+    async fn exchange(
+        &self,
+        request: &[u8],
+        netns: Option<&std::sync::Arc<std::os::fd::OwnedFd>>,
+    ) -> Result<Result<(), String>, ZdsError> {
+        use std::os::fd::AsFd;
+        if request.len() > crate::PACKET_BYTES {
+            return Ok(Err(format!(
+                "the request is {} bytes long, a packet holds {}",
+                request.len(),
+                crate::PACKET_BYTES
+            )));
+        }
+        timeout(DEADLINE, self.socket.send(request, netns.map(|fd| fd.as_fd())))
+            .await
+            .map_err(|_| ZdsError::Timeout { what: "room in the socket", waited: DEADLINE })??;
+        message::parse_ack(&self.read("acknowledgement").await?)
+    }
+
+    async fn read(&self, what: &'static str) -> Result<Received, ZdsError> {
+        timeout(DEADLINE, self.socket.recv()).await.map_err(|_| ZdsError::Timeout { what, waited: DEADLINE })?
+    }
+}
+
+/// What the log calls a pod.
+impl fmt::Display for Pod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uid: &PodId = &self.uid;
+        write!(f, "{}/{} ({uid})", self.info.namespace, self.info.name)
+    }
+}

@@ -1,0 +1,37 @@
+//! Types and constants shared by the kernel programs and user space: map keys, map values, marks,
+//! flags, names, counters. No logic beyond comparing addresses; see `programs` and `loader`.
+//!
+//! Everything here is `repr(C)` without hidden padding and of asserted size, because both sides
+//! read the same bytes. A layout may only change together with [`LAYOUT`].
+#![no_std]
+#![cfg_attr(feature = "user", allow(unsafe_code))]
+
+mod address;
+mod counter;
+pub mod names;
+mod pod;
+mod socket;
+mod tuple;
+
+#[cfg(feature = "user")]
+mod user;
+
+pub use address::Address;
+pub use counter::Counter;
+pub use pod::{F_DNS, F_IN, F_OUT, PodConfig};
+pub use socket::{Family, Kind, SocketKey, TAG_PROBER, TAG_PROXY, Tag};
+pub use tuple::{Admission, LocalKey, Tuple};
+
+/// Version of the layouts in this crate. Part of the directory in which maps are pinned, so that
+/// programs of one layout never open maps of another.
+pub const LAYOUT: u32 = 1;
+
+/// Mark of packets that the pod's routing rule sends to `lo`: those of application sockets on
+/// their way to the proxy, and both directions between proxy and application.
+pub const LOOP_MARK: u32 = 0x111;
+
+/// The bits of a socket's mark that steering owns; the others stay as the application set them.
+pub const LOOP_MARK_MASK: u32 = 0xfff;
+
+/// Interface index of `lo`, the same in every network namespace (`LOOPBACK_IFINDEX`).
+pub const LOOPBACK_INTERFACE: u32 = 1;

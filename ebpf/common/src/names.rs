@@ -1,0 +1,33 @@
+//! Names of maps and programs, as the kernel and `bpftool` show them (at most 15 bytes).
+
+/// Maps that the programs share and that stay pinned. What each holds: `programs/src/maps.rs`.
+pub const MAPS: [&str; 6] = [PODS, SOCKS, TAGS, ADMITTED, LOCALS, COUNTERS];
+/// netns cookie -> [`crate::PodConfig`].
+pub const PODS: &str = "PODS";
+/// [`crate::SocketKey`] -> listener.
+pub const SOCKS: &str = "SOCKS";
+/// socket -> [`crate::Tag`].
+pub const TAGS: &str = "TAGS";
+/// [`crate::Tuple`] -> [`crate::Admission`].
+pub const ADMITTED: &str = "ADMITTED";
+/// [`crate::LocalKey`] -> 1.
+pub const LOCALS: &str = "LOCALS";
+/// [`crate::Counter`] -> number, per CPU.
+pub const COUNTERS: &str = "COUNTERS";
+
+/// `cgroup/connect4` at the root of the node's cgroups.
+pub const CONNECT4: &str = "strake_connect4";
+/// `cgroup/connect6` at the root of the node's cgroups.
+pub const CONNECT6: &str = "strake_connect6";
+/// `sockops` at the root of the node's cgroups.
+pub const SOCKOPS: &str = "strake_sockops";
+/// `cgroup/sock_create` at the proxy's cgroup.
+pub const TAG_PROXY: &str = "strake_proxy";
+/// `cgroup/sock_create` at a prober's cgroup.
+pub const TAG_PROBER: &str = "strake_prober";
+/// `sk_lookup` in a pod's network namespace.
+pub const SK_LOOKUP: &str = "strake_lookup";
+/// Constant of [`SOCKOPS`]: the cookie of the node's own network namespace.
+pub const HOST_NETNS_COOKIE: &str = "HOST_NETNS_COOKIE";
+/// Constant of [`SK_LOOKUP`]: the cookie of the namespace it is attached to.
+pub const NETNS_COOKIE: &str = "NETNS_COOKIE";

@@ -1,0 +1,71 @@
+//! The user-space half: conversions from `std` types, and aya's promise that these types are
+//! plain bytes.
+
+extern crate std;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::{Address, Admission, LocalKey, PodConfig, SocketKey, Tag, Tuple};
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        let octets = match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        let mut words_be = [0; 4];
+        for (word, bytes) in words_be.iter_mut().zip(octets.as_chunks().0) {
+            *word = u32::from_ne_bytes(*bytes);
+        }
+        Self { words_be }
+    }
+}
+
+impl From<Ipv4Addr> for Address {
+    fn from(address: Ipv4Addr) -> Self {
+        IpAddr::V4(address).into()
+    }
+}
+
+impl From<Ipv6Addr> for Address {
+    fn from(address: Ipv6Addr) -> Self {
+        IpAddr::V6(address).into()
+    }
+}
+
+impl Address {
+    /// As the standard library's type, IPv4 where it is that; `None` for [`Address::NONE`].
+    #[must_use]
+    pub fn to_ip(&self) -> Option<IpAddr> {
+        let mut octets = [0; 16];
+        for (bytes, word) in octets.as_chunks_mut().0.iter_mut().zip(self.words_be) {
+            *bytes = word.to_ne_bytes();
+        }
+        (*self != Self::NONE).then(|| IpAddr::from(octets).to_canonical())
+    }
+}
+
+macro_rules! plain_bytes {
+    ($($type:ty)*) => {$(
+        // SAFETY: `repr(C)`, `Copy`, made of integers only, and without padding (sizes are asserted).
+        unsafe impl aya::Pod for $type {}
+    )*};
+}
+
+plain_bytes!(Address Admission LocalKey PodConfig SocketKey Tag Tuple);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_way_there_and_back() {
+        for text in ["10.1.2.3", "fd00::1:2", "127.0.0.1", "::1"] {
+            let ip: IpAddr = text.parse().unwrap();
+
+            assert_eq!(Address::from(ip).to_ip(), Some(ip));
+        }
+        assert_eq!(Address::NONE.to_ip(), None);
+        assert!(Address::from(IpAddr::from([127, 0, 0, 1])).is_loopback());
+    }
+}

@@ -1,0 +1,82 @@
+//! Why steering could not be set up or changed.
+
+use std::{io, path::PathBuf};
+
+use crate::probe::Unsupported;
+
+/// Nothing is half done when one of these comes back: what was attached before stays attached.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel lacks something.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The cgroup root is not a directory of a cgroup v2 hierarchy.
+    #[error("{path} is not in a cgroup v2 hierarchy")]
+    NotCgroup2 {
+        /// What was configured.
+        path: PathBuf,
+    },
+    /// Pins would not live there.
+    #[error("{path} is not on a bpf file system: mount -t bpf bpf {path}")]
+    NotBpffs {
+        /// What was configured.
+        path: PathBuf,
+    },
+    /// Another version's maps are pinned, whose contents this one cannot read.
+    #[error("{path} was pinned by a version with other map layouts: stop it and remove that directory")]
+    OtherLayout {
+        /// The pins found.
+        path: PathBuf,
+    },
+    /// Every socket of the node would count as the proxy's, and nothing would be captured.
+    #[error("cgroup {path} holds the whole node: it must lie below the cgroup root")]
+    TagsEverything {
+        /// The cgroup that was to be tagged.
+        path: PathBuf,
+    },
+    /// An object does not parse, or its maps cannot be made.
+    #[error("kernel object {object} does not load")]
+    Object {
+        /// `mesh` or `sk_lookup`.
+        object: &'static str,
+        /// From aya.
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
+    /// The verifier refuses a program.
+    #[error("the kernel refuses program {program}")]
+    Program {
+        /// As `bpftool prog` would show it.
+        program: String,
+        /// From aya, with the verifier's words.
+        #[source]
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// An object lacks a program or map, or one has another size: built from other sources.
+    #[error("kernel object {object} and this program do not belong together: {what}")]
+    Mismatch {
+        /// `mesh` or `sk_lookup`.
+        object: &'static str,
+        /// What is missing or different.
+        what: String,
+    },
+    /// A system call failed.
+    #[error("cannot {action} {subject}")]
+    Kernel {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        subject: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl LoadError {
+    /// For `map_err` of system calls.
+    pub(crate) fn kernel(action: &'static str, subject: impl ToString) -> Box<dyn FnOnce(io::Error) -> Self> {
+        let subject = subject.to_string();
+        Box::new(move |source| Self::Kernel { action, subject, source })
+    }
+}

@@ -1,0 +1,324 @@
+//! bpf(2) where aya lacks it: links of cgroups and namespaces, pins, what the kernel tells of an
+//! object, elements of maps. One structure per command, as in `linux/bpf.h`.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+/// `enum bpf_cmd`: what is used of it.
+#[derive(Clone, Copy)]
+enum Command {
+    MapLookup = 1,
+    MapUpdate = 2,
+    MapDelete = 3,
+    MapNextKey = 4,
+    Pin = 6,
+    Get = 7,
+    ProgramById = 13,
+    Info = 15,
+    LinkCreate = 28,
+    LinkUpdate = 29,
+    LinkById = 30,
+    LinkNextId = 31,
+    LinkDetach = 34,
+}
+
+/// `enum bpf_attach_type`: the hooks in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum AttachType {
+    SockCreate = 2,
+    SockOps = 3,
+    Connect4 = 10,
+    Connect6 = 11,
+    SkLookup = 36,
+}
+
+/// Issues one command.
+///
+/// # Safety
+/// `attr` is the structure that `command` takes, and every pointer in it is valid for what the
+/// kernel reads or writes there.
+unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: the pointer and the size belong to `attr`; the rest is the caller's promise.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, std::ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+/// A descriptor that a command returned.
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel has just made the descriptor for this caller.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjectAttr {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Gives an object a name on bpffs, which keeps it alive.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = ObjectAttr { path: path.as_ptr() as u64, fd: object.as_raw_fd() as u32, flags: 0 };
+    // SAFETY: the structure of the command, with a C string that outlives the call.
+    unsafe { bpf(Command::Pin, &mut attr) }.map(drop)
+}
+
+/// Opens a pinned object.
+pub(crate) fn get(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = ObjectAttr { path: path.as_ptr() as u64, ..ObjectAttr::default() };
+    // SAFETY: the structure of the command, with a C string that outlives the call.
+    unsafe { bpf(Command::Get, &mut attr) }.map(owned)
+}
+
+#[repr(C)]
+struct LinkCreateAttr {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches a program to a cgroup or network namespace. Needs Linux 5.7; `sk_lookup` 5.9.
+pub(crate) fn link_create(program: BorrowedFd<'_>, target: BorrowedFd<'_>, hook: AttachType) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
+        program: program.as_raw_fd() as u32,
+        target: target.as_raw_fd() as u32,
+        attach_type: hook as u32,
+        flags: 0,
+    };
+    // SAFETY: the structure of the command; it holds no pointers.
+    unsafe { bpf(Command::LinkCreate, &mut attr) }.map(owned)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkUpdateAttr {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
+}
+
+/// Replaces the program of a link at once: no packet sees neither. Needs Linux 5.7.
+pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdateAttr {
+        link: link.as_raw_fd() as u32,
+        program: program.as_raw_fd() as u32,
+        ..LinkUpdateAttr::default()
+    };
+    // SAFETY: the structure of the command; it holds no pointers.
+    unsafe { bpf(Command::LinkUpdate, &mut attr) }.map(drop)
+}
+
+/// Takes the program off the hook now; closing the last descriptor does so a little later. Linux 5.9.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = [link.as_raw_fd() as u32];
+    // SAFETY: the structure of the command, one descriptor.
+    unsafe { bpf(Command::LinkDetach, &mut attr) }.map(drop)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct IdAttr {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+/// The id of the link after `id`; `None`: it was the last.
+pub(crate) fn next_link(id: u32) -> io::Result<Option<u32>> {
+    let mut attr = IdAttr { id, ..IdAttr::default() };
+    // SAFETY: the structure of the command; it holds no pointers.
+    match unsafe { bpf(Command::LinkNextId, &mut attr) } {
+        Ok(_) => Ok(Some(attr.next)),
+        Err(err) if err.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// Opens a link; `NotFound` when it has gone.
+pub(crate) fn link_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = IdAttr { id, ..IdAttr::default() };
+    // SAFETY: the structure of the command; it holds no pointers.
+    unsafe { bpf(Command::LinkById, &mut attr) }.map(owned)
+}
+
+/// Opens a program; `NotFound` when it has gone.
+pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = IdAttr { id, ..IdAttr::default() };
+    // SAFETY: the structure of the command; it holds no pointers.
+    unsafe { bpf(Command::ProgramById, &mut attr) }.map(owned)
+}
+
+#[repr(C)]
+struct InfoAttr {
+    fd: u32,
+    size: u32,
+    info: u64,
+}
+
+/// A beginning of a `struct bpf_*_info`, which the kernel fills as far as it goes.
+///
+/// # Safety
+/// `repr(C)`, valid for every bit pattern, and without pointers that the kernel follows when zero.
+pub(crate) unsafe trait Info: Default {}
+
+/// `struct bpf_link_info`, for links of cgroups and namespaces.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LinkInfo {
+    pub(crate) kind: u32,
+    pub(crate) id: u32,
+    pub(crate) program: u32,
+    pad: u32,
+    /// cgroup: id (two words), attach type; namespace: inode, attach type.
+    target: [u32; 4],
+}
+
+// SAFETY: integers only.
+unsafe impl Info for LinkInfo {}
+
+/// What a link is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attached {
+    /// A cgroup by id; 0 when it has been detached.
+    Cgroup { id: u64, hook: u32 },
+    /// A network namespace by inode; 0 when it has gone.
+    Netns { inode: u32, hook: u32 },
+    /// Something that is not ours.
+    Other,
+}
+
+impl LinkInfo {
+    /// `BPF_LINK_TYPE_CGROUP` and `BPF_LINK_TYPE_NETNS`.
+    pub(crate) fn attached(&self) -> Attached {
+        let [first, second, third, _] = self.target;
+        match self.kind {
+            3 => {
+                let mut id = [0; 8];
+                id[..4].copy_from_slice(&first.to_ne_bytes());
+                id[4..].copy_from_slice(&second.to_ne_bytes());
+                Attached::Cgroup { id: u64::from_ne_bytes(id), hook: third }
+            }
+            5 => Attached::Netns { inode: first, hook: second },
+            _ => Attached::Other,
+        }
+    }
+}
+
+/// `struct bpf_prog_info` up to the name.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ProgramInfo {
+    kind: u32,
+    pub(crate) id: u32,
+    pub(crate) tag: [u8; 8],
+    sizes: [u32; 2],
+    instructions: [u64; 2],
+    loaded_at: u64,
+    owner_and_map_count: [u32; 2],
+    map_ids: u64,
+    name: [u8; 16],
+}
+
+// SAFETY: integers only; the kernel follows `instructions` and `map_ids` only with a size before them.
+unsafe impl Info for ProgramInfo {}
+
+impl ProgramInfo {
+    pub(crate) fn name(&self) -> &str {
+        let length = self.name.iter().position(|byte| *byte == 0).unwrap_or(self.name.len());
+        std::str::from_utf8(&self.name[..length]).unwrap_or_default()
+    }
+}
+
+/// `struct bpf_map_info` up to the flags.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MapInfo {
+    kind: u32,
+    id: u32,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
+    pub(crate) max_entries: u32,
+    flags: u32,
+}
+
+// SAFETY: integers only.
+unsafe impl Info for MapInfo {}
+
+/// What the kernel tells of a link, program or map. Needs Linux 5.8 for links.
+pub(crate) fn info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
+    let mut info = T::default();
+    let mut attr = InfoAttr {
+        fd: object.as_raw_fd() as u32,
+        size: size_of::<T>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: the structure of the command; the kernel writes no more than `size` bytes to `info`.
+    unsafe { bpf(Command::Info, &mut attr) }?;
+    Ok(info)
+}
+
+#[repr(C)]
+struct ElementAttr {
+    map: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// A map's element. The sizes of `K` and of `value` are the map's; [`crate::map::Map`] sees to that.
+fn element<K>(command: Command, map: RawFd, key: Option<&K>, value: u64) -> io::Result<()> {
+    let key = key.map_or(0, |key| std::ptr::from_ref(key) as u64);
+    let mut attr = ElementAttr { map: map as u32, pad: 0, key, value, flags: 0 };
+    // SAFETY: the structure of the command; the callers below pass pointers to as many bytes as the map's
+    // keys and values have.
+    unsafe { bpf(command, &mut attr) }.map(drop)
+}
+
+/// Reads an element. `values` has one entry, or as many as there may be CPUs.
+pub(crate) fn map_lookup<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K, values: &mut [V]) -> io::Result<()> {
+    element(Command::MapLookup, map.as_raw_fd(), Some(key), values.as_mut_ptr() as u64)
+}
+
+/// Writes an element, new or not.
+pub(crate) fn map_update<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    element(Command::MapUpdate, map.as_raw_fd(), Some(key), std::ptr::from_ref(value) as u64)
+}
+
+/// Deletes an element.
+pub(crate) fn map_delete<K: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    element(Command::MapDelete, map.as_raw_fd(), Some(key), 0)
+}
+
+/// The key after `key`; without one, or when it has gone, the first; `None`: it was the last.
+pub(crate) fn map_next_key<K: aya::Pod>(map: BorrowedFd<'_>, key: Option<&K>, next: &mut K) -> io::Result<bool> {
+    match element(Command::MapNextKey, map.as_raw_fd(), key, std::ptr::from_mut(next) as u64) {
+        Ok(()) => Ok(true),
+        Err(err) if err.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(err) => Err(err),
+    }
+}
+
+/// What the kernel tells of a program by its id.
+pub(crate) fn program_info(id: u32) -> io::Result<ProgramInfo> {
+    info(program_by_id(id)?.as_fd())
+}

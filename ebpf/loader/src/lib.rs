@@ -1,0 +1,31 @@
+//! Loads, attaches, pins, replaces and verifies the kernel programs. It decides nothing: which pod
+//! is enrolled when, its routes and its rules are the agent's.
+//!
+//! Everything belongs to one pair of a cgroup root and a directory on bpffs: agents of several nodes
+//! on one kernel do not meet. What is pinned works on without this process, and the next
+//! [`Steering::open`] takes it over: links are updated in place, so no connection notices.
+//!
+//! The calls block for as long as the kernel takes (loading a program: 2 to 30 ms); call them off
+//! the threads of an asynchronous runtime.
+
+mod cgroup;
+mod check;
+mod error;
+mod kernel;
+mod link;
+mod listeners;
+mod log;
+mod map;
+mod object;
+pub mod observe;
+mod pins;
+pub mod probe;
+mod remains;
+mod steering;
+mod verify;
+
+pub use check::Check;
+pub use error::LoadError;
+pub use listeners::{CaughtUp, Listener};
+pub use log::KernelLog;
+pub use steering::{Config, Steering, Swept};

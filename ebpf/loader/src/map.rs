@@ -1,0 +1,99 @@
+//! A pinned map with typed keys and values.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use aya::Pod;
+
+use crate::{
+    LoadError,
+    kernel::{self, MapInfo},
+};
+
+/// Owns a descriptor of the map. All calls are single system calls and may come from any thread.
+#[derive(Debug)]
+pub(crate) struct Map<K, V> {
+    fd: OwnedFd,
+    /// Values per key: 1, or the number of possible CPUs.
+    width: usize,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Pod + PartialEq, V: Pod + Default> Map<K, V> {
+    /// Opens a pinned map and proves that its sizes are those of `K` and `V`.
+    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
+        Self::open_wide(path, 1)
+    }
+
+    /// Opens a pinned per-CPU map.
+    pub(crate) fn open_per_cpu(path: &Path) -> Result<Self, LoadError> {
+        let width = aya::util::nr_cpus().map_err(|(file, err)| LoadError::kernel("read", file)(err))?;
+        Self::open_wide(path, width)
+    }
+
+    fn open_wide(path: &Path, width: usize) -> Result<Self, LoadError> {
+        let fd = kernel::get(path).map_err(LoadError::kernel("open the map", path.display()))?;
+        let info: MapInfo = kernel::info(fd.as_fd()).map_err(LoadError::kernel("inspect the map", path.display()))?;
+        if info.key_size as usize != size_of::<K>() || info.value_size as usize != size_of::<V>() {
+            let what =
+                format!("{} has keys of {} and values of {} bytes", path.display(), info.key_size, info.value_size);
+            return Err(LoadError::Mismatch { object: "mesh", what });
+        }
+        Ok(Self { fd, width, types: PhantomData })
+    }
+
+    pub(crate) fn get(&self, key: &K) -> io::Result<Option<V>> {
+        Ok(self.get_all(key)?.and_then(|values| values.first().copied()))
+    }
+
+    /// The values of all CPUs.
+    pub(crate) fn get_all(&self, key: &K) -> io::Result<Option<Vec<V>>> {
+        let mut values = vec![V::default(); self.width];
+        match kernel::map_lookup(self.fd.as_fd(), key, &mut values) {
+            Ok(()) => Ok(Some(values)),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
+    pub(crate) fn put(&self, key: &K, value: &V) -> io::Result<()> {
+        debug_assert_eq!(self.width, 1, "only programs write per-CPU maps");
+        kernel::map_update(self.fd.as_fd(), key, value)
+    }
+
+    /// Was it there?
+    pub(crate) fn delete(&self, key: &K) -> io::Result<bool> {
+        match kernel::map_delete(self.fd.as_fd(), key) {
+            Ok(()) => Ok(true),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// All keys at about this moment.
+    pub(crate) fn keys(&self) -> io::Result<Vec<K>>
+    where
+        K: Default,
+    {
+        let mut keys: Vec<K> = Vec::new();
+        let mut next = K::default();
+        while kernel::map_next_key(self.fd.as_fd(), keys.last(), &mut next)? {
+            // A key that went in between makes the walk start again.
+            if keys.contains(&next) {
+                break;
+            }
+            keys.push(next);
+        }
+        Ok(keys)
+    }
+}
+
+impl<K, V> AsFd for Map<K, V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

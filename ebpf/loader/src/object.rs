@@ -1,0 +1,83 @@
+//! The two embedded kernel objects, and the programs in them.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, SkLookup, SockOps},
+};
+use ebpf_common::names;
+
+use crate::{LoadError, kernel::AttachType, pins::Pins};
+
+static MESH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh"));
+static SK_LOOKUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sk_lookup"));
+
+/// Programs at the cgroup root and their hooks.
+pub(crate) const ROOT: [(&str, AttachType); 3] = [
+    (names::CONNECT4, AttachType::Connect4),
+    (names::CONNECT6, AttachType::Connect6),
+    (names::SOCKOPS, AttachType::SockOps),
+];
+
+/// Programs at the cgroups of proxy and probers and their hooks.
+pub(crate) const TAGS: [(&str, AttachType); 2] =
+    [(names::TAG_PROXY, AttachType::SockCreate), (names::TAG_PROBER, AttachType::SockCreate)];
+
+/// A verified program that is attached to nothing yet.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) name: &'static str,
+    pub(crate) hook: AttachType,
+    pub(crate) fd: OwnedFd,
+}
+
+/// Loads all programs of the object `mesh`, with its maps from the pins or pinned there. The object
+/// comes back too, for the map that its log lines go through.
+pub(crate) fn mesh(pins: &Pins, host_netns_cookie: u64) -> Result<(Vec<Loaded>, Ebpf), LoadError> {
+    let mut object = load("mesh", MESH, pins, (names::HOST_NETNS_COOKIE, host_netns_cookie))?;
+    let mut loaded = Vec::new();
+    for (name, hook) in ROOT.into_iter().chain(TAGS) {
+        loaded.push(Loaded { name, hook, fd: program(&mut object, "mesh", name)? });
+    }
+    Ok((loaded, object))
+}
+
+/// Loads the `sk_lookup` program of one pod. It shares the maps of `mesh`.
+pub(crate) fn sk_lookup(pins: &Pins, netns_cookie: u64) -> Result<Loaded, LoadError> {
+    let mut object = load("sk_lookup", SK_LOOKUP, pins, (names::NETNS_COOKIE, netns_cookie))?;
+    let fd = program(&mut object, "sk_lookup", names::SK_LOOKUP)?;
+    Ok(Loaded { name: names::SK_LOOKUP, hook: AttachType::SkLookup, fd })
+}
+
+fn load(name: &'static str, bytes: &[u8], pins: &Pins, constant: (&str, u64)) -> Result<Ebpf, LoadError> {
+    let paths = names::MAPS.map(|map| (map, pins.map(map)));
+    let mut loader = EbpfLoader::new();
+    for (map, path) in &paths {
+        loader.map_pin_path(map, path.as_path() as &Path);
+    }
+    loader.override_global(constant.0, &constant.1, true);
+    loader.load(bytes).map_err(|source| LoadError::Object { object: name, source: Box::new(source) })
+}
+
+/// Has the kernel verify one program.
+fn program(ebpf: &mut Ebpf, object: &'static str, name: &str) -> Result<OwnedFd, LoadError> {
+    let mismatch = || LoadError::Mismatch { object, what: format!("no program {name}") };
+    let refused = |source| LoadError::Program { program: name.to_owned(), source: Box::new(source) };
+    let program = ebpf.program_mut(name).ok_or_else(mismatch)?;
+    let fd = match program {
+        Program::CgroupSockAddr(program) => CgroupSockAddr::load(program).and_then(|()| clone(program.fd()?)),
+        Program::CgroupSock(program) => CgroupSock::load(program).and_then(|()| clone(program.fd()?)),
+        Program::SockOps(program) => SockOps::load(program).and_then(|()| clone(program.fd()?)),
+        Program::SkLookup(program) => SkLookup::load(program).and_then(|()| clone(program.fd()?)),
+        _ => return Err(mismatch()),
+    };
+    fd.map_err(refused)
+}
+
+fn clone(fd: &impl AsFd) -> Result<OwnedFd, ProgramError> {
+    fd.as_fd().try_clone_to_owned().map_err(ProgramError::IOError)
+}

@@ -1,0 +1,122 @@
+//! The maps that the programs share, through pins made by the loader. What each holds, who
+//! writes, who deletes, and what happens when it is full stands here and nowhere else.
+
+use core::ptr::null;
+
+use aya_ebpf::{
+    bindings::bpf_map_type::{BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_SOCKHASH},
+    btf_maps::{HashMap, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use ebpf_common::{Admission, Counter, LocalKey, PodConfig, SocketKey, Tag, Tuple};
+
+/// Enrolled pods.
+///
+/// Key: cookie of the pod's network namespace. Written by the loader (`put_pod`), before the pod's
+/// `sk_lookup` program is attached and before the proxy gets the namespace. Deleted by the loader
+/// (`remove_pod`, `sweep`). Full: enrolment fails with `E2BIG`.
+#[btf_map]
+pub(crate) static PODS: HashMap<u64, PodConfig, 1024> = HashMap::new();
+
+/// Listeners of the proxy in enrolled pods.
+///
+/// Key: namespace, kind, family. Value: the socket; user space reads its socket cookie, which is
+/// why it has 8 bytes. Written by `sockops` when a tagged socket begins to listen (the newest
+/// wins) and by the loader (`catch_up`). Deleted by the kernel when that socket closes. Full:
+/// the listener is not noted, so its pod stays closed, and [`Counter::ListenerFailed`] counts.
+#[btf_map]
+pub(crate) static SOCKS: SocketHash<SocketKey, 8192> = MapDefinition::new();
+
+/// Whose a socket is.
+///
+/// Key: the socket. Written by `sock_create` in the cgroups of proxy and probers, by `sockops`
+/// (the kind of a listener) and by the loader (`catch_up`); copied by the kernel to accepted
+/// sockets (`BPF_F_CLONE`). Deleted by the kernel with the socket. Never full: memory of the socket.
+#[btf_map]
+#[allow(dead_code, reason = "only the cgroup programs know sockets by their tag")]
+pub(crate) static TAGS: SocketStorage<Tag> = MapDefinition::new();
+
+/// Connections that pass the proxy by.
+///
+/// Key: the connection as its connecting side sees it. Written by `sockops` when a prober
+/// connects from the node's network namespace. Deleted by `sockops` when the pod's application has
+/// accepted it, or when the connecting socket closes; does not count after
+/// [`Admission::LIFETIME_NS`]. Full: the least recently used entry goes, and its connection to the proxy.
+#[btf_map]
+pub(crate) static ADMITTED: LruHashMap<Tuple, Admission, 65536> = LruHashMap::new();
+
+/// Further addresses of enrolled pods, learnt from packets that arrived for them.
+///
+/// Key: namespace and address. Written by `sk_lookup`. Deleted by the loader (`remove_pod`, `sweep`).
+/// Full: connections to an address not yet in it time out, and [`Counter::LocalsFull`] counts.
+#[btf_map]
+pub(crate) static LOCALS: HashMap<LocalKey, u32, 4096> = HashMap::new();
+
+/// Numbers for the metrics page.
+///
+/// Key: a [`Counter`]. Written by all programs. Never deleted, never full.
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
+
+/// What the mesh knows of the pod with this namespace; `None`: not enrolled.
+#[inline(always)]
+pub(crate) fn pod(netns_cookie: u64) -> Option<PodConfig> {
+    let pod = PODS.get_ptr(netns_cookie)?;
+    // SAFETY: the kernel gave the pointer to a value of this type, valid until the program ends.
+    Some(unsafe { *pod })
+}
+
+/// Adds one to a counter.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the slot belongs to this CPU, and programs of one CPU do not interrupt each other here.
+        unsafe { *slot += 1 };
+    }
+}
+
+/// Is it one of the pod's further addresses?
+#[inline(always)]
+pub(crate) fn is_known_local(key: LocalKey) -> bool {
+    LOCALS.get_ptr(key).is_some()
+}
+
+/// Sockets by key, with 8-byte values.
+pub(crate) type SocketHash<K, const ENTRIES: usize> =
+    MapDefinition<K, u64, { BPF_MAP_TYPE_SOCKHASH as usize }, ENTRIES, 0>;
+
+/// Memory of sockets that accepted sockets get a copy of. `BPF_F_CLONE` needs Linux 5.4.
+pub(crate) type SocketStorage<V> =
+    MapDefinition<i32, V, { BPF_MAP_TYPE_SK_STORAGE as usize }, 0, { BPF_F_NO_PREALLOC | BPF_F_CLONE }>;
+
+const BPF_F_NO_PREALLOC: usize = 1;
+const BPF_F_CLONE: usize = 1 << 9;
+
+/// A map in the form that the loader reads from BTF: the numbers are lengths of array types.
+/// For the two maps that `aya_ebpf` cannot describe (8-byte values of a `SockHash`, `BPF_F_CLONE`).
+#[repr(C)]
+pub(crate) struct MapDefinition<K, V, const TYPE: usize, const ENTRIES: usize, const FLAGS: usize> {
+    r#type: *const [i32; TYPE],
+    key: *const K,
+    value: *const V,
+    max_entries: *const [i32; ENTRIES],
+    map_flags: *const [i32; FLAGS],
+}
+
+// SAFETY: all fields are null and stay so; the kernel replaces the address by the map's.
+unsafe impl<K, V, const TYPE: usize, const ENTRIES: usize, const FLAGS: usize> Sync
+    for MapDefinition<K, V, TYPE, ENTRIES, FLAGS>
+{
+}
+
+impl<K, V, const TYPE: usize, const ENTRIES: usize, const FLAGS: usize> MapDefinition<K, V, TYPE, ENTRIES, FLAGS> {
+    const fn new() -> Self {
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
+    }
+
+    /// For helpers that take the map as a pointer.
+    #[inline(always)]
+    pub(crate) fn as_ptr(&'static self) -> *mut core::ffi::c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}

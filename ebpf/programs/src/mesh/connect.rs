@@ -1,0 +1,134 @@
+//! Fails closed for enrolled pods: what cannot be marked, or has no rule that the mark would meet, may not connect.
+//! Others pass untouched.
+//!
+//! An application's TCP connection gets the mark that the pod's routing rule sends to `lo`; the
+//! destination is not rewritten, so `getpeername` tells the truth. A connection of the proxy to the
+//! pod itself, with the client's address as its own, goes to `lo` too, because the answers must come
+//! back to the proxy. Hooks: `cgroup/connect4|6`, Linux 4.17; the netns cookie in them, 5.7.
+
+use core::{ffi::c_void, ptr::NonNull};
+
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    helpers::bpf_get_netns_cookie,
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use ebpf_common::{Address, Counter, F_OUT, LOOPBACK_INTERFACE, LocalKey, PodConfig};
+
+use crate::{
+    context::{read, read_words},
+    maps::{count, is_known_local, pod},
+    socket::{MPTCP, TCP, bind_to_interface, is_looped, looped, set_mark, unlooped},
+    tag,
+};
+
+const ALLOW: i32 = 1;
+/// connect(2) fails with `EPERM`.
+const REFUSE: i32 = 0;
+
+/// connect(2) of an `AF_INET` socket.
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn strake_connect4(context: SockAddrContext) -> i32 {
+    let sock_addr = context.sock_addr;
+    connect(sock_addr, Address::from_v4(read!((*sock_addr).user_ip4)), |socket| {
+        Address::from_v4(read!((*socket).src_ip4))
+    })
+}
+
+/// connect(2) of an `AF_INET6` socket, to IPv4-mapped addresses too.
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn strake_connect6(context: SockAddrContext) -> i32 {
+    let sock_addr = context.sock_addr;
+    connect(sock_addr, Address::from_v6(read_words!((*sock_addr).user_ip6)), |socket| {
+        Address::from_v6(read_words!((*socket).src_ip6))
+    })
+}
+
+/// What both families share. `source` reads the address that the socket is bound to.
+#[inline(always)]
+fn connect(sock_addr: *mut bpf_sock_addr, destination: Address, source: impl Fn(*mut bpf_sock) -> Address) -> i32 {
+    let context: *mut c_void = sock_addr.cast();
+    // SAFETY: the context is this program's own.
+    let netns_cookie = unsafe { bpf_get_netns_cookie(context) };
+    let Some(pod) = pod(netns_cookie) else { return ALLOW };
+    let protocol = read!((*sock_addr).protocol);
+    if protocol != TCP && protocol != MPTCP {
+        return ALLOW;
+    }
+    let Some(socket) = NonNull::new(read!((*sock_addr).__bindgen_anon_1.sk)) else { return REFUSE };
+    let to_pod = pod.owns(&destination);
+    if tag::is_proxy(tag::of(socket)) {
+        let inside = to_pod || is_known_local(LocalKey { netns_cookie, address: destination });
+        return if inside { app_leg(context, socket, source(socket.as_ptr()), destination) } else { ALLOW };
+    }
+    let itself = to_pod || destination.is_loopback() || destination.is_unspecified();
+    application(context, socket, &pod, itself, is_routed(&pod, &destination))
+}
+
+/// Would the mark bring the packets to `lo`? Rule and routes exist for families of which the pod has an address: without
+/// them a marked packet leaves by the main table, past the proxy.
+///
+/// Nothing is right for IPv6 link-local destinations. Their scope, which may name any interface, is not to be seen here,
+/// and binds the socket after this hook; nor could the proxy dial them. IPv4's (169.254.0.0/16) have no scope and are
+/// routed like all others.
+#[inline(always)]
+fn is_routed(pod: &PodConfig, destination: &Address) -> bool {
+    let own = if destination.is_v4() { &pod.ipv4 } else { &pod.ipv6 };
+    !own.is_unspecified() && !destination.is_link_local_v6()
+}
+
+/// The application connects.
+#[inline(always)]
+fn application(
+    context: *mut c_void,
+    socket: NonNull<bpf_sock>,
+    pod: &PodConfig,
+    to_itself: bool,
+    is_routed: bool,
+) -> i32 {
+    let socket = socket.as_ptr();
+    let mark = read!((*socket).mark);
+    let interface = read!((*socket).bound_dev_if);
+    if to_itself || pod.flags & F_OUT == 0 {
+        // An earlier attempt of this socket may have marked it.
+        if is_looped(mark) && !set_mark(context, unlooped(mark)) {
+            count(Counter::OutboundRefused);
+            return REFUSE;
+        }
+        return ALLOW;
+    }
+    if !is_routed {
+        count(Counter::OutboundUnroutable);
+        return REFUSE;
+    }
+    // Undoing SO_BINDTODEVICE takes a capability that the application may lack. It stays: the rule's
+    // table has a route for the pod's interface; any other one would lead past the proxy.
+    if interface > LOOPBACK_INTERFACE && interface != pod.interface {
+        count(Counter::ForeignInterface);
+        return REFUSE;
+    }
+    if !set_mark(context, looped(mark)) {
+        count(Counter::OutboundRefused);
+        return REFUSE;
+    }
+    count(Counter::OutboundCaptured);
+    ALLOW
+}
+
+/// The proxy connects to the pod it works for.
+#[inline(always)]
+fn app_leg(context: *mut c_void, socket: NonNull<bpf_sock>, source: Address, destination: Address) -> i32 {
+    let socket = socket.as_ptr();
+    let mark = read!((*socket).mark);
+    let client_address = !source.is_unspecified() && !source.is_loopback() && !source.same(&destination);
+    if !client_address {
+        return ALLOW;
+    }
+    if !set_mark(context, looped(mark)) || !bind_to_interface(context, LOOPBACK_INTERFACE) {
+        count(Counter::AppLegRefused);
+        return REFUSE;
+    }
+    count(Counter::AppLeg);
+    ALLOW
+}

@@ -1,0 +1,24 @@
+//! The object `mesh`: what runs in the node's cgroups. It marks and tags sockets and notes the
+//! proxy's listeners; where packets go is decided by routing and by the object `sk_lookup`.
+#![no_std]
+#![no_main]
+
+mod connect;
+#[path = "../context.rs"]
+mod context;
+#[path = "../maps.rs"]
+mod maps;
+mod sock_create;
+mod socket;
+mod sockops;
+mod tag;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,159 @@
+//! Fails closed in enrolled pods: a new connection for which the proxy has no listener is refused.
+//! Without an entry in `PODS` everything passes.
+//!
+//! The object `sk_lookup`: which listener a new connection of one pod gets. One instance per network
+//! namespace, because `bpf_get_netns_cookie` is not to be had here; maps are shared through pins.
+//! Hook: `sk_lookup`, Linux 5.9; `ingress_ifindex`, 5.17.
+#![no_std]
+#![no_main]
+
+#[path = "../context.rs"]
+mod context;
+#[path = "../maps.rs"]
+mod maps;
+mod steer;
+
+use aya_ebpf::{
+    Global, bindings::bpf_sk_lookup, helpers::bpf_ktime_get_ns, macros::sk_lookup, programs::SkLookupContext,
+};
+use ebpf_common::{Address, Admission, Counter, F_IN, Kind, LOOPBACK_INTERFACE, LocalKey, PodConfig, Tuple};
+
+use crate::{
+    context::{read, read_words},
+    maps::{ADMITTED, LOCALS, count, is_known_local, pod},
+    steer::{PASS, steer},
+};
+
+/// Set by the loader for each pod.
+#[unsafe(no_mangle)]
+static NETNS_COOKIE: Global<u64> = Global::new(0);
+
+const AF_INET: u32 = 2;
+const TCP: u32 = 6;
+
+/// A packet found no connection: for which listener is it?
+#[sk_lookup]
+pub(crate) fn strake_lookup(context: SkLookupContext) -> u32 {
+    let netns_cookie = NETNS_COOKIE.load();
+    let Some(pod) = pod(netns_cookie) else { return PASS };
+    let arrival = Arrival::read(context.lookup);
+    if arrival.protocol != TCP || arrival.is_to_itself() {
+        return PASS;
+    }
+    let target = if arrival.is_looped(&pod) {
+        looped(netns_cookie, &pod, &arrival)
+    } else {
+        from_outside(netns_cookie, &pod, &arrival)
+    };
+    match target {
+        Some(kind) => steer(&context, netns_cookie, kind, arrival.is_v4),
+        None => PASS,
+    }
+}
+
+/// From an application of the pod to somewhere, or from the proxy to an application with the
+/// client's address. `None`: the ordinary lookup.
+#[inline(always)]
+fn looped(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Option<Kind> {
+    let destination = arrival.tuple.destination;
+    let own = pod.owns(&arrival.tuple.source);
+    let to_application =
+        pod.owns(&destination) || !own && is_known_local(LocalKey { netns_cookie, address: destination });
+    // Only marked packets come this way, so F_OUT does not matter: what was captured stays captured.
+    if to_application { None } else { Some(Kind::Outbound) }
+}
+
+/// Through the pod's interface. `None`: the ordinary lookup.
+#[inline(always)]
+fn from_outside(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Option<Kind> {
+    if pod.flags & F_IN == 0 {
+        return None;
+    }
+    if arrival.tuple.destination_port == pod.hbone_port {
+        return Some(Kind::Hbone);
+    }
+    if is_admitted(&arrival.tuple) {
+        count(Counter::LookupAdmitted);
+        return None;
+    }
+    if !pod.owns(&arrival.tuple.destination) {
+        learn(LocalKey { netns_cookie, address: arrival.tuple.destination });
+    }
+    Some(Kind::Inbound)
+}
+
+/// May it pass the proxy by? An admission that was never used up must not wait for whoever has its addresses and ports next.
+#[inline(always)]
+fn is_admitted(tuple: &Tuple) -> bool {
+    let Some(admission) = ADMITTED.get_ptr(tuple) else { return false };
+    // SAFETY: the kernel gave the pointer to a value of this type, valid until the program ends.
+    let since_ns = unsafe { (*admission).since_ns };
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let counts = now_ns.wrapping_sub(since_ns) <= Admission::LIFETIME_NS;
+    if !counts {
+        count(Counter::AdmissionExpired);
+    }
+    counts
+}
+
+/// Arrived through an interface, so it is an address of this namespace, though not the pod's.
+#[inline(always)]
+fn learn(key: LocalKey) {
+    if !is_known_local(key) && LOCALS.insert(key, 1, 0).is_err() {
+        count(Counter::LocalsFull);
+    }
+}
+
+/// The packet that looks for a listener.
+struct Arrival {
+    protocol: u32,
+    is_v4: bool,
+    interface: u32,
+    tuple: Tuple,
+}
+
+impl Arrival {
+    #[inline(always)]
+    fn read(lookup: *mut bpf_sk_lookup) -> Self {
+        let family = read!((*lookup).family);
+        let protocol = read!((*lookup).protocol);
+        let interface = read!((*lookup).ingress_ifindex);
+        let source_port = u16::from_be(read!((*lookup).remote_port));
+        let destination_port = read!((*lookup).local_port) as u16;
+        let (remote_v4, local_v4) = (read!((*lookup).remote_ip4), read!((*lookup).local_ip4));
+        let remote_v6 = read_words!((*lookup).remote_ip6);
+        let local_v6 = read_words!((*lookup).local_ip6);
+        let is_v4 = family == AF_INET;
+        let (source, destination) = if is_v4 {
+            (Address::from_v4(remote_v4), Address::from_v4(local_v4))
+        } else {
+            (Address::from_v6(remote_v6), Address::from_v6(local_v6))
+        };
+        let tuple = Tuple { source, destination, source_port, destination_port };
+        Self { protocol, is_v4, interface, tuple }
+    }
+
+    /// From an address to the same one, or to loopback: never the mesh's.
+    #[inline(always)]
+    fn is_to_itself(&self) -> bool {
+        self.tuple.source.same(&self.tuple.destination) || self.tuple.destination.is_loopback()
+    }
+
+    /// From within. The interface is the route's: packets of a socket bound to the pod's interface
+    /// show that one; but from outside the pod's own address would be a martian.
+    #[inline(always)]
+    fn is_looped(&self, pod: &PodConfig) -> bool {
+        self.interface == LOOPBACK_INTERFACE || pod.owns(&self.tuple.source)
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

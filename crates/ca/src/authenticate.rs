@@ -1,0 +1,94 @@
+//! Finds out who calls, by bearer token, before any service sees the request. What the caller may do is decided there.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request, Response};
+use identity::Caller;
+use tower::{Layer, Service};
+
+/// A token that proves nothing. The reason is for our log; the caller learns only that it was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unauthenticated(pub String);
+
+/// Checks tokens: against a file in directory mode, by TokenReview in a cluster.
+pub trait Authenticator: Send + Sync + 'static {
+    /// Who the token belongs to.
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, Unauthenticated>>;
+}
+
+/// The layer for tonic's server: requests without a good token are answered with `UNAUTHENTICATED`, the others carry
+/// their [`Caller`] as extension.
+pub fn authenticate(authenticator: Arc<dyn Authenticator>) -> AuthenticateLayer {
+    AuthenticateLayer(authenticator)
+}
+
+/// See [`authenticate`].
+#[derive(Clone)]
+pub struct AuthenticateLayer(Arc<dyn Authenticator>);
+
+impl<S> Layer<S> for AuthenticateLayer {
+    type Service = Authenticated<S>;
+
+    fn layer(&self, inner: S) -> Authenticated<S> {
+        Authenticated { authenticator: Arc::clone(&self.0), inner }
+    }
+}
+
+/// A service behind [`AuthenticateLayer`].
+#[derive(Clone)]
+pub struct Authenticated<S> {
+    authenticator: Arc<dyn Authenticator>,
+    inner: S,
+}
+
+impl<S, In, Out> Service<Request<In>> for Authenticated<S>
+where
+    S: Service<Request<In>, Response = Response<Out>> + Clone + Send + 'static,
+    S::Future: Send,
+    In: Send + 'static,
+    Out: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<In>) -> Self::Future {
+        // The clone has not been polled ready, the original has: it takes the call.
+        let unready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, unready);
+        let authenticator = Arc::clone(&self.authenticator);
+        async move {
+            let found = match bearer(request.headers()) {
+                Some(token) => authenticator.authenticate(token).await,
+                None => Err(Unauthenticated("no bearer token".to_owned())),
+            };
+            match found {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                    inner.call(request).await
+                }
+                Err(reason) => {
+                    tracing::warn!(path = request.uri().path(), %reason, "caller not authenticated");
+                    metrics::counter!("strake_control_unauthenticated_total").increment(1);
+                    Ok(tonic::Status::unauthenticated("request authenticate failure").into_http())
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}

@@ -1,0 +1,125 @@
+//! A certificate authority with one ECDSA P-256 root of its own. Whom it signs for is decided before: see `service`.
+
+mod files;
+mod sign;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use identity::{Leaf, TrustDomain};
+use rcgen::{KeyPair, PublicKeyData as _};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+#[cfg(feature = "testing")]
+pub(crate) use files::root as self_signed_root;
+pub use sign::{Issued, SignError};
+
+/// Why there is no certificate authority.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuerError {
+    /// A file cannot be read or written.
+    #[error("{path}: {cause}")]
+    File { path: PathBuf, cause: io::Error },
+    /// Others than the owner may read the root's key.
+    #[error("{path} has mode {mode:04o}: others may read the root's key; it must be 0600")]
+    KeyIsOpen { path: PathBuf, mode: u32 },
+    /// Of key and certificate only one is there: neither is replaced.
+    #[error("{found} exists but {missing} does not; restore it, or remove both to start with a new root")]
+    HalfAPair { found: PathBuf, missing: PathBuf },
+    /// Not a PEM key that can sign.
+    #[error("root key: {0}")]
+    Key(rcgen::Error),
+    /// Not a PEM certificate.
+    #[error("root certificate is malformed")]
+    Certificate,
+    /// The certificate may not sign others.
+    #[error("root certificate is not a certificate authority's")]
+    NotACa,
+    /// The certificate is of another key.
+    #[error("root key and root certificate do not belong together")]
+    Mismatch,
+    /// The certificate has expired.
+    #[error("root certificate is expired")]
+    Expired,
+    /// A new root cannot be made.
+    #[error("new root: {0}")]
+    Create(rcgen::Error),
+}
+
+impl IssuerError {
+    /// Stable name for logs and metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "ca_file",
+            Self::KeyIsOpen { .. } => "ca_key_is_open",
+            Self::HalfAPair { .. } => "ca_half_a_pair",
+            Self::Key(_) => "ca_key",
+            Self::Certificate => "ca_certificate",
+            Self::NotACa => "ca_not_a_ca",
+            Self::Mismatch => "ca_mismatch",
+            Self::Expired => "ca_expired",
+            Self::Create(_) => "ca_create",
+        }
+    }
+}
+
+/// Signs certificates of workloads and of the control plane itself. `Debug` does not show the key.
+pub struct Issuer {
+    trust_domain: TrustDomain,
+    signer: rcgen::Issuer<'static, KeyPair>,
+    root_pem: String,
+    root: CertificateDer<'static>,
+    not_after: SystemTime,
+}
+
+impl Issuer {
+    /// Takes root-key.pem and root-cert.pem in `dir`, or makes them: ten years, key 0600, certificate 0644.
+    pub fn open_or_create(dir: &Path, trust_domain: TrustDomain) -> Result<Self, IssuerError> {
+        let (certificate, key) = files::open_or_create(dir, &trust_domain)?;
+        Self::from_pem(&certificate, &key, trust_domain)
+    }
+
+    /// From PEM texts that belong together.
+    pub fn from_pem(certificate: &str, key: &str, trust_domain: TrustDomain) -> Result<Self, IssuerError> {
+        let key = KeyPair::from_pem(key).map_err(IssuerError::Key)?;
+        let root = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| IssuerError::Certificate)?;
+        check_pair(&root, &key)?;
+        let not_after = Leaf::parse(&root).map_err(|_| IssuerError::Certificate)?.not_after;
+        if not_after <= SystemTime::now() {
+            return Err(IssuerError::Expired);
+        }
+        let signer = rcgen::Issuer::from_ca_cert_der(&root, key).map_err(|_| IssuerError::Certificate)?;
+        Ok(Self { trust_domain, signer, root_pem: certificate.to_owned(), root, not_after })
+    }
+
+    /// The root as PEM, which everybody may see.
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// The trust domain it signs for; others are refused.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+fn check_pair(root: &CertificateDer<'_>, key: &KeyPair) -> Result<(), IssuerError> {
+    let (_, certificate) = X509Certificate::from_der(root).map_err(|_| IssuerError::Certificate)?;
+    if !certificate.is_ca() {
+        return Err(IssuerError::NotACa);
+    }
+    if *certificate.public_key().subject_public_key.data != *key.der_bytes() {
+        return Err(IssuerError::Mismatch);
+    }
+    Ok(())
+}

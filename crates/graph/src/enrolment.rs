@@ -1,0 +1,187 @@
+//! Which pods belong into the mesh, by their labels and their namespace's. Whether one really is in it
+//! is what the kernel says; see the annotation `ambient.istio.io/redirection`.
+
+use std::fmt;
+
+use kube_api::core::{Namespace, Pod};
+
+/// Label of pods and namespaces that asks for enrolment.
+pub const DATAPLANE_MODE_LABEL: &str = "istio.io/dataplane-mode";
+/// Written by the agent once the kernel steers the pod's traffic.
+pub const REDIRECTION_ANNOTATION: &str = "ambient.istio.io/redirection";
+/// Value of [`REDIRECTION_ANNOTATION`] for a pod that is enrolled.
+pub const REDIRECTION_ENABLED: &str = "enabled";
+/// Value of [`REDIRECTION_ANNOTATION`] for a pod that is steered and not served by the proxy yet: it is not enrolled.
+pub const REDIRECTION_PENDING: &str = "pending";
+const SIDECAR_ANNOTATION: &str = "sidecar.istio.io/status";
+
+/// Does a pod belong into the mesh?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enrolment {
+    Selected,
+    NotSelected { reason: Reason },
+}
+
+impl Enrolment {
+    pub const fn is_selected(self) -> bool {
+        matches!(self, Self::Selected)
+    }
+}
+
+/// Why a pod does not belong into the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Neither the pod nor its namespace has the label.
+    NotLabelled,
+    /// The pod's own label says otherwise.
+    OptedOut,
+    ExcludedNamespace,
+    HostNetwork,
+    /// The pod has a sidecar proxy.
+    Sidecar,
+    /// The pod is the node proxy.
+    NodeProxy,
+}
+
+impl Reason {
+    /// Stable: metric label, log key.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NotLabelled => "not_labelled",
+            Self::OptedOut => "opted_out",
+            Self::ExcludedNamespace => "excluded_namespace",
+            Self::HostNetwork => "host_network",
+            Self::Sidecar => "sidecar",
+            Self::NodeProxy => "node_proxy",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotLabelled => "neither the pod nor its namespace has the label istio.io/dataplane-mode=ambient",
+            Self::OptedOut => "the pod's label istio.io/dataplane-mode is not ambient",
+            Self::ExcludedNamespace => "the namespace is excluded",
+            Self::HostNetwork => "the pod is on the host network",
+            Self::Sidecar => "the pod has a sidecar proxy",
+            Self::NodeProxy => "the pod is the node proxy",
+        })
+    }
+}
+
+/// What is never enrolled, beside what pods themselves say.
+#[derive(Clone, Debug)]
+pub struct Enablement {
+    /// Namespaces whose pods are never enrolled.
+    pub excluded_namespaces: Vec<String>,
+    /// Namespace of the node proxies.
+    pub system_namespace: String,
+}
+
+impl Default for Enablement {
+    fn default() -> Self {
+        Self { excluded_namespaces: vec!["kube-system".to_owned()], system_namespace: "istio-system".to_owned() }
+    }
+}
+
+impl Enablement {
+    /// Decides for a pod; `namespace` is `None` when nothing is known of its namespace. The pod's own
+    /// label wins over its namespace's in both directions.
+    pub fn selected(&self, pod: &Pod, namespace: Option<&Namespace>) -> Enrolment {
+        let meta = &pod.metadata;
+        let no = |reason| Enrolment::NotSelected { reason };
+        if self.excluded_namespaces.contains(&meta.namespace) {
+            return no(Reason::ExcludedNamespace);
+        }
+        if pod.spec.host_network {
+            return no(Reason::HostNetwork);
+        }
+        if meta.annotations.contains_key(SIDECAR_ANNOTATION) {
+            return no(Reason::Sidecar);
+        }
+        let is_proxy = meta.labels.get("app").is_some_and(|app| app == "ztunnel");
+        if is_proxy && meta.namespace == self.system_namespace {
+            return no(Reason::NodeProxy);
+        }
+        let own = meta.labels.get(DATAPLANE_MODE_LABEL).map(String::as_str);
+        let inherited = namespace
+            .and_then(|namespace| namespace.metadata.labels.get(DATAPLANE_MODE_LABEL))
+            .is_some_and(|mode| mode == "ambient");
+        match own {
+            Some("ambient") => Enrolment::Selected,
+            Some("none") => no(Reason::OptedOut),
+            Some(_) | None if inherited => Enrolment::Selected,
+            Some(_) | None => no(Reason::NotLabelled),
+        }
+    }
+}
+
+/// As [`Enablement::selected`] with the default exclusions.
+pub fn selected(pod: &Pod, namespace: Option<&Namespace>) -> Enrolment {
+    Enablement::default().selected(pod, namespace)
+}
+
+/// Has the agent confirmed that the pod's traffic is steered?
+pub fn is_enrolled(pod: &Pod) -> bool {
+    pod.metadata.annotations.get(REDIRECTION_ANNOTATION).is_some_and(|value| value == REDIRECTION_ENABLED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(labels: &[(&str, &str)]) -> Pod {
+        let mut pod = Pod::default();
+        pod.metadata.namespace = "app".to_owned();
+        pod.metadata.labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        pod
+    }
+
+    fn namespace(mode: Option<&str>) -> Namespace {
+        let mut namespace = Namespace::default();
+        if let Some(mode) = mode {
+            let label = DATAPLANE_MODE_LABEL.to_owned();
+            namespace.metadata.labels.insert(label, mode.to_owned());
+        }
+        namespace
+    }
+
+    fn reason(pod: &Pod, namespace: &Namespace) -> Option<Reason> {
+        match selected(pod, Some(namespace)) {
+            Enrolment::Selected => None,
+            Enrolment::NotSelected { reason } => Some(reason),
+        }
+    }
+
+    #[test]
+    fn the_label_of_the_pod_wins_over_that_of_the_namespace() {
+        let (ambient, plain) = (namespace(Some("ambient")), namespace(None));
+
+        assert_eq!(reason(&pod(&[]), &ambient), None);
+        assert_eq!(reason(&pod(&[(DATAPLANE_MODE_LABEL, "none")]), &ambient), Some(Reason::OptedOut));
+        assert_eq!(reason(&pod(&[(DATAPLANE_MODE_LABEL, "ambient")]), &plain), None);
+        assert_eq!(reason(&pod(&[]), &plain), Some(Reason::NotLabelled));
+        assert_eq!(reason(&pod(&[]), &namespace(Some("none"))), Some(Reason::NotLabelled));
+        assert!(!selected(&pod(&[]), None).is_selected());
+    }
+
+    #[test]
+    fn some_pods_are_never_enrolled() {
+        let ambient = namespace(Some("ambient"));
+        let mut host = pod(&[(DATAPLANE_MODE_LABEL, "ambient")]);
+        host.spec.host_network = true;
+        let mut sidecar = pod(&[]);
+        sidecar.metadata.annotations.insert(SIDECAR_ANNOTATION.to_owned(), String::new());
+        let mut excluded = pod(&[]);
+        excluded.metadata.namespace = "kube-system".to_owned();
+        let mut proxy = pod(&[("app", "ztunnel")]);
+        proxy.metadata.namespace = "istio-system".to_owned();
+
+        assert_eq!(reason(&host, &ambient), Some(Reason::HostNetwork));
+        assert_eq!(reason(&sidecar, &ambient), Some(Reason::Sidecar));
+        assert_eq!(reason(&excluded, &ambient), Some(Reason::ExcludedNamespace));
+        assert_eq!(reason(&proxy, &ambient), Some(Reason::NodeProxy));
+        assert_eq!(reason(&pod(&[("app", "ztunnel")]), &ambient), None);
+    }
+}

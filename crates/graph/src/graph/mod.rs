@@ -1,0 +1,415 @@
+//! The resources and what they refer to. A change marks exactly what depends on it; [`Graph::settle`]
+//! then converts what is marked and tells what differs from before.
+
+mod outputs;
+mod settle;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use kube_api::core::{Condition, EndpointSlice, Namespace, Node, Pod, Service};
+use kube_api::istio::{AuthorizationPolicy, PeerAuthentication};
+use kube_api::{Kind, ObjectRef, Resource, StringMap, is_subset};
+
+use crate::authorization;
+use crate::finding::Finding;
+use crate::mesh::Mesh;
+use crate::peer_authentication::{self, ByNamespace};
+use crate::selectors::Selectors;
+use crate::service;
+use crate::workload;
+use outputs::Outputs;
+
+/// One resource of discovery that differs from before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Upsert {
+        name: String,
+        /// Hash of the content: equal versions have equal content.
+        version: String,
+        /// The encoded message.
+        value: Vec<u8>,
+    },
+    Remove {
+        name: String,
+    },
+}
+
+impl Change {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Upsert { name, .. } | Self::Remove { name } => name,
+        }
+    }
+}
+
+/// What changed, each list in the order of names. Policies go out before the workloads that refer to
+/// them; removals of policies may follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Of type `istio.security.Authorization`.
+    pub authorizations: Vec<Change>,
+    /// Of type `istio.workload.Address`.
+    pub addresses: Vec<Change>,
+    /// All findings of an object whose findings changed; none when they are gone.
+    pub findings: Vec<(ObjectRef, Vec<Finding>)>,
+    /// Conditions of a policy's status that changed; none when there is nothing to say any more.
+    pub conditions: Vec<(ObjectRef, Vec<Condition>)>,
+}
+
+impl Update {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+type Map<T> = BTreeMap<String, Arc<T>>;
+type Namespaced<T> = HashMap<String, Map<T>>;
+/// Namespace and name.
+type Name = (String, String);
+
+/// The resources of one cluster, indexed by what depends on them.
+#[derive(Debug)]
+pub struct Graph {
+    mesh: Mesh,
+    namespaces: Map<Namespace>,
+    nodes: Map<Node>,
+    pods: Namespaced<Pod>,
+    services: Namespaced<Service>,
+    slices: Namespaced<EndpointSlice>,
+    policies: Namespaced<AuthorizationPolicy>,
+    peers: ByNamespace,
+    pods_of_node: HashMap<String, BTreeSet<Name>>,
+    /// Per namespace.
+    service_selectors: HashMap<String, Selectors>,
+    /// Per namespace.
+    policy_selectors: HashMap<String, Selectors>,
+    slices_of_service: HashMap<Name, BTreeSet<String>>,
+    /// Slices that have an endpoint for a pod.
+    slices_of_pod: HashMap<Name, BTreeSet<Name>>,
+    dirty: BTreeSet<ObjectRef>,
+    outputs: Outputs,
+}
+
+impl Graph {
+    pub fn new(mesh: Mesh) -> Self {
+        Self {
+            mesh,
+            namespaces: Map::new(),
+            nodes: Map::new(),
+            pods: Namespaced::new(),
+            services: Namespaced::new(),
+            slices: Namespaced::new(),
+            policies: Namespaced::new(),
+            peers: ByNamespace::new(),
+            pods_of_node: HashMap::new(),
+            service_selectors: HashMap::new(),
+            policy_selectors: HashMap::new(),
+            slices_of_service: HashMap::new(),
+            slices_of_pod: HashMap::new(),
+            dirty: BTreeSet::new(),
+            outputs: Outputs::default(),
+        }
+    }
+
+    /// Takes a resource that is new or changed. Kinds that mean nothing to the mesh are skipped.
+    pub fn apply(&mut self, resource: Resource) {
+        match resource {
+            Resource::Namespace(new) => self.set_namespace(&new.metadata.name.clone(), Some(new)),
+            Resource::Node(new) => self.set_node(&new.metadata.name.clone(), Some(new)),
+            Resource::Pod(new) => self.set_pod(name_of(&new.metadata), Some(new)),
+            Resource::Service(new) => self.set_service(name_of(&new.metadata), Some(new)),
+            Resource::EndpointSlice(new) => self.set_slice(name_of(&new.metadata), Some(new)),
+            Resource::AuthorizationPolicy(new) => self.set_policy(name_of(&new.metadata), Some(new)),
+            Resource::PeerAuthentication(new) => self.set_peer(name_of(&new.metadata), Some(new)),
+            Resource::ServiceAccount(_)
+            | Resource::ConfigMap(_)
+            | Resource::Deployment(_)
+            | Resource::StatefulSet(_)
+            | Resource::DaemonSet(_)
+            | Resource::Job(_) => {}
+        }
+    }
+
+    /// Forgets a resource.
+    pub fn remove(&mut self, key: &ObjectRef) {
+        let name = (key.namespace.clone(), key.name.clone());
+        match key.kind {
+            Kind::Namespace => self.set_namespace(&key.name, None),
+            Kind::Node => self.set_node(&key.name, None),
+            Kind::Pod => self.set_pod(name, None),
+            Kind::Service => self.set_service(name, None),
+            Kind::EndpointSlice => self.set_slice(name, None),
+            Kind::AuthorizationPolicy => self.set_policy(name, None),
+            Kind::PeerAuthentication => self.set_peer(name, None),
+            Kind::ServiceAccount
+            | Kind::ConfigMap
+            | Kind::Deployment
+            | Kind::StatefulSet
+            | Kind::DaemonSet
+            | Kind::Job => {}
+        }
+    }
+
+    fn mark(&mut self, kind: Kind, name: &Name) {
+        self.dirty.insert(ObjectRef::new(kind, &name.0, &name.1));
+    }
+
+    /// Marks the pods of a namespace with these labels.
+    fn mark_pods(&mut self, namespace: &str, selector: &StringMap) {
+        let pods = self.pods.get(namespace).into_iter().flatten();
+        let matching = pods.filter(|(_, pod)| is_subset(selector, &pod.metadata.labels));
+        self.dirty.extend(matching.map(|(name, _)| ObjectRef::new(Kind::Pod, namespace, name)));
+    }
+
+    /// Marks the pods that a policy of this namespace may select.
+    fn mark_pods_in_scope(&mut self, namespace: &str, selector: &StringMap) {
+        if namespace == self.mesh.root_namespace {
+            let all: Vec<_> = self.pods.keys().cloned().collect();
+            for namespace in all {
+                self.mark_pods(&namespace, selector);
+            }
+        } else {
+            self.mark_pods(namespace, selector);
+        }
+    }
+
+    fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) {
+        let old = put(&mut self.namespaces, name, new.clone());
+        if service::namespace_setting(old.as_deref()) == service::namespace_setting(new.as_deref()) {
+            return;
+        }
+        let services = self.services.get(name).into_iter().flatten();
+        self.dirty.extend(services.map(|(service, _)| ObjectRef::new(Kind::Service, name, service)));
+    }
+
+    fn set_node(&mut self, name: &str, new: Option<Arc<Node>>) {
+        let old = put(&mut self.nodes, name, new.clone());
+        if workload::locality(old.as_deref()) == workload::locality(new.as_deref()) {
+            return;
+        }
+        let pods = self.pods_of_node.get(name).into_iter().flatten();
+        self.dirty.extend(pods.map(|(namespace, pod)| ObjectRef::new(Kind::Pod, namespace, pod)));
+    }
+
+    fn set_pod(&mut self, name: Name, new: Option<Arc<Pod>>) {
+        self.mark(Kind::Pod, &name);
+        let node = |pod: &Arc<Pod>| pod.spec.node_name.clone();
+        let new_node = new.as_ref().and_then(node);
+        let old = put_in(&mut self.pods, &name, new);
+        let old_node = old.as_ref().and_then(node);
+        if old_node == new_node {
+            return;
+        }
+        if let Some(node) = old_node {
+            discard(&mut self.pods_of_node, &node, &name);
+        }
+        if let Some(node) = new_node {
+            self.pods_of_node.entry(node).or_default().insert(name);
+        }
+    }
+
+    fn set_service(&mut self, name: Name, new: Option<Arc<Service>>) {
+        self.mark(Kind::Service, &name);
+        let slices = self.slices_of_service.get(&name).into_iter().flatten();
+        let slices: Vec<_> = slices.map(|slice| (name.0.clone(), slice.clone())).collect();
+        for slice in slices {
+            self.mark(Kind::EndpointSlice, &slice);
+            self.mark_targets(&slice);
+        }
+        let selectors = self.service_selectors.entry(name.0.clone()).or_default();
+        let old = selectors.get(&name.1).cloned();
+        let sent = new.as_ref().filter(|service| service::is_sent(service));
+        match sent {
+            Some(service) => selectors.insert(&name.1, &service.spec.selector),
+            None => selectors.remove(&name.1),
+        }
+        let selected = sent.map(|service| service.spec.selector.clone());
+        put_in(&mut self.services, &name, new);
+        for selector in [old, selected].into_iter().flatten() {
+            if !selector.is_empty() {
+                self.mark_pods(&name.0, &selector);
+            }
+        }
+    }
+
+    fn set_slice(&mut self, name: Name, new: Option<Arc<EndpointSlice>>) {
+        self.mark(Kind::EndpointSlice, &name);
+        self.mark_targets(&name);
+        let old = put_in(&mut self.slices, &name, new.clone());
+        if let Some(old) = old {
+            if let Some(service) = old.service_name() {
+                let service = (name.0.clone(), service.to_owned());
+                discard(&mut self.slices_of_service, &service, &name.1);
+            }
+            for pod in targets(&old) {
+                discard(&mut self.slices_of_pod, &pod, &name);
+            }
+        }
+        if let Some(new) = new {
+            if let Some(service) = new.service_name() {
+                let service = (name.0.clone(), service.to_owned());
+                let slices = self.slices_of_service.entry(service).or_default();
+                slices.insert(name.1.clone());
+            }
+            for pod in targets(&new) {
+                self.slices_of_pod.entry(pod).or_default().insert(name.clone());
+            }
+            self.mark_targets(&name);
+        }
+    }
+
+    fn mark_targets(&mut self, slice: &Name) {
+        let slice = self.slices.get(&slice.0).and_then(|slices| slices.get(&slice.1));
+        let pods: Vec<_> = slice.into_iter().flat_map(|slice| targets(slice)).collect();
+        for pod in pods {
+            self.mark(Kind::Pod, &pod);
+        }
+    }
+
+    fn set_policy(&mut self, name: Name, new: Option<Arc<AuthorizationPolicy>>) {
+        self.mark(Kind::AuthorizationPolicy, &name);
+        let selectors = self.policy_selectors.entry(name.0.clone()).or_default();
+        let old = selectors.get(&name.1).cloned();
+        let selected = new.as_ref().and_then(|policy| authorization::selector(policy)).cloned();
+        match &selected {
+            Some(selector) => selectors.insert(&name.1, selector),
+            None => selectors.remove(&name.1),
+        }
+        put_in(&mut self.policies, &name, new);
+        if old != selected {
+            for selector in [old, selected].into_iter().flatten() {
+                self.mark_pods_in_scope(&name.0, &selector);
+            }
+        }
+    }
+
+    fn set_peer(&mut self, name: Name, new: Option<Arc<PeerAuthentication>>) {
+        let peers = self.peers.entry(name.0.clone()).or_default();
+        let old = put(peers, &name.1, new.clone());
+        if peers.is_empty() {
+            self.peers.remove(&name.0);
+        }
+        self.mark(Kind::PeerAuthentication, &name);
+        let wide = |policy: &Arc<PeerAuthentication>| peer_authentication::selector(policy).is_none();
+        if [&old, &new].into_iter().flatten().any(wide) {
+            // What others inherit may differ now.
+            let root = name.0 == self.mesh.root_namespace;
+            let inheriting = self.peers.iter().filter(|(namespace, _)| root || **namespace == name.0);
+            let keys = inheriting.flat_map(|(namespace, peers)| {
+                peers.keys().map(move |peer| ObjectRef::new(Kind::PeerAuthentication, namespace, peer))
+            });
+            self.dirty.extend(keys);
+        } else {
+            // Another one may be the oldest now, and be told so.
+            let keys = self.peers.get(&name.0).into_iter().flatten();
+            self.dirty.extend(keys.map(|(peer, _)| ObjectRef::new(Kind::PeerAuthentication, &name.0, peer)));
+        }
+        for policy in [old, new].into_iter().flatten() {
+            let everything = StringMap::new();
+            let selector = peer_authentication::selector(&policy).unwrap_or(&everything);
+            self.mark_pods_in_scope(&name.0, selector);
+        }
+    }
+}
+
+fn name_of(meta: &kube_api::ObjectMeta) -> Name {
+    (meta.namespace.clone(), meta.name.clone())
+}
+
+fn targets(slice: &EndpointSlice) -> BTreeSet<Name> {
+    slice
+        .endpoints
+        .iter()
+        .filter_map(workload::pod_target)
+        .map(|(namespace, name, _)| (namespace.to_owned(), name.to_owned()))
+        .collect()
+}
+
+fn put<T>(map: &mut Map<T>, name: &str, new: Option<Arc<T>>) -> Option<Arc<T>> {
+    match new {
+        Some(new) => map.insert(name.to_owned(), new),
+        None => map.remove(name),
+    }
+}
+
+fn put_in<T>(maps: &mut Namespaced<T>, name: &Name, new: Option<Arc<T>>) -> Option<Arc<T>> {
+    let map = maps.entry(name.0.clone()).or_default();
+    let old = put(map, &name.1, new);
+    if map.is_empty() {
+        maps.remove(&name.0);
+    }
+    old
+}
+
+fn discard<K, T>(sets: &mut HashMap<K, BTreeSet<T>>, key: &K, item: &T)
+where
+    K: std::hash::Hash + Eq,
+    T: Ord,
+{
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(item);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: usize, app: usize) -> Resource {
+        let mut pod = Pod::default();
+        pod.metadata.name = format!("p{name}");
+        pod.metadata.namespace = "app".to_owned();
+        pod.metadata.labels.insert("app".to_owned(), format!("a{app}"));
+        pod.status.pod_ip = Some(format!("10.0.{}.{}", name / 256, name % 256));
+        Resource::Pod(Arc::new(pod))
+    }
+
+    fn service(app: usize) -> Resource {
+        let mut service = Service::default();
+        service.metadata.name = format!("s{app}");
+        service.metadata.namespace = "app".to_owned();
+        service.spec.selector.insert("app".to_owned(), format!("a{app}"));
+        Resource::Service(Arc::new(service))
+    }
+
+    #[test]
+    fn a_change_of_one_pod_costs_one_pod_and_of_a_service_the_pods_it_selects() {
+        let mut graph = Graph::new(Mesh::default());
+        for number in 0..1000 {
+            graph.apply(pod(number, number / 10));
+        }
+        for app in 0..100 {
+            graph.apply(service(app));
+        }
+        assert_eq!(graph.settle().addresses.len(), 1100);
+
+        graph.apply(pod(7, 1));
+        assert_eq!(graph.dirty.len(), 1);
+        assert_eq!(graph.settle().addresses.len(), 1);
+        graph.remove(&service(3).key());
+        assert_eq!(graph.dirty.len(), 11);
+        assert_eq!(graph.settle().addresses.len(), 11);
+    }
+
+    #[test]
+    fn what_was_removed_leaves_nothing_behind() {
+        let mut graph = Graph::new(Mesh::default());
+        graph.apply(pod(1, 1));
+        graph.apply(service(1));
+        graph.settle();
+
+        graph.remove(&pod(1, 1).key());
+        graph.remove(&service(1).key());
+        let update = graph.settle();
+
+        assert_eq!(update.addresses.len(), 2);
+        assert!(update.addresses.iter().all(|change| matches!(change, Change::Remove { .. })));
+        assert!(graph.pods.is_empty() && graph.services.is_empty() && graph.pods_of_node.is_empty());
+        graph.apply(pod(1, 1));
+        assert_eq!(graph.settle().addresses.len(), 1, "it is told again when it comes back");
+    }
+}

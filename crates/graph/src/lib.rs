@@ -1,0 +1,19 @@
+//! What resources mean for the mesh: which pods belong to it, which policy selects which workload, and
+//! the discovery resources that follow. It opens no socket and reads no file.
+
+mod app_protocol;
+mod authorization;
+mod encode;
+pub mod enrolment;
+mod finding;
+mod graph;
+mod mesh;
+mod owner;
+mod peer_authentication;
+mod selectors;
+mod service;
+mod workload;
+
+pub use finding::{Finding, Reason, Severity};
+pub use graph::{Change, Graph, Update};
+pub use mesh::Mesh;

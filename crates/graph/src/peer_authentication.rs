@@ -1,0 +1,179 @@
+//! PeerAuthentication: the mode that holds for a workload, and the policies that enforce it.
+//!
+//! Plaintext has no identity, so STRICT is a DENY policy for peers without one. DISABLE means
+//! PERMISSIVE: who is enrolled is always reachable by mutual TLS.
+//!
+//! Istio's control plane, below a STRICT mesh, never sends the policy of a PERMISSIVE workload with a
+//! STRICT port while the workload refers to it: the port stays open. Here a policy that a workload may
+//! refer to is always sent.
+
+use std::collections::BTreeMap;
+
+use kube_api::StringMap;
+use kube_api::is_subset;
+use kube_api::istio::{PeerAuthentication, TlsMode};
+use proto::security::string_match::MatchType;
+use proto::security::{Action, Authorization, Clause, Match, Rule, Scope, StringMatch};
+
+use crate::mesh::Mesh;
+
+/// Name of the policy for workloads that are STRICT on every port.
+pub(crate) const STATIC_STRICT: &str = "istio_converted_static_strict";
+const CONVERTED_PREFIX: &str = "converted_peer_authentication_";
+
+/// All resources of the mesh, by namespace and name.
+pub(crate) type ByNamespace = BTreeMap<String, BTreeMap<String, std::sync::Arc<PeerAuthentication>>>;
+
+/// The policies that decide for a workload.
+#[derive(Debug, Default)]
+pub(crate) struct Levels<'a> {
+    pub(crate) workload: Option<&'a PeerAuthentication>,
+    pub(crate) namespace: Option<&'a PeerAuthentication>,
+    pub(crate) mesh: Option<&'a PeerAuthentication>,
+}
+
+/// What a selector says; an empty one selects the whole namespace.
+pub(crate) fn selector(policy: &PeerAuthentication) -> Option<&StringMap> {
+    policy.spec.selector.as_ref().map(|selector| &selector.match_labels).filter(|labels| !labels.is_empty())
+}
+
+/// Older first; without a time of creation, by name.
+fn age(policy: &PeerAuthentication) -> (&Option<String>, &str) {
+    (&policy.metadata.creation_timestamp, &policy.metadata.name)
+}
+
+fn oldest<'a>(
+    policies: &'a ByNamespace,
+    namespace: &str,
+    admits: impl Fn(&PeerAuthentication) -> bool,
+) -> Option<&'a PeerAuthentication> {
+    policies
+        .get(namespace)?
+        .values()
+        .map(AsRef::as_ref)
+        .filter(|policy| admits(policy))
+        .min_by(|left, right| age(left).cmp(&age(right)))
+}
+
+/// The policies without a selector that hold in a namespace.
+pub(crate) fn inherited<'a>(mesh: &Mesh, policies: &'a ByNamespace, namespace: &str) -> Levels<'a> {
+    let wide = |namespace| oldest(policies, namespace, |policy| selector(policy).is_none());
+    Levels {
+        workload: None,
+        namespace: (namespace != mesh.root_namespace).then(|| wide(namespace)).flatten(),
+        mesh: wide(&mesh.root_namespace),
+    }
+}
+
+/// The policies that decide for a workload with these labels. In the root namespace selectors count
+/// for nothing.
+pub(crate) fn levels<'a>(mesh: &Mesh, policies: &'a ByNamespace, namespace: &str, labels: &StringMap) -> Levels<'a> {
+    let workload = (namespace != mesh.root_namespace)
+        .then(|| {
+            oldest(policies, namespace, |policy| selector(policy).is_some_and(|selector| is_subset(selector, labels)))
+        })
+        .flatten();
+    Levels { workload, ..inherited(mesh, policies, namespace) }
+}
+
+fn mode(policy: Option<&PeerAuthentication>) -> TlsMode {
+    policy.and_then(|policy| policy.spec.mtls).map_or(TlsMode::Unset, |mtls| mtls.mode)
+}
+
+impl Levels<'_> {
+    /// Is a workload STRICT by what it inherits?
+    fn inherits_strict(&self) -> bool {
+        let decides = [mode(self.namespace), mode(self.mesh)].into_iter().find(|mode| *mode != TlsMode::Unset);
+        decides == Some(TlsMode::Strict)
+    }
+
+    /// Resource name of the policy that the workload has to refer to, if any.
+    pub(crate) fn reference(&self, mesh: &Mesh) -> Option<String> {
+        if let Some(policy) = self.workload
+            && let Some(converted) = convert(policy, self)
+        {
+            return Some(format!("{}/{}", converted.namespace, converted.name));
+        }
+        self.is_strict().then(|| format!("{}/{STATIC_STRICT}", mesh.root_namespace))
+    }
+
+    fn is_strict(&self) -> bool {
+        match mode(self.workload) {
+            TlsMode::Strict => true,
+            TlsMode::Permissive | TlsMode::Disable => false,
+            TlsMode::Unset => self.inherits_strict(),
+        }
+    }
+}
+
+/// The policy of a PeerAuthentication whose ports differ from the rest; `levels` says what it inherits.
+pub(crate) fn convert(policy: &PeerAuthentication, levels: &Levels<'_>) -> Option<Authorization> {
+    selector(policy)?;
+    let own = mode(Some(policy));
+    let strict = match own {
+        TlsMode::Strict => true,
+        TlsMode::Permissive | TlsMode::Disable => false,
+        TlsMode::Unset => levels.inherits_strict(),
+    };
+    let differing: Vec<u32> = policy
+        .spec
+        .port_level_mtls
+        .iter()
+        .filter(|(_, port)| match port.mode {
+            TlsMode::Unset => false,
+            TlsMode::Strict => !strict,
+            TlsMode::Permissive | TlsMode::Disable => strict,
+        })
+        .map(|(port, _)| (*port).into())
+        .collect();
+    if differing.is_empty() {
+        return None;
+    }
+    let rules = if strict {
+        vec![all_but(&differing, own == TlsMode::Strict)]
+    } else {
+        differing.into_iter().map(only).collect()
+    };
+    let meta = &policy.metadata;
+    Some(Authorization { name: format!("{CONVERTED_PREFIX}{}", meta.name), rules, ..deny(&meta.namespace) })
+}
+
+/// The policy for workloads that are STRICT on every port.
+pub(crate) fn static_strict(mesh: &Mesh) -> Authorization {
+    Authorization {
+        name: STATIC_STRICT.to_owned(),
+        rules: vec![Rule { clauses: vec![clause(plaintext())] }],
+        ..deny(&mesh.root_namespace)
+    }
+}
+
+fn deny(namespace: &str) -> Authorization {
+    Authorization {
+        namespace: namespace.to_owned(),
+        scope: Scope::WorkloadSelector.into(),
+        action: Action::Deny.into(),
+        ..Authorization::default()
+    }
+}
+
+/// Without an identity, on any port but these.
+fn all_but(ports: &[u32], plaintext_first: bool) -> Rule {
+    let mut clauses: Vec<_> =
+        ports.iter().map(|port| clause(Match { not_destination_ports: vec![*port], ..Match::default() })).collect();
+    let position = if plaintext_first { 0 } else { clauses.len() };
+    clauses.insert(position, clause(plaintext()));
+    Rule { clauses }
+}
+
+/// Without an identity, on this port.
+fn only(port: u32) -> Rule {
+    Rule { clauses: vec![clause(Match { destination_ports: vec![port], ..plaintext() })] }
+}
+
+fn plaintext() -> Match {
+    Match { not_principals: vec![StringMatch { match_type: Some(MatchType::Presence(())) }], ..Match::default() }
+}
+
+fn clause(part: Match) -> Clause {
+    Clause { matches: vec![part] }
+}

@@ -1,0 +1,112 @@
+//! Each folder of `tests/cases` is a case: `input.yaml` (or `objects.json`), perhaps `steps/*.yaml`,
+//! and what a subscriber then has: `wds.json`, `sequence.json`, `conditions.json`, `findings.json`.
+//! Recordings of another control plane in the same form are compared with
+//! `STRAKE_WDS_CASES=<directory>`.
+
+mod support;
+
+use std::path::Path;
+
+use graph::Mesh;
+use serde_json::{Value, json};
+use support::{cases, read_json, run, unread_kinds};
+
+/// Writes what is found instead of comparing: for a new case, to be read before it is committed.
+const BLESS: &str = "STRAKE_BLESS_CASES";
+
+#[test]
+fn every_case_gives_what_its_folder_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut failures = Vec::new();
+
+    for case in cases(&root) {
+        let outcome = run(&case, Mesh::default());
+        let mut check = |file: &str, found: Value, default: Value| {
+            let path = case.join(file);
+            if std::env::var_os(BLESS).is_some() {
+                if found != default {
+                    let text = serde_json::to_string_pretty(&found).unwrap() + "\n";
+                    std::fs::write(&path, text).unwrap();
+                }
+                return;
+            }
+            let expected = read_json(&path).unwrap_or(default);
+            if found != expected {
+                failures.push(format!(
+                    "{}: expected {expected:#}\nfound {found:#}",
+                    path.strip_prefix(&root).unwrap().display()
+                ));
+            }
+        };
+        check("wds.json", outcome.wds, Value::Null);
+        check("sequence.json", json!(outcome.sequence), json!([]));
+        check("conditions.json", json!(outcome.conditions), json!({}));
+        check("findings.json", json!(outcome.findings), json!({}));
+    }
+
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Only looks at cases whose kinds are all read. Differences are printed; the count is what matters.
+#[test]
+fn recordings_of_another_control_plane_are_compared() {
+    let Some(root) = std::env::var_os("STRAKE_WDS_CASES") else {
+        println!("skipped: STRAKE_WDS_CASES is not set");
+        return;
+    };
+    let (mut same, mut differing) = (Vec::new(), Vec::new());
+    for case in cases(Path::new(&root)) {
+        let name = case.file_name().unwrap().to_str().unwrap().to_owned();
+        let unread = unread_kinds(&case);
+        if !unread.is_empty() {
+            println!("not applicable: {name} has {unread:?}");
+            continue;
+        }
+        let mut found = Vec::new();
+        let outcome = run(&case, Mesh::default());
+        let expected = read_json(&case.join("wds.json")).unwrap();
+        if outcome.wds != expected {
+            found.push(format!("wds.json: expected {expected:#}\nfound {:#}", outcome.wds));
+        }
+        if let Some(expected) = read_json(&case.join("sequence.json"))
+            && !says_no_more(&outcome.sequence, &expected)
+        {
+            found.push(format!("sequence.json: expected {expected:#}\nfound {:#}", json!(outcome.sequence)));
+        }
+        let statuses = read_json(&case.join("status.json")).unwrap_or_default();
+        for (key, status) in statuses.as_object().into_iter().flatten() {
+            let Some(path) = key.strip_prefix("authorizationpolicies/") else {
+                continue;
+            };
+            let conditions = outcome.conditions.get(path).cloned().unwrap_or_default();
+            if conditions != status["conditions"] {
+                found.push(format!("{key}: expected {status:#}\nfound {conditions:#}"));
+            }
+        }
+        if found.is_empty() {
+            same.push(name);
+        } else {
+            println!("=== {name}\n{}", found.join("\n"));
+            differing.push(name);
+        }
+    }
+    println!("same: {} {same:?}\ndiffering: {} {differing:?}", same.len(), differing.len());
+}
+
+/// Telling less than the recording is right: what must be there is in `wds.json`, which is the end.
+fn says_no_more(found: &[Value], expected: &Value) -> bool {
+    let Some(expected) = expected.as_array() else {
+        return false;
+    };
+    let part = |found: &Value, expected: &Value| {
+        let names = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        names(found).iter().all(|name| names(expected).contains(name))
+    };
+    found.len() == expected.len()
+        && found.iter().zip(expected).all(|(found, expected)| {
+            ["addresses", "authorizations"].iter().all(|kind| {
+                part(&found[kind]["updated"], &expected[kind]["updated"])
+                    && part(&found[kind]["removed"], &expected[kind]["removed"])
+            })
+        })
+}

@@ -1,0 +1,166 @@
+//! Runs a case: objects in, discovery resources out, compared as canonical protobuf JSON.
+
+pub(crate) mod json;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use graph::{Change, Graph, Mesh, Update};
+use kube_api::{Kind, Resource, manifest};
+use serde_json::{Value, json};
+
+/// Annotation of a step that deletes instead of applying.
+const DELETE: [&str; 2] = ["case/delete", "held/delete"];
+
+/// What a subscriber has.
+#[derive(Default)]
+pub(crate) struct Subscriber {
+    addresses: BTreeMap<String, Vec<u8>>,
+    authorizations: BTreeMap<String, Vec<u8>>,
+    pub(crate) conditions: BTreeMap<String, Value>,
+    pub(crate) findings: BTreeMap<String, Vec<String>>,
+}
+
+impl Subscriber {
+    pub(crate) fn take(&mut self, update: Update) {
+        for (mine, changes) in
+            [(&mut self.addresses, update.addresses), (&mut self.authorizations, update.authorizations)]
+        {
+            for change in changes {
+                match change {
+                    Change::Upsert { name, value, .. } => mine.insert(name, value),
+                    Change::Remove { name } => mine.remove(&name),
+                };
+            }
+        }
+        for (key, conditions) in update.conditions {
+            self.conditions.insert(key.path(), serde_json::to_value(conditions).unwrap());
+        }
+        for (key, findings) in update.findings {
+            let codes = findings.iter().map(|finding| finding.reason.code().to_owned());
+            self.findings.insert(key.to_string(), codes.collect());
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let list = |mine: &BTreeMap<String, Vec<u8>>, read: fn(&[u8]) -> Value| -> Value {
+            mine.iter().map(|(name, bytes)| json!({"name": name, "resource": read(bytes)})).collect()
+        };
+        json!({
+            "addresses": list(&self.addresses, json::address),
+            "authorizations": list(&self.authorizations, json::authorization),
+        })
+    }
+}
+
+pub(crate) fn read_json(path: &Path) -> Option<Value> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+}
+
+/// The objects of `objects.json` when there is one, else of `input.yaml`.
+pub(crate) fn objects(case: &Path) -> Vec<Resource> {
+    let Some(Value::Array(objects)) = read_json(&case.join("objects.json")) else {
+        return manifests(&case.join("input.yaml"));
+    };
+    objects
+        .into_iter()
+        .filter_map(|object| {
+            let kind: Kind = object["kind"].as_str()?.parse().ok()?;
+            let name = object["metadata"]["name"].clone();
+            Some(Resource::from_value(kind, object).unwrap_or_else(|e| panic!("{name}: {e}")))
+        })
+        .collect()
+}
+
+pub(crate) fn manifests(file: &Path) -> Vec<Resource> {
+    let loaded = manifest::load_directory(file).unwrap();
+    let refused: Vec<_> = loaded
+        .problems
+        .iter()
+        .filter(|problem| problem.severity == kube_api::Severity::Refused)
+        .map(ToString::to_string)
+        .collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    loaded.objects.into_iter().map(|object| object.resource).collect()
+}
+
+pub(crate) struct Outcome {
+    pub(crate) wds: Value,
+    pub(crate) sequence: Vec<Value>,
+    pub(crate) conditions: BTreeMap<String, Value>,
+    pub(crate) findings: BTreeMap<String, Vec<String>>,
+}
+
+/// Applies the objects in any order, then the steps.
+pub(crate) fn run(case: &Path, mesh: Mesh) -> Outcome {
+    let mut graph = Graph::new(mesh);
+    let mut subscriber = Subscriber::default();
+    for resource in objects(case) {
+        graph.apply(resource);
+    }
+    subscriber.take(graph.settle());
+    let mut sequence = Vec::new();
+    for step in steps(case) {
+        for resource in manifests(&step) {
+            let annotations = &resource.meta().annotations;
+            if DELETE.iter().any(|name| annotations.contains_key(*name)) {
+                graph.remove(&resource.key());
+            } else {
+                graph.apply(resource);
+            }
+        }
+        let update = graph.settle();
+        sequence.push(json!({
+            "step": step.file_name().unwrap().to_str().unwrap(),
+            "addresses": names(&update.addresses),
+            "authorizations": names(&update.authorizations),
+        }));
+        subscriber.take(update);
+    }
+    // What is told step by step and what is told at once are the same.
+    assert!(graph.settle().is_empty());
+    Outcome { wds: subscriber.to_json(), sequence, conditions: subscriber.conditions, findings: subscriber.findings }
+}
+
+fn names(changes: &[Change]) -> Value {
+    let (mut updated, mut removed) = (BTreeSet::new(), BTreeSet::new());
+    for change in changes {
+        match change {
+            Change::Upsert { name, .. } => updated.insert(name),
+            Change::Remove { name } => removed.insert(name),
+        };
+    }
+    json!({"updated": updated, "removed": removed})
+}
+
+fn steps(case: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(case.join("steps")) else {
+        return Vec::new();
+    };
+    let mut steps: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    steps.sort();
+    steps
+}
+
+/// Folders of cases, sorted.
+pub(crate) fn cases(root: &Path) -> Vec<PathBuf> {
+    let mut cases: Vec<_> =
+        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    cases.sort();
+    cases
+}
+
+/// Kinds in a case that are not read.
+pub(crate) fn unread_kinds(case: &Path) -> BTreeSet<String> {
+    let Some(Value::Array(objects)) = read_json(&case.join("objects.json")) else {
+        return BTreeSet::new();
+    };
+    objects
+        .iter()
+        .filter_map(|object| object["kind"].as_str())
+        .filter(|kind| kind.parse::<Kind>().is_err())
+        .map(str::to_owned)
+        .collect()
+}

@@ -1,0 +1,189 @@
+//! The headers that proxies tell each other on a CONNECT: `baggage`, `forwarded`, `traceparent`.
+//! They are hints for telemetry; nothing here may decide about access.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+/// Who a workload is, for the telemetry of the other side.
+pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+/// One trace per application connection.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The network a connection through gateways comes from.
+pub const FORWARDED_NETWORK: HeaderName = HeaderName::from_static("x-forwarded-network");
+
+/// A workload as `baggage` describes it. Empty fields are absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Baggage {
+    pub cluster: String,
+    pub namespace: String,
+    /// `deployment`, `cronjob`, `pod` or `job`.
+    pub workload_type: String,
+    pub workload_name: String,
+    pub service_name: String,
+    pub service_version: String,
+    pub region: String,
+    pub zone: String,
+}
+
+impl Baggage {
+    /// The header, or `None` when it would be empty or a field cannot be sent.
+    pub fn to_header(&self) -> Option<HeaderValue> {
+        let workload_key = format!("k8s.{}.name", self.workload_type.to_ascii_lowercase());
+        let mut text = String::new();
+        for (key, value) in [
+            ("k8s.cluster.name", &self.cluster),
+            ("k8s.namespace.name", &self.namespace),
+            (workload_key.as_str(), &self.workload_name),
+            ("service.name", &self.service_name),
+            ("service.version", &self.service_version),
+            ("cloud.region", &self.region),
+            ("cloud.availability_zone", &self.zone),
+        ] {
+            if !value.is_empty() {
+                let _ = write!(text, "{}{key}={value}", if text.is_empty() { "" } else { "," });
+            }
+        }
+        if text.is_empty() { None } else { HeaderValue::try_from(text).ok() }
+    }
+
+    /// Reads all `baggage` lines. `None` when there is none, or one is not ASCII.
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let mut lines = headers.get_all(BAGGAGE).iter().peekable();
+        lines.peek()?;
+        let mut out = Self::default();
+        for line in lines {
+            for pair in line.to_str().ok()?.split(',') {
+                let mut parts = pair.split('=');
+                let (Some(key), Some(value)) = (parts.next(), parts.next()) else { continue };
+                out.set(key.trim(), value.trim());
+            }
+        }
+        Some(out)
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        let field = match key {
+            "k8s.cluster.name" => &mut self.cluster,
+            "k8s.namespace.name" => &mut self.namespace,
+            "service.name" => &mut self.service_name,
+            "service.version" => &mut self.service_version,
+            "cloud.region" => &mut self.region,
+            "cloud.availability_zone" => &mut self.zone,
+            "k8s.deployment.name" | "k8s.cronjob.name" | "k8s.pod.name" | "k8s.job.name" => {
+                key["k8s.".len()..key.len() - ".name".len()].clone_into(&mut self.workload_type);
+                &mut self.workload_name
+            }
+            _ => return,
+        };
+        value.clone_into(field);
+    }
+}
+
+/// `forwarded` for a client's address and, when known, the service it asked for.
+pub fn forwarded(client: SocketAddr, service: Option<&str>) -> Option<HeaderValue> {
+    let mut text = format!("for=\"{client}\"");
+    if let Some(host) = service {
+        let _ = write!(text, ";host={host}");
+    }
+    HeaderValue::try_from(text).ok()
+}
+
+/// The service named by `forwarded`, if any.
+pub fn forwarded_host(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::FORWARDED)?.to_str().ok()?;
+    let host = text.split(';').find_map(|part| part.trim().strip_prefix("host="))?.trim_matches('"');
+    (!host.is_empty()).then(|| host.to_owned())
+}
+
+/// Identifies one application connection across proxies: 128 random bits, and 64 for this hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    pub trace_id: u128,
+    pub span_id: u64,
+}
+
+impl Trace {
+    /// A fresh one.
+    pub fn random() -> Self {
+        Self { trace_id: rand::random(), span_id: rand::random() }
+    }
+
+    /// The one a peer sent; anything not of the exact form counts as none.
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+        let hex = |s: &str| s.bytes().all(|b| b.is_ascii_hexdigit());
+        let (Some(trace), Some(span)) = (text.get(3..35), text.get(36..52)) else { return None };
+        if text.len() != 55 || !text.starts_with("00-") || !hex(trace) || !hex(span) {
+            return None;
+        }
+        Some(Self { trace_id: u128::from_str_radix(trace, 16).ok()?, span_id: u64::from_str_radix(span, 16).ok()? })
+    }
+
+    /// The header, flags 00.
+    pub fn to_header(self) -> HeaderValue {
+        let text = format!("00-{:032x}-{:016x}-00", self.trace_id, self.span_id);
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn baggage_survives_the_wire_and_leaves_out_what_is_empty() {
+        let b = Baggage {
+            cluster: "Kubernetes".into(),
+            namespace: "ns".into(),
+            workload_type: "deployment".into(),
+            workload_name: "app".into(),
+            service_name: "svc".into(),
+            ..Baggage::default()
+        };
+        let text = b.to_header().unwrap();
+        assert_eq!(
+            text.to_str().unwrap(),
+            "k8s.cluster.name=Kubernetes,k8s.namespace.name=ns,k8s.deployment.name=app,service.name=svc"
+        );
+
+        let headers = HeaderMap::from_iter([(BAGGAGE, text)]);
+
+        assert_eq!(Baggage::from_headers(&headers), Some(b));
+    }
+
+    #[test]
+    fn baggage_lines_accumulate_and_unknown_keys_are_ignored() {
+        let mut headers = HeaderMap::new();
+        headers.append(BAGGAGE, HeaderValue::from_static("k8s.namespace.name=a,x=y,junk"));
+        headers.append(BAGGAGE, HeaderValue::from_static("service.name=s=t"));
+
+        let b = Baggage::from_headers(&headers).unwrap();
+
+        assert_eq!((b.namespace.as_str(), b.service_name.as_str()), ("a", "s"));
+        assert_eq!(Baggage::from_headers(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn forwarded_names_the_service_when_there_is_one() {
+        let client = "10.0.0.1:99".parse().unwrap();
+        let with = forwarded(client, Some("a.b.svc")).unwrap();
+        assert_eq!(with.to_str().unwrap(), "for=\"10.0.0.1:99\";host=a.b.svc");
+
+        let read = |v| forwarded_host(&HeaderMap::from_iter([(header::FORWARDED, v)]));
+
+        assert_eq!(read(with).as_deref(), Some("a.b.svc"));
+        assert_eq!(read(forwarded(client, None).unwrap()), None);
+        assert_eq!(read(HeaderValue::from_static("host=\"\"")), None);
+        assert_eq!(read(HeaderValue::from_static("for=x; host=\"h\"")).as_deref(), Some("h"));
+    }
+
+    #[test]
+    fn a_trace_of_another_form_counts_as_none() {
+        let t = Trace::random();
+        let read = |v| Trace::from_headers(&HeaderMap::from_iter([(TRACEPARENT, v)]));
+        assert_eq!(read(t.to_header()), Some(t));
+        assert_eq!(read(HeaderValue::from_static("00-1-2-00")), None);
+        assert_eq!(read(HeaderValue::from_static("00-zz000000000000000000000000000000-0000000000000000-00")), None);
+    }
+}

@@ -1,0 +1,25 @@
+//! CONNECT over HTTP/2 over TLS: tunnels, streams, and the pool that shares tunnels.
+//!
+//! One stream of a tunnel carries one application connection. This crate knows nothing of workloads,
+//! policies or sockets: it runs over any byte stream, and whoever calls it dials, authorises and relays.
+//!
+//! Everything here belongs to one thread (a worker with a current-thread runtime and a `LocalSet`):
+//! counters are `Cell`s, and a tunnel's driver is a local task. Two engines fit behind these types;
+//! the one there is uses `h2`, and none of its types are visible.
+
+pub mod client;
+mod error;
+pub mod headers;
+mod keepalive;
+pub mod pool;
+pub mod server;
+mod settings;
+mod stream;
+pub mod tls;
+
+pub use client::{Accepted, Driver, Tunnel};
+pub use error::{ConnectError, Reason, StreamError, TunnelError};
+pub use pool::Pool;
+pub use server::{Request, Server};
+pub use settings::Settings;
+pub use stream::{RecvHalf, SendHalf, Stream};

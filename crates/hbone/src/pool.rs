@@ -1,0 +1,239 @@
+//! Tunnels that wait to be used again. It does not know how to dial; the caller hands that in.
+//!
+//! A pool belongs to one worker and one pod: dropping it cuts its tunnels.
+
+use crate::stream::Place;
+use crate::{Accepted, ConnectError, Driver, Tunnel, TunnelError};
+use http::HeaderMap;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Limits of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Streams on one tunnel; the peer may allow fewer.
+    pub streams: usize,
+    /// How long a tunnel without a new stream is kept.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { streams: 100, idle: Duration::from_secs(300) }
+    }
+}
+
+/// Tunnels by key. `K` must hold everything that makes two tunnels different: own identity, expected
+/// identities, address, and own address; equality is checked in full. `E` is how a dial fails.
+pub struct Pool<K, E> {
+    inner: Rc<Inner<K, E>>,
+}
+
+struct Inner<K, E> {
+    limits: Limits,
+    slots: RefCell<HashMap<K, Rc<Slot<E>>>>,
+    tasks: RefCell<JoinSet<()>>,
+    reaping: Cell<bool>,
+}
+
+struct Slot<E> {
+    tunnels: RefCell<Vec<Pooled>>,
+    dialing: Cell<bool>,
+    /// Dials begun so far; names the dial that somebody waits for.
+    dials: Cell<u64>,
+    failure: RefCell<Option<(u64, E)>>,
+    done: Notify,
+}
+
+struct Pooled {
+    tunnel: Tunnel,
+    used: Cell<Instant>,
+}
+
+/// A tunnel with a place kept on it for one stream.
+#[derive(Debug)]
+pub struct Checkout {
+    /// Where to open the stream.
+    pub tunnel: Tunnel,
+    /// Whether the tunnel was there already.
+    pub reused: bool,
+    place: Rc<Place>,
+}
+
+impl Checkout {
+    /// Opens the stream that the place was kept for.
+    pub async fn connect(self, authority: &str, headers: HeaderMap) -> Result<Accepted, ConnectError> {
+        self.tunnel.connect_at(self.place, authority, headers).await
+    }
+}
+
+impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
+    /// An empty pool. Must be used inside a `LocalSet`.
+    pub fn new(limits: Limits) -> Self {
+        let inner = Inner { limits, slots: RefCell::default(), tasks: RefCell::default(), reaping: Cell::new(false) };
+        Self { inner: Rc::new(inner) }
+    }
+
+    /// A tunnel for `key` with room for one more stream: one that is there, or the result of `dial`.
+    ///
+    /// There is one dial at a time for a key. Whoever came while it went on shares its tunnel while that
+    /// has room, and its failure.
+    pub async fn checkout<D, F, T>(&self, key: &K, dial: D) -> Result<Checkout, E>
+    where
+        D: FnOnce() -> F,
+        F: Future<Output = Result<(Tunnel, Driver<T>), E>>,
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let slot = loop {
+            // Anew each time: a drain during the wait has put another one in its place.
+            let slot = self.inner.slot(key);
+            if let Some(found) = slot.take(self.inner.limits.streams) {
+                return Ok(found);
+            }
+            if !slot.dialing.replace(true) {
+                break slot;
+            }
+            let awaited = slot.dials.get();
+            let mut done = pin!(slot.done.notified());
+            done.as_mut().enable();
+            done.await;
+            if let Some((_, e)) = slot.failure.borrow().as_ref().filter(|(dial, _)| *dial == awaited) {
+                return Err(e.clone());
+            }
+        };
+        slot.dials.set(slot.dials.get() + 1);
+        let dialing = Dialing(&slot);
+        let (tunnel, driver) = dial().await.inspect_err(|e| {
+            slot.failure.replace(Some((slot.dials.get(), e.clone())));
+        })?;
+        self.inner.tasks.borrow_mut().spawn_local(drive(driver));
+        let place = tunnel.reserve();
+        if self.inner.holds(key, &slot) {
+            slot.tunnels.borrow_mut().push(Pooled { tunnel: tunnel.clone(), used: Cell::new(Instant::now()) });
+            self.reap_later();
+        }
+        drop(dialing);
+        Ok(Checkout { tunnel, reused: false, place })
+    }
+
+    /// Tunnels that wait here, in use or not.
+    pub fn len(&self) -> usize {
+        self.inner.slots.borrow().values().map(|s| s.tunnels.borrow().len()).sum()
+    }
+
+    /// Whether no tunnel waits here.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all tunnels: each closes when its last stream has ended. One whose dial goes on serves
+    /// whoever dials it and is not kept.
+    pub fn drain(&self) {
+        self.inner.slots.borrow_mut().clear();
+    }
+
+    fn reap_later(&self) {
+        if !self.inner.reaping.replace(true) {
+            let weak = Rc::downgrade(&self.inner);
+            self.inner.tasks.borrow_mut().spawn_local(reap(weak, self.inner.limits.idle));
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone, E> Inner<K, E> {
+    fn slot(&self, key: &K) -> Rc<Slot<E>> {
+        if let Some(slot) = self.slots.borrow().get(key) {
+            return slot.clone();
+        }
+        let slot = Rc::new(Slot {
+            tunnels: RefCell::default(),
+            dialing: Cell::new(false),
+            dials: Cell::new(0),
+            failure: RefCell::new(None),
+            done: Notify::new(),
+        });
+        self.slots.borrow_mut().insert(key.clone(), slot.clone());
+        slot
+    }
+
+    /// Whether `slot` is still where tunnels for `key` are looked for.
+    fn holds(&self, key: &K, slot: &Rc<Slot<E>>) -> bool {
+        self.slots.borrow().get(key).is_some_and(|held| Rc::ptr_eq(held, slot))
+    }
+
+    /// Drops what is idle or broken; true when nothing is left.
+    fn reap(&self) -> bool {
+        while self.tasks.borrow_mut().try_join_next().is_some() {}
+        let now = Instant::now();
+        let mut slots = self.slots.borrow_mut();
+        slots.retain(|_, slot| {
+            let fresh = |p: &Pooled| now.duration_since(p.used.get()) < self.limits.idle && p.tunnel.is_usable();
+            slot.tunnels.borrow_mut().retain(fresh);
+            // Somebody who dials or waits will look here again.
+            Rc::strong_count(slot) > 1 || !slot.tunnels.borrow().is_empty()
+        });
+        slots.is_empty()
+    }
+}
+
+impl<E> Slot<E> {
+    /// The fullest tunnel that has room, so that the others can become idle. Forgets broken ones it meets.
+    fn take(&self, limit: usize) -> Option<Checkout> {
+        let mut tunnels = self.tunnels.borrow_mut();
+        loop {
+            let roomy = tunnels.iter().enumerate().filter(|(_, p)| p.tunnel.has_room(limit));
+            let (at, best) = roomy.max_by_key(|(_, p)| p.tunnel.open_streams())?;
+            if best.tunnel.is_usable() {
+                best.used.set(Instant::now());
+                return Some(Checkout { tunnel: best.tunnel.clone(), reused: true, place: best.tunnel.reserve() });
+            }
+            tunnels.swap_remove(at);
+        }
+    }
+}
+
+/// Ends a dial, whatever became of it.
+struct Dialing<'a, E>(&'a Slot<E>);
+
+impl<E> Drop for Dialing<'_, E> {
+    fn drop(&mut self) {
+        self.0.dialing.set(false);
+        self.0.done.notify_waiters();
+    }
+}
+
+async fn drive<T: AsyncRead + AsyncWrite + Unpin>(driver: Driver<T>) {
+    match driver.await {
+        Ok(()) => tracing::debug!("tunnel closed"),
+        Err(e @ TunnelError::PingTimeout(_)) => tracing::warn!(error = %e, code = e.code(), "tunnel lost"),
+        Err(e) => tracing::debug!(error = %e, code = e.code(), "tunnel ended"),
+    }
+}
+
+async fn reap<K: Hash + Eq + Clone, E>(pool: Weak<Inner<K, E>>, idle: Duration) {
+    let pause = (idle / 4).max(Duration::from_millis(100));
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(inner) = pool.upgrade() else { return };
+        if inner.reap() {
+            inner.reaping.set(false);
+            return;
+        }
+    }
+}
+
+impl<K, E> fmt::Debug for Pool<K, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("keys", &self.inner.slots.borrow().len()).finish()
+    }
+}

@@ -1,0 +1,256 @@
+//! The handshake, by rustls, up to the traffic keys. What comes after is `record`'s.
+
+use super::record::invalid;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{CommonState, ConnectionTrafficSecrets, ExtractedSecrets};
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Room for what a peer sends during its handshake, at first and at most, bytes. Who it is is not known yet,
+/// so it gets little until its messages need more.
+const INPUT_BYTES: (usize, usize) = (4 << 10, 64 << 10);
+
+/// Keys that follow on the first ones, of either role.
+pub(super) enum Keys {
+    Client(KernelConnection<ClientConnectionData>),
+    Server(KernelConnection<ServerConnectionData>),
+}
+
+impl Keys {
+    pub(super) fn next_to_send(&mut self) -> io::Result<(u64, ConnectionTrafficSecrets)> {
+        let next = match self {
+            Self::Client(k) => k.update_tx_secret(),
+            Self::Server(k) => k.update_tx_secret(),
+        };
+        next.map_err(tls_error)
+    }
+
+    pub(super) fn next_to_receive(&mut self) -> io::Result<(u64, ConnectionTrafficSecrets)> {
+        let next = match self {
+            Self::Client(k) => k.update_rx_secret(),
+            Self::Server(k) => k.update_rx_secret(),
+        };
+        next.map_err(tls_error)
+    }
+}
+
+/// A finished handshake.
+pub(super) struct Finished<R> {
+    pub(super) secrets: ExtractedSecrets,
+    pub(super) keys: Keys,
+    /// What the caller wanted to know of the session.
+    pub(super) seen: R,
+    /// Received behind the handshake: opened, and not yet opened.
+    pub(super) early: Vec<u8>,
+    pub(super) received: Vec<u8>,
+}
+
+/// One role of a handshake.
+pub(super) trait Role: Sized {
+    type Data;
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn common(&self) -> &CommonState;
+    fn into_keys(self) -> Result<(ExtractedSecrets, Keys), rustls::Error>;
+}
+
+impl Role for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+    fn common(&self) -> &CommonState {
+        self
+    }
+    fn into_keys(self) -> Result<(ExtractedSecrets, Keys), rustls::Error> {
+        self.dangerous_into_kernel_connection().map(|(secrets, keys)| (secrets, Keys::Client(keys)))
+    }
+}
+
+impl Role for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+    fn common(&self) -> &CommonState {
+        self
+    }
+    fn into_keys(self) -> Result<(ExtractedSecrets, Keys), rustls::Error> {
+        self.dangerous_into_kernel_connection().map(|(secrets, keys)| (secrets, Keys::Server(keys)))
+    }
+}
+
+/// What came from the peer and is not processed.
+struct Input {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Input {
+    fn new() -> Self {
+        Self { bytes: vec![0; INPUT_BYTES.0], filled: 0 }
+    }
+
+    fn filled(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.filled]
+    }
+
+    fn discard(&mut self, n: usize) {
+        self.bytes.copy_within(n..self.filled, 0);
+        self.filled -= n;
+    }
+
+    /// Room for the next read; twice as much when it is used up.
+    fn room(&mut self) -> io::Result<&mut [u8]> {
+        if self.filled == self.bytes.len() {
+            if self.filled >= INPUT_BYTES.1 {
+                return Err(invalid("a handshake message is too long"));
+            }
+            self.bytes.resize(self.filled * 2, 0);
+        }
+        Ok(&mut self.bytes[self.filled..])
+    }
+}
+
+enum Step {
+    Again,
+    Send,
+    Read,
+    Done,
+}
+
+/// Runs the handshake; `see` looks at the session at its end.
+pub(super) async fn run<C, IO, R>(
+    io: &mut IO,
+    mut role: C,
+    see: impl FnOnce(&CommonState) -> R,
+) -> io::Result<Finished<R>>
+where
+    C: Role,
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut input = Input::new();
+    let (mut output, mut early) = (Vec::new(), Vec::new());
+    loop {
+        let UnbufferedStatus { mut discard, state } = role.process(input.filled());
+        let step = match state {
+            Ok(state) => advance(state, &mut output, &mut early, &mut discard)?,
+            Err(e) => {
+                input.discard(discard);
+                tell(io, &mut role, &mut input).await;
+                return Err(tls_error(e));
+            }
+        };
+        input.discard(discard);
+        if !matches!(step, Step::Again) && !output.is_empty() {
+            io.write_all(&output).await?;
+            io.flush().await?;
+            output.clear();
+        }
+        match step {
+            Step::Again | Step::Send => {}
+            Step::Read => match io.read(input.room()?).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => input.filled += n,
+            },
+            Step::Done => break,
+        }
+    }
+    let seen = see(role.common());
+    let (secrets, keys) = role.into_keys().map_err(tls_error)?;
+    Ok(Finished { secrets, keys, seen, early, received: input.filled().to_vec() })
+}
+
+fn advance<D>(
+    state: ConnectionState<'_, '_, D>,
+    output: &mut Vec<u8>,
+    early: &mut Vec<u8>,
+    discard: &mut usize,
+) -> io::Result<Step> {
+    match state {
+        ConnectionState::EncodeTlsData(mut data) => encode(&mut data, output).map(|()| Step::Again),
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Ok(Step::Send)
+        }
+        ConnectionState::BlockedHandshake => Ok(Step::Read),
+        ConnectionState::WriteTraffic(_) => Ok(Step::Done),
+        ConnectionState::ReadTraffic(mut traffic) => {
+            while let Some(record) = traffic.next_record() {
+                let record = record.map_err(tls_error)?;
+                *discard += record.discard;
+                early.extend_from_slice(record.payload);
+            }
+            Ok(Step::Again)
+        }
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn encode<D>(data: &mut EncodeTlsData<'_, D>, output: &mut Vec<u8>) -> io::Result<()> {
+    let begin = output.len();
+    let mut room = 4096;
+    loop {
+        output.resize(begin + room, 0);
+        match data.encode(&mut output[begin..]) {
+            Ok(n) => {
+                output.truncate(begin + n);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(e)) => room = e.required_size,
+            Err(e) => return Err(io::Error::other(e)),
+        }
+    }
+}
+
+/// Tells the peer why the handshake failed, if the socket takes it.
+///
+/// All that rustls has queued when it fails is one alert, so it is asked once: asked again, it would go on
+/// with the messages after the failure. It remembers where in `input` its messages lie, and must see that again.
+async fn tell<C: Role, IO: AsyncWrite + Unpin>(io: &mut IO, role: &mut C, input: &mut Input) {
+    let mut output = Vec::new();
+    let Ok(ConnectionState::EncodeTlsData(mut data)) = role.process(input.filled()).state else { return };
+    if encode(&mut data, &mut output).is_err() {
+        return;
+    }
+    // The failure is what counts, not whether the peer hears of it.
+    let _ = io.write_all(&output).await;
+    let _ = io.flush().await;
+}
+
+fn tls_error(e: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_a_handshake_grows_with_what_came_and_has_an_end() {
+        let mut input = Input::new();
+        assert_eq!(input.room().unwrap().len(), 4 << 10);
+
+        while let Ok(room) = input.room() {
+            let n = room.len();
+            assert!(n <= input.filled.max(4 << 10), "more room than the peer has used");
+            input.filled += n;
+        }
+
+        assert_eq!(input.filled, 64 << 10);
+    }
+
+    #[test]
+    fn what_is_processed_makes_room() {
+        let mut input = Input::new();
+        input.room().unwrap().fill(7);
+        input.filled = 4 << 10;
+
+        input.discard(4000);
+
+        assert_eq!(input.filled(), [7; 96]);
+        assert_eq!(input.room().unwrap().len(), 4000);
+    }
+}

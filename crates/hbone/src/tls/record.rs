@@ -1,0 +1,328 @@
+//! TLS 1.3 records (RFC 8446, section 5) sealed and opened in place, in large batches.
+//! Keys come from a handshake that rustls has done; see `handshake`.
+
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use rustls::ConnectionTrafficSecrets;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+
+/// Content types.
+pub(super) const ALERT: u8 = 21;
+pub(super) const HANDSHAKE: u8 = 22;
+pub(super) const DATA: u8 = 23;
+const CHANGE_CIPHER_SPEC: u8 = 20;
+
+const HEADER_BYTES: usize = 5;
+/// Most that one record carries, section 5.1.
+const PAYLOAD_BYTES: usize = 1 << 14;
+/// Most that a sealed record may be longer than what it carries, section 5.2.
+const EXPANSION_BYTES: usize = 256;
+/// Records under one key before it is renewed. AES-GCM allows 2^24.5 of full size (section 5.5).
+const RECORDS_PER_KEY: u64 = 1 << 23;
+
+/// One direction's key.
+struct Key {
+    key: LessSafeKey,
+    iv: [u8; 12],
+    sequence: u64,
+}
+
+impl Key {
+    fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> io::Result<Self> {
+        let (algorithm, key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+            _ => return Err(invalid("the cipher suite is not known")),
+        };
+        let unbound = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| invalid("the traffic key is unusable"))?;
+        let iv = iv.as_ref().try_into().map_err(|_| invalid("the traffic iv is unusable"))?;
+        Ok(Self { key: LessSafeKey::new(unbound), iv, sequence })
+    }
+
+    /// Never the same twice for one key: the sequence only grows, and renewal comes long before it wraps.
+    fn nonce(&mut self) -> Nonce {
+        let mut nonce = self.iv;
+        for (byte, sequence) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
+            *byte ^= sequence;
+        }
+        self.sequence += 1;
+        Nonce::assume_unique_for_key(nonce)
+    }
+}
+
+/// The direction that is sent, with what waits for the socket.
+pub(super) struct Sealer {
+    key: Key,
+    out: Vec<u8>,
+    sent: usize,
+}
+
+impl Sealer {
+    pub(super) fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> io::Result<Self> {
+        Ok(Self { key: Key::new(sequence, secrets)?, out: Vec::new(), sent: 0 })
+    }
+
+    /// Whether the peer must be told of a new key before more is sealed.
+    pub(super) fn wants_new_key(&self) -> bool {
+        self.key.sequence >= RECORDS_PER_KEY
+    }
+
+    /// What is sealed from here on uses these.
+    pub(super) fn renew(&mut self, sequence: u64, secrets: &ConnectionTrafficSecrets) -> io::Result<()> {
+        self.key = Key::new(sequence, secrets)?;
+        Ok(())
+    }
+
+    /// Seals all of `parts`, in as few records as there can be.
+    pub(super) fn seal(&mut self, content: u8, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let total: usize = parts.iter().map(|p| p.len()).sum();
+        let records = total.div_ceil(PAYLOAD_BYTES);
+        self.out.reserve(total + records * (HEADER_BYTES + 1 + self.key.key.algorithm().tag_len()));
+        let mut begin = self.out.len();
+        let mut room = 0;
+        for part in parts {
+            let mut part: &[u8] = part;
+            while !part.is_empty() {
+                if room == 0 {
+                    begin = self.out.len();
+                    self.out.extend_from_slice(&[DATA, 3, 3, 0, 0]);
+                    room = PAYLOAD_BYTES;
+                }
+                let (now, later) = part.split_at(part.len().min(room));
+                self.out.extend_from_slice(now);
+                room -= now.len();
+                part = later;
+                if room == 0 {
+                    self.close_record(begin, content)?;
+                }
+            }
+        }
+        if room > 0 {
+            self.close_record(begin, content)?;
+        }
+        Ok(total)
+    }
+
+    /// Seals the record whose header is at `begin` and whose payload is all that follows.
+    fn close_record(&mut self, begin: usize, content: u8) -> io::Result<()> {
+        self.out.push(content);
+        let sealed = self.out.len() - begin - HEADER_BYTES + self.key.key.algorithm().tag_len();
+        // At most 2^14 + 256.
+        let length = u16::try_from(sealed).map_err(|_| invalid("a record is too long"))?;
+        self.out[begin + 3..begin + HEADER_BYTES].copy_from_slice(&length.to_be_bytes());
+        let nonce = self.key.nonce();
+        let (header, body) = self.out[begin..].split_at_mut(HEADER_BYTES);
+        let tag = self.key.key.seal_in_place_separate_tag(nonce, Aad::from(&*header), body);
+        let tag = tag.map_err(|_| invalid("a record cannot be sealed"))?;
+        self.out.extend_from_slice(tag.as_ref());
+        Ok(())
+    }
+
+    /// Sealed and not sent.
+    pub(super) fn waiting(&self) -> &[u8] {
+        &self.out[self.sent..]
+    }
+
+    /// The first `n` of [`waiting`](Self::waiting) are sent. Room for more than `keep` is given back.
+    pub(super) fn advance(&mut self, n: usize, keep: usize) {
+        self.sent += n;
+        if self.sent == self.out.len() {
+            self.out.clear();
+            self.sent = 0;
+            if self.out.capacity() > keep {
+                self.out = Vec::new();
+            }
+        }
+    }
+}
+
+/// The direction that is received, with what came from the socket.
+pub(super) struct Opener {
+    key: Key,
+    input: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+/// A record, opened: its content type and where its payload is.
+pub(super) struct Opened {
+    pub(super) content: u8,
+    pub(super) payload: Range<usize>,
+}
+
+impl Opener {
+    /// `received` came after the handshake and is not opened yet.
+    pub(super) fn new(sequence: u64, secrets: &ConnectionTrafficSecrets, received: &[u8]) -> io::Result<Self> {
+        let end = received.len();
+        Ok(Self { key: Key::new(sequence, secrets)?, input: received.to_vec(), start: 0, end })
+    }
+
+    /// What is opened from here on uses these.
+    pub(super) fn renew(&mut self, sequence: u64, secrets: &ConnectionTrafficSecrets) -> io::Result<()> {
+        self.key = Key::new(sequence, secrets)?;
+        Ok(())
+    }
+
+    /// Room of at least a record for the next read, in a buffer of `size`. Payloads given out before are gone.
+    pub(super) fn room(&mut self, size: usize) -> &mut [u8] {
+        let size = size.max(HEADER_BYTES + PAYLOAD_BYTES + EXPANSION_BYTES);
+        let left = self.end - self.start;
+        if self.input.len() == size || left > size {
+            self.input.copy_within(self.start..self.end, 0);
+        } else {
+            let mut next = vec![0; size];
+            next[..left].copy_from_slice(&self.input[self.start..self.end]);
+            self.input = next;
+        }
+        (self.start, self.end) = (0, left);
+        &mut self.input[left..]
+    }
+
+    /// `n` bytes were read into [`room`](Self::room).
+    pub(super) fn filled(&mut self, n: usize) {
+        self.end += n;
+    }
+
+    /// Opens the next whole record, if there is one.
+    pub(super) fn open(&mut self) -> io::Result<Option<Opened>> {
+        loop {
+            let input = &mut self.input[self.start..self.end];
+            let Some((header, rest)) = input.split_at_mut_checked(HEADER_BYTES) else { return Ok(None) };
+            let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+            if length > PAYLOAD_BYTES + EXPANSION_BYTES {
+                return Err(invalid("a record is too long"));
+            }
+            let Some(body) = rest.get_mut(..length) else { return Ok(None) };
+            let at = self.start + HEADER_BYTES;
+            self.start = at + length;
+            match header[0] {
+                DATA => {
+                    let nonce = self.key.nonce();
+                    let plain = self.key.key.open_in_place(nonce, Aad::from(&*header), body);
+                    let plain = plain.map_err(|_| invalid("a record is not authentic"))?;
+                    // The content type comes last, before padding of zeros.
+                    let last = plain.iter().rposition(|b| *b != 0).ok_or_else(|| invalid("a record has no content"))?;
+                    return Ok(Some(Opened { content: plain[last], payload: at..at + last }));
+                }
+                // Only for the eyes of middleboxes (appendix D.4).
+                CHANGE_CIPHER_SPEC => {}
+                _ => return Err(invalid("a record is not encrypted")),
+            }
+        }
+    }
+
+    /// The bytes of an opened record.
+    pub(super) fn payload(&self, range: Range<usize>) -> &[u8] {
+        &self.input[range]
+    }
+}
+
+pub(super) fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::crypto::cipher::{AeadKey, Iv};
+
+    fn secrets(seed: u8) -> ConnectionTrafficSecrets {
+        ConnectionTrafficSecrets::Aes256Gcm { key: AeadKey::from([seed; 32]), iv: Iv::from([seed; 12]) }
+    }
+
+    fn pair() -> (Sealer, Opener) {
+        (Sealer::new(5, &secrets(1)).unwrap(), Opener::new(5, &secrets(1), &[]).unwrap())
+    }
+
+    fn receive(opener: &mut Opener, bytes: &[u8]) {
+        opener.room(1 << 20)[..bytes.len()].copy_from_slice(bytes);
+        opener.filled(bytes.len());
+    }
+
+    fn open_all(opener: &mut Opener) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Some(opened) = opener.open().unwrap() {
+            assert_eq!(opened.content, DATA);
+            all.extend_from_slice(opener.payload(opened.payload));
+        }
+        all
+    }
+
+    #[test]
+    fn bytes_of_all_sizes_come_back_in_full_records() {
+        for size in [0, 1, 9, 16_383, 16_384, 16_385, 100_000] {
+            let (mut sealer, mut opener) = pair();
+            let data: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+
+            sealer.seal(DATA, &[IoSlice::new(&data[..size / 3]), IoSlice::new(&data[size / 3..])]).unwrap();
+
+            let expected = size + size.div_ceil(16_384) * (5 + 1 + 16);
+            assert_eq!(sealer.waiting().len(), expected);
+            receive(&mut opener, sealer.waiting());
+            assert!(open_all(&mut opener) == data, "{size}");
+        }
+    }
+
+    #[test]
+    fn records_may_arrive_in_any_pieces() {
+        let (mut sealer, mut opener) = pair();
+        sealer.seal(DATA, &[IoSlice::new(&[7; 40_000])]).unwrap();
+
+        let mut got = Vec::new();
+        for piece in sealer.waiting().chunks(977) {
+            receive(&mut opener, piece);
+            got.extend(open_all(&mut opener));
+        }
+
+        assert!(got == [7; 40_000]);
+    }
+
+    #[test]
+    fn a_changed_replayed_or_reordered_record_is_refused() {
+        let (mut sealer, _) = pair();
+        sealer.seal(DATA, &[IoSlice::new(b"first")]).unwrap();
+        let first = sealer.waiting().to_vec();
+        sealer.advance(first.len(), KEEP);
+        sealer.seal(DATA, &[IoSlice::new(b"second")]).unwrap();
+        let second = sealer.waiting().to_vec();
+        let refused = |records: &[&[u8]]| {
+            let (_, mut opener) = pair();
+            receive(&mut opener, &records.concat());
+            (0..records.len()).any(|_| opener.open().is_err())
+        };
+
+        assert!(!refused(&[&first, &second]));
+        assert!(refused(&[&first, &first]));
+        assert!(refused(&[&second]));
+        for at in 0..first.len() {
+            let mut changed = first.clone();
+            changed[at] ^= 1;
+            let (_, mut opener) = pair();
+            receive(&mut opener, &changed);
+            assert!(!matches!(opener.open(), Ok(Some(_))), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_record_longer_than_allowed_is_refused_before_it_is_there() {
+        let (_, mut opener) = pair();
+        receive(&mut opener, &[DATA, 3, 3, 0x41, 0x01]);
+
+        assert!(opener.open().is_err());
+    }
+
+    #[test]
+    fn both_sides_go_on_with_a_new_key() {
+        let (mut sealer, mut opener) = pair();
+        sealer.renew(0, &secrets(2)).unwrap();
+        opener.renew(0, &secrets(2)).unwrap();
+        sealer.seal(DATA, &[IoSlice::new(b"x")]).unwrap();
+
+        receive(&mut opener, sealer.waiting());
+
+        assert_eq!(open_all(&mut opener), b"x");
+    }
+
+    const KEEP: usize = 1 << 20;
+}

@@ -1,0 +1,91 @@
+//! Peers for the tests of tunnels. Every test runs on one thread with a `LocalSet`, as a worker does.
+#![allow(dead_code, unreachable_pub)]
+
+use bytes::Bytes;
+use hbone::{Driver, Request, Server, Settings, Stream, Tunnel, client};
+use http::HeaderMap;
+use std::future::Future;
+use std::rc::Rc;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+/// Runs a test on a worker of its own.
+pub fn worker(paused: bool, test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+/// A pair of byte streams in memory.
+pub fn wire() -> (DuplexStream, DuplexStream) {
+    tokio::io::duplex(1 << 20)
+}
+
+/// Serves every stream of a tunnel with `serve`; ends with the tunnel.
+pub fn serve<T, F>(io: T, settings: Settings, serve: impl Fn(Request) -> F + 'static) -> JoinHandle<bool>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    spawn_local(async move {
+        let Ok(mut server) = Server::handshake(io, &settings).await else { return false };
+        loop {
+            match server.accept().await {
+                Ok(Some(request)) => drop(spawn_local(serve(request))),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    })
+}
+
+/// The client's end, its driver running.
+pub async fn tunnel<T>(io: T, settings: &Settings) -> (Tunnel, JoinHandle<Result<(), hbone::TunnelError>>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (tunnel, driver): (_, Driver<T>) = client::handshake(io, settings).await.unwrap();
+    (tunnel, spawn_local(driver))
+}
+
+/// A tunnel in memory whose server sends back what it gets.
+pub async fn echo_tunnel() -> Tunnel {
+    let (near, far) = wire();
+    serve(far, Settings::default(), |r| echo(r.accept(HeaderMap::new()).unwrap()));
+    tunnel(near, &Settings::default()).await.0
+}
+
+/// Sends back what it gets, then ends.
+pub async fn echo(stream: Stream) {
+    let (mut send, mut recv) = stream.split();
+    while let Ok(Some(piece)) = recv.data().await {
+        let n = piece.len();
+        if send.send(piece).await.is_err() {
+            return;
+        }
+        recv.release(n);
+    }
+    let _ = send.finish();
+}
+
+/// Opens a stream.
+pub async fn open(tunnel: &Tunnel) -> Stream {
+    tunnel.connect("10.0.0.1:80", HeaderMap::new()).await.unwrap().stream
+}
+
+/// All bytes of a half until its end.
+pub async fn read_to_end(recv: &mut hbone::RecvHalf) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(piece) = recv.data().await.unwrap() {
+        recv.release(piece.len());
+        all.extend_from_slice(&piece);
+    }
+    all
+}
+
+/// Bytes that tell their place.
+pub fn pattern(n: usize, seed: usize) -> Bytes {
+    (0..n).map(|i| ((i * 31 + seed * 7) % 251) as u8).collect()
+}
+
+/// A shared counter.
+pub type Count = Rc<std::cell::Cell<usize>>;

@@ -1,0 +1,266 @@
+//! Tunnels as a whole: TLS, draining, lost peers, and peers that speak something else.
+
+mod common;
+
+use bytes::Bytes;
+use common::{echo, open, pattern, read_to_end, serve, tunnel, wire, worker};
+use hbone::{Server, Settings, TunnelError, client, tls};
+use http::HeaderMap;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+
+struct Configs {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+fn configs() -> Configs {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::new(params, ca_key);
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["0.0.0.0".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap();
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    server.enable_secret_extraction = true;
+    client.enable_secret_extraction = true;
+    Configs { server: Arc::new(server), client: Arc::new(client) }
+}
+
+#[test]
+fn many_streams_run_over_tls_on_a_socket() {
+    worker(false, async {
+        let configs = configs();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        spawn_local(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let tls = tls::accept(socket, configs.server, |_| ()).await.unwrap().0;
+            serve(tls, Settings::default(), |r| echo(r.accept(HeaderMap::new()).unwrap())).await.unwrap();
+        });
+        let tls = tls::connect(TcpStream::connect(to).await.unwrap(), configs.client, |_| ()).await.unwrap().0;
+        let (tunnel, _) = tunnel(tls, &Settings::default()).await;
+
+        let all: Vec<_> = (0..40)
+            .map(|i| {
+                let tunnel = tunnel.clone();
+                spawn_local(async move {
+                    let (mut send, mut recv) = open(&tunnel).await.split();
+                    let sent = pattern(300_000 + i, i);
+                    let writer = spawn_local({
+                        let sent = sent.clone();
+                        async move {
+                            send.send(sent).await.unwrap();
+                            send.finish().unwrap();
+                        }
+                    });
+                    assert!(read_to_end(&mut recv).await == sent, "stream {i}");
+                    writer.await.unwrap();
+                })
+            })
+            .collect();
+        for one in all {
+            one.await.unwrap();
+        }
+    });
+}
+
+/// A peer made of rustls alone: echoes, and changes its key after every piece. With tickets, as other proxies send them.
+async fn rustls_echo(listener: TcpListener, config: Arc<ServerConfig>) {
+    let (socket, _) = listener.accept().await.unwrap();
+    let mut tls = tokio_rustls::TlsAcceptor::from(config).accept(socket).await.unwrap();
+    let mut piece = vec![0; 30_000];
+    while let Ok(n @ 1..) = tls.read(&mut piece).await {
+        tls.get_mut().1.refresh_traffic_keys().unwrap();
+        tls.write_all(&piece[..n]).await.unwrap();
+        tls.flush().await.unwrap();
+    }
+    tls.shutdown().await.unwrap();
+}
+
+#[test]
+fn rustls_understands_our_records_and_we_its_tickets_and_new_keys() {
+    worker(false, async {
+        let configs = configs();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let peer = spawn_local(rustls_echo(listener, configs.server));
+        let socket = TcpStream::connect(to).await.unwrap();
+        let (tls, _) = tls::connect(socket, configs.client, |_| ()).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(tls);
+        let sent = pattern(2_000_000, 1);
+
+        let writer = spawn_local({
+            let sent = sent.clone();
+            async move {
+                write.write_all(&sent).await.unwrap();
+                write.shutdown().await.unwrap();
+            }
+        });
+        let mut got = Vec::new();
+        read.read_to_end(&mut got).await.unwrap();
+
+        writer.await.unwrap();
+        peer.await.unwrap();
+        assert!(got == sent);
+    });
+}
+
+#[test]
+fn a_tls_peer_of_another_kind_is_refused() {
+    worker(false, async {
+        let (near, mut far) = wire();
+        far.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+
+        let refused = tls::accept(near, configs().server, |_| ()).await;
+
+        assert!(refused.is_err());
+    });
+}
+
+#[test]
+fn a_drained_tunnel_finishes_its_streams_and_takes_no_more() {
+    worker(false, async {
+        let (near, far) = wire();
+        let (drain, drained) = tokio::sync::oneshot::channel::<()>();
+        let server = spawn_local(async move {
+            let mut server = Server::handshake(far, &Settings::default()).await.unwrap();
+            let mut drained = std::pin::pin!(drained);
+            let mut waiting = true;
+            loop {
+                tokio::select! {
+                    next = server.accept() => match next.unwrap() {
+                        Some(r) => drop(spawn_local(echo(r.accept(HeaderMap::new()).unwrap()))),
+                        None => return,
+                    },
+                    _ = &mut drained, if waiting => {
+                        waiting = false;
+                        server.drain();
+                    }
+                }
+            }
+        });
+        let (tunnel, _driver) = tunnel(near, &Settings::default()).await;
+        let (mut send, mut recv) = open(&tunnel).await.split();
+        send.send(Bytes::from_static(b"one")).await.unwrap();
+        assert_eq!(recv.data().await.unwrap().unwrap(), "one");
+
+        drain.send(()).unwrap();
+        while tunnel.is_usable() {
+            tokio::task::yield_now().await;
+        }
+        let refused = tunnel.connect("10.0.0.1:80", HeaderMap::new()).await.unwrap_err();
+        assert!(refused.is_unprocessed(), "{refused}");
+        send.send(Bytes::from_static(b"two")).await.unwrap();
+        send.finish().unwrap();
+
+        assert_eq!(read_to_end(&mut recv).await, b"two");
+        drop((send, recv, tunnel));
+        server.await.unwrap();
+    });
+}
+
+#[test]
+fn a_client_finds_out_that_its_peer_is_silent() {
+    worker(true, async {
+        let (near, far) = wire();
+        let server = spawn_local(async move {
+            let mut server = Server::handshake(far, &Settings::default()).await.unwrap();
+            let request = server.accept().await.unwrap().unwrap();
+            let stream = request.accept(HeaderMap::new());
+            let _ = tokio::time::timeout(Duration::from_secs(1), server.accept()).await;
+            // From here on nothing is read or written.
+            std::future::pending::<()>().await;
+            drop((server, stream));
+        });
+        let (tunnel, driver) = tunnel(near, &Settings::default()).await;
+        let (_send, mut recv) = open(&tunnel).await.split();
+        let begin = tokio::time::Instant::now();
+
+        let ended = driver.await.unwrap();
+
+        assert!(matches!(ended, Err(TunnelError::PingTimeout(_))), "{ended:?}");
+        assert_eq!(begin.elapsed().as_secs(), 30);
+        assert!(recv.data().await.is_err());
+        assert!(!tunnel.is_usable());
+        server.abort();
+    });
+}
+
+#[test]
+fn a_server_finds_out_that_its_peer_is_silent() {
+    worker(true, async {
+        let (near, far) = wire();
+        let (_tunnel, _driver) = client::handshake(near, &Settings::default()).await.unwrap();
+        let mut server = Server::handshake(far, &Settings::default()).await.unwrap();
+        let begin = tokio::time::Instant::now();
+
+        let ended = server.accept().await;
+
+        assert!(matches!(ended, Err(TunnelError::PingTimeout(_))), "{ended:?}");
+        assert_eq!(begin.elapsed().as_secs(), 30);
+    });
+}
+
+#[test]
+fn an_answering_peer_is_kept_for_long() {
+    worker(true, async {
+        let (near, far) = wire();
+        serve(far, Settings::default(), |r| echo(r.accept(HeaderMap::new()).unwrap()));
+        let (tunnel, driver) = tunnel(near, &Settings::default()).await;
+
+        tokio::time::sleep(Duration::from_secs(600)).await;
+
+        assert!(tunnel.is_usable());
+        assert!(!driver.is_finished());
+    });
+}
+
+#[test]
+fn garbage_in_place_of_http2_is_an_error_and_no_hang() {
+    worker(false, async {
+        let (near, mut far) = wire();
+        far.write_all(&[0x16; 4096]).await.unwrap();
+
+        let refused = Server::handshake(near, &Settings::default()).await.err();
+
+        assert!(matches!(refused, Some(TunnelError::Handshake(_))), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_cut_tunnel_ends_its_streams() {
+    worker(false, async {
+        let (near, far) = wire();
+        let server = serve(far, Settings::default(), |r| echo(r.accept(HeaderMap::new()).unwrap()));
+        let (tunnel, _driver) = tunnel(near, &Settings::default()).await;
+        let (mut send, mut recv) = open(&tunnel).await.split();
+
+        server.abort();
+
+        assert!(recv.data().await.is_err());
+        assert!(send.send(pattern(10, 0)).await.is_err());
+        assert!(!tunnel.is_usable());
+    });
+}

@@ -1,0 +1,43 @@
+//! What the reader of resources implements. It sees decoded messages, never the stream.
+
+/// A decoded resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource<T> {
+    /// The control plane's name of it.
+    pub name: String,
+    /// Empty for types that have no versions.
+    pub version: String,
+    /// The message itself.
+    pub message: T,
+}
+
+/// A resource that cannot be used; what was known under that name stays in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Name of the resource.
+    pub name: String,
+    /// Told to the control plane.
+    pub reason: String,
+}
+
+/// Takes over what one response says about one type.
+///
+/// Runs on the client's task and must not block for long. Readers should see all of a response or nothing:
+/// first the resources in order (a name that occurs twice: the later one counts), then the removals.
+/// State is never cleared when the connection is lost. A removed name may be unknown.
+pub trait Handler<T>: Send + 'static {
+    /// Returns the resources it refuses; all others count as taken over.
+    fn apply(&mut self, resources: Vec<Resource<T>>, removed: Vec<String>) -> Vec<Rejection>;
+
+    /// Resources that could not even be decoded; called before [`apply`](Self::apply) of the same response.
+    fn unreadable(&mut self, _refused: &[Rejection]) {}
+}
+
+impl<T, F> Handler<T> for F
+where
+    F: FnMut(Vec<Resource<T>>, Vec<String>) -> Vec<Rejection> + Send + 'static,
+{
+    fn apply(&mut self, resources: Vec<Resource<T>>, removed: Vec<String>) -> Vec<Rejection> {
+        self(resources, removed)
+    }
+}

@@ -1,0 +1,24 @@
+//! The node proxy's half: keeps a delta stream to the control plane open and hands what arrives to one handler per type.
+//!
+//! ```ignore
+//! let client = Client::new(config)
+//!     .with::<Authorization>(AUTHORIZATION_TYPE_URL, Interest::All, policies)
+//!     .with::<Address>(ADDRESS_TYPE_URL, Interest::All, addresses);
+//! let synced = client.synced();                // true once every type was accepted once
+//! tokio::spawn(client.run(drain));
+//! ```
+
+mod config;
+mod demand;
+mod dial;
+mod handler;
+mod link;
+mod metrics;
+mod retry;
+mod session;
+mod watched;
+
+pub use config::{Config, Node};
+pub use demand::{DemandError, Demander};
+pub use handler::{Handler, Rejection, Resource};
+pub use link::{Client, Interest};

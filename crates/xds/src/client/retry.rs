@@ -1,0 +1,126 @@
+//! When to connect again, by how the last connection ended. It does not wait.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+/// First and last pause.
+const MIN: Duration = Duration::from_millis(10);
+const MAX: Duration = Duration::from_secs(15);
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It was never there, or the call was refused.
+    NotConnected,
+    /// The stream broke.
+    Broken(Status),
+    /// The server has closed the stream in good order, after it had said something (or not).
+    Closed { useful: bool },
+}
+
+impl End {
+    /// Value of the label `reason`.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::NotConnected => "ConnectionError",
+            Self::Broken(status) if is_routine(status) => "Reconnect",
+            Self::Broken(_) => "Error",
+            Self::Closed { .. } => "Complete",
+        }
+    }
+}
+
+/// The pause before the next connection.
+#[derive(Debug)]
+pub(super) struct Pause(Duration);
+
+impl Pause {
+    pub(super) fn new() -> Self {
+        Self(MIN)
+    }
+
+    /// The pause after a connection that ended so.
+    pub(super) fn after(&mut self, end: &End) -> Duration {
+        match end {
+            End::Closed { useful: true } => {
+                self.0 = MIN;
+                Duration::ZERO
+            }
+            End::Broken(status) if is_routine(status) => {
+                self.0 = MIN;
+                MIN
+            }
+            // A server that closes every stream at once must not be asked in a loop.
+            End::NotConnected | End::Broken(_) | End::Closed { useful: false } => {
+                self.0 = (self.0 * 2).min(MAX);
+                self.0
+            }
+        }
+    }
+}
+
+/// Control planes end streams now and then by design; these are the ways it looks.
+fn is_routine(status: &Status) -> bool {
+    match status.code() {
+        Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => true,
+        Code::Unavailable => {
+            let text = status.message();
+            text.contains("transport is closing") || text.contains("received prior goaway")
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_double_the_pause_up_to_fifteen_seconds() {
+        let mut pause = Pause::new();
+
+        let pauses: Vec<u128> = (0..12).map(|_| pause.after(&End::NotConnected).as_millis()).collect();
+
+        assert_eq!(pauses[..3], [20, 40, 80]);
+        assert_eq!(pauses[11], 15_000);
+    }
+
+    #[test]
+    fn routine_ends_are_followed_by_ten_milliseconds_and_start_over() {
+        let mut pause = Pause::new();
+        pause.after(&End::NotConnected);
+
+        for status in [
+            Status::unknown("x"),
+            Status::cancelled("x"),
+            Status::deadline_exceeded("x"),
+            Status::unavailable("transport is closing"),
+            Status::unavailable("received prior goaway: code: NO_ERROR"),
+        ] {
+            let end = End::Broken(status);
+            assert_eq!(pause.after(&end), MIN);
+            assert_eq!(end.reason(), "Reconnect");
+        }
+        assert_eq!(pause.after(&End::NotConnected).as_millis(), 20);
+    }
+
+    #[test]
+    fn other_errors_wait_longer_each_time() {
+        let mut pause = Pause::new();
+        let end = End::Broken(Status::unavailable("no such host"));
+
+        assert_eq!(end.reason(), "Error");
+        assert_eq!(pause.after(&end).as_millis(), 20);
+        assert_eq!(pause.after(&end).as_millis(), 40);
+    }
+
+    #[test]
+    fn a_clean_end_reconnects_at_once_unless_nothing_was_said() {
+        let mut pause = Pause::new();
+
+        assert_eq!(pause.after(&End::Closed { useful: true }), Duration::ZERO);
+        assert_eq!(pause.after(&End::Closed { useful: false }).as_millis(), 20);
+        assert_eq!(End::Closed { useful: true }.reason(), "Complete");
+    }
+}

@@ -1,0 +1,21 @@
+//! The control plane's half: a cache of resources and the service that keeps every connection up to date with it.
+//!
+//! ```ignore
+//! let cache = Cache::new();
+//! cache.apply(proto::ADDRESS_TYPE_URL, changes);
+//! cache.mark_synced();            // before this nothing is sent: an empty cache would delete everything at the clients
+//! let discovery = service(cache.clone(), Options { report: Arc::new(|report| ..), drain });
+//! Server::builder().layer(ca::authenticate(tokens)).add_service(discovery).serve_with_incoming(incoming(acceptor, listener))
+//! ```
+
+mod cache;
+mod report;
+mod service;
+mod stream;
+mod subscription;
+mod transport;
+
+pub use cache::{Cache, Change};
+pub use report::{Peer, Report};
+pub use service::{Discovery, Options, service};
+pub use transport::{Connection, PeerAddress, incoming};

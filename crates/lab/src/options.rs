@@ -1,0 +1,127 @@
+//! What a lab is made of. How it is made is in `supervisor`.
+
+use std::{collections::BTreeMap, env, fs, io, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{error::LabError, paths::MAX_NAME};
+
+/// Environment variable that names the directory of Strake's programs.
+pub const BIN_DIR_VARIABLE: &str = "STRAKE_BIN_DIR";
+
+/// Nodes of a lab whose manifests name none.
+const DEFAULT_NODES: usize = 2;
+
+/// Most nodes of a lab: the third byte of a pod's address is the node's number.
+const MAX_NODES: usize = 200;
+
+/// Everything `Lab::start` needs to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Options {
+    /// Name of the lab: labels of a DNS name, at most 32 bytes. Labs of different names live side by side.
+    pub name: String,
+    /// Directories of manifests, watched while the lab runs. Absolute after `validate`.
+    pub manifests: Vec<PathBuf>,
+    /// Whether those directories belong to the lab and are removed with it.
+    #[serde(default)]
+    pub own_manifests: bool,
+    /// Nodes to make when the manifests hold no Node (default 2).
+    pub nodes: usize,
+    /// Directory of `strake-control`, `strake-agent` and `ztunnel`.
+    pub bin_dir: PathBuf,
+    /// Program that knows `lab process ...`: `strake`, which plays supervisor, prober and container start.
+    pub program: PathBuf,
+    /// Whether control plane, agents and node proxies are started.
+    pub mesh: bool,
+    /// Added to the environment of every system pod's container.
+    pub system_env: BTreeMap<String, String>,
+    /// How long a pod that left the mesh keeps its old connections (the agent's `--unenrol-grace`).
+    pub unenrol_grace: Duration,
+}
+
+impl Options {
+    /// A lab of one directory with the defaults: two nodes, with mesh, programs from
+    /// `STRAKE_BIN_DIR` or beside the running program.
+    #[must_use]
+    pub fn new(name: impl Into<String>, manifests: impl Into<PathBuf>) -> Self {
+        let bin_dir = bin_dir();
+        Self {
+            name: name.into(),
+            manifests: vec![manifests.into()],
+            own_manifests: false,
+            nodes: DEFAULT_NODES,
+            program: bin_dir.join("strake"),
+            bin_dir,
+            mesh: true,
+            system_env: BTreeMap::new(),
+            unenrol_grace: Duration::from_secs(2),
+        }
+    }
+
+    /// The same options with absolute paths.
+    ///
+    /// # Errors
+    /// When the name cannot be one, the number of nodes is out of range, or a path does not exist.
+    pub fn validate(mut self) -> Result<Self, LabError> {
+        validate_name(&self.name)?;
+        if !(1..=MAX_NODES).contains(&self.nodes) {
+            return Err(LabError::Invalid(format!("{} nodes: a lab has 1 to {MAX_NODES}", self.nodes)));
+        }
+        for path in self.manifests.iter_mut().chain([&mut self.bin_dir, &mut self.program]) {
+            *path = path.canonicalize().map_err(|source| LabError::Path { path: path.clone(), source })?;
+        }
+        Ok(self)
+    }
+}
+
+impl Options {
+    /// Removes the manifests' directories when they belong to the lab.
+    ///
+    /// # Errors
+    /// When one is there and cannot be removed.
+    pub(crate) fn remove_own_manifests(&self) -> io::Result<()> {
+        for directory in self.manifests.iter().filter(|_| self.own_manifests) {
+            match fs::remove_dir_all(directory) {
+                Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks that a name can be part of paths and of a cgroup's name.
+///
+/// # Errors
+/// When it cannot.
+pub fn validate_name(name: &str) -> Result<(), LabError> {
+    let good = !name.is_empty()
+        && name.len() <= MAX_NAME
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if good {
+        return Ok(());
+    }
+    Err(LabError::Invalid(format!("{name:?} is no name of a lab: up to {MAX_NAME} of a-z, 0-9 and -")))
+}
+
+/// Where the programs are: `STRAKE_BIN_DIR`, else the directory of the running program.
+fn bin_dir() -> PathBuf {
+    if let Some(dir) = env::var_os(BIN_DIR_VARIABLE) {
+        return dir.into();
+    }
+    env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_path_buf())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_could_leave_its_directory_is_refused() {
+        for name in ["", "../x", "a/b", "Upper", "a_b", &"n".repeat(33)] {
+            assert!(validate_name(name).is_err(), "{name}");
+        }
+        assert!(validate_name("e2e-4").is_ok());
+    }
+}

@@ -1,0 +1,207 @@
+//! Where a lab keeps its files and cgroups. It creates nothing.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Parent of the run directories of all labs.
+const RUN_ROOT: &str = "/run/strake/lab";
+
+/// Longest name of a lab: its unix socket's path must fit into 108 bytes.
+pub const MAX_NAME: usize = 32;
+
+/// The files of one lab, below `/run/strake/lab/<name>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    root: PathBuf,
+}
+
+impl RunDir {
+    /// The directory of the lab `name`.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self { root: Path::new(RUN_ROOT).join(name) }
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("ctl.sock")
+    }
+
+    /// A file beside the directory that is locked as long as the lab lives.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.root.with_extension("lock")
+    }
+
+    /// Process id of the lab's process 1 as its starter saw it; SIGKILL to it ends everything.
+    #[must_use]
+    pub fn pid_file(&self) -> PathBuf {
+        self.root.join("supervisor.pid")
+    }
+
+    /// What the supervisor itself logs.
+    #[must_use]
+    pub fn supervisor_log(&self) -> PathBuf {
+        self.root.join("supervisor.log")
+    }
+
+    /// Derived objects and status overlays, as `kube_api::Source` reads them.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
+    /// Output of the containers.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// Output of one container, over all its restarts.
+    #[must_use]
+    pub fn log(&self, namespace: &str, pod: &str, container: &str) -> PathBuf {
+        self.logs().join(format!("{namespace}_{pod}_{container}.log"))
+    }
+
+    /// What one node's programs share: `bpffs`, `zds`, `ztunnel`, `agent`.
+    #[must_use]
+    pub fn node(&self, node: &str) -> PathBuf {
+        self.root.join("nodes").join(node)
+    }
+
+    /// The control plane's files: certificate authority, node tokens.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.root.join("control")
+    }
+
+    /// Files that the lab makes for one pod: `resolv.conf`, `hosts`, volumes.
+    #[must_use]
+    pub fn pod(&self, uid: &str) -> PathBuf {
+        self.root.join("pods").join(uid)
+    }
+
+    /// Captures.
+    #[must_use]
+    pub fn captures(&self) -> PathBuf {
+        self.root.join("pcap")
+    }
+}
+
+/// The cgroups of one lab, below `<cgroup2>/strake-lab-<name>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroups {
+    root: PathBuf,
+}
+
+impl Cgroups {
+    /// The tree of the lab `name`, wherever cgroup v2 is mounted on this machine.
+    ///
+    /// # Errors
+    /// When cgroup v2 is not mounted.
+    pub fn of(name: &str) -> io::Result<Self> {
+        Ok(Self { root: runtime::sys::cgroup2_mount()?.join(format!("strake-lab-{name}")) })
+    }
+
+    /// The lab's own root.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the supervisor runs.
+    #[must_use]
+    pub fn supervisor(&self) -> PathBuf {
+        self.root.join("supervisor")
+    }
+
+    /// The root of a node: what `--cgroup-root` of its agent names.
+    #[must_use]
+    pub fn node(&self, node: &str) -> PathBuf {
+        self.root.join(node)
+    }
+
+    /// Where the node's prober runs.
+    #[must_use]
+    pub fn kubelet(&self, node: &str) -> PathBuf {
+        self.node(node).join("kubelet")
+    }
+
+    /// A pod's cgroup; its containers are children of it.
+    #[must_use]
+    pub fn pod(&self, node: &str, uid: &str) -> PathBuf {
+        self.node(node).join("kubepods").join(format!("pod{uid}"))
+    }
+
+    /// Kills every process of the lab and removes its empty cgroups.
+    ///
+    /// # Errors
+    /// When a cgroup cannot be removed although its processes were killed.
+    pub fn sweep(&self) -> io::Result<()> {
+        remove_tree(&self.root)
+    }
+}
+
+/// Kills every process of a cgroup and below. Needs Linux 5.14.
+///
+/// # Errors
+/// When the cgroup is there and does not take the order.
+pub fn kill_cgroup(cgroup: &Path) -> io::Result<()> {
+    match fs::write(cgroup.join("cgroup.kill"), "1") {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Removes a cgroup and its children with every process in them. A cgroup stays busy for a moment after its
+/// last process was killed, and one that was about to join may have come in behind: both are tried for up to 5 s.
+///
+/// # Errors
+/// When it stays busy or may not be removed.
+pub fn remove_tree(root: &Path) -> io::Result<()> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    loop {
+        kill_cgroup(root)?;
+        match try_remove_tree(root) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound && !root.exists() => return Ok(()),
+            Err(err)
+                if matches!(err.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound)
+                    && std::time::Instant::now() < deadline =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn try_remove_tree(root: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            try_remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_path_of_the_longest_name_fits() {
+        let socket = RunDir::of(&"n".repeat(MAX_NAME)).socket();
+
+        assert!(socket.as_os_str().len() < 108);
+    }
+}

@@ -1,0 +1,173 @@
+//! The node's prober: a process in the kubelet's cgroup and the node's netns that makes the sockets of HTTP and
+//! TCP probes. One JSON line in is one try, one line out its result; when to try is the supervisor's business.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    sync::mpsc,
+    time::timeout,
+};
+
+/// Most bytes of an answer that are read for its status line.
+const MAX_STATUS_LINE: usize = 512;
+
+/// Results that wait to be written; a prober this far behind holds up its probes.
+const RESULTS: usize = 256;
+
+/// One try of a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attempt {
+    /// Given back with the result.
+    pub(crate) id: u64,
+    /// Whom to probe.
+    pub(crate) address: IpAddr,
+    /// On which port.
+    pub(crate) port: u16,
+    /// How long it may take.
+    pub(crate) timeout: Duration,
+    /// What to ask; `None` is satisfied with a connection.
+    pub(crate) http: Option<HttpGet>,
+}
+
+/// An HTTP request of a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HttpGet {
+    /// Path with query.
+    pub(crate) path: String,
+    /// Headers besides kubelet's own; a `Host` replaces the address.
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+/// How a try went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// Of which try.
+    pub(crate) id: u64,
+    /// Why it failed, in words; `None` when it did not.
+    pub(crate) failure: Option<String>,
+}
+
+/// Probes until standard input ends.
+pub(super) fn run() -> Result<ExitCode, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|err| err.to_string())?;
+    runtime.block_on(serve()).map_err(|err| err.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve() -> io::Result<()> {
+    let (results, mut done) = mpsc::channel::<Outcome>(RESULTS);
+    let results = Arc::new(results);
+    let writer = tokio::spawn(async move {
+        let mut output = tokio::io::stdout();
+        while let Some(outcome) = done.recv().await {
+            let mut line = serde_json::to_vec(&outcome)?;
+            line.push(b'\n');
+            output.write_all(&line).await?;
+            output.flush().await?;
+        }
+        io::Result::Ok(())
+    });
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        let attempt: Attempt = serde_json::from_str(&line)?;
+        let results = Arc::clone(&results);
+        tokio::spawn(async move {
+            let failure = match timeout(attempt.timeout, probe(&attempt)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(failure)) => Some(failure),
+                Err(_) => Some(format!("no answer within {:?}", attempt.timeout)),
+            };
+            // The writer only goes when the supervisor does.
+            let _ = results.send(Outcome { id: attempt.id, failure }).await;
+        });
+    }
+    drop(results);
+    writer.abort();
+    Ok(())
+}
+
+async fn probe(attempt: &Attempt) -> Result<(), String> {
+    let address = SocketAddr::new(attempt.address, attempt.port);
+    let mut stream = TcpStream::connect(address).await.map_err(|err| format!("{address}: {err}"))?;
+    let Some(http) = &attempt.http else { return Ok(()) };
+    let request = render(http, address);
+    stream.write_all(request.as_bytes()).await.map_err(|err| format!("{address}: {err}"))?;
+    let status = read_status(&mut stream).await.map_err(|err| format!("{address}: {err}"))?;
+    match status {
+        200..400 => Ok(()),
+        other => Err(format!("HTTP probe failed with statuscode: {other}")),
+    }
+}
+
+fn render(http: &HttpGet, address: SocketAddr) -> String {
+    let path = if http.path.starts_with('/') { http.path.clone() } else { format!("/{}", http.path) };
+    let mut text = format!("GET {path} HTTP/1.1\r\n");
+    if !http.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        text.push_str(&format!("Host: {address}\r\n"));
+    }
+    for (name, value) in &http.headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("User-Agent: kube-probe/1.34\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    text
+}
+
+async fn read_status(stream: &mut TcpStream) -> io::Result<u16> {
+    let mut bytes = Vec::new();
+    while bytes.len() < MAX_STATUS_LINE && !bytes.contains(&b'\n') {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            break;
+        }
+    }
+    parse_status(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP/1"))
+}
+
+fn parse_status(bytes: &[u8]) -> Option<u16> {
+    let line = std::str::from_utf8(bytes.split(|byte| *byte == b'\n').next()?).ok()?;
+    let rest = line.strip_prefix("HTTP/1.")?;
+    rest.split(' ').nth(1)?.trim_end().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_read_from_the_first_line() {
+        assert_eq!(parse_status(b"HTTP/1.1 204 No Content\r\nServer: x\r\n"), Some(204));
+        assert_eq!(parse_status(b"HTTP/1.0 503\r\n"), Some(503));
+        assert_eq!(parse_status(b"SSH-2.0-OpenSSH\r\n"), None);
+    }
+
+    #[test]
+    fn a_host_header_of_the_probe_replaces_the_address() {
+        let address: SocketAddr = "[fd00::1]:80".parse().unwrap();
+        let plain = HttpGet { path: "healthz".into(), headers: vec![] };
+        let named = HttpGet { path: "/".into(), headers: vec![("Host".into(), "shop".into())] };
+
+        assert!(render(&plain, address).starts_with("GET /healthz HTTP/1.1\r\nHost: [fd00::1]:80\r\n"));
+        assert_eq!(render(&named, address).matches("Host:").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_fails_with_the_address() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut attempt =
+            Attempt { id: 1, address: address.ip(), port: address.port(), timeout: Duration::from_secs(1), http: None };
+
+        assert_eq!(probe(&attempt).await, Ok(()));
+        drop(listener);
+        attempt.id = 2;
+        assert!(probe(&attempt).await.unwrap_err().starts_with(&address.to_string()));
+    }
+}

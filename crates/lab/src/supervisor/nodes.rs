@@ -1,0 +1,159 @@
+//! The nodes of a running lab: namespace, cgroups, prober, DNS and kube-proxy of each.
+
+use std::{any::Any, fs, io, path::PathBuf, sync::Arc};
+
+use kube_api::Resource;
+use runtime::sys::Netns;
+use rustix::mount::{MountFlags, mount};
+
+use super::prober::{Keeper, Prober};
+use crate::{
+    addresses::{NodeNumber, PodHosts, dns},
+    control::NodeInfo,
+    dns::{Zone, serve},
+    kube_proxy,
+    network::{Namespace, Wire},
+    pod::{Context, netns_path},
+    process::enter::Entry,
+    scheduler::Candidate,
+    system::SystemNode,
+    workloads::Objects,
+};
+
+/// A node that runs.
+pub(crate) struct Node {
+    pub(crate) candidate: Candidate,
+    pub(crate) number: NodeNumber,
+    pub(crate) namespace: Namespace,
+    pub(crate) netns: Arc<Netns>,
+    pub(crate) prober: Prober,
+    pub(crate) keeper: Keeper,
+    pub(crate) hosts: PodHosts,
+    /// The rules that the kernel has.
+    rules: String,
+    /// Answers as long as it lives.
+    _dns: Box<dyn Any + Send>,
+}
+
+impl Node {
+    pub(crate) fn info(&self) -> NodeInfo {
+        NodeInfo { name: self.candidate.name.clone(), addresses: self.number.addresses().both().to_vec() }
+    }
+
+    pub(crate) fn system(&self) -> SystemNode {
+        SystemNode {
+            name: self.candidate.name.clone(),
+            addresses: self.number.addresses(),
+            netns: netns_path(&self.netns),
+        }
+    }
+
+    /// Gives the kernel these rules unless it has them.
+    pub(crate) async fn apply(&mut self, rules: String) -> io::Result<()> {
+        if self.rules == rules {
+            return Ok(());
+        }
+        let (netns, text) = (Arc::clone(&self.netns), rules.clone());
+        tokio::task::spawn_blocking(move || kube_proxy::apply(&netns, &text)).await.map_err(io::Error::other)??;
+        self.rules = rules;
+        Ok(())
+    }
+}
+
+/// The nodes that manifests ask for; `count` of them when they name none.
+pub(crate) fn wanted(objects: &Objects, count: usize) -> Vec<Candidate> {
+    let named: Vec<_> = objects
+        .values()
+        .filter_map(|resource| match resource {
+            Resource::Node(node) => Some(Candidate {
+                name: node.metadata.name.clone(),
+                labels: with_hostname(node.metadata.labels.clone(), &node.metadata.name),
+                schedulable: !node.spec.unschedulable,
+            }),
+            _ => None,
+        })
+        .collect();
+    if !named.is_empty() {
+        return named;
+    }
+    (1..=count)
+        .map(|number| {
+            let name = format!("node-{number}");
+            Candidate { labels: with_hostname(Default::default(), &name), name, schedulable: true }
+        })
+        .collect()
+}
+
+fn with_hostname(
+    mut labels: std::collections::BTreeMap<String, String>,
+    name: &str,
+) -> std::collections::BTreeMap<String, String> {
+    labels.entry("kubernetes.io/hostname".to_owned()).or_insert_with(|| name.to_owned());
+    labels.entry("kubernetes.io/os".to_owned()).or_insert_with(|| "linux".to_owned());
+    labels
+}
+
+/// Makes a node and joins it to the others.
+pub(crate) async fn create(
+    candidate: Candidate,
+    wire: &Wire,
+    others: &[Node],
+    context: &Context,
+    zone: &Zone,
+) -> io::Result<Node> {
+    let number = u8::try_from(others.len() + 1).map(NodeNumber).map_err(io::Error::other)?;
+    let namespace = wire.add_node(number, others.iter().map(|node| (node.number, &node.namespace))).await?;
+    let netns = Arc::new(namespace.netns().try_clone()?);
+    let name = &candidate.name;
+    fs::create_dir_all(context.cgroups.node(name).join("kubepods"))?;
+    mount_bpffs(&context.run.node(name).join("bpffs"))?;
+    let addresses = [number.addresses().both(), dns().both()].concat();
+    let dns = Box::new(serve(zone, &netns, &addresses)?);
+    let program = context.program.clone();
+    let argv = [program.to_string_lossy().as_ref(), "lab", "process", "kubelet"].map(str::to_owned).to_vec();
+    let entry =
+        Entry { cgroup: context.cgroups.kubelet(name), netns: Some(netns_path(&netns)), argv, ..Entry::default() };
+    let (prober, keeper) = Prober::start(entry, &program);
+    Ok(Node {
+        candidate,
+        number,
+        namespace,
+        netns,
+        prober,
+        keeper,
+        hosts: PodHosts::default(),
+        rules: String::new(),
+        _dns: dns,
+    })
+}
+
+/// A node's own bpffs; it and what is pinned in it live as long as the lab's mount namespace.
+fn mount_bpffs(dir: &PathBuf) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    mount("bpffs", dir, "bpf", MountFlags::empty(), None)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use kube_api::Kind;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nodes_are_counted_unless_they_are_named() {
+        let mut objects = Objects::new();
+        assert_eq!(wanted(&objects, 2).iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["node-1", "node-2"]);
+
+        let named = json!({"metadata": {"name": "east", "labels": {"zone": "e"}}, "spec": {"unschedulable": true}});
+        let named = Resource::from_value(Kind::Node, named).unwrap();
+        objects.insert(named.key(), named);
+
+        let nodes = wanted(&objects, 2);
+        assert_eq!(nodes.len(), 1);
+        assert!(!nodes[0].schedulable);
+        assert_eq!(nodes[0].labels["kubernetes.io/hostname"], "east");
+        assert_eq!(nodes[0].labels["zone"], "e");
+    }
+}

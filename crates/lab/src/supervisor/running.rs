@@ -1,0 +1,190 @@
+//! A pod that was started: its network, its task, and how it is seen from outside.
+
+use std::{fs, io, net::IpAddr, sync::Arc};
+
+use kube_api::{
+    Kind, ObjectMeta, ObjectRef, Resource,
+    core::{ConfigMap, NodeAddress, NodeSpec, NodeStatus},
+};
+use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::sync::{Notify, watch};
+
+use super::{
+    nodes::Node,
+    publish::{Desired, Times},
+};
+use crate::{
+    addresses::NodeNumber,
+    control::{Phase, PodInfo},
+    kube_proxy::LocalPod,
+    network,
+    pod::{
+        self, Context, Setup, files,
+        state::{ContainerState, Shared},
+    },
+    services::Backend,
+    workloads::{Objects, Planned, format_uid},
+};
+
+/// A pod and its task.
+pub(crate) struct Running {
+    pub(crate) planned: Planned,
+    pub(crate) setup: Arc<Setup>,
+    pub(crate) shared: Shared,
+    stop: watch::Sender<bool>,
+    /// Last byte of its addresses; `None` on the host network.
+    host: Option<u8>,
+    times: Times,
+}
+
+impl Running {
+    /// Makes the pod's network and files and starts it.
+    pub(crate) async fn start<'a>(
+        planned: Planned,
+        node: &mut Node,
+        context: &Arc<Context>,
+        changed: &Arc<Notify>,
+        config_maps: impl Fn(&str) -> Option<&'a ConfigMap>,
+    ) -> io::Result<Self> {
+        let host_ips = node.number.addresses().both().to_vec();
+        let uid = format_uid(rand::random());
+        let dir = context.run.pod(&uid);
+        files::write_volumes(&dir, &planned.pod, config_maps)?;
+        let (host, ips, netns) = if planned.pod.spec.host_network {
+            (None, host_ips.clone(), Arc::clone(&node.netns))
+        } else {
+            let host = node.hosts.take().ok_or_else(|| io::Error::other("the node has no address left"))?;
+            let netns = network::add_pod(&node.namespace, node.number, host).await;
+            let netns = netns.inspect_err(|_| node.hosts.give_back(host))?;
+            (Some(host), node.number.pod(host).both().to_vec(), Arc::new(netns))
+        };
+        files::write_common(&dir, &planned.pod, &ips)?;
+        let spec = &planned.pod.spec;
+        let containers = spec.init_containers.iter().chain(&spec.containers).map(|container| container.name.clone());
+        let shared = Shared::new(containers, Arc::clone(changed));
+        let setup = Arc::new(Setup {
+            context: Arc::clone(context),
+            pod: planned.pod.clone(),
+            uid,
+            node: node.candidate.name.clone(),
+            ips,
+            host_ips,
+            netns,
+            prober: node.prober.clone(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(pod::run(Arc::clone(&setup), shared.clone(), stopped));
+        let times = Times { created: now(), deleted: None };
+        Ok(Self { planned, setup, shared, stop, host, times })
+    }
+
+    /// Asks it to stop; it says when it has.
+    pub(crate) fn stop(&mut self) {
+        if self.times.deleted.is_none() {
+            self.times.deleted = Some(now());
+            self.stop.send_replace(true);
+        }
+    }
+
+    /// Takes away its network and files, after it has stopped.
+    pub(crate) async fn release(self, node: &mut Node) {
+        if let Some(host) = self.host {
+            if let Err(err) = network::remove_pod(&node.namespace, host).await {
+                tracing::warn!(pod = self.setup.pod.metadata.name, %err, "its interface was not removed");
+            }
+            node.hosts.give_back(host);
+        }
+        if let Err(err) = fs::remove_dir_all(self.setup.dir()) {
+            tracing::warn!(pod = self.setup.pod.metadata.name, %err, "its files were not removed");
+        }
+    }
+
+    /// How it stands now.
+    pub(crate) fn info(&self) -> PodInfo {
+        let state = self.shared.get();
+        let metadata = &self.planned.pod.metadata;
+        let terminating = self.times.deleted.is_some();
+        PodInfo {
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+            uid: self.setup.uid.clone(),
+            node: self.setup.node.clone(),
+            ips: self.setup.ips.clone(),
+            phase: state.phase(),
+            ready: state.ready() && !terminating,
+            terminating,
+            reason: if terminating { "it is being stopped".to_owned() } else { state.reason() },
+            containers: state.containers.iter().map(ContainerState::info).collect(),
+            cgroup: self.setup.cgroup(),
+            pid: None,
+        }
+    }
+
+    /// How Services see it; not at all once it has ended.
+    pub(crate) fn backend(&self, info: &PodInfo) -> Option<Backend> {
+        if matches!(info.phase, Phase::Succeeded | Phase::Failed) {
+            return None;
+        }
+        let pod = &self.planned.pod;
+        Some(Backend {
+            namespace: info.namespace.clone(),
+            name: info.name.clone(),
+            uid: info.uid.clone(),
+            labels: pod.metadata.labels.clone(),
+            node: info.node.clone(),
+            ips: info.ips.clone(),
+            hostname: pod.spec.hostname.clone(),
+            subdomain: pod.spec.subdomain.clone(),
+            containers: pod.spec.containers.clone(),
+            ready: self.shared.get().ready(),
+            terminating: info.terminating,
+        })
+    }
+
+    /// How its node's rules see it.
+    pub(crate) fn local(&self, node: NodeNumber) -> Option<LocalPod> {
+        let host = self.host?;
+        Some(LocalPod { interface: network::pod_interface(host), addresses: node.pod(host) })
+    }
+
+    /// Adds it to what the state directory says. `manifest`: the user's file of it is still there.
+    pub(crate) fn publish(&self, desired: &mut Desired, info: &PodInfo, manifest: bool) {
+        let host_ips: Vec<_> = self.setup.host_ips.iter().map(IpAddr::to_string).collect();
+        desired.pod(&self.planned, info, &host_ips, &self.times, manifest && self.planned.by_user);
+    }
+}
+
+/// Adds the nodes to what the state directory says.
+pub(crate) fn publish_nodes(desired: &mut Desired, nodes: &[Node], objects: &Objects) {
+    for node in nodes {
+        let name = &node.candidate.name;
+        let key = ObjectRef::new(Kind::Node, "", name);
+        let addresses = node.number.addresses().both();
+        let internal = addresses.map(|ip| NodeAddress { address: ip.to_string(), r#type: "InternalIP".to_owned() });
+        let mut status = NodeStatus { addresses: internal.to_vec() };
+        status.addresses.push(NodeAddress { address: name.clone(), r#type: "Hostname".to_owned() });
+        let pod_cidrs = vec![node.number.pods_v4().to_string(), node.number.pods_v6().to_string()];
+        if objects.contains_key(&key) {
+            let labels = &node.candidate.labels;
+            let patch = json!({"metadata": {"labels": labels}, "spec": {"podCIDRs": pod_cidrs}, "status": status});
+            desired.overlays.insert(key, patch);
+        } else {
+            let object = kube_api::core::Node {
+                metadata: ObjectMeta {
+                    name: name.clone(),
+                    labels: node.candidate.labels.clone(),
+                    ..ObjectMeta::default()
+                },
+                spec: NodeSpec { unschedulable: !node.candidate.schedulable, pod_cidrs },
+                status,
+            };
+            desired.whole(&Resource::Node(object.into()));
+        }
+    }
+}
+
+fn now() -> String {
+    let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    now.format(&Rfc3339).unwrap_or_default()
+}

@@ -1,0 +1,336 @@
+//! One update, from whatever source: into the state, then to those who must know.
+
+use ca::CertificateManager;
+use metrics::gauge;
+use model::{Address, Authorization, Change, RefusedPolicy, Scope, State, Text, convert};
+use policy::ConnectionRegistry;
+use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, security, workload};
+use tracing::{debug, error, info};
+use xds::client::{Client, Handler, Interest, Rejection, Resource};
+
+/// Who learns of updates. Clones share everything.
+#[derive(Clone)]
+pub struct Updates {
+    /// The mesh.
+    pub state: State,
+    /// Fetches ahead what local workloads will need.
+    pub certificates: CertificateManager,
+    /// Asks about open connections again.
+    pub policies: ConnectionRegistry,
+}
+
+impl Updates {
+    /// Takes over workloads and services.
+    pub fn addresses(&self, changes: Vec<Change<Address>>) {
+        let count = changes.len();
+        let applied = self.state.apply_addresses(changes);
+        debug!(count, "addresses applied");
+        for identity in &applied.wanted {
+            if !self.certificates.prefetch(identity) {
+                debug!(%identity, "too much to prefetch, the certificate waits for its first connection");
+            }
+        }
+        for identity in &applied.unused {
+            self.certificates.forget(identity);
+        }
+        if applied.policies_changed {
+            self.ask_again();
+        }
+        self.measure();
+    }
+
+    /// Takes over policies.
+    pub fn authorizations(&self, changes: Vec<Change<Authorization>>) {
+        let count = changes.len();
+        self.state.apply_authorizations(changes);
+        debug!(count, "policies applied");
+        self.ask_again();
+        self.measure();
+    }
+
+    /// All policies have arrived once.
+    pub fn policies_complete(&self) {
+        if !self.state.policies_synced() {
+            self.state.set_policies_synced();
+            self.ask_again();
+        }
+    }
+
+    /// Subscribes policies, then addresses.
+    pub(super) fn handlers(&self, client: Client) -> Client {
+        let (policies, addresses) = (self.clone(), self.clone());
+        client
+            .with::<security::Authorization>(AUTHORIZATION_TYPE_URL, Interest::All, Policies(policies))
+            .with::<workload::Address>(ADDRESS_TYPE_URL, Interest::All, move |resources, removed| {
+            addresses.address_response(resources, removed)
+        })
+    }
+
+    fn authorization_response(
+        &self,
+        resources: Vec<Resource<security::Authorization>>,
+        removed: Vec<String>,
+    ) -> Vec<Rejection> {
+        let scopes: Vec<_> = resources.iter().map(as_far_as_readable).collect();
+        let (changes, rejected) = changes(resources, removed, Authorization::try_from);
+        let is_rejected = |policy: &RefusedPolicy| rejected.iter().any(|r| policy.key == *r.name);
+        let refused = scopes.into_iter().flatten().filter(|p| !rejected.is_empty() && is_rejected(p)).collect();
+        self.state.refuse_authorizations(refused);
+        self.authorizations(changes);
+        // A refused policy may be the one that would deny: until a whole set was good, unknown ones count as late.
+        if rejected.is_empty() {
+            self.policies_complete();
+        }
+        rejected
+    }
+
+    fn address_response(&self, resources: Vec<Resource<workload::Address>>, removed: Vec<String>) -> Vec<Rejection> {
+        let (changes, rejected) = changes(resources, removed, convert::address);
+        self.addresses(changes);
+        rejected
+    }
+
+    fn ask_again(&self) {
+        let closed = self.policies.reevaluate();
+        if closed > 0 {
+            info!(closed, "connections closed by a change of policies");
+        }
+    }
+
+    fn measure(&self) {
+        let [workloads, services, policies] = self.state.sizes();
+        gauge!("strake_discovery_unreadable_policies").set(self.state.refused_policies() as f64);
+        for (kind, size) in [("workload", workloads), ("service", services), ("policy", policies)] {
+            gauge!("strake_discovery_resources", "kind" => kind).set(size as f64);
+        }
+    }
+}
+
+/// Policies, also those that cannot be decoded.
+struct Policies(Updates);
+
+impl Handler<security::Authorization> for Policies {
+    fn apply(&mut self, resources: Vec<Resource<security::Authorization>>, removed: Vec<String>) -> Vec<Rejection> {
+        self.0.authorization_response(resources, removed)
+    }
+
+    fn unreadable(&mut self, refused: &[Rejection]) {
+        if !refused.is_empty() {
+            let policies = refused.iter().map(|r| RefusedPolicy::unreadable(&r.name)).collect();
+            self.0.state.refuse_authorizations(policies);
+        }
+    }
+}
+
+/// Whom a policy would be for, should it be refused. None for one that would only be logged.
+fn as_far_as_readable(resource: &Resource<security::Authorization>) -> Option<RefusedPolicy> {
+    let message = &resource.message;
+    if message.dry_run {
+        return None;
+    }
+    let scope = match security::Scope::try_from(message.scope) {
+        Ok(security::Scope::Global) => Some(Scope::Global),
+        Ok(security::Scope::Namespace) => Some(Scope::Namespace),
+        Ok(security::Scope::WorkloadSelector) => Some(Scope::WorkloadSelector),
+        Err(_) => None,
+    };
+    let unreadable = RefusedPolicy::unreadable(&resource.name);
+    let namespace = if message.namespace.is_empty() { unreadable.namespace } else { message.namespace.as_str().into() };
+    Some(RefusedPolicy { key: unreadable.key, namespace, scope })
+}
+
+/// Resources in order, then removals; what cannot be converted is left as it was.
+fn changes<M, T>(
+    resources: Vec<Resource<M>>,
+    removed: Vec<String>,
+    convert: impl Fn(M) -> Result<T, convert::ConvertError>,
+) -> (Vec<Change<T>>, Vec<Rejection>) {
+    let mut changes = Vec::with_capacity(resources.len() + removed.len());
+    let mut rejected = Vec::new();
+    for Resource { name, message, .. } in resources {
+        match convert(message) {
+            Ok(converted) => changes.push(Change::Upsert(converted)),
+            Err(reason) => {
+                error!(resource = name, %reason, "resource refused, what was known stays in force");
+                rejected.push(Rejection { name, reason: reason.to_string() });
+            }
+        }
+    }
+    changes.extend(removed.iter().map(|name| Change::Remove(Text::unique(name))));
+    (changes, rejected)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ca::CertificateSource;
+    use futures::future::BoxFuture;
+    use identity::Identity;
+    use model::StateConfig;
+    use policy::{Connection, Logging};
+
+    use super::*;
+
+    /// Never has a certificate; tests look at what was asked for.
+    struct Nothing;
+    impl CertificateSource for Nothing {
+        fn fetch(&self, _: &Identity) -> BoxFuture<'_, Result<tls::WorkloadCertificate, ca::SourceError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn updates() -> Updates {
+        let state = State::new(StateConfig { network: "".into(), node: Some("node-1".into()) });
+        let policies = ConnectionRegistry::new(state.clone(), Logging::Debug);
+        Updates { state, certificates: CertificateManager::spawn(Arc::new(Nothing)), policies }
+    }
+
+    fn workload(name: &str, node: &str, policies: &[&str]) -> Resource<workload::Address> {
+        let message = workload::Workload {
+            uid: format!("Kubernetes//Pod/ns/{name}"),
+            name: name.into(),
+            namespace: "ns".into(),
+            service_account: name.into(),
+            node: node.into(),
+            addresses: vec![vec![10, 0, 0, 1]],
+            tunnel_protocol: 1,
+            authorization_policies: policies.iter().map(|p| (*p).to_owned()).collect(),
+            ..Default::default()
+        };
+        let name = message.uid.clone();
+        let message = workload::Address { r#type: Some(workload::address::Type::Workload(message)) };
+        Resource { name, version: String::new(), message }
+    }
+
+    fn deny_all(name: &str) -> Resource<security::Authorization> {
+        let message = security::Authorization {
+            name: name.into(),
+            namespace: "ns".into(),
+            scope: security::Scope::WorkloadSelector.into(),
+            action: security::Action::Deny.into(),
+            rules: vec![security::Rule::default()],
+            ..Default::default()
+        };
+        Resource { name: format!("ns/{name}"), version: String::new(), message }
+    }
+
+    fn connection() -> Connection {
+        let source = "10.0.0.9".parse().unwrap();
+        Connection { source, destination: "10.0.0.1:80".parse().unwrap(), identity: None }
+    }
+
+    #[tokio::test]
+    async fn a_bad_resource_is_refused_and_the_others_of_its_response_are_taken() {
+        let updates = updates();
+        let mut bad = workload("bad", "node-1", &[]);
+        if let Some(workload::address::Type::Workload(w)) = &mut bad.message.r#type {
+            w.tunnel_protocol = 2;
+        }
+
+        let rejected = updates.address_response(vec![bad, workload("good", "node-1", &[])], vec![]);
+
+        assert_eq!(rejected[0].name, "Kubernetes//Pod/ns/bad");
+        assert!(rejected[0].reason.contains("LEGACY_ISTIO_MTLS"));
+        assert!(updates.state.workload("Kubernetes//Pod/ns/good").is_some());
+        assert!(updates.state.workload("Kubernetes//Pod/ns/bad").is_none());
+    }
+
+    #[tokio::test]
+    async fn certificates_of_local_workloads_are_fetched_ahead_and_forgotten_after_them() {
+        let updates = updates();
+
+        updates.address_response(vec![workload("here", "node-1", &[]), workload("there", "node-2", &[])], vec![]);
+        let held: Vec<String> = updates.certificates.snapshot().iter().map(|s| s.identity.to_string()).collect();
+        assert_eq!(held, ["spiffe://cluster.local/ns/ns/sa/here"]);
+
+        updates.address_response(vec![], vec!["Kubernetes//Pod/ns/here".into()]);
+        assert!(updates.certificates.snapshot().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_new_policy_revokes_open_connections() {
+        let updates = updates();
+        updates.address_response(vec![workload("a", "node-1", &["ns/p"])], vec![]);
+        updates.authorization_response(vec![], vec![]);
+        let destination = updates.state.workload("Kubernetes//Pod/ns/a").unwrap();
+        let mut open = updates.policies.register(connection(), destination);
+        assert!(open.evaluate().is_allowed());
+
+        updates.authorization_response(vec![deny_all("p")], vec![]);
+
+        assert_eq!(open.revoked().await.reason.to_string(), "explicitly denied by: ns/p");
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_begins_to_select_a_workload_revokes_open_connections() {
+        let updates = updates();
+        updates.authorization_response(vec![deny_all("p")], vec![]);
+        updates.address_response(vec![workload("a", "node-1", &[])], vec![]);
+        let destination = updates.state.workload("Kubernetes//Pod/ns/a").unwrap();
+        let mut open = updates.policies.register(connection(), destination);
+        assert!(open.evaluate().is_allowed());
+
+        updates.address_response(vec![workload("a", "node-1", &["ns/p"])], vec![]);
+
+        assert_eq!(open.revoked().await.reason.to_string(), "explicitly denied by: ns/p");
+    }
+
+    #[tokio::test]
+    async fn policies_count_as_complete_only_after_a_response_without_refusal() {
+        let updates = updates();
+        let mut bad = deny_all("p");
+        bad.message.action = 9;
+
+        assert_eq!(updates.authorization_response(vec![bad], vec![]).len(), 1);
+        assert!(!updates.state.policies_synced());
+
+        updates.authorization_response(vec![deny_all("p")], vec![]);
+        assert!(updates.state.policies_synced());
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_cannot_be_read_refuses_whom_it_would_guard_until_it_can_be_or_is_gone() {
+        let updates = updates();
+        updates.address_response(vec![workload("a", "node-1", &["ns/p"]), workload("b", "node-1", &[])], vec![]);
+        updates.authorization_response(vec![], vec![]);
+        let register = |name: &str| {
+            let destination = updates.state.workload(&format!("Kubernetes//Pod/ns/{name}")).unwrap();
+            updates.policies.register(connection(), destination)
+        };
+        let (mut guarded, other) = (register("a"), register("b"));
+        let mut bad = deny_all("p");
+        bad.message.action = 9;
+
+        assert_eq!(updates.authorization_response(vec![bad.clone()], vec![]).len(), 1);
+        assert_eq!(guarded.revoked().await.reason.to_string(), "policy ns/p cannot be read");
+        assert!(other.evaluate().is_allowed());
+
+        updates.authorization_response(vec![], vec!["ns/p".into()]);
+        assert!(register("a").evaluate().is_allowed());
+
+        bad.message.scope = 77;
+        updates.authorization_response(vec![bad.clone()], vec![]);
+        assert!(!register("b").evaluate().is_allowed(), "whom it is for cannot be read: its namespace");
+
+        let mut good = deny_all("p");
+        good.message.rules.clear();
+        updates.authorization_response(vec![good], vec![]);
+        assert!(register("a").evaluate().is_allowed() && register("b").evaluate().is_allowed());
+        updates.authorization_response(vec![bad], vec![]);
+        assert!(register("a").evaluate().is_allowed(), "the version before stays in force");
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_cannot_be_decoded_refuses_its_namespace() {
+        let updates = updates();
+        updates.address_response(vec![workload("a", "node-1", &[])], vec![]);
+        updates.authorization_response(vec![], vec![]);
+        let destination = updates.state.workload("Kubernetes//Pod/ns/a").unwrap();
+        let open = updates.policies.register(connection(), destination);
+
+        Policies(updates).unreadable(&[Rejection { name: "ns/p".into(), reason: String::new() }]);
+
+        assert!(!open.evaluate().is_allowed());
+    }
+}

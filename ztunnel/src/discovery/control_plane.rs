@@ -1,0 +1,122 @@
+//! The settings of the control plane's two clients, discovery and certificates, from the configuration. Connects to nothing.
+
+use std::sync::Arc;
+
+use ca::CertificateSource;
+use http::{HeaderName, HeaderValue};
+use tls::control_plane::RootSource;
+
+use crate::config::{Authority, Config, Mode};
+
+/// There is no source of certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Only test builds have the fixed root.
+    #[error("this build has no test certificates")]
+    NoFixedRoot,
+    /// The fixed root cannot be made.
+    #[cfg(feature = "testing")]
+    #[error(transparent)]
+    FixedRoot(#[from] ca::IssuerError),
+    /// Not a trust domain.
+    #[cfg(feature = "testing")]
+    #[error(transparent)]
+    TrustDomain(#[from] identity::IdentityError),
+}
+
+/// How to reach discovery; none without a control plane.
+#[must_use]
+pub fn discovery_config(config: &Config) -> Option<xds::client::Config> {
+    let discovery = &config.discovery;
+    Some(xds::client::Config {
+        address: discovery.address.clone()?,
+        roots: RootSource::from_setting(&discovery.root_ca),
+        alternative_host: discovery.alternative_host.clone(),
+        token: config.certificates.token.clone(),
+        headers: with_cluster(config, &discovery.headers),
+        node: node(config),
+    })
+}
+
+/// Where certificates come from.
+///
+/// # Errors
+/// When test certificates are wanted of a build without them.
+pub fn certificate_source(config: &Config) -> Result<Arc<dyn CertificateSource>, SourceError> {
+    let certificates = &config.certificates;
+    let address = match &certificates.authority {
+        Authority::FixedRoot => return fixed_root(config),
+        Authority::Remote(address) => address.clone(),
+    };
+    Ok(Arc::new(ca::Client::new(ca::ClientConfig {
+        address,
+        roots: RootSource::from_setting(&certificates.root_ca),
+        alternative_host: certificates.alternative_host.clone(),
+        token: certificates.token.clone(),
+        headers: with_cluster(config, &certificates.headers),
+        ttl: certificates.ttl,
+        impersonate: config.traffic.mode == Mode::Shared,
+    })))
+}
+
+#[cfg(feature = "testing")]
+fn fixed_root(config: &Config) -> Result<Arc<dyn CertificateSource>, SourceError> {
+    let trust_domain = config.node.trust_domain.parse()?;
+    Ok(Arc::new(ca::testing::FixedRoot::new(trust_domain, config.certificates.ttl)?))
+}
+
+#[cfg(not(feature = "testing"))]
+fn fixed_root(_: &Config) -> Result<Arc<dyn CertificateSource>, SourceError> {
+    Err(SourceError::NoFixedRoot)
+}
+
+fn node(config: &Config) -> xds::client::Node {
+    let own = &config.node;
+    let mut node = xds::client::Node::ztunnel(
+        &own.instance_ip,
+        own.pod_name.as_deref().unwrap_or_default(),
+        own.pod_namespace.as_deref().unwrap_or_default(),
+    );
+    if let Some(name) = &own.name {
+        node.set("NODE_NAME", name.as_str());
+    }
+    for (key, value) in &own.metadata {
+        node.set(key, value.clone());
+    }
+    node
+}
+
+/// The cluster's id goes with every call; one that no header can carry is left out and told.
+fn with_cluster(config: &Config, headers: &[(HeaderName, HeaderValue)]) -> Vec<(HeaderName, HeaderValue)> {
+    let mut all = headers.to_vec();
+    match HeaderValue::from_str(&config.node.cluster_id) {
+        Ok(value) => all.push((HeaderName::from_static("clusterid"), value)),
+        Err(error) => tracing::warn!(cluster = config.node.cluster_id, %error, "the cluster id is not sent"),
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+
+    #[test]
+    fn the_node_tells_who_it_is_and_its_cluster() {
+        let variables = [
+            ("POD_NAME", "ztunnel-x"),
+            ("POD_NAMESPACE", "istio-system"),
+            ("INSTANCE_IP", "10.0.0.7"),
+            ("CLUSTER_ID", "c1"),
+            ("XDS_HEADER_x-extra", "1"),
+        ];
+        let variables = variables.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let config = Config::from_env(&Environment { variables, mesh_config: None, processors: 1 }).unwrap();
+
+        let client = discovery_config(&config).unwrap();
+
+        assert_eq!(client.node.id(), "ztunnel~10.0.0.7~ztunnel-x.istio-system~istio-system.svc.cluster.local");
+        let headers: Vec<_> = client.headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        assert_eq!(headers, [("x-extra", "1"), ("clusterid", "c1")]);
+    }
+}

@@ -1,0 +1,100 @@
+//! Discovery from a local file, read again when it changes. A file with a mistake changes nothing.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use runtime::drain::Watch;
+use tracing::{info, warn};
+
+use super::Updates;
+use crate::{
+    config::LocalXds,
+    local_xds::{Known, LocalMesh, LocalXdsError},
+};
+
+/// How often the file is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Not readable.
+    #[error("{path}: {error}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        error: std::io::Error,
+    },
+    /// Readable and wrong.
+    #[error(transparent)]
+    Parse(#[from] LocalXdsError),
+}
+
+/// A file that was read.
+pub(super) struct Local {
+    path: PathBuf,
+    seen: Option<Stamp>,
+    known: Known,
+    updates: Updates,
+}
+
+/// A change of the file changes this.
+type Stamp = (SystemTime, u64);
+
+impl Local {
+    pub(super) async fn read(source: &LocalXds, updates: Updates) -> Result<Self, FileError> {
+        let mut local = Self { path: PathBuf::new(), seen: None, known: Known::default(), updates };
+        match source {
+            LocalXds::Inline(yaml) => local.apply(yaml)?,
+            LocalXds::Path(path) => {
+                local.path.clone_from(path);
+                local.seen = stamp(path).await.ok();
+                local.load().await?;
+            }
+        }
+        Ok(local)
+    }
+
+    /// Reads the file again whenever it changes, until the drain begins.
+    pub(super) async fn follow(&mut self, mut drain: Watch) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                _ = drain.started() => return,
+                _ = look.tick() => self.look().await,
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let now = stamp(&self.path).await.ok();
+        if now.is_none() || now == self.seen {
+            return;
+        }
+        self.seen = now;
+        match self.load().await {
+            Ok(()) => info!(path = %self.path.display(), "local discovery file read again"),
+            Err(error) => warn!(%error, "local discovery file has changed and cannot be used, the old content stays"),
+        }
+    }
+
+    async fn load(&mut self) -> Result<(), FileError> {
+        let read = tokio::fs::read_to_string(&self.path).await;
+        let yaml = read.map_err(|error| FileError::Read { path: self.path.clone(), error })?;
+        self.apply(&yaml)
+    }
+
+    fn apply(&mut self, yaml: &str) -> Result<(), FileError> {
+        let changes = LocalMesh::parse(yaml)?.into_changes(&mut self.known);
+        self.updates.authorizations(changes.policies);
+        self.updates.addresses(changes.addresses);
+        Ok(())
+    }
+}
+
+async fn stamp(path: &Path) -> std::io::Result<Stamp> {
+    let metadata = tokio::fs::metadata(path).await?;
+    Ok((metadata.modified()?, metadata.len()))
+}

@@ -1,0 +1,98 @@
+//! Fills the state of the mesh, from the control plane or a local file, and tells the others what a change means for them:
+//! certificates to fetch or forget, open connections to be asked about again.
+
+mod apply;
+mod control_plane;
+mod file;
+
+use ca::CertificateManager;
+use model::State;
+use policy::ConnectionRegistry;
+use runtime::drain::Watch;
+use telemetry::readiness;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::info;
+
+pub use apply::Updates;
+pub use control_plane::{SourceError, certificate_source, discovery_config};
+pub use file::FileError;
+
+use crate::config::{Config, LocalXds};
+
+/// Discovery cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    /// The local file is not what it should be.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// The tasks of discovery. Dropping it ends them; the state keeps what it has.
+#[derive(Debug)]
+pub struct Discovery {
+    tasks: JoinSet<()>,
+    synced: watch::Receiver<bool>,
+}
+
+/// Starts discovery on the current runtime. `ready` (the task `state manager`) is done once everything arrived once.
+///
+/// # Errors
+/// When the local file cannot be read.
+pub async fn start(
+    config: &Config,
+    updates: Updates,
+    ready: readiness::Task,
+    drain: Watch,
+) -> Result<Discovery, DiscoveryError> {
+    let mut tasks = JoinSet::new();
+    if let Some(local) = &config.discovery.local {
+        let mut file = file::Local::read(local, updates.clone()).await?;
+        if matches!(local, LocalXds::Path(_)) {
+            let drain = drain.clone();
+            tasks.spawn(async move { file.follow(drain).await });
+        }
+    }
+    let synced = match discovery_config(config) {
+        None => {
+            updates.policies_complete();
+            drop(ready);
+            watch::channel(true).1
+        }
+        Some(client) => {
+            let client = updates.handlers(xds::client::Client::new(client));
+            let mut synced = client.synced();
+            let seen = synced.clone();
+            tasks.spawn(client.run(drain));
+            tasks.spawn(async move {
+                // An error means that the client has ended: the process does too.
+                if synced.wait_for(|synced| *synced).await.is_ok() {
+                    info!("discovery is in sync");
+                    drop(ready);
+                }
+            });
+            seen
+        }
+    };
+    Ok(Discovery { tasks, synced })
+}
+
+impl Discovery {
+    /// Returns once everything has arrived once; never when discovery has ended before.
+    pub async fn synced(&mut self) {
+        if self.synced.wait_for(|synced| *synced).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Returns when all tasks have ended.
+    pub async fn ended(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Puts the receivers of updates together.
+#[must_use]
+pub const fn updates(state: State, certificates: CertificateManager, policies: ConnectionRegistry) -> Updates {
+    Updates { state, certificates, policies }
+}

@@ -1,0 +1,207 @@
+//! Which pods run, which wait, and what an agent's command changes about that.
+//! It speaks no protocol; see `manager`.
+
+use super::{ListenError, Listening, Pod, PodInfo, SocketOptions, Sockets};
+use crate::workers::{ListenerKind, Workers};
+use runtime::sys::Netns;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// A pod as the dump shows it.
+#[derive(Debug, Clone)]
+pub struct PodStatus {
+    pub uid: String,
+    pub info: PodInfo,
+    /// `None`: it waits for another attempt.
+    pub running: Option<Arc<Pod>>,
+}
+
+/// All pods of this proxy.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The agent has named all pods, and all of them run.
+    pub ready: bool,
+    pub pods: Vec<PodStatus>,
+    /// Pods started and stopped since the process began.
+    pub started: u64,
+    pub stopped: u64,
+}
+
+impl Status {
+    /// Pods that run.
+    pub fn active(&self) -> usize {
+        self.pods.iter().filter(|p| p.running.is_some()).count()
+    }
+
+    /// Pods that wait for another attempt.
+    pub fn pending(&self) -> usize {
+        self.pods.len() - self.active()
+    }
+}
+
+/// Why a pod does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("the listener cannot be watched: {0}")]
+    Worker(#[from] std::io::Error),
+}
+
+struct Waiting {
+    info: PodInfo,
+    netns: Arc<Netns>,
+}
+
+/// The pods, and the one place that changes them.
+pub struct Pods {
+    workers: Arc<Workers>,
+    home: Arc<Netns>,
+    options: Arc<SocketOptions>,
+    running: HashMap<String, Arc<Pod>>,
+    pending: HashMap<String, Waiting>,
+    /// Named by the agent on this connection.
+    named: HashSet<String>,
+    snapshot: bool,
+    counters: (u64, u64),
+    status: watch::Sender<Status>,
+}
+
+impl Pods {
+    /// No pods. `home` is the namespace of the process.
+    pub fn new(
+        workers: Arc<Workers>,
+        home: Arc<Netns>,
+        options: Arc<SocketOptions>,
+        status: watch::Sender<Status>,
+    ) -> Self {
+        Self {
+            workers,
+            home,
+            options,
+            running: HashMap::new(),
+            pending: HashMap::new(),
+            named: HashSet::new(),
+            snapshot: false,
+            counters: (0, 0),
+            status,
+        }
+    }
+
+    /// Starts a pod, or keeps it when it runs in this namespace already. The error is what the agent is told;
+    /// the pod is tried again with [`retry`](Self::retry).
+    pub async fn add(&mut self, uid: String, info: PodInfo, netns: Netns) -> Result<(), StartError> {
+        self.named.insert(uid.clone());
+        let result = self.start(&uid, info, Arc::new(netns)).await;
+        self.publish();
+        result
+    }
+
+    async fn start(&mut self, uid: &str, info: PodInfo, netns: Arc<Netns>) -> Result<(), StartError> {
+        if let Some(pod) = self.running.get(uid) {
+            if pod.netns == Some(netns.id()) {
+                self.pending.remove(uid);
+                return Ok(());
+            }
+            tracing::info!(uid, "the pod's network namespace has changed");
+            self.stop(uid).await;
+        }
+        let sockets = Sockets::inside(netns.clone(), self.home.clone(), self.options.clone());
+        let pod = Arc::new(Pod::new(uid, info.clone(), sockets, Some(netns.id())));
+        if let Err(e) = launch(&self.workers, &pod, &ListenerKind::ALL).await {
+            tracing::warn!(uid, error = %e, "pod not started, will be tried again");
+            self.pending.insert(uid.to_owned(), Waiting { info, netns });
+            return Err(e);
+        }
+        tracing::info!(uid, name = pod.info.name, namespace = pod.info.namespace, "pod started");
+        self.counters.0 += 1;
+        self.pending.remove(uid);
+        self.running.insert(uid.to_owned(), pod);
+        Ok(())
+    }
+
+    async fn stop(&mut self, uid: &str) {
+        if let Some(pod) = self.running.remove(uid) {
+            self.workers.stop_pod(&pod).await;
+            self.counters.1 += 1;
+            tracing::info!(uid, "pod stopped");
+        }
+    }
+
+    /// The pod exists, wherever it is: what runs goes on.
+    pub fn keep(&mut self, uid: String) {
+        self.named.insert(uid);
+    }
+
+    /// The pod is gone. Before the snapshot is complete, what runs ends with the others then.
+    pub async fn del(&mut self, uid: &str) {
+        self.named.remove(uid);
+        self.pending.remove(uid);
+        if self.snapshot {
+            self.stop(uid).await;
+        }
+        self.publish();
+    }
+
+    /// The agent has named all pods: others end.
+    pub async fn snapshot_complete(&mut self) {
+        let gone: Vec<_> = self.running.keys().filter(|uid| !self.named.contains(*uid)).cloned().collect();
+        for uid in gone {
+            self.stop(&uid).await;
+        }
+        self.snapshot = true;
+        self.publish();
+    }
+
+    /// The agent is gone: what runs goes on, nothing is tried again, and the next connection names all pods anew.
+    pub fn disconnected(&mut self) {
+        self.pending.clear();
+        self.named.clear();
+        self.snapshot = false;
+        self.publish();
+    }
+
+    /// Tries pods again that could not be started.
+    pub async fn retry(&mut self) {
+        for (uid, waiting) in std::mem::take(&mut self.pending) {
+            // A failure puts it back.
+            let _ = self.start(&uid, waiting.info, waiting.netns).await;
+        }
+        self.publish();
+    }
+
+    /// Whether a pod waits for another attempt.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    fn publish(&self) {
+        let up = self.running.values().map(|p| PodStatus {
+            uid: p.uid.clone(),
+            info: p.info.clone(),
+            running: Some(p.clone()),
+        });
+        let waiting =
+            self.pending.iter().map(|(uid, w)| PodStatus { uid: uid.clone(), info: w.info.clone(), running: None });
+        self.status.send_replace(Status {
+            ready: self.snapshot && self.pending.is_empty(),
+            pods: up.chain(waiting).collect(),
+            started: self.counters.0,
+            stopped: self.counters.1,
+        });
+    }
+}
+
+/// Listens for a pod on `kinds` of ports and gives the listeners to its worker.
+pub async fn launch(workers: &Workers, pod: &Arc<Pod>, kinds: &[ListenerKind]) -> Result<(), StartError> {
+    let listen = |kind: &ListenerKind| -> Result<(ListenerKind, Listening), ListenError> {
+        Ok((*kind, pod.sockets.listen(kind.port(), kind.needs_keepalive())?))
+    };
+    let listeners = kinds.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+    if let Err(e) = workers.start_pod(pod.clone(), listeners).await {
+        workers.stop_pod(pod).await;
+        return Err(e.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! Makes the sockets of one pod, inside its network namespace. It neither accepts nor relays.
+//!
+//! A socket keeps the namespace it was made in for life, so only its making happens inside, on one
+//! thread and without waiting.
+
+use runtime::sys::{Netns, socket};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections the kernel completes ahead of us. The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;
+
+/// TCP keepalive of application sockets.
+#[derive(Debug, Clone, Copy)]
+pub struct Keepalive {
+    pub idle: Duration,
+    pub interval: Duration,
+    pub retries: u32,
+}
+
+/// What every socket of a pod has in common.
+#[derive(Debug, Clone)]
+pub struct SocketOptions {
+    /// `SO_MARK`, by which redirection knows the proxy's sockets.
+    pub mark: Option<u32>,
+    /// `SO_REUSEPORT` on listeners: the next proxy may listen beside this one.
+    pub reuse_port: bool,
+    /// Dual-stack listeners.
+    pub ipv6: bool,
+    /// Preserve clients' addresses: always (an error if impossible), never, or when possible.
+    pub preserve_source: Option<bool>,
+    /// `None`: no TCP keepalive.
+    pub keepalive: Option<Keepalive>,
+    /// Set `TCP_USER_TIMEOUT` to the span of the keepalive.
+    pub user_timeout: bool,
+}
+
+/// A pod cannot get a listener.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Mostly: the application has the port.
+    #[error("failed to bind to address {address}: {source}")]
+    Bind { address: SocketAddr, source: io::Error },
+    /// `ENABLE_ORIG_SRC` asks for it, and the kernel refuses.
+    #[error("cannot preserve source addresses: {0}")]
+    Transparent(io::Error),
+}
+
+impl ListenError {
+    /// Stable name for logs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Bind { .. } => "bind",
+            Self::Transparent(_) => "transparent",
+        }
+    }
+}
+
+/// A listener, not blocking, not yet known to a runtime.
+#[derive(Debug)]
+pub struct Listening {
+    pub listener: TcpListener,
+    /// May dials on behalf of its clients use their addresses?
+    pub transparent: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Inside {
+    netns: Arc<Netns>,
+    home: Arc<Netns>,
+}
+
+/// Makes sockets in one namespace. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sockets {
+    netns: Option<Inside>,
+    options: Arc<SocketOptions>,
+}
+
+impl Sockets {
+    /// Where the process is.
+    pub const fn here(options: Arc<SocketOptions>) -> Self {
+        Self { netns: None, options }
+    }
+
+    /// In `netns`; `home` is where all threads of the process are.
+    pub const fn inside(netns: Arc<Netns>, home: Arc<Netns>, options: Arc<SocketOptions>) -> Self {
+        Self { netns: Some(Inside { netns, home }), options }
+    }
+
+    fn enter<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match &self.netns {
+            Some(inside) => inside.netns.run_from(&inside.home, work),
+            None => work(),
+        }
+    }
+
+    /// A socket with the mark, not blocking.
+    fn socket(&self, domain: Domain) -> io::Result<Socket> {
+        let socket = self.enter(|| Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)))?;
+        if let Some(mark) = self.options.mark {
+            socket::set_mark(&socket, mark)?;
+        }
+        Ok(socket)
+    }
+
+    /// Listens on the wildcard address, dual-stack when there is IPv6.
+    ///
+    /// `keepalive` is for application connections: tunnels have pings.
+    pub fn listen(&self, port: u16, keepalive: bool) -> Result<Listening, ListenError> {
+        let ip = if self.options.ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        self.listen_on(SocketAddr::new(ip, port), keepalive)
+    }
+
+    fn listen_on(&self, address: SocketAddr, keepalive: bool) -> Result<Listening, ListenError> {
+        let failed = |source| ListenError::Bind { address, source };
+        let socket = match self.socket(Domain::for_address(address)) {
+            Err(e) if address.is_ipv6() && e.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
+                let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
+                return self.listen_on(v4, keepalive);
+            }
+            made => made.map_err(failed)?,
+        };
+        if address.is_ipv6() {
+            socket.set_only_v6(false).map_err(failed)?;
+        }
+        let transparent = self.make_transparent(&socket)?;
+        // With SO_REUSEPORT the other listener must have it too; a restart must not wait for TIME_WAIT either way.
+        socket.set_reuse_address(true).map_err(failed)?;
+        if self.options.reuse_port {
+            socket.set_reuse_port(true).map_err(failed)?;
+        }
+        // Accepted sockets inherit these, as they do the mark.
+        socket.set_tcp_nodelay(true).map_err(failed)?;
+        if keepalive {
+            self.set_keepalive(&socket).map_err(failed)?;
+        }
+        socket.bind(&address.into()).and_then(|()| socket.listen(BACKLOG)).map_err(failed)?;
+        Ok(Listening { listener: socket.into(), transparent })
+    }
+
+    fn make_transparent(&self, socket: &Socket) -> Result<bool, ListenError> {
+        match (self.options.preserve_source, socket::set_transparent(socket)) {
+            (Some(false), _) => Ok(false),
+            (Some(true) | None, Ok(())) => Ok(true),
+            (None, Err(_)) => Ok(false),
+            (Some(true), Err(e)) => Err(ListenError::Transparent(e)),
+        }
+    }
+
+    fn set_keepalive(&self, socket: &Socket) -> io::Result<()> {
+        let Some(k) = self.options.keepalive else { return Ok(()) };
+        socket::set_keepalive(socket, k.idle, k.interval, k.retries)?;
+        if self.options.user_timeout {
+            socket::set_user_timeout(socket, k.idle + k.interval * k.retries)?;
+        }
+        Ok(())
+    }
+
+    /// Connects, from `source` when given.
+    ///
+    /// A source that the kernel does not let us have is given up with a warning.
+    pub async fn connect(&self, to: SocketAddr, source: Option<IpAddr>) -> io::Result<tokio::net::TcpStream> {
+        self.dial(to, source, true).await
+    }
+
+    /// Connects for a tunnel, which has pings and so needs no keepalive.
+    pub async fn connect_tunnel(&self, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+        self.dial(to, None, false).await
+    }
+
+    async fn dial(&self, to: SocketAddr, source: Option<IpAddr>, keepalive: bool) -> io::Result<tokio::net::TcpStream> {
+        let socket = self.socket(Domain::for_address(to))?;
+        socket.set_tcp_nodelay(true)?;
+        if keepalive {
+            self.set_keepalive(&socket)?;
+        }
+        if let Some(ip) = source
+            && let Err(e) = bind_to(&socket, ip)
+        {
+            tracing::warn!(%to, source = %ip, error = %e, "cannot use the client's address");
+        }
+        tokio::net::TcpSocket::from_std_stream(socket.into()).connect(to).await
+    }
+
+    /// Connects from and to loopback, for an application tunnel.
+    pub async fn connect_loopback(&self, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+        self.connect(to, Some(to.ip())).await
+    }
+}
+
+fn bind_to(socket: &Socket, ip: IpAddr) -> io::Result<()> {
+    if !ip.is_loopback() {
+        socket::set_transparent(socket)?;
+    }
+    // The port is chosen at connect: else ports run out at some 28 000 connections of one client.
+    socket::bind_no_port(socket)?;
+    socket.bind(&SockAddr::from(SocketAddr::new(ip, 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets() -> Sockets {
+        let options = SocketOptions {
+            mark: None,
+            reuse_port: true,
+            ipv6: true,
+            preserve_source: None,
+            keepalive: Some(Keepalive {
+                idle: Duration::from_secs(180),
+                interval: Duration::from_secs(180),
+                retries: 9,
+            }),
+            user_timeout: true,
+        };
+        Sockets::here(Arc::new(options))
+    }
+
+    #[tokio::test]
+    async fn a_dual_stack_listener_takes_both_families_and_dials_reach_it() {
+        let sockets = sockets();
+        let listening = sockets.listen(0, true).unwrap();
+        let port = listening.listener.local_addr().unwrap().port();
+
+        for to in ["127.0.0.1", "::1"] {
+            let Ok(to) = to.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port)) else { continue };
+            let client = match sockets.connect(to, None).await {
+                Ok(c) => c,
+                Err(e) if to.is_ipv6() && e.kind() == io::ErrorKind::AddrNotAvailable => continue,
+                Err(e) => panic!("{e}"),
+            };
+            assert!(client.nodelay().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn two_proxies_may_listen_on_one_port() {
+        let sockets = sockets();
+        let first = sockets.listen(0, true).unwrap();
+        let port = first.listener.local_addr().unwrap().port();
+
+        assert!(sockets.listen(port, false).is_ok());
+    }
+}

@@ -1,0 +1,117 @@
+//! For whom the proxy works: all pods that the agent enrols, or the one workload of its own namespace.
+
+use super::{StartError, capabilities};
+use crate::config::{Config, Mode, PreserveSource, WorkloadInfo};
+use crate::inpod::{Keepalive, Pod, PodInfo, Pods, SocketOptions, Sockets, Status, manager, pods};
+use crate::workers::{ListenerKind, Workers};
+use runtime::drain::Watch;
+use std::sync::Arc;
+use telemetry::readiness::{Readiness, Task};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What readiness calls the pods.
+const PODS_TASK: &str = "workload proxy manager";
+
+/// Starts listeners, and in shared mode the connection to the agent. The task ends only when agent and proxy
+/// do not speak the same protocol, or with the drain.
+pub(super) async fn start(
+    config: &Config,
+    workers: &Arc<Workers>,
+    readiness: &Readiness,
+    status: &watch::Sender<Status>,
+    drain: Watch,
+) -> Result<Option<JoinHandle<Result<(), zds::ZdsError>>>, StartError> {
+    match &config.traffic.mode {
+        Mode::Dedicated(info) => dedicated(config, info, workers, status).await.map(|()| None),
+        Mode::Shared => shared(config, workers, readiness, status, drain).await.map(Some),
+    }
+}
+
+async fn dedicated(
+    config: &Config,
+    info: &WorkloadInfo,
+    workers: &Arc<Workers>,
+    status: &watch::Sender<Status>,
+) -> Result<(), StartError> {
+    let info = PodInfo {
+        name: info.name.clone(),
+        namespace: info.namespace.clone(),
+        service_account: info.service_account.clone(),
+    };
+    let sockets = Sockets::here(Arc::new(options(config, config.traffic.preserve_source)));
+    let pod = Arc::new(Pod::new("dedicated", info.clone(), sockets, None));
+    pods::launch(workers, &pod, &ListenerKind::ALL).await?;
+    let entry = crate::inpod::PodStatus { uid: pod.uid.clone(), info, running: Some(pod) };
+    status.send_replace(Status { ready: true, pods: vec![entry], started: 1, stopped: 0 });
+    Ok(())
+}
+
+async fn shared(
+    config: &Config,
+    workers: &Arc<Workers>,
+    readiness: &Readiness,
+    status: &watch::Sender<Status>,
+    drain: Watch,
+) -> Result<JoinHandle<Result<(), zds::ZdsError>>, StartError> {
+    let home = capabilities::test(config.traffic.packet_mark)?;
+    start_self(config, workers).await?;
+    follow(readiness.clone(), status.subscribe());
+    let options = Arc::new(options(config, config.traffic.preserve_source));
+    let pods = Pods::new(workers.clone(), home, options, status.clone());
+    let socket = config.traffic.zds_socket.clone();
+    Ok(tokio::spawn(async move { manager::run(pods, &socket, drain).await }))
+}
+
+/// A tunnel listener of the proxy's own pod, so that its metrics can be scraped in mutual TLS.
+async fn start_self(config: &Config, workers: &Arc<Workers>) -> Result<(), StartError> {
+    let node = &config.node;
+    let (Some(name), Some(namespace), Some(account)) = (&node.pod_name, &node.pod_namespace, &node.service_account)
+    else {
+        return Ok(());
+    };
+    let info = PodInfo { name: name.clone(), namespace: namespace.clone(), service_account: account.clone() };
+    let options = SocketOptions { mark: None, ..options(config, PreserveSource::Never) };
+    let pod = Arc::new(Pod::new("self", info, Sockets::here(Arc::new(options)), None));
+    pods::launch(workers, &pod, &[ListenerKind::Hbone]).await?;
+    Ok(())
+}
+
+/// Not ready while a pod waits or the agent has not named all pods. Also keeps the gauges.
+fn follow(readiness: Readiness, mut status: watch::Receiver<Status>) {
+    let mut pending: Option<Task> = Some(readiness.task(PODS_TASK));
+    tokio::spawn(async move {
+        while status.changed().await.is_ok() {
+            let now = status.borrow_and_update().clone();
+            match now.ready {
+                true => pending = None,
+                false if pending.is_none() => pending = Some(readiness.task(PODS_TASK)),
+                false => {}
+            }
+            metrics::gauge!("workload_manager_active_proxy_count").set(now.active() as f64);
+            metrics::gauge!("workload_manager_pending_proxy_count").set(now.pending() as f64);
+            metrics::counter!("workload_manager_proxies_started_total").absolute(now.started);
+            metrics::counter!("workload_manager_proxies_stopped_total").absolute(now.stopped);
+        }
+    });
+}
+
+fn options(config: &Config, preserve: PreserveSource) -> SocketOptions {
+    let sockets = &config.sockets;
+    SocketOptions {
+        mark: config.traffic.packet_mark,
+        reuse_port: config.traffic.port_reuse,
+        ipv6: config.listeners.ipv6,
+        preserve_source: match preserve {
+            PreserveSource::Required => Some(true),
+            PreserveSource::Never => Some(false),
+            PreserveSource::Auto => None,
+        },
+        keepalive: sockets.keepalive.then_some(Keepalive {
+            idle: sockets.keepalive_time,
+            interval: sockets.keepalive_interval,
+            retries: sockets.keepalive_retries,
+        }),
+        user_timeout: sockets.user_timeout,
+    }
+}

@@ -1,0 +1,63 @@
+//! The process's own ports: metrics, readiness, admin. What they show is made elsewhere.
+
+use super::StartError;
+use crate::admin::Admin;
+use crate::config::Config;
+use runtime::drain::Watch;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use telemetry::http::{Router, Server};
+use telemetry::metrics::{Recorder, record_descriptors};
+use telemetry::readiness::Readiness;
+
+/// How often samples are folded and descriptors counted.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Binds all of them, then serves until the drain is over.
+pub(super) async fn start(
+    config: &Config,
+    recorder: &Recorder,
+    readiness: &Readiness,
+    admin: Admin,
+    drain: &Watch,
+) -> Result<(), StartError> {
+    let listeners = &config.listeners;
+    let metrics = Arc::new(recorder.routes(Router::new()));
+    serve(tcp(listeners.metrics).await?, metrics, drain);
+    let ready = Arc::new(readiness.routes(Router::new()));
+    serve(tcp(listeners.readiness).await?, ready, drain);
+    let pages = Arc::new(admin.router());
+    serve(tcp(listeners.admin).await?, pages.clone(), drain);
+    if let Some(v6) = listeners.admin_v6() {
+        serve(tcp(v6).await?, pages.clone(), drain);
+    }
+    if let Some(dir) = &listeners.run_dir {
+        let path = dir.join("admin.sock");
+        let failed = |source| StartError::Bind { address: path.display().to_string(), source };
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let socket = Server::unix(&path).map_err(failed)?;
+        serve(socket, pages, drain);
+    }
+    upkeep(recorder.clone());
+    Ok(())
+}
+
+async fn tcp(address: SocketAddr) -> Result<Server, StartError> {
+    Server::tcp(address).await.map_err(|source| StartError::Bind { address: address.to_string(), source })
+}
+
+fn serve(server: Server, router: Arc<Router>, drain: &Watch) {
+    tokio::spawn(server.serve(router, drain.clone()));
+}
+
+fn upkeep(recorder: Recorder) {
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(UPKEEP);
+        loop {
+            tick.tick().await;
+            recorder.upkeep();
+            record_descriptors();
+        }
+    });
+}

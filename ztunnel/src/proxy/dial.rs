@@ -1,0 +1,160 @@
+//! Fourth step: opens the connection to the next hop, as a stream of a pooled tunnel or as plain TCP.
+//! It chooses no destination; see `resolve`.
+
+use crate::workers::{Key, PodHere};
+use ca::Priority;
+use hbone::{Accepted, ConnectError, Driver, Tunnel, TunnelError};
+use http::HeaderMap;
+use identity::Identity;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tls::{TlsError, WorkloadCertificate};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long a TCP connection may take. The handshakes on it have the same time again.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a peer may take to answer CONNECT: it dials its application meanwhile, for [`CONNECT_TIMEOUT`] if it is
+/// like us, and behind a second tunnel again.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// There is no connection to the next hop. Shared by all who waited for the same tunnel.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DialError {
+    /// TCP failed on the way out.
+    #[error("io error: {0}")]
+    Outbound(Arc<io::Error>),
+    /// TCP failed on the way to the application.
+    #[error("connection failed: {0}")]
+    Inbound(Arc<io::Error>),
+    /// No SYN-ACK in time; often a `NetworkPolicy` that hides the HBONE port.
+    #[error("connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: no answer from {0}")]
+    TunnelTimeout(SocketAddr),
+    /// We have no certificate to show.
+    #[error("identity error: {0}")]
+    Certificate(Arc<ca::CertificateError>),
+    /// The authority, or the way to it, took too long.
+    #[error("identity error: no certificate within {0:?}")]
+    CertificateTimeout(Duration),
+    /// The peer is not who it has to be, or refused us.
+    #[error("tls error: {0}")]
+    Tls(Arc<TlsError>),
+    /// TCP was there, but TLS or HTTP/2 took too long.
+    #[error("tls error: no handshake with {0} in time")]
+    HandshakeTimeout(SocketAddr),
+    /// HTTP/2 did not start.
+    #[error(transparent)]
+    Http2(TunnelError),
+    /// The peer refused the stream, or the tunnel failed.
+    #[error(transparent)]
+    Connect(ConnectError),
+    /// The peer has the request and says neither yes nor no.
+    #[error("no answer to CONNECT from {peer} within {waited:?}")]
+    AnswerTimeout { peer: SocketAddr, waited: Duration },
+    /// Nobody waits for the connection any more.
+    #[error("the client is gone")]
+    ClientGone,
+}
+
+impl DialError {
+    /// Stable name for logs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Outbound(_) => "io",
+            Self::Inbound(_) => "connect",
+            Self::TunnelTimeout(_) => "dial_timeout",
+            Self::Certificate(_) => "certificate",
+            Self::Tls(_) => "tls",
+            Self::HandshakeTimeout(_) => "handshake_timeout",
+            Self::Http2(e) => e.code(),
+            Self::Connect(e) => e.code(),
+            Self::CertificateTimeout(_) => "certificate_timeout",
+            Self::AnswerTimeout { .. } => "answer_timeout",
+            Self::ClientGone => "client_gone",
+        }
+    }
+}
+
+/// Opens a stream to `authority` over a tunnel of the pool.
+pub async fn tunnel(here: &PodHere, key: &Key, authority: &str, headers: HeaderMap) -> Result<Accepted, DialError> {
+    let mut retried = false;
+    loop {
+        let checkout = here.pool.checkout(key, || open(here, key)).await?;
+        let answer = timeout(ANSWER_TIMEOUT, checkout.connect(authority, headers.clone())).await;
+        match answer.map_err(|_| DialError::AnswerTimeout { peer: key.to, waited: ANSWER_TIMEOUT })? {
+            Ok(accepted) => return Ok(accepted),
+            // The tunnel was going away: the peer has not seen this stream.
+            Err(e) if e.is_unprocessed() && !retried => retried = true,
+            Err(e) => return Err(DialError::Connect(e)),
+        }
+    }
+}
+
+async fn open(here: &PodHere, key: &Key) -> Result<(Tunnel, Driver<hbone::tls::TlsStream<TcpStream>>), DialError> {
+    let certificate = certificate(here, &key.source).await?;
+    let config = here.tls.client(&certificate, &key.expected).map_err(|e| DialError::Tls(Arc::new(e)))?;
+    let socket = timeout(CONNECT_TIMEOUT, here.pod.sockets.connect_tunnel(key.to)).await;
+    let socket = match socket {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(e)) if e.kind() != io::ErrorKind::TimedOut => return Err(DialError::Outbound(Arc::new(e))),
+        Ok(Err(_)) | Err(_) => return Err(DialError::TunnelTimeout(key.to)),
+    };
+    let handshakes = async {
+        let tls = hbone::tls::connect(socket, config, |_| ()).await.map_err(tls_failure)?.0;
+        hbone::client::handshake(tls, &here.shared().tunnels).await.map_err(DialError::Http2)
+    };
+    timeout(CONNECT_TIMEOUT, handshakes).await.unwrap_or(Err(DialError::HandshakeTimeout(key.to)))
+}
+
+/// What `identity` proves itself with.
+pub async fn certificate(here: &PodHere, identity: &Identity) -> Result<Arc<WorkloadCertificate>, DialError> {
+    let certificate = here.shared().certificates.get(identity, Priority::RealTime);
+    match timeout(CONNECT_TIMEOUT, certificate).await {
+        Ok(certificate) => certificate.map_err(|e| DialError::Certificate(Arc::new(e))),
+        Err(_) => Err(DialError::CertificateTimeout(CONNECT_TIMEOUT)),
+    }
+}
+
+/// Dials for as long as the client's socket lives. A client that has only ended its half still waits for an answer.
+pub async fn for_client<T>(
+    client: &TcpStream,
+    dial: impl Future<Output = Result<T, DialError>>,
+) -> Result<T, DialError> {
+    tokio::select! {
+        // Both may be dropped: a dial that is shared is begun anew by the next who waits for it.
+        connected = dial => connected,
+        _ = client.ready(Interest::ERROR) => Err(DialError::ClientGone),
+    }
+}
+
+/// What a failed handshake means.
+pub fn tls_failure(e: io::Error) -> DialError {
+    match tls::diagnose(&e) {
+        Some(tls) => DialError::Tls(Arc::new(tls)),
+        None => DialError::Outbound(Arc::new(e)),
+    }
+}
+
+/// The key of the tunnel from `source` at `from`.
+pub fn key(source: Identity, from: IpAddr, to: SocketAddr, expected: Vec<Identity>) -> Key {
+    Key { source, expected: expected.into(), to, from }
+}
+
+/// Plain TCP out of the pod.
+pub async fn plain(here: &PodHere, to: SocketAddr) -> Result<TcpStream, DialError> {
+    let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
+    let connected = timeout(CONNECT_TIMEOUT, here.pod.sockets.connect(to, None)).await;
+    connected.unwrap_or_else(|_| Err(timed_out())).map_err(|e| DialError::Outbound(Arc::new(e)))
+}
+
+/// TCP to the application of the pod, from `source` when given.
+pub async fn application(here: &PodHere, to: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
+    let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
+    let connected = timeout(CONNECT_TIMEOUT, here.pod.sockets.connect(to, source)).await;
+    connected.unwrap_or_else(|_| Err(timed_out())).map_err(|e| DialError::Inbound(Arc::new(e)))
+}

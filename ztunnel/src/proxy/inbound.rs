@@ -1,0 +1,275 @@
+//! The steps of a tunnel from another proxy, and of each connection on it (listener 15008).
+
+use super::failure::RequestError;
+use super::guarded::Guarded;
+use super::report::{Direction, Opened, Peer, Report};
+use super::{Failure, authorise, capture, dial, proxy_header, relay, report};
+use crate::workers::{Connection, PodHere};
+use hbone::headers::{self, Baggage, Trace};
+use hbone::tls::TlsStream;
+use hbone::{Request, Server, Stream};
+use http::{HeaderMap, Method, StatusCode};
+use identity::Identity;
+use model::Workload;
+use model::view::{self, Authority, InboundRequest, InboundTarget, SourceAddress};
+use policy::Registration;
+use std::cell::OnceCell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long a peer may take for TLS and the start of HTTP/2.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests of one tunnel that may be worked on, per stream that its peer is allowed. A peer may reset a stream and open
+/// another before we have noticed; beyond this it is answered 503 at once.
+const REQUESTS_PER_STREAM: usize = 2;
+/// Requests that were refused so.
+const REQUESTS_REFUSED: &str = "strake_hbone_requests_refused_total";
+
+/// What all streams of a tunnel have in common.
+struct Tunnel {
+    here: Rc<PodHere>,
+    client: SocketAddr,
+    destination: SocketAddr,
+    identity: Option<Identity>,
+    /// May the client's address be used towards the application?
+    transparent: bool,
+    /// Is the client a gateway of another network? Found out when it matters.
+    gateway: OnceCell<bool>,
+}
+
+/// Carries the tunnel to its end.
+pub async fn serve(here: Rc<PodHere>, connection: Connection) {
+    let _open = report::socket_open(Direction::Inbound);
+    let (client, destination) = (connection.peer, report::accepted_at(&connection));
+    match accept(&here, connection).await {
+        Ok((tunnel, server, load)) => {
+            streams(Rc::new(tunnel), server).await;
+            drop(load);
+        }
+        Err(e) => report::early(&here, Direction::Inbound, client, destination, &e),
+    }
+}
+
+type Accepted = (Tunnel, Server<TlsStream<TcpStream>>, crate::workers::Load);
+
+async fn accept(here: &Rc<PodHere>, connection: Connection) -> Result<Accepted, Failure> {
+    let Connection { socket, peer, transparent, load, .. } = connection;
+    let captured = capture::tunnel(socket, peer)?;
+    let local = capture::local_workload(&here.shared().state, &here.pod).await?;
+    let identity = local.identity().ok_or_else(|| unknown(here))?;
+    let handshakes = async {
+        // Held until the peer has proven who it is. The semaphore is never closed.
+        let _permit = here.worker.handshakes.acquire().await;
+        let certificate = dial::certificate(here, &identity).await?;
+        let config = here.tls.server(&certificate).map_err(|e| dial::DialError::Tls(Arc::new(e)))?;
+        let accepted = hbone::tls::accept(captured.socket, config, tls::peer_identity).await;
+        let (tls, identity) = accepted.map_err(dial::tls_failure)?;
+        let server = Server::handshake(tls, &here.shared().tunnels).await?;
+        Ok::<_, Failure>((identity, server))
+    };
+    let late = dial::DialError::HandshakeTimeout(captured.client);
+    let (identity, server) = timeout(HANDSHAKE_TIMEOUT, handshakes).await.map_err(|_| late)??;
+    let (client, destination) = (captured.client, captured.destination);
+    Ok((
+        Tunnel { here: here.clone(), client, destination, identity, transparent, gateway: OnceCell::new() },
+        server,
+        load,
+    ))
+}
+
+fn unknown(here: &PodHere) -> capture::CaptureError {
+    let info = here.pod.info.clone();
+    capture::CaptureError::UnknownWorkload {
+        service_account: info.service_account,
+        namespace: info.namespace,
+        name: info.name,
+    }
+}
+
+/// Accepts streams until the tunnel ends. When the proxy drains, the peer is told to open no more.
+async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
+    let mut drain = tunnel.here.shared().drain.clone();
+    let mut draining = false;
+    let limit = REQUESTS_PER_STREAM * tunnel.here.shared().tunnels.max_concurrent_streams as usize;
+    loop {
+        let next = tokio::select! {
+            next = server.accept() => next,
+            _ = drain.started(), if !draining => {
+                draining = true;
+                server.drain();
+                continue;
+            }
+        };
+        match next {
+            // Each request that is worked on holds the tunnel, as we do.
+            Ok(Some(request)) if Rc::strong_count(&tunnel) > limit => {
+                metrics::counter!(REQUESTS_REFUSED).increment(1);
+                request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            }
+            Ok(Some(request)) => {
+                let stream = serve_stream(tunnel.clone(), request);
+                tunnel.here.connections.spawn(stream);
+            }
+            Ok(None) => return,
+            Err(e) => {
+                tracing::debug!(peer = %tunnel.client, error = %e, code = e.code(), "tunnel ended");
+                return;
+            }
+        }
+    }
+}
+
+async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
+    let _load = tunnel.here.worker.handle().add_load();
+    let (local, authority, target) = match find(&tunnel, &request) {
+        Ok(found) => found,
+        Err(e) => {
+            report::early(&tunnel.here, Direction::Inbound, tunnel.client, tunnel.destination, &e);
+            return request.refuse(e.status());
+        }
+    };
+    let report = Report::open(&tunnel.here, opened(&tunnel, &request, &local, &authority, &target));
+    let reached = tokio::select! {
+        // First: a request that was given up before its turn makes no connection. Both may be dropped.
+        biased;
+        () = request.closed() => Err(dial::DialError::ClientGone.into()),
+        reached = reach(&tunnel, &local, &target) => reached,
+    };
+    match reached {
+        Ok((registration, app)) => {
+            let Some(stream) = request.accept(answer_headers(&tunnel, &local)) else {
+                return report.close(Ok(()));
+            };
+            let result = carry(&tunnel, &target, registration, app, stream, &report).await;
+            report.close(result);
+        }
+        Err(e) => {
+            request.refuse(e.status());
+            report.close(Err(e));
+        }
+    }
+}
+
+/// The first two steps: what is asked, and where it leads.
+fn find(tunnel: &Tunnel, request: &Request) -> Result<(Arc<Workload>, Authority, InboundTarget), Failure> {
+    if request.method() != Method::CONNECT {
+        return Err(Failure::Request(RequestError::Method(request.method().clone())));
+    }
+    let text = request.authority();
+    let authority: Authority =
+        text.parse().map_err(|_| RequestError::Authority(text.to_owned())).map_err(Failure::Request)?;
+    let shared = tunnel.here.shared();
+    let info = &tunnel.here.pod.info;
+    let local = shared.state.local(&info.namespace, &info.name, &info.service_account);
+    let local = local.ok_or_else(|| unknown(&tunnel.here))?;
+    let host = headers::forwarded_host(request.headers());
+    let asked = InboundRequest {
+        local: &local,
+        authority: &authority,
+        connection_dst: tunnel.destination,
+        forwarded_host: host.as_deref(),
+        localhost_app_tunnel: shared.localhost_app_tunnel,
+    };
+    let target = view::inbound(&shared.state, &asked)?;
+    Ok((local, authority, target))
+}
+
+/// Asks the policies, then connects to the application.
+async fn reach(
+    tunnel: &Tunnel,
+    local: &Arc<Workload>,
+    target: &InboundTarget,
+) -> Result<(Registration, TcpStream), Failure> {
+    let policies = &tunnel.here.shared().policies;
+    let (client, identity) = (tunnel.client.ip(), tunnel.identity.clone());
+    let mut registration = authorise::inbound(policies, local, client, identity, target.policy_destination)?;
+    let source = source(tunnel, target);
+    let app = tokio::select! {
+        app = dial::application(&tunnel.here, target.dial, source) => app?,
+        revoked = registration.revoked() => return Err(revoked.into()),
+    };
+    Ok((registration, app))
+}
+
+/// The address to connect from. A pod that calls itself needs none: it would be its own.
+fn source(tunnel: &Tunnel, target: &InboundTarget) -> Option<IpAddr> {
+    match target.source {
+        SourceAddress::Fixed(ip) => Some(ip),
+        SourceAddress::Client => {
+            let client = tunnel.client.ip();
+            let usable = tunnel.transparent && client != target.dial.ip() && client.is_ipv4() == target.dial.is_ipv4();
+            usable.then_some(client)
+        }
+    }
+}
+
+async fn carry(
+    tunnel: &Tunnel,
+    target: &InboundTarget,
+    mut registration: Registration,
+    app: TcpStream,
+    stream: Stream,
+    report: &Report,
+) -> Result<(), Failure> {
+    let mut app = Guarded::new(app);
+    let carried = async {
+        if let Some(destination) = target.proxy_header {
+            let header = proxy_header::encode(tunnel.client, destination, tunnel.identity.as_ref());
+            app.write_all(&header).await.map_err(relay::RelayError::Send)?;
+        }
+        relay::inbound(stream, &mut app, &tunnel.here.worker.scratch, report.counts()).await?;
+        app.settle();
+        Ok(())
+    };
+    tokio::select! {
+        result = carried => result.map_err(Failure::Relay),
+        // Dropping the other branch resets the stream and the application's connection.
+        revoked = registration.revoked() => Err(revoked.into()),
+    }
+}
+
+fn answer_headers(tunnel: &Tunnel, local: &Workload) -> HeaderMap {
+    let wanted = tunnel.here.shared().response_baggage;
+    let baggage = wanted.then(|| report::baggage(local).to_header()).flatten();
+    HeaderMap::from_iter(baggage.map(|b| (headers::BAGGAGE, b)))
+}
+
+fn opened(
+    tunnel: &Tunnel,
+    request: &Request,
+    local: &Arc<Workload>,
+    authority: &Authority,
+    target: &InboundTarget,
+) -> Opened {
+    let state = &tunnel.here.shared().state;
+    let network = &state.config().network;
+    let client = tunnel.client.ip();
+    let forwarded = request.headers().get(headers::FORWARDED_NETWORK).and_then(|v| v.to_str().ok());
+    // Through a gateway the peer's address is the gateway's; nobody else may say who it is.
+    let through = forwarded.is_some_and(|n| !n.eq_ignore_ascii_case(network))
+        && *tunnel.gateway.get_or_init(|| state.is_network_gateway(client));
+    let source = (!through).then(|| state.workload_by_address(network, client)).flatten();
+    let baggage = through.then(|| Baggage::from_headers(request.headers())).flatten();
+    Opened {
+        direction: Direction::Inbound,
+        client: tunnel.client,
+        destination: tunnel.destination,
+        original: headers::forwarded_host(request.headers()),
+        source: Peer {
+            workload: source,
+            identity: tunnel.identity.clone(),
+            baggage: baggage.and_then(|b| tunnel.here.worker.foreign.admit(b)),
+        },
+        target: Peer { workload: Some(local.clone()), identity: local.identity(), baggage: None },
+        service: target.service.clone(),
+        authority: Some(authority.to_string()),
+        trace: Trace::from_headers(request.headers()),
+        protocol: "HBONE",
+    }
+}

@@ -1,0 +1,26 @@
+//! The path of a connection, in six named steps: [`capture`], [`resolve`], [`authorise`], [`dial`],
+//! [`relay`], [`report`]. [`outbound`], [`inbound`] and [`plaintext`] put them in order for the three
+//! listeners. Which worker does it is `workers`' matter.
+
+pub mod authorise;
+pub mod capture;
+pub mod dial;
+mod failure;
+mod foreign;
+mod guarded;
+pub mod inbound;
+mod live;
+pub mod outbound;
+pub mod plaintext;
+mod proxy_header;
+pub mod relay;
+pub mod report;
+pub mod resolve;
+mod shared;
+mod tls_configs;
+
+pub use failure::Failure;
+pub use foreign::Foreign;
+pub use live::{FLUSH_EVERY, Live};
+pub use shared::Shared;
+pub use tls_configs::TlsConfigs;

@@ -1,0 +1,89 @@
+//! The steps of a connection that comes to the pod outside of a tunnel (listener 15006).
+
+use super::capture::{self, Loop};
+use super::guarded::Guarded;
+use super::report::{Direction, Opened, Peer, Report};
+use super::{Failure, authorise, dial, relay, report};
+use crate::workers::{Connection, PodHere};
+use model::Workload;
+use model::view;
+use policy::Registration;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Carries the connection to its end.
+pub async fn serve(here: Rc<PodHere>, connection: Connection) {
+    let _open = report::socket_open(Direction::Inbound);
+    let client = connection.peer;
+    let mut destination = report::accepted_at(&connection);
+    if let Err(e) = steps(&here, connection, &mut destination).await {
+        report::early(&here, Direction::Inbound, client, destination, &e);
+    }
+}
+
+/// Fails only before there is a report.
+async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
+    let Connection { socket, peer, transparent, load: _load, .. } = connection;
+    let captured = capture::redirected(socket, peer, Loop::Anywhere)?;
+    *destination = captured.destination;
+    let local = capture::local_workload(&here.shared().state, &here.pod).await?;
+    let report = Report::open(here, opened(here, &captured, &local));
+    let policies = &here.shared().policies;
+    let allowed = authorise::inbound(policies, &local, captured.client.ip(), None, captured.destination);
+    let result = match allowed {
+        Ok(registration) => carry(here, captured, registration, transparent, &report).await,
+        Err(denied) => Err(denied.into()),
+    };
+    report.close(result);
+    Ok(())
+}
+
+async fn carry(
+    here: &PodHere,
+    captured: capture::Captured,
+    mut registration: Registration,
+    transparent: bool,
+    report: &Report,
+) -> Result<(), Failure> {
+    let to = captured.destination;
+    let client = captured.client.ip();
+    let source = (transparent && client != to.ip() && client.is_ipv4() == to.is_ipv4()).then_some(client);
+    let mut socket = Guarded::new(captured.socket);
+    let carried = async {
+        let app = match dial::for_client(&socket, dial::application(here, to, source)).await {
+            Ok(app) => app,
+            Err(e) => {
+                socket.settle();
+                return Err(e.into());
+            }
+        };
+        let mut app = Guarded::new(app);
+        relay::plain(&mut socket, &mut app, &here.worker.scratch, report.counts()).await?;
+        socket.settle();
+        app.settle();
+        Ok(())
+    };
+    tokio::select! {
+        result = carried => result,
+        // Dropping the other branch resets both connections.
+        revoked = registration.revoked() => Err(revoked.into()),
+    }
+}
+
+fn opened(here: &PodHere, captured: &capture::Captured, local: &Arc<Workload>) -> Opened {
+    let state = &here.shared().state;
+    let source = state.workload_by_address(&state.config().network, captured.client.ip());
+    Opened {
+        direction: Direction::Inbound,
+        client: captured.client,
+        destination: captured.destination,
+        original: None,
+        source: Peer { workload: source, identity: None, baggage: None },
+        target: Peer { workload: Some(local.clone()), identity: local.identity(), baggage: None },
+        service: view::destination_service(state, local, captured.destination),
+        authority: None,
+        trace: None,
+        protocol: "TCP",
+    }
+}

@@ -1,0 +1,258 @@
+//! Last step: tells metrics, the dump and the access log of a connection, exactly once, however it ends.
+
+use super::Failure;
+use super::relay::Counts;
+use crate::inpod::connections::Listed;
+use crate::inpod::{ConnectionEntry, Pod};
+use crate::workers::{Connection, PodHere, WorkerContext};
+use hbone::headers::{Baggage, Trace};
+use identity::Identity;
+use model::{Service, Workload};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use telemetry::access::{self, AccessError, AccessPeer, AccessRecord};
+use telemetry::metrics::{PeerLabels, Reporter, SocketGuard, TrafficHandles, TrafficLabels, sockets_open};
+
+pub use telemetry::access::Direction;
+
+/// Bytes that may be carried before the counters hear of them, if that is before the next flush of all connections.
+const FLUSH_BYTES: u64 = 4 << 20;
+
+/// What is known of one side.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub workload: Option<Arc<Workload>>,
+    /// Proven, or expected to be proven.
+    pub identity: Option<Identity>,
+    /// What the other proxy says of a workload that discovery does not know.
+    pub baggage: Option<Baggage>,
+}
+
+/// A connection about to be worked on.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    pub direction: Direction,
+    pub client: SocketAddr,
+    /// The next hop; inbound, the pod's own address.
+    pub destination: SocketAddr,
+    /// What the dump calls the original destination.
+    pub original: Option<String>,
+    pub source: Peer,
+    pub target: Peer,
+    pub service: Option<Arc<Service>>,
+    /// `:authority`; only HBONE.
+    pub authority: Option<String>,
+    /// As in the dump.
+    pub protocol: &'static str,
+    /// What both proxies call the connection.
+    pub trace: Option<Trace>,
+}
+
+/// Reports one connection when dropped. Until [`close`](Self::close) has said otherwise, it was cut.
+pub struct Report {
+    opened: Opened,
+    pod: Arc<Pod>,
+    traffic: Arc<TrafficHandles>,
+    counts: Rc<Counts>,
+    /// Place among the live ones of its worker.
+    place: usize,
+    worker: Rc<WorkerContext>,
+    begun: Instant,
+    result: Result<(), Failure>,
+    _listed: Listed,
+}
+
+impl Report {
+    /// The connection begins.
+    pub fn open(here: &PodHere, opened: Opened) -> Self {
+        let traffic = here.worker.traffic.get(&labels(&opened));
+        traffic.opened();
+        let listed = here.pod.connections.list(ConnectionEntry {
+            src: opened.client,
+            original_dst: opened.original.clone(),
+            actual_dst: opened.destination,
+            protocol: opened.protocol,
+            inbound: opened.direction == Direction::Inbound,
+        });
+        if tracing::enabled!(target: "access", tracing::Level::DEBUG) {
+            opened.span(&here.pod).in_scope(|| opened.record(|r| r.opened()));
+        }
+        let counts = Rc::new(Counts::new(FLUSH_BYTES, traffic.clone()));
+        let place = here.worker.live.enter(counts.clone());
+        let (pod, worker, begun) = (here.pod.clone(), here.worker.clone(), Instant::now());
+        Self { opened, pod, traffic, counts, place, worker, begun, result: Err(Failure::Cut), _listed: listed }
+    }
+
+    /// Where the relay counts.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The connection has ended.
+    pub fn close(mut self, result: Result<(), Failure>) {
+        self.result = result;
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.worker.live.leave(self.place);
+        self.counts.flush();
+        let failure = self.result.as_ref().err();
+        self.traffic.closed(failure.map(|e| e.flags().as_str()));
+        let (to_server, to_client) = self.counts.totals();
+        // Sent and received are seen towards the other proxy.
+        let (sent, received) = match self.opened.direction {
+            Direction::Outbound => (to_server, to_client),
+            Direction::Inbound => (to_client, to_server),
+        };
+        let error = failure.map(|e| AccessError { error: e, code: e.code() });
+        let span = self.opened.span(&self.pod);
+        span.in_scope(|| self.opened.record(|r| r.complete(sent, received, self.begun.elapsed(), error)));
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report").field("opened", &self.opened).field("result", &self.result).finish()
+    }
+}
+
+/// Reports a connection that ended before there was anything to count.
+pub fn early(here: &PodHere, direction: Direction, client: SocketAddr, destination: SocketAddr, failure: &Failure) {
+    let span = tracing::info_span!("proxy", wl = %here.pod.key());
+    let error = AccessError { error: failure, code: failure.code() };
+    span.in_scope(|| access::refused(client, destination, direction, error));
+}
+
+/// What a connection was made to, before more is known about it.
+pub fn accepted_at(connection: &Connection) -> SocketAddr {
+    let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), connection.kind.port());
+    connection.socket.local_addr().map_or(unknown, runtime::sys::socket::canonical)
+}
+
+/// An accepted socket is open until the result is dropped.
+pub fn socket_open(direction: Direction) -> SocketGuard {
+    sockets_open(reporter(direction))
+}
+
+const fn reporter(direction: Direction) -> Reporter {
+    match direction {
+        Direction::Outbound => Reporter::Source,
+        Direction::Inbound => Reporter::Destination,
+    }
+}
+
+impl Opened {
+    /// Where a line about it belongs: the pod, and the connection as both proxies call it.
+    fn span(&self, pod: &Pod) -> tracing::Span {
+        let proxy = tracing::info_span!("proxy", wl = %pod.key());
+        let Some(Trace { trace_id, .. }) = self.trace else { return proxy };
+        let id = format_args!("{trace_id:032x}");
+        match self.direction {
+            Direction::Outbound => tracing::info_span!(parent: &proxy, "outbound", id = %id),
+            Direction::Inbound => tracing::info_span!(parent: &proxy, "inbound", id = %id, peer = %self.client),
+        }
+    }
+
+    fn is_mutual_tls(&self) -> bool {
+        self.authority.is_some()
+    }
+
+    fn record<T>(&self, write: impl FnOnce(&AccessRecord<'_>) -> T) -> T {
+        let mtls = self.is_mutual_tls();
+        let source = side(&self.source, self.client, mtls);
+        let destination = side(&self.target, self.destination, mtls);
+        write(&AccessRecord {
+            source,
+            destination,
+            hbone_addr: self.authority.as_deref(),
+            service: self.service.as_ref().map_or("", |s| s.hostname.as_str()),
+            direction: self.direction,
+        })
+    }
+}
+
+fn side(peer: &Peer, addr: SocketAddr, mtls: bool) -> AccessPeer<'_> {
+    let identity = peer.identity.as_ref().filter(|_| mtls).map(Identity::as_str);
+    let (workload, namespace, cluster) = match (&peer.workload, &peer.baggage) {
+        (Some(w), _) => {
+            let name = if w.name.is_empty() { w.canonical_name.as_str() } else { w.name.as_str() };
+            (name, w.namespace.as_str(), w.cluster_id.as_str())
+        }
+        (None, Some(b)) => (b.workload_name.as_str(), b.namespace.as_str(), b.cluster.as_str()),
+        (None, None) => ("", "", ""),
+    };
+    AccessPeer { addr: Some(addr), workload, namespace, identity, cluster }
+}
+
+fn labels(opened: &Opened) -> TrafficLabels {
+    let service = opened.service.as_deref();
+    let mtls = opened.is_mutual_tls();
+    let mut source = peer_labels(&opened.source);
+    // Only what was proven counts as the source; the destination is what discovery says.
+    source.principal = opened.source.identity.as_ref().filter(|_| mtls).map_or_else(Arc::default, principal);
+    let mut destination = peer_labels(&opened.target);
+    destination.principal = opened.target.identity.as_ref().map_or_else(Arc::default, principal);
+    TrafficLabels {
+        reporter: reporter(opened.direction),
+        source,
+        destination_service: service.map_or_else(Arc::default, |s| s.hostname.as_arc()),
+        destination_service_namespace: service.map_or_else(Arc::default, |s| s.namespace.as_arc()),
+        destination_service_name: service.map_or_else(Arc::default, |s| s.name.as_arc()),
+        destination,
+        mutual_tls: mtls,
+    }
+}
+
+fn principal(identity: &Identity) -> Arc<str> {
+    identity.as_str().into()
+}
+
+fn peer_labels(peer: &Peer) -> PeerLabels {
+    match (&peer.workload, &peer.baggage) {
+        (Some(w), _) => PeerLabels {
+            workload: w.workload_name.as_arc(),
+            canonical_service: w.canonical_name.as_arc(),
+            canonical_revision: w.canonical_revision.as_arc(),
+            namespace: w.namespace.as_arc(),
+            principal: Arc::default(),
+            app: w.canonical_name.as_arc(),
+            version: w.canonical_revision.as_arc(),
+            cluster: w.cluster_id.as_arc(),
+            region: w.locality.region.as_arc(),
+            zone: w.locality.zone.as_arc(),
+        },
+        (None, Some(b)) => PeerLabels {
+            workload: b.workload_name.as_str().into(),
+            canonical_service: b.service_name.as_str().into(),
+            canonical_revision: b.service_version.as_str().into(),
+            namespace: b.namespace.as_str().into(),
+            principal: Arc::default(),
+            // As Istio does it.
+            app: b.workload_name.as_str().into(),
+            version: b.service_version.as_str().into(),
+            cluster: b.cluster.as_str().into(),
+            region: b.region.as_str().into(),
+            zone: b.zone.as_str().into(),
+        },
+        (None, None) => PeerLabels::default(),
+    }
+}
+
+/// A workload as it is described to other proxies.
+pub fn baggage(w: &Workload) -> Baggage {
+    Baggage {
+        cluster: w.cluster_id.to_string(),
+        namespace: w.namespace.to_string(),
+        workload_type: w.workload_type.as_str().to_owned(),
+        workload_name: w.workload_name.to_string(),
+        service_name: w.canonical_name.to_string(),
+        service_version: w.canonical_revision.to_string(),
+        region: w.locality.region.to_string(),
+        zone: w.locality.zone.to_string(),
+    }
+}

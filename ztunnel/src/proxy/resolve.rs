@@ -1,0 +1,88 @@
+//! Second step: where a connection goes, down to an address. It opens nothing; see `dial`.
+
+use hickory_resolver::TokioResolver;
+use model::view::{self, Dial, Route, RouteError};
+use model::{State, Text, Workload};
+use rand::seq::IndexedRandom;
+use std::net::{IpAddr, SocketAddr};
+
+/// Why there is nowhere to go.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The workload has a name and no address, and the name has none either.
+    #[error("no ip addresses were resolved for workload {0}")]
+    NoAddress(Text),
+}
+
+impl ResolveError {
+    /// Stable name for logs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Route(e) => e.code(),
+            Self::NoAddress(_) => "no_address",
+        }
+    }
+}
+
+/// A route and the address it begins with.
+#[derive(Debug)]
+pub struct Resolved {
+    pub route: Route,
+    pub to: SocketAddr,
+}
+
+/// Names of workloads without addresses, as the proxy's own resolver knows them.
+pub struct Names(Option<TokioResolver>);
+
+impl Names {
+    /// Reads `/etc/resolv.conf`. Without a usable one, such workloads cannot be reached.
+    pub fn system() -> Self {
+        let resolver = TokioResolver::builder_tokio().and_then(|b| b.build());
+        if let Err(e) = &resolver {
+            tracing::warn!(error = %e, "no resolver: workloads that have only a hostname cannot be reached");
+        }
+        Self(resolver.ok())
+    }
+
+    /// Resolves nothing.
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// One of the addresses of `hostname`, of the family of `original` when there is one.
+    async fn lookup(&self, hostname: &str, original: SocketAddr) -> Option<IpAddr> {
+        let answers: Vec<IpAddr> = self.0.as_ref()?.lookup_ip(hostname).await.ok()?.iter().collect();
+        let same: Vec<_> = answers.iter().filter(|ip| ip.is_ipv4() == original.is_ipv4()).copied().collect();
+        let choices = if same.is_empty() { &answers } else { &same };
+        choices.choose(&mut rand::rng()).copied()
+    }
+}
+
+/// The way of a connection that `source` opens to `destination`.
+pub async fn outbound(
+    state: &State,
+    names: &Names,
+    source: &Workload,
+    destination: SocketAddr,
+) -> Result<Resolved, ResolveError> {
+    let route = view::outbound(state, source, destination)?;
+    let to = match &route.dial {
+        Dial::Address(address) => *address,
+        Dial::Hostname { hostname, port, original } => {
+            let ip = names.lookup(hostname, *original).await;
+            metrics::counter!(
+                "istio_on_demand_dns_total",
+                "hostname" => hostname.to_string(),
+                "source_workload" => source.workload_name.to_string(),
+                "source_workload_namespace" => source.namespace.to_string(),
+                "source_canonical_service" => source.canonical_name.to_string(),
+                "source_canonical_revision" => source.canonical_revision.to_string(),
+            )
+            .increment(1);
+            SocketAddr::new(ip.ok_or_else(|| ResolveError::NoAddress(hostname.clone()))?, *port)
+        }
+    };
+    Ok(Resolved { route, to })
+}

@@ -1,0 +1,24 @@
+//! What all connections of the process share. Read through handles; nothing of it is locked across a wait.
+
+use super::resolve::Names;
+use ca::CertificateManager;
+use hbone::Settings;
+use hbone::pool::Limits;
+use model::State;
+use policy::ConnectionRegistry;
+use runtime::drain::Watch;
+
+/// Handles to everything a connection asks.
+pub struct Shared {
+    pub state: State,
+    pub certificates: CertificateManager,
+    pub policies: ConnectionRegistry,
+    pub names: Names,
+    pub tunnels: Settings,
+    pub pool_limits: Limits,
+    pub drain: Watch,
+    /// Deliver what comes through a PROXY tunnel to loopback.
+    pub localhost_app_tunnel: bool,
+    /// Describe ourselves to clients.
+    pub response_baggage: bool,
+}

@@ -1,0 +1,147 @@
+//! What a worker keeps for itself: its pods, their tunnels and tasks. Nothing of it is shared between threads.
+
+use super::{Handle, ListenerKind};
+use crate::inpod::Pod;
+use crate::proxy::dial::DialError;
+use crate::proxy::relay::Scratch;
+use crate::proxy::{Foreign, Live, Shared, TlsConfigs};
+use hbone::Pool;
+use identity::Identity;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use telemetry::metrics::TrafficCache;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Everything that makes two tunnels different.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Who we are on it.
+    pub source: Identity,
+    /// Whom we accept at the other end.
+    pub expected: Arc<[Identity]>,
+    /// Where it goes.
+    pub to: SocketAddr,
+    /// The pod's address that it comes from.
+    pub from: IpAddr,
+}
+
+/// Handshakes of a worker with peers that have proven nothing yet. Others wait, as long as a handshake may take.
+pub(super) const HANDSHAKES: usize = 1024;
+
+/// Tasks of a pod on one worker; dropping them cuts them.
+#[derive(Debug, Default)]
+pub struct Local(RefCell<JoinSet<()>>);
+
+impl Local {
+    /// Runs a task on this worker until it ends or is cut.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let mut set = self.0.borrow_mut();
+        while set.try_join_next().is_some() {}
+        set.spawn_local(task);
+    }
+
+    /// Returns when no task is left.
+    pub async fn ended(&self) {
+        poll_fn(|cx| {
+            loop {
+                match std::task::ready!(self.0.borrow_mut().poll_join_next(cx)) {
+                    Some(_) => {}
+                    None => return std::task::Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Tasks that have not ended.
+    pub fn count(&self) -> usize {
+        let mut set = self.0.borrow_mut();
+        while set.try_join_next().is_some() {}
+        set.len()
+    }
+
+    /// Cuts all tasks; they are gone once [`ended`](Self::ended) returns.
+    pub fn cut(&self) {
+        self.0.borrow_mut().abort_all();
+    }
+}
+
+/// A worker, for the tasks on it.
+pub struct WorkerContext {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    pub handles: Arc<[Handle]>,
+    pub scratch: Scratch,
+    pub traffic: TrafficCache,
+    pub foreign: Foreign,
+    pub live: Live,
+    pub pods: RefCell<HashMap<u64, Rc<PodHere>>>,
+    pub draining: Cell<bool>,
+    /// A permit for each handshake under way; see [`HANDSHAKES`].
+    pub handshakes: Semaphore,
+}
+
+impl WorkerContext {
+    /// This worker as others see it.
+    pub fn handle(&self) -> &Handle {
+        &self.handles[self.index]
+    }
+
+    /// The part of `pod` on this worker, made when there is none.
+    pub fn pod(self: &Rc<Self>, pod: &Arc<Pod>) -> Rc<PodHere> {
+        let mut pods = self.pods.borrow_mut();
+        pods.entry(pod.serial).or_insert_with(|| Rc::new(PodHere::new(self.clone(), pod.clone()))).clone()
+    }
+}
+
+/// One pod on one worker.
+pub struct PodHere {
+    pub pod: Arc<Pod>,
+    pub worker: Rc<WorkerContext>,
+    pub pool: Pool<Key, DialError>,
+    pub tls: TlsConfigs,
+    pub connections: Local,
+    /// Accept loops; only on the worker that the pod belongs to.
+    pub listeners: Local,
+}
+
+impl PodHere {
+    fn new(worker: Rc<WorkerContext>, pod: Arc<Pod>) -> Self {
+        let limits = worker.shared.pool_limits;
+        Self {
+            pod,
+            worker,
+            pool: Pool::new(limits),
+            tls: TlsConfigs::default(),
+            connections: Local::default(),
+            listeners: Local::default(),
+        }
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.worker.shared
+    }
+
+    /// Starts carrying an accepted connection.
+    pub fn take(self: &Rc<Self>, connection: super::Connection) {
+        let here = self.clone();
+        match connection.kind {
+            ListenerKind::Outbound => self.connections.spawn(crate::proxy::outbound::serve(here, connection)),
+            ListenerKind::Hbone => self.connections.spawn(crate::proxy::inbound::serve(here, connection)),
+            ListenerKind::Plaintext => self.connections.spawn(crate::proxy::plaintext::serve(here, connection)),
+        }
+    }
+}
+
+impl fmt::Debug for PodHere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PodHere").field("pod", &self.pod.uid).field("worker", &self.worker.index).finish()
+    }
+}

@@ -1,0 +1,291 @@
+//! The running agent: builds the node, watches the cluster, and ends when it is asked to.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ebpf_loader::{LoadError, Steering};
+use graph::enrolment::Enablement;
+use kube_api::{DirectoryConfig, Event, Source, SourceError, Status};
+use runtime::drain;
+use runtime::sys::Netns;
+use telemetry::metrics::Recorder;
+use telemetry::readiness::Readiness;
+use tokio::task::JoinHandle;
+use tokio::time::interval;
+use zds::server::Server;
+
+use crate::cgroups::CgroupTree;
+use crate::config::Config;
+use crate::controller::{Controller, Seats};
+use crate::enrol::{PodSpec, Redirection, StepError, Timing, Wanted, expel};
+use crate::finder::Finder;
+use crate::node::{LiveNode, described};
+use crate::proxies::Proxies;
+use crate::report::Reports;
+use crate::sysctl::PreviousValues;
+use crate::{admin, metrics, prober, proxies, takeover};
+
+/// How often gauges and the kernel's counters are looked up.
+const METRICS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why the agent cannot run, or ran no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Config(#[from] runtime::Problems),
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Path { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot serve health and metrics: {0}")]
+    Admin(#[source] io::Error),
+    #[error(transparent)]
+    Unsupported(#[from] ebpf_loader::probe::Unsupported),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("the cluster's objects are no longer read")]
+    SourceEnded,
+    #[error("signals cannot be received: {0}")]
+    Signals(#[source] io::Error),
+    #[error("a task ended early: {0}")]
+    Task(#[from] tokio::task::JoinError),
+    #[error("cannot take a pod out of the mesh: {0}")]
+    Step(#[from] StepError),
+}
+
+/// Runs until SIGTERM or SIGINT. Pods stay enrolled then, unless `--cleanup-on-exit`.
+///
+/// # Errors
+/// All of [`AgentError`]; what is in the kernel stays.
+pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
+    config.check()?;
+    let shutdown = tokio::spawn(runtime::signals::shutdown());
+    let (_trigger, drain) = drain::channel();
+    let (readiness, reports) = (Readiness::new(), Reports::default());
+    let starting = readiness.task("pods are not known yet");
+    admin::serve(&config, &recorder, &readiness, &reports, &drain).await.map_err(AgentError::Admin)?;
+
+    let (node, server) = build(&config).await?;
+    let mut source = open_source(&config)?;
+    let mut controller = Controller::new(&config.node, enablement(&config));
+    let mut problems = Problems::default();
+    until_in_sync(&mut source, &mut controller, &mut problems).await?;
+    let footprints = takeover::take_over(&node, controller.pods().collect()).await;
+    let seats = Seats {
+        node: Arc::new(node.clone()),
+        reports: reports.clone(),
+        timing: Timing { unenrol_grace: config.unenrol_grace, ..Timing::default() },
+        nudge: node.registry.changes(),
+    };
+    controller.start(seats, &footprints);
+    drop(footprints);
+    let search =
+        prober::Search { tree: tree(&config)?, configured: config.prober_cgroup.clone(), host: host_netns(&config)? };
+    let probing = tokio::spawn(prober::keep_tagged(search, node.steering.clone(), node.prober.clone()));
+    let accepting = tokio::spawn(proxies::accept(server, node.proxies.clone(), node.steering.clone()));
+    drop(starting);
+    tracing::info!(node = config.node, "ready");
+
+    let ended = work(&mut source, &mut controller, &mut problems, accepting, shutdown, &node, &reports).await;
+    probing.abort();
+    // Without goals every task ends and leaves its pod as it is.
+    let pods = controller.stop().await;
+    ended?;
+    if config.cleanup_on_exit { clear(&config, &node, pods).await } else { Ok(()) }
+}
+
+/// Follows the cluster until a signal comes or something that the agent depends on ends.
+async fn work(
+    source: &mut Source,
+    controller: &mut Controller<LiveNode>,
+    problems: &mut Problems,
+    mut accepting: JoinHandle<Infallible>,
+    mut shutdown: JoinHandle<io::Result<runtime::signals::Signal>>,
+    node: &LiveNode,
+    reports: &Reports,
+) -> Result<(), AgentError> {
+    let mut upkeep = interval(METRICS_INTERVAL);
+    loop {
+        // Every arm is cancel-safe: `Source::next` says so, the others are.
+        tokio::select! {
+            event = source.next() => {
+                let event = event.ok_or(AgentError::SourceEnded)?;
+                problems.note(&event);
+                controller.apply(event);
+            }
+            ended = &mut accepting => match ended? {},
+            signal = &mut shutdown => {
+                let signal = signal?.map_err(AgentError::Signals)?;
+                tracing::info!(signal = signal.name(), "ending, pods stay as they are");
+                return Ok(());
+            }
+            _ = upkeep.tick() => {
+                admin::refresh(reports);
+                count_steering(&node.steering);
+            }
+        }
+    }
+}
+
+fn count_steering(steering: &Steering) {
+    match steering.stats() {
+        Ok(stats) => stats.into_iter().for_each(|(counter, value)| metrics::steering(counter.name(), value)),
+        Err(error) => tracing::debug!("the kernel's counters cannot be read: {}", described(&error)),
+    }
+}
+
+/// Loads or takes over the kernel programs and opens the proxies' socket; nobody is accepted yet.
+async fn build(config: &Config) -> Result<(LiveNode, Server), AgentError> {
+    let at = |action, path: &PathBuf| {
+        let path = path.clone();
+        move |source| AgentError::Path { action, path, source }
+    };
+    let host = host_netns(config)?;
+    let tree = tree(config)?;
+    let steering = open_steering(kernel_config(config)?).await?;
+    let socket = &config.ztunnel_uds_address;
+    if let Some(directory) = socket.parent() {
+        std::fs::create_dir_all(directory).map_err(at("make", &directory.to_owned()))?;
+    }
+    let server = Server::bind(socket).map_err(at("listen on", socket))?;
+    let node = LiveNode {
+        steering,
+        finder: Finder::new(tree.clone(), host.id()),
+        registry: server.registry(),
+        proxies: Proxies::new(tree),
+        previous: PreviousValues::new(config.run_dir.join("settings")),
+        status: Status::directory(&state(config), &format!("agent-{}", config.node)),
+        prober: prober::Handle::default(),
+    };
+    Ok((node, server))
+}
+
+fn tree(config: &Config) -> Result<CgroupTree, AgentError> {
+    let root = match &config.cgroup_root {
+        Some(root) => root.clone(),
+        None => runtime::sys::cgroup2_mount().map_err(|source| AgentError::Path {
+            action: "find",
+            path: "the cgroup v2 hierarchy".into(),
+            source,
+        })?,
+    };
+    Ok(CgroupTree::new(root))
+}
+
+fn host_netns(config: &Config) -> Result<Netns, AgentError> {
+    let path = &config.host_netns;
+    Netns::open(path).map_err(|source| AgentError::Path { action: "open", path: path.clone(), source })
+}
+
+fn kernel_config(config: &Config) -> Result<ebpf_loader::Config, AgentError> {
+    let cookie = host_netns(config)?.cookie();
+    let host_netns_cookie = cookie.map_err(|source| AgentError::Path {
+        action: "read the cookie of",
+        path: config.host_netns.clone(),
+        source,
+    })?;
+    let cgroup_root = tree(config)?.root().to_owned();
+    Ok(ebpf_loader::Config { cgroup_root, bpffs_dir: config.bpffs_dir.clone(), host_netns_cookie })
+}
+
+async fn open_steering(config: ebpf_loader::Config) -> Result<Arc<Steering>, AgentError> {
+    let opened = tokio::task::spawn_blocking(move || -> Result<Steering, AgentError> {
+        ebpf_loader::probe::kernel()?;
+        Ok(Steering::open(config)?)
+    });
+    let mut steering = opened.await??;
+    if let Some(log) = steering.take_log() {
+        tokio::spawn(async move {
+            if let Err(error) = log.run().await {
+                tracing::warn!(%error, "log lines of the kernel programs are no longer read");
+            }
+        });
+    }
+    Ok(Arc::new(steering))
+}
+
+fn state(config: &Config) -> PathBuf {
+    config.state.clone().unwrap_or_default()
+}
+
+fn open_source(config: &Config) -> Result<Source, AgentError> {
+    Ok(Source::directory(DirectoryConfig { manifests: config.manifests.clone(), state: state(config) })?)
+}
+
+fn enablement(config: &Config) -> Enablement {
+    Enablement {
+        excluded_namespaces: config.exclude_namespaces.clone(),
+        system_namespace: config.system_namespace.clone(),
+    }
+}
+
+async fn until_in_sync(
+    source: &mut Source,
+    controller: &mut Controller<LiveNode>,
+    problems: &mut Problems,
+) -> Result<(), AgentError> {
+    loop {
+        let event = source.next().await.ok_or(AgentError::SourceEnded)?;
+        problems.note(&event);
+        if matches!(event, Event::InSync { .. }) {
+            return Ok(());
+        }
+        controller.apply(event);
+    }
+}
+
+/// Mistakes in the cluster's objects, which concern the agent only as a number: others explain them.
+#[derive(Default)]
+struct Problems(HashMap<PathBuf, usize>);
+
+impl Problems {
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Problem(problem) => {
+                *self.0.entry(problem.file.clone()).or_default() += 1;
+                tracing::debug!("{problem}");
+            }
+            Event::Solved { file } => {
+                self.0.remove(file);
+            }
+            Event::Applied { .. } | Event::Removed { .. } | Event::InSync { .. } => return,
+        }
+        metrics::source_problems(self.0.len());
+    }
+}
+
+/// Takes every pod of the node out of the mesh, and then everything off the kernel. Proxied connections are cut.
+///
+/// # Errors
+/// All of [`AgentError`]; what was not reached stays, and the next attempt goes on.
+pub async fn uninstall(config: Config) -> Result<(), AgentError> {
+    config.check()?;
+    // The proxies' socket is ours from here on and nobody is accepted: no proxy is told of pods meanwhile.
+    let (node, _server) = build(&config).await?;
+    let mut source = open_source(&config)?;
+    let mut controller = Controller::new(&config.node, enablement(&config));
+    until_in_sync(&mut source, &mut controller, &mut Problems::default()).await?;
+    let pods = controller.stop().await;
+    clear(&config, &node, pods).await
+}
+
+async fn clear(
+    config: &Config,
+    node: &LiveNode,
+    pods: Vec<(PodSpec, Wanted, Option<Redirection>)>,
+) -> Result<(), AgentError> {
+    let footprints = takeover::take_over(node, pods.clone()).await;
+    for (pod, _, told) in pods {
+        expel(node, &pod, footprints.get(&pod.uid).cloned(), told).await?;
+    }
+    let steered = kernel_config(config)?;
+    let unloaded = tokio::task::spawn_blocking(move || Steering::open(steered)?.unload());
+    unloaded.await??;
+    let socket_removed = std::fs::remove_file(&config.ztunnel_uds_address).is_ok();
+    tracing::info!(socket_removed, "nothing of the mesh is left on the node");
+    Ok(())
+}

@@ -1,0 +1,409 @@
+//! Turns the cluster's pods and namespaces into goals, one per pod of this node. Reaching them is `enrol`'s business.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use graph::enrolment::{Enablement, Enrolment};
+use kube_api::core::{Namespace, Pod};
+use kube_api::{Event, ObjectRef, Resource};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use zds::{PodId, WorkloadInfo};
+
+use crate::enrol::{Actor, Goal, Node, Place, PodSpec, Redirection, Timing, Wanted};
+use crate::report::{Reports, View};
+use crate::{metrics, unsupported};
+
+/// Everything the controller hands to the tasks it starts.
+pub struct Seats<N> {
+    pub node: Arc<N>,
+    pub reports: Reports,
+    pub timing: Timing,
+    /// Ticks when proxies come or go.
+    pub nudge: watch::Receiver<u64>,
+}
+
+/// The task of one pod.
+struct Seat {
+    uid: PodId,
+    goal: watch::Sender<Goal>,
+    view: View,
+    task: JoinHandle<()>,
+}
+
+/// The task of a pod that is gone; it tries on as long as somebody holds the goal.
+struct Departing {
+    _goal: watch::Sender<Goal>,
+    task: JoinHandle<()>,
+}
+
+/// Pods of one node and where they are wanted.
+pub struct Controller<N> {
+    node_name: String,
+    enablement: Enablement,
+    namespaces: HashMap<String, Arc<Namespace>>,
+    pods: BTreeMap<ObjectRef, Arc<Pod>>,
+    seats: BTreeMap<ObjectRef, Seat>,
+    /// Tasks of pods that are gone and not yet removed: a pod of the same name waits for them.
+    departing: HashMap<ObjectRef, Departing>,
+    /// `None` until the first goals are set: before that, events are only noted.
+    tasks: Option<Seats<N>>,
+}
+
+impl<N: Node> Controller<N> {
+    pub fn new(node_name: &str, enablement: Enablement) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            enablement,
+            namespaces: HashMap::new(),
+            pods: BTreeMap::new(),
+            seats: BTreeMap::new(),
+            departing: HashMap::new(),
+            tasks: None,
+        }
+    }
+
+    /// Notes one event and, once [`Controller::start`]ed, changes the goals it changes.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Applied { resource: Resource::Pod(pod), .. } => self.pod_applied(pod),
+            Event::Applied { resource: Resource::Namespace(namespace), .. } => self.namespace_applied(namespace),
+            Event::Removed { key, .. } => self.removed(&key),
+            Event::Applied { .. } | Event::InSync { .. } | Event::Problem(_) | Event::Solved { .. } => {}
+        }
+    }
+
+    /// The pods of this node, with what they are annotated with.
+    pub fn pods(&self) -> impl Iterator<Item = (PodSpec, Wanted, Option<Redirection>)> {
+        self.pods.values().filter_map(|pod| Some((spec(pod)?, self.wanted(pod), Redirection::of(pod))))
+    }
+
+    /// Starts a task for every pod noted so far. `footprints`: where an earlier agent enrolled pods, by uid.
+    pub fn start(&mut self, tasks: Seats<N>, footprints: &HashMap<PodId, Arc<Place>>) {
+        self.tasks = Some(tasks);
+        let all: Vec<ObjectRef> = self.pods.keys().cloned().collect();
+        for key in all {
+            self.seat(&key, footprints);
+        }
+    }
+
+    /// Sets no more goals, waits for the step that each task is at, and returns the pods as they are known. No task runs
+    /// any more after it.
+    pub async fn stop(mut self) -> Vec<(PodSpec, Wanted, Option<Redirection>)> {
+        let pods = self.pods().collect();
+        let seated = std::mem::take(&mut self.seats).into_values().map(|seat| seat.task);
+        let departing = std::mem::take(&mut self.departing).into_values().map(|departing| departing.task);
+        end(seated.chain(departing).collect()).await;
+        pods
+    }
+
+    fn pod_applied(&mut self, pod: Arc<Pod>) {
+        let key = ObjectRef::new(kube_api::Kind::Pod, pod.metadata.namespace.clone(), pod.metadata.name.clone());
+        if pod.spec.node_name.as_deref() != Some(&self.node_name) {
+            // A pod never moves, but one of the same name may have been on this node before.
+            return self.removed(&key);
+        }
+        let known = self.pods.insert(key.clone(), pod).is_some();
+        metrics::reconcile(if known { "update" } else { "add" });
+        self.seat(&key, &HashMap::new());
+    }
+
+    fn namespace_applied(&mut self, namespace: Arc<Namespace>) {
+        let name = namespace.metadata.name.clone();
+        self.namespaces.insert(name.clone(), namespace);
+        self.seat_namespace(&name);
+    }
+
+    fn removed(&mut self, key: &ObjectRef) {
+        match key.kind {
+            kube_api::Kind::Pod if self.pods.remove(key).is_some() => {
+                metrics::reconcile("delete");
+                self.unseat(key);
+            }
+            kube_api::Kind::Namespace => {
+                self.namespaces.remove(&key.name);
+                self.seat_namespace(&key.name);
+            }
+            _ => {}
+        }
+    }
+
+    fn seat_namespace(&mut self, namespace: &str) {
+        let keys: Vec<ObjectRef> = self.pods.keys().filter(|key| key.namespace == namespace).cloned().collect();
+        for key in keys {
+            self.seat(&key, &HashMap::new());
+        }
+    }
+
+    /// Sets the goal of one pod, starting its task if it has none.
+    fn seat(&mut self, key: &ObjectRef, footprints: &HashMap<PodId, Arc<Place>>) {
+        let Some(pod) = self.pods.get(key).filter(|_| self.tasks.is_some()).cloned() else { return };
+        let Some(spec) = spec(&pod) else { return };
+        if self.seats.get(key).is_some_and(|seat| seat.uid != spec.uid) {
+            self.unseat(key);
+        }
+        let goal = Goal { wanted: self.wanted(&pod), pod: spec };
+        let selected = self.selection(&pod).is_selected();
+        // Who is outside the mesh asks for nothing.
+        let notes = if selected { unsupported::notes(&pod) } else { Vec::new() };
+        let described = goal.pod.clone();
+        match self.seats.get(key) {
+            Some(seat) => {
+                seat.view.described(&goal.pod, selected);
+                seat.goal.send_if_modified(|current| {
+                    let changed = *current != goal;
+                    *current = goal;
+                    changed
+                });
+            }
+            None => self.take_seat(key, goal, selected, Redirection::of(&pod), footprints),
+        }
+        if let Some(seat) = self.seats.get(key) {
+            seat.view.noted(&described, notes);
+        }
+    }
+
+    fn take_seat(
+        &mut self,
+        key: &ObjectRef,
+        goal: Goal,
+        selected: bool,
+        told: Option<Redirection>,
+        footprints: &HashMap<PodId, Arc<Place>>,
+    ) {
+        let Some(tasks) = &self.tasks else { return };
+        let uid = goal.pod.uid.clone();
+        let view = tasks.reports.view(&goal.pod);
+        view.described(&goal.pod, selected);
+        let footprint = footprints.get(&uid).cloned();
+        let (goal, goals) = watch::channel(goal);
+        let actor =
+            Actor::new(tasks.node.clone(), goals, tasks.nudge.clone(), view.clone(), tasks.timing, told, footprint);
+        let earlier = self.departing.remove(key);
+        let task = tokio::spawn(async move {
+            // The earlier pod's annotation is taken back before this one's is written.
+            if let Some(Departing { _goal, task }) = earlier {
+                let _: Result<(), tokio::task::JoinError> = task.await;
+            }
+            actor.run().await;
+        });
+        self.seats.insert(key.clone(), Seat { uid, goal, view, task });
+    }
+
+    fn unseat(&mut self, key: &ObjectRef) {
+        self.departing.retain(|_, departing| !departing.task.is_finished());
+        if let Some(Seat { goal, task, .. }) = self.seats.remove(key) {
+            goal.send_modify(|goal| goal.wanted = Wanted::Gone);
+            self.departing.insert(key.clone(), Departing { _goal: goal, task });
+        }
+    }
+
+    fn selection(&self, pod: &Pod) -> Enrolment {
+        self.enablement.selected(pod, self.namespaces.get(&pod.metadata.namespace).map(AsRef::as_ref))
+    }
+
+    fn wanted(&self, pod: &Pod) -> Wanted {
+        if pod.is_terminated() {
+            return Wanted::Finished { reason: "the pod has finished".to_owned() };
+        }
+        match self.selection(pod) {
+            Enrolment::Selected => Wanted::In,
+            Enrolment::NotSelected { reason } => Wanted::Out { reason: reason.to_string() },
+        }
+    }
+}
+
+/// Waits for all tasks together, and ends those that are still at work then: what comes next must not meet them. A call into
+/// the kernel that one of them has under way, of milliseconds, still ends by itself.
+async fn end(tasks: Vec<JoinHandle<()>>) {
+    // Every step has a deadline of its own; a proxy's answer is the longest.
+    let deadline = Instant::now() + zds::server::DEADLINE;
+    for mut task in tasks {
+        if timeout_at(deadline, &mut task).await.is_err() {
+            tracing::warn!("a pod's task is still at work and is cut short");
+            task.abort();
+            let _: Result<(), tokio::task::JoinError> = task.await;
+        }
+    }
+}
+
+/// `None` for a pod that nothing can be done for yet: it has no uid.
+fn spec(pod: &Pod) -> Option<PodSpec> {
+    let meta = &pod.metadata;
+    Some(PodSpec {
+        key: ObjectRef::new(kube_api::Kind::Pod, meta.namespace.clone(), meta.name.clone()),
+        uid: PodId::new(&meta.uid)?,
+        info: WorkloadInfo {
+            name: meta.name.as_str().into(),
+            namespace: meta.namespace.as_str().into(),
+            service_account: pod.service_account().into(),
+        },
+        ips: pod.addresses().filter_map(|ip| ip.parse().ok()).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube_api::ClusterId;
+    use model::report::PodState;
+
+    use super::*;
+    use crate::enrol::tests::{Fake, TIMING};
+
+    struct Bench {
+        controller: Controller<Fake>,
+        node: Arc<Fake>,
+        reports: Reports,
+        _nudge: watch::Sender<u64>,
+    }
+
+    fn applied(resource: Resource) -> Event {
+        Event::Applied { cluster: ClusterId::default(), resource }
+    }
+
+    fn namespace(name: &str, ambient: bool) -> Event {
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = name.to_owned();
+        if ambient {
+            namespace.metadata.labels.insert("istio.io/dataplane-mode".to_owned(), "ambient".to_owned());
+        }
+        applied(Resource::Namespace(Arc::new(namespace)))
+    }
+
+    fn pod(uid: &str, change: impl FnOnce(&mut Pod)) -> Event {
+        let mut pod = Pod::default();
+        pod.metadata.name = "web".to_owned();
+        pod.metadata.namespace = "app".to_owned();
+        pod.metadata.uid = uid.to_owned();
+        pod.spec.node_name = Some("n1".to_owned());
+        pod.status.pod_ip = Some("10.0.0.1".to_owned());
+        change(&mut pod);
+        applied(Resource::Pod(Arc::new(pod)))
+    }
+
+    impl Bench {
+        fn start(events: impl IntoIterator<Item = Event>) -> Self {
+            let (node, reports) = (Arc::new(Fake::default()), Reports::default());
+            let (nudge, nudges) = watch::channel(0);
+            let mut controller = Controller::new("n1", Enablement::default());
+            events.into_iter().for_each(|event| controller.apply(event));
+            let seats = Seats { node: node.clone(), reports: reports.clone(), timing: TIMING, nudge: nudges };
+            controller.start(seats, &HashMap::new());
+            Self { controller, node, reports, _nudge: nudge }
+        }
+
+        /// Waits, in the clock of the test, for the state and reason of the only pod.
+        async fn reaches(&self, uid: &str, state: PodState, reason: &str) {
+            let reached = || {
+                let pods = self.reports.node("n1").pods;
+                pods.len() == 1 && pods[0].uid == uid && pods[0].state == state && pods[0].reason.contains(reason)
+            };
+            crate::enrol::tests::until(reached).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_follows_the_label_of_its_namespace() {
+        let mut bench = Bench::start([namespace("app", false), pod("u1", |_| ())]);
+        bench.reaches("u1", PodState::NotSelected, "label").await;
+
+        bench.controller.apply(namespace("app", true));
+        bench.reaches("u1", PodState::Enrolled, "").await;
+        bench.controller.apply(namespace("app", false));
+
+        bench.reaches("u1", PodState::NotSelected, "label").await;
+        assert!(!bench.node.is_annotated());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_that_cannot_be_enrolled_are_listed_with_the_reason() {
+        let host = Bench::start([namespace("app", true), pod("u1", |pod| pod.spec.host_network = true)]);
+        host.reaches("u1", PodState::NotSelected, "host network").await;
+        let excluded = Bench::start([
+            namespace("kube-system", true),
+            pod("u1", |pod| pod.metadata.namespace = "kube-system".to_owned()),
+        ]);
+        excluded.reaches("u1", PodState::NotSelected, "excluded").await;
+        let finished = [namespace("app", true), pod("u1", |pod| pod.status.phase = Some("Succeeded".to_owned()))];
+        Bench::start(finished).reaches("u1", PodState::NotSelected, "finished").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_annotation_that_has_no_effect_is_told_while_the_pod_is_selected() {
+        let ask = |pod: &mut Pod| {
+            pod.metadata.annotations.insert("ambient.istio.io/bypass-inbound-capture".to_owned(), "true".to_owned());
+        };
+        let mut bench = Bench::start([namespace("app", true), pod("u1", ask)]);
+        bench.reaches("u1", PodState::Enrolled, "").await;
+        let notes = bench.reports.node("n1").pods.remove(0).notes;
+        assert!(notes.len() == 1 && notes[0].contains("bypass-inbound-capture"), "{notes:?}");
+
+        bench.controller.apply(namespace("app", false));
+
+        assert!(bench.reports.node("n1").pods[0].notes.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_finishes_is_taken_out() {
+        let mut bench = Bench::start([namespace("app", true), pod("u1", |_| ())]);
+        bench.reaches("u1", PodState::Enrolled, "").await;
+
+        bench.controller.apply(pod("u1", |pod| pod.status.phase = Some("Failed".to_owned())));
+
+        bench.reaches("u1", PodState::NotSelected, "finished").await;
+        assert!(!bench.node.is_annotated());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_that_do_not_end_are_ended_within_one_deadline() {
+        let begun = Instant::now();
+        let held = Arc::new(());
+        let stuck = || {
+            let held = held.clone();
+            tokio::spawn(async move {
+                std::future::pending::<()>().await;
+                drop(held);
+            })
+        };
+
+        end(vec![stuck(), tokio::spawn(async {}), stuck()]).await;
+
+        assert_eq!(Arc::strong_count(&held), 1, "a task still runs");
+        assert_eq!(begun.elapsed(), zds::server::DEADLINE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_of_other_nodes_are_not_ours() {
+        let bench = Bench::start([pod("u1", |pod| pod.spec.node_name = Some("n2".to_owned()))]);
+
+        assert!(bench.reports.node("n1").pods.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_of_the_same_name_waits_until_the_earlier_one_is_removed() {
+        let mut bench = Bench::start([namespace("app", true), pod("u1", |_| ())]);
+        bench.reaches("u1", PodState::Enrolled, "").await;
+
+        bench.controller.apply(pod("u2", |_| ()));
+        bench.reaches("u2", PodState::Enrolled, "").await;
+
+        assert!(bench.node.is_annotated());
+        let log = bench.node.log();
+        let forgotten = log.iter().position(|step| *step == "forget").unwrap();
+        assert!(log[forgotten..].contains(&"annotate"), "{log:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deleted_pod_is_removed_even_when_it_takes_several_tries() {
+        let mut bench = Bench::start([namespace("app", true), pod("u1", |_| ())]);
+        bench.reaches("u1", PodState::Enrolled, "").await;
+        bench.node.fail(crate::enrol::Step::RemoveRules, 3);
+
+        let key = ObjectRef::new(kube_api::Kind::Pod, "app", "web");
+        bench.controller.apply(Event::Removed { cluster: ClusterId::default(), key });
+
+        crate::enrol::tests::until(|| bench.reports.node("n1").pods.is_empty()).await;
+        assert!(bench.node.is_clean());
+    }
+}

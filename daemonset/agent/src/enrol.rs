@@ -1,0 +1,264 @@
+//! Enrolment of one pod: the steps, their order, and what counts as proof.
+//! How a step is done on a real node is in `node`; which pods are wanted is in `controller`.
+
+mod actor;
+mod entering;
+mod leaving;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use actor::{Actor, Goal, Timing, Wanted};
+pub use leaving::expel;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use graph::enrolment::{REDIRECTION_ANNOTATION, REDIRECTION_ENABLED, REDIRECTION_PENDING};
+use kube_api::ObjectRef;
+use kube_api::core::Pod;
+use model::report::Check;
+use runtime::sys::Netns;
+use zds::{PodId, WorkloadInfo};
+
+/// What enrolment needs to know of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodSpec {
+    pub key: ObjectRef,
+    pub uid: PodId,
+    pub info: WorkloadInfo,
+    /// Empty until the pod has one.
+    pub ips: Vec<IpAddr>,
+}
+
+/// Where a pod's sockets live. Keeps the network namespace open.
+#[derive(Debug)]
+pub struct Place {
+    pub netns: Netns,
+    /// The same namespace, as it is passed to proxies.
+    pub descriptor: Arc<OwnedFd>,
+    /// The kernel's number for the namespace, key of everything we leave in the kernel.
+    pub cookie: u64,
+    /// Index, inside the namespace, of the interface that holds the pod's address.
+    pub interface: u32,
+}
+
+impl Place {
+    /// # Errors
+    /// When the namespace cannot be entered, or no descriptor is left.
+    pub fn new(netns: Netns, interface: u32) -> std::io::Result<Self> {
+        let cookie = netns.cookie()?;
+        let descriptor = Arc::new(netns.as_fd().try_clone_to_owned()?);
+        Ok(Self { netns, descriptor, cookie, interface })
+    }
+}
+
+/// Which new connections of a pod go to the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capture {
+    /// As the kernel has it; none for a pod it does not know.
+    Unchanged,
+    /// All, in both directions.
+    On,
+    /// None; what was captured before goes on.
+    Off,
+}
+
+/// What the cluster is told of a pod: the values of the annotation `ambient.istio.io/redirection`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Redirection {
+    /// The kernel steers the pod's traffic, and the proxy does not serve the pod yet. Peers take it for one outside the mesh.
+    Pending,
+    /// Everything was read back; peers speak HBONE to it.
+    Enabled,
+}
+
+impl Redirection {
+    /// The annotation's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => REDIRECTION_PENDING,
+            Self::Enabled => REDIRECTION_ENABLED,
+        }
+    }
+
+    /// What a pod's annotation says.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let value = pod.metadata.annotations.get(REDIRECTION_ANNOTATION)?;
+        [Self::Pending, Self::Enabled].into_iter().find(|redirection| redirection.as_str() == value)
+    }
+}
+
+/// One step, for logs, metrics and tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    Locate,
+    Tag,
+    Entry,
+    Rules,
+    Link,
+    Announce,
+    CatchUp,
+    ReadBack,
+    Annotate,
+    Drain,
+    Dismiss,
+    Unlink,
+    RemoveRules,
+    RemoveEntry,
+}
+
+impl Step {
+    /// Stable: metric label and log key.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Locate => "locate",
+            Self::Tag => "tag",
+            Self::Entry => "entry",
+            Self::Rules => "rules",
+            Self::Link => "link",
+            Self::Announce => "announce",
+            Self::CatchUp => "catch_up",
+            Self::ReadBack => "read_back",
+            Self::Annotate => "annotate",
+            Self::Drain => "drain",
+            Self::Dismiss => "dismiss",
+            Self::Unlink => "unlink",
+            Self::RemoveRules => "remove_rules",
+            Self::RemoveEntry => "remove_entry",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A step that did not succeed; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The step was refused, by the kernel, the proxy or the API.
+    #[error("{step}: {source}")]
+    Failed { step: Step, source: Box<dyn std::error::Error + Send + Sync> },
+    /// Every step succeeded, and what was read back is something else.
+    #[error("read_back: {}", failing(.checks))]
+    Unproved { checks: Vec<Check> },
+    /// Removal succeeded, and something is still there.
+    #[error("remove: still there: {}", .left.join(", "))]
+    Leftovers { left: Vec<String> },
+}
+
+impl StepError {
+    /// The error of `step`; for `map_err`.
+    pub fn at<E: Into<Box<dyn std::error::Error + Send + Sync>>>(step: Step) -> impl FnOnce(E) -> Self {
+        move |source| Self::Failed { step, source: source.into() }
+    }
+
+    /// Stable: metric label and log key.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Failed { step, .. } => step.name(),
+            Self::Unproved { .. } => "unproved",
+            Self::Leftovers { .. } => "leftovers",
+        }
+    }
+}
+
+fn failing(checks: &[Check]) -> String {
+    let failing = checks.iter().filter(|check| !check.ok);
+    failing.map(|check| format!("{}: {}", check.name, check.detail)).collect::<Vec<_>>().join("; ")
+}
+
+/// Whose fault it is when a fact is not as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Traffic may pass the proxy by: the pod must not be announced as enrolled.
+    Kernel,
+    /// Traffic waits or is refused until the proxy is back.
+    Proxy,
+}
+
+/// One fact that was read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    pub side: Side,
+    pub check: Check,
+}
+
+/// Everything that makes a pod enrolled, as it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proof(pub Vec<Fact>);
+
+impl Proof {
+    /// Adds a fact; `Err` says what was found instead.
+    pub fn push(&mut self, side: Side, name: &str, found: Result<String, String>) {
+        let ok = found.is_ok();
+        let (Ok(detail) | Err(detail)) = found;
+        self.0.push(Fact { side, check: Check { name: name.to_owned(), ok, detail } });
+    }
+
+    /// All facts are as they should be. A proof without facts proves nothing.
+    pub fn holds(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|fact| fact.check.ok)
+    }
+
+    /// Something is wrong on the kernel's side.
+    pub fn is_open(&self) -> bool {
+        self.0.is_empty() || self.0.iter().any(|fact| fact.side == Side::Kernel && !fact.check.ok)
+    }
+
+    /// The facts, for the report.
+    pub fn checks(&self) -> Vec<Check> {
+        self.0.iter().map(|fact| fact.check.clone()).collect()
+    }
+}
+
+/// The steps as the node can do them, each idempotent. Faked in tests of their order.
+pub trait Node: Send + Sync + 'static {
+    /// Finds the pod's network namespace.
+    fn locate(&self, pod: &PodSpec) -> impl Future<Output = Result<Arc<Place>, StepError>> + Send;
+    /// Has the kernel know every connected proxy's sockets.
+    fn tag(&self) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Has the kernel know the pod.
+    fn put_entry(
+        &self,
+        pod: &PodSpec,
+        place: &Arc<Place>,
+        capture: Capture,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Rules, routes and settings of the namespace.
+    fn put_rules(&self, pod: &PodSpec, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// The program of the namespace.
+    fn attach(&self, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Has the newest proxy serve the pod, and waits for its word.
+    fn announce(&self, pod: &PodSpec, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Has the kernel know the listeners that the newest proxy opened unseen.
+    fn catch_up(&self) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Reads everything back. Never fails: what cannot be read is a fact that does not hold.
+    fn proof(&self, pod: &PodSpec, place: &Arc<Place>) -> impl Future<Output = Proof> + Send;
+    /// Tells the cluster how far the pod is; `None` takes back what was told.
+    fn annotate(
+        &self,
+        pod: &PodSpec,
+        redirection: Option<Redirection>,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Takes back whatever was told of a pod that no longer exists.
+    fn forget_annotation(&self, pod: &PodSpec) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Live sockets of connections that go through the proxy.
+    fn proxied(&self, place: &Arc<Place>) -> impl Future<Output = Result<usize, StepError>> + Send;
+    /// Has every proxy drop the pod, and waits for their word.
+    fn dismiss(&self, pod: &PodSpec) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Undoes [`Node::attach`].
+    fn detach(&self, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Undoes [`Node::put_rules`].
+    fn remove_rules(&self, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Undoes [`Node::put_entry`].
+    fn remove_entry(&self, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// What the kernel still has of the pod, in words.
+    fn leftovers(&self, place: &Arc<Place>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
+    /// Does the kernel know the pod? Asked of pods that are not to be enrolled.
+    fn has_entry(&self, place: &Arc<Place>) -> impl Future<Output = Result<bool, StepError>> + Send;
+}

@@ -1,0 +1,81 @@
+//! The way into the mesh, one type per state: only the next step compiles.
+//!
+//! `Located -> Steered -> Announced -> Proved -> Enrolled`. A step that fails consumes its state; the way is begun
+//! again from the start, and every step finds its work done or does it.
+
+use std::sync::Arc;
+
+use super::{Capture, Node, Place, PodSpec, Proof, Redirection, StepError};
+
+/// The namespace is known.
+pub(super) struct Located(pub(super) Arc<Place>);
+
+/// Tag, entry, rules and link are in place. Nothing new is captured yet, unless it was before.
+pub(super) struct Steered(Arc<Place>);
+
+/// The proxy has acknowledged its listeners, and new connections go to it.
+pub(super) struct Announced(Arc<Place>);
+
+/// Everything was read back.
+pub(super) struct Proved {
+    place: Arc<Place>,
+    proof: Proof,
+}
+
+/// The cluster was told.
+pub(super) struct Enrolled {
+    pub(super) place: Arc<Place>,
+    pub(super) proof: Proof,
+}
+
+impl Located {
+    /// The entry comes before the link and before the proxy's listeners: from then on the kernel notes them.
+    pub(super) async fn steer<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Steered, StepError> {
+        node.tag().await?;
+        node.put_entry(pod, &self.0, Capture::Unchanged).await?;
+        node.put_rules(pod, &self.0).await?;
+        node.attach(&self.0).await?;
+        Ok(Steered(self.0))
+    }
+}
+
+impl Steered {
+    /// Capture begins with the acknowledgement, so that a running pod loses no connection on its way in. Without
+    /// one it begins all the same: a pod that asks for the mesh is closed, not open, until the proxy is there.
+    pub(super) async fn announce<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Announced, StepError> {
+        let acknowledged = node.announce(pod, &self.0).await;
+        node.put_entry(pod, &self.0, Capture::On).await?;
+        acknowledged?;
+        Ok(Announced(self.0))
+    }
+}
+
+impl Announced {
+    /// A proxy that had its listeners before the kernel knew the pod is caught up with once.
+    pub(super) async fn prove<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Proved, StepError> {
+        let mut proof = node.proof(pod, &self.0).await;
+        if !proof.holds() && !proof.is_open() {
+            node.catch_up().await?;
+            proof = node.proof(pod, &self.0).await;
+        }
+        Proved::from(self.0, proof)
+    }
+}
+
+impl Proved {
+    /// The only way to this state: a proof that holds.
+    pub(super) fn from(place: Arc<Place>, proof: Proof) -> Result<Self, StepError> {
+        if proof.holds() { Ok(Self { place, proof }) } else { Err(StepError::Unproved { checks: proof.checks() }) }
+    }
+
+    /// Tells the cluster.
+    pub(super) async fn claim<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Enrolled, StepError> {
+        node.annotate(pod, Some(Redirection::Enabled)).await?;
+        Ok(self.already_claimed())
+    }
+
+    /// The cluster was told before.
+    pub(super) fn already_claimed(self) -> Enrolled {
+        Enrolled { place: self.place, proof: self.proof }
+    }
+}

@@ -1,0 +1,116 @@
+//! The way out of the mesh, one type per state: only the next step compiles.
+//!
+//! `Withdrawn -> Draining -> Drained -> gone`. Rules and entry stay while proxied connections live: they would be reset.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::{Capture, Node, Place, PodSpec, Redirection, StepError};
+
+/// Pause between two looks at the connections of a pod that leaves.
+pub(super) const DRAIN_POLL: Duration = Duration::from_millis(100);
+
+/// How long the proxy's listeners stay at least, when the grace period allows it: until the proxies of other
+/// nodes have heard through discovery that the pod left, they dial its HBONE port.
+pub(super) const HEARSAY: Duration = Duration::from_secs(1);
+
+/// The cluster no longer counts on the pod.
+pub(super) struct Withdrawn(pub(super) Arc<Place>);
+
+/// New connections pass the proxy by; those it carries may end.
+pub(super) struct Draining {
+    place: Arc<Place>,
+    earliest: Instant,
+    deadline: Instant,
+}
+
+/// How draining ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// The last proxied connection ended by itself.
+    Empty,
+    /// Connections are left and the grace period is over: they are cut.
+    Expired,
+}
+
+/// Nothing is left to wait for.
+pub(super) struct Drained(Arc<Place>);
+
+impl Withdrawn {
+    /// `since`: when the pod began to leave, from which on its grace counts.
+    pub(super) async fn stop_capturing<N: Node>(
+        self,
+        node: &N,
+        pod: &PodSpec,
+        since: Instant,
+        grace: Duration,
+    ) -> Result<Draining, StepError> {
+        node.put_entry(pod, &self.0, Capture::Off).await?;
+        Ok(Draining { place: self.0, earliest: since + HEARSAY.min(grace), deadline: since + grace })
+    }
+
+    /// For a pod whose processes are gone.
+    pub(super) fn skip_draining(self) -> Drained {
+        Drained(self.0)
+    }
+}
+
+impl Draining {
+    /// Cancel-safe: dropping the future leaves the pod as it is, and drained later or captured again.
+    pub(super) async fn drain<N: Node>(self, node: &N) -> Result<(Drained, Drain), StepError> {
+        let empty = async {
+            sleep_until(self.earliest).await;
+            while node.proxied(&self.place).await? > 0 {
+                sleep(DRAIN_POLL).await;
+            }
+            Ok::<(), StepError>(())
+        };
+        let drain = match timeout_at(self.deadline, empty).await {
+            Ok(result) => result.map(|()| Drain::Empty)?,
+            Err(_) => Drain::Expired,
+        };
+        Ok((Drained(self.place), drain))
+    }
+}
+
+impl Drained {
+    /// Takes the proxy's listeners, then link, rules and entry away, and reads back that nothing is left.
+    ///
+    /// A proxy that refuses or does not answer stops nothing: the pod is in no snapshot any more.
+    pub(super) async fn remove<N: Node>(self, node: &N, pod: &PodSpec) -> Result<(), StepError> {
+        if let Err(error) = node.dismiss(pod).await {
+            tracing::warn!(pod = %pod.key.path(), code = error.code(), %error, "the proxy did not acknowledge a departure");
+        }
+        undo(node, &self.0).await
+    }
+}
+
+/// Link, rules, entry, in this order; the entry last, because it is what tells a restarted agent that there is something to undo.
+pub(super) async fn undo<N: Node>(node: &N, place: &Arc<Place>) -> Result<(), StepError> {
+    node.detach(place).await?;
+    node.remove_rules(place).await?;
+    node.remove_entry(place).await?;
+    let left = node.leftovers(place).await?;
+    if left.is_empty() { Ok(()) } else { Err(StepError::Leftovers { left }) }
+}
+
+/// The whole way out at once, without waiting for connections: for a node that leaves the mesh.
+///
+/// # Errors
+/// Those of the step that failed; what came before it is done.
+pub async fn expel<N: Node>(
+    node: &N,
+    pod: &PodSpec,
+    place: Option<Arc<Place>>,
+    told: Option<Redirection>,
+) -> Result<(), StepError> {
+    if told.is_some() || place.is_some() {
+        node.annotate(pod, None).await?;
+    }
+    match place {
+        Some(place) => Withdrawn(place).skip_draining().remove(node, pod).await,
+        None => Ok(()),
+    }
+}

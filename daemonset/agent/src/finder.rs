@@ -1,0 +1,132 @@
+//! Finds the network namespace of a running pod by its processes. It changes nothing in there.
+//!
+//! Only processes below the node's cgroup are looked at; the cgroup's name says which pod they belong to. A process
+//! may be on its way through somebody else's namespace, so a namespace counts only when it holds an address of the pod.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+
+use runtime::sys::Netns;
+use runtime::sys::netns::NetnsId;
+
+use crate::cgroups::{CgroupTree, canonical_uid};
+use crate::netlink::{NetlinkError, interface_of};
+
+/// A pod's namespace and the interface in it that holds the pod's address.
+#[derive(Debug)]
+pub struct Found {
+    pub netns: Netns,
+    pub interface: u32,
+    /// The process it was found by, the oldest one of the pod in this namespace.
+    pub pid: u32,
+}
+
+/// Why a pod has no namespace to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// The cgroup tree cannot be read.
+    #[error("cannot list the processes of the node: {0}")]
+    Processes(#[source] io::Error),
+    /// Kubernetes has not assigned an address yet.
+    #[error("the pod has no address yet")]
+    NoAddress,
+    /// No process is in a cgroup of the pod.
+    #[error("no process of the pod is running")]
+    NoProcess,
+    /// Its processes are all in the node's own namespace, or gone again.
+    #[error("no process of the pod has a network namespace of its own")]
+    NoNamespace,
+    /// Namespaces were found, and none of them is the pod's.
+    #[error("none of {candidates} network namespaces of the pod's processes holds an address of the pod")]
+    ForeignNamespace { candidates: usize },
+    /// A candidate cannot be asked for its addresses.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// Looks for namespaces of pods on one node.
+#[derive(Debug, Clone)]
+pub struct Finder {
+    tree: CgroupTree,
+    host: NetnsId,
+}
+
+impl Finder {
+    /// `host` is the node's own namespace, which is nobody's.
+    pub fn new(tree: CgroupTree, host: NetnsId) -> Self {
+        Self { tree, host }
+    }
+
+    /// The namespace of the pod `uid` that holds one of `ips`; of several the one with the oldest process.
+    ///
+    /// # Errors
+    /// [`FindError::NoAddress`] to [`FindError::ForeignNamespace`] mean "not yet" for a pod that starts.
+    pub async fn find(&self, uid: &str, ips: &[IpAddr]) -> Result<Found, FindError> {
+        if ips.is_empty() {
+            return Err(FindError::NoAddress);
+        }
+        let candidates = self.candidates(uid)?;
+        let count = candidates.len();
+        for Candidate { pid, netns } in candidates {
+            if let Some(interface) = interface_of(&netns, ips).await? {
+                return Ok(Found { netns, interface, pid });
+            }
+        }
+        match count {
+            0 => Err(FindError::NoNamespace),
+            candidates => Err(FindError::ForeignNamespace { candidates }),
+        }
+    }
+
+    /// One process of each namespace, oldest first.
+    fn candidates(&self, uid: &str) -> Result<Vec<Candidate>, FindError> {
+        let uid = canonical_uid(uid);
+        let members = self.tree.members().map_err(FindError::Processes)?;
+        let pids = members.iter().filter(|member| self.tree.pod_uid(&member.cgroup).as_ref() == Some(&uid));
+        // Ordered by start; a process that ends meanwhile has neither a start time nor a namespace to open.
+        let by_age: BTreeMap<(u64, u32), ()> =
+            pids.filter_map(|member| Some(((start_time(member.pid)?, member.pid), ()))).collect();
+        if by_age.is_empty() {
+            return Err(FindError::NoProcess);
+        }
+        let mut seen = HashSet::from([self.host]);
+        let mut candidates = Vec::new();
+        for ((_, pid), ()) in by_age {
+            let Ok(netns) = Netns::open(format!("/proc/{pid}/ns/net")) else { continue };
+            if seen.insert(netns.id()) {
+                candidates.push(Candidate { pid, netns });
+            }
+        }
+        Ok(candidates)
+    }
+}
+
+struct Candidate {
+    pid: u32,
+    netns: Netns,
+}
+
+/// Field 22 of `/proc/<pid>/stat`, clock ticks since boot. The name in field 2 may contain anything, also `) `.
+fn start_time(pid: u32) -> Option<u64> {
+    parse_start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_start_time(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_a_hostile_name() {
+        let stat = "7 (a) b) 1 2) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 100 200";
+
+        assert_eq!(parse_start_time(stat), Some(12345));
+        assert_eq!(parse_start_time("7 (x"), None);
+        assert!(start_time(std::process::id()).is_some());
+    }
+}

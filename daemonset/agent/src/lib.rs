@@ -1,0 +1,23 @@
+//! The node agent: enrols the pods of one node, proves it, and hands their network namespaces to the proxy.
+//! It sees neither TLS nor HBONE, and it decides no policy.
+
+pub mod admin;
+pub mod agent;
+pub mod cgroups;
+pub mod config;
+pub mod connections;
+pub mod controller;
+pub mod enrol;
+pub mod finder;
+pub mod metrics;
+pub mod netlink;
+pub mod node;
+pub mod prober;
+pub mod proxies;
+pub mod report;
+pub mod rules;
+pub mod sysctl;
+pub mod takeover;
+#[cfg(test)]
+mod testing;
+pub mod unsupported;

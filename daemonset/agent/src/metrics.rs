@@ -1,0 +1,66 @@
+//! What the agent counts. Names that Istio's agent has keep them; ours begin with `strake_agent_`.
+
+use std::time::Duration;
+
+use ::metrics::{counter, gauge, histogram};
+
+/// Live proxy connections.
+pub fn proxies_connected(count: usize) {
+    gauge!("ztunnel_connected").set(count as f64);
+}
+
+/// A change of a pod on this node: `add`, `update` or `delete`.
+pub fn reconcile(kind: &'static str) {
+    counter!("nodeagent_reconcile_events_total", "type" => kind).increment(1);
+}
+
+pub(crate) fn enrolled(took: Duration) {
+    counter!("strake_agent_enrolments_total").increment(1);
+    histogram!("strake_agent_enrolment_duration_seconds").record(took.as_secs_f64());
+}
+
+pub(crate) fn left() {
+    counter!("strake_agent_departures_total").increment(1);
+}
+
+pub(crate) fn withdrawn() {
+    counter!("strake_agent_withdrawals_total").increment(1);
+}
+
+/// The proxy stopped serving a pod that stays announced as enrolled.
+pub(crate) fn unserved() {
+    counter!("strake_agent_unserved_total").increment(1);
+}
+
+pub(crate) fn drain_expired() {
+    counter!("strake_agent_drain_expired_total").increment(1);
+}
+
+pub(crate) fn step_failed(code: &'static str) {
+    counter!("strake_agent_step_failures_total", "code" => code).increment(1);
+}
+
+/// `check` is one of the fixed names of `node`'s proof.
+pub(crate) fn repair(check: &str) {
+    counter!("strake_agent_repairs_total", "check" => check.to_owned()).increment(1);
+}
+
+/// A proxy was not admitted; `reason` is a fixed code.
+pub fn proxy_refused(reason: &'static str) {
+    counter!("strake_agent_proxies_refused_total", "reason" => reason).increment(1);
+}
+
+/// Pods of the node in each state.
+pub fn pods(state: &'static str, count: usize) {
+    gauge!("strake_agent_pods", "state" => state).set(count as f64);
+}
+
+/// A counter of the kernel programs.
+pub fn steering(name: &'static str, value: u64) {
+    counter!("strake_agent_steering_total", "event" => name).absolute(value);
+}
+
+/// Files of the source that have a mistake.
+pub fn source_problems(count: usize) {
+    gauge!("strake_agent_source_problems").set(count as f64);
+}

@@ -1,0 +1,254 @@
+//! The node proxies that connected: which of them is admitted, and what the kernel must know of each.
+//! What they are told is the business of `zds`.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ebpf_loader::Steering;
+use zds::PodId;
+use zds::server::{ConnectionId, Incoming, Peer, Registry, Server};
+
+use crate::cgroups::{CgroupTree, Member, canonical_uid};
+use crate::metrics;
+use crate::node::described;
+
+/// Pause after a connection that could not be accepted: descriptors may be short for a while.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A proxy that was admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    pub pid: u32,
+    /// Its pod's cgroup, or its own where it runs in no pod: a restarted container stays tagged.
+    pub cgroup: PathBuf,
+}
+
+/// Why a process that connected is not told of any pod.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Whoever gets a pod's namespace can do everything in it.
+    #[error("the process runs as uid {uid}, expected 0")]
+    NotRoot { uid: u32 },
+    /// Nothing can be tagged for a process that we do not see.
+    #[error("the process is in a pid namespace that is not visible from here")]
+    Unseen,
+    #[error("process {pid} is not in a cgroup below {}", .root.display())]
+    NotOnNode { pid: u32, root: PathBuf },
+    /// Every socket of the node would count as the proxy's, and nothing would be captured.
+    #[error("process {pid} sits in the cgroup root of the node")]
+    InRoot { pid: u32 },
+    /// The pod's own connections would count as the proxy's.
+    #[error("process {pid} shares cgroup {} with the enrolled pod {pod}", .cgroup.display())]
+    SharesCgroup { pid: u32, cgroup: PathBuf, pod: String },
+    #[error("the cgroups of the node cannot be read: {0}")]
+    Cgroups(#[source] io::Error),
+    #[error("the proxy's cgroup cannot be tagged: {reason}")]
+    Tag { reason: String },
+}
+
+impl Refusal {
+    /// Stable: metric label and log key.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotRoot { .. } => "not_root",
+            Self::Unseen => "unseen",
+            Self::NotOnNode { .. } => "not_on_node",
+            Self::InRoot { .. } => "in_root",
+            Self::SharesCgroup { .. } => "shares_cgroup",
+            Self::Cgroups(_) => "cgroups",
+            Self::Tag { .. } => "tag",
+        }
+    }
+}
+
+/// The admitted proxies that are connected; clones share them.
+#[derive(Debug, Clone)]
+pub struct Proxies {
+    tree: CgroupTree,
+    live: Arc<Mutex<BTreeMap<ConnectionId, Proxy>>>,
+}
+
+impl Proxies {
+    pub fn new(tree: CgroupTree) -> Self {
+        Self { tree, live: Arc::default() }
+    }
+
+    /// The proxy that new pods go to.
+    pub fn newest(&self) -> Option<(ConnectionId, Proxy)> {
+        self.lock().last_key_value().map(|(id, proxy)| (*id, proxy.clone()))
+    }
+
+    /// Their cgroups, each once.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let mut cgroups: Vec<_> = self.lock().values().map(|proxy| proxy.cgroup.clone()).collect();
+        cgroups.dedup();
+        cgroups
+    }
+
+    /// Does one of them run in the pod with this uid?
+    pub fn runs_in(&self, uid: &str) -> bool {
+        let uid = canonical_uid(uid);
+        self.lock().values().any(|proxy| self.tree.pod_uid(&proxy.cgroup).as_ref() == Some(&uid))
+    }
+
+    /// May this process be told of pods? `enrolled` are the pods whose connections must not count as its own.
+    fn judge(&self, peer: Peer, enrolled: &[PodId]) -> Result<Proxy, Refusal> {
+        if peer.uid != 0 {
+            return Err(Refusal::NotRoot { uid: peer.uid });
+        }
+        let pid = peer.pid.ok_or(Refusal::Unseen)?;
+        judge(&self.tree, pid, &self.tree.members().map_err(Refusal::Cgroups)?, enrolled)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, Proxy>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn judge(tree: &CgroupTree, pid: u32, members: &[Member], enrolled: &[PodId]) -> Result<Proxy, Refusal> {
+    let own = members.iter().find(|member| member.pid == pid).map(|member| member.cgroup.as_path());
+    let own = own.ok_or_else(|| Refusal::NotOnNode { pid, root: tree.root().to_owned() })?;
+    if own == tree.root() {
+        return Err(Refusal::InRoot { pid });
+    }
+    let cgroup = tree.pod_cgroup(own).unwrap_or_else(|| own.to_owned());
+    let enrolled: Vec<String> = enrolled.iter().map(|uid| canonical_uid(uid.as_str())).collect();
+    let overlaps = |other: &Path| other.starts_with(&cgroup) || cgroup.starts_with(other);
+    for member in members {
+        let (Some(pod), Some(uid)) = (tree.pod_cgroup(&member.cgroup), tree.pod_uid(&member.cgroup)) else { continue };
+        if enrolled.contains(&uid) && overlaps(&pod) {
+            return Err(Refusal::SharesCgroup { pid, cgroup, pod: uid });
+        }
+    }
+    Ok(Proxy { pid, cgroup })
+}
+
+/// Admits and serves proxies as long as the agent runs.
+pub async fn accept(mut server: Server, proxies: Proxies, steering: Arc<Steering>) -> Infallible {
+    loop {
+        let Some(incoming) = accepted(server.accept().await).await else { continue };
+        let peer = incoming.peer();
+        match admit(&proxies, &steering, peer, server.registry().pods()).await {
+            Ok(proxy) => {
+                tracing::info!(connection = %peer.connection, pid = proxy.pid, cgroup = %proxy.cgroup.display(), "a proxy connected");
+                tokio::spawn(serve(incoming, proxy, proxies.clone(), steering.clone(), server.registry()));
+            }
+            Err(refusal) => {
+                metrics::proxy_refused(refusal.code());
+                tracing::warn!(code = refusal.code(), pid = peer.pid, uid = peer.uid, "a proxy is refused: {refusal}");
+            }
+        }
+    }
+}
+
+/// The connection; else says why there is none and waits a little. One that failed is no reason to serve no other.
+async fn accepted<T>(outcome: io::Result<T>) -> Option<T> {
+    match outcome {
+        Ok(incoming) => Some(incoming),
+        Err(error) => {
+            metrics::proxy_refused("accept");
+            tracing::warn!(code = "accept", %error, "a proxy's connection cannot be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// The tag comes first: the listeners that the proxy opens for its first pod must not be missed.
+async fn admit(
+    proxies: &Proxies,
+    steering: &Arc<Steering>,
+    peer: Peer,
+    enrolled: Vec<PodId>,
+) -> Result<Proxy, Refusal> {
+    let (proxies, steering) = (proxies.clone(), steering.clone());
+    let judged = tokio::task::spawn_blocking(move || {
+        let proxy = proxies.judge(peer, &enrolled)?;
+        steering.tag_proxy(&proxy.cgroup).map_err(|error| Refusal::Tag { reason: described(&error) })?;
+        Ok(proxy)
+    });
+    judged.await.unwrap_or_else(|error| Err(Refusal::Tag { reason: error.to_string() }))
+}
+
+async fn serve(incoming: Incoming, proxy: Proxy, proxies: Proxies, steering: Arc<Steering>, registry: Registry) {
+    let id = incoming.peer().connection;
+    proxies.lock().insert(id, proxy);
+    metrics::proxies_connected(proxies.lock().len());
+    let ended = incoming.serve().await;
+    proxies.lock().remove(&id);
+    metrics::proxies_connected(proxies.lock().len());
+    tracing::info!(connection = %id, code = ended.cause.code(), remaining = registry.connections().len(), "{ended}");
+    // The kernel forgot the ended proxy's listeners, which had replaced those of the one before.
+    if let Some((survivor, proxy)) = proxies.newest() {
+        match tokio::task::spawn_blocking(move || steering.catch_up(proxy.pid)).await {
+            Ok(Ok(found)) => {
+                tracing::info!(connection = %survivor, listeners = found.noted.len(), "another proxy takes over")
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(connection = %survivor, "cannot catch up with a proxy: {}", described(&error))
+            }
+            Err(error) => tracing::warn!(connection = %survivor, %error, "cannot catch up with a proxy"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROXY: u32 = 100;
+
+    fn judged(cgroup: &str, others: &[&str]) -> Result<Proxy, Refusal> {
+        let member = |(pid, path): (u32, &str)| Member { pid, cgroup: path.into() };
+        let members: Vec<Member> = (PROXY..).zip([&[cgroup], others].concat()).map(member).collect();
+        let enrolled = [PodId::new("aaaaaaaa-1").unwrap()];
+        judge(&CgroupTree::new("/n"), PROXY, &members, &enrolled)
+    }
+
+    #[test]
+    fn the_whole_pod_of_the_proxy_is_tagged() {
+        let proxy = judged("/n/kubepods/podbbbbbbbb-2/app", &["/n/kubepods/podaaaaaaaa-1/app"]).unwrap();
+
+        assert_eq!(proxy.cgroup, Path::new("/n/kubepods/podbbbbbbbb-2"));
+        assert_eq!(judged("/n/system/ztunnel", &[]).unwrap().cgroup, Path::new("/n/system/ztunnel"));
+    }
+
+    #[test]
+    fn a_proxy_whose_tag_would_cover_others_is_refused() {
+        assert!(matches!(judged("/n", &[]), Err(Refusal::InRoot { .. })));
+        assert!(matches!(
+            judged("/n/kubepods/podaaaaaaaa-1/x", &["/n/kubepods/podaaaaaaaa-1/app"]),
+            Err(Refusal::SharesCgroup { .. })
+        ));
+        assert!(matches!(judged("/n/kubepods", &["/n/kubepods/podaaaaaaaa-1/app"]), Err(Refusal::SharesCgroup { .. })));
+        let elsewhere = judge(&CgroupTree::new("/n"), 7, &[], &[]);
+        assert!(matches!(elsewhere, Err(Refusal::NotOnNode { pid: 7, .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_cannot_be_accepted_costs_a_pause_and_nothing_else() {
+        let begun = tokio::time::Instant::now();
+
+        let failed: Option<()> = accepted(Err(rustix::io::Errno::MFILE.into())).await;
+
+        assert_eq!(failed, None);
+        assert_eq!(begun.elapsed(), ACCEPT_PAUSE);
+        assert_eq!(accepted(Ok(1)).await, Some(1));
+    }
+
+    #[test]
+    fn only_root_that_is_visible_is_admitted() {
+        let proxies = Proxies::new(CgroupTree::new("/nonexistent"));
+        let connection = ConnectionId::default();
+
+        let user = proxies.judge(Peer { connection, pid: Some(1), uid: 1000 }, &[]);
+        let hidden = proxies.judge(Peer { connection, pid: None, uid: 0 }, &[]);
+
+        assert!(matches!(user, Err(Refusal::NotRoot { uid: 1000 })));
+        assert!(matches!(hidden, Err(Refusal::Unseen)));
+    }
+}

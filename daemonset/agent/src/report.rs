@@ -1,0 +1,139 @@
+//! What the agent tells of each pod of its node. It keeps the last word; it finds nothing out.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use model::report::{Check, NodeReport, PodReport, PodState};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::enrol::{Place, PodSpec};
+
+/// Namespace, name and uid.
+type Key = (String, String, String);
+
+/// Every pod's report; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Reports(Arc<Mutex<BTreeMap<Key, PodReport>>>);
+
+impl Reports {
+    /// The report of one pod, which disappears with the last clone of its view.
+    pub fn view(&self, pod: &PodSpec) -> View {
+        let key = (pod.info.namespace.to_string(), pod.info.name.to_string(), pod.uid.to_string());
+        let (namespace, name, uid) = key.clone();
+        let report = PodReport { uid, namespace, name, ips: pod.ips.clone(), since: now(), ..PodReport::default() };
+        self.lock().insert(key.clone(), report);
+        View(Arc::new(Entry { reports: self.clone(), key }))
+    }
+
+    /// The answer to `GET /pods`.
+    pub fn node(&self, node: &str) -> NodeReport {
+        NodeReport { node: node.to_owned(), pods: self.lock().values().cloned().collect() }
+    }
+
+    /// How many pods are in each state.
+    pub fn count(&self, state: PodState) -> usize {
+        self.lock().values().filter(|report| report.state == state).count()
+    }
+
+    /// Every change under the lock leaves a whole report: a poisoned lock guards sound data.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, PodReport>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One pod's report, to be kept up to date.
+#[derive(Debug, Clone)]
+pub struct View(Arc<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    reports: Reports,
+    key: Key,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.reports.lock().remove(&self.key);
+    }
+}
+
+impl View {
+    /// What labels and addresses say.
+    pub fn described(&self, pod: &PodSpec, selected: bool) {
+        self.update(|report| {
+            report.ips.clone_from(&pod.ips);
+            report.selected = selected;
+        });
+    }
+
+    /// What the pod asks for and does not get. Each is logged when it is new.
+    pub fn noted(&self, pod: &PodSpec, notes: Vec<String>) {
+        self.update(|report| {
+            for note in notes.iter().filter(|note| !report.notes.contains(note)) {
+                tracing::warn!(pod = pod.key.path(), "{note}");
+            }
+            report.notes = notes;
+        });
+    }
+
+    pub(crate) fn state(&self, state: PodState, reason: &str) {
+        self.update(|report| {
+            enter(report, state);
+            reason.clone_into(&mut report.reason);
+        });
+    }
+
+    pub(crate) fn failed(&self, reason: &str, checks: Option<Vec<Check>>) {
+        self.update(|report| {
+            enter(report, PodState::Failed);
+            reason.clone_into(&mut report.reason);
+            if let Some(checks) = checks {
+                report.checks = checks;
+            }
+        });
+    }
+
+    /// What was found when a step failed; nothing when the pod's namespace is not known.
+    pub(crate) fn doubted(&self, checks: Vec<Check>) {
+        self.update(|report| report.checks = checks);
+    }
+
+    pub(crate) fn enrolled(&self, place: &Place, checks: Vec<Check>) {
+        self.update(|report| {
+            enter(report, PodState::Enrolled);
+            report.reason.clear();
+            report.checks = checks;
+            report.netns = place.netns.id().ino.to_string();
+            report.cookie = Some(place.cookie);
+        });
+    }
+
+    pub(crate) fn outside(&self, reason: &str) {
+        self.update(|report| {
+            enter(report, PodState::NotSelected);
+            reason.clone_into(&mut report.reason);
+            report.checks.clear();
+            report.netns.clear();
+            report.cookie = None;
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut PodReport)) {
+        if let Some(report) = self.0.reports.lock().get_mut(&self.0.key) {
+            change(report);
+        }
+    }
+}
+
+fn enter(report: &mut PodReport, state: PodState) {
+    if report.state != state {
+        report.state = state;
+        report.since = now();
+    }
+}
+
+fn now() -> String {
+    OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
+}

@@ -1,0 +1,138 @@
+//! The three kernel settings of a pod's network namespace that steering needs, and their values before.
+//! It knows no rules and no routes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use runtime::sys::Netns;
+
+/// Settings, relative to `/proc/sys`: a connection takes the mark of its SYN, and answers without a socket
+/// (resets) take the mark of what they answer.
+pub const SETTINGS: [&str; 3] = ["net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect"];
+const WANTED: &str = "1";
+
+/// Where the values from before enrolment are kept, so that a restarted agent can put them back.
+#[derive(Debug, Clone)]
+pub struct PreviousValues {
+    directory: PathBuf,
+}
+
+impl PreviousValues {
+    /// `directory` is made when the first value is kept. It must not outlive the kernel: cookies start over with it.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    fn file(&self, cookie: u64) -> PathBuf {
+        self.directory.join(format!("{cookie}.json"))
+    }
+
+    fn load(&self, cookie: u64) -> BTreeMap<String, String> {
+        fs::read(self.file(cookie)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    fn save(&self, cookie: u64, values: &BTreeMap<String, String>) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let draft = self.directory.join(format!(".{cookie}.json"));
+        fs::write(&draft, serde_json::to_vec(values)?)?;
+        fs::rename(draft, self.file(cookie))
+    }
+
+    /// Does something wait to be put back in this namespace?
+    pub fn holds(&self, cookie: u64) -> bool {
+        self.file(cookie).exists()
+    }
+
+    /// Drops what was kept for namespaces that are not in `known`.
+    pub fn sweep(&self, known: &BTreeSet<u64>) {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return };
+        for entry in entries.flatten() {
+            let cookie = Path::new(&entry.file_name()).file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            if cookie.is_none_or(|cookie: u64| !known.contains(&cookie)) {
+                let _: io::Result<()> = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// Switches the settings on, keeping what they were. Idempotent. Blocks for a few file accesses.
+///
+/// # Errors
+/// When a value cannot be kept or written.
+pub fn apply(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Result<()> {
+    let now = read_all(netns)?;
+    let mut kept = previous.load(cookie);
+    let changes: Vec<&str> = now.iter().filter(|(_, value)| value != WANTED).map(|(name, _)| *name).collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    for (name, value) in &now {
+        kept.entry((*name).to_owned()).or_insert_with(|| value.clone());
+    }
+    previous.save(cookie, &kept)?;
+    netns.run(|| changes.iter().try_for_each(|name| write(name, WANTED)))
+}
+
+/// Which settings are not on.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn missing(netns: &Netns) -> io::Result<Vec<String>> {
+    let off = read_all(netns)?.into_iter().filter(|(_, value)| value != WANTED);
+    Ok(off.map(|(name, value)| format!("{} is {value}", name.replace('/', "."))).collect())
+}
+
+/// Puts back what [`apply`] found, and reads it back; settings it did not change stay. Idempotent.
+///
+/// # Errors
+/// When a value cannot be written or is another afterwards; what was kept is then still there.
+pub fn restore(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Result<()> {
+    let kept = previous.load(cookie);
+    netns.run(|| {
+        let ours = SETTINGS.iter().filter_map(|name| Some((name, kept.get(*name)?)));
+        for (name, value) in ours {
+            write(name, value)?;
+            let now = fs::read_to_string(path(name))?;
+            if now.trim() != value {
+                return Err(io::Error::other(format!("{name} is {} and was to be {value}", now.trim())));
+            }
+        }
+        Ok(())
+    })?;
+    previous.forget(cookie)
+}
+
+impl PreviousValues {
+    /// Nothing is kept for this namespace any more.
+    fn forget(&self, cookie: u64) -> io::Result<()> {
+        match fs::remove_file(self.file(cookie)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The settings that exist: a kernel without IPv6 lacks the last one.
+fn read_all(netns: &Netns) -> io::Result<Vec<(&'static str, String)>> {
+    netns.run(|| {
+        let mut values = Vec::new();
+        for name in SETTINGS {
+            match fs::read_to_string(path(name)) {
+                Ok(value) => values.push((name, value.trim().to_owned())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("net/ipv6") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(values)
+    })
+}
+
+fn write(name: &str, value: &str) -> io::Result<()> {
+    fs::write(path(name), value)
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name)
+}

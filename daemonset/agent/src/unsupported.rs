@@ -1,0 +1,43 @@
+//! Annotations of a pod that ask for what this mesh does not do yet, so that they are not ignored in silence.
+//! It enrols nothing: the pod is treated as if it had none of them.
+
+use kube_api::core::Pod;
+
+/// Istio's annotation, and what is done instead.
+const ANNOTATIONS: [(&str, &str); 3] = [
+    ("ambient.istio.io/bypass-inbound-capture", "inbound connections are captured"),
+    ("ambient.istio.io/dns-capture", "DNS is not captured"),
+    ("istio.io/reroute-virtual-interfaces", "connections from virtual interfaces are not captured"),
+];
+
+/// What the pod asks for and does not get, in words. `"false"` and nothing ask for what is done anyway.
+pub fn notes(pod: &Pod) -> Vec<String> {
+    let asked = ANNOTATIONS.iter().filter_map(|(name, instead)| {
+        let value = pod.metadata.annotations.get(*name)?.trim();
+        let asks = !value.is_empty() && !value.eq_ignore_ascii_case("false");
+        asks.then(|| format!("annotation {name} is not supported and has no effect: {instead}"))
+    });
+    asked.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_annotation_that_has_no_effect_is_told_unless_it_asks_for_what_is_done_anyway() {
+        let mut pod = Pod::default();
+        let mut with = |name: &str, value: &str| {
+            pod.metadata.annotations = [(name.to_owned(), value.to_owned())].into();
+            notes(&pod)
+        };
+
+        for (name, _) in ANNOTATIONS {
+            let told = with(name, "true");
+            assert!(told.len() == 1 && told[0].contains(name) && told[0].contains("not supported"), "{told:?}");
+        }
+        assert!(with("ambient.istio.io/dns-capture", "false").is_empty());
+        assert!(with("istio.io/reroute-virtual-interfaces", "").is_empty());
+        assert!(with("ambient.istio.io/redirection", "enabled").is_empty());
+    }
+}

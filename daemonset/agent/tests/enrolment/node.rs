@@ -1,0 +1,298 @@
+//! A node for one test: cgroups, bpf file system, cluster directory, an agent, pods and proxies, all real processes.
+//! Everything goes away with it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use model::report::{NodeReport, PodReport};
+use runtime::sys::Netns;
+
+use crate::{CLIENT, HELD, PROXY};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const ADDRESSES: [&str; 2] = ["10.99.0.2", "fd99::2"];
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) struct Node {
+    pub(crate) dir: tempfile::TempDir,
+    cgroup: PathBuf,
+    children: Vec<Child>,
+}
+
+/// A pod: a namespace with an interface, and a process in it that does nothing.
+pub(crate) struct Pod {
+    pub(crate) uid: String,
+    pub(crate) name: String,
+    pub(crate) netns: Netns,
+}
+
+impl Node {
+    /// `None`, with the reason printed, where the kernel or our rights do not suffice; a failure when `CI` is set.
+    pub(crate) fn new() -> Option<Self> {
+        let attempt = Self::try_new();
+        if let Err(reason) = &attempt {
+            assert!(std::env::var_os("CI").is_none(), "skipped: {reason}");
+            println!("skipped: {reason}");
+        }
+        attempt.ok()
+    }
+
+    fn try_new() -> Result<Self, String> {
+        ebpf_loader::probe::kernel().map_err(|error| error.to_string())?;
+        Netns::create().map_err(|error| format!("cannot make a netns: {error}"))?;
+        let root = runtime::sys::cgroup2_mount().map_err(|error| error.to_string())?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let cgroup = root.join(format!("strake-agent-test-{}-{number}", std::process::id()));
+        fs::create_dir(&cgroup).map_err(|error| format!("cannot make a cgroup: {error}"))?;
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        for name in ["bpf", "run", "state", "manifests"] {
+            fs::create_dir(dir.path().join(name)).map_err(|error| error.to_string())?;
+        }
+        let node = Self { dir, cgroup, children: Vec::new() };
+        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(node.path("bpf")).status();
+        match mounted {
+            Ok(status) if status.success() => Ok(node),
+            other => Err(format!("cannot mount a bpf file system: {other:?}")),
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes the namespace `app`, in the mesh or not.
+    pub(crate) fn label_namespace(&self, ambient: bool) {
+        let label = if ambient { "  labels: { istio.io/dataplane-mode: ambient }\n" } else { "" };
+        self.manifest("app.yaml", &format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: app\n{label}"));
+    }
+
+    fn manifest(&self, name: &str, text: &str) {
+        let draft = self.path("draft");
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, self.path("manifests").join(name)).unwrap();
+    }
+
+    /// Starts the agent and returns when it serves its admin socket.
+    pub(crate) fn start_agent(&mut self) -> usize {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strake-agent"));
+        self.flags(&mut command);
+        self.children.push(command.spawn().unwrap());
+        self.until("the agent is ready", |node| node.get("/readyz").filter(|answer| answer.contains("200 OK")));
+        self.children.len() - 1
+    }
+
+    pub(crate) fn uninstall(&self) -> bool {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strake-agent"));
+        command.arg("uninstall");
+        self.flags(&mut command);
+        command.status().unwrap().success()
+    }
+
+    fn flags(&self, command: &mut Command) {
+        command.args(["--node", "node-1", "--host-netns", "/proc/self/ns/net", "--unenrol-grace", "10s"]);
+        command.args(["--monitoring-address", "127.0.0.1:0", "--health-address", "127.0.0.1:0"]);
+        for (flag, path) in [
+            ("--manifests", self.path("manifests")),
+            ("--state", self.path("state")),
+            ("--cgroup-root", self.cgroup.clone()),
+            ("--bpffs-dir", self.path("bpf/mesh")),
+            ("--ztunnel-uds-address", self.path("zds.sock")),
+            ("--run-dir", self.path("run")),
+        ] {
+            command.arg(flag).arg(path);
+        }
+    }
+
+    /// A running pod in namespace `app` of this node.
+    pub(crate) async fn start_pod(&mut self, name: &str) -> Pod {
+        let netns = Netns::create().unwrap();
+        add_interface(&netns).await;
+        let uid = format!("00000000-0000-4000-8000-{:0>12}", self.children.len());
+        let mut pause = self.joining(&format!("kubepods/pod{uid}/pause"), Path::new("sleep"));
+        pause.arg("1000");
+        self.children.push(netns.run(|| pause.spawn()).unwrap());
+        let procs = self.cgroup.join(format!("kubepods/pod{uid}/pause/cgroup.procs"));
+        self.until("the pod runs", |_| fs::read_to_string(&procs).is_ok_and(|pids| !pids.is_empty()).then_some(()));
+        let pod = Pod { uid, name: name.to_owned(), netns };
+        self.describe(&pod);
+        pod
+    }
+
+    /// Another process in the pod's cgroup, on its way through somebody else's namespace.
+    pub(crate) fn start_process_in(&mut self, pod: &Pod, netns: &Netns) {
+        let mut process = self.joining(&format!("kubepods/pod{}/app", pod.uid), Path::new("sleep"));
+        process.arg("1000");
+        self.children.push(netns.run(|| process.spawn()).unwrap());
+        let procs = self.cgroup.join(format!("kubepods/pod{}/app/cgroup.procs", pod.uid));
+        self.until("the process is in its cgroup", |_| {
+            fs::read_to_string(&procs).is_ok_and(|pids| !pids.is_empty()).then_some(())
+        });
+    }
+
+    pub(crate) fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    fn describe(&self, pod: &Pod) {
+        let directory = self.path("state/objects/Pod/app");
+        fs::create_dir_all(&directory).unwrap();
+        let ips: Vec<String> = ADDRESSES.iter().map(|ip| format!("{{ ip: \"{ip}\" }}")).collect();
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: app\n  uid: {uid}\n\
+             spec:\n  nodeName: node-1\n  serviceAccountName: sa\n  containers: [{{ name: app, image: none }}]\n\
+             status:\n  phase: Running\n  podIP: {ip}\n  podIPs: [{ips}]\n",
+            name = pod.name,
+            uid = pod.uid,
+            ip = ADDRESSES[0],
+            ips = ips.join(", "),
+        );
+        let draft = self.path("draft");
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, directory.join(format!("{}.yaml", pod.name))).unwrap();
+    }
+
+    pub(crate) fn forget(&self, pod: &Pod) {
+        fs::remove_file(self.path("state/objects/Pod/app").join(format!("{}.yaml", pod.name))).unwrap();
+    }
+
+    /// A proxy in this cgroup of the node; see `proxy` in `main`.
+    pub(crate) fn start_proxy(&mut self, cgroup: &str) -> usize {
+        let mut proxy = self.joining(cgroup, &std::env::current_exe().unwrap());
+        proxy.args(["proxy_process", "--exact", "--nocapture"]).env(PROXY, self.path("zds.sock")).stdout(Stdio::null());
+        self.children.push(proxy.spawn().unwrap());
+        self.children.len() - 1
+    }
+
+    pub(crate) fn kill(&mut self, child: usize) {
+        self.children[child].kill().unwrap();
+        self.children[child].wait().unwrap();
+    }
+
+    /// What a process of the pod reads from this address, or the error.
+    pub(crate) fn connect(&self, pod: &Pod, to: &str) -> String {
+        let mut client = self.joining(&format!("kubepods/pod{}/app", pod.uid), &std::env::current_exe().unwrap());
+        client.args(["client_process", "--exact", "--nocapture"]).env(CLIENT, to);
+        let output = pod.netns.run(|| client.output()).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said = text.split_once("client: ").and_then(|(_, said)| said.lines().next());
+        said.unwrap_or(&text).to_owned()
+    }
+
+    /// A process of the pod with a connection that the proxy keeps open as long as the process lives.
+    pub(crate) fn hold_connection(&mut self, pod: &Pod) -> usize {
+        let mut client = self.joining(&format!("kubepods/pod{}/app", pod.uid), &std::env::current_exe().unwrap());
+        client.args(["client_process", "--exact", "--nocapture"]).env(CLIENT, HELD).stdout(Stdio::piped());
+        let mut child = pod.netns.run(|| client.spawn()).unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line.contains("holding")), "no connection");
+        self.children.push(child);
+        self.children.len() - 1
+    }
+
+    /// Ends a child with SIGTERM; true when it succeeds.
+    pub(crate) fn terminate(&mut self, child: usize) -> bool {
+        let pid = rustix::process::Pid::from_child(&self.children[child]);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.children[child].wait().unwrap().success()
+    }
+
+    /// A command that joins a cgroup of the node and then becomes `program`.
+    fn joining(&self, cgroup: &str, program: &Path) -> Command {
+        let cgroup = self.cgroup.join(cgroup);
+        fs::create_dir_all(&cgroup).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#]).arg(cgroup).arg(program);
+        command
+    }
+
+    pub(crate) fn report(&self, pod: &Pod) -> Option<PodReport> {
+        let answer = self.get("/pods")?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        let report: NodeReport = serde_json::from_str(body).ok()?;
+        report.pods.into_iter().find(|report| report.uid == pod.uid)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Option<String> {
+        let mut stream = UnixStream::connect(self.path("run/admin.sock")).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    /// The file by which the agent tells the cluster of the pod.
+    pub(crate) fn overlay(&self, pod: &Pod) -> PathBuf {
+        self.path("state/status/agent-node-1/Pod/app").join(format!("{}.yaml", pod.name))
+    }
+
+    pub(crate) fn is_annotated(&self, pod: &Pod) -> bool {
+        fs::read_to_string(self.overlay(pod)).is_ok_and(|text| text.contains("enabled"))
+    }
+
+    /// Asks again until there is an answer.
+    pub(crate) fn until<T>(&self, what: &str, answer: impl Fn(&Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(answer) = answer(self) {
+                return answer;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not within {DEADLINE:?}: {what}\n{}",
+                self.get("/pods").unwrap_or_default()
+            );
+            std::thread::park_timeout(PAUSE);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _: (std::io::Result<()>, _) = (child.kill(), child.wait());
+        }
+        let _: std::io::Result<_> = Command::new("umount").arg("-l").arg(self.path("bpf")).status();
+        remove_cgroups(&self.cgroup);
+    }
+}
+
+fn remove_cgroups(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_cgroups(&entry.path());
+        }
+    }
+    let _: std::io::Result<()> = fs::remove_dir(cgroup);
+}
+
+/// `eth0` with the pod's addresses, and loopback.
+async fn add_interface(netns: &Netns) {
+    let (connection, handle, _) = netns.run(rtnetlink::new_connection).unwrap();
+    let driver = tokio::spawn(connection);
+    handle.link().set(rtnetlink::LinkUnspec::new_with_index(1).up().build()).execute().await.unwrap();
+    handle.link().add(rtnetlink::LinkVeth::new("eth0", "peer0").up().build()).execute().await.unwrap();
+    let peer = rtnetlink::LinkUnspec::new_with_name("peer0").up().build();
+    handle.link().set(peer).execute().await.unwrap();
+    let index = netns.run(|| {
+        let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+        Ok(rustix::net::netdevice::name_to_index(socket, "eth0")?)
+    });
+    for ip in ADDRESSES {
+        let ip: IpAddr = ip.parse().unwrap();
+        let mut request =
+            handle.address().add(index.as_ref().copied().unwrap(), ip, if ip.is_ipv4() { 32 } else { 128 });
+        request.message_mut().header.flags = rtnetlink::packet_route::address::AddressHeaderFlags::Nodad;
+        request.execute().await.unwrap();
+    }
+    driver.abort();
+}

@@ -1,0 +1,99 @@
+//! What the program says about itself: health, metrics, and dumps of what it serves to whom.
+//!
+//! Two pages of the admin socket are read by other programs; their fields stay, others may be added. Both
+//! are a list, empty when there is nothing to say:
+//!
+//! - `/debug/findings`, in the order of objects: what the author of an object should know.
+//!   `{"object": "AuthorizationPolicy app/web", "severity": "warning", "reason": "http_attribute",
+//!   "message": "..."}`. `object` is kind, namespace and name; `reason` is a code of `graph::Reason`.
+//! - `/debug/problems`, in the order of files: what in a manifest is not understood.
+//!   `{"file": "/manifests/web.yaml", "line": 7, "field": "spec.rules", "message": "...", "severity":
+//!   "refused"}`. `line` is 0 and `field` empty where it is about the whole file; `severity` is `refused`
+//!   (the file's last good state stays) or `ignored` (the document is left out).
+
+use std::collections::BTreeMap;
+
+use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
+use serde_json::{Value, json};
+use telemetry::http::{self, Request, Router};
+use telemetry::metrics::Recorder;
+use telemetry::readiness::Readiness;
+use xds::server::Cache;
+
+use crate::proxies::Proxies;
+use crate::reports::Reports;
+
+/// What the pages show.
+#[derive(Clone)]
+pub(crate) struct Pages {
+    pub(crate) cache: Cache,
+    pub(crate) proxies: Proxies,
+    pub(crate) reports: Reports,
+    pub(crate) readiness: Readiness,
+    pub(crate) recorder: Option<Recorder>,
+}
+
+impl Pages {
+    /// Health and metrics, for the monitoring address.
+    pub(crate) fn monitoring(&self) -> Router {
+        let ready = self.readiness.clone();
+        let router = Router::new().get("/healthz", |_: Request| async { http::text(200, "ok\n") }).get(
+            "/readyz",
+            move |_: Request| {
+                let ready = ready.clone();
+                async move {
+                    match ready.pending().await.as_slice() {
+                        [] => http::text(200, "ready\n"),
+                        pending => http::text(503, format!("not ready, pending: {}\n", pending.join(", "))),
+                    }
+                }
+            },
+        );
+        let router = self.readiness.routes(router);
+        match &self.recorder {
+            Some(recorder) => recorder.routes(router),
+            None => router,
+        }
+    }
+
+    /// All of it, for the admin socket.
+    pub(crate) fn admin(&self) -> Router {
+        let page = |make: fn(&Self) -> Value| {
+            let pages = self.clone();
+            move |_: Request| {
+                let body = make(&pages);
+                async move { http::json(200, &body) }
+            }
+        };
+        self.monitoring()
+            .get("/debug/dump", page(Self::dump))
+            .get("/debug/served", page(Self::served))
+            .get("/debug/proxies", page(Self::connected))
+            .get("/debug/problems", page(|pages| pages.reports.problems_json()))
+            .get("/debug/findings", page(|pages| pages.reports.findings_json()))
+    }
+
+    fn dump(&self) -> Value {
+        json!({
+            "inSync": self.cache.is_synced(),
+            "served": self.served(),
+            "proxies": self.connected(),
+            "problems": self.reports.problems_json(),
+            "findings": self.reports.findings_json(),
+        })
+    }
+
+    /// Versions by name, by type URL.
+    fn served(&self) -> Value {
+        let types = [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL].map(|type_url| {
+            let versions: BTreeMap<_, _> = self.cache.versions(type_url).into_iter().collect();
+            let versions: BTreeMap<&str, &str> = versions.iter().map(|(k, v)| (k.as_ref(), v.as_ref())).collect();
+            (type_url, json!(versions))
+        });
+        json!(BTreeMap::from(types))
+    }
+
+    fn connected(&self) -> Value {
+        json!(self.proxies.snapshot())
+    }
+}

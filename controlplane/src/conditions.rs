@@ -1,0 +1,98 @@
+//! Writes the conditions of policies: what is enforced, and what is not.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use kube_api::core::Condition;
+use kube_api::{ObjectRef, Status};
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::mpsc;
+
+/// Conditions that wait to be written; who computes them waits when it is full.
+const QUEUE: usize = 1024;
+
+/// The conditions that an object should have, and those that it has.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) object: ObjectRef,
+    pub(crate) conditions: Vec<Condition>,
+    /// As read from the object; their times are kept where nothing changes.
+    pub(crate) current: Vec<Condition>,
+}
+
+/// Hands conditions to the writer.
+pub(crate) type Sender = mpsc::Sender<Wanted>;
+
+/// A writer that ends when its sender is dropped.
+pub(crate) fn writer(status: Status) -> (Sender, impl Future<Output = ()>) {
+    let (sender, mut queue) = mpsc::channel::<Wanted>(QUEUE);
+    let run = async move {
+        let mut written: HashMap<ObjectRef, Vec<Condition>> = HashMap::new();
+        while let Some(wanted) = queue.recv().await {
+            let old = written.remove(&wanted.object).unwrap_or(wanted.current);
+            let conditions = with_times(wanted.conditions, &old, &now());
+            let result = if conditions.is_empty() {
+                status.clear(&wanted.object).await
+            } else if conditions == old {
+                Ok(())
+            } else {
+                let patch = json!({"status": {"conditions": conditions}});
+                status.apply(&wanted.object, patch).await
+            };
+            match result {
+                Ok(()) if !conditions.is_empty() => {
+                    written.insert(wanted.object, conditions);
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::error!(object = %wanted.object, %error, code = "status_not_written", "status not written");
+                }
+            }
+        }
+    };
+    (sender, run)
+}
+
+/// A condition keeps its time while its status stays.
+fn with_times(mut conditions: Vec<Condition>, old: &[Condition], now: &str) -> Vec<Condition> {
+    for condition in &mut conditions {
+        let before = old.iter().find(|old| old.r#type == condition.r#type && old.status == condition.status);
+        let time = before.and_then(|old| old.last_transition_time.clone());
+        condition.last_transition_time = Some(time.unwrap_or_else(|| now.to_owned()));
+    }
+    conditions
+}
+
+fn now() -> String {
+    let now = OffsetDateTime::from(SystemTime::now());
+    // Whole seconds, as Kubernetes writes them.
+    now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(status: &str, time: Option<&str>) -> Condition {
+        Condition {
+            r#type: "ZtunnelAccepted".to_owned(),
+            status: status.to_owned(),
+            last_transition_time: time.map(str::to_owned),
+            ..Condition::default()
+        }
+    }
+
+    #[test]
+    fn the_time_changes_with_the_status_only() {
+        let old = [condition("True", Some("before"))];
+
+        let same = with_times(vec![condition("True", None)], &old, "now");
+        let other = with_times(vec![condition("False", None)], &old, "now");
+
+        assert_eq!(same[0].last_transition_time.as_deref(), Some("before"));
+        assert_eq!(other[0].last_transition_time.as_deref(), Some("now"));
+        assert!(now().ends_with('Z'), "{}", now());
+    }
+}

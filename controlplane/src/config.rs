@@ -1,0 +1,166 @@
+//! The command line, checked: every mistake is told at once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use graph::Mesh;
+use graph::enrolment::Enablement;
+use identity::TrustDomain;
+use runtime::Problems;
+use telemetry::logging::LogFormat;
+
+/// Control plane of an ambient mesh: workload discovery, policies, certificate authority.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "strake-control", version)]
+pub struct Flags {
+    /// Directory (or file) of the user's manifests; may be given several times.
+    #[arg(long, required = true)]
+    pub manifests: Vec<PathBuf>,
+    /// Directory of derived objects and of statuses, which are written there.
+    #[arg(long)]
+    pub state: PathBuf,
+    /// Directory of the root certificate and its key; both are made when they are not there.
+    #[arg(long)]
+    pub ca_dir: PathBuf,
+    /// YAML list of {node, namespace, serviceAccount, sha256}, mode 0600.
+    #[arg(long)]
+    pub node_tokens: PathBuf,
+    /// Where discovery and the certificate authority answer, over TLS.
+    #[arg(long, default_value = "[::]:15012")]
+    pub listen: SocketAddr,
+    /// Policies of this namespace apply to the whole mesh.
+    #[arg(long, default_value = "istio-system")]
+    pub root_namespace: String,
+    #[arg(long, default_value = "cluster.local")]
+    pub trust_domain: String,
+    #[arg(long, default_value = "Kubernetes")]
+    pub cluster_id: String,
+    /// Suffix of the host names of services.
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Service accounts of node proxies, `namespace/name`: they may ask for certificates of the pods on
+    /// their node. Default: `ztunnel` in the root namespace.
+    #[arg(long, value_delimiter = ',')]
+    pub trusted_node_accounts: Vec<String>,
+    /// Namespaces whose pods are never in the mesh.
+    #[arg(long, value_delimiter = ',', default_value = "kube-system")]
+    pub exclude_namespaces: Vec<String>,
+    /// Directory for the admin socket, `admin.sock`.
+    #[arg(long)]
+    pub run_dir: Option<PathBuf>,
+    /// Where metrics and health answer.
+    #[arg(long, default_value = "[::]:15014")]
+    pub monitoring_address: SocketAddr,
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "plain")]
+    pub log_format: Format,
+    /// Levels, as `info,strake_control=debug`.
+    #[arg(long, env = "RUST_LOG")]
+    pub log_filter: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Plain,
+    Json,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Plain => Self::Plain,
+            Format::Json => Self::Json,
+        }
+    }
+}
+
+/// What the program runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub manifests: Vec<PathBuf>,
+    pub state: PathBuf,
+    pub ca_dir: PathBuf,
+    pub node_tokens: PathBuf,
+    pub listen: SocketAddr,
+    pub mesh: Mesh,
+    pub trust_domain: TrustDomain,
+    /// Namespace and name.
+    pub trusted_node_accounts: Vec<(String, String)>,
+    pub enablement: Enablement,
+    pub run_dir: Option<PathBuf>,
+    pub monitoring_address: SocketAddr,
+}
+
+impl Flags {
+    /// Checks what clap cannot.
+    pub fn check(self) -> Result<Config, Problems> {
+        let mut problems = Problems::default();
+        let trust_domain = self.trust_domain.parse::<TrustDomain>();
+        if trust_domain.is_err() {
+            problems.push("--trust-domain", &self.trust_domain, "a trust domain, as cluster.local");
+        }
+        for (flag, value) in [
+            ("--root-namespace", &self.root_namespace),
+            ("--cluster-id", &self.cluster_id),
+            ("--cluster-domain", &self.cluster_domain),
+        ] {
+            if value.is_empty() || value.contains('/') {
+                problems.push(flag, value, "a name without slashes");
+            }
+        }
+        let mut accounts = Vec::new();
+        for account in &self.trusted_node_accounts {
+            match account.split_once('/') {
+                Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+                    accounts.push((namespace.to_owned(), name.to_owned()));
+                }
+                Some(_) | None => {
+                    problems.push("--trusted-node-accounts", account, "namespace/name, as istio-system/ztunnel")
+                }
+            }
+        }
+        if self.trusted_node_accounts.is_empty() {
+            accounts.push((self.root_namespace.clone(), "ztunnel".to_owned()));
+        }
+        problems.into_result()?;
+        let Ok(trust_domain) = trust_domain else {
+            return Err(Problems::default());
+        };
+        Ok(Config {
+            manifests: self.manifests,
+            state: self.state,
+            ca_dir: self.ca_dir,
+            node_tokens: self.node_tokens,
+            listen: self.listen,
+            enablement: Enablement {
+                excluded_namespaces: self.exclude_namespaces,
+                system_namespace: self.root_namespace.clone(),
+            },
+            mesh: Mesh {
+                root_namespace: self.root_namespace,
+                cluster_id: self.cluster_id,
+                trust_domain: self.trust_domain,
+                cluster_domain: self.cluster_domain,
+            },
+            trust_domain,
+            trusted_node_accounts: accounts,
+            run_dir: self.run_dir,
+            monitoring_address: self.monitoring_address,
+        })
+    }
+}
+
+impl Config {
+    /// Host names that the serving certificate is for.
+    pub(crate) fn serving_names(&self) -> Vec<String> {
+        let namespace = &self.mesh.root_namespace;
+        let mut names = Vec::new();
+        for service in ["strake-control", "istiod"] {
+            names.push(format!("{service}.{namespace}.svc"));
+            names.push(format!("{service}.{namespace}.svc.{}", self.mesh.cluster_domain));
+        }
+        names.push("localhost".to_owned());
+        names
+    }
+}

@@ -1,0 +1,14 @@
+//! The control plane: reads resources, serves discovery and certificates to node proxies, writes back
+//! what of the policies is enforced. It never talks to a node's kernel.
+
+mod admin;
+mod authority;
+mod conditions;
+pub mod config;
+mod pipeline;
+mod proxies;
+mod reports;
+mod server;
+
+pub use config::{Config, Flags};
+pub use server::{Control, StartError};

@@ -1,0 +1,119 @@
+//! Which proxies are connected and what they took over: the answer to "has it arrived?".
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use xds::server::{Peer, Report};
+
+/// Connected proxies by the number of their connection. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proxies(Arc<Mutex<BTreeMap<u64, Proxy>>>);
+
+/// One connected proxy.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Proxy {
+    connection: u64,
+    node: String,
+    identity: String,
+    /// What it calls itself; proven by nothing.
+    node_id: String,
+    /// By type URL.
+    types: BTreeMap<String, Progress>,
+}
+
+/// What a proxy did with the responses of one type.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Progress {
+    acked: u64,
+    nacked: u64,
+    last_acked_nonce: String,
+    /// Of the last response, when it was refused in part.
+    error: Option<String>,
+}
+
+impl Proxies {
+    /// Takes a report. Must not block.
+    pub(crate) fn take(&self, report: Report) {
+        match report {
+            Report::Connected { peer } => {
+                tracing::info!(
+                    connection = peer.connection, node = peer.caller.node,
+                    identity = %peer.caller.identity, node_id = peer.node_id, "proxy connected",
+                );
+                let count = {
+                    let mut proxies = self.lock();
+                    proxies.insert(peer.connection, Proxy::new(&peer));
+                    proxies.len()
+                };
+                gauge(count);
+            }
+            Report::Acked { peer, type_url, nonce } => {
+                tracing::debug!(connection = peer.connection, type_url, nonce, "accepted");
+                self.update(&peer, &type_url, |progress| {
+                    progress.acked += 1;
+                    progress.last_acked_nonce = nonce;
+                    progress.error = None;
+                });
+                metrics::counter!("strake_control_responses_total", "outcome" => "acked").increment(1);
+            }
+            Report::Nacked { peer, type_url, nonce, error } => {
+                tracing::warn!(
+                    connection = peer.connection,
+                    node = peer.caller.node,
+                    type_url,
+                    nonce,
+                    error,
+                    code = "response_refused",
+                    "proxy refused resources; it keeps what it had of them",
+                );
+                self.update(&peer, &type_url, |progress| {
+                    progress.nacked += 1;
+                    progress.error = Some(error);
+                });
+                metrics::counter!("strake_control_responses_total", "outcome" => "nacked").increment(1);
+            }
+            Report::Disconnected { peer } => {
+                tracing::info!(connection = peer.connection, node = peer.caller.node, "proxy disconnected");
+                let count = {
+                    let mut proxies = self.lock();
+                    proxies.remove(&peer.connection);
+                    proxies.len()
+                };
+                gauge(count);
+            }
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<Proxy> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn update(&self, peer: &Peer, type_url: &str, change: impl FnOnce(&mut Progress)) {
+        let mut proxies = self.lock();
+        let proxy = proxies.entry(peer.connection).or_insert_with(|| Proxy::new(peer));
+        change(proxy.types.entry(type_url.to_owned()).or_default());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Proxy>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Proxy {
+    fn new(peer: &Peer) -> Self {
+        Self {
+            connection: peer.connection,
+            node: peer.caller.node.clone(),
+            identity: peer.caller.identity.to_string(),
+            node_id: peer.node_id.clone(),
+            types: BTreeMap::new(),
+        }
+    }
+}
+
+fn gauge(count: usize) {
+    metrics::gauge!("strake_control_proxies").set(count as f64);
+}

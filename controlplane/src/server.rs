@@ -1,0 +1,203 @@
+//! Starts the parts and ends them together.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca::{Issuer, IssuerError, NodeTokens, SignError, TokensError};
+use graph::Graph;
+use kube_api::{ClusterId, DirectoryConfig, Source, SourceError, Status};
+use runtime::drain;
+use telemetry::http;
+use telemetry::metrics::Recorder;
+use telemetry::readiness::Readiness;
+use tls::TlsError;
+use tls::control_plane::Acceptor;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tonic::transport::Server;
+use xds::server::Cache;
+
+use crate::admin::Pages;
+use crate::authority::{Authority, Rules};
+use crate::conditions;
+use crate::config::Config;
+use crate::pipeline::Pipeline;
+use crate::proxies::Proxies;
+use crate::reports::Reports;
+
+/// Name under which statuses are written.
+const WRITER: &str = "control";
+
+/// HTTP/2 PING to proxies: how often, and how long its answer may take.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the program cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("certificate authority")]
+    Issuer(#[from] IssuerError),
+    #[error("serving certificate")]
+    Serving(#[from] SignError),
+    #[error("serving certificate")]
+    Tls(#[from] TlsError),
+    #[error("node tokens")]
+    Tokens(#[from] TokensError),
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot make {path}")]
+    AdminSocket { path: PathBuf, source: io::Error },
+}
+
+/// A running control plane.
+#[derive(Debug)]
+pub struct Control {
+    address: SocketAddr,
+    monitoring: SocketAddr,
+    /// What ends with the drain.
+    serving: JoinSet<()>,
+    /// What is ended with the program.
+    working: JoinSet<()>,
+}
+
+impl Control {
+    /// Starts all parts. Proxies are answered once the first state is read; `drain` ends everything.
+    pub async fn start(config: Config, recorder: Option<Recorder>, drain: drain::Watch) -> Result<Self, StartError> {
+        let issuer = Arc::new(Issuer::open_or_create(&config.ca_dir, config.trust_domain.clone())?);
+        let names = config.serving_names();
+        let acceptor = Acceptor::new(issuer.serving_certificate(&names)?)?;
+        let tokens = Arc::new(NodeTokens::open(&config.node_tokens, config.trust_domain.clone())?);
+        let listener = listen(config.listen).await?;
+        let address = local(&listener, config.listen)?;
+        let readiness = Readiness::new();
+        let pages = Pages {
+            cache: Cache::new(),
+            proxies: Proxies::default(),
+            reports: Reports::default(),
+            readiness,
+            recorder,
+        };
+        let authority = Authority::new(Rules {
+            trust_domain: config.trust_domain.clone(),
+            trusted: config.trusted_node_accounts.clone(),
+            enablement: config.enablement.clone(),
+        });
+        let mut working = JoinSet::new();
+        start_pipeline(&config, &pages, &authority, &mut working)?;
+        working.spawn(ca::keep_fresh(issuer.clone(), names, acceptor.clone()));
+        let monitoring = start_pages(&config, &pages, &drain, &mut working).await?;
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(Services { acceptor, listener, tokens, issuer, authority, pages, drain }));
+        tracing::info!(%address, %monitoring, root = %config.ca_dir.display(), "control plane serves");
+        Ok(Self { address, monitoring, serving, working })
+    }
+
+    /// Where discovery and certificates are served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where health and metrics are served.
+    pub fn monitoring(&self) -> SocketAddr {
+        self.monitoring
+    }
+
+    /// Waits until everything has ended after a drain.
+    pub async fn ended(mut self) {
+        while self.serving.join_next().await.is_some() {}
+        self.working.shutdown().await;
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::Listen { address, source })
+}
+
+fn start_pipeline(
+    config: &Config,
+    pages: &Pages,
+    authority: &Authority,
+    working: &mut JoinSet<()>,
+) -> Result<(), StartError> {
+    let directories = DirectoryConfig { manifests: config.manifests.clone(), state: config.state.clone() };
+    let source = Source::directory_of(directories, ClusterId::new(&config.mesh.cluster_id))?;
+    let (conditions, writer) = conditions::writer(Status::directory(&config.state, WRITER));
+    working.spawn(writer);
+    let pipeline = Pipeline {
+        source,
+        graph: Graph::new(config.mesh.clone()),
+        cache: pages.cache.clone(),
+        authority: authority.clone(),
+        reports: pages.reports.clone(),
+        conditions,
+        first_state: Some(pages.readiness.task("manifests")),
+        current: HashMap::new(),
+    };
+    working.spawn(pipeline.run());
+    Ok(())
+}
+
+/// Monitoring over TCP, and all pages on the admin socket.
+async fn start_pages(
+    config: &Config,
+    pages: &Pages,
+    drain: &drain::Watch,
+    working: &mut JoinSet<()>,
+) -> Result<SocketAddr, StartError> {
+    let listener = listen(config.monitoring_address).await?;
+    let address = local(&listener, config.monitoring_address)?;
+    let monitoring = http::Server::from_listener(listener);
+    working.spawn(monitoring.serve(Arc::new(pages.monitoring()), drain.clone()));
+    if let Some(directory) = &config.run_dir {
+        let path = directory.join("admin.sock");
+        let socket = std::fs::create_dir_all(directory).and_then(|()| http::Server::unix(&path));
+        let socket = socket.map_err(|source| StartError::AdminSocket { path, source })?;
+        working.spawn(socket.serve(Arc::new(pages.admin()), drain.clone()));
+    }
+    Ok(address)
+}
+
+struct Services {
+    acceptor: Acceptor,
+    listener: TcpListener,
+    tokens: Arc<NodeTokens>,
+    issuer: Arc<Issuer>,
+    authority: Authority,
+    pages: Pages,
+    drain: drain::Watch,
+}
+
+/// Answers proxies until the drain: streams end in good order, requests for certificates finish.
+async fn serve(services: Services) {
+    let Services { acceptor, listener, tokens, issuer, authority, pages, mut drain } = services;
+    let proxies = pages.proxies;
+    let options = xds::server::Options { report: Arc::new(move |report| proxies.take(report)), drain: drain.clone() };
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .layer(ca::authenticate(tokens))
+        .add_service(xds::server::service(pages.cache, options))
+        .add_service(ca::service(issuer, Arc::new(authority)));
+    let mut expired = drain.clone();
+    let serving = router.serve_with_incoming_shutdown(xds::server::incoming(acceptor, listener), async move {
+        drain.started().await;
+    });
+    let result = tokio::select! {
+        result = serving => result,
+        // Whoever has not finished by now is cut off; nothing of it is kept.
+        () = expired.expired() => return,
+    };
+    if let Err(error) = result {
+        tracing::error!(%error, code = "serving_ended", "discovery is no longer served");
+    }
+}

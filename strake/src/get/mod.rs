@@ -1,0 +1,25 @@
+//! `strake get ...`: one file per thing that can be listed, one for tables.
+
+pub(crate) mod pods;
+mod table;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What can be listed.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Get {
+    /// Pods: in the mesh or not, with the kernel's proof and the reason
+    #[command(visible_alias = "pod", alias = "po")]
+    Pods(pods::Pods),
+}
+
+impl Get {
+    pub(crate) async fn run(&self) -> Result<ExitCode> {
+        match self {
+            Self::Pods(pods) => pods.run().await,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+use lab::Phase;
+
+use super::*;
+
+fn pod(name: &str, uid: &str, node: &str) -> PodInfo {
+    PodInfo {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: uid.into(),
+        node: node.into(),
+        ips: vec!["10.244.1.2".parse().unwrap(), "fd00:10:244:1::2".parse().unwrap()],
+        phase: Phase::Running,
+        ready: true,
+        terminating: false,
+        reason: String::new(),
+        containers: Vec::new(),
+        cgroup: "/".into(),
+        pid: None,
+    }
+}
+
+fn reports() -> Reports {
+    let check = |name: &str, ok| Check { name: name.into(), ok, detail: String::new() };
+    let cart = PodReport {
+        uid: "1".into(),
+        selected: true,
+        state: PodState::Enrolled,
+        checks: vec![check("sk_lookup", true), check("rules", true)],
+        netns: "4026532000".into(),
+        cookie: Some(7),
+        since: "2026-01-01T00:00:00Z".into(),
+        ..PodReport::default()
+    };
+    let db = PodReport {
+        uid: "2".into(),
+        selected: true,
+        state: PodState::Failed,
+        reason: "rule 32764 is missing".into(),
+        checks: vec![check("sk_lookup", true), check("rules", false)],
+        ..PodReport::default()
+    };
+    Reports {
+        pods: [("1".into(), cart), ("2".into(), db)].into(),
+        silent: [("node-2".into(), "agent of node-2: cannot reach admin.sock".into())].into(),
+    }
+}
+
+fn rows() -> Vec<Row> {
+    [pod("cart", "1", "node-1"), pod("db", "2", "node-1"), pod("web", "3", "node-1"), pod("log", "4", "node-2")]
+        .into_iter()
+        .map(|pod| join(pod, &reports()))
+        .collect()
+}
+
+#[test]
+fn the_table_tells_state_proof_and_reason() {
+    insta::assert_snapshot!(render(rows(), Format::Table).unwrap(), @r"
+    NAMESPACE   NAME   NODE     IPS                           STATE          PROOF   REASON
+    shop        cart   node-1   10.244.1.2,fd00:10:244:1::2   enrolled       2/2     -
+    shop        db     node-1   10.244.1.2,fd00:10:244:1::2   failed         1/2     rule 32764 is missing
+    shop        web    node-1   10.244.1.2,fd00:10:244:1::2   not-selected   -       the agent does not know it
+    shop        log    node-2   10.244.1.2,fd00:10:244:1::2   unknown        -       agent of node-2: cannot reach admin.sock
+    ");
+}
+
+#[test]
+fn the_wide_table_names_each_check() {
+    let text = render(rows(), Format::Wide).unwrap();
+
+    assert!(text.lines().next().unwrap().ends_with("PHASE     NETNS        COOKIE   CHECKS"), "{text}");
+    assert!(text.contains("sk_lookup=ok,rules=FAILED"), "{text}");
+}
+
+#[test]
+fn json_and_yaml_hold_the_same() {
+    let json: serde_json::Value = serde_json::from_str(&render(rows(), Format::Json).unwrap()).unwrap();
+    let yaml: serde_json::Value = serde_saphyr::from_str(&render(rows(), Format::Yaml).unwrap()).unwrap();
+
+    assert_eq!(json, yaml);
+    assert_eq!(json["pods"][1]["checks"][1]["name"], "rules");
+    assert_eq!(json["pods"][3]["state"], "unknown");
+}

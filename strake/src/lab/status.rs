@@ -1,0 +1,164 @@
+//! `strake lab status`: nodes, pods and Services in columns, or as JSON.
+
+use std::{net::IpAddr, process::ExitCode};
+
+use ::lab::{Lab, PodInfo, Status};
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+use crate::admin;
+
+/// Shows a lab.
+#[derive(Debug, Args)]
+pub struct Show {
+    #[command(flatten)]
+    lab: Name,
+    /// Form of the output
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Json,
+}
+
+/// What the control plane says about an object that it read without a problem.
+#[derive(Debug, Serialize, Deserialize)]
+struct Finding {
+    object: String,
+    severity: String,
+    reason: String,
+    message: String,
+}
+
+/// A lab, and what its control plane says of the objects in it.
+#[derive(Debug, Serialize)]
+struct View<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    findings: Vec<Finding>,
+}
+
+impl Show {
+    pub(super) async fn run(self) -> Result<ExitCode> {
+        let lab = Lab::attach(&self.lab.name).await?;
+        let mut status = lab.status().await?;
+        let findings = findings(&lab).await.unwrap_or_else(|err| {
+            status.notes.push(format!("what the control plane found is not known: {err:#}"));
+            Vec::new()
+        });
+        match self.output {
+            Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&View { status: &status, findings })?),
+            None => print!("{}", render(&status, &findings)),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Asks the control plane, if the lab has one.
+async fn findings(lab: &Lab) -> Result<Vec<Finding>> {
+    let run = lab.run_dir().control();
+    if !run.exists() {
+        return Ok(Vec::new());
+    }
+    Ok(serde_json::from_slice(&admin::get(&run.join("admin.sock"), "/debug/findings").await?)?)
+}
+
+fn render(status: &Status, findings: &[Finding]) -> String {
+    let mut text =
+        columns(&["NODE", "ADDRESSES"], status.nodes.iter().map(|node| vec![node.name.clone(), join(&node.addresses)]));
+    text.push('\n');
+    text += &columns(&["POD", "READY", "STATUS", "RESTARTS", "NODE", "ADDRESSES"], status.pods.iter().map(pod));
+    text.push('\n');
+    text += &columns(
+        &["SERVICE", "ADDRESSES", "ENDPOINTS"],
+        status.services.iter().map(|service| {
+            vec![
+                format!("{}/{}", service.namespace, service.name),
+                join(&service.ips),
+                service.endpoint_count.to_string(),
+            ]
+        }),
+    );
+    let mut lines: Vec<_> = status.problems.iter().map(|problem| format!("problem: {problem}\n")).collect();
+    lines.extend(
+        findings.iter().map(|Finding { object, severity, reason, message }| {
+            format!("{severity}: {object}: {message} ({reason})\n")
+        }),
+    );
+    lines.extend(status.notes.iter().map(|note| format!("note: {note}\n")));
+    if !lines.is_empty() {
+        text.push('\n');
+        text.push_str(&lines.concat());
+    }
+    text
+}
+
+fn pod(pod: &PodInfo) -> Vec<String> {
+    let ready = pod.containers.iter().filter(|container| container.ready).count();
+    let restarts: u32 = pod.containers.iter().map(|container| container.restarts).sum();
+    let mut phase = pod.phase.as_str().to_owned();
+    if !pod.reason.is_empty() {
+        phase = format!("{phase} ({})", pod.reason);
+    }
+    vec![
+        format!("{}/{}", pod.namespace, pod.name),
+        format!("{ready}/{}", pod.containers.len()),
+        phase,
+        restarts.to_string(),
+        pod.node.clone(),
+        join(&pod.ips),
+    ]
+}
+
+fn join(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn columns(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut all = vec![titles.iter().map(|title| (*title).to_owned()).collect::<Vec<_>>()];
+    all.extend(rows);
+    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<_> = (0..titles.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join("   ").trim_end())
+    };
+    all.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_counted_once_and_what_is_wrong_comes_last() {
+        let service = serde_json::json!({"namespace": "shop", "name": "web", "ips": ["10.96.1.1"], "endpointCount": 2,
+            "endpoints": ["10.244.1.2", "10.244.2.2", "fd00::2", "fd00::3"]});
+        let status = Status {
+            services: vec![serde_json::from_value(service).unwrap()],
+            problems: vec!["web.yaml:3: expected text".to_owned()],
+            notes: vec!["web.yaml:9: not played".to_owned()],
+            ..Status::default()
+        };
+        let findings = serde_json::json!([{"object": "Pod shop/web", "severity": "warning", "reason": "no_address",
+            "message": "it has no address"}]);
+
+        let text = render(&status, &serde_json::from_value::<Vec<Finding>>(findings).unwrap());
+
+        assert!(text.contains("shop/web   10.96.1.1   2\n"), "{text}");
+        let end = "\nproblem: web.yaml:3: expected text\nwarning: Pod shop/web: it has no address (no_address)\n\
+                   note: web.yaml:9: not played\n";
+        assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let text = columns(&["A", "B"], std::iter::once(vec!["long".to_owned(), "x".to_owned()]));
+
+        assert_eq!(text, "A      B\nlong   x\n");
+    }
+}

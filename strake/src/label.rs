@@ -1,0 +1,119 @@
+//! `strake label`: changes labels in the user's own manifests, text and comments kept. The lab sees the file change.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use kube_api::{
+    Kind, ObjectRef,
+    manifest::{LabelChange, LabelError, set_label},
+};
+
+use crate::target::Target;
+
+/// Sets labels (`KEY=VALUE`) or removes them (`KEY-`) in the manifest that defines the object.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  strake label namespace shop istio.io/dataplane-mode=ambient    every pod of shop joins the mesh
+  strake label namespace shop istio.io/dataplane-mode-           and leaves it
+  strake label pod db -n shop istio.io/dataplane-mode=none       one pod stays out")]
+pub(crate) struct Label {
+    /// What to label
+    kind: LabelKind,
+    /// Its name
+    name: String,
+    /// Labels to set, or to remove with a `-` behind the key
+    #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = parse_change)]
+    changes: Vec<LabelChange>,
+    /// Namespace of the pod
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Replace a label that has another value
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LabelKind {
+    #[value(alias = "ns", alias = "namespaces")]
+    Namespace,
+    #[value(alias = "po", alias = "pods")]
+    Pod,
+}
+
+impl Label {
+    pub(crate) fn run(&self) -> Result<ExitCode> {
+        let file = edit(&self.target.manifests()?, &self.key(), &self.changes, self.overwrite)?;
+        let kind = match self.kind {
+            LabelKind::Namespace => "namespace",
+            LabelKind::Pod => "pod",
+        };
+        println!("{kind}/{} labeled ({})", self.name, file.display());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn key(&self) -> ObjectRef {
+        match self.kind {
+            LabelKind::Namespace => ObjectRef::new(Kind::Namespace, "", &self.name),
+            LabelKind::Pod => ObjectRef::new(Kind::Pod, &self.namespace, &self.name),
+        }
+    }
+}
+
+/// Edits the manifest in the first directory that defines the object; its path.
+pub(crate) fn edit(
+    directories: &[PathBuf],
+    key: &ObjectRef,
+    changes: &[LabelChange],
+    overwrite: bool,
+) -> Result<PathBuf> {
+    for directory in directories {
+        match set_label(directory, key, changes, overwrite) {
+            Ok(file) => return Ok(file),
+            Err(LabelError::NoManifest(_)) => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
+    let searched: Vec<_> = directories.iter().map(|dir| dir.display().to_string()).collect();
+    bail!("no manifest below {} defines {key}", searched.join(", "))
+}
+
+pub(crate) fn parse_change(text: &str) -> Result<LabelChange, String> {
+    let (label, value) = match (text.split_once('='), text.strip_suffix('-')) {
+        (Some((label, value)), _) => (label, Some(value.to_owned())),
+        (None, Some(label)) => (label, None),
+        (None, None) => return Err("expected KEY=VALUE to set a label or KEY- to remove one".into()),
+    };
+    if label.is_empty() {
+        return Err("the key is empty".into());
+    }
+    Ok(LabelChange { label: label.to_owned(), value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(label: &str, value: Option<&str>) -> LabelChange {
+        LabelChange { label: label.into(), value: value.map(Into::into) }
+    }
+
+    #[test]
+    fn labels_are_set_and_removed_as_kubectl_writes_it() {
+        assert_eq!(
+            parse_change("istio.io/dataplane-mode=ambient"),
+            Ok(change("istio.io/dataplane-mode", Some("ambient")))
+        );
+        assert_eq!(parse_change("tier="), Ok(change("tier", Some(""))));
+        assert_eq!(parse_change("tier=a-"), Ok(change("tier", Some("a-"))));
+        assert_eq!(parse_change("tier-"), Ok(change("tier", None)));
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_an_example() {
+        assert!(parse_change("tier").unwrap_err().contains("KEY=VALUE"));
+        assert_eq!(parse_change("=x"), Err("the key is empty".into()));
+    }
+}

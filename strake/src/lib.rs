@@ -1,0 +1,72 @@
+//! The command line of Strake: what it accepts, and one module per command. It holds no behaviour of the mesh.
+
+mod admin;
+mod completion;
+pub mod demo;
+mod get;
+pub mod lab;
+mod label;
+mod target;
+mod version;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Runs labs of Strake and explains what the mesh does.
+#[derive(Debug, Parser)]
+#[command(
+    name = "strake",
+    version,
+    propagate_version = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs nodes and pods of a directory of manifests on this machine
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Shows what the mesh and the kernel know of pods
+    #[command(subcommand)]
+    Get(get::Get),
+    /// Sets or removes labels of a namespace or pod
+    Label(label::Label),
+    /// Prints the version, and which programs of a lab answer
+    Version(version::Version),
+    /// Prints a completion script for a shell
+    Completion(completion::Completion),
+}
+
+#[derive(Debug, Subcommand)]
+enum Lab {
+    #[command(flatten)]
+    Command(lab::LabCommand),
+    /// Tells the mesh's story on two nodes of this machine, and proves each step
+    Demo(demo::Demo),
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// What the user should read; exit code 1.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Completion(command) => Ok(command.run()),
+        Command::Get(command) => block_on(command.run()),
+        Command::Label(command) => command.run(),
+        Command::Lab(Lab::Command(command)) => block_on(lab::run(command)),
+        Command::Lab(Lab::Demo(demo)) => block_on(demo.run()),
+        Command::Version(command) => block_on(command.run()),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}

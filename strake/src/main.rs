@@ -1,0 +1,19 @@
+//! The program `strake`. What it does is in the library beside it.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    // The roles of a lab's processes want to be alone in theirs: before any thread or parser.
+    if let Some(code) = lab::process::run_if_asked() {
+        return code;
+    }
+    match strake::run(strake::Cli::parse()) {
+        Ok(code) => code,
+        Err(err) => {
+            eprintln!("strake: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `strake version`: this program, and which programs of the lab answer.
+
+use std::{env::consts, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+use lab::Lab;
+
+use crate::{admin, target::Target};
+
+/// Prints the version of this program and whether the programs of the lab answer.
+#[derive(Debug, Args)]
+pub(crate) struct Version {
+    /// This program only
+    #[arg(long)]
+    client: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Version {
+    pub(crate) async fn run(&self) -> Result<ExitCode> {
+        println!("{}", ours());
+        if self.client {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let Ok(lab) = Lab::attach(&self.target.lab).await else {
+            println!("lab {}: not running", self.target.lab);
+            return Ok(ExitCode::SUCCESS);
+        };
+        println!("lab {}:", lab.name());
+        for (name, socket, path) in programs(&lab).await? {
+            match admin::get(&socket, path).await {
+                Ok(_) => println!("  {name}: answers"),
+                Err(err) => println!("  {name}: {err:#}"),
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What was built, as `git describe` says it; `make` tells it to the compiler.
+const COMMIT: Option<&str> = option_env!("STRAKE_COMMIT");
+
+fn ours() -> String {
+    let commit = COMMIT.filter(|commit| !commit.is_empty()).unwrap_or("unknown");
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    format!("strake {} (commit {commit}, {} {}, {profile} build)", env!("CARGO_PKG_VERSION"), consts::OS, consts::ARCH)
+}
+
+/// Name, socket and page of everything that should answer.
+async fn programs(lab: &Lab) -> Result<Vec<(String, PathBuf, &'static str)>> {
+    let run = lab.run_dir();
+    let mut found = vec![("strake-control".to_owned(), run.control().join("admin.sock"), "/readyz")];
+    for node in lab.nodes().await? {
+        let dir = run.node(&node.name);
+        found.push((format!("strake-agent of {}", node.name), dir.join("agent/admin.sock"), "/readyz"));
+        found.push((format!("ztunnel of {}", node.name), dir.join("ztunnel/admin.sock"), "/config_dump"));
+    }
+    Ok(found)
+}

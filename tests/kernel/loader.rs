@@ -1,0 +1,211 @@
+//! The loader: taking over, reading back, catching up, leaving nothing.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Write},
+    os::fd::AsFd,
+    path::PathBuf,
+    process,
+    sync::{Arc, Mutex},
+};
+
+use ebpf_common::{Family, Kind};
+use ebpf_loader::{Check, LoadError, Steering, observe};
+use socket2::Domain;
+
+use crate::stage::{
+    APP_PORT, Acceptor, Actor, FAMILIES, HOST_V4, POD_V4, Stage, any, ask, at, connect, exchange, far, proxy::listener,
+};
+
+fn failed(checks: &[Check]) -> Vec<&str> {
+    checks.iter().filter(|check| !check.ok).map(|check| check.name.as_str()).collect()
+}
+
+#[test]
+fn everything_that_was_attached_is_read_back() {
+    let Some(stage) = Stage::enrolled() else { return };
+
+    let root = stage.steering.verify().unwrap();
+    let pod = stage.steering.verify_pod(stage.cookie, stage.pod.as_fd()).unwrap();
+
+    assert_eq!(failed(&root), [""; 0], "{root:?}");
+    assert_eq!(failed(&pod), [""; 0], "{pod:?}");
+    let names: BTreeSet<_> = root.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(names, BTreeSet::from(["connect4", "connect6", "sockops", "tag_prober", "tag_proxy"]));
+}
+
+#[test]
+fn a_link_that_somebody_removed_is_noticed() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let pins = stage.pins.list();
+    let remove = |name: &str| fs::remove_file(pins.iter().find(|pin| pin.ends_with(name)).unwrap()).unwrap();
+
+    remove("strake_connect6");
+    remove(&stage.cookie.to_string());
+
+    assert_eq!(failed(&stage.steering.verify().unwrap()), ["connect6"]);
+    assert_eq!(failed(&stage.steering.verify_pod(stage.cookie, stage.pod.as_fd()).unwrap()), ["sk_lookup"]);
+}
+
+#[test]
+fn a_namespace_that_is_not_the_pods_is_noticed() {
+    let Some(stage) = Stage::enrolled() else { return };
+
+    let checks = stage.steering.verify_pod(stage.cookie, stage.host.as_fd()).unwrap();
+
+    assert_eq!(failed(&checks), ["netns_cookie", "sk_lookup"]);
+}
+
+#[test]
+fn a_successor_replaces_the_programs_in_place_and_connections_go_on() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _proxy = stage.proxy();
+    let live = stage.as_app(|| connect(far(POD_V4)).unwrap());
+    let listeners = stage.steering.listeners(stage.cookie).unwrap();
+
+    let successor = Steering::open(stage.config()).unwrap();
+    successor.attach_pod(stage.cookie, stage.pod.as_fd()).unwrap();
+
+    assert_eq!(failed(&successor.verify().unwrap()), [""; 0]);
+    assert_eq!(failed(&successor.verify_pod(stage.cookie, stage.pod.as_fd()).unwrap()), [""; 0]);
+    assert_eq!(failed(&stage.steering.verify().unwrap()).len(), 5, "the predecessor's programs run nowhere");
+    assert_eq!(successor.listeners(stage.cookie).unwrap(), listeners);
+    assert_eq!(successor.pods().unwrap(), [(stage.cookie, stage.pod_config())]);
+    let answer = stage.as_app(|| exchange(live, "").unwrap());
+    assert!(answer.starts_with("outbound to "), "{answer}");
+    let answer = stage.as_app(|| ask(far(POD_V4), "").unwrap());
+    assert!(answer.starts_with("outbound to "), "{answer}");
+}
+
+#[test]
+fn a_proxy_that_listened_before_its_pod_was_entered_is_caught_up_with() {
+    let Some(stage) = Stage::new() else { return };
+    let _proxy = stage.proxy();
+    stage.enrol();
+    assert_eq!(stage.steering.listeners(stage.cookie).unwrap(), []);
+
+    let caught_up = stage.steering.catch_up(process::id()).unwrap();
+
+    let mut noted = caught_up.noted;
+    noted.retain(|(cookie, ..)| *cookie == stage.cookie);
+    noted.sort_unstable();
+    noted.dedup();
+    assert_eq!(noted, Kind::ALL.map(|kind| (stage.cookie, kind, Family::V6)));
+    for (pod, _) in FAMILIES {
+        let _application = stage.application(at(any(pod), APP_PORT));
+        assert!(stage.as_app(|| ask(far(pod), "").unwrap()).starts_with("outbound to "));
+        assert!(stage.as_host(|| ask(at(pod, APP_PORT), "hello").unwrap()).starts_with("hello from "));
+    }
+}
+
+#[test]
+fn a_pod_that_nobody_knows_is_swept() {
+    let Some(stage) = Stage::enrolled() else { return };
+
+    assert_eq!(stage.steering.sweep(&BTreeSet::from([stage.cookie])).unwrap().pods, BTreeSet::new());
+    let swept = stage.steering.sweep(&BTreeSet::new()).unwrap();
+
+    assert_eq!(swept.pods, BTreeSet::from([stage.cookie]));
+    assert_eq!(stage.steering.pods().unwrap(), []);
+    let checks = stage.steering.verify_pod(stage.cookie, stage.pod.as_fd()).unwrap();
+    assert_eq!(failed(&checks), ["pod_entry", "sk_lookup"]);
+}
+
+#[test]
+fn the_tag_of_a_cgroup_that_has_gone_is_no_fault_and_is_swept() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let short_lived = stage.config().cgroup_root.join("short-lived");
+    fs::create_dir(&short_lived).unwrap();
+    stage.steering.tag_proxy(&short_lived).unwrap();
+
+    fs::remove_dir(&short_lived).unwrap();
+    let checks = stage.steering.verify().unwrap();
+    let swept = stage.steering.sweep(&BTreeSet::from([stage.cookie])).unwrap();
+
+    assert_eq!(failed(&checks), [""; 0], "{checks:?}");
+    assert_eq!(swept.cgroups, 1);
+    assert_eq!(stage.steering.sweep(&BTreeSet::from([stage.cookie])).unwrap().cgroups, 0);
+}
+
+#[test]
+fn who_only_looks_sees_programs_and_pods() {
+    let Some(stage) = Stage::new() else { return };
+    let bpffs_dir = stage.config().bpffs_dir;
+    assert_eq!(observe::links_at(&stage.pod).unwrap().len(), 0);
+
+    stage.enrol();
+
+    let links = observe::links_at(&stage.pod).unwrap();
+    assert!(links.len() == 1 && links[0].ends_with("of program strake_lookup"), "{links:?}");
+    assert_eq!(observe::pods(&bpffs_dir).unwrap(), [stage.cookie]);
+}
+
+#[test]
+fn unloading_leaves_nothing() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _server = stage.as_host(|| Acceptor::application(at(any(HOST_V4), APP_PORT)));
+    assert!(!stage.pins.list().is_empty());
+
+    stage.steering.unload().unwrap();
+
+    assert_eq!(stage.pins.list(), Vec::<PathBuf>::new());
+    assert_eq!(failed(&stage.steering.verify().unwrap()), ["connect4", "connect6", "sockops"]);
+    let answer = stage.as_app(|| ask(at(HOST_V4, APP_PORT), "hello").unwrap());
+    assert!(answer.starts_with("hello from 10.77.0.2:"), "{answer}");
+}
+
+#[test]
+fn pins_outside_a_bpf_file_system_are_refused() {
+    let Some(stage) = Stage::new() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let config = ebpf_loader::Config { bpffs_dir: directory.path().join("pins"), ..stage.config() };
+
+    assert!(matches!(Steering::open(config), Err(LoadError::NotBpffs { .. })));
+}
+
+#[test]
+fn pins_of_another_layout_are_refused() {
+    let Some(stage) = Stage::new() else { return };
+    fs::create_dir(stage.config().bpffs_dir.join("layout-0")).unwrap();
+
+    assert!(matches!(Steering::open(stage.config()), Err(LoadError::OtherLayout { .. })));
+}
+
+#[test]
+fn log_lines_of_the_programs_become_events() {
+    let Some(mut stage) = Stage::enrolled() else { return };
+    let mut log = stage.steering.take_log().unwrap();
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+
+    let _listener = stage.as_actor(Actor::Proxy, || listener(15001, Domain::IPV6, false));
+    tracing::subscriber::with_default(subscriber, || log.flush());
+
+    let text = lines.text();
+    let expected = format!("listener on port 15001 noted for netns {}", stage.cookie);
+    assert!(text.contains("INFO ebpf: ") && text.contains(&expected), "{text}");
+    assert!(stage.steering.take_log().is_none());
+}
+
+/// Collects what a subscriber writes.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+//! Kernel programs, loaded into namespaces and cgroups of their own: a file per hook.
+//!
+//! Needs root. Nothing of ours runs but the programs and their loader; the proxy is `stage::proxy`.
+
+mod connect;
+mod loader;
+mod sk_lookup;
+mod sock_create;
+mod sockops;
+mod stage;

@@ -1,0 +1,187 @@
+//! Step 7 of the story: programs are killed while traffic runs. Each test has a lab of its own.
+
+use std::time::{Duration, Instant};
+
+use lab::wire;
+use serde_json::Value;
+use testkit::{
+    TestLab, eventually, labs,
+    labs::TAKES_EFFECT,
+    manifests::{app, idle, namespace, service},
+};
+
+const PODS: [&str; 2] = ["mesh/client", "mesh/server"];
+const KILL: i32 = 9;
+
+/// Longer than any grace or proof period of agents and proxies.
+const LONG: Duration = Duration::from_secs(35);
+
+fn manifests() -> String {
+    namespace("mesh", true)
+        + &idle("mesh", "client", "node-1")
+        + &app("mesh", "server", "node-2")
+        + &service("mesh", "server")
+}
+
+#[test]
+fn nothing_leaves_in_plaintext_while_a_ztunnel_is_down() {
+    labs::run_alone("gap", &manifests(), async |lab| {
+        lab.meshed(&PODS).await;
+
+        for node in ["node-1", "node-2"] {
+            let ((), frames) = lab.captured("node-1", through_a_gap(lab, node)).await;
+
+            let audit = lab.audit(&frames, &PODS).await;
+            assert!(audit.plain.is_empty() && audit.broken.is_empty(), "{node}: {audit:?}");
+            let marker = wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-gap");
+            assert_eq!(marker, 0, "{node}: {audit:?}");
+        }
+    });
+}
+
+/// Calls fail while the ztunnel is down, over both families, and work once it is back.
+async fn through_a_gap(lab: &TestLab, node: &str) {
+    let proxy = format!("istio-system/ztunnel-{node}");
+    lab.lab().pause_restarts(&proxy, true).await.unwrap();
+    lab.lab().kill(&proxy, KILL).await.unwrap();
+    for family in ["v4", "v6"] {
+        let args = ["http", "server:80", "--family", family, "--text", "/order?marker-gap", "--timeout-ms", "700"];
+        let report = lab.client("mesh/client", &args).await;
+        assert!(report.get("error").is_some(), "{node}, {family}: {report}");
+    }
+    lab.lab().pause_restarts(&proxy, false).await.unwrap();
+    for family in ["v4", "v6"] {
+        eventually(&format!("calls work after the restart of {node}'s ztunnel"), TAKES_EFFECT, async || {
+            let args = ["http", "server:80", "--family", family, "--text", "/order?marker-gap", "--timeout-ms", "3000"];
+            let report = lab.client("mesh/client", &args).await;
+            if report["status"] == 200 { Ok(()) } else { Err(format!("{report}")) }
+        })
+        .await;
+    }
+}
+
+#[test]
+fn a_long_outage_of_the_far_ztunnel_makes_nobody_fall_back_to_plaintext() {
+    labs::run_alone("outage", &manifests(), async |lab| {
+        lab.meshed(&PODS).await;
+        let proxy = "istio-system/ztunnel-node-2";
+
+        let (reports, frames) = lab.captured("node-1", outage(lab, proxy)).await;
+
+        let audit = lab.audit(&frames, &PODS).await;
+        assert!(audit.plain.is_empty() && audit.broken.is_empty(), "{audit:?}");
+        let marker = wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-outage");
+        assert_eq!(marker, 0, "{audit:?}");
+        for report in reports {
+            assert_eq!(report["ok"], 0, "answered without the server's ztunnel: {report}");
+            assert!(report["failed"].as_u64() > Some(3), "nobody called: {report}");
+        }
+        for target in ["server:80", "server:8080"] {
+            eventually("calls work after the restart", TAKES_EFFECT, async || {
+                let report = lab.client("mesh/client", &["http", target, "--timeout-ms", "3000"]).await;
+                if report["status"] == 200 { Ok(()) } else { Err(format!("{report}")) }
+            })
+            .await;
+        }
+    });
+}
+
+/// Calls over both families, by name and by address, all the while that a ztunnel is down; how they went.
+async fn outage(lab: &TestLab, proxy: &str) -> Vec<Value> {
+    let address = format!("{}:8080", lab.ip("mesh/server", false).await);
+    let address6 = format!("[{}]:8080", lab.ip("mesh/server", true).await);
+    lab.lab().pause_restarts(proxy, true).await.unwrap();
+    lab.lab().kill(proxy, KILL).await.unwrap();
+    let begun = Instant::now();
+    let mut loads = Vec::new();
+    for target in [["server:80", "v4"], ["server:80", "v6"], [&address, "v4"], [&address6, "v6"]] {
+        let [target, family] = target;
+        let text = ["--text", "/marker-outage", "--timeout-ms", "700", "--every-ms", "300"];
+        loads.push(lab.load("mesh/client", &[&["loop", target, "--family", family], &text[..]].concat()).await);
+    }
+    eventually("the outage is long", LONG * 2, async || if begun.elapsed() >= LONG { Ok(()) } else { Err("not yet") })
+        .await;
+    let mut reports = Vec::new();
+    for load in loads {
+        reports.push(load.stop().await);
+    }
+    lab.lab().pause_restarts(proxy, false).await.unwrap();
+    reports
+}
+
+#[test]
+fn a_download_that_loses_the_far_ztunnel_is_reset_and_does_not_look_whole() {
+    labs::run_alone("cut", &manifests(), async |lab| {
+        lab.meshed(&PODS).await;
+
+        for v6 in [false, true] {
+            let address = std::net::SocketAddr::new(lab.ip("mesh/server", v6).await.parse().unwrap(), 7003);
+            let endless = "1099511627776";
+            let watch = lab.load("mesh/client", &["watch", &address.to_string(), "--bytes", endless]).await;
+            lab.lab().kill("istio-system/ztunnel-node-2", KILL).await.unwrap();
+
+            let report = watch.ended().await;
+            assert_eq!(report["end"], "ConnectionReset", "{address}: {report}");
+            eventually("the server is reached again", TAKES_EFFECT, async || {
+                let report = lab.client("mesh/client", &["echo", "server:7000", "--timeout-ms", "3000"]).await;
+                if report.get("error").is_none() { Ok(()) } else { Err(format!("{report}")) }
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn traffic_goes_on_while_the_control_plane_is_killed() {
+    labs::run_alone("control", &manifests(), async |lab| {
+        lab.meshed(&PODS).await;
+        let held = lab.load("mesh/client", &["hold", "server:7000", "--every-ms", "20"]).await;
+        let requests = lab.load("mesh/client", &["loop", "server:80", "--every-ms", "5"]).await;
+        let control = "istio-system/strake-control";
+
+        lab.lab().kill(control, KILL).await.unwrap();
+        eventually("the control plane runs again", TAKES_EFFECT, async || {
+            let pod = lab.pod(control).await;
+            if pod.ready && pod.containers[0].restarts > 0 { Ok(()) } else { Err(format!("{pod:?}")) }
+        })
+        .await;
+        // its first word after the restart must not take away what the ztunnels know
+        lab.write("late.yaml", &app("mesh", "late", "node-2")).unwrap();
+        eventually("the new pod is there", TAKES_EFFECT, async || lab.lab().pod("mesh/late").await.map(drop)).await;
+        lab.meshed(&["mesh/late"]).await;
+
+        let requests = requests.stop().await;
+        assert_eq!(requests["failed"], 0, "{requests}");
+        let held = held.stop().await;
+        assert!(held.get("broken").is_none(), "{held}");
+    });
+}
+
+#[test]
+fn traffic_goes_on_while_agents_are_killed_and_they_find_everything_proved() {
+    labs::run_alone("agents", &manifests(), async |lab| {
+        lab.meshed(&PODS).await;
+        let held = lab.load("mesh/client", &["hold", "server:7000", "--every-ms", "20"]).await;
+        let requests = lab.load("mesh/client", &["loop", "server:80", "--every-ms", "5"]).await;
+
+        for node in ["node-1", "node-2"] {
+            let agent = format!("istio-system/strake-agent-{node}");
+            lab.lab().kill(&agent, KILL).await.unwrap();
+            eventually(&format!("{agent} runs again"), TAKES_EFFECT, async || {
+                let pod = lab.pod(&agent).await;
+                if pod.ready && pod.containers[0].restarts > 0 { Ok(()) } else { Err(format!("{pod:?}")) }
+            })
+            .await;
+        }
+        for pod in PODS {
+            let report = lab.wait_state(pod, "enrolled").await;
+            let checks = report["checks"].as_array().unwrap();
+            assert!(!checks.is_empty() && checks.iter().all(|check| check["ok"] == true), "{report}");
+        }
+
+        let requests = requests.stop().await;
+        assert_eq!(requests["failed"], 0, "{requests}");
+        let held = held.stop().await;
+        assert!(held.get("broken").is_none(), "{held}");
+    });
+}

@@ -1,0 +1,12 @@
+//! The mesh on two nodes of this machine: real pods, real kernel programs, real proxies, the wire recorded.
+//! A file per part of the promise; tests of one file share a lab where they do not disturb each other.
+
+mod certificates;
+mod demo;
+mod discovery;
+mod faults;
+mod manifests;
+mod nonsense;
+mod plain;
+mod story;
+mod traffic;

@@ -1,0 +1,50 @@
+# Needs: Debian (or another Linux 6.x with apt), root for demo and test, rustup's cargo 1.95.
+# Everything is built with one profile (dev), so that demo, test and lint share their work.
+
+CARGO  ?= cargo
+BIN    := $(CURDIR)/target/debug
+# Tests of one file run side by side; each topology wants a few processes of its own.
+TEST_THREADS ?= 4
+# What `strake version` says was built; empty in an archive without history.
+export STRAKE_COMMIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
+
+.PHONY: all setup build demo test lint netns clean help
+.NOTPARALLEL:
+
+all: build
+
+## setup   install the Debian packages and the eBPF toolchain; quick when all is there
+setup:
+	@scripts/setup.sh
+
+## build   kernel programs first (the loader embeds them), then every program and every test
+build: setup
+	@$(CARGO) xtask ebpf
+	@$(CARGO) build --workspace --all-targets
+
+## demo    two nodes on this machine, the story in eight proved steps (root)
+demo: build
+	@$(BIN)/strake lab demo
+
+## lint    formatting, clippy, the table of layers
+lint: setup
+	@$(CARGO) fmt --all --check
+	@$(CARGO) xtask ebpf
+	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	@$(CARGO) xtask layers
+
+## netns   the end-to-end tests alone: real namespaces, real processes, real kernel programs (root)
+netns: build
+	@STRAKE_BIN_DIR=$(BIN) $(CARGO) test --workspace --test netns -- --test-threads=$(TEST_THREADS)
+
+## test    set-up, lint and every test (root). One selection of packages throughout: another one would build anew
+test: lint build
+	@STRAKE_BIN_DIR=$(BIN) $(CARGO) test --workspace --no-fail-fast -- --test-threads=$(TEST_THREADS)
+
+## clean   what cargo and the kernel programs' build left
+clean:
+	@$(CARGO) clean
+	@rm -rf ebpf/programs/target
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)

@@ -3,63 +3,29 @@
 mod common;
 
 use bytes::Bytes;
+use common::configs::configs;
 use common::{echo, open, pattern, read_to_end, serve, tunnel, wire, worker};
 use hbone::{Server, Settings, TunnelError, client, tls};
 use http::HeaderMap;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::ServerConfig;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
-struct Configs {
-    server: Arc<ServerConfig>,
-    client: Arc<ClientConfig>,
-}
-
-fn configs() -> Configs {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&ca_key).unwrap();
-    let issuer = Issuer::new(params, ca_key);
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["0.0.0.0".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.der().clone()).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut server = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .unwrap();
-    let mut client = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    server.enable_secret_extraction = true;
-    client.enable_secret_extraction = true;
-    Configs { server: Arc::new(server), client: Arc::new(client) }
-}
-
 #[test]
 fn many_streams_run_over_tls_on_a_socket() {
     worker(false, async {
-        let configs = configs();
+        let (server_config, client_config) = configs(false);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = listener.local_addr().unwrap();
         spawn_local(async move {
             let (socket, _) = listener.accept().await.unwrap();
-            let tls = tls::accept(socket, configs.server, |_| ()).await.unwrap().0;
+            let tls = tls::accept(socket, server_config, |_| ()).await.unwrap().0;
             serve(tls, Settings::default(), |r| echo(r.accept(HeaderMap::new()).unwrap())).await.unwrap();
         });
-        let tls = tls::connect(TcpStream::connect(to).await.unwrap(), configs.client, |_| ()).await.unwrap().0;
+        let tls = tls::connect(TcpStream::connect(to).await.unwrap(), client_config, |_| ()).await.unwrap().0;
         let (tunnel, _) = tunnel(tls, &Settings::default()).await;
 
         let all: Vec<_> = (0..40)
@@ -102,12 +68,12 @@ async fn rustls_echo(listener: TcpListener, config: Arc<ServerConfig>) {
 #[test]
 fn rustls_understands_our_records_and_we_its_tickets_and_new_keys() {
     worker(false, async {
-        let configs = configs();
+        let (server_config, client_config) = configs(false);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = listener.local_addr().unwrap();
-        let peer = spawn_local(rustls_echo(listener, configs.server));
+        let peer = spawn_local(rustls_echo(listener, server_config));
         let socket = TcpStream::connect(to).await.unwrap();
-        let (tls, _) = tls::connect(socket, configs.client, |_| ()).await.unwrap();
+        let (tls, _) = tls::connect(socket, client_config, |_| ()).await.unwrap();
         let (mut read, mut write) = tokio::io::split(tls);
         let sent = pattern(2_000_000, 1);
 
@@ -133,7 +99,7 @@ fn a_tls_peer_of_another_kind_is_refused() {
         let (near, mut far) = wire();
         far.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
 
-        let refused = tls::accept(near, configs().server, |_| ()).await;
+        let refused = tls::accept(near, configs(false).0, |_| ()).await;
 
         assert!(refused.is_err());
     });

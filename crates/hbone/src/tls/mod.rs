@@ -2,13 +2,16 @@
 //! and writes many of them in one call. rustls does the handshake and decides about peers, by the given
 //! configuration, which must allow secrets to be extracted.
 
+mod buffers;
+mod control;
 mod handshake;
 mod record;
 #[cfg(test)]
 mod tests;
 
+use control::{Alert, KEY_UPDATE, Messages};
 use handshake::{Finished, Keys};
-use record::{ALERT, DATA, HANDSHAKE, Opened, Opener, Sealer, invalid};
+use record::{ALERT, DATA, Fault, HANDSHAKE, Opened, Opener, Sealer};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
@@ -23,22 +26,16 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Sealed bytes that may wait before a write stops taking more.
-const SEALED_LIMIT_BYTES: usize = 1 << 20;
+const SEALED_LIMIT_BYTES: usize = 512 << 10;
 /// Sealed bytes from which on they are written at once and not at the next flush.
 const WRITE_AT_BYTES: usize = 256 << 10;
-/// Buffer for sealed bytes that is kept while nothing waits.
-const KEEP_BYTES: usize = 512 << 10;
-/// Bytes asked for by one read at first, and when the peer has much to say.
-const READ_BYTES: (usize, usize) = (20 << 10, 256 << 10);
-/// Reads in a row that would have fitted the small buffer before the big one is given up.
-const SHRINK_AFTER: u8 = 64;
+
+/// Levels of an alert.
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
 
 /// Records without application data that a peer may send in a row.
 const CONTROL_IN_A_ROW: u8 = 32;
-
-/// Handshake messages that come after the handshake.
-const NEW_SESSION_TICKET: u8 = 4;
-const KEY_UPDATE: u8 = 24;
 
 /// A TLS connection over `IO`.
 ///
@@ -54,20 +51,15 @@ pub struct TlsStream<IO> {
     plain: Range<usize>,
     /// Opened during the handshake, goes first.
     early: Vec<u8>,
-    reading: Reading,
+    /// The peer's bytes have ended, or what came of them cannot be used.
+    ended: bool,
+    messages: Messages,
     /// Records in a row that carried no application data.
     control: u8,
     /// The peer has asked for a new key of ours. One answers all that ask before it (RFC 8446, section 4.6.3).
     owes_key: bool,
+    /// Our last record is sealed: `close_notify`, or the alert that says why we give up.
     closed: bool,
-}
-
-/// How much to ask the socket for.
-#[derive(Debug)]
-struct Reading {
-    want: usize,
-    small: u8,
-    ended: bool,
 }
 
 /// The client's handshake; `see` looks at the session at its end. No server name is sent: `config` decides who may answer.
@@ -103,6 +95,7 @@ where
 impl<IO> TlsStream<IO> {
     fn new<R>(io: IO, finished: Finished<R>) -> io::Result<(Self, R)> {
         let Finished { secrets, keys, seen, early, received } = finished;
+        let tickets = matches!(keys, Keys::Client(_));
         let stream = Self {
             io,
             keys,
@@ -110,7 +103,8 @@ impl<IO> TlsStream<IO> {
             opener: Opener::new(secrets.rx.0, &secrets.rx.1, &received)?,
             plain: 0..0,
             early,
-            reading: Reading { want: READ_BYTES.0, small: 0, ended: false },
+            ended: false,
+            messages: Messages::new(tickets),
             control: 0,
             owes_key: false,
             closed: false,
@@ -118,36 +112,50 @@ impl<IO> TlsStream<IO> {
         Ok((stream, seen))
     }
 
-    /// What is not application data. Returns false at the end of the peer's bytes.
-    fn control(&mut self, opened: Opened) -> io::Result<bool> {
+    /// What is not application data.
+    fn control(&mut self, opened: Opened) -> io::Result<()> {
         self.count_control()?;
         let payload = self.opener.payload(opened.payload);
         match opened.content {
             HANDSHAKE => {
-                let update = parse_messages(payload)?;
-                if let Some(wants_ours) = update {
+                if let Some(wants_ours) = self.messages.take(payload)? {
                     let (sequence, secrets) = self.keys.next_to_receive()?;
                     self.opener.renew(sequence, &secrets)?;
                     self.owes_key |= wants_ours;
                 }
-                Ok(true)
             }
-            ALERT => match payload {
-                [_, 0] => Ok(false),
-                [_, code] => Err(io::Error::new(
-                    io::ErrorKind::ConnectionAborted,
-                    rustls::Error::AlertReceived(AlertDescription::from(*code)),
-                )),
-                _ => Err(invalid("an alert is malformed")),
+            _ if self.messages.is_open() => return Err(unexpected("a handshake message is cut by another record")),
+            ALERT => match control::alert(payload)? {
+                Alert::End => self.ended = true,
+                Alert::Notice => {}
+                Alert::Fatal(e) => {
+                    // Nobody listens to a farewell.
+                    self.closed = true;
+                    return Err(e);
+                }
             },
-            _ => Err(invalid("a record of unknown content")),
+            _ => return Err(unexpected("a record of unknown content")),
         }
+        Ok(())
     }
 
     /// A peer that only sends records without data makes work and gets nothing done.
     fn count_control(&mut self) -> io::Result<()> {
         self.control += 1;
-        if self.control > CONTROL_IN_A_ROW { Err(invalid("too many records without data")) } else { Ok(()) }
+        if self.control > CONTROL_IN_A_ROW { Err(unexpected("too many records without data")) } else { Ok(()) }
+    }
+
+    /// Seals the alert for what is wrong with the peer's bytes. Nothing may follow it.
+    fn give_up(&mut self, e: &io::Error) {
+        self.ended = true;
+        let fault = e.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
+        if let Some(fault) = fault
+            && !self.closed
+        {
+            self.closed = true;
+            // It fails only where nothing can be sealed any more; `e` is what the caller hears of.
+            let _ = self.sealer.seal(ALERT, &[IoSlice::new(&[FATAL, fault.alert.into()])]);
+        }
     }
 
     /// Tells the peer of our next key and uses it.
@@ -159,34 +167,22 @@ impl<IO> TlsStream<IO> {
     }
 }
 
-/// Messages after the handshake. Tickets are of no use to us; a new key of the peer is returned with whether it wants one of ours.
-fn parse_messages(mut payload: &[u8]) -> io::Result<Option<bool>> {
-    let mut update = None;
-    while let [kind, a, b, c, rest @ ..] = payload {
-        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-        let (body, next) = rest.split_at_checked(length).ok_or_else(|| invalid("a handshake message is cut"))?;
-        match (*kind, body) {
-            (NEW_SESSION_TICKET, _) => {}
-            // It changes the key of what follows, so nothing may follow in its record.
-            (KEY_UPDATE, [request @ (0 | 1)]) if next.is_empty() => update = Some(*request == 1),
-            _ => return Err(invalid("a handshake message has no place here")),
-        }
-        payload = next;
-    }
-    if payload.is_empty() { Ok(update) } else { Err(invalid("a handshake message is cut")) }
+fn unexpected(what: &'static str) -> io::Error {
+    Fault { what, alert: AlertDescription::UnexpectedMessage }.into()
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     /// Reads once into the opener's buffer.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let room = self.opener.room(self.reading.want);
-        let asked = room.len();
-        let mut into = ReadBuf::new(room);
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
+        let mut into = ReadBuf::new(self.opener.room());
+        let Poll::Ready(read) = Pin::new(&mut self.io).poll_read(cx, &mut into) else {
+            self.opener.rest();
+            return Poll::Pending;
+        };
         let n = into.filled().len();
         self.opener.filled(n);
-        self.reading.note(n, asked);
-        Poll::Ready(Ok(()))
+        self.ended = n == 0;
+        Poll::Ready(read)
     }
 
     /// Writes all sealed records.
@@ -196,12 +192,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.sealer.advance(n, KEEP_BYTES);
+            self.sealer.advance(n);
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_seal(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         if self.sealer.waiting().len() >= SEALED_LIMIT_BYTES {
             ready!(self.poll_drain(cx))?;
         }
@@ -219,7 +218,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
 
     /// Copies what is there; does not wait.
     fn take(&mut self, out: &mut ReadBuf<'_>) -> io::Result<()> {
-        while out.remaining() > 0 && !self.reading.ended {
+        while out.remaining() > 0 && !self.ended {
             if !self.early.is_empty() {
                 let n = self.early.len().min(out.remaining());
                 out.put_slice(&self.early[..n]);
@@ -230,12 +229,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
                 self.plain.start += n;
             } else {
                 match self.opener.open()? {
-                    Some(Opened { content: DATA, payload }) if payload.is_empty() => self.count_control()?,
-                    Some(Opened { content: DATA, payload }) => {
+                    Some(Opened { content: DATA, payload }) if !payload.is_empty() && !self.messages.is_open() => {
                         self.plain = payload;
                         self.control = 0;
                     }
-                    Some(other) => self.reading.ended = !self.control(other)?,
+                    Some(Opened { content: DATA, .. }) if !self.messages.is_open() => self.count_control()?,
+                    Some(other) => self.control(other)?,
                     None => break,
                 }
             }
@@ -244,26 +243,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     }
 }
 
-impl Reading {
-    /// `n` of at most `asked` bytes came. The buffer grows when a read fills it and shrinks when many in a row did not need it.
-    fn note(&mut self, n: usize, asked: usize) {
-        self.ended = n == 0 && asked > 0;
-        self.small = if n > READ_BYTES.0 { 0 } else { self.small.saturating_add(1) };
-        if n == asked {
-            self.want = READ_BYTES.1;
-        } else if self.small > SHRINK_AFTER {
-            self.want = READ_BYTES.0;
-        }
-    }
-}
-
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = out.filled().len();
         loop {
-            this.take(out)?;
-            if out.filled().len() > before || out.remaining() == 0 || this.reading.ended {
+            if let Err(e) = this.take(out) {
+                this.give_up(&e);
+                // Tried once: whether the peer hears of it or not, the connection is over.
+                let _ = this.poll_drain(cx);
+                return Poll::Ready(Err(e));
+            }
+            if out.filled().len() > before || out.remaining() == 0 || this.ended {
                 return Poll::Ready(Ok(()));
             }
             ready!(this.poll_fill(cx))?;
@@ -303,8 +294,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
         let this = self.get_mut();
         if !this.closed {
             this.closed = true;
-            // Level warning, close_notify.
-            this.sealer.seal(ALERT, &[IoSlice::new(&[1, 0])])?;
+            this.sealer.seal(ALERT, &[IoSlice::new(&[WARNING, AlertDescription::CloseNotify.into()])])?;
         }
         ready!(this.poll_drain(cx))?;
         Pin::new(&mut this.io).poll_shutdown(cx)
@@ -313,6 +303,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
 
 impl<IO: fmt::Debug> fmt::Debug for TlsStream<IO> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsStream").field("io", &self.io).field("reading", &self.reading).finish_non_exhaustive()
+        f.debug_struct("TlsStream").field("io", &self.io).field("ended", &self.ended).finish_non_exhaustive()
     }
 }

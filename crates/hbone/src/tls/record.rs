@@ -1,16 +1,17 @@
 //! TLS 1.3 records (RFC 8446, section 5) sealed and opened in place, in large batches.
 //! Keys come from a handshake that rustls has done; see `handshake`.
 
+use super::buffers::{self, INPUT_BYTES};
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use rustls::ConnectionTrafficSecrets;
+use rustls::{AlertDescription, ConnectionTrafficSecrets};
 use std::io::{self, IoSlice};
+use std::mem;
 use std::ops::Range;
 
 /// Content types.
 pub(super) const ALERT: u8 = 21;
 pub(super) const HANDSHAKE: u8 = 22;
 pub(super) const DATA: u8 = 23;
-const CHANGE_CIPHER_SPEC: u8 = 20;
 
 const HEADER_BYTES: usize = 5;
 /// Most that one record carries, section 5.1.
@@ -19,6 +20,20 @@ const PAYLOAD_BYTES: usize = 1 << 14;
 const EXPANSION_BYTES: usize = 256;
 /// Records under one key before it is renewed. AES-GCM allows 2^24.5 of full size (section 5.5).
 const RECORDS_PER_KEY: u64 = 1 << 23;
+
+/// What is wrong with a peer's bytes, and the alert that tells the peer (RFC 8446, section 6.2).
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(super) struct Fault {
+    pub(super) what: &'static str,
+    pub(super) alert: AlertDescription,
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        Self::new(io::ErrorKind::InvalidData, fault)
+    }
+}
 
 /// One direction's key.
 struct Key {
@@ -76,6 +91,9 @@ impl Sealer {
 
     /// Seals all of `parts`, in as few records as there can be.
     pub(super) fn seal(&mut self, content: u8, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.out.capacity() == 0 {
+            self.out = buffers::output();
+        }
         let total: usize = parts.iter().map(|p| p.len()).sum();
         let records = total.div_ceil(PAYLOAD_BYTES);
         self.out.reserve(total + records * (HEADER_BYTES + 1 + self.key.key.algorithm().tag_len()));
@@ -124,15 +142,12 @@ impl Sealer {
         &self.out[self.sent..]
     }
 
-    /// The first `n` of [`waiting`](Self::waiting) are sent. Room for more than `keep` is given back.
-    pub(super) fn advance(&mut self, n: usize, keep: usize) {
+    /// The first `n` of [`waiting`](Self::waiting) are sent.
+    pub(super) fn advance(&mut self, n: usize) {
         self.sent += n;
         if self.sent == self.out.len() {
-            self.out.clear();
             self.sent = 0;
-            if self.out.capacity() > keep {
-                self.out = Vec::new();
-            }
+            buffers::give_output(mem::take(&mut self.out));
         }
     }
 }
@@ -140,6 +155,7 @@ impl Sealer {
 /// The direction that is received, with what came from the socket.
 pub(super) struct Opener {
     key: Key,
+    /// A shared buffer while the socket is read, one of just the size between times.
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -164,19 +180,27 @@ impl Opener {
         Ok(())
     }
 
-    /// Room of at least a record for the next read, in a buffer of `size`. Payloads given out before are gone.
-    pub(super) fn room(&mut self, size: usize) -> &mut [u8] {
-        let size = size.max(HEADER_BYTES + PAYLOAD_BYTES + EXPANSION_BYTES);
+    /// Room for the next read, more than a record. Payloads given out before are gone.
+    pub(super) fn room(&mut self) -> &mut [u8] {
         let left = self.end - self.start;
-        if self.input.len() == size || left > size {
+        if self.input.len() == INPUT_BYTES {
             self.input.copy_within(self.start..self.end, 0);
         } else {
-            let mut next = vec![0; size];
+            let mut next = buffers::input();
             next[..left].copy_from_slice(&self.input[self.start..self.end]);
             self.input = next;
         }
         (self.start, self.end) = (0, left);
         &mut self.input[left..]
+    }
+
+    /// Nothing comes for now: gives the shared buffer back and keeps what is not opened yet.
+    pub(super) fn rest(&mut self) {
+        if self.input.len() == INPUT_BYTES {
+            let left = self.input[self.start..self.end].to_vec();
+            (self.start, self.end) = (0, left.len());
+            buffers::give_input(mem::replace(&mut self.input, left));
+        }
     }
 
     /// `n` bytes were read into [`room`](Self::room).
@@ -185,31 +209,34 @@ impl Opener {
     }
 
     /// Opens the next whole record, if there is one.
-    pub(super) fn open(&mut self) -> io::Result<Option<Opened>> {
-        loop {
-            let input = &mut self.input[self.start..self.end];
-            let Some((header, rest)) = input.split_at_mut_checked(HEADER_BYTES) else { return Ok(None) };
-            let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
-            if length > PAYLOAD_BYTES + EXPANSION_BYTES {
-                return Err(invalid("a record is too long"));
-            }
-            let Some(body) = rest.get_mut(..length) else { return Ok(None) };
-            let at = self.start + HEADER_BYTES;
-            self.start = at + length;
-            match header[0] {
-                DATA => {
-                    let nonce = self.key.nonce();
-                    let plain = self.key.key.open_in_place(nonce, Aad::from(&*header), body);
-                    let plain = plain.map_err(|_| invalid("a record is not authentic"))?;
-                    // The content type comes last, before padding of zeros.
-                    let last = plain.iter().rposition(|b| *b != 0).ok_or_else(|| invalid("a record has no content"))?;
-                    return Ok(Some(Opened { content: plain[last], payload: at..at + last }));
-                }
-                // Only for the eyes of middleboxes (appendix D.4).
-                CHANGE_CIPHER_SPEC => {}
-                _ => return Err(invalid("a record is not encrypted")),
-            }
+    ///
+    /// All are encrypted: the `change_cipher_spec` that appendix D.4 allows has its place before the
+    /// peer's Finished, so the handshake has seen it.
+    pub(super) fn open(&mut self) -> Result<Option<Opened>, Fault> {
+        let input = &mut self.input[self.start..self.end];
+        let Some((header, rest)) = input.split_at_mut_checked(HEADER_BYTES) else { return Ok(None) };
+        if header[0] != DATA {
+            return Err(Fault { what: "a record is not encrypted", alert: AlertDescription::UnexpectedMessage });
         }
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        if length > PAYLOAD_BYTES + EXPANSION_BYTES {
+            return Err(Fault { what: "a record is too long", alert: AlertDescription::RecordOverflow });
+        }
+        let Some(body) = rest.get_mut(..length) else { return Ok(None) };
+        let at = self.start + HEADER_BYTES;
+        self.start = at + length;
+        let nonce = self.key.nonce();
+        let plain = self.key.key.open_in_place(nonce, Aad::from(&*header), body);
+        let forged = |_| Fault { what: "a record is not authentic", alert: AlertDescription::BadRecordMac };
+        let plain = plain.map_err(forged)?;
+        // The content type comes last, before padding of zeros.
+        let Some(last) = plain.iter().rposition(|b| *b != 0) else {
+            return Err(Fault { what: "a record has no content", alert: AlertDescription::UnexpectedMessage });
+        };
+        if last > PAYLOAD_BYTES {
+            return Err(Fault { what: "a record carries too much", alert: AlertDescription::RecordOverflow });
+        }
+        Ok(Some(Opened { content: plain[last], payload: at..at + last }))
     }
 
     /// The bytes of an opened record.
@@ -236,7 +263,7 @@ mod tests {
     }
 
     fn receive(opener: &mut Opener, bytes: &[u8]) {
-        opener.room(1 << 20)[..bytes.len()].copy_from_slice(bytes);
+        opener.room()[..bytes.len()].copy_from_slice(bytes);
         opener.filled(bytes.len());
     }
 
@@ -273,6 +300,7 @@ mod tests {
         for piece in sealer.waiting().chunks(977) {
             receive(&mut opener, piece);
             got.extend(open_all(&mut opener));
+            opener.rest();
         }
 
         assert!(got == [7; 40_000]);
@@ -283,7 +311,7 @@ mod tests {
         let (mut sealer, _) = pair();
         sealer.seal(DATA, &[IoSlice::new(b"first")]).unwrap();
         let first = sealer.waiting().to_vec();
-        sealer.advance(first.len(), KEEP);
+        sealer.advance(first.len());
         sealer.seal(DATA, &[IoSlice::new(b"second")]).unwrap();
         let second = sealer.waiting().to_vec();
         let refused = |records: &[&[u8]]| {
@@ -313,6 +341,36 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_is_not_encrypted_is_refused() {
+        for content in [20, ALERT, HANDSHAKE, 0] {
+            let (_, mut opener) = pair();
+            receive(&mut opener, &[content, 3, 3, 0, 1, 1]);
+
+            assert!(opener.open().is_err(), "{content}");
+        }
+    }
+
+    #[test]
+    fn who_waits_holds_no_buffer() {
+        let (mut sealer, mut opener) = pair();
+        sealer.seal(DATA, &[IoSlice::new(&[7; 100_000])]).unwrap();
+        let bytes = sealer.waiting().to_vec();
+        sealer.advance(bytes.len());
+        receive(&mut opener, &bytes[..bytes.len() - 7]);
+        let mut got = open_all(&mut opener);
+
+        opener.rest();
+
+        assert_eq!(sealer.out.capacity(), 0);
+        assert!(opener.input.capacity() < 20_000, "{}", opener.input.capacity());
+        receive(&mut opener, &bytes[bytes.len() - 7..]);
+        got.extend(open_all(&mut opener));
+        assert!(got == [7; 100_000]);
+        opener.rest();
+        assert_eq!(opener.input.capacity(), 0);
+    }
+
+    #[test]
     fn both_sides_go_on_with_a_new_key() {
         let (mut sealer, mut opener) = pair();
         sealer.renew(0, &secrets(2)).unwrap();
@@ -323,6 +381,4 @@ mod tests {
 
         assert_eq!(open_all(&mut opener), b"x");
     }
-
-    const KEEP: usize = 1 << 20;
 }

@@ -1,54 +1,19 @@
 //! What peers send after the handshake, in order and out of it.
 
+#[path = "../../tests/common/configs.rs"]
+#[allow(unreachable_pub)]
+mod configs;
+
 use super::*;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{RootCertStore, server::WebPkiClientVerifier};
+use configs::configs;
 use std::task::Waker;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 type Tls = TlsStream<DuplexStream>;
 
-fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-    configs_for(false)
-}
-
-/// Configurations of a server that asks its clients for a certificate or not, and of a client without one.
-fn configs_for(certificate_required: bool) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&ca_key).unwrap();
-    let issuer = Issuer::new(params, ca_key);
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["0.0.0.0".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.der().clone()).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let server = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap();
-    let server = if certificate_required {
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), provider.clone());
-        server.with_client_cert_verifier(verifier.build().unwrap())
-    } else {
-        server.with_no_client_auth()
-    };
-    let mut server = server.with_single_cert(vec![leaf.der().clone()], key).unwrap();
-    let mut client = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    server.enable_secret_extraction = true;
-    client.enable_secret_extraction = true;
-    (Arc::new(server), Arc::new(client))
-}
-
 /// A client and a server, each with the other's tickets read.
 async fn pair() -> (Tls, Tls) {
-    let (server, client) = configs();
+    let (server, client) = configs(false);
     let (near, far) = duplex(1 << 20);
     let (near, far) = tokio::join!(connect(near, client, |_| ()), accept(far, server, |_| ()));
     let (mut near, mut far) = (near.unwrap().0, far.unwrap().0);
@@ -117,7 +82,7 @@ async fn a_peer_that_only_sends_records_without_data_is_left() {
 
 #[tokio::test]
 async fn a_client_without_the_certificate_that_is_asked_for_is_told_so() {
-    let (server, client) = configs_for(true);
+    let (server, client) = configs(true);
     let (near, far) = duplex(1 << 20);
 
     let (near, far) = tokio::join!(connect(near, client, |_| ()), accept(far, server, |_| ()));
@@ -125,4 +90,54 @@ async fn a_client_without_the_certificate_that_is_asked_for_is_told_so() {
     assert!(far.unwrap_err().to_string().contains("certificate"), "the server says why");
     let read = near.unwrap().0.read(&mut [0; 1]).await;
     assert!(read.is_err(), "the client got {read:?} instead of an alert");
+}
+
+/// What `near` says of `record`, and what `far`, who sent it, hears of that.
+async fn complaint(near: &mut Tls, far: &mut Tls, record: &[u8]) -> (io::Error, Option<AlertDescription>) {
+    far.io.write_all(record).await.unwrap();
+    let refused = near.read(&mut [0; 8]).await.unwrap_err();
+    let heard = far.read(&mut [0; 8]).await.unwrap_err();
+    let alert = heard.get_ref().and_then(|e| match e.downcast_ref() {
+        Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
+        _ => None,
+    });
+    (refused, alert)
+}
+
+#[tokio::test]
+async fn who_sends_nonsense_is_told_what_is_wrong_with_it() {
+    use AlertDescription::{BadRecordMac, RecordOverflow, UnexpectedMessage};
+    let forged = [&[DATA, 3, 3, 0, 40][..], &[7; 40]].concat();
+    let cases = [
+        (forged, BadRecordMac),
+        (vec![DATA, 3, 3, 0x41, 0x01], RecordOverflow),
+        (vec![20, 3, 3, 0, 1, 1], UnexpectedMessage),
+        (b"GET / HTTP/1.1".to_vec(), UnexpectedMessage),
+    ];
+    for (record, alert) in cases {
+        let (mut near, mut far) = pair().await;
+
+        let (refused, heard) = complaint(&mut near, &mut far, &record).await;
+
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(heard, Some(alert), "{refused}");
+        assert!(near.write(b"more").await.is_err(), "data after the alert");
+        assert_eq!(near.read(&mut [0; 8]).await.unwrap(), 0, "it reads on");
+    }
+}
+
+#[tokio::test]
+async fn a_message_may_come_in_pieces_and_nothing_between_them() {
+    let (mut near, mut far) = pair().await;
+    let ticket = [&[4, 0, 0, 200][..], &[1; 200]].concat();
+
+    far.say(HANDSHAKE, &ticket[..50]).await;
+    far.say(HANDSHAKE, &ticket[50..]).await;
+    far.say(ALERT, &[1, 90]).await;
+    far.say(DATA, b"data").await;
+    near.expect(b"data").await;
+
+    far.say(HANDSHAKE, &ticket[..50]).await;
+    far.say(DATA, b"data").await;
+    assert_eq!(near.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
 }

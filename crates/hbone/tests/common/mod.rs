@@ -1,12 +1,17 @@
 //! Peers for the tests of tunnels. Every test runs on one thread with a `LocalSet`, as a worker does.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod configs;
+
 use bytes::Bytes;
 use hbone::{Driver, Request, Server, Settings, Stream, Tunnel, client};
 use http::HeaderMap;
 use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 /// Runs a test on a worker of its own.
@@ -89,3 +94,28 @@ pub fn pattern(n: usize, seed: usize) -> Bytes {
 
 /// A shared counter.
 pub type Count = Rc<std::cell::Cell<usize>>;
+
+/// A byte stream that counts its flushes.
+pub struct CountsFlushes<T>(pub T, pub Count);
+
+impl<T: AsyncRead + Unpin> AsyncRead for CountsFlushes<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_read(cx, out)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for CountsFlushes<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.1.set(this.1.get() + 1);
+        Pin::new(&mut this.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+}

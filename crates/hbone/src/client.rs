@@ -1,5 +1,6 @@
 //! The side that opens streams. It neither dials nor checks who answered; see `tls` and `pool`.
 
+use crate::cork::Cork;
 use crate::keepalive::Keepalive;
 use crate::stream::Place;
 use crate::{ConnectError, Settings, Stream, TunnelError};
@@ -27,7 +28,8 @@ pub struct Tunnel {
 /// Ends without an error when the tunnel is no longer used. Dropping it cuts the tunnel.
 #[must_use = "a tunnel does nothing unless its driver is polled"]
 pub struct Driver<T: AsyncRead + AsyncWrite + Unpin> {
-    connection: h2::client::Connection<T, Bytes>,
+    io: Cork<T>,
+    connection: h2::client::Connection<Cork<T>, Bytes>,
     keepalive: Keepalive,
     broken: Rc<Cell<bool>>,
 }
@@ -46,6 +48,7 @@ pub async fn handshake<T>(io: T, settings: &Settings) -> Result<(Tunnel, Driver<
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let io = Cork::new(io);
     let (requests, mut connection) = h2::client::Builder::new()
         .initial_window_size(settings.stream_window_bytes)
         .initial_connection_window_size(settings.connection_window_bytes)
@@ -54,13 +57,13 @@ where
         .max_header_list_size(settings.client_header_list_bytes)
         .max_send_buffer_size(settings.send_buffer_bytes)
         .enable_push(false)
-        .handshake(io)
+        .handshake(io.share())
         .await
         .map_err(|e| TunnelError::Handshake(Arc::new(e)))?;
     let keepalive = Keepalive::new(connection.ping_pong(), settings);
     let broken = Rc::new(Cell::new(false));
     let tunnel = Tunnel { requests, open: Rc::default(), broken: broken.clone() };
-    Ok((tunnel, Driver { connection, keepalive, broken }))
+    Ok((tunnel, Driver { io, connection, keepalive, broken }))
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
@@ -68,7 +71,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let end = match Pin::new(&mut this.connection).poll(cx) {
+        let turn = this.io.turn(cx, |cx| Pin::new(&mut this.connection).poll(cx));
+        let end = match turn {
             Poll::Ready(r) => r.map_err(|e| TunnelError::Protocol(Arc::new(e))),
             Poll::Pending => match this.keepalive.poll_lost(cx) {
                 Poll::Ready(e) => Err(e),

@@ -8,6 +8,7 @@
 //! the one there is uses `h2`, and none of its types are visible.
 
 pub mod client;
+mod cork;
 mod error;
 pub mod headers;
 mod keepalive;

@@ -1,5 +1,6 @@
 //! The side that accepts streams. It decides nothing about them.
 
+use crate::cork::Cork;
 use crate::keepalive::Keepalive;
 use crate::{Settings, Stream, TunnelError};
 use bytes::Bytes;
@@ -11,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// An accepted tunnel. Nothing moves on any of its streams unless [`accept`](Self::accept) is polled.
 pub struct Server<T: AsyncRead + AsyncWrite + Unpin> {
-    connection: h2::server::Connection<T, Bytes>,
+    io: Cork<T>,
+    connection: h2::server::Connection<Cork<T>, Bytes>,
     keepalive: Keepalive,
 }
 
@@ -26,6 +28,7 @@ pub struct Request {
 impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
     /// Starts HTTP/2 as the server on a byte stream whose peer is already proven.
     pub async fn handshake(io: T, settings: &Settings) -> Result<Self, TunnelError> {
+        let io = Cork::new(io);
         let mut connection = h2::server::Builder::new()
             .initial_window_size(settings.stream_window_bytes)
             .initial_connection_window_size(settings.connection_window_bytes)
@@ -35,11 +38,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
             .max_send_buffer_size(settings.send_buffer_bytes)
             // A peer whose applications give up early resets streams we have not looked at yet.
             .max_pending_accept_reset_streams(settings.max_concurrent_streams as usize)
-            .handshake(io)
+            .handshake(io.share())
             .await
             .map_err(|e| TunnelError::Handshake(Arc::new(e)))?;
         let keepalive = Keepalive::new(connection.ping_pong(), settings);
-        Ok(Self { connection, keepalive })
+        Ok(Self { io, connection, keepalive })
     }
 
     /// The next request, or `None` when the tunnel has ended in order.
@@ -50,7 +53,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Request>, TunnelError>> {
-        match self.connection.poll_accept(cx) {
+        match self.io.turn(cx, |cx| self.connection.poll_accept(cx)) {
             Poll::Ready(None) => Poll::Ready(Ok(None)),
             Poll::Ready(Some(Ok((request, respond)))) => {
                 let (head, recv) = request.into_parts();

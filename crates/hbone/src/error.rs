@@ -126,9 +126,12 @@ impl StreamError {
             return Some(Self::Tunnel(e));
         }
         match e.reason().map(Reason::from) {
-            Some(Reason::NoError | Reason::Cancel) => None,
+            Some(Reason::NoError) => None,
             Some(Reason::StreamClosed) => Some(Self::BrokenPipe),
-            Some(r @ (Reason::InternalError | Reason::Refused | Reason::Other(_))) => Some(Self::Reset(r)),
+            // Also CANCEL: it is what a proxy's stream ends with whose application was reset.
+            Some(r @ (Reason::Cancel | Reason::InternalError | Reason::Refused | Reason::Other(_))) => {
+                Some(Self::Reset(r))
+            }
             None => Some(Self::Tunnel(e)),
         }
     }

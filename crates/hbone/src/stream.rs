@@ -27,7 +27,7 @@ impl Drop for Place {
 /// Both halves of a stream.
 ///
 /// Dropping a half that sends and has not [finished](SendHalf::finish) resets the stream with
-/// `INTERNAL_ERROR`: a peer reads `CANCEL` as an end, and would take half a message for a whole one.
+/// `INTERNAL_ERROR`: Istio's ztunnel reads `CANCEL` as an end, and would take half a message for a whole one.
 /// Dropping the half that receives stops nothing while the other one lives; after it has finished, the
 /// peer's bytes are refused with `CANCEL` or `NO_ERROR`.
 #[derive(Debug)]
@@ -144,7 +144,8 @@ pub struct RecvHalf {
 }
 
 impl RecvHalf {
-    /// The next piece, or `None` at the end. A reset with `NO_ERROR` or `CANCEL` is an end.
+    /// The next piece, or `None` at the end. A reset with `NO_ERROR` is an end; one with `CANCEL`
+    /// is none, but leaves an `END_STREAM` alone that came before it.
     ///
     /// The peer's window shrinks by the piece until it is given back with [`release`](Self::release).
     /// Dropping the future loses nothing.

@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{echo_tunnel, open, pattern, read_to_end, serve, tunnel, wire, worker};
+use common::{Count, CountsFlushes, echo_tunnel, open, pattern, read_to_end, serve, tunnel, wire, worker};
 use hbone::{ConnectError, Reason, Settings, StreamError};
 use http::{HeaderMap, StatusCode};
 use std::time::Duration;
@@ -42,6 +42,31 @@ fn a_hundred_and_fifty_streams_carry_their_own_bytes_at_once() {
         }
 
         assert_eq!(tunnel.open_streams(), 0);
+    });
+}
+
+#[test]
+fn what_many_streams_send_at_once_leaves_in_one_flush() {
+    worker(false, async {
+        let (near, far) = wire();
+        serve(far, Settings::default(), |r| common::echo(r.accept(HeaderMap::new()).unwrap()));
+        let flushes = Count::default();
+        let (tunnel, _) = tunnel(CountsFlushes(near, flushes.clone()), &Settings::default()).await;
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            streams.push(open(&tunnel).await.split());
+        }
+        flushes.set(0);
+
+        // Each is long enough for a frame of its own.
+        for (send, _) in &mut streams {
+            send.send(pattern(2000, 0)).await.unwrap();
+        }
+        for (_, recv) in &mut streams {
+            assert_eq!(recv.data().await.unwrap().unwrap().len(), 2000);
+        }
+
+        assert!(flushes.get() <= 2, "{} flushes for one turn", flushes.get());
     });
 }
 
@@ -92,7 +117,7 @@ fn the_server_may_end_first_and_still_read() {
 }
 
 #[test]
-fn a_cancelled_stream_reads_as_ended_and_writes_as_a_broken_pipe() {
+fn a_cancelled_stream_writes_as_a_broken_pipe_and_reads_as_reset() {
     for reason in [Reason::NoError, Reason::Cancel] {
         worker(false, async move {
             let (near, far) = wire();
@@ -105,11 +130,34 @@ fn a_cancelled_stream_reads_as_ended_and_writes_as_a_broken_pipe() {
             let (mut send, mut recv) = open(&tunnel).await.split();
             send.send(pattern(10, 0)).await.unwrap();
 
-            assert!(matches!(recv.data().await, Ok(None)), "{reason:?}");
+            match reason {
+                Reason::NoError => assert!(matches!(recv.data().await, Ok(None))),
+                _ => assert!(matches!(recv.data().await, Err(StreamError::Reset(Reason::Cancel)))),
+            }
             assert!(matches!(send.send(pattern(10, 0)).await, Err(StreamError::BrokenPipe)), "{reason:?}");
             assert_eq!(send.finish().is_ok(), reason == Reason::NoError, "{reason:?}");
         });
     }
+}
+
+#[test]
+fn an_end_that_came_before_a_reset_stays_an_end() {
+    worker(false, async {
+        let (near, far) = wire();
+        serve(far, Settings::default(), |r| async move {
+            let (mut send, mut recv) = r.accept(HeaderMap::new()).unwrap().split();
+            recv.data().await.unwrap();
+            send.send(Bytes::from_static(b"all")).await.unwrap();
+            send.finish().unwrap();
+            tokio::task::yield_now().await;
+            send.reset(Reason::Cancel);
+        });
+        let (tunnel, _) = tunnel(near, &Settings::default()).await;
+        let (mut send, mut recv) = open(&tunnel).await.split();
+        send.send(pattern(10, 0)).await.unwrap();
+
+        assert_eq!(read_to_end(&mut recv).await, b"all");
+    });
 }
 
 #[test]

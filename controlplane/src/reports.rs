@@ -23,7 +23,7 @@ impl Reports {
         tracing::warn!(
             file = %problem.file.display(), line = problem.line, field = problem.field,
             reason = problem.message, code = severity(problem.severity),
-            "manifest not understood{}", consequence(problem.severity),
+            "{}", headline(&problem),
         );
         let mut inner = self.lock();
         inner.problems.entry(problem.file.clone()).or_default().push(problem);
@@ -58,6 +58,7 @@ impl Reports {
             json!({
                 "file": problem.file, "line": problem.line, "field": problem.field,
                 "message": problem.message, "severity": severity(problem.severity),
+                "lastGood": problem.in_force.and_then(|in_force| in_force.last_good()),
             })
         });
         problems.collect()
@@ -94,12 +95,15 @@ const fn severity(severity: Severity) -> &'static str {
     match severity {
         Severity::Refused => "refused",
         Severity::Ignored => "ignored",
+        Severity::Noted => "noted",
     }
 }
 
-const fn consequence(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Refused => "; the last good state of the file stays in force",
-        Severity::Ignored => "; it is left out",
+fn headline(problem: &SourceProblem) -> String {
+    match (problem.severity, &problem.in_force) {
+        (Severity::Refused, Some(in_force)) => format!("manifest not understood; {in_force}"),
+        (Severity::Refused, None) => "manifests not read".to_owned(),
+        (Severity::Ignored, _) => "manifest not understood; it is left out".to_owned(),
+        (Severity::Noted, _) => "manifests are not kept for the next start".to_owned(),
     }
 }

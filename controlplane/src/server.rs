@@ -130,7 +130,7 @@ fn start_pipeline(
     working: &mut JoinSet<()>,
 ) -> Result<(), StartError> {
     let directories = DirectoryConfig { manifests: config.manifests.clone(), state: config.state.clone() };
-    let source = Source::directory_of(directories, ClusterId::new(&config.mesh.cluster_id))?;
+    let source = Source::keeper_of(directories, ClusterId::new(&config.mesh.cluster_id))?;
     let (conditions, writer) = conditions::writer(Status::directory(&config.state, WRITER));
     working.spawn(writer);
     let pipeline = Pipeline {

@@ -149,6 +149,28 @@ async fn a_manifest_with_a_mistake_keeps_its_last_good_state_and_is_told() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_is_broken_at_the_start_has_the_state_that_the_last_process_left() {
+    let first = Running::start(&all()).await;
+    first.subscribe("token of n1", None).holds(|seen| seen.policies.len() == 1).await;
+    let broken = POLICY.replace("namespaces:", "namespace:");
+    first.write("policy.yaml", &broken);
+    first.write("never.yaml", &broken.replace("name: web", "name: never"));
+    first.page_when("/debug/problems", |page| page.as_array().is_some_and(|page| page.len() == 2)).await;
+
+    let second = first.restart().await;
+
+    let seen = second.subscribe("token of n1", None).holds(|seen| seen.addresses.len() == 3).await;
+    assert_eq!(seen.policies["app/web"].rules.len(), 1);
+    let page = second.page_when("/debug/problems", |page| page.as_array().is_some_and(|page| page.len() == 2)).await;
+    for (problem, file, since) in [(&page[0], "never.yaml", false), (&page[1], "policy.yaml", true)] {
+        assert!(problem["file"].as_str().unwrap().ends_with(file), "{page}");
+        assert_eq!((&problem["line"], &problem["severity"]), (&9.into(), &"refused".into()), "{page}");
+        assert_eq!(problem["field"], "spec.rules[0].from[0].source.namespace");
+        assert_eq!(problem["lastGood"].as_str().is_some_and(|since| since.ends_with('Z')), since, "{page}");
+    }
+}
+
+#[tokio::test]
 async fn the_status_of_a_policy_tells_what_is_enforced() {
     let running = Running::start(&all()).await;
     const STATUS: &str = "state/status/control/AuthorizationPolicy/app/web.yaml";

@@ -6,6 +6,7 @@ mod demo;
 mod discovery;
 mod faults;
 mod manifests;
+mod mistakes;
 mod nonsense;
 mod plain;
 mod story;

@@ -42,6 +42,18 @@ impl Running {
             fs::write(root.path().join("manifests").join(name), text).unwrap();
         }
         write_tokens(&root.path().join("tokens"));
+        Self::start_in(root).await
+    }
+
+    /// Another process on the same directories.
+    pub(crate) async fn restart(self) -> Self {
+        self.drain.start(Duration::from_secs(5));
+        tokio::time::timeout(DEADLINE, self.control.ended()).await.unwrap();
+        Self::start_in(self.root).await
+    }
+
+    async fn start_in(root: tempfile::TempDir) -> Self {
+        let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
         let flags = Flags::parse_from([
             "strake-control",
             "--manifests",

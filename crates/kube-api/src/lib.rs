@@ -16,7 +16,7 @@ mod source;
 pub mod state;
 mod status;
 
-pub use event::{Event, Severity, SourceProblem};
+pub use event::{Event, InForce, Severity, SourceProblem};
 pub use kind::{ClusterId, Kind, ObjectRef, UnknownKind};
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference, StringMap, is_subset};
 pub use resource::Resource;

@@ -71,6 +71,7 @@ pub fn load_directory(path: &Path) -> io::Result<Manifests> {
                     field: String::new(),
                     message: format!("not readable: {error}"),
                     severity: Severity::Refused,
+                    in_force: None,
                 });
                 continue;
             }

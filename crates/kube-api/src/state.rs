@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -53,6 +54,10 @@ pub(crate) fn overlays_dir(state: &Path) -> PathBuf {
     state.join("status")
 }
 
+pub(crate) fn last_good_dir(state: &Path) -> PathBuf {
+    state.join("last-good")
+}
+
 /// Writer and key of an overlay's path, the reverse of [`overlay_path`].
 pub(crate) fn overlay_key(state: &Path, path: &Path) -> Option<(String, ObjectRef)> {
     let relative = path.strip_prefix(overlays_dir(state)).ok()?;
@@ -93,18 +98,47 @@ pub(crate) fn write_yaml(path: &Path, value: &Value) -> Result<(), WriteError> {
 
 /// Replaces a file by renaming a complete one over it; keeps the mode of the old one.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    fs::create_dir_all(parent)?;
-    let temporary = parent.join(format!(".{name}.{}.tmp", std::process::id()));
+    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    let temporary = temporary(path);
     let mut file = fs::File::create(&temporary)?;
     file.write_all(content)?;
     if let Ok(old) = fs::metadata(path) {
         fs::set_permissions(&temporary, old.permissions())?;
     }
     drop(file);
-    fs::rename(&temporary, path).inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
+    replace(&temporary, path)
+}
+
+/// As [`write_atomically`], into a directory that exists, with this mode from the beginning; on the disk before the
+/// old file goes.
+pub(crate) fn write_private(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = temporary(path);
+    // One of a process of the same number that was killed may have any mode.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    replace(&temporary, path)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+}
+
+/// Is this a file that is being written, or was when its writer ended?
+pub(crate) fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.starts_with(b".") && name.ends_with(b".tmp")
+}
+
+fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(temporary, path).inspect_err(|_| {
+        let _ = fs::remove_file(temporary);
     })
 }
 

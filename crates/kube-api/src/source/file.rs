@@ -29,6 +29,11 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
+    /// Of a file that says nothing because of this problem.
+    pub(crate) fn refused(problem: SourceProblem) -> Self {
+        Self { objects: Vec::new(), problems: vec![problem] }
+    }
+
     /// Is the file as a whole not to be used?
     pub(crate) fn is_refused(&self) -> bool {
         self.problems.iter().any(|problem| problem.severity == Severity::Refused)
@@ -60,6 +65,7 @@ pub(crate) fn parse_overlay(file: &Path, text: &str) -> Result<Value, SourceProb
         field: String::new(),
         message,
         severity: Severity::Refused,
+        in_force: None,
     };
     match Node::parse(text) {
         Ok(node) if matches!(node.data, Data::Map(_)) => Ok(node.to_value()),
@@ -121,7 +127,8 @@ impl Reader<'_> {
     }
 
     fn problem(&mut self, line: usize, field: String, message: String, severity: Severity) {
-        self.contents.problems.push(SourceProblem { file: self.file.to_owned(), line, field, message, severity });
+        let file = self.file.to_owned();
+        self.contents.problems.push(SourceProblem { file, line, field, message, severity, in_force: None });
     }
 }
 

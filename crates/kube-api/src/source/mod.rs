@@ -2,9 +2,12 @@
 //! same for a directory and a cluster.
 
 pub(crate) mod file;
+mod last_good;
 mod reader;
+mod roots;
 mod store;
 pub(crate) mod walk;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -12,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::event::Event;
 use crate::kind::ClusterId;
+use last_good::Keeping;
 
 /// Events that wait for their reader; the source stops reading files while it is full.
 const QUEUE: usize = 1024;
@@ -21,7 +25,7 @@ const QUEUE: usize = 1024;
 pub struct DirectoryConfig {
     /// The user's manifests: directories (searched recursively for `*.yaml` and `*.yml`) or files.
     pub manifests: Vec<PathBuf>,
-    /// Derived objects and overlays; made when it is not there.
+    /// Derived objects, overlays, and copies of the manifests as they last were good; made when it is not there.
     pub state: PathBuf,
 }
 
@@ -37,6 +41,10 @@ pub enum SourceError {
 
 /// A stream of [`Event`]s: all that exists, then `InSync`, then changes. Within one batch what was
 /// removed comes first, then what applies in the order of keys, then problems.
+///
+/// A file with a mistake is refused as a whole and says what it said before; when the source starts with it, what it
+/// said when it last was good. A directory that is gone, or replaced by one without manifests, is a problem and what was
+/// read from it stays. A file that is gone from a directory that is still there was deleted.
 #[derive(Debug)]
 pub struct Source {
     events: mpsc::Receiver<Event>,
@@ -52,8 +60,18 @@ impl Source {
 
     /// As [`Source::directory`], for a cluster of another name.
     pub fn directory_of(config: DirectoryConfig, cluster: ClusterId) -> Result<Self, SourceError> {
+        Self::start(config, cluster, Keeping::Read)
+    }
+
+    /// As [`Source::directory_of`], and the one that keeps copies of good manifests below `<state>/last-good`, mode
+    /// 0600, for every source that starts when a manifest is broken or its directory gone. One per state directory.
+    pub fn keeper_of(config: DirectoryConfig, cluster: ClusterId) -> Result<Self, SourceError> {
+        Self::start(config, cluster, Keeping::Write)
+    }
+
+    fn start(config: DirectoryConfig, cluster: ClusterId, keeping: Keeping) -> Result<Self, SourceError> {
         let (sender, events) = mpsc::channel(QUEUE);
-        let reader = reader::start(config, cluster, sender)?;
+        let reader = reader::start(config, cluster, keeping, sender)?;
         Ok(Self { events, _reader: reader })
     }
 

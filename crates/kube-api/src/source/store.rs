@@ -7,13 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::Value;
 
 use super::file::{Contents, Object};
 use crate::decode;
 use crate::document::display_path;
-use crate::event::{Event, Severity, SourceProblem};
+use crate::event::{Event, InForce, Severity, SourceProblem};
 use crate::kind::{ClusterId, ObjectRef};
 use crate::merge::merge;
 use crate::resource::Resource;
@@ -47,6 +48,7 @@ impl Overlay {
                         field: "preconditions.uid".to_owned(),
                         message: "expected the uid of an object".to_owned(),
                         severity: Severity::Refused,
+                        in_force: None,
                     });
                 }
             }
@@ -59,14 +61,31 @@ impl Overlay {
     }
 }
 
+/// A file of manifests as last understood.
+#[derive(Debug)]
+struct Good {
+    tier: Tier,
+    keys: Vec<ObjectRef>,
+    /// When it was first read in this form.
+    since: SystemTime,
+}
+
+/// A file with an overlay as last understood.
+#[derive(Debug)]
+struct GoodOverlay {
+    key: ObjectRef,
+    writer: String,
+    since: SystemTime,
+}
+
 /// Everything that the files say, and what was told of it.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     bases: BTreeMap<ObjectRef, BTreeMap<(Tier, PathBuf), Object>>,
-    files: HashMap<PathBuf, (Tier, Vec<ObjectRef>)>,
+    files: HashMap<PathBuf, Good>,
     /// Per object by the name of the writer.
     overlays: BTreeMap<ObjectRef, BTreeMap<String, Overlay>>,
-    overlay_files: HashMap<PathBuf, (ObjectRef, String)>,
+    overlay_files: HashMap<PathBuf, GoodOverlay>,
     told: BTreeMap<ObjectRef, Resource>,
     /// Problems of a file by itself.
     own: BTreeMap<PathBuf, Vec<SourceProblem>>,
@@ -78,11 +97,16 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Takes the new contents of a file. When they are refused, what it said before stays.
-    pub(super) fn put_file(&mut self, path: &Path, tier: Tier, contents: Contents) {
-        self.dirty_files.insert(path.to_owned());
+    /// Is something of this file in force?
+    pub(super) fn knows(&self, path: &Path) -> bool {
+        self.files.contains_key(path) || self.overlay_files.contains_key(path)
+    }
+
+    /// Takes the new contents of a file of manifests, first read in this form at `since`. When they are refused, what it
+    /// said before stays.
+    pub(super) fn put_file(&mut self, path: &Path, tier: Tier, contents: Contents, since: SystemTime) {
         let refused = contents.is_refused();
-        self.own.insert(path.to_owned(), contents.problems);
+        self.set_own(path, contents.problems);
         if refused {
             return;
         }
@@ -94,34 +118,67 @@ impl Store {
             keys.push(key.clone());
             self.bases.entry(key).or_default().insert((tier, path.to_owned()), object);
         }
-        self.files.insert(path.to_owned(), (tier, keys));
+        self.files.insert(path.to_owned(), Good { tier, keys, since });
     }
 
-    /// Takes the new contents of an overlay of `writer` for `key`.
+    /// Takes the new contents of an overlay of `writer` for `key`, first read in this form at `since`.
     pub(super) fn put_overlay(
         &mut self,
         path: &Path,
         (writer, key): (String, ObjectRef),
         contents: Result<Value, SourceProblem>,
+        since: SystemTime,
     ) {
-        self.dirty_files.insert(path.to_owned());
         match contents.and_then(|value| Overlay::new(path, value)) {
             Ok(overlay) => {
-                self.own.remove(path);
+                self.set_own(path, Vec::new());
                 self.dirty.insert(key.clone());
-                self.overlay_files.insert(path.to_owned(), (key.clone(), writer.clone()));
+                let good = GoodOverlay { key: key.clone(), writer: writer.clone(), since };
+                self.overlay_files.insert(path.to_owned(), good);
                 self.overlays.entry(key).or_default().insert(writer, overlay);
             }
-            Err(problem) => {
-                self.own.insert(path.to_owned(), vec![problem]);
-            }
+            Err(problem) => self.set_own(path, vec![problem]),
         }
     }
 
     /// The file cannot be read or has no business where it is: what it said before stays.
     pub(super) fn put_problem(&mut self, problem: SourceProblem) {
+        let file = problem.file.clone();
+        self.set_own(&file, vec![problem]);
+    }
+
+    /// What is wrong with a file beside the manifests.
+    pub(super) fn put_problems(&mut self, file: &Path, problems: Vec<SourceProblem>) {
+        self.set_own(file, problems);
+    }
+
+    /// Something is wrong with a directory, which is said in full by the problem.
+    pub(super) fn put_directory_problem(&mut self, problem: SourceProblem) {
         self.dirty_files.insert(problem.file.clone());
         self.own.insert(problem.file.clone(), vec![problem]);
+    }
+
+    /// What was told of a path as a whole no longer holds.
+    pub(super) fn solve(&mut self, path: &Path) {
+        if self.own.contains_key(path) {
+            self.set_own(path, Vec::new());
+        }
+    }
+
+    /// Replaces the problems of a file by itself; each that refuses it tells what is in force instead.
+    fn set_own(&mut self, path: &Path, mut problems: Vec<SourceProblem>) {
+        self.dirty_files.insert(path.to_owned());
+        let since = self.files.get(path).map(|good| good.since);
+        let since = since.or_else(|| self.overlay_files.get(path).map(|good| good.since));
+        let in_force = since.map_or(InForce::Nothing, |since| InForce::LastGood { since });
+        for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Refused) {
+            problem.in_force = Some(in_force);
+        }
+        if problems.is_empty() {
+            self.own.remove(path);
+        } else {
+            self.own.insert(path.to_owned(), problems);
+        }
     }
 
     /// The file is gone.
@@ -129,7 +186,7 @@ impl Store {
         self.dirty_files.insert(path.to_owned());
         self.own.remove(path);
         self.forget_objects(path);
-        if let Some((key, writer)) = self.overlay_files.remove(path) {
+        if let Some(GoodOverlay { key, writer, .. }) = self.overlay_files.remove(path) {
             if let Some(overlays) = self.overlays.get_mut(&key) {
                 overlays.remove(&writer);
                 if overlays.is_empty() {
@@ -141,7 +198,7 @@ impl Store {
     }
 
     fn forget_objects(&mut self, path: &Path) {
-        let Some((tier, keys)) = self.files.remove(path) else {
+        let Some(Good { tier, keys, .. }) = self.files.remove(path) else {
             return;
         };
         for key in keys {
@@ -228,6 +285,7 @@ impl Store {
             field: "metadata.name".to_owned(),
             message: format!("{key} is already in {}", winner.display()),
             severity: Severity::Ignored,
+            in_force: None,
         }));
         let overlays = || self.overlays.get(key).into_iter().flat_map(BTreeMap::values);
         let (own, mut joint) = lay_all_over(key, base, overlays().filter(|overlay| overlay.uid.is_none()));
@@ -274,7 +332,8 @@ fn lay_over(key: &ObjectRef, base: &Value, overlay: &Overlay) -> Result<(Value, 
             let first = mistakes.into_iter().next();
             let (field, message) =
                 first.map_or_else(Default::default, |mistake| (display_path(&mistake.path), mistake.message));
-            Err(SourceProblem { file: overlay.file.clone(), line: 0, field, message, severity: Severity::Ignored })
+            let file = overlay.file.clone();
+            Err(SourceProblem { file, line: 0, field, message, severity: Severity::Ignored, in_force: None })
         }
     }
 }

@@ -1,73 +1,13 @@
-//! A directory source on real files: what exists, what changes, what is refused.
+//! What exists, what changes, what is refused.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use kube_api::manifest::{self, LabelChange, LabelError};
-use kube_api::{DirectoryConfig, Event, Kind, ObjectRef, Resource, Severity, Source, Status};
+use kube_api::{Event, Kind, ObjectRef, Resource, Severity, Source, Status};
 use serde_json::json;
 
-const DEADLINE: Duration = Duration::from_secs(10);
-
-struct Dir {
-    root: tempfile::TempDir,
-}
-
-impl Dir {
-    fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("manifests")).unwrap();
-        Self { root }
-    }
-
-    fn manifests(&self) -> PathBuf {
-        self.root.path().join("manifests")
-    }
-
-    fn state(&self) -> PathBuf {
-        self.root.path().join("state")
-    }
-
-    /// Replaces a manifest by renaming, as editors do.
-    fn write(&self, name: &str, text: &str) {
-        let path = self.manifests().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let temporary = self.root.path().join("next");
-        fs::write(&temporary, text).unwrap();
-        fs::rename(temporary, path).unwrap();
-    }
-
-    fn source(&self) -> Source {
-        Source::directory(DirectoryConfig { manifests: vec![self.manifests()], state: self.state() }).unwrap()
-    }
-}
-
-async fn next(source: &mut Source) -> Event {
-    tokio::time::timeout(DEADLINE, source.next()).await.expect("an event in time").expect("the reader runs")
-}
-
-async fn until_in_sync(source: &mut Source) -> Vec<Event> {
-    let mut events = Vec::new();
-    loop {
-        match next(source).await {
-            Event::InSync { .. } => return events,
-            event => events.push(event),
-        }
-    }
-}
-
-fn summary(event: &Event) -> String {
-    match event {
-        Event::Applied { resource, .. } => format!("+ {}", resource.key()),
-        Event::Removed { key, .. } => format!("- {key}"),
-        Event::InSync { .. } => "in sync".to_owned(),
-        Event::Problem(problem) => {
-            format!("! {}:{} {}", problem.file.file_name().unwrap().display(), problem.line, problem.field)
-        }
-        Event::Solved { file } => format!("ok {}", file.file_name().unwrap().display()),
-    }
-}
+use crate::support::{Dir, POD, next, summary, until_in_sync};
 
 async fn pod(source: &mut Source) -> std::sync::Arc<kube_api::core::Pod> {
     match next(source).await {
@@ -75,8 +15,6 @@ async fn pod(source: &mut Source) -> std::sync::Arc<kube_api::core::Pod> {
         other => panic!("expected a pod, got {other:?}"),
     }
 }
-
-const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: app}\nspec: {containers: [{name: c}]}\n";
 
 #[tokio::test]
 async fn what_exists_is_told_in_order_then_in_sync_then_changes() {

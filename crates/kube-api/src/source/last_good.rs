@@ -1,0 +1,246 @@
+//! Copies of the user's manifests as they were last understood, for a start that finds one of them broken: without
+//! them a policy that somebody is editing would be off until it is mended.
+//!
+//! The whole text of a file is kept, not its policies alone: a policy protects by what it selects (labels and service
+//! accounts of pods, enrolment of namespaces), and the objects of a file are one state, of which no part is mixed with
+//! another. Copies lie below `<state>/last-good/files` under the manifest's own absolute path; their modification time
+//! is when that text was first read. Beside them `roots.json` has device and inode of each directory that was read.
+//!
+//! All readers of a state directory use the copies, one of them ([`Keeping::Write`]) makes them. It reads nothing of
+//! what the files mean.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::state;
+
+/// Only the owner reads copies: manifests hold what ConfigMaps hold.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// What a reader does with the copies of its state directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// Another program keeps them.
+    Read,
+    Write,
+}
+
+/// Which directory it is, whatever it is called. Unique among what exists on a machine at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DirectoryId {
+    device: u64,
+    inode: u64,
+}
+
+impl DirectoryId {
+    /// Of what is at `path`, links followed.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
+/// The text of a file that was understood.
+#[derive(Debug)]
+pub(super) struct Copy {
+    pub(super) text: String,
+    /// When it was first read.
+    pub(super) since: SystemTime,
+}
+
+#[derive(Debug)]
+pub(super) struct LastGood {
+    dir: PathBuf,
+    keeping: Keeping,
+}
+
+impl LastGood {
+    pub(super) fn new(state: &Path, keeping: Keeping) -> Self {
+        Self { dir: state::last_good_dir(state), keeping }
+    }
+
+    /// Where the copy of a manifest is.
+    pub(super) fn path(&self, manifest: &Path) -> PathBuf {
+        self.files().join(manifest.strip_prefix("/").unwrap_or(manifest))
+    }
+
+    /// The copy of a manifest; `None` when it never was good.
+    pub(super) fn load(&self, manifest: &Path) -> io::Result<Option<Copy>> {
+        let path = self.path(manifest);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(Copy { text, since: fs::metadata(&path)?.modified()? })),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps a text that was understood; since when it is known.
+    pub(super) fn keep(&self, manifest: &Path, text: &str) -> io::Result<SystemTime> {
+        if let Ok(Some(copy)) = self.load(manifest)
+            && copy.text == text
+        {
+            return Ok(copy.since);
+        }
+        if self.keeping == Keeping::Write {
+            let path = self.path(manifest);
+            self.make_directory(path.parent().unwrap_or(&path))?;
+            state::write_private(&path, text.as_bytes(), FILE_MODE)?;
+        }
+        Ok(SystemTime::now())
+    }
+
+    /// The manifest was deleted: so is its copy, and every directory that is empty without it.
+    pub(super) fn forget(&self, manifest: &Path) -> io::Result<()> {
+        if self.keeping == Keeping::Read {
+            return Ok(());
+        }
+        let (path, files) = (self.path(manifest), self.files());
+        match fs::remove_file(&path) {
+            Err(error) if !is_absent(&error) => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let parents = path.ancestors().skip(1).take_while(|parent| parent.starts_with(&files));
+        // The first that is not empty ends it.
+        parents.take_while(|parent| fs::remove_dir(parent).is_ok()).for_each(drop);
+        Ok(())
+    }
+
+    /// The manifests below `root` (or `root` itself) of which there are copies, sorted.
+    pub(super) fn manifests(&self, root: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        list(&self.path(root), &mut found)?;
+        let files = self.files();
+        let mut manifests: Vec<_> =
+            found.iter().filter_map(|copy| Some(Path::new("/").join(copy.strip_prefix(&files).ok()?))).collect();
+        manifests.sort();
+        Ok(manifests)
+    }
+
+    /// The directories that were read the last time, by path.
+    pub(super) fn roots(&self) -> BTreeMap<String, DirectoryId> {
+        let text = fs::read_to_string(self.roots_file()).unwrap_or_default();
+        let roots: BTreeMap<String, (u64, u64)> = serde_json::from_str(&text).unwrap_or_default();
+        roots.into_iter().map(|(path, (device, inode))| (path, DirectoryId { device, inode })).collect()
+    }
+
+    /// Keeps which directories were read.
+    pub(super) fn keep_roots(&self, roots: &BTreeMap<String, DirectoryId>) -> io::Result<()> {
+        if self.keeping == Keeping::Read || self.roots() == *roots {
+            return Ok(());
+        }
+        self.make_directory(&self.dir)?;
+        let roots: BTreeMap<_, _> = roots.iter().map(|(path, id)| (path, (id.device, id.inode))).collect();
+        state::write_private(&self.roots_file(), serde_json::to_string(&roots)?.as_bytes(), FILE_MODE)
+    }
+
+    fn files(&self) -> PathBuf {
+        self.dir.join("files")
+    }
+
+    fn roots_file(&self) -> PathBuf {
+        self.dir.join("roots.json")
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
+    }
+}
+
+/// Files below `path` or `path` itself; what another process is about to write is not one.
+fn list(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            for entry in fs::read_dir(path)? {
+                list(&entry?.path(), found)?;
+            }
+        }
+        Ok(_) if state::is_temporary(path) => {}
+        Ok(_) => found.push(path.to_owned()),
+        Err(error) if is_absent(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_copy_is_private_and_keeps_the_time_of_its_first_reading() {
+        let state = tempfile::tempdir().unwrap();
+        let copies = LastGood::new(state.path(), Keeping::Write);
+        let manifest = Path::new("/manifests/deep/web.yaml");
+
+        let first = copies.keep(manifest, "one").unwrap();
+        let path = state.path().join("last-good/files/manifests/deep/web.yaml");
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        let written = fs::metadata(&path).unwrap().modified().unwrap();
+        assert!(written <= first.max(SystemTime::now()));
+        assert_eq!(copies.keep(manifest, "one").unwrap(), written, "nothing is new");
+        copies.keep(manifest, "two").unwrap();
+
+        assert_eq!(copies.load(manifest).unwrap().unwrap().text, "two");
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn what_was_deleted_leaves_no_directory_behind() {
+        let state = tempfile::tempdir().unwrap();
+        let copies = LastGood::new(state.path(), Keeping::Write);
+        for name in ["/m/a/one.yaml", "/m/a/b/two.yaml", "/other/three.yaml"] {
+            copies.keep(Path::new(name), name).unwrap();
+        }
+        assert_eq!(copies.manifests(Path::new("/m")).unwrap().len(), 2);
+        assert_eq!(copies.manifests(Path::new("/other/three.yaml")).unwrap(), [Path::new("/other/three.yaml")]);
+
+        copies.forget(Path::new("/m/a/b/two.yaml")).unwrap();
+        copies.forget(Path::new("/m/a/b/two.yaml")).unwrap();
+        assert_eq!(
+            copies.manifests(Path::new("/")).unwrap(),
+            [Path::new("/m/a/one.yaml"), Path::new("/other/three.yaml")]
+        );
+        copies.forget(Path::new("/m/a/one.yaml")).unwrap();
+
+        assert!(!copies.path(Path::new("/m")).exists());
+        assert!(copies.load(Path::new("/m/a/one.yaml")).unwrap().is_none());
+    }
+
+    #[test]
+    fn who_only_reads_writes_nothing() {
+        let state = tempfile::tempdir().unwrap();
+        let copies = LastGood::new(state.path(), Keeping::Read);
+
+        copies.keep(Path::new("/m/a.yaml"), "text").unwrap();
+        copies.keep_roots(&BTreeMap::from([("/m".to_owned(), DirectoryId::of(state.path()).unwrap())])).unwrap();
+
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directories_are_known_again() {
+        let state = tempfile::tempdir().unwrap();
+        let copies = LastGood::new(state.path(), Keeping::Write);
+        let roots = BTreeMap::from([("/m".to_owned(), DirectoryId::of(state.path()).unwrap())]);
+
+        copies.keep_roots(&roots).unwrap();
+
+        assert_eq!(copies.roots(), roots);
+        assert_eq!(mode(&state.path().join("last-good/roots.json")), 0o600);
+    }
+}

@@ -1,0 +1,165 @@
+//! A manifest that is broken when the source starts says what it said when it was good.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use kube_api::{Event, InForce, Severity, Source, SourceProblem};
+
+use crate::support::{Dir, POD, next, summary, until_in_sync};
+
+const POLICY: &str = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: strict, namespace: app}\nspec:\n  mtls: {mode: STRICT}\n";
+
+/// Where the copy of a manifest is.
+fn copy(dir: &Dir, name: &str) -> PathBuf {
+    let manifests = dir.manifests().canonicalize().unwrap();
+    dir.state().join("last-good/files").join(manifests.strip_prefix("/").unwrap()).join(name)
+}
+
+async fn told(source: &mut Source) -> Vec<String> {
+    until_in_sync(source).await.iter().map(summary).collect()
+}
+
+async fn problem(source: &mut Source) -> SourceProblem {
+    match next(source).await {
+        Event::Problem(problem) => problem,
+        other => panic!("expected a problem, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_broken_at_the_start_says_what_it_said_when_it_was_good() {
+    let dir = Dir::new();
+    dir.write("p.yaml", &format!("{POLICY}---\n{POD}"));
+    drop(until_in_sync(&mut dir.keeper()).await);
+    let since = fs::metadata(copy(&dir, "p.yaml")).unwrap().modified().unwrap();
+    dir.write("p.yaml", &format!("{}---\n{POD}", POLICY.replace("mode:", "mod:")));
+
+    // The one that keeps copies, and one that only uses them.
+    for mut source in [dir.keeper(), dir.source()] {
+        let events = until_in_sync(&mut source).await;
+
+        let summaries: Vec<_> = events.iter().map(summary).collect();
+        assert_eq!(summaries, ["+ PeerAuthentication app/strict", "+ Pod app/web", "! p.yaml:5 spec.mtls.mod"]);
+        match &events[2] {
+            Event::Problem(problem) => {
+                assert_eq!(problem.severity, Severity::Refused);
+                assert_eq!(problem.in_force, Some(InForce::LastGood { since }), "{problem}");
+            }
+            other => panic!("expected a problem, got {other:?}"),
+        }
+    }
+    assert_eq!(fs::read_to_string(copy(&dir, "p.yaml")).unwrap(), format!("{POLICY}---\n{POD}"), "it is still needed");
+}
+
+#[tokio::test]
+async fn a_file_that_never_was_good_is_told_to_be_so() {
+    let dir = Dir::new();
+    dir.write("p.yaml", &POLICY.replace("STRICT", "STRIKT"));
+    let mut source = dir.keeper();
+
+    let events = until_in_sync(&mut source).await;
+    match &events[..] {
+        [Event::Problem(problem)] => {
+            assert_eq!((problem.line, problem.field.as_str()), (5, "spec.mtls.mode"));
+            assert_eq!(problem.in_force, Some(InForce::Nothing));
+        }
+        other => panic!("expected a problem, got {other:?}"),
+    }
+
+    let before = SystemTime::now();
+    dir.write("p.yaml", POLICY);
+    assert_eq!(summary(&next(&mut source).await), "+ PeerAuthentication app/strict");
+    assert_eq!(summary(&next(&mut source).await), "ok p.yaml");
+    dir.write("p.yaml", &POLICY.replace("STRICT", "STRIKT"));
+    match problem(&mut source).await.in_force {
+        Some(InForce::LastGood { since }) => assert!(since >= before - std::time::Duration::from_secs(1)),
+        other => panic!("expected a last good state, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_deleted_while_nobody_looked_does_not_come_back() {
+    let dir = Dir::new();
+    dir.write("p.yaml", POLICY);
+    dir.write("q.yaml", POD);
+    assert_eq!(told(&mut dir.keeper()).await.len(), 2);
+    fs::remove_file(dir.manifests().join("p.yaml")).unwrap();
+
+    assert_eq!(told(&mut dir.keeper()).await, ["+ Pod app/web"]);
+    assert!(!copy(&dir, "p.yaml").exists());
+    dir.write("p.yaml", "kind: [\n");
+
+    assert_eq!(told(&mut dir.keeper()).await, ["+ Pod app/web", "! p.yaml:1 "], "it is another file of that name");
+}
+
+#[tokio::test]
+async fn a_broken_file_that_is_deleted_takes_its_last_good_state_with_it() {
+    let dir = Dir::new();
+    dir.write("p.yaml", POLICY);
+    drop(until_in_sync(&mut dir.keeper()).await);
+    dir.write("p.yaml", "kind: [\n");
+    let mut source = dir.keeper();
+    assert_eq!(told(&mut source).await, ["+ PeerAuthentication app/strict", "! p.yaml:1 "]);
+
+    fs::remove_file(dir.manifests().join("p.yaml")).unwrap();
+
+    assert_eq!(summary(&next(&mut source).await), "- PeerAuthentication app/strict");
+    assert_eq!(summary(&next(&mut source).await), "ok p.yaml");
+    assert!(!copy(&dir, "p.yaml").exists());
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_text_is_broken_too() {
+    let dir = Dir::new();
+    dir.write("p.yaml", POLICY);
+    drop(until_in_sync(&mut dir.keeper()).await);
+    fs::write(dir.manifests().join("p.yaml"), [0xff, 0xfe]).unwrap();
+
+    assert_eq!(told(&mut dir.keeper()).await, ["+ PeerAuthentication app/strict", "! p.yaml:0 "]);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_not_understood_is_told_and_not_used() {
+    let dir = Dir::new();
+    dir.write("p.yaml", POLICY);
+    drop(until_in_sync(&mut dir.keeper()).await);
+    fs::write(copy(&dir, "p.yaml"), POLICY.replace("STRICT", "SOON")).unwrap();
+    dir.write("p.yaml", "kind: [\n");
+
+    let events = until_in_sync(&mut dir.keeper()).await;
+
+    let mut problems: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            Event::Problem(problem) => (problem.severity, problem.line, problem.in_force),
+            other => panic!("expected a problem, got {other:?}"),
+        })
+        .collect();
+    problems.sort();
+    assert_eq!(problems, [(Severity::Refused, 1, Some(InForce::Nothing)), (Severity::Noted, 5, None)]);
+}
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_written_is_told_and_the_file_is_in_force() {
+    let dir = Dir::new();
+    fs::create_dir(dir.state()).unwrap();
+    fs::write(dir.state().join("last-good"), "in the way").unwrap();
+    dir.write("p.yaml", POLICY);
+    let mut source = dir.keeper();
+
+    let events = until_in_sync(&mut source).await;
+    match &events[..] {
+        [Event::Applied { .. }, Event::Problem(problem)] => {
+            assert_eq!(problem.severity, Severity::Noted);
+            assert!(problem.file.ends_with(copy(&dir, "p.yaml").strip_prefix(dir.state()).unwrap()), "{problem}");
+        }
+        other => panic!("expected an object and a problem, got {other:?}"),
+    }
+
+    fs::remove_file(dir.state().join("last-good")).unwrap();
+    dir.write("p.yaml", &POLICY.replace("STRICT", "PERMISSIVE"));
+    assert_eq!(summary(&next(&mut source).await), "+ PeerAuthentication app/strict");
+    assert_eq!(summary(&next(&mut source).await), "ok p.yaml");
+    assert!(copy(&dir, "p.yaml").exists());
+}

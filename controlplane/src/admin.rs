@@ -1,15 +1,20 @@
 //! What the program says about itself: health, metrics, and dumps of what it serves to whom.
 //!
-//! Two pages of the admin socket are read by other programs; their fields stay, others may be added. Both
-//! are a list, empty when there is nothing to say:
+//! Three pages of the admin socket are read by other programs; their fields stay, others may be added. Each
+//! is a list, empty when there is nothing to say:
 //!
 //! - `/debug/findings`, in the order of objects: what the author of an object should know.
 //!   `{"object": "AuthorizationPolicy app/web", "severity": "warning", "reason": "http_attribute",
 //!   "message": "..."}`. `object` is kind, namespace and name; `reason` is a code of `graph::Reason`.
 //! - `/debug/problems`, in the order of files: what in a manifest is not understood.
 //!   `{"file": "/manifests/web.yaml", "line": 7, "field": "spec.rules", "message": "...", "severity":
-//!   "refused"}`. `line` is 0 and `field` empty where it is about the whole file; `severity` is `refused`
-//!   (the file's last good state stays) or `ignored` (the document is left out).
+//!   "refused", "lastGood": "2026-01-02T03:04:05Z"}`. `line` is 0 and `field` empty where it is about the whole file, or
+//!   about a directory that is gone; `severity` is `refused` (the last good state stays), `ignored` (the document is left
+//!   out) or `noted` (the file is in force; its copy for the next start is not as it should be). `lastGood` is when the
+//!   state in force was first read, `null` when nothing of the file is in force and where it is not about a file.
+//! - `/debug/policies`, in the order of objects: what holds of each policy. `{"object": "AuthorizationPolicy app/web",
+//!   "conditions": [{"type": "Enforced", "status": "True", "reason": "Enforced", "message": "..."}]}`. The same
+//!   conditions, with times, are in the object's status.
 
 use std::collections::BTreeMap;
 
@@ -71,6 +76,7 @@ impl Pages {
             .get("/debug/proxies", page(Self::connected))
             .get("/debug/problems", page(|pages| pages.reports.problems_json()))
             .get("/debug/findings", page(|pages| pages.reports.findings_json()))
+            .get("/debug/policies", page(|pages| pages.reports.policies_json()))
     }
 
     fn dump(&self) -> Value {
@@ -80,6 +86,7 @@ impl Pages {
             "proxies": self.connected(),
             "problems": self.reports.problems_json(),
             "findings": self.reports.findings_json(),
+            "policies": self.reports.policies_json(),
         })
     }
 

@@ -62,6 +62,8 @@ impl Pipeline {
                 self.authority.apply(&resource);
                 if let Resource::AuthorizationPolicy(policy) = &resource {
                     self.current.insert(resource.key(), policy.status.conditions.clone());
+                } else if let Resource::PeerAuthentication(policy) = &resource {
+                    self.current.insert(resource.key(), policy.status.conditions.clone());
                 }
                 self.graph.apply(resource);
             }
@@ -88,6 +90,7 @@ impl Pipeline {
             self.reports.findings(object, findings);
         }
         for (object, conditions) in update.conditions {
+            self.reports.conditions(&object, &conditions);
             let current = self.current.get(&object).cloned().unwrap_or_default();
             // The writer lives as long as this does; without it there is nothing to write.
             let _ = self.conditions.send(Wanted { object, conditions, current }).await;

@@ -1,14 +1,16 @@
-//! What is wrong with the manifests, as far as is known now: for log, metrics and admin pages.
+//! What is wrong with the manifests, and what holds of the policies, as far as is known now: for log, metrics and admin
+//! pages.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graph::Finding;
+use kube_api::core::Condition;
 use kube_api::{ObjectRef, Severity, SourceProblem};
 use serde_json::{Value, json};
 
-/// Problems of files and findings about objects. Clones share them.
+/// Problems of files, findings about objects, conditions of policies. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reports(Arc<Mutex<Inner>>);
 
@@ -16,6 +18,7 @@ pub(crate) struct Reports(Arc<Mutex<Inner>>);
 struct Inner {
     problems: BTreeMap<PathBuf, Vec<SourceProblem>>,
     findings: BTreeMap<ObjectRef, Vec<Finding>>,
+    conditions: BTreeMap<ObjectRef, Vec<Condition>>,
 }
 
 impl Reports {
@@ -49,6 +52,41 @@ impl Reports {
         }
         let count = inner.findings.values().map(Vec::len).sum::<usize>();
         metrics::gauge!("strake_control_findings").set(count as f64);
+    }
+
+    /// Takes the conditions of a policy; none when it is gone. A change of numbers alone is no news for the log.
+    pub(crate) fn conditions(&self, object: &ObjectRef, conditions: &[Condition]) {
+        let mut inner = self.lock();
+        let old = if conditions.is_empty() {
+            inner.conditions.remove(object)
+        } else {
+            inner.conditions.insert(object.clone(), conditions.to_vec())
+        };
+        drop(inner);
+        let verdict =
+            |condition: &Condition| (condition.r#type.clone(), condition.status.clone(), condition.reason.clone());
+        let old: Vec<_> = old.iter().flatten().map(verdict).collect();
+        for condition in conditions.iter().filter(|condition| !old.contains(&verdict(condition))) {
+            tracing::info!(
+                object = %object, status = condition.status, reason = condition.reason.as_deref().unwrap_or_default(),
+                "{}: {}", condition.r#type, condition.message.as_deref().unwrap_or_default(),
+            );
+        }
+    }
+
+    /// Conditions as JSON.
+    pub(crate) fn policies_json(&self) -> Value {
+        let inner = self.lock();
+        let policies = inner.conditions.iter().map(|(object, conditions)| {
+            let conditions = conditions.iter().map(|condition| {
+                json!({
+                    "type": condition.r#type, "status": condition.status,
+                    "reason": condition.reason, "message": condition.message,
+                })
+            });
+            json!({"object": object.to_string(), "conditions": conditions.collect::<Value>()})
+        });
+        policies.collect()
     }
 
     /// Problems as JSON.

@@ -40,6 +40,12 @@ spec:
         namespaces: [app]
 ";
 
+const STRICT: &str = "apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict, namespace: app}
+spec: {mtls: {mode: STRICT}}
+";
+
 const WEB: &str = "Kubernetes//Pod/app/web";
 
 fn all() -> [(&'static str, &'static str); 4] {
@@ -177,10 +183,30 @@ async fn the_status_of_a_policy_tells_what_is_enforced() {
 
     let accepted = running.file_when(STATUS, |text| text.contains("ZtunnelAccepted")).await;
     assert!(accepted.contains("Accepted") && accepted.contains("lastTransitionTime"), "{accepted}");
+    let enforced = |page: &serde_json::Value, status: &str, message: &str| {
+        let found =
+            page.as_array().into_iter().flatten().find(|policy| policy["object"] == "AuthorizationPolicy app/web");
+        let conditions = found.and_then(|policy| policy["conditions"].as_array()).cloned().unwrap_or_default();
+        let is = |condition: &serde_json::Value| {
+            condition["type"] == "Enforced" && condition["status"] == status && condition["message"] == message
+        };
+        conditions.iter().any(is)
+    };
+    let none = "selects 1 workload, none of them in the mesh";
+    running.page_when("/debug/policies", |page| enforced(page, "False", none)).await;
+    let agent = kube_api::Status::directory(&running.path("state"), "agent-n1");
+    let key = kube_api::ObjectRef::new(kube_api::Kind::Pod, "app", "web");
+    let patch = serde_json::json!({"metadata": {"annotations": {"ambient.istio.io/redirection": "enabled"}}});
+    agent.apply(&key, patch).await.unwrap();
+    running.page_when("/debug/policies", |page| enforced(page, "True", "on 1 workload in the mesh")).await;
+    running.file_when(STATUS, |text| text.contains("on 1 workload in the mesh")).await;
     running.write("policy.yaml", &POLICY.replace("namespaces: [app]", "requestPrincipals: ['*']"));
     let partly = running.file_when(STATUS, |text| text.contains("UnsupportedValue")).await;
     assert!(partly.contains("requestPrincipals"), "{partly}");
     running.page_when("/debug/findings", |page| page[0]["reason"] == "http_attribute").await;
+    running.write("strict.yaml", STRICT);
+    let peer = running.file_when("state/status/control/PeerAuthentication/app/strict.yaml", |_| true).await;
+    assert!(peer.contains("STRICT on 1 workload in the mesh; not on 1 workload outside the mesh"), "{peer}");
 
     std::fs::remove_file(running.path("manifests/policy.yaml")).unwrap();
     running.page_when("/debug/findings", |page| page.as_array().is_some_and(Vec::is_empty)).await;

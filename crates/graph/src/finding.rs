@@ -30,6 +30,8 @@ pub enum Reason {
     Shadowed,
     /// An address that is none.
     InvalidAddress,
+    /// Something that this mesh does not do.
+    Unsupported,
 }
 
 impl Reason {
@@ -44,6 +46,7 @@ impl Reason {
             Self::Ignored => "ignored",
             Self::Shadowed => "shadowed",
             Self::InvalidAddress => "invalid_address",
+            Self::Unsupported => "unsupported",
         }
     }
 }

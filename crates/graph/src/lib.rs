@@ -4,6 +4,7 @@
 mod app_protocol;
 mod authorization;
 mod encode;
+mod enforcement;
 pub mod enrolment;
 mod finding;
 mod graph;
@@ -12,6 +13,7 @@ mod owner;
 mod peer_authentication;
 mod selectors;
 mod service;
+mod unserved;
 mod workload;
 
 pub use finding::{Finding, Reason, Severity};

@@ -6,6 +6,8 @@
 //! Istio's control plane, below a STRICT mesh, never sends the policy of a PERMISSIVE workload with a
 //! STRICT port while the workload refers to it: the port stays open. Here a policy that a workload may
 //! refer to is always sent.
+//!
+//! Of several for the same workloads the oldest decides; where none says when it was created, the first by name.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,8 @@ use kube_api::istio::{PeerAuthentication, TlsMode};
 use proto::security::string_match::MatchType;
 use proto::security::{Action, Authorization, Clause, Match, Rule, Scope, StringMatch};
 
+use crate::enforcement::Effect;
+use crate::finding::Reason;
 use crate::mesh::Mesh;
 
 /// Name of the policy for workloads that are STRICT on every port.
@@ -76,11 +80,106 @@ pub(crate) fn levels<'a>(mesh: &Mesh, policies: &'a ByNamespace, namespace: &str
     Levels { workload, ..inherited(mesh, policies, namespace) }
 }
 
+/// The policies with a selector that matches these labels.
+pub(crate) fn selecting<'a>(
+    mesh: &Mesh,
+    policies: &'a ByNamespace,
+    namespace: &str,
+    labels: &'a StringMap,
+) -> impl Iterator<Item = &'a PeerAuthentication> {
+    let policies = (namespace != mesh.root_namespace).then(|| policies.get(namespace)).flatten();
+    let policies = policies.into_iter().flat_map(BTreeMap::values).map(AsRef::as_ref);
+    policies.filter(|policy| selector(policy).is_some_and(|selector| is_subset(selector, labels)))
+}
+
+/// An older policy that decides for every workload that this one could decide for.
+pub(crate) fn older<'a>(
+    mesh: &Mesh,
+    policies: &'a ByNamespace,
+    policy: &PeerAuthentication,
+) -> Option<&'a PeerAuthentication> {
+    let labels = selector(policy);
+    if labels.is_some() && policy.metadata.namespace == mesh.root_namespace {
+        return None;
+    }
+    let oldest = oldest(policies, &policy.metadata.namespace, |other| match (selector(other), labels) {
+        (None, None) => true,
+        (Some(theirs), Some(labels)) => is_subset(theirs, labels),
+        (None, Some(_)) | (Some(_), None) => false,
+    });
+    oldest.filter(|oldest| oldest.metadata.name != policy.metadata.name)
+}
+
+/// Does a policy decide where it selects?
+pub(crate) enum Standing<'a> {
+    Counts,
+    /// This one decides instead.
+    Shadowed(&'a PeerAuthentication),
+}
+
+/// What a policy does, and what of it has no effect or another one than it says.
+pub(crate) fn effect(
+    mesh: &Mesh,
+    policy: &PeerAuthentication,
+    standing: Standing<'_>,
+) -> (Effect, Vec<(Reason, String)>) {
+    let nothing = |reason, code, message: &str| (Effect::nothing(code, message), vec![(reason, message.to_owned())]);
+    if selector(policy).is_some() && policy.metadata.namespace == mesh.root_namespace {
+        let message = "a selector counts for nothing in the root namespace: the policy has no effect";
+        return nothing(Reason::Ignored, "Ignored", message);
+    }
+    if let Standing::Shadowed(other) = standing {
+        let name = &other.metadata.name;
+        let why = if other.metadata.creation_timestamp == policy.metadata.creation_timestamp {
+            format!("of the same age as {name}, whose name comes first and which decides")
+        } else {
+            format!("{name} is older and decides")
+        };
+        return nothing(Reason::Shadowed, "Shadowed", &format!("{why}: the policy has no effect"));
+    }
+    let mut losses = Vec::new();
+    let ports = policy.spec.port_level_mtls.values().any(|port| port.mode != TlsMode::Unset);
+    if ports && selector(policy).is_none() {
+        losses.push((Reason::Ignored, "portLevelMtls needs a selector: its ports follow mtls.mode".to_owned()));
+    }
+    let modes = policy.spec.port_level_mtls.values().chain(&policy.spec.mtls);
+    if modes.into_iter().any(|port| port.mode == TlsMode::Disable) {
+        let message = "DISABLE counts as PERMISSIVE: who is in the mesh is always reachable by mutual TLS";
+        losses.push((Reason::Ignored, message.to_owned()));
+    }
+    let own = mode(Some(policy));
+    let what = match (own, ports && selector(policy).is_some()) {
+        (TlsMode::Strict, false) => "STRICT",
+        (TlsMode::Strict, true) => "STRICT, but for its ports what portLevelMtls says,",
+        (TlsMode::Permissive | TlsMode::Disable, false) => "PERMISSIVE, which lets plaintext in,",
+        (TlsMode::Permissive | TlsMode::Disable, true) => "PERMISSIVE, but for its ports what portLevelMtls says,",
+        (TlsMode::Unset, true) => "what portLevelMtls says",
+        (TlsMode::Unset, false) => {
+            let message = "mtls.mode is not set: the policy changes nothing";
+            return (Effect::nothing("NothingSet", message), losses);
+        }
+    };
+    let how = losses.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>().join("; ");
+    let effect = if how.is_empty() { Effect::Whole { what } } else { Effect::Partial { what, how } };
+    (effect, losses)
+}
+
 fn mode(policy: Option<&PeerAuthentication>) -> TlsMode {
     policy.and_then(|policy| policy.spec.mtls).map_or(TlsMode::Unset, |mtls| mtls.mode)
 }
 
-impl Levels<'_> {
+impl<'a> Levels<'a> {
+    /// The policies whose modes hold for a workload: the first that sets one for the whole workload, and the workload's
+    /// own when it sets some for ports.
+    pub(crate) fn deciding(&self) -> Vec<&'a PeerAuthentication> {
+        let sets_ports =
+            |policy: &&PeerAuthentication| policy.spec.port_level_mtls.values().any(|port| port.mode != TlsMode::Unset);
+        let ports = self.workload.filter(sets_ports).filter(|policy| mode(Some(policy)) == TlsMode::Unset);
+        let levels = [self.workload, self.namespace, self.mesh];
+        let whole = levels.into_iter().flatten().find(|policy| mode(Some(policy)) != TlsMode::Unset);
+        ports.into_iter().chain(whole).collect()
+    }
+
     /// Is a workload STRICT by what it inherits?
     fn inherits_strict(&self) -> bool {
         let decides = [mode(self.namespace), mode(self.mesh)].into_iter().find(|mode| *mode != TlsMode::Unset);

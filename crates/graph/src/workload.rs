@@ -107,6 +107,8 @@ pub(crate) fn from_slice(
     findings: &mut Vec<Finding>,
 ) -> Vec<Workload> {
     if slice.address_type == "FQDN" {
+        let message = "endpoints that are host names are not served: nobody is sent there";
+        findings.push(Finding::warning(key, Reason::Unsupported, message));
         return Vec::new();
     }
     let service_key = mesh.service_key(&service.metadata.namespace, &service.metadata.name);

@@ -107,6 +107,7 @@ fn tell_lost(index: usize, to: &[Match], from: &[Vec<Match>], when: &[Match], re
     let from: Vec<_> = from.iter().map(|source| source.iter().all(is_empty)).collect();
     let never = |alternatives: &[bool]| !alternatives.is_empty() && alternatives.iter().all(|empty| *empty);
     if never(&to) || never(&from) || when.iter().any(is_empty) {
+        report.dead_rules += 1;
         return report.not_enforced(format!("rules[{index}]"));
     }
     let before = report.not_enforced.len();

@@ -23,21 +23,24 @@ use std::collections::BTreeSet;
 use kube_api::ObjectRef;
 use kube_api::StringMap;
 use kube_api::core::Condition;
-use kube_api::istio::{Action, AuthorizationPolicy};
+use kube_api::istio::{Action, AuthorizationPolicy, AuthorizationRule};
 use proto::security as wire;
 
+use crate::enforcement::{Effect, condition};
 use crate::finding::{Finding, Reason};
 use crate::mesh::Mesh;
 
 const DRY_RUN: &str = "istio.io/dry-run";
 
 /// What becomes of a policy.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Converted {
     /// What node proxies get; nothing when the policy is not for them.
     pub(crate) policy: Option<wire::Authorization>,
     pub(crate) findings: Vec<Finding>,
+    /// As Istio's control plane writes them.
     pub(crate) conditions: Vec<Condition>,
+    pub(crate) effect: Effect,
 }
 
 /// The labels that a policy for workloads selects by; `None` when it applies by scope or not at all.
@@ -69,12 +72,17 @@ pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy
     };
     let mut report = Report::default();
     let places = policy.spec.rules.iter().enumerate();
-    let rules = places
+    let rules: Vec<_> = places
         .flat_map(|(index, rule)| {
             let place = clause::Place { rule, index, namespace: &key.namespace };
             clause::rules(&place, action, &mut report)
         })
         .collect();
+    let dry_run = policy.metadata.annotations.get(DRY_RUN);
+    let effect = match dry_run.map(|value| boolean(value)) {
+        Some(Some(true)) => Effect::Logged,
+        Some(Some(false) | None) | None => report.effect(action, &policy.spec.rules, &rules),
+    };
     let scope = if selector(policy).is_some() {
         wire::Scope::WorkloadSelector
     } else if key.namespace == mesh.root_namespace {
@@ -82,22 +90,41 @@ pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy
     } else {
         wire::Scope::Namespace
     };
-    let mut converted = report.into_converted(key, action);
+    let mut converted = report.into_converted(key, action, effect);
+    converted.findings.extend(without_effect(key, policy));
     converted.policy = Some(wire::Authorization {
         name: key.name.clone(),
         namespace: key.namespace.clone(),
         scope: scope.into(),
         action: action.into(),
         rules,
-        dry_run: policy.metadata.annotations.get(DRY_RUN).is_some_and(|value| is_true(value)),
+        dry_run: dry_run.is_some_and(|value| boolean(value) == Some(true)),
         extensions: Vec::new(),
     });
     converted
 }
 
 /// As Go reads booleans; what it cannot read leaves the policy in force.
-fn is_true(value: &str) -> bool {
-    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
+fn boolean(value: &str) -> Option<bool> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Settings of a policy for node proxies that count for nothing.
+fn without_effect(key: &ObjectRef, policy: &AuthorizationPolicy) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(value) = policy.metadata.annotations.get(DRY_RUN).filter(|value| boolean(value).is_none()) {
+        let message = format!("{DRY_RUN} is {value:?}, true or false is expected: the policy is enforced");
+        findings.push(Finding::warning(key, Reason::InvalidValue, message));
+    }
+    if policy.spec.provider.is_some() {
+        let message = "provider counts for the action CUSTOM only: it has no effect";
+        findings.push(Finding::warning(key, Reason::Ignored, message));
+    }
+    findings
 }
 
 fn for_waypoint(key: &ObjectRef, policy: &AuthorizationPolicy) -> Converted {
@@ -113,6 +140,7 @@ fn for_waypoint(key: &ObjectRef, policy: &AuthorizationPolicy) -> Converted {
         policy: None,
         findings: vec![Finding::warning(key, reason, message)],
         conditions: vec![condition("WaypointAccepted", false, "UnsupportedValue", message)],
+        effect: Effect::nothing("UnsupportedValue", message),
     }
 }
 
@@ -121,17 +149,8 @@ fn unsupported_action(key: &ObjectRef, action: &str) -> Converted {
     Converted {
         policy: None,
         conditions: vec![condition("ZtunnelAccepted", false, "UnsupportedValue", &message)],
+        effect: Effect::nothing("UnsupportedValue", message.clone()),
         findings: vec![Finding::warning(key, Reason::UnsupportedAction, message)],
-    }
-}
-
-fn condition(kind: &str, status: bool, reason: &str, message: &str) -> Condition {
-    Condition {
-        r#type: kind.to_owned(),
-        status: if status { "True" } else { "False" }.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
-        last_transition_time: None,
     }
 }
 
@@ -144,6 +163,8 @@ pub(crate) struct Report {
     invalid: Vec<String>,
     /// Parts of a DENY policy that deny nothing.
     not_enforced: Vec<String>,
+    /// How many rules of a DENY policy deny nothing as a whole.
+    dead_rules: usize,
     /// Rules of a DENY policy that deny more than they say.
     wider: Vec<String>,
 }
@@ -199,7 +220,23 @@ impl Report {
         }
     }
 
-    fn into_converted(self, key: &ObjectRef, action: wire::Action) -> Converted {
+    /// What node proxies do with what is left of the policy, whatever it selects.
+    fn effect(&self, action: wire::Action, asked: &[AuthorizationRule], left: &[wire::Rule]) -> Effect {
+        let how = self.consequence(action);
+        let is_whole = self.losses().is_empty();
+        match action {
+            wire::Action::Allow if asked.is_empty() => Effect::Whole { what: "allows nothing" },
+            wire::Action::Allow if left.is_empty() => Effect::Partial { what: "allows nothing", how },
+            wire::Action::Deny if asked.is_empty() => {
+                Effect::nothing("NoRules", "a DENY policy without rules denies nothing")
+            }
+            wire::Action::Deny if self.dead_rules == asked.len() => Effect::nothing("UnsupportedValue", how),
+            wire::Action::Allow | wire::Action::Deny if is_whole => Effect::Whole { what: "" },
+            wire::Action::Allow | wire::Action::Deny => Effect::Partial { what: "", how },
+        }
+    }
+
+    fn into_converted(self, key: &ObjectRef, action: wire::Action, effect: Effect) -> Converted {
         let losses = self.losses();
         let (reason, message) = if losses.is_empty() {
             ("Accepted", "attached to ztunnel".to_owned())
@@ -212,6 +249,7 @@ impl Report {
             .into_iter()
             .map(|(reason, message)| Finding::warning(key, reason, format!("{message} {consequence}")))
             .collect();
-        Converted { policy: None, findings, conditions: vec![condition("ZtunnelAccepted", true, reason, &message)] }
+        let conditions = vec![condition("ZtunnelAccepted", true, reason, &message)];
+        Converted { policy: None, findings, conditions, effect }
     }
 }

@@ -2,6 +2,8 @@
 //! then converts what is marked and tells what differs from before.
 
 mod outputs;
+mod policies;
+mod reach;
 mod settle;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,6 +21,8 @@ use crate::selectors::Selectors;
 use crate::service;
 use crate::workload;
 use outputs::Outputs;
+use policies::Verdict;
+use reach::Reaches;
 
 /// One resource of discovery that differs from before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +92,10 @@ pub struct Graph {
     /// Slices that have an endpoint for a pod.
     slices_of_pod: HashMap<Name, BTreeSet<Name>>,
     dirty: BTreeSet<ObjectRef>,
+    /// What becomes of each policy, whatever it selects.
+    verdicts: HashMap<ObjectRef, Verdict>,
+    /// How many workloads each policy is for.
+    reaches: Reaches,
     outputs: Outputs,
 }
 
@@ -108,6 +116,8 @@ impl Graph {
             slices_of_service: HashMap::new(),
             slices_of_pod: HashMap::new(),
             dirty: BTreeSet::new(),
+            verdicts: HashMap::new(),
+            reaches: Reaches::default(),
             outputs: Outputs::default(),
         }
     }
@@ -175,6 +185,7 @@ impl Graph {
     }
 
     fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) {
+        self.dirty.insert(ObjectRef::new(Kind::Namespace, "", name));
         let old = put(&mut self.namespaces, name, new.clone());
         if service::namespace_setting(old.as_deref()) == service::namespace_setting(new.as_deref()) {
             return;
@@ -358,6 +369,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::enrolment;
 
     fn pod(name: usize, app: usize) -> Resource {
         let mut pod = Pod::default();
@@ -396,6 +408,35 @@ mod tests {
     }
 
     #[test]
+    fn a_workload_that_joins_changes_the_status_of_the_policies_that_select_it_and_no_other() {
+        let policy = |name: &str, app: Option<&str>| {
+            let mut policy = AuthorizationPolicy::default();
+            policy.metadata.name = name.to_owned();
+            policy.metadata.namespace = "app".to_owned();
+            policy.spec.selector = app.map(|app| kube_api::istio::WorkloadSelector {
+                match_labels: [("app".to_owned(), app.to_owned())].into(),
+            });
+            Resource::AuthorizationPolicy(Arc::new(policy))
+        };
+        let mut graph = Graph::new(Mesh::default());
+        for resource in [policy("one", Some("a1")), policy("two", Some("a2")), policy("all", None), pod(1, 1)] {
+            graph.apply(resource);
+        }
+        assert_eq!(graph.settle().conditions.len(), 3);
+
+        let Resource::Pod(mut joined) = pod(1, 1) else { unreachable!() };
+        let annotation = (enrolment::REDIRECTION_ANNOTATION.to_owned(), enrolment::REDIRECTION_ENABLED.to_owned());
+        Arc::make_mut(&mut joined).metadata.annotations.extend([annotation]);
+        graph.apply(Resource::Pod(joined));
+        let told: Vec<_> =
+            graph.settle().conditions.into_iter().map(|(key, conditions)| (key.name, conditions)).collect();
+
+        assert_eq!(told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["all", "one"]);
+        let last = |conditions: &[Condition]| conditions.last().and_then(|condition| condition.message.clone());
+        assert_eq!(last(&told[1].1).as_deref(), Some("allows nothing on 1 workload in the mesh"));
+    }
+
+    #[test]
     fn what_was_removed_leaves_nothing_behind() {
         let mut graph = Graph::new(Mesh::default());
         graph.apply(pod(1, 1));
@@ -409,6 +450,7 @@ mod tests {
         assert_eq!(update.addresses.len(), 2);
         assert!(update.addresses.iter().all(|change| matches!(change, Change::Remove { .. })));
         assert!(graph.pods.is_empty() && graph.services.is_empty() && graph.pods_of_node.is_empty());
+        assert!(graph.reaches.is_empty());
         graph.apply(pod(1, 1));
         assert_eq!(graph.settle().addresses.len(), 1, "it is told again when it comes back");
     }

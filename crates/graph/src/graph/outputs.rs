@@ -21,7 +21,6 @@ pub(super) enum Type {
 pub(super) struct Output {
     pub(super) resources: Vec<(String, Encoded)>,
     pub(super) findings: Vec<Finding>,
-    pub(super) conditions: Vec<Condition>,
 }
 
 #[derive(Debug, Default)]
@@ -69,8 +68,12 @@ impl Outputs {
         if replace(&mut self.findings, key, &output.findings) {
             batch.update.findings.push((key.clone(), output.findings));
         }
-        if replace(&mut self.conditions, key, &output.conditions) {
-            batch.update.conditions.push((key.clone(), output.conditions));
+    }
+
+    /// Takes what the status of an object should say now.
+    pub(super) fn set_conditions(&mut self, batch: &mut Batch, key: &ObjectRef, conditions: Vec<Condition>) {
+        if replace(&mut self.conditions, key, &conditions) {
+            batch.update.conditions.push((key.clone(), conditions));
         }
     }
 

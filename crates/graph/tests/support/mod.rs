@@ -35,7 +35,7 @@ impl Subscriber {
             }
         }
         for (key, conditions) in update.conditions {
-            self.conditions.insert(key.path(), serde_json::to_value(conditions).unwrap());
+            self.conditions.insert(key.to_string(), serde_json::to_value(conditions).unwrap());
         }
         for (key, findings) in update.findings {
             let codes = findings.iter().map(|finding| finding.reason.code().to_owned());

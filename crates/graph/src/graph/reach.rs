@@ -1,0 +1,144 @@
+//! How many workloads each policy is for, kept up to date one workload at a time.
+
+use std::collections::{BTreeSet, HashMap};
+
+use kube_api::{Kind, ObjectRef};
+
+use super::Name;
+use crate::enforcement::Reach;
+
+/// What the policies say of one workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// Has the agent confirmed it?
+    pub(super) in_mesh: bool,
+    /// Policies with a selector that matches.
+    pub(super) selected_by: Vec<ObjectRef>,
+    /// PeerAuthentications whose mode holds.
+    pub(super) decided_by: Vec<ObjectRef>,
+}
+
+/// Policies whose numbers changed.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    pub(super) policies: BTreeSet<ObjectRef>,
+    /// Those without a selector in this namespace and in the root namespace, too.
+    pub(super) wide_of: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Reaches {
+    pods: HashMap<Name, Selection>,
+    by_policy: HashMap<ObjectRef, Reach>,
+    by_namespace: HashMap<String, Reach>,
+    all: Reach,
+}
+
+impl Reaches {
+    /// Takes what holds of a workload now; `None` when it is gone.
+    pub(super) fn set(&mut self, pod: &Name, new: Option<Selection>, touched: &mut Touched) {
+        let old = match &new {
+            Some(new) => self.pods.insert(pod.clone(), new.clone()),
+            None => self.pods.remove(pod),
+        };
+        if old == new {
+            return;
+        }
+        for (selection, add) in old.iter().map(|old| (old, false)).chain(new.iter().map(|new| (new, true))) {
+            self.count(&pod.0, selection, add);
+            touched.policies.extend(selection.selected_by.iter().chain(&selection.decided_by).cloned());
+        }
+        if old.map(|old| old.in_mesh) != new.map(|new| new.in_mesh) {
+            touched.wide_of.insert(pod.0.clone());
+        }
+    }
+
+    fn count(&mut self, namespace: &str, selection: &Selection, add: bool) {
+        let in_mesh = selection.in_mesh;
+        let whole = Reach { selected: 1, in_mesh: in_mesh.into(), decided: in_mesh.into() };
+        change(&mut self.all, whole, add);
+        change_in(&mut self.by_namespace, &namespace.to_owned(), whole, add);
+        for policy in &selection.selected_by {
+            let decided = if policy.kind == Kind::PeerAuthentication { 0 } else { whole.decided };
+            change_in(&mut self.by_policy, policy, Reach { decided, ..whole }, add);
+        }
+        for policy in &selection.decided_by {
+            let part = Reach { decided: whole.decided, ..Reach::default() };
+            change_in(&mut self.by_policy, policy, part, add);
+        }
+    }
+
+    /// Of a policy with a selector.
+    pub(super) fn narrow(&self, policy: &ObjectRef) -> Reach {
+        self.by_policy.get(policy).copied().unwrap_or_default()
+    }
+
+    /// Of a policy for a namespace, or for all of them.
+    pub(super) fn wide(&self, policy: &ObjectRef, namespace: Option<&str>) -> Reach {
+        let whole = match namespace {
+            Some(namespace) => self.by_namespace.get(namespace).copied().unwrap_or_default(),
+            None => self.all,
+        };
+        if policy.kind == Kind::PeerAuthentication {
+            Reach { decided: self.narrow(policy).decided, ..whole }
+        } else {
+            whole
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+            && self.by_policy.is_empty()
+            && self.by_namespace.is_empty()
+            && self.all == Reach::default()
+    }
+}
+
+fn change(reach: &mut Reach, by: Reach, add: bool) {
+    let sum = |old: usize, by: usize| if add { old + by } else { old.saturating_sub(by) };
+    reach.selected = sum(reach.selected, by.selected);
+    reach.in_mesh = sum(reach.in_mesh, by.in_mesh);
+    reach.decided = sum(reach.decided, by.decided);
+}
+
+/// What is zero is not kept.
+fn change_in<K: Clone + Eq + std::hash::Hash>(reaches: &mut HashMap<K, Reach>, key: &K, by: Reach, add: bool) {
+    let mut reach = reaches.remove(key).unwrap_or_default();
+    change(&mut reach, by, add);
+    if reach != Reach::default() {
+        reaches.insert(key.clone(), reach);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_follow_the_workloads() {
+        let policy = ObjectRef::new(Kind::AuthorizationPolicy, "app", "web");
+        let peer = ObjectRef::new(Kind::PeerAuthentication, "app", "default");
+        let pod = |name: &str| ("app".to_owned(), name.to_owned());
+        let selection =
+            |in_mesh| Selection { in_mesh, selected_by: vec![policy.clone()], decided_by: vec![peer.clone()] };
+        let mut reaches = Reaches::default();
+        let mut touched = Touched::default();
+
+        reaches.set(&pod("a"), Some(selection(false)), &mut touched);
+        reaches.set(&pod("b"), Some(selection(true)), &mut touched);
+        assert_eq!(reaches.narrow(&policy), Reach { selected: 2, in_mesh: 1, decided: 1 });
+        assert_eq!(reaches.wide(&peer, Some("app")), Reach { selected: 2, in_mesh: 1, decided: 1 });
+        assert_eq!(touched.policies.len(), 2);
+        let mut touched = Touched::default();
+        reaches.set(&pod("a"), Some(selection(false)), &mut touched);
+        assert!(touched.policies.is_empty() && touched.wide_of.is_empty(), "nothing changed: {touched:?}");
+        reaches.set(&pod("a"), Some(selection(true)), &mut touched);
+        assert_eq!(reaches.wide(&peer, None), Reach { selected: 2, in_mesh: 2, decided: 2 });
+        assert!(touched.wide_of.contains("app"));
+        reaches.set(&pod("a"), None, &mut touched);
+        reaches.set(&pod("b"), None, &mut touched);
+
+        assert!(reaches.is_empty());
+    }
+}

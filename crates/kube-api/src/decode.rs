@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::document::{Data, Node, Step};
+use crate::fields;
 use crate::istio;
 use crate::kind::{Kind, ObjectRef};
 use crate::resource::{Resource, strip_nulls};
@@ -119,10 +120,11 @@ fn is_dns_subdomain(name: &str) -> bool {
         && !name.contains("..")
 }
 
-/// Reads the typed object. For strict kinds every field of the specification must be known and none
-/// may be empty: an empty `from:` would otherwise widen a policy to everybody.
+/// Reads the typed object. Fields beside the specification and those of the metadata must be known: without its labels a
+/// pod is not protected by the policy that selects it. For strict kinds this holds for every field of the specification,
+/// and none may be empty: an empty `from:` would otherwise widen a policy to everybody.
 pub(crate) fn object(kind: Kind, value: &Value) -> Result<Resource, Vec<Mistake>> {
-    let mut mistakes = Vec::new();
+    let mut mistakes = fields::mistakes(kind, value);
     if let (true, Some(spec)) = (kind.is_strict(), value.get("spec")) {
         find_nulls(spec, &mut vec![Step::Field("spec".to_owned())], &mut mistakes);
     }
@@ -134,7 +136,7 @@ pub(crate) fn object(kind: Kind, value: &Value) -> Result<Resource, Vec<Mistake>
     let tracked = serde_path_to_error::Deserializer::new(&value, &mut track);
     let result = Resource::read(kind, serde_ignored::Deserializer::new(tracked, &mut collect));
     if kind.is_strict() {
-        mistakes.extend(unknown.into_iter().filter(|path| is_specification(path)).map(unknown_field));
+        mistakes.extend(unknown.into_iter().filter(|path| is_in_specification(path)).map(unknown_field));
     }
     match result {
         Ok(resource) if mistakes.is_empty() => match values(&resource) {
@@ -191,12 +193,11 @@ fn find_nulls(value: &Value, path: &mut Vec<Step>, mistakes: &mut Vec<Mistake>) 
 }
 
 /// Metadata and status have many fields that only an API server uses.
-fn is_specification(path: &[Step]) -> bool {
-    !matches!(path.first(), Some(Step::Field(name))
-        if matches!(name.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+fn is_in_specification(path: &[Step]) -> bool {
+    matches!(path.first(), Some(Step::Field(name)) if name == "spec")
 }
 
-fn unknown_field(path: Vec<Step>) -> Mistake {
+pub(crate) fn unknown_field(path: Vec<Step>) -> Mistake {
     let message = match path.last() {
         Some(Step::Field(name)) => format!("unknown field {name:?}"),
         Some(Step::Index(_)) | None => "unknown entry".to_owned(),

@@ -5,6 +5,7 @@ pub mod core;
 mod decode;
 mod document;
 mod event;
+mod fields;
 pub mod istio;
 mod kind;
 mod label;

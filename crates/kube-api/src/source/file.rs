@@ -215,6 +215,33 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_field_that_says_what_an_object_is_refuses_it() {
+        let template = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec:\n  template:\n    metadata: {lables: {app: web}}\n";
+        for (text, line, field) in [
+            ("apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  lables: {app: web}\n", 5, "metadata.lables"),
+            (&POLICY.replace("namespace:", "namesapce:"), 3, "metadata.namesapce"),
+            ("apiVersion: v1\nkind: Service\nmetadata: {name: s}\nsepc: {}\n", 4, "sepc"),
+            (&format!("{POLICY}sepc: {{}}\n"), 4, "sepc"),
+            (template, 6, "spec.template.metadata.lables"),
+        ] {
+            let found = problems(text);
+
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert_eq!((found[0].0, found[0].1.as_str()), (line, field), "{found:?}");
+            assert!(found[0].2.starts_with("unknown field"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_api_server_adds_is_no_mistake() {
+        let found = problems(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p, resourceVersion: '7', selfLink: x, finalizers: [a/b], managedFields: [{manager: m}]}\nspec: {dnsPolicy: ClusterFirst}\nstatus: {qosClass: Burstable}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\nbinaryData: {a: aGk=}\nimmutable: true\n---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: s}\nautomountServiceAccountToken: false\n",
+        );
+
+        assert_eq!(found, []);
+    }
+
+    #[test]
     fn an_empty_from_is_refused_and_not_taken_for_everybody() {
         let found = problems(&format!("{POLICY}spec:\n  rules:\n  - from:\n"));
 

@@ -21,7 +21,7 @@ macro_rules! counters {
     };
 }
 
-// New ones come last: a map pinned by an earlier version has no slot for them, and they stay zero there.
+// A new one is a new layout (`layout::LAYOUT`): a map pinned by an earlier version has no slot for it.
 counters! {
     /// A socket was made below the proxy's cgroup.
     ProxySocket = "proxy_socket",

@@ -2,12 +2,13 @@
 //! flags, names, counters. No logic beyond comparing addresses; see `programs` and `loader`.
 //!
 //! Everything here is `repr(C)` without hidden padding and of asserted size, because both sides
-//! read the same bytes. A layout may only change together with [`LAYOUT`].
+//! read the same bytes. A layout changes together with [`LAYOUT`]: a test sees to it.
 #![no_std]
 #![cfg_attr(feature = "user", allow(unsafe_code))]
 
 mod address;
 mod counter;
+pub mod layout;
 pub mod names;
 mod pod;
 mod socket;
@@ -18,13 +19,10 @@ mod user;
 
 pub use address::Address;
 pub use counter::Counter;
+pub use layout::LAYOUT;
 pub use pod::{F_DNS, F_IN, F_OUT, PodConfig};
 pub use socket::{Family, Kind, SocketKey, TAG_PROBER, TAG_PROXY, Tag};
 pub use tuple::{Admission, LocalKey, Tuple};
-
-/// Version of the layouts in this crate. Part of the directory in which maps are pinned, so that
-/// programs of one layout never open maps of another.
-pub const LAYOUT: u32 = 1;
 
 /// Mark of packets that the pod's routing rule sends to `lo`: those of application sockets on
 /// their way to the proxy, and both directions between proxy and application.

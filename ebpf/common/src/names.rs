@@ -15,6 +15,8 @@ pub const LOCALS: &str = "LOCALS";
 /// [`crate::Counter`] -> number, per CPU.
 pub const COUNTERS: &str = "COUNTERS";
 
+/// All programs.
+pub const PROGRAMS: [&str; 6] = [CONNECT4, CONNECT6, SOCKOPS, TAG_PROXY, TAG_PROBER, SK_LOOKUP];
 /// `cgroup/connect4` at the root of the node's cgroups.
 pub const CONNECT4: &str = "strake_connect4";
 /// `cgroup/connect6` at the root of the node's cgroups.

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use ebpf_common::{LAYOUT, layout::MapLayout};
+
 use crate::probe::Unsupported;
 
 /// Nothing is half done when one of these comes back: what was attached before stays attached.
@@ -23,10 +25,26 @@ pub enum LoadError {
         path: PathBuf,
     },
     /// Another version's maps are pinned, whose contents this one cannot read.
-    #[error("{path} was pinned by a version with other map layouts: stop it and remove that directory")]
+    #[error(
+        "{path} was pinned by a version with other map layouts (this one has layout {LAYOUT}): uninstall with that \
+         version, or remove the directory; pods then pass the proxy by until they are enrolled anew"
+    )]
     OtherLayout {
         /// The pins found.
         path: PathBuf,
+    },
+    /// A map is pinned under this layout's number and is another: programs would count or look up in vain.
+    #[error(
+        "the map {path} is not the one of layout {LAYOUT} ({found:?}, expected {expected:?}): uninstall with the \
+         version that pinned it, or remove the directory; pods then pass the proxy by until they are enrolled anew"
+    )]
+    OtherMap {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// What is pinned.
+        found: Box<MapLayout>,
+        /// What this version would pin.
+        expected: Box<MapLayout>,
     },
     /// Every socket of the node would count as the proxy's, and nothing would be captured.
     #[error("cgroup {path} holds the whole node: it must lie below the cgroup root")]
@@ -59,6 +77,12 @@ pub enum LoadError {
         object: &'static str,
         /// What is missing or different.
         what: String,
+    },
+    /// Everything was taken off, and the kernel says otherwise.
+    #[error("still attached: {}", left.join(", "))]
+    StillAttached {
+        /// Links and their programs.
+        left: Vec<String>,
     },
     /// A system call failed.
     #[error("cannot {action} {subject}")]

@@ -196,7 +196,7 @@ pub(crate) struct LinkInfo {
 unsafe impl Info for LinkInfo {}
 
 /// What a link is attached to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Attached {
     /// A cgroup by id; 0 when it has been detached.
     Cgroup { id: u64, hook: u32 },
@@ -252,12 +252,12 @@ impl ProgramInfo {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct MapInfo {
-    kind: u32,
+    pub(crate) kind: u32,
     id: u32,
     pub(crate) key_size: u32,
     pub(crate) value_size: u32,
     pub(crate) max_entries: u32,
-    flags: u32,
+    pub(crate) flags: u32,
 }
 
 // SAFETY: integers only.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use aya::Pod;
+use ebpf_common::layout::MapLayout;
 
 use crate::{
     LoadError,
@@ -37,7 +38,7 @@ impl<K: Pod + PartialEq, V: Pod + Default> Map<K, V> {
 
     fn open_wide(path: &Path, width: usize) -> Result<Self, LoadError> {
         let fd = kernel::get(path).map_err(LoadError::kernel("open the map", path.display()))?;
-        let info: MapInfo = kernel::info(fd.as_fd()).map_err(LoadError::kernel("inspect the map", path.display()))?;
+        let info = info(fd.as_fd(), path)?;
         if info.key_size as usize != size_of::<K>() || info.value_size as usize != size_of::<V>() {
             let what =
                 format!("{} has keys of {} and values of {} bytes", path.display(), info.key_size, info.value_size);
@@ -90,6 +91,28 @@ impl<K: Pod + PartialEq, V: Pod + Default> Map<K, V> {
         }
         Ok(keys)
     }
+}
+
+/// Is what is pinned there the map of this layout? A map that is not pinned yet will be.
+///
+/// # Errors
+/// [`LoadError::OtherMap`] when it is another; kernel errors.
+pub(crate) fn check(layout: &MapLayout, path: &Path) -> Result<(), LoadError> {
+    let fd = match kernel::get(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(LoadError::kernel("open the map", path.display()))?,
+    };
+    let MapInfo { kind, key_size, value_size, max_entries, flags, .. } = info(fd.as_fd(), path)?;
+    let name = layout.name;
+    let found = MapLayout { name, kind, key_bytes: key_size, value_bytes: value_size, entries: max_entries, flags };
+    if found == *layout {
+        return Ok(());
+    }
+    Err(LoadError::OtherMap { path: path.to_path_buf(), found: Box::new(found), expected: Box::new(*layout) })
+}
+
+fn info(map: BorrowedFd<'_>, path: &Path) -> Result<MapInfo, LoadError> {
+    kernel::info(map).map_err(LoadError::kernel("inspect the map", path.display()))
 }
 
 impl<K, V> AsFd for Map<K, V> {

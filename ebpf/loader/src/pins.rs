@@ -12,10 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ebpf_common::LAYOUT;
+use ebpf_common::layout::{self, LAYOUT};
 use rustix::fs::statfs;
 
-use crate::LoadError;
+use crate::{LoadError, map};
 
 /// `BPF_FS_MAGIC`.
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
@@ -27,7 +27,7 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// Makes the directories, unless another layout is there.
+    /// Makes the directories, unless another layout is there or what is there is not what its number says.
     pub(crate) fn prepare(bpffs_dir: &Path) -> Result<Self, LoadError> {
         let failed = |path: &Path| LoadError::kernel("make the directory", path.display());
         fs::create_dir_all(bpffs_dir).map_err(failed(bpffs_dir))?;
@@ -40,6 +40,9 @@ impl Pins {
             return Err(LoadError::OtherLayout { path });
         }
         let pins = Self { base };
+        for map in &layout::MAPS {
+            map::check(map, &pins.map(map.name))?;
+        }
         for directory in [pins.maps(), pins.root(), pins.cgroups(), pins.pods()] {
             fs::create_dir_all(&directory).map_err(failed(&directory))?;
         }

@@ -8,7 +8,10 @@ use aya_ebpf::{
     btf_maps::{HashMap, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
-use ebpf_common::{Admission, Counter, LocalKey, PodConfig, SocketKey, Tag, Tuple};
+use ebpf_common::{
+    Admission, Counter, LocalKey, PodConfig, SocketKey, Tag, Tuple,
+    layout::{ADMITTED_ENTRIES, COUNTERS_ENTRIES, LOCALS_ENTRIES, PODS_ENTRIES, SOCKS_ENTRIES, TAGS_FLAGS},
+};
 
 /// Enrolled pods.
 ///
@@ -16,7 +19,7 @@ use ebpf_common::{Admission, Counter, LocalKey, PodConfig, SocketKey, Tag, Tuple
 /// `sk_lookup` program is attached and before the proxy gets the namespace. Deleted by the loader
 /// (`remove_pod`, `sweep`). Full: enrolment fails with `E2BIG`.
 #[btf_map]
-pub(crate) static PODS: HashMap<u64, PodConfig, 1024> = HashMap::new();
+pub(crate) static PODS: HashMap<u64, PodConfig, PODS_ENTRIES> = HashMap::new();
 
 /// Listeners of the proxy in enrolled pods.
 ///
@@ -25,7 +28,7 @@ pub(crate) static PODS: HashMap<u64, PodConfig, 1024> = HashMap::new();
 /// wins) and by the loader (`catch_up`). Deleted by the kernel when that socket closes. Full:
 /// the listener is not noted, so its pod stays closed, and [`Counter::ListenerFailed`] counts.
 #[btf_map]
-pub(crate) static SOCKS: SocketHash<SocketKey, 8192> = MapDefinition::new();
+pub(crate) static SOCKS: SocketHash<SocketKey, SOCKS_ENTRIES> = MapDefinition::new();
 
 /// Whose a socket is.
 ///
@@ -43,20 +46,20 @@ pub(crate) static TAGS: SocketStorage<Tag> = MapDefinition::new();
 /// accepted it, or when the connecting socket closes; does not count after
 /// [`Admission::LIFETIME_NS`]. Full: the least recently used entry goes, and its connection to the proxy.
 #[btf_map]
-pub(crate) static ADMITTED: LruHashMap<Tuple, Admission, 65536> = LruHashMap::new();
+pub(crate) static ADMITTED: LruHashMap<Tuple, Admission, ADMITTED_ENTRIES> = LruHashMap::new();
 
 /// Further addresses of enrolled pods, learnt from packets that arrived for them.
 ///
 /// Key: namespace and address. Written by `sk_lookup`. Deleted by the loader (`remove_pod`, `sweep`).
 /// Full: connections to an address not yet in it time out, and [`Counter::LocalsFull`] counts.
 #[btf_map]
-pub(crate) static LOCALS: HashMap<LocalKey, u32, 4096> = HashMap::new();
+pub(crate) static LOCALS: HashMap<LocalKey, u32, LOCALS_ENTRIES> = HashMap::new();
 
 /// Numbers for the metrics page.
 ///
 /// Key: a [`Counter`]. Written by all programs. Never deleted, never full.
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<u64, COUNTERS_ENTRIES> = PerCpuArray::new();
 
 /// What the mesh knows of the pod with this namespace; `None`: not enrolled.
 #[inline(always)]
@@ -87,10 +90,7 @@ pub(crate) type SocketHash<K, const ENTRIES: usize> =
 
 /// Memory of sockets that accepted sockets get a copy of. `BPF_F_CLONE` needs Linux 5.4.
 pub(crate) type SocketStorage<V> =
-    MapDefinition<i32, V, { BPF_MAP_TYPE_SK_STORAGE as usize }, 0, { BPF_F_NO_PREALLOC | BPF_F_CLONE }>;
-
-const BPF_F_NO_PREALLOC: usize = 1;
-const BPF_F_CLONE: usize = 1 << 9;
+    MapDefinition<i32, V, { BPF_MAP_TYPE_SK_STORAGE as usize }, 0, TAGS_FLAGS>;
 
 /// A map in the form that the loader reads from BTF: the numbers are lengths of array types.
 /// For the two maps that `aya_ebpf` cannot describe (8-byte values of a `SockHash`, `BPF_F_CLONE`).

@@ -18,8 +18,10 @@ pub struct NodeReport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PodState {
-    /// Not selected for the mesh, nothing of ours in it.
+    /// Nobody has looked yet.
     #[default]
+    Unknown,
+    /// Not selected for the mesh, nothing of ours in it.
     NotSelected,
     /// Selected; some step is missing.
     Enrolling,
@@ -36,6 +38,7 @@ impl PodState {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Unknown => "unknown",
             Self::NotSelected => "not-selected",
             Self::Enrolling => "enrolling",
             Self::Enrolled => "enrolled",

@@ -22,7 +22,9 @@ impl Reports {
     pub fn view(&self, pod: &PodSpec) -> View {
         let key = (pod.info.namespace.to_string(), pod.info.name.to_string(), pod.uid.to_string());
         let (namespace, name, uid) = key.clone();
-        let report = PodReport { uid, namespace, name, ips: pod.ips.clone(), since: now(), ..PodReport::default() };
+        let reason = "not looked at yet".to_owned();
+        let report =
+            PodReport { uid, namespace, name, reason, ips: pod.ips.clone(), since: now(), ..PodReport::default() };
         self.lock().insert(key.clone(), report);
         View(Arc::new(Entry { reports: self.clone(), key }))
     }
@@ -136,4 +138,20 @@ fn enter(report: &mut PodReport, state: PodState) {
 
 fn now() -> String {
     OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_somebody_has_looked_nothing_is_said_of_a_pod() {
+        let reports = Reports::default();
+
+        let _view = reports.view(&crate::enrol::tests::pod());
+
+        let pods = reports.node("n").pods;
+        assert_eq!(pods[0].state, PodState::Unknown);
+        assert!(!pods[0].reason.is_empty());
+    }
 }

@@ -18,8 +18,9 @@ const NOT_PROVED: u8 = 2;
 #[derive(Debug, Args)]
 #[command(
     after_help = "STATE   not-selected, enrolling, enrolled (every check was read back from the kernel), leaving, failed,
-        or unknown when the agent of the node does not answer
+        or unknown when the agent of the node does not answer or has not looked yet
 PROOF   checks that hold / checks made; `-o wide` names each
+Below the table: what pods ask for and do not get, whatever their state
 
 Exit code: 0, 1 when the lab cannot be asked, 2 with --check when a selected pod is not enrolled"
 )]
@@ -64,6 +65,8 @@ pub(crate) struct Row {
     selected: bool,
     pub(crate) state: String,
     pub(crate) reason: String,
+    /// What the pod asks for and does not get.
+    notes: Vec<String>,
     pub(crate) checks: Vec<Check>,
     netns: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,7 +141,6 @@ fn join(pod: PodInfo, reports: &Reports) -> Row {
         (None, Some(_)) => None,
         (None, None) => Some(PodReport { reason: "the agent does not know it".into(), ..PodReport::default() }),
     };
-    let state = report.as_ref().map_or("unknown", |report| report.state.as_str()).to_owned();
     let silent = reports.silent.get(&pod.node).cloned().unwrap_or_default();
     let report = report.unwrap_or(PodReport { reason: silent, ..PodReport::default() });
     Row {
@@ -150,8 +152,9 @@ fn join(pod: PodInfo, reports: &Reports) -> Row {
         phase: if pod.terminating { "Terminating".into() } else { pod.phase.as_str().to_owned() },
         ready: pod.ready,
         selected: report.selected,
-        state,
+        state: report.state.as_str().to_owned(),
         reason: report.reason,
+        notes: report.notes,
         checks: report.checks,
         netns: report.netns,
         cookie: report.cookie,
@@ -163,9 +166,9 @@ fn render(rows: Vec<Row>, format: Format) -> Result<String> {
     Ok(match format {
         Format::Json => serde_json::to_string_pretty(&Listing { pods: rows })? + "\n",
         Format::Yaml => serde_saphyr::to_string(&Listing { pods: rows })?,
-        Format::Table => table(&rows),
+        Format::Table => table(&rows) + &notes(&rows),
         Format::Wide => {
-            let header: Vec<_> = HEADER.into_iter().chain(["PHASE", "NETNS", "COOKIE", "CHECKS"]).collect();
+            let header: Vec<_> = HEADER.into_iter().chain(["PHASE", "NETNS", "COOKIE", "CHECKS", "NOTES"]).collect();
             table::render(&header, &rows.iter().map(wide).collect::<Vec<_>>())
         }
     })
@@ -196,7 +199,17 @@ fn wide(row: &Row) -> Vec<String> {
     cells.push(or_dash(&row.netns));
     cells.push(row.cookie.map_or_else(|| "-".to_owned(), |cookie| cookie.to_string()));
     cells.push(or_dash(&checks.join(",")));
+    cells.push(or_dash(&row.notes.join("; ")));
     cells
+}
+
+/// A line for each note, behind an empty one; nothing without notes.
+fn notes(rows: &[Row]) -> String {
+    let of = |row: &Row| -> Vec<String> {
+        row.notes.iter().map(|note| format!("note: {}/{}: {note}\n", row.namespace, row.name)).collect()
+    };
+    let lines: Vec<String> = rows.iter().flat_map(of).collect();
+    if lines.is_empty() { String::new() } else { format!("\n{}", lines.concat()) }
 }
 
 fn or_dash(text: &str) -> String {

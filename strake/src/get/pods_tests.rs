@@ -36,6 +36,7 @@ fn reports() -> Reports {
         selected: true,
         state: PodState::Failed,
         reason: "rule 32764 is missing".into(),
+        notes: vec!["annotation ambient.istio.io/dns-capture is not supported".into(), "another".into()],
         checks: vec![check("sk_lookup", true), check("rules", false)],
         ..PodReport::default()
     };
@@ -55,19 +56,31 @@ fn rows() -> Vec<Row> {
 #[test]
 fn the_table_tells_state_proof_and_reason() {
     insta::assert_snapshot!(render(rows(), Format::Table).unwrap(), @r"
-    NAMESPACE   NAME   NODE     IPS                           STATE          PROOF   REASON
-    shop        cart   node-1   10.244.1.2,fd00:10:244:1::2   enrolled       2/2     -
-    shop        db     node-1   10.244.1.2,fd00:10:244:1::2   failed         1/2     rule 32764 is missing
-    shop        web    node-1   10.244.1.2,fd00:10:244:1::2   not-selected   -       the agent does not know it
-    shop        log    node-2   10.244.1.2,fd00:10:244:1::2   unknown        -       agent of node-2: cannot reach admin.sock
+    NAMESPACE   NAME   NODE     IPS                           STATE      PROOF   REASON
+    shop        cart   node-1   10.244.1.2,fd00:10:244:1::2   enrolled   2/2     -
+    shop        db     node-1   10.244.1.2,fd00:10:244:1::2   failed     1/2     rule 32764 is missing
+    shop        web    node-1   10.244.1.2,fd00:10:244:1::2   unknown    -       the agent does not know it
+    shop        log    node-2   10.244.1.2,fd00:10:244:1::2   unknown    -       agent of node-2: cannot reach admin.sock
+
+    note: shop/db: annotation ambient.istio.io/dns-capture is not supported
+    note: shop/db: another
     ");
+}
+
+#[test]
+fn without_notes_the_table_is_all_there_is() {
+    let rows = rows().into_iter().filter(|row| row.name != "db").collect();
+
+    assert!(render(rows, Format::Table).unwrap().ends_with("cannot reach admin.sock\n"));
 }
 
 #[test]
 fn the_wide_table_names_each_check() {
     let text = render(rows(), Format::Wide).unwrap();
 
-    assert!(text.lines().next().unwrap().ends_with("PHASE     NETNS        COOKIE   CHECKS"), "{text}");
+    let header: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
+    assert!(header.ends_with(&["PHASE", "NETNS", "COOKIE", "CHECKS", "NOTES"]), "{text}");
+    assert!(text.contains("dns-capture is not supported; another\n"), "{text}");
     assert!(text.contains("sk_lookup=ok,rules=FAILED"), "{text}");
 }
 
@@ -78,5 +91,7 @@ fn json_and_yaml_hold_the_same() {
 
     assert_eq!(json, yaml);
     assert_eq!(json["pods"][1]["checks"][1]["name"], "rules");
+    assert_eq!(json["pods"][1]["notes"][1], "another");
+    assert_eq!(json["pods"][0]["notes"], serde_json::json!([]));
     assert_eq!(json["pods"][3]["state"], "unknown");
 }

@@ -1,10 +1,10 @@
 //! Which mesh a command speaks to: a lab on this machine, by name.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use lab::{Lab, Options, paths::RunDir};
+use lab::{Lab, Options};
 
 /// The option every command shares.
 #[derive(Debug, Clone, Args)]
@@ -22,12 +22,6 @@ impl Target {
 
     /// The directories of the user's manifests.
     pub(crate) fn manifests(&self) -> Result<Vec<PathBuf>> {
-        lab::validate_name(&self.lab)?;
-        let file = RunDir::of(&self.lab).root().join("options.json");
-        let text = fs::read(&file)
-            .with_context(|| format!("no lab named {:?} is running: `strake lab up DIR` starts one", self.lab))?;
-        let options: Options =
-            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?;
-        Ok(options.manifests)
+        Ok(Options::of_running(&self.lab).context("`strake lab up DIR` starts one")?.manifests)
     }
 }

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, env, fs, io, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::LabError, paths::MAX_NAME};
+use crate::{
+    error::LabError,
+    launch::OPTIONS_FILE,
+    paths::{MAX_NAME, RunDir},
+};
 
 /// Environment variable that names the directory of Strake's programs.
 pub const BIN_DIR_VARIABLE: &str = "STRAKE_BIN_DIR";
@@ -76,6 +80,22 @@ impl Options {
 }
 
 impl Options {
+    /// The options with which the lab `name` runs.
+    ///
+    /// # Errors
+    /// [`LabError::NotRunning`]; when the name cannot be one, or the lab's file cannot be read.
+    pub fn of_running(name: &str) -> Result<Self, LabError> {
+        validate_name(name)?;
+        let path = RunDir::of(name).root().join(OPTIONS_FILE);
+        let text = match fs::read(&path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                return Err(LabError::NotRunning { name: name.to_owned() });
+            }
+            read => read.map_err(|source| LabError::Path { path: path.clone(), source })?,
+        };
+        serde_json::from_slice(&text).map_err(|err| LabError::Path { path, source: err.into() })
+    }
+
     /// Removes the manifests' directories when they belong to the lab.
     ///
     /// # Errors
@@ -123,5 +143,11 @@ mod tests {
             assert!(validate_name(name).is_err(), "{name}");
         }
         assert!(validate_name("e2e-4").is_ok());
+    }
+
+    #[test]
+    fn a_lab_that_does_not_run_has_no_options() {
+        assert!(matches!(Options::of_running("no-such-lab"), Err(LabError::NotRunning { .. })));
+        assert!(matches!(Options::of_running("../x"), Err(LabError::Invalid(_))));
     }
 }

@@ -243,7 +243,8 @@ fn a_pod_that_is_not_enrolled_is_left_alone() {
 
         assert!(answer.starts_with(&format!("hello from {}", bracketed(at(pod, 0)))), "{answer}");
     }
-    assert!(stage.steering.verify_pod(stage.cookie, stage.pod.as_fd()).unwrap().iter().any(|check| !check.ok));
+    let survey = stage.steering.survey().unwrap();
+    assert!(stage.steering.verify_pod(&survey, stage.cookie, stage.pod.as_fd()).unwrap().iter().any(|check| !check.ok));
 }
 
 /// Gives up soon: for connections that are expected to fail.

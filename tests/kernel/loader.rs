@@ -10,26 +10,44 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ebpf_common::{Family, Kind};
+use aya::maps::MapData;
+use ebpf_common::{
+    Family, Kind, LAYOUT,
+    layout::{COUNTERS_ENTRIES, PODS_ENTRIES},
+    names,
+};
 use ebpf_loader::{Check, LoadError, Steering, observe};
 use socket2::Domain;
 
 use crate::stage::{
-    APP_PORT, Acceptor, Actor, FAMILIES, HOST_V4, POD_V4, Stage, any, ask, at, connect, exchange, far, proxy::listener,
+    self, APP_PORT, Acceptor, Actor, FAMILIES, HOST_V4, POD_V4, Stage, any, ask, at, connect, eventually, exchange,
+    far, proxy::listener,
 };
 
-fn failed(checks: &[Check]) -> Vec<&str> {
-    checks.iter().filter(|check| !check.ok).map(|check| check.name.as_str()).collect()
+fn failed(checks: &[Check]) -> Vec<String> {
+    checks.iter().filter(|check| !check.ok).map(|check| check.name.clone()).collect()
+}
+
+/// What is wrong with the programs of the node, read back now.
+fn failed_root(steering: &Steering) -> Vec<String> {
+    failed(steering.survey().unwrap().root())
+}
+
+/// What is wrong with the pod, read back now.
+fn failed_pod(stage: &Stage, steering: &Steering) -> Vec<String> {
+    let survey = steering.survey().unwrap();
+    failed(&steering.verify_pod(&survey, stage.cookie, stage.pod.as_fd()).unwrap())
 }
 
 #[test]
 fn everything_that_was_attached_is_read_back() {
     let Some(stage) = Stage::enrolled() else { return };
 
-    let root = stage.steering.verify().unwrap();
-    let pod = stage.steering.verify_pod(stage.cookie, stage.pod.as_fd()).unwrap();
+    let survey = stage.steering.survey().unwrap();
+    let root = survey.root();
+    let pod = stage.steering.verify_pod(&survey, stage.cookie, stage.pod.as_fd()).unwrap();
 
-    assert_eq!(failed(&root), [""; 0], "{root:?}");
+    assert_eq!(failed(root), [""; 0], "{root:?}");
     assert_eq!(failed(&pod), [""; 0], "{pod:?}");
     let names: BTreeSet<_> = root.iter().map(|check| check.name.as_str()).collect();
     assert_eq!(names, BTreeSet::from(["connect4", "connect6", "sockops", "tag_prober", "tag_proxy"]));
@@ -44,15 +62,45 @@ fn a_link_that_somebody_removed_is_noticed() {
     remove("strake_connect6");
     remove(&stage.cookie.to_string());
 
-    assert_eq!(failed(&stage.steering.verify().unwrap()), ["connect6"]);
-    assert_eq!(failed(&stage.steering.verify_pod(stage.cookie, stage.pod.as_fd()).unwrap()), ["sk_lookup"]);
+    assert_eq!(failed_root(&stage.steering), ["connect6"]);
+    assert_eq!(failed_pod(&stage, &stage.steering), ["sk_lookup"]);
+}
+
+#[test]
+fn a_survey_tells_how_things_were_when_it_was_taken() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let before = stage.steering.survey().unwrap();
+
+    stage.steering.detach_pod(stage.cookie).unwrap();
+    let after = stage.steering.survey().unwrap();
+
+    let links = before.links_at(&stage.pod).unwrap();
+    assert!(links.len() == 1 && links[0].ends_with("of program strake_lookup"), "{links:?}");
+    assert_eq!(after.links_at(&stage.pod).unwrap(), [""; 0]);
+}
+
+#[test]
+fn a_link_without_a_pin_remains_although_it_does_not_count_as_proof() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let pins = stage.pins.list();
+    let held = stage::pins::unpin(pins.iter().find(|pin| pin.ends_with(stage.cookie.to_string())).unwrap());
+
+    stage.steering.detach_pod(stage.cookie).unwrap();
+    stage.steering.remove_pod(stage.cookie).unwrap();
+
+    let remains =
+        || stage.steering.remains(&stage.steering.survey().unwrap(), stage.cookie, stage.pod.as_fd()).unwrap();
+    assert!(remains().len() == 1 && remains()[0].ends_with("strake_lookup"), "{:?}", remains());
+    drop(held);
+    eventually("the link is gone", || remains().is_empty());
 }
 
 #[test]
 fn a_namespace_that_is_not_the_pods_is_noticed() {
     let Some(stage) = Stage::enrolled() else { return };
 
-    let checks = stage.steering.verify_pod(stage.cookie, stage.host.as_fd()).unwrap();
+    let survey = stage.steering.survey().unwrap();
+    let checks = stage.steering.verify_pod(&survey, stage.cookie, stage.host.as_fd()).unwrap();
 
     assert_eq!(failed(&checks), ["netns_cookie", "sk_lookup"]);
 }
@@ -67,9 +115,9 @@ fn a_successor_replaces_the_programs_in_place_and_connections_go_on() {
     let successor = Steering::open(stage.config()).unwrap();
     successor.attach_pod(stage.cookie, stage.pod.as_fd()).unwrap();
 
-    assert_eq!(failed(&successor.verify().unwrap()), [""; 0]);
-    assert_eq!(failed(&successor.verify_pod(stage.cookie, stage.pod.as_fd()).unwrap()), [""; 0]);
-    assert_eq!(failed(&stage.steering.verify().unwrap()).len(), 5, "the predecessor's programs run nowhere");
+    assert_eq!(failed_root(&successor), [""; 0]);
+    assert_eq!(failed_pod(&stage, &successor), [""; 0]);
+    assert_eq!(failed_root(&stage.steering).len(), 5, "the predecessor's programs run nowhere");
     assert_eq!(successor.listeners(stage.cookie).unwrap(), listeners);
     assert_eq!(successor.pods().unwrap(), [(stage.cookie, stage.pod_config())]);
     let answer = stage.as_app(|| exchange(live, "").unwrap());
@@ -108,8 +156,7 @@ fn a_pod_that_nobody_knows_is_swept() {
 
     assert_eq!(swept.pods, BTreeSet::from([stage.cookie]));
     assert_eq!(stage.steering.pods().unwrap(), []);
-    let checks = stage.steering.verify_pod(stage.cookie, stage.pod.as_fd()).unwrap();
-    assert_eq!(failed(&checks), ["pod_entry", "sk_lookup"]);
+    assert_eq!(failed_pod(&stage, &stage.steering), ["pod_entry", "sk_lookup"]);
 }
 
 #[test]
@@ -120,10 +167,10 @@ fn the_tag_of_a_cgroup_that_has_gone_is_no_fault_and_is_swept() {
     stage.steering.tag_proxy(&short_lived).unwrap();
 
     fs::remove_dir(&short_lived).unwrap();
-    let checks = stage.steering.verify().unwrap();
+    let survey = stage.steering.survey().unwrap();
     let swept = stage.steering.sweep(&BTreeSet::from([stage.cookie])).unwrap();
 
-    assert_eq!(failed(&checks), [""; 0], "{checks:?}");
+    assert_eq!(failed(survey.root()), [""; 0], "{:?}", survey.root());
     assert_eq!(swept.cgroups, 1);
     assert_eq!(stage.steering.sweep(&BTreeSet::from([stage.cookie])).unwrap().cgroups, 0);
 }
@@ -150,9 +197,25 @@ fn unloading_leaves_nothing() {
     stage.steering.unload().unwrap();
 
     assert_eq!(stage.pins.list(), Vec::<PathBuf>::new());
-    assert_eq!(failed(&stage.steering.verify().unwrap()), ["connect4", "connect6", "sockops"]);
+    assert_eq!(failed_root(&stage.steering), ["connect4", "connect6", "sockops"]);
     let answer = stage.as_app(|| ask(at(HOST_V4, APP_PORT), "hello").unwrap());
     assert!(answer.starts_with("hello from 10.77.0.2:"), "{answer}");
+}
+
+#[test]
+fn unloading_does_not_claim_what_the_kernel_denies() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let pins = stage.pins.list();
+    let held = stage::pins::unpin(pins.iter().find(|pin| pin.ends_with("strake_connect6")).unwrap());
+
+    let left = stage.steering.unload();
+
+    assert!(
+        matches!(&left, Err(LoadError::StillAttached { left }) if left.len() == 1 && left[0].ends_with("strake_connect6")),
+        "{left:?}"
+    );
+    drop(held);
+    eventually("nothing is attached", || stage.steering.unload().is_ok());
 }
 
 #[test]
@@ -170,6 +233,34 @@ fn pins_of_another_layout_are_refused() {
     fs::create_dir(stage.config().bpffs_dir.join("layout-0")).unwrap();
 
     assert!(matches!(Steering::open(stage.config()), Err(LoadError::OtherLayout { .. })));
+}
+
+#[test]
+fn a_map_that_is_not_what_the_number_of_its_layout_says_is_refused() {
+    let Some(stage) = Stage::new() else { return };
+    let maps = stage.config().bpffs_dir.join(format!("layout-{LAYOUT}/maps"));
+    let pin = maps.join(names::COUNTERS);
+    fs::remove_file(&pin).unwrap();
+    MapData::from_pin(maps.join(names::PODS)).unwrap().pin(&pin).unwrap();
+
+    let refused = Steering::open(stage.config()).unwrap_err();
+
+    let LoadError::OtherMap { path, found, expected } = &refused else { panic!("{refused}") };
+    assert_eq!((path, found.entries as usize, expected.entries as usize), (&pin, PODS_ENTRIES, COUNTERS_ENTRIES));
+    assert!(refused.to_string().contains("uninstall"), "{refused}");
+}
+
+#[test]
+fn what_is_pinned_is_what_the_layout_says() {
+    let Some(stage) = Stage::new() else { return };
+    let pins = stage.pins.list();
+    let maps = pins.iter().filter(|pin| pin.parent().is_some_and(|parent| parent.ends_with("maps")));
+
+    let names: BTreeSet<_> = maps.map(|pin| pin.file_name().unwrap().to_str().unwrap()).collect();
+
+    assert_eq!(names, BTreeSet::from(names::MAPS));
+    // It compares what is pinned with the layout before it loads anything.
+    Steering::open(stage.config()).unwrap();
 }
 
 #[test]

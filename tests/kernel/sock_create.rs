@@ -52,12 +52,14 @@ fn only_the_prober_that_was_chosen_keeps_its_tag() {
     stage.steering.tag_prober(&app).unwrap();
 
     assert_eq!(stage.steering.untag_other_probers(Some(&prober)).unwrap(), 1);
-    assert!(stage.steering.verify_prober(&prober).unwrap().ok);
-    assert!(!stage.steering.verify_prober(&app).unwrap().ok);
+    let survey = stage.steering.survey().unwrap();
+    assert!(stage.steering.verify_prober(&survey, &prober).unwrap().ok);
+    assert!(!stage.steering.verify_prober(&survey, &app).unwrap().ok);
     assert_eq!(stage.steering.untag_other_probers(None).unwrap(), 1);
 
-    assert!(!stage.steering.verify_prober(&prober).unwrap().ok);
-    assert!(stage.steering.verify_proxy(&proxy).unwrap().ok);
+    let survey = stage.steering.survey().unwrap();
+    assert!(!stage.steering.verify_prober(&survey, &prober).unwrap().ok);
+    assert!(stage.steering.verify_proxy(&survey, &proxy).unwrap().ok);
 }
 
 #[test]

@@ -8,16 +8,23 @@ use runtime::drain::Watch;
 use telemetry::http::{Router, Server, json, text};
 use telemetry::metrics::Recorder;
 use telemetry::readiness::Readiness;
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::metrics;
 use crate::report::Reports;
 
 /// Every state, for the gauge.
-const STATES: [PodState; 5] =
-    [PodState::NotSelected, PodState::Enrolling, PodState::Enrolled, PodState::Leaving, PodState::Failed];
+const STATES: [PodState; 6] = [
+    PodState::Unknown,
+    PodState::NotSelected,
+    PodState::Enrolling,
+    PodState::Enrolled,
+    PodState::Leaving,
+    PodState::Failed,
+];
 
-/// Binds all addresses and serves them as long as the agent runs.
+/// Binds all addresses and serves them as long as the agent runs: none of the tasks ends before it.
 ///
 /// # Errors
 /// When an address cannot be bound.
@@ -27,7 +34,7 @@ pub async fn serve(
     readiness: &Readiness,
     reports: &Reports,
     drain: &Watch,
-) -> io::Result<()> {
+) -> io::Result<JoinSet<()>> {
     let node: Arc<str> = config.node.as_str().into();
     let pods = |router: Router| {
         let (node, reports) = (node.clone(), reports.clone());
@@ -37,14 +44,15 @@ pub async fn serve(
     let health_only = health(Router::new(), readiness);
     let everything = health(pods(recorder.routes(Router::new())), readiness);
     std::fs::create_dir_all(&config.run_dir)?;
+    let mut serving = JoinSet::new();
     for (server, router) in [
         (Server::tcp(config.monitoring_address).await?, monitoring),
         (Server::tcp(config.health_address).await?, health_only),
         (Server::unix(&config.run_dir.join("admin.sock"))?, everything),
     ] {
-        tokio::spawn(server.serve(Arc::new(router), drain.clone()));
+        serving.spawn(server.serve(Arc::new(router), drain.clone()));
     }
-    Ok(())
+    Ok(serving)
 }
 
 /// `/healthz`: the process answers. `/readyz`: it also knows its pods and takes proxies.

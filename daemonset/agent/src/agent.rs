@@ -14,7 +14,7 @@ use runtime::drain;
 use runtime::sys::Netns;
 use telemetry::metrics::Recorder;
 use telemetry::readiness::Readiness;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::interval;
 use zds::server::Server;
 
@@ -26,6 +26,7 @@ use crate::finder::Finder;
 use crate::node::{LiveNode, described};
 use crate::proxies::Proxies;
 use crate::report::Reports;
+use crate::surveys::Surveys;
 use crate::sysctl::PreviousValues;
 use crate::{admin, metrics, prober, proxies, takeover};
 
@@ -41,6 +42,8 @@ pub enum AgentError {
     Path { action: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot serve health and metrics: {0}")]
     Admin(#[source] io::Error),
+    #[error("health and metrics are no longer served")]
+    AdminEnded,
     #[error(transparent)]
     Unsupported(#[from] ebpf_loader::probe::Unsupported),
     #[error(transparent)]
@@ -67,7 +70,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     let (_trigger, drain) = drain::channel();
     let (readiness, reports) = (Readiness::new(), Reports::default());
     let starting = readiness.task("pods are not known yet");
-    admin::serve(&config, &recorder, &readiness, &reports, &drain).await.map_err(AgentError::Admin)?;
+    let serving = admin::serve(&config, &recorder, &readiness, &reports, &drain).await.map_err(AgentError::Admin)?;
 
     let (node, server) = build(&config).await?;
     let mut source = open_source(&config)?;
@@ -85,17 +88,27 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     drop(footprints);
     let search =
         prober::Search { tree: tree(&config)?, configured: config.prober_cgroup.clone(), host: host_netns(&config)? };
-    let probing = tokio::spawn(prober::keep_tagged(search, node.steering.clone(), node.prober.clone()));
+    let probing = tokio::spawn(prober::keep_tagged(search, node.clone()));
     let accepting = tokio::spawn(proxies::accept(server, node.proxies.clone(), node.steering.clone()));
+    let mut tasks = Tasks { serving, probing, accepting, shutdown };
     drop(starting);
     tracing::info!(node = config.node, "ready");
 
-    let ended = work(&mut source, &mut controller, &mut problems, accepting, shutdown, &node, &reports).await;
-    probing.abort();
+    let ended = work(&mut source, &mut controller, &mut problems, &mut tasks, (&node, &reports)).await;
+    tasks.probing.abort();
     // Without goals every task ends and leaves its pod as it is.
     let pods = controller.stop().await;
     ended?;
     if config.cleanup_on_exit { clear(&config, &node, pods).await } else { Ok(()) }
+}
+
+/// What runs beside the pods' tasks. All of it as long as the agent: one that ends early ends the agent, which is
+/// restarted, whereas without it the agent would only look alive.
+struct Tasks {
+    serving: JoinSet<()>,
+    probing: JoinHandle<Infallible>,
+    accepting: JoinHandle<Infallible>,
+    shutdown: JoinHandle<io::Result<runtime::signals::Signal>>,
 }
 
 /// Follows the cluster until a signal comes or something that the agent depends on ends.
@@ -103,10 +116,8 @@ async fn work(
     source: &mut Source,
     controller: &mut Controller<LiveNode>,
     problems: &mut Problems,
-    mut accepting: JoinHandle<Infallible>,
-    mut shutdown: JoinHandle<io::Result<runtime::signals::Signal>>,
-    node: &LiveNode,
-    reports: &Reports,
+    tasks: &mut Tasks,
+    (node, reports): (&LiveNode, &Reports),
 ) -> Result<(), AgentError> {
     let mut upkeep = interval(METRICS_INTERVAL);
     loop {
@@ -117,8 +128,13 @@ async fn work(
                 problems.note(&event);
                 controller.apply(event);
             }
-            ended = &mut accepting => match ended? {},
-            signal = &mut shutdown => {
+            ended = &mut tasks.accepting => match ended? {},
+            ended = &mut tasks.probing => match ended? {},
+            Some(ended) = tasks.serving.join_next() => {
+                ended?;
+                return Err(AgentError::AdminEnded);
+            }
+            signal = &mut tasks.shutdown => {
                 let signal = signal?.map_err(AgentError::Signals)?;
                 tracing::info!(signal = signal.name(), "ending, pods stay as they are");
                 return Ok(());
@@ -134,7 +150,10 @@ async fn work(
 fn count_steering(steering: &Steering) {
     match steering.stats() {
         Ok(stats) => stats.into_iter().for_each(|(counter, value)| metrics::steering(counter.name(), value)),
-        Err(error) => tracing::debug!("the kernel's counters cannot be read: {}", described(&error)),
+        Err(error) => {
+            metrics::steering_unread();
+            tracing::warn!("the kernel's counters cannot be read: {}", described(&error));
+        }
     }
 }
 
@@ -153,6 +172,7 @@ async fn build(config: &Config) -> Result<(LiveNode, Server), AgentError> {
     }
     let server = Server::bind(socket).map_err(at("listen on", socket))?;
     let node = LiveNode {
+        surveys: Surveys::of(steering.clone()),
         steering,
         finder: Finder::new(tree.clone(), host.id()),
         registry: server.registry(),

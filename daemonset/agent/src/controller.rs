@@ -6,12 +6,13 @@ use std::sync::Arc;
 use graph::enrolment::{Enablement, Enrolment};
 use kube_api::core::{Namespace, Pod};
 use kube_api::{Event, ObjectRef, Resource};
+use runtime::Backoff;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use zds::{PodId, WorkloadInfo};
 
-use crate::enrol::{Actor, Goal, Node, Place, PodSpec, Redirection, Timing, Wanted};
+use crate::enrol::{Actor, Claim, Goal, Node, Place, PodSpec, Redirection, Timing, Wanted};
 use crate::report::{Reports, View};
 use crate::{metrics, unsupported};
 
@@ -178,15 +179,18 @@ impl<N: Node> Controller<N> {
         view.described(&goal.pod, selected);
         let footprint = footprints.get(&uid).cloned();
         let (goal, goals) = watch::channel(goal);
-        let actor =
-            Actor::new(tasks.node.clone(), goals, tasks.nudge.clone(), view.clone(), tasks.timing, told, footprint);
+        let (node, nudge, timing, reported) = (tasks.node.clone(), tasks.nudge.clone(), tasks.timing, view.clone());
+        let actor = move |claim, footprint| {
+            Actor::new(node.clone(), goals.clone(), nudge.clone(), reported.clone(), timing, claim, footprint)
+        };
         let earlier = self.departing.remove(key);
+        let reported = view.clone();
         let task = tokio::spawn(async move {
             // The earlier pod's annotation is taken back before this one's is written.
             if let Some(Departing { _goal, task }) = earlier {
                 let _: Result<(), tokio::task::JoinError> = task.await;
             }
-            actor.run().await;
+            keep_running(actor, &reported, timing, (told.into(), footprint)).await;
         });
         self.seats.insert(key.clone(), Seat { uid, goal, view, task });
     }
@@ -211,6 +215,28 @@ impl<N: Node> Controller<N> {
             Enrolment::Selected => Wanted::In,
             Enrolment::NotSelected { reason } => Wanted::Out { reason: reason.to_string() },
         }
+    }
+}
+
+/// Runs a pod's task to its end. One that ends by a defect is said aloud, no longer counts as proved, and is started anew:
+/// nobody else looks after the pod.
+async fn keep_running<N: Node>(
+    actor: impl Fn(Claim, Option<Arc<Place>>) -> Actor<N>,
+    view: &View,
+    timing: Timing,
+    (mut claim, mut footprint): (Claim, Option<Arc<Place>>),
+) {
+    let mut backoff = Backoff::new(timing.retry_min, timing.retry_max);
+    loop {
+        // Ended with this future: a set aborts its tasks.
+        let mut task = JoinSet::new();
+        task.spawn(actor(claim, footprint.take()).run());
+        let Some(Err(error)) = task.join_next().await else { return };
+        metrics::task_lost();
+        tracing::error!(%error, "a pod's task ended early and is started anew");
+        view.failed(&format!("the task that proves it ended early: {error}"), Some(Vec::new()));
+        claim = Claim::Uncertain;
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 
@@ -353,6 +379,21 @@ mod tests {
 
         bench.reaches("u1", PodState::NotSelected, "finished").await;
         assert!(!bench.node.is_annotated());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_whose_task_ended_by_a_defect_does_not_count_as_proved_and_is_looked_after_again() {
+        let mut bench = Bench::start([namespace("app", true), pod("u1", |_| ())]);
+        bench.reaches("u1", PodState::Enrolled, "").await;
+
+        bench.node.break_proof();
+        bench.reaches("u1", PodState::Failed, "ended early").await;
+        assert!(bench.reports.node("n1").pods[0].checks.is_empty());
+        bench.reaches("u1", PodState::Enrolled, "").await;
+
+        bench.controller.apply(namespace("app", false));
+        bench.reaches("u1", PodState::NotSelected, "label").await;
+        assert!(bench.node.is_clean());
     }
 
     #[tokio::test(start_paused = true)]

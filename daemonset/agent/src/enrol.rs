@@ -2,12 +2,14 @@
 //! How a step is done on a real node is in `node`; which pods are wanted is in `controller`.
 
 mod actor;
+mod claim;
 mod entering;
 mod leaving;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use actor::{Actor, Goal, Timing, Wanted};
+pub use claim::Claim;
 pub use leaving::expel;
 
 use std::fmt;
@@ -20,6 +22,7 @@ use kube_api::ObjectRef;
 use kube_api::core::Pod;
 use model::report::Check;
 use runtime::sys::Netns;
+use tokio::time::Instant;
 use zds::{PodId, WorkloadInfo};
 
 /// What enrolment needs to know of a pod.
@@ -193,6 +196,13 @@ pub struct Fact {
 pub struct Proof(pub Vec<Fact>);
 
 impl Proof {
+    /// Nothing could be read: whatever the reason, traffic may pass the proxy by.
+    pub fn unread(reason: String) -> Self {
+        let mut proof = Self::default();
+        proof.push(Side::Kernel, "read_back", Err(reason));
+        proof
+    }
+
     /// Adds a fact; `Err` says what was found instead.
     pub fn push(&mut self, side: Side, name: &str, found: Result<String, String>) {
         let ok = found.is_ok();
@@ -237,8 +247,9 @@ pub trait Node: Send + Sync + 'static {
     fn announce(&self, pod: &PodSpec, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Has the kernel know the listeners that the newest proxy opened unseen.
     fn catch_up(&self) -> impl Future<Output = Result<(), StepError>> + Send;
-    /// Reads everything back. Never fails: what cannot be read is a fact that does not hold.
-    fn proof(&self, pod: &PodSpec, place: &Arc<Place>) -> impl Future<Output = Proof> + Send;
+    /// Reads everything back. Never fails: what cannot be read is a fact that does not hold. What all pods share may have
+    /// been read at `since`.
+    fn proof(&self, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> impl Future<Output = Proof> + Send;
     /// Tells the cluster how far the pod is; `None` takes back what was told.
     fn annotate(
         &self,

@@ -16,6 +16,7 @@ pub mod prober;
 pub mod proxies;
 pub mod report;
 pub mod rules;
+pub mod surveys;
 pub mod sysctl;
 pub mod takeover;
 #[cfg(test)]

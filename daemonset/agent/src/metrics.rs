@@ -45,6 +45,27 @@ pub(crate) fn repair(check: &str) {
     counter!("strake_agent_repairs_total", "check" => check.to_owned()).increment(1);
 }
 
+/// A pod's facts were read back, whatever they were.
+pub(crate) fn proved() {
+    counter!("strake_agent_proofs_total").increment(1);
+}
+
+/// A look at the kernel's links, which serves the proofs of all pods.
+pub(crate) fn surveyed(took: Duration) {
+    counter!("strake_agent_surveys_total").increment(1);
+    histogram!("strake_agent_survey_duration_seconds").record(took.as_secs_f64());
+}
+
+/// A pod's task ended by a defect and was started anew.
+pub(crate) fn task_lost() {
+    counter!("strake_agent_tasks_lost_total").increment(1);
+}
+
+/// The kernel's counters could not be read: those shown are old.
+pub(crate) fn steering_unread() {
+    counter!("strake_agent_steering_unread_total").increment(1);
+}
+
 /// A proxy was not admitted; `reason` is a fixed code.
 pub fn proxy_refused(reason: &'static str) {
     counter!("strake_agent_proxies_refused_total", "reason" => reason).increment(1);

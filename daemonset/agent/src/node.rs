@@ -7,16 +7,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ebpf_common::{F_IN, F_OUT, PodConfig};
-use ebpf_loader::{LoadError, Steering};
+use ebpf_loader::{LoadError, Steering, Survey};
 use graph::enrolment::REDIRECTION_ANNOTATION;
 use kube_api::Status;
 use serde_json::json;
+use tokio::time::Instant;
 use zds::server::Registry;
 
 use crate::enrol::{Capture, Node, Place, PodSpec, Proof, Redirection, Step, StepError};
 use crate::finder::{Finder, Found};
 use crate::proxies::Proxies;
 use crate::rules::{self, Routing};
+use crate::surveys::Surveys;
 use crate::sysctl::{self, PreviousValues};
 use crate::{connections, prober};
 
@@ -29,6 +31,7 @@ const HBONE_PORT: u16 = 15008;
 #[derive(Clone)]
 pub struct LiveNode {
     pub steering: Arc<Steering>,
+    pub surveys: Surveys,
     pub finder: Finder,
     pub registry: Registry,
     pub proxies: Proxies,
@@ -48,21 +51,27 @@ impl LiveNode {
         blocking(step, move || work(&steering).map_err(|error| Described(described(&error)))).await
     }
 
+    /// The kernel's links as they are now.
+    async fn survey(&self, step: Step) -> Result<Arc<Survey>, StepError> {
+        self.surveys.since(Instant::now()).await.map_err(StepError::at(step))
+    }
+
     /// Has the kernel know the prober and every live proxy, again if somebody took their tags away.
     async fn tag_all(&self) -> Result<(), StepError> {
         let (proxies, prober) = (self.proxies.cgroups(), self.prober.cgroup());
-        self.kernel(Step::Tag, move |steering| tag(steering, &proxies, prober)).await
+        let survey = self.survey(Step::Tag).await?;
+        self.kernel(Step::Tag, move |steering| tag(steering, &survey, &proxies, prober)).await
     }
 }
 
-fn tag(steering: &Steering, proxies: &[PathBuf], prober: Option<PathBuf>) -> Result<(), LoadError> {
+fn tag(steering: &Steering, survey: &Survey, proxies: &[PathBuf], prober: Option<PathBuf>) -> Result<(), LoadError> {
     for cgroup in proxies {
-        if !steering.verify_proxy(cgroup)?.ok {
+        if !steering.verify_proxy(survey, cgroup)?.ok {
             steering.tag_proxy(cgroup)?;
         }
     }
     match prober {
-        Some(cgroup) if !steering.verify_prober(&cgroup)?.ok => steering.tag_prober(&cgroup).map(|_| ()),
+        Some(cgroup) if !steering.verify_prober(survey, &cgroup)?.ok => steering.tag_prober(&cgroup).map(|_| ()),
         Some(_) | None => Ok(()),
     }
 }
@@ -81,20 +90,6 @@ pub(crate) fn described(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// What maps and links still have of the pod.
-fn remains(steering: &Steering, place: &Place) -> Result<Vec<String>, LoadError> {
-    let checks = steering.verify_pod(place.cookie, place.netns.as_fd())?;
-    // The namespace has its cookie for life; entry and link are ours.
-    let ours = checks.into_iter().filter(|check| check.ok && check.name != "netns_cookie");
-    let listeners = steering.listeners(place.cookie)?.into_iter();
-    let locals = steering.locals(place.cookie)?.into_iter();
-    Ok(ours
-        .map(|check| check.name)
-        .chain(listeners.map(|listener| format!("listener {}", listener.kind.name())))
-        .chain(locals.map(|address| format!("learnt address {address}")))
-        .collect())
 }
 
 async fn blocking<T, E>(step: Step, work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, StepError>
@@ -182,8 +177,8 @@ impl Node for LiveNode {
         }
     }
 
-    async fn proof(&self, pod: &PodSpec, place: &Arc<Place>) -> Proof {
-        proof::read(self, pod, place).await
+    async fn proof(&self, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> Proof {
+        proof::read(self, pod, place, since).await
     }
 
     async fn annotate(&self, pod: &PodSpec, redirection: Option<Redirection>) -> Result<(), StepError> {
@@ -224,11 +219,12 @@ impl Node for LiveNode {
 
     async fn leftovers(&self, place: &Arc<Place>) -> Result<Vec<String>, StepError> {
         let mut left = rules::leftovers(&place.netns).await.map_err(StepError::at(Step::ReadBack))?;
-        if self.previous.holds(place.cookie) {
+        if self.previous.holds(place.cookie).map_err(StepError::at(Step::ReadBack))? {
             left.push("settings from before".to_owned());
         }
-        let place = place.clone();
-        left.extend(self.kernel(Step::ReadBack, move |steering| remains(steering, &place)).await?);
+        let (place, survey) = (place.clone(), self.survey(Step::ReadBack).await?);
+        let remains = move |steering: &Steering| steering.remains(&survey, place.cookie, place.netns.as_fd());
+        left.extend(self.kernel(Step::ReadBack, remains).await?);
         Ok(left)
     }
 

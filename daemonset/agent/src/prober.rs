@@ -1,17 +1,19 @@
 //! The cgroup whose probes reach pods past the proxy: the kubelet's. It finds and remembers it; probes are not made here.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ebpf_loader::Steering;
+use ebpf_loader::{Steering, Survey};
 use runtime::sys::Netns;
 use runtime::sys::netns::NetnsId;
+use tokio::time::Instant;
 
 use crate::cgroups::{CgroupTree, Member};
-use crate::node::described;
+use crate::node::{LiveNode, described};
 
 /// Pause between two looks, until the prober is found and to see that its tag is still there.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -63,12 +65,16 @@ fn listed(cgroups: &BTreeSet<PathBuf>) -> String {
 }
 
 /// Keeps the prober tagged and nobody else, as long as the agent runs.
-pub async fn keep_tagged(search: Search, steering: Arc<Steering>, handle: Handle) {
+pub async fn keep_tagged(search: Search, node: LiveNode) -> Infallible {
     let search = Arc::new(search);
     let mut said = None;
     loop {
-        let (search, steering, handle) = (search.clone(), steering.clone(), handle.clone());
-        let tagged = tokio::task::spawn_blocking(move || tag(&search, &steering, &handle)).await;
+        let search = search.clone();
+        let LiveNode { steering, surveys, prober, .. } = node.clone();
+        // Shared with the pods' proofs; a tag that it lacks is put there once more, which changes nothing.
+        let now = Instant::now();
+        let survey = surveys.since(now.checked_sub(INTERVAL / 2).unwrap_or(now)).await;
+        let tagged = tokio::task::spawn_blocking(move || tag(&search, &steering, survey, &prober)).await;
         let (outcome, doubtful) = match tagged {
             Ok(Ok(cgroup)) => (format!("probes from {} pass the proxy by", cgroup.display()), false),
             Ok(Err(reason)) => {
@@ -89,7 +95,13 @@ pub async fn keep_tagged(search: Search, steering: Arc<Steering>, handle: Handle
 }
 
 /// A kubelet that restarts keeps its tag meanwhile; one among several loses it.
-fn tag(search: &Search, steering: &Steering, handle: &Handle) -> Result<PathBuf, Unfound> {
+fn tag(
+    search: &Search,
+    steering: &Steering,
+    survey: Result<Arc<Survey>, String>,
+    handle: &Handle,
+) -> Result<PathBuf, Unfound> {
+    let survey = survey.map_err(|reason| Unfound::Tag { reason })?;
     let refused = |error: ebpf_loader::LoadError| Unfound::Tag { reason: described(&error) };
     let chosen = match &search.configured {
         Some(cgroup) => Ok(cgroup.clone()),
@@ -97,7 +109,7 @@ fn tag(search: &Search, steering: &Steering, handle: &Handle) -> Result<PathBuf,
     };
     match chosen {
         Ok(cgroup) => {
-            if !steering.verify_prober(&cgroup).map_err(refused)?.ok {
+            if !steering.verify_prober(&survey, &cgroup).map_err(refused)?.ok {
                 steering.tag_prober(&cgroup).map_err(refused)?;
             }
             handle.set(Some(cgroup.clone()));

@@ -176,11 +176,9 @@ async fn admit(
 
 async fn serve(incoming: Incoming, proxy: Proxy, proxies: Proxies, steering: Arc<Steering>, registry: Registry) {
     let id = incoming.peer().connection;
-    proxies.lock().insert(id, proxy);
-    metrics::proxies_connected(proxies.lock().len());
+    let listed = Listed::new(&proxies, id, proxy);
     let ended = incoming.serve().await;
-    proxies.lock().remove(&id);
-    metrics::proxies_connected(proxies.lock().len());
+    drop(listed);
     tracing::info!(connection = %id, code = ended.cause.code(), remaining = registry.connections().len(), "{ended}");
     // The kernel forgot the ended proxy's listeners, which had replaced those of the one before.
     if let Some((survivor, proxy)) = proxies.newest() {
@@ -193,6 +191,29 @@ async fn serve(incoming: Incoming, proxy: Proxy, proxies: Proxies, steering: Arc
             }
             Err(error) => tracing::warn!(connection = %survivor, %error, "cannot catch up with a proxy"),
         }
+    }
+}
+
+/// A proxy among those that are connected, until its task ends, however it ends.
+struct Listed {
+    proxies: Proxies,
+    id: ConnectionId,
+}
+
+impl Listed {
+    fn new(proxies: &Proxies, id: ConnectionId, proxy: Proxy) -> Self {
+        let mut live = proxies.lock();
+        live.insert(id, proxy);
+        metrics::proxies_connected(live.len());
+        Self { proxies: proxies.clone(), id }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let mut live = self.proxies.lock();
+        live.remove(&self.id);
+        metrics::proxies_connected(live.len());
     }
 }
 

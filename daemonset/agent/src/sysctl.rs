@@ -29,8 +29,17 @@ impl PreviousValues {
         self.directory.join(format!("{cookie}.json"))
     }
 
-    fn load(&self, cookie: u64) -> BTreeMap<String, String> {
-        fs::read(self.file(cookie)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    /// What cannot be read is not nothing: taken for it, our own values would be kept as those from before.
+    fn load(&self, cookie: u64) -> io::Result<BTreeMap<String, String>> {
+        let file = self.file(cookie);
+        let unread = |error: io::Error| {
+            io::Error::new(error.kind(), format!("settings from before in {}: {error}", file.display()))
+        };
+        match fs::read(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(unread(error)),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| unread(error.into())),
+        }
     }
 
     fn save(&self, cookie: u64, values: &BTreeMap<String, String>) -> io::Result<()> {
@@ -41,19 +50,31 @@ impl PreviousValues {
     }
 
     /// Does something wait to be put back in this namespace?
-    pub fn holds(&self, cookie: u64) -> bool {
-        self.file(cookie).exists()
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn holds(&self, cookie: u64) -> io::Result<bool> {
+        self.file(cookie).try_exists()
     }
 
     /// Drops what was kept for namespaces that are not in `known`.
-    pub fn sweep(&self, known: &BTreeSet<u64>) {
-        let Ok(entries) = fs::read_dir(&self.directory) else { return };
-        for entry in entries.flatten() {
+    ///
+    /// # Errors
+    /// When the directory cannot be read or a file not be removed; the others are.
+    pub fn sweep(&self, known: &BTreeSet<u64>) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        let mut outcome = Ok(());
+        for entry in entries {
+            let entry = entry?;
             let cookie = Path::new(&entry.file_name()).file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             if cookie.is_none_or(|cookie: u64| !known.contains(&cookie)) {
-                let _: io::Result<()> = fs::remove_file(entry.path());
+                outcome = outcome.and(fs::remove_file(entry.path()));
             }
         }
+        outcome
     }
 }
 
@@ -63,7 +84,7 @@ impl PreviousValues {
 /// When a value cannot be kept or written.
 pub fn apply(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Result<()> {
     let now = read_all(netns)?;
-    let mut kept = previous.load(cookie);
+    let mut kept = previous.load(cookie)?;
     let changes: Vec<&str> = now.iter().filter(|(_, value)| value != WANTED).map(|(name, _)| *name).collect();
     if changes.is_empty() {
         return Ok(());
@@ -89,7 +110,7 @@ pub fn missing(netns: &Netns) -> io::Result<Vec<String>> {
 /// # Errors
 /// When a value cannot be written or is another afterwards; what was kept is then still there.
 pub fn restore(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Result<()> {
-    let kept = previous.load(cookie);
+    let kept = previous.load(cookie)?;
     netns.run(|| {
         let ours = SETTINGS.iter().filter_map(|name| Some((name, kept.get(*name)?)));
         for (name, value) in ours {

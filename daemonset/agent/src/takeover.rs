@@ -69,7 +69,9 @@ async fn sweep(node: &LiveNode, footprints: &HashMap<PodId, Arc<Place>>) {
     let known: BTreeSet<u64> = footprints.values().map(|place| place.cookie).collect();
     let (steering, previous) = (node.steering.clone(), node.previous.clone());
     let swept = tokio::task::spawn_blocking(move || {
-        previous.sweep(&known);
+        if let Err(error) = previous.sweep(&known) {
+            tracing::warn!(%error, "cannot sweep settings of pods that have gone");
+        }
         steering.sweep(&known)
     });
     match swept.await {

@@ -1,7 +1,9 @@
 //! Cgroups as the kernel's links know them: by id.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
+    io,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::MetadataExt,
@@ -52,15 +54,37 @@ impl Cgroup {
     }
 }
 
-/// Is there a cgroup with this id at `directory` or below it? What cannot be read does not count.
-pub(crate) fn exists(directory: &Path, id: u64) -> bool {
-    let is_it = directory.metadata().is_ok_and(|metadata| metadata.ino() == id);
-    is_it
-        || fs::read_dir(directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && exists(&entry.path(), id))
+/// The ids of the cgroup at `root` and of all below it; those that go away meanwhile do not count.
+///
+/// # Errors
+/// When one cannot be read: whoever takes a cgroup for gone takes its programs away.
+pub(crate) fn ids(root: &Path) -> Result<HashSet<u64>, LoadError> {
+    let mut ids = HashSet::new();
+    let mut pending = vec![root.to_path_buf()];
+    while let Some(directory) = pending.pop() {
+        match read(&directory) {
+            Ok((id, children)) => {
+                ids.insert(id);
+                pending.extend(children);
+            }
+            // The second: its directory was open when it was removed.
+            Err(err) if err.kind() == io::ErrorKind::NotFound || err.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(err) => return Err(LoadError::kernel("read the cgroup", directory.display())(err)),
+        }
+    }
+    Ok(ids)
+}
+
+fn read(directory: &Path) -> io::Result<(u64, Vec<PathBuf>)> {
+    let id = directory.metadata()?.ino();
+    let mut children = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            children.push(entry.path());
+        }
+    }
+    Ok((id, children))
 }
 
 impl AsFd for Cgroup {

@@ -22,6 +22,8 @@ mod pins;
 pub mod probe;
 mod remains;
 mod steering;
+mod survey;
+mod unload;
 mod verify;
 
 pub use check::Check;
@@ -29,3 +31,4 @@ pub use error::LoadError;
 pub use listeners::{CaughtUp, Listener};
 pub use log::KernelLog;
 pub use steering::{Config, Steering, Swept};
+pub use survey::Survey;

@@ -53,6 +53,13 @@ pub(crate) fn update(program: &Loaded, pin: &Path) -> Result<bool, LoadError> {
     Ok(true)
 }
 
+/// What the link that is pinned there is attached to; `None` when none is.
+pub(crate) fn attached(pin: &Path) -> Result<Option<Attached>, LoadError> {
+    let Some(link) = open(pin)? else { return Ok(None) };
+    let info = info(link.as_fd()).map_err(LoadError::kernel("inspect the link", pin.display()))?;
+    Ok(Some(info.attached()))
+}
+
 /// The link that is pinned there, if any.
 pub(crate) fn open(pin: &Path) -> Result<Option<OwnedFd>, LoadError> {
     match kernel::get(pin) {

@@ -10,6 +10,7 @@ use std::{
 use ebpf_common::{Family, Kind, LOOP_MARK_MASK, PodConfig, SocketKey, TAG_PROXY, Tag};
 use runtime::sys::socket::netns_cookie;
 use rustix::{
+    io::Errno,
     net::{AddressFamily, getsockname, ipproto, sockopt},
     process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
 };
@@ -69,8 +70,11 @@ impl Steering {
         let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(|err| failed("open")(err.into()))?;
         let mut caught_up = CaughtUp::default();
         for number in sockets_of(pid).map_err(failed("list the sockets of"))? {
-            // A descriptor may be closed between the listing and here.
-            let Ok(socket) = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) else { continue };
+            let socket = match pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) {
+                // Closed between the listing and here.
+                Err(Errno::BADF) => continue,
+                taken => taken.map_err(|err| failed("take a socket of")(err.into()))?,
+            };
             caught_up.seen += 1;
             let noted = self.note(&socket).map_err(failed("take over a listener of"))?;
             caught_up.noted.extend(noted);

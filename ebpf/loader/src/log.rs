@@ -15,9 +15,15 @@ pub struct KernelLog {
 }
 
 impl KernelLog {
-    /// `None` when the object was built without log lines.
+    /// `None`, and said aloud, when the object's lines cannot be read.
     pub(crate) fn of(object: &mut Ebpf) -> Option<Self> {
-        EbpfLogger::init_with_logger(object, ToTracing).ok().map(|logger| Self { logger })
+        match EbpfLogger::init_with_logger(object, ToTracing) {
+            Ok(logger) => Some(Self { logger }),
+            Err(error) => {
+                tracing::warn!(%error, "log lines of the kernel programs cannot be read");
+                None
+            }
+        }
     }
 
     /// Tells lines on as they come, until it is dropped (which is safe at any time).

@@ -11,7 +11,11 @@ use aya::{
 };
 use ebpf_common::names;
 
-use crate::{LoadError, kernel::AttachType, pins::Pins};
+use crate::{
+    LoadError,
+    kernel::{self, AttachType, ProgramInfo},
+    pins::Pins,
+};
 
 static MESH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh"));
 static SK_LOOKUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sk_lookup"));
@@ -61,6 +65,14 @@ fn load(name: &'static str, bytes: &[u8], pins: &Pins, constant: (&str, u64)) ->
     }
     loader.override_global(constant.0, &constant.1, true);
     loader.load(bytes).map_err(|source| LoadError::Object { object: name, source: Box::new(source) })
+}
+
+/// The sum of the instructions of [`sk_lookup`]'s program, which is the same for every pod: constants are not among them.
+/// Loading it for nobody proves, before the first pod depends on it, that the kernel takes it.
+pub(crate) fn sk_lookup_tag(pins: &Pins) -> Result<[u8; 8], LoadError> {
+    let program = sk_lookup(pins, 0)?;
+    let info: ProgramInfo = kernel::info(program.fd.as_fd()).map_err(LoadError::kernel("inspect", program.name))?;
+    Ok(info.tag)
 }
 
 /// Has the kernel verify one program.

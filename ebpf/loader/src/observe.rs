@@ -6,11 +6,9 @@ use ebpf_common::{PodConfig, names};
 
 use crate::{
     LoadError,
-    kernel::{AttachType, Attached},
     map::Map,
     pins::Pins,
-    steering::netns_inode,
-    verify::links,
+    survey::{described, links, lookup_at},
 };
 
 /// Programs of ours that are attached to a network namespace, each with its link.
@@ -18,9 +16,8 @@ use crate::{
 /// # Errors
 /// When the kernel's links cannot be listed (needs `CAP_SYS_ADMIN`).
 pub fn links_at(netns: impl AsFd) -> Result<Vec<String>, LoadError> {
-    let here = Attached::Netns { inode: netns_inode(netns.as_fd())?, hook: AttachType::SkLookup as u32 };
-    let found = links()?.into_iter().filter(|found| found.link.attached() == here);
-    Ok(found.map(|found| format!("link {} of program {}", found.link.id, found.program.name())).collect())
+    let here = lookup_at(netns.as_fd())?;
+    Ok(links()?.remove(&here).unwrap_or_default().iter().map(described).collect())
 }
 
 /// Netns cookies of the pods in the pinned map of a node.

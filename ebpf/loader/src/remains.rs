@@ -1,12 +1,29 @@
-//! What a pod leaves in the maps besides its entry: learnt addresses and listeners. The entry itself is `steering`'s.
+//! What a pod leaves in the kernel: its entry and link, learnt addresses and listeners.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, os::fd::BorrowedFd};
 
 use ebpf_common::{Family, Kind, LocalKey, SocketKey, names};
 
-use crate::{LoadError, Steering};
+use crate::{
+    LoadError, Steering, Survey, link,
+    survey::{described, lookup_at},
+};
 
 impl Steering {
+    /// What programs, pins and maps still have of a pod, in words; empty when nothing is left. A program counts whether or
+    /// not its link is pinned, and however many there are.
+    ///
+    /// # Errors
+    /// Kernel errors.
+    pub fn remains(&self, survey: &Survey, netns_cookie: u64, netns: BorrowedFd<'_>) -> Result<Vec<String>, LoadError> {
+        let mut left: Vec<String> = self.pod(netns_cookie)?.map(|_| "pod_entry".to_owned()).into_iter().collect();
+        left.extend(survey.at(lookup_at(netns)?).iter().filter(|found| found.is_ours()).map(described));
+        left.extend(link::open(&self.pins.pod_link(netns_cookie))?.map(|_| "pinned link".to_owned()));
+        left.extend(self.listeners(netns_cookie)?.iter().map(|one| format!("listener {}", one.kind.name())));
+        left.extend(self.locals(netns_cookie)?.iter().map(|address| format!("learnt address {address}")));
+        Ok(left)
+    }
+
     /// The further addresses of one pod that the programs have learnt.
     ///
     /// # Errors

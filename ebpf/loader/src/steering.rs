@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
+    fmt, io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
 };
@@ -18,6 +18,7 @@ use crate::{
     map::Map,
     object::{self, Loaded, ROOT, TAGS},
     pins::Pins,
+    survey::lookup_at,
 };
 
 /// Where a node's programs are attached and pinned. Two agents must not share either.
@@ -46,6 +47,8 @@ pub struct Steering {
     pub(crate) pins: Pins,
     pub(crate) root: Cgroup,
     pub(crate) programs: Vec<Loaded>,
+    /// Of the program that pods get; see `object`.
+    pub(crate) lookup_tag: [u8; 8],
     log: Option<KernelLog>,
     pub(crate) pods: Map<u64, PodConfig>,
     pub(crate) sockets: Map<SocketKey, u64>,
@@ -65,6 +68,7 @@ impl Steering {
         let root = Cgroup::open(&config.cgroup_root)?;
         let pins = Pins::prepare(&config.bpffs_dir)?;
         let (programs, mut ebpf) = object::mesh(&pins, config.host_netns_cookie)?;
+        let lookup_tag = object::sk_lookup_tag(&pins)?;
         let steering = Self {
             pods: Map::open(&pins.map(names::PODS))?,
             sockets: Map::open(&pins.map(names::SOCKS))?,
@@ -76,6 +80,7 @@ impl Steering {
             pins,
             root,
             programs,
+            lookup_tag,
         };
         // Those who tag come first: a proxy that is not tagged would be captured.
         for (name, _, pin) in steering.pins.cgroup_links()? {
@@ -207,8 +212,8 @@ impl Steering {
     /// Kernel errors; the verifier's.
     pub fn attach_pod(&self, netns_cookie: u64, netns: BorrowedFd<'_>) -> Result<(), LoadError> {
         let program = object::sk_lookup(&self.pins, netns_cookie)?;
-        let attached = Attached::Netns { inode: netns_inode(netns)?, hook: AttachType::SkLookup as u32 };
-        link::attach(&program, Target { fd: netns, attached }, &self.pins.pod_link(netns_cookie))
+        let target = Target { fd: netns, attached: lookup_at(netns)? };
+        link::attach(&program, target, &self.pins.pod_link(netns_cookie))
     }
 
     /// Takes the pod's `sk_lookup` program away. Returns whether there was one.
@@ -224,10 +229,12 @@ impl Steering {
     /// # Errors
     /// Kernel errors.
     pub fn stats(&self) -> Result<Vec<(Counter, u64)>, LoadError> {
+        let failed = || LoadError::kernel("read", names::COUNTERS);
         let read = |counter: &Counter| {
-            let values =
-                self.counters.get_all(&(*counter as u32)).map_err(LoadError::kernel("read", names::COUNTERS))?;
-            Ok((*counter, values.into_iter().flatten().sum()))
+            let values = self.counters.get_all(&(*counter as u32)).map_err(failed())?;
+            // Without a slot nothing is counted, which is not the same as zero.
+            let values = values.ok_or_else(|| failed()(io::ErrorKind::NotFound.into()))?;
+            Ok((*counter, values.into_iter().sum()))
         };
         Counter::ALL.iter().map(read).collect()
     }
@@ -247,32 +254,17 @@ impl Steering {
                 swept.pods.insert(netns_cookie);
             }
         }
-        for (_, id, pin) in self.pins.cgroup_links()? {
+        let tags = self.pins.cgroup_links()?;
+        // After the pins: a cgroup that is tagged meanwhile is not among them.
+        let alive = cgroup::ids(self.root.path())?;
+        for (_, id, pin) in tags {
             // The kernel detaches a link some time after its cgroup has gone.
-            if !cgroup::exists(self.root.path(), id) {
+            if !alive.contains(&id) {
                 link::remove(&pin)?;
                 swept.cgroups += 1;
             }
         }
         Ok(swept)
-    }
-
-    /// Takes everything off the kernel: links, pins, maps. Pods are open after that, and this handle
-    /// reaches nothing any more.
-    ///
-    /// # Errors
-    /// Kernel errors; what was not reached stays.
-    pub fn unload(&self) -> Result<(), LoadError> {
-        for netns_cookie in self.pins.pod_links()? {
-            self.detach_pod(netns_cookie)?;
-        }
-        for (name, _) in ROOT {
-            link::remove(&self.pins.root_link(name))?;
-        }
-        for (_, _, pin) in self.pins.cgroup_links()? {
-            link::remove(&pin)?;
-        }
-        self.pins.remove_all()
     }
 
     pub(crate) fn program(&self, name: &str) -> Result<&Loaded, LoadError> {
@@ -297,5 +289,5 @@ pub(crate) fn cgroup_target(cgroup: &Cgroup, hook: AttachType) -> Target<'_> {
 pub(crate) fn netns_inode(netns: BorrowedFd<'_>) -> Result<u32, LoadError> {
     let failed = || LoadError::kernel("inspect", "the network namespace");
     let inode = fstat(netns).map_err(|err| failed()(err.into()))?.st_ino;
-    u32::try_from(inode).map_err(|_| failed()(std::io::ErrorKind::InvalidInput.into()))
+    u32::try_from(inode).map_err(|_| failed()(io::ErrorKind::InvalidInput.into()))
 }

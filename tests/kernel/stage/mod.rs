@@ -6,7 +6,7 @@ mod acceptor;
 mod cgroups;
 mod client;
 mod network;
-mod pins;
+pub(crate) mod pins;
 pub(crate) mod proxy;
 pub(crate) mod wire;
 

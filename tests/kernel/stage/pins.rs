@@ -6,6 +6,7 @@ use std::{
     process,
 };
 
+use aya::programs::links::{FdLink, PinnedLink};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 const BASE: &str = "/run/strake-kernel";
@@ -50,6 +51,11 @@ impl Drop for Pins {
     fn drop(&mut self) {
         remove(&self.directory);
     }
+}
+
+/// Removes the pin of a link, which lives on with what is returned.
+pub(crate) fn unpin(pin: &Path) -> FdLink {
+    PinnedLink::from_pin(pin).unwrap().unpin().unwrap()
 }
 
 fn remove(directory: &Path) {

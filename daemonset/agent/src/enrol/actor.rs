@@ -9,7 +9,8 @@ use runtime::Backoff;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::entering::{Enrolled, Located, Proved};
+use super::claim::{Cause, Claim};
+use super::entering::{Enrolled, Located, Proved, prove};
 use super::leaving::{Drain, Withdrawn, undo};
 use super::{Node, Place, PodSpec, Proof, Redirection, StepError, failing};
 use crate::metrics;
@@ -72,50 +73,6 @@ enum Next {
     End,
 }
 
-/// What the cluster was told of the pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Claim {
-    /// Nothing.
-    None,
-    /// A write did not succeed, so it may count as enrolled.
-    Uncertain,
-    /// This.
-    Told(Redirection),
-}
-
-impl Claim {
-    /// May peers take the pod for enrolled?
-    fn may_count(self) -> bool {
-        matches!(self, Self::Uncertain | Self::Told(Redirection::Enabled))
-    }
-}
-
-/// Why a claim is taken back.
-enum Cause<'a> {
-    /// The pod is to leave.
-    Unwanted(&'a str),
-    /// Traffic may pass the proxy by.
-    Unproved(String),
-}
-
-impl Cause<'_> {
-    fn log(&self, pod: &PodSpec) {
-        let pod = pod.key.path();
-        match self {
-            Self::Unwanted(reason) => {
-                tracing::info!(pod, reason, "a pod leaves and is no longer announced as enrolled")
-            }
-            Self::Unproved(reason) => {
-                tracing::warn!(
-                    pod,
-                    reason,
-                    "a pod is no longer announced as enrolled: its traffic may pass the proxy by"
-                );
-            }
-        }
-    }
-}
-
 /// The task's state.
 pub struct Actor<N> {
     node: Arc<N>,
@@ -128,6 +85,8 @@ pub struct Actor<N> {
     footprint: Option<Arc<Place>>,
     /// Whether an earlier agent may have left something in the pod.
     unexplored: bool,
+    /// Something was claimed of the pod before this task: then something of ours was in it.
+    inherited: bool,
     claim: Claim,
     /// The proxy does not serve the pod although the cluster was told that it is enrolled.
     unserved: bool,
@@ -137,18 +96,17 @@ pub struct Actor<N> {
 }
 
 impl<N: Node> Actor<N> {
-    /// `told`: what an earlier agent annotated the pod with.
-    /// `footprint`: the namespace in which an earlier agent enrolled it.
+    /// `claim`: what an earlier agent or task told the cluster of the pod.
+    /// `footprint`: the namespace in which it enrolled it.
     pub fn new(
         node: Arc<N>,
         goal: watch::Receiver<Goal>,
         nudge: watch::Receiver<u64>,
         view: View,
         timing: Timing,
-        told: Option<Redirection>,
+        claim: Claim,
         footprint: Option<Arc<Place>>,
     ) -> Self {
-        let claim = told.map_or(Claim::None, Claim::Told);
         Self {
             node,
             goal,
@@ -157,6 +115,7 @@ impl<N: Node> Actor<N> {
             timing,
             footprint,
             unexplored: true,
+            inherited: claim != Claim::None,
             claim,
             unserved: false,
             leaving_since: None,
@@ -230,7 +189,7 @@ impl<N: Node> Actor<N> {
             Err(error) => {
                 // What is where it was left counts, not which step failed: without a place nothing is known.
                 let proof = match &self.footprint {
-                    Some(place) => self.node.proof(pod, place).await,
+                    Some(place) => prove(&*self.node, pod, place, Instant::now()).await,
                     None => Proof::default(),
                 };
                 self.doubt(pod, &proof, &error).await?;
@@ -247,7 +206,7 @@ impl<N: Node> Actor<N> {
                 _ = self.nudge.changed() => {}
                 () = sleep(self.timing.proof_interval) => {}
             }
-            let proof = self.node.proof(pod, &enrolled.place).await;
+            let proof = self.look_again(pod, &enrolled.place).await;
             if !proof.holds() {
                 count_repairs(pod, &proof);
                 let error = StepError::Unproved { checks: proof.checks() };
@@ -258,6 +217,15 @@ impl<N: Node> Actor<N> {
         }
     }
 
+    /// The regular proof of an enrolled pod. It shares what is not too old with the proofs of other pods; but what is old
+    /// accuses nobody.
+    async fn look_again(&self, pod: &PodSpec, place: &Arc<Place>) -> Proof {
+        let now = Instant::now();
+        let oldest = now.checked_sub(self.timing.proof_interval / 2).unwrap_or(now);
+        let proof = prove(&*self.node, pod, place, oldest).await;
+        if proof.holds() { proof } else { prove(&*self.node, pod, place, Instant::now()).await }
+    }
+
     async fn enter(&mut self, pod: &PodSpec) -> Result<Enrolled, StepError> {
         if self.failures == 0 && !self.claim.may_count() {
             self.view.state(PodState::Enrolling, "");
@@ -265,7 +233,7 @@ impl<N: Node> Actor<N> {
         let place = self.node.locate(pod).await?;
         let place = self.recognise(place).await?;
         self.unexplored = false;
-        let proof = self.node.proof(pod, &place).await;
+        let proof = prove(&*self.node, pod, &place, Instant::now()).await;
         if proof.holds() {
             return self.claim(Proved::from(place, proof)?, pod).await;
         }
@@ -371,14 +339,17 @@ impl<N: Node> Actor<N> {
 
     /// Where something of ours may be in a pod that is not wanted in the mesh.
     async fn explore(&mut self, pod: &PodSpec) -> Result<Option<Arc<Place>>, StepError> {
-        if std::mem::take(&mut self.unexplored) && self.footprint.is_none() {
-            // Without a namespace to look into there is nothing that an earlier agent can have left.
-            if let Ok(place) = self.node.locate(pod).await
-                && self.node.has_entry(&place).await.inspect_err(|_| self.unexplored = true)?
-            {
-                self.footprint = Some(place);
-            }
+        if self.unexplored && self.footprint.is_none() {
+            let place = match self.node.locate(pod).await {
+                Ok(place) => place,
+                // Something of ours was in it: that it is gone is not known before its namespace was looked into.
+                Err(error) if self.inherited => return Err(error),
+                // Not running yet: looked into when its addresses are known.
+                Err(_) => return Ok(None),
+            };
+            self.footprint = self.node.has_entry(&place).await?.then_some(place);
         }
+        self.unexplored = false;
         Ok(self.footprint.clone())
     }
 

@@ -4,8 +4,12 @@
 //! again from the start, and every step finds its work done or does it.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
 
 use super::{Capture, Node, Place, PodSpec, Proof, Redirection, StepError};
+use crate::metrics;
 
 /// The namespace is known.
 pub(super) struct Located(pub(super) Arc<Place>);
@@ -26,6 +30,16 @@ pub(super) struct Proved {
 pub(super) struct Enrolled {
     pub(super) place: Arc<Place>,
     pub(super) proof: Proof,
+}
+
+/// Longest wait for what is read back, which takes milliseconds. A proof that does not end is none.
+pub(super) const PROOF_DEADLINE: Duration = Duration::from_secs(10);
+
+/// [`Node::proof`] with an end.
+pub(super) async fn prove<N: Node>(node: &N, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> Proof {
+    metrics::proved();
+    let proof = timeout(PROOF_DEADLINE, node.proof(pod, place, since)).await;
+    proof.unwrap_or_else(|_| Proof::unread(format!("no answer within {PROOF_DEADLINE:?}")))
 }
 
 impl Located {
@@ -53,10 +67,10 @@ impl Steered {
 impl Announced {
     /// A proxy that had its listeners before the kernel knew the pod is caught up with once.
     pub(super) async fn prove<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Proved, StepError> {
-        let mut proof = node.proof(pod, &self.0).await;
+        let mut proof = prove(node, pod, &self.0, Instant::now()).await;
         if !proof.holds() && !proof.is_open() {
             node.catch_up().await?;
-            proof = node.proof(pod, &self.0).await;
+            proof = prove(node, pod, &self.0, Instant::now()).await;
         }
         Proved::from(self.0, proof)
     }

@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use ebpf_common::{F_IN, F_OUT, Family, Kind};
-use ebpf_loader::{Check, Listener, LoadError, Steering};
+use ebpf_loader::{Check, Listener, LoadError, Steering, Survey};
+use tokio::time::Instant;
 
 use super::{LiveNode, described, entry, routing};
 use crate::enrol::{Place, PodSpec, Proof, Side};
@@ -14,9 +15,13 @@ use crate::{rules, sysctl};
 /// Programs at the node's cgroup root, as the loader names them.
 const ROOT_PROGRAMS: [&str; 3] = ["connect4", "connect6", "sockops"];
 
-pub(super) async fn read(node: &LiveNode, pod: &PodSpec, place: &Arc<Place>) -> Proof {
+/// `since`: the kernel's links as they were then or later; everything else as it is now.
+pub(super) async fn read(node: &LiveNode, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> Proof {
     let mut proof = Proof::default();
-    kernel(&mut proof, node, pod, place).await;
+    match node.surveys.since(since).await {
+        Ok(survey) => kernel(&mut proof, node, survey, (pod, place)).await,
+        Err(reason) => proof.push(Side::Kernel, "programs", Err(reason)),
+    }
     proof.push(Side::Kernel, "rules", nothing_missing(rules::missing(&place.netns, &routing(pod, place)).await));
     let held = match interface_of(&place.netns, &pod.ips).await {
         Ok(Some(index)) if index == place.interface => Ok(format!("interface {index}")),
@@ -31,15 +36,17 @@ pub(super) async fn read(node: &LiveNode, pod: &PodSpec, place: &Arc<Place>) -> 
 }
 
 /// Everything that is a blocking call, in one go.
-async fn kernel(proof: &mut Proof, node: &LiveNode, pod: &PodSpec, place: &Arc<Place>) {
+async fn kernel(proof: &mut Proof, node: &LiveNode, survey: Arc<Survey>, (pod, place): (&PodSpec, &Arc<Place>)) {
     let (steering, proxy) = (node.steering.clone(), node.proxies.newest());
     let (pod, place) = (pod.clone(), place.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut proof = Proof::default();
-        links(&mut proof, &steering, &pod, &place);
+        root(&mut proof, &survey);
+        entered(&mut proof, &steering, &pod, &place);
+        lookup(&mut proof, &steering, &survey, &place);
         proof.push(Side::Kernel, "settings", nothing_missing(sysctl::missing(&place.netns)));
         let tagged = match &proxy {
-            Some((_, proxy)) => steering.verify_proxy(&proxy.cgroup).map(found),
+            Some((_, proxy)) => steering.verify_proxy(&survey, &proxy.cgroup).map(found),
             None => Ok(Err("no proxy is connected".to_owned())),
         };
         proof.push(Side::Proxy, "proxy_tag", tagged.unwrap_or_else(unreadable));
@@ -53,15 +60,14 @@ async fn kernel(proof: &mut Proof, node: &LiveNode, pod: &PodSpec, place: &Arc<P
     }
 }
 
-fn links(proof: &mut Proof, steering: &Steering, pod: &PodSpec, place: &Place) {
-    let all = steering.verify();
+fn root(proof: &mut Proof, survey: &Survey) {
     for name in ROOT_PROGRAMS {
-        let check = match &all {
-            Ok(checks) => checks.iter().find(|check| check.name == name).cloned().map(found),
-            Err(error) => Some(Err(described(error))),
-        };
+        let check = survey.root().iter().find(|check| check.name == name).cloned().map(found);
         proof.push(Side::Kernel, name, check.unwrap_or_else(|| Err("not attached".to_owned())));
     }
+}
+
+fn entered(proof: &mut Proof, steering: &Steering, pod: &PodSpec, place: &Place) {
     let wanted = entry(pod, place, F_OUT | F_IN);
     let entered = match steering.pod(place.cookie) {
         Ok(Some(known)) if known == wanted => Ok(format!("netns cookie {}", place.cookie)),
@@ -70,7 +76,10 @@ fn links(proof: &mut Proof, steering: &Steering, pod: &PodSpec, place: &Place) {
         Err(error) => unreadable(error),
     };
     proof.push(Side::Kernel, "pod_entry", entered);
-    match steering.verify_pod(place.cookie, place.netns.as_fd()) {
+}
+
+fn lookup(proof: &mut Proof, steering: &Steering, survey: &Survey, place: &Place) {
+    match steering.verify_pod(survey, place.cookie, place.netns.as_fd()) {
         Ok(checks) => {
             for check in checks.into_iter().filter(|check| check.name != "pod_entry") {
                 let name = check.name.clone();

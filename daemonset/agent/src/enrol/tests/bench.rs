@@ -1,0 +1,130 @@
+//! One pod's task over a [`Fake`], with the clock of the test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube_api::{Kind, ObjectRef};
+use model::report::PodState;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use zds::{PodId, WorkloadInfo};
+
+use super::TIMING;
+use super::fake::{Fake, State};
+use crate::enrol::{Actor, Goal, PodSpec, Redirection, Wanted};
+use crate::report::Reports;
+
+pub(super) struct Bench {
+    pub(super) node: Arc<Fake>,
+    pub(super) goal: watch::Sender<Goal>,
+    pub(super) nudge: watch::Sender<u64>,
+    pub(super) reports: Reports,
+    pub(super) actor: JoinHandle<()>,
+}
+
+pub(crate) fn pod() -> PodSpec {
+    PodSpec {
+        key: ObjectRef::new(Kind::Pod, "default", "web"),
+        uid: PodId::new("u1").unwrap(),
+        info: WorkloadInfo { name: "web".into(), namespace: "default".into(), service_account: "sa".into() },
+        ips: vec!["10.0.0.1".parse().unwrap()],
+    }
+}
+
+pub(super) fn out() -> Wanted {
+    Wanted::Out { reason: "label".to_owned() }
+}
+
+impl Bench {
+    pub(super) fn start(wanted: Wanted, annotated: bool, state: State) -> Self {
+        Self::start_at(Arc::new(Fake::of(State { annotated, ..state })), wanted)
+    }
+
+    /// A task that starts with what is on the node, as that of a new agent does.
+    fn start_at(node: Arc<Fake>, wanted: Wanted) -> Self {
+        let (goal, goals) = watch::channel(Goal { pod: pod(), wanted });
+        let (nudge, nudges) = watch::channel(0);
+        let reports = Reports::default();
+        let view = reports.view(&pod());
+        let told = match node.with(|state| (state.annotated, state.pending)) {
+            (true, _) => Some(Redirection::Enabled),
+            (false, true) => Some(Redirection::Pending),
+            (false, false) => None,
+        };
+        let actor = Actor::new(node.clone(), goals, nudges, view, TIMING, told.into(), None);
+        Self { node, goal, nudge, reports, actor: tokio::spawn(actor.run()) }
+    }
+
+    /// Kills the task where it is and starts one of a new agent, to which no proxy has acknowledged anything.
+    pub(super) async fn restart(self, wanted: Wanted) -> Self {
+        self.actor.abort();
+        let _: Result<(), tokio::task::JoinError> = self.actor.await;
+        self.node.with(|state| {
+            state.halts_before = None;
+            state.acknowledged = false;
+        });
+        Self::start_at(self.node, wanted)
+    }
+
+    pub(super) fn want(&self, wanted: Wanted) {
+        self.goal.send(Goal { pod: pod(), wanted }).unwrap();
+    }
+
+    /// Lets the actor work, in the clock of the test, until `done`.
+    pub(super) async fn until(&self, done: impl Fn(&State) -> bool) {
+        until(|| self.node.with(|state| done(state))).await;
+    }
+
+    pub(super) async fn enrolled() -> Self {
+        let bench = Self::start(Wanted::In, false, State::default());
+        bench.until(|state| state.annotated).await;
+        bench
+    }
+
+    pub(super) fn log(&self) -> Vec<&'static str> {
+        self.node.with(|state| std::mem::take(&mut state.log))
+    }
+
+    pub(super) fn state(&self) -> PodState {
+        self.reports.node("n").pods[0].state
+    }
+
+    pub(super) fn assert_never_open(&self) {
+        assert_eq!(self.node.with(|state| state.violation.clone()), None);
+    }
+
+    pub(super) fn assert_nothing_left(&self) {
+        self.node.with(|state| {
+            assert!(
+                !state.annotated
+                    && !state.pending
+                    && state.entry.is_none()
+                    && !state.rules
+                    && !state.link
+                    && !state.listeners
+            );
+            assert!(state.touched.is_empty());
+        });
+    }
+}
+
+/// Lets the clock of the test go on until `done`.
+pub(crate) async fn until(done: impl Fn() -> bool) {
+    let waiting = async {
+        while !done() {
+            pass(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(300), waiting).await.expect("the deadline passed");
+}
+
+/// Lets this much time of the test's clock pass.
+pub(super) async fn pass(time: Duration) {
+    let _: Result<(), tokio::time::error::Elapsed> = tokio::time::timeout(time, std::future::pending()).await;
+}
+
+/// `names` without repetitions in a row.
+pub(super) fn steps(mut names: Vec<&'static str>) -> Vec<&'static str> {
+    names.dedup();
+    names
+}

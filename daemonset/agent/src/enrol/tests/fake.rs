@@ -1,0 +1,219 @@
+//! A node that remembers what was done to its only pod, fails where it is told to, and stands still where an agent dies.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+
+use runtime::sys::Netns;
+use tokio::time::Instant;
+
+use crate::enrol::{Capture, Node, Place, PodSpec, Proof, Redirection, Side, Step, StepError};
+
+#[derive(Default)]
+pub(super) struct State {
+    /// Remaining failures of each step.
+    pub(super) faults: HashMap<Step, u32>,
+    pub(super) log: Vec<&'static str>,
+    /// Steps begun so far.
+    pub(super) steps: usize,
+    /// The step, counted from 0, that never begins.
+    pub(super) halts_before: Option<usize>,
+    pub(super) entry: Option<Capture>,
+    pub(super) rules: bool,
+    pub(super) link: bool,
+    pub(super) listeners: bool,
+    pub(super) acknowledged: bool,
+    pub(super) annotated: bool,
+    pub(super) pending: bool,
+    pub(super) proxied: usize,
+    /// The proxy's listeners are opened before the kernel knows the pod.
+    pub(super) listens_unseen: bool,
+    /// Places where something of ours is, by cookie.
+    pub(super) touched: BTreeSet<u64>,
+    pub(super) cookie: u64,
+    /// Proofs do not end.
+    pub(super) proof_hangs: bool,
+    /// The next proof ends its task by a defect.
+    pub(super) proof_breaks: bool,
+    /// Proofs with links of an earlier moment miss the pod's.
+    pub(super) old_links_lack_ours: bool,
+    /// Set when the pod was announced as enrolled without being closed.
+    pub(super) violation: Option<String>,
+}
+
+impl State {
+    /// The proxy ends and no other connects.
+    pub(super) fn lose_proxy(&mut self) {
+        self.listeners = false;
+        self.acknowledged = false;
+        self.faults.insert(Step::Announce, u32::MAX);
+    }
+}
+
+pub(crate) struct Fake(Mutex<State>);
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self::of(State::default())
+    }
+}
+
+impl Fake {
+    pub(super) fn of(state: State) -> Self {
+        Self(Mutex::new(State { cookie: 7, ..state }))
+    }
+
+    pub(crate) fn is_annotated(&self) -> bool {
+        self.with(|state| state.annotated)
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        self.with(|state| state.touched.is_empty() && !state.annotated && !state.pending && !state.rules && !state.link)
+    }
+
+    pub(crate) fn log(&self) -> Vec<&'static str> {
+        self.with(|state| state.log.clone())
+    }
+
+    pub(crate) fn fail(&self, step: Step, times: u32) {
+        self.with(|state| state.faults.insert(step, times));
+    }
+
+    /// The next proof ends the task that asks for it.
+    pub(crate) fn break_proof(&self) {
+        self.with(|state| state.proof_breaks = true);
+    }
+
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.0.lock().unwrap())
+    }
+
+    async fn step<T>(&self, step: Step, name: &'static str, act: impl FnOnce(&mut State) -> T) -> Result<T, StepError> {
+        if self.with(|state| state.halts_before == Some(state.steps)) {
+            pending::<()>().await;
+        }
+        self.with(|state| {
+            state.steps += 1;
+            state.log.push(name);
+            if let Some(left) = state.faults.get_mut(&step).filter(|left| **left > 0) {
+                *left -= 1;
+                return Err(StepError::at(step)("injected"));
+            }
+            let done = act(state);
+            let closed = state.entry == Some(Capture::On) && state.rules && state.link;
+            if state.annotated && !closed && state.violation.is_none() {
+                state.violation = Some(format!("open after {name}"));
+            }
+            Ok(done)
+        })
+    }
+}
+
+impl Node for Fake {
+    async fn locate(&self, _: &PodSpec) -> Result<Arc<Place>, StepError> {
+        let cookie = self.step(Step::Locate, "locate", |state| state.cookie).await?;
+        let mut place = Place::new(Netns::current().unwrap(), 2).unwrap();
+        place.cookie = cookie;
+        Ok(Arc::new(place))
+    }
+    async fn tag(&self) -> Result<(), StepError> {
+        self.step(Step::Tag, "tag", |_| ()).await
+    }
+    async fn put_entry(&self, _: &PodSpec, place: &Arc<Place>, capture: Capture) -> Result<(), StepError> {
+        let name = match capture {
+            Capture::Unchanged => "entry",
+            Capture::On => "capture",
+            Capture::Off => "release",
+        };
+        self.step(Step::Entry, name, |state| {
+            state.touched.insert(place.cookie);
+            state.entry = Some(match capture {
+                Capture::Unchanged => state.entry.unwrap_or(Capture::Off),
+                Capture::On | Capture::Off => capture,
+            });
+        })
+        .await
+    }
+    async fn put_rules(&self, _: &PodSpec, _: &Arc<Place>) -> Result<(), StepError> {
+        self.step(Step::Rules, "rules", |state| state.rules = true).await
+    }
+    async fn attach(&self, _: &Arc<Place>) -> Result<(), StepError> {
+        self.step(Step::Link, "link", |state| state.link = true).await
+    }
+    async fn announce(&self, _: &PodSpec, _: &Arc<Place>) -> Result<(), StepError> {
+        self.step(Step::Announce, "announce", |state| {
+            state.acknowledged = true;
+            state.listeners |= !state.listens_unseen;
+        })
+        .await
+    }
+    async fn catch_up(&self) -> Result<(), StepError> {
+        self.step(Step::CatchUp, "catch_up", |state| state.listeners = state.acknowledged).await
+    }
+    async fn proof(&self, _: &PodSpec, _: &Arc<Place>, since: Instant) -> Proof {
+        if self.with(|state| state.proof_hangs) {
+            pending::<()>().await;
+        }
+        assert!(!self.with(|state| std::mem::take(&mut state.proof_breaks)), "injected");
+        self.with(|state| {
+            let fact = |ok: bool| if ok { Ok(String::new()) } else { Err("missing".to_owned()) };
+            let unseen = state.old_links_lack_ours && since < Instant::now();
+            let mut proof = Proof::default();
+            proof.push(Side::Kernel, "entry", fact(state.entry == Some(Capture::On)));
+            proof.push(Side::Kernel, "rules", fact(state.rules));
+            proof.push(Side::Kernel, "link", fact(state.link && !unseen));
+            proof.push(Side::Proxy, "listeners", fact(state.listeners));
+            proof.push(Side::Proxy, "acknowledged", fact(state.acknowledged));
+            proof
+        })
+    }
+    async fn annotate(&self, _: &PodSpec, redirection: Option<Redirection>) -> Result<(), StepError> {
+        let name = match redirection {
+            Some(Redirection::Enabled) => "annotate",
+            Some(Redirection::Pending) => "pending",
+            None => "withdraw",
+        };
+        self.step(Step::Annotate, name, |state| {
+            state.annotated = redirection == Some(Redirection::Enabled);
+            state.pending = redirection == Some(Redirection::Pending);
+        })
+        .await
+    }
+    async fn forget_annotation(&self, _: &PodSpec) -> Result<(), StepError> {
+        self.step(Step::Annotate, "forget", |state| {
+            state.annotated = false;
+            state.pending = false;
+        })
+        .await
+    }
+    async fn proxied(&self, _: &Arc<Place>) -> Result<usize, StepError> {
+        self.with(|state| state.log.retain(|name| *name != "proxied"));
+        self.step(Step::Drain, "proxied", |state| state.proxied).await
+    }
+    async fn dismiss(&self, _: &PodSpec) -> Result<(), StepError> {
+        self.step(Step::Dismiss, "dismiss", |state| {
+            state.acknowledged = false;
+            state.listeners = false;
+        })
+        .await
+    }
+    async fn detach(&self, _: &Arc<Place>) -> Result<(), StepError> {
+        self.step(Step::Unlink, "unlink", |state| state.link = false).await
+    }
+    async fn remove_rules(&self, _: &Arc<Place>) -> Result<(), StepError> {
+        self.step(Step::RemoveRules, "remove_rules", |state| state.rules = false).await
+    }
+    async fn remove_entry(&self, place: &Arc<Place>) -> Result<(), StepError> {
+        self.step(Step::RemoveEntry, "remove_entry", |state| {
+            state.entry = None;
+            state.touched.remove(&place.cookie);
+        })
+        .await
+    }
+    async fn leftovers(&self, place: &Arc<Place>) -> Result<Vec<String>, StepError> {
+        self.with(|state| Ok(state.touched.get(&place.cookie).map(|_| "entry".to_owned()).into_iter().collect()))
+    }
+    async fn has_entry(&self, place: &Arc<Place>) -> Result<bool, StepError> {
+        self.with(|state| Ok(state.entry.is_some() && state.cookie == place.cookie))
+    }
+}

@@ -1,0 +1,148 @@
+//! One survey of the kernel's links for all pods that are proved at about the same time. It judges nothing; see `node::proof`.
+
+use std::sync::Arc;
+
+use ebpf_loader::{LoadError, Steering, Survey};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::metrics;
+use crate::node::described;
+
+/// A survey, or why there is none.
+#[derive(Debug, Clone)]
+struct Taken {
+    /// Everything in it is as it was then or later.
+    begun: Instant,
+    outcome: Result<Arc<Survey>, String>,
+}
+
+/// Asks for surveys; clones share them.
+#[derive(Debug, Clone)]
+pub struct Surveys {
+    /// One request is enough for all who wait: a second one finds the queue full.
+    ask: mpsc::Sender<()>,
+    taken: watch::Receiver<Option<Taken>>,
+}
+
+impl Surveys {
+    /// Starts the task that takes them, one at a time. It ends with the last clone. Needs a tokio runtime.
+    pub fn of(steering: Arc<Steering>) -> Self {
+        Self::taken_by(move || steering.survey())
+    }
+
+    fn taken_by(survey: impl Fn() -> Result<Survey, LoadError> + Send + Sync + 'static) -> Self {
+        let (ask, asked) = mpsc::channel(1);
+        let (give, taken) = watch::channel(None);
+        tokio::spawn(work(Arc::new(survey), asked, give));
+        Self { ask, taken }
+    }
+
+    /// Links as they were at `moment` or later; taken now when no survey is that young. However many ask, at most the
+    /// one that is under way and one more are waited for.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the kernel's links cannot be listed, in words.
+    pub async fn since(&self, moment: Instant) -> Result<Arc<Survey>, String> {
+        let young = |taken: &Option<Taken>| taken.as_ref().is_some_and(|taken| taken.begun >= moment);
+        let mut taken = self.taken.clone();
+        if !young(&taken.borrow()) {
+            // Full: a request waits that nobody has begun with, so that its answer is young enough for this one too.
+            let _: Result<(), mpsc::error::TrySendError<()>> = self.ask.try_send(());
+        }
+        match taken.wait_for(young).await.as_deref() {
+            Ok(Some(taken)) => taken.outcome.clone(),
+            Ok(None) | Err(_) => Err("nobody looks at the kernel's links any more".to_owned()),
+        }
+    }
+}
+
+async fn work(
+    survey: Arc<dyn Fn() -> Result<Survey, LoadError> + Send + Sync>,
+    mut asked: mpsc::Receiver<()>,
+    give: watch::Sender<Option<Taken>>,
+) {
+    while asked.recv().await.is_some() {
+        let begun = Instant::now();
+        let survey = survey.clone();
+        let outcome = match tokio::task::spawn_blocking(move || survey()).await {
+            Ok(outcome) => outcome.map(Arc::new).map_err(|error| described(&error)),
+            Err(error) => Err(error.to_string()),
+        };
+        metrics::surveyed(begun.elapsed());
+        give.send_replace(Some(Taken { begun, outcome }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Surveys of which each says when it begins and ends with a permit.
+    struct Bench {
+        surveys: Surveys,
+        begun: mpsc::UnboundedReceiver<()>,
+        permit: std::sync::mpsc::Sender<()>,
+    }
+
+    impl Bench {
+        fn start() -> Self {
+            let (permit, permits) = std::sync::mpsc::channel();
+            let permits = std::sync::Mutex::new(permits);
+            let (begin, begun) = mpsc::unbounded_channel();
+            let surveys = Surveys::taken_by(move || {
+                begin.send(()).unwrap();
+                permits.lock().unwrap().recv().unwrap();
+                Err(LoadError::StillAttached { left: vec!["something".to_owned()] })
+            });
+            Self { surveys, begun, permit }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_at_the_same_time_shares_a_survey() {
+        let Bench { surveys, mut begun, permit } = Bench::start();
+        let now = Instant::now();
+
+        permit.send(()).unwrap();
+        let outcomes = futures::future::join_all((0..40).map(|_| surveys.since(now))).await;
+        surveys.since(now).await.unwrap_err();
+
+        assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(|reason| reason.contains("something"))));
+        begun.recv().await.unwrap();
+        assert!(begun.try_recv().is_err(), "a second survey although the first is young enough");
+    }
+
+    #[tokio::test]
+    async fn a_survey_that_had_begun_before_does_not_answer_a_later_question() {
+        let Bench { surveys, mut begun, permit } = Bench::start();
+        let asked = surveys.clone();
+        let early = tokio::spawn(async move { asked.since(Instant::now()).await });
+        begun.recv().await.unwrap();
+
+        let asked = surveys.clone();
+        let late = tokio::spawn(async move { asked.since(Instant::now()).await });
+        tokio::task::yield_now().await;
+        permit.send(()).unwrap();
+        early.await.unwrap().unwrap_err();
+        begun.recv().await.expect("another survey");
+        assert!(!late.is_finished());
+        permit.send(()).unwrap();
+
+        late.await.unwrap().unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_survey_that_breaks_off_is_no_survey_and_not_the_last() {
+        let Bench { surveys, mut begun, permit } = Bench::start();
+        drop(permit);
+
+        for _ in 0..2 {
+            let reason = surveys.since(Instant::now()).await.unwrap_err();
+            assert!(reason.contains("panic"), "{reason}");
+            begun.recv().await.unwrap();
+        }
+    }
+}

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use model::report::{NodeReport, PodReport};
 use runtime::sys::Netns;
 
-use crate::{CLIENT, HELD, PROXY};
+use crate::roles::{CALLER, CLIENT, PROXY};
+use crate::{DESTINATION, HELD};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Between two questions.
@@ -167,7 +168,10 @@ impl Node {
     /// A proxy in this cgroup of the node; see `proxy` in `main`.
     pub(crate) fn start_proxy(&mut self, cgroup: &str) -> usize {
         let mut proxy = self.joining(cgroup, &std::env::current_exe().unwrap());
-        proxy.args(["proxy_process", "--exact", "--nocapture"]).env(PROXY, self.path("zds.sock")).stdout(Stdio::null());
+        proxy
+            .args(["roles::proxy_process", "--exact", "--nocapture"])
+            .env(PROXY, self.path("zds.sock"))
+            .stdout(Stdio::null());
         self.children.push(proxy.spawn().unwrap());
         self.children.len() - 1
     }
@@ -180,7 +184,7 @@ impl Node {
     /// What a process of the pod reads from this address, or the error.
     pub(crate) fn connect(&self, pod: &Pod, to: &str) -> String {
         let mut client = self.joining(&format!("kubepods/pod{}/app", pod.uid), &std::env::current_exe().unwrap());
-        client.args(["client_process", "--exact", "--nocapture"]).env(CLIENT, to);
+        client.args(["roles::client_process", "--exact", "--nocapture"]).env(CLIENT, to);
         let output = pod.netns.run(|| client.output()).unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let said = text.split_once("client: ").and_then(|(_, said)| said.lines().next());
@@ -190,12 +194,57 @@ impl Node {
     /// A process of the pod with a connection that the proxy keeps open as long as the process lives.
     pub(crate) fn hold_connection(&mut self, pod: &Pod) -> usize {
         let mut client = self.joining(&format!("kubepods/pod{}/app", pod.uid), &std::env::current_exe().unwrap());
-        client.args(["client_process", "--exact", "--nocapture"]).env(CLIENT, HELD).stdout(Stdio::piped());
+        client.args(["roles::client_process", "--exact", "--nocapture"]).env(CLIENT, HELD).stdout(Stdio::piped());
         let mut child = pod.netns.run(|| client.spawn()).unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.map_while(Result::ok).any(|line| line.contains("holding")), "no connection");
         self.children.push(child);
         self.children.len() - 1
+    }
+
+    /// A process of the pod that calls [`DESTINATION`] again and again; for [`Node::stop_calling`].
+    pub(crate) fn start_calling(&mut self, pod: &Pod) -> usize {
+        let mut caller = self.joining(&format!("kubepods/pod{}/app", pod.uid), &std::env::current_exe().unwrap());
+        caller.args(["roles::caller_process", "--exact", "--nocapture"]).env(CALLER, DESTINATION);
+        caller.stdin(Stdio::piped()).stdout(fs::File::create(self.path("calls")).unwrap());
+        self.children.push(pod.netns.run(|| caller.spawn()).unwrap());
+        self.until("a call was answered", |node| (!node.calls().is_empty()).then_some(()));
+        self.children.len() - 1
+    }
+
+    /// Ends the calls and returns what each has got.
+    pub(crate) fn stop_calling(&mut self, caller: usize) -> Vec<String> {
+        drop(self.children[caller].stdin.take());
+        assert!(self.children[caller].wait().unwrap().success());
+        self.calls()
+    }
+
+    fn calls(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("calls")).unwrap();
+        text.lines().filter_map(|line| Some(line.split_once("client: ")?.1.to_owned())).collect()
+    }
+
+    /// Every file below a directory of the node; none when it is not there.
+    pub(crate) fn files(&self, directory: &str) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut pending = vec![self.path(directory)];
+        while let Some(directory) = pending.pop() {
+            for entry in fs::read_dir(directory).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    pending.push(path);
+                } else {
+                    files.push(path);
+                }
+            }
+        }
+        files
+    }
+
+    /// The value of a metric without labels.
+    pub(crate) fn count(&self, metric: &str) -> Option<usize> {
+        let metrics = self.get("/metrics")?;
+        metrics.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse().ok())
     }
 
     /// Ends a child with SIGTERM; true when it succeeds.

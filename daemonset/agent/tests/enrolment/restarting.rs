@@ -1,0 +1,37 @@
+//! An agent that ends, and the one after it.
+
+use crate::node::{Node, Pod};
+use crate::{DESTINATION, Joined, captured, enrolled};
+
+/// Link and program of the pod's namespace, as the report has them.
+fn lookup(node: &Node, pod: &Pod) -> (String, String) {
+    let checks = node.report(pod).unwrap().checks;
+    let detail = checks.into_iter().find(|check| check.name == "sk_lookup").unwrap().detail;
+    let number = |noun: &str| detail.split(noun).nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    (number("link "), number("program "))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_agent_finds_everything_and_interrupts_nothing() {
+    let Some(Joined { mut node, pod, agent, .. }) = Joined::new().await else { return };
+    let written = std::fs::metadata(node.overlay(&pod)).unwrap().modified().unwrap();
+    let before = lookup(&node, &pod);
+
+    assert!(node.terminate(agent));
+    assert_eq!(node.connect(&pod, DESTINATION), captured(DESTINATION));
+    let agent = node.start_agent();
+    node.until("the pod is enrolled again", |node| enrolled(node, &pod));
+    let after = lookup(&node, &pod);
+    assert!(before.0 == after.0 && before.1 != after.1, "{before:?} {after:?}");
+    node.kill(agent);
+    assert_eq!(node.connect(&pod, DESTINATION), captured(DESTINATION));
+    node.start_agent();
+    node.until("the pod is enrolled a third time", |node| enrolled(node, &pod));
+
+    assert_eq!(node.connect(&pod, DESTINATION), captured(DESTINATION));
+    assert_eq!(
+        std::fs::metadata(node.overlay(&pod)).unwrap().modified().unwrap(),
+        written,
+        "the claim was written anew"
+    );
+}

@@ -1,0 +1,135 @@
+//! What this program plays when it is started for it: the proxy and applications of a pod. None of it is a test.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use runtime::sys::Netns;
+use socket2::{Domain, SockRef, Socket, Type};
+use zds::client::{Client, Command};
+
+use crate::HELD;
+
+/// Set for the process that plays the proxy: the agent's socket.
+pub(crate) const PROXY: &str = "STRAKE_TEST_PROXY";
+/// Set for the process that plays an application: where it connects, once.
+pub(crate) const CLIENT: &str = "STRAKE_TEST_CLIENT";
+/// Set for the process that plays a busy application: where it connects, again and again until its standard input ends.
+pub(crate) const CALLER: &str = "STRAKE_TEST_CALLER";
+
+/// Longest wait for an answer.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Between two calls, so that ports are not used up.
+const CALL_PAUSE: Duration = Duration::from_millis(4);
+
+/// Not a test: this process when it plays the proxy.
+#[tokio::test]
+async fn proxy_process() {
+    let Some(path) = std::env::var_os(PROXY) else { return };
+    let mut pods: Vec<(zds::PodId, Vec<TcpListener>)> = Vec::new();
+    loop {
+        let Ok(mut client) = Client::connect(Path::new(&path)).await else {
+            std::thread::park_timeout(zds::RECONNECT_MIN);
+            continue;
+        };
+        while let Ok(command) = client.next().await {
+            let outcome = match command {
+                Command::Add { uid, .. } if pods.iter().any(|(known, _)| *known == uid) => Ok(()),
+                Command::Add { uid, netns, .. } => listen(netns).map(|listeners| pods.push((uid, listeners))),
+                Command::Del { uid } => {
+                    for (_, listeners) in pods.extract_if(.., |(known, _)| *known == uid) {
+                        listeners.iter().for_each(|listener| {
+                            let _: std::io::Result<()> = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+                        });
+                    }
+                    Ok(())
+                }
+                Command::Keep { .. } | Command::SnapshotSent => Ok(()),
+            };
+            if client.ack(outcome.map_err(|error| error.to_string())).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// A proxy's listeners in a pod; each tells every connection where it was going.
+fn listen(netns: std::os::fd::OwnedFd) -> std::io::Result<Vec<TcpListener>> {
+    Netns::from_fd(netns)?.run(|| {
+        [15001, 15006, 15008]
+            .into_iter()
+            .map(|port| {
+                let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+                runtime::sys::socket::set_transparent(&socket)?;
+                socket.set_reuse_address(true)?;
+                socket.bind(&SocketAddr::from(([0_u16; 8], port)).into())?;
+                socket.listen(16)?;
+                let listener = TcpListener::from(socket);
+                let accepting = listener.try_clone()?;
+                std::thread::spawn(move || {
+                    while let Ok((mut stream, _)) = accepting.accept() {
+                        let to = stream.local_addr().map(runtime::sys::socket::canonical);
+                        let _: std::io::Result<()> = write!(stream, "port {port} for {to:?}");
+                        if to.is_ok_and(|to| to.to_string() == HELD) {
+                            // Until the application ends it.
+                            std::thread::spawn(move || stream.read(&mut [0]));
+                        }
+                    }
+                });
+                Ok(listener)
+            })
+            .collect()
+    })
+}
+
+/// Not a test: this process when it plays an application.
+#[test]
+fn client_process() {
+    let Ok(to) = std::env::var(CLIENT) else { return };
+    let connected = TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(5));
+    if to == HELD {
+        let mut stream = connected.unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+        println!("client: holding");
+        // Until the proxy, or whoever started us, ends it.
+        let _: std::io::Result<usize> = stream.read_to_end(&mut Vec::new());
+        return;
+    }
+    let answer = connected.and_then(|mut stream| {
+        stream.set_read_timeout(Some(ANSWER))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    });
+    match answer {
+        Ok(text) => println!("client: {text}"),
+        Err(error) => println!("client: error {error}"),
+    }
+}
+
+/// Not a test: this process when it plays a busy application. Beside its calls it holds one connection to the port after
+/// that of its calls, over which each byte comes back.
+#[test]
+fn caller_process() {
+    let Ok(to) = std::env::var(CALLER) else { return };
+    let to: SocketAddr = to.parse().unwrap();
+    let ended = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    let mut held = TcpStream::connect_timeout(&SocketAddr::new(to.ip(), to.port() + 1), ANSWER).unwrap();
+    held.set_read_timeout(Some(ANSWER)).unwrap();
+    let mut call = || -> std::io::Result<String> {
+        let mut text = String::new();
+        let mut stream = TcpStream::connect_timeout(&to, ANSWER)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.read_to_string(&mut text)?;
+        held.write_all(b"x")?;
+        held.read_exact(&mut [0])?;
+        Ok(text)
+    };
+    while !ended.is_finished() {
+        match call() {
+            Ok(text) => println!("client: {text}"),
+            Err(error) => println!("client: error {error}"),
+        }
+        std::thread::park_timeout(CALL_PAUSE);
+    }
+}

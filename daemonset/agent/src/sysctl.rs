@@ -157,3 +157,24 @@ fn write(name: &str, value: &str) -> io::Result<()> {
 fn path(name: &str) -> PathBuf {
     Path::new("/proc/sys").join(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_from_before_that_cannot_be_read_are_not_taken_for_none() {
+        let Some(netns) = crate::testing::netns() else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let (previous, file) = (PreviousValues::new(directory.path()), directory.path().join("7.json"));
+        apply(&netns, 7, &previous).unwrap();
+        fs::write(&file, "{").unwrap();
+        netns.run(|| write(SETTINGS[0], "0")).unwrap();
+
+        let (applied, restored) = (apply(&netns, 7, &previous), restore(&netns, 7, &previous));
+
+        assert!(applied.unwrap_err().to_string().contains("7.json"));
+        assert!(restored.is_err() && previous.holds(7).unwrap());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{", "ours were kept as those from before");
+    }
+}

@@ -164,3 +164,18 @@ impl Config {
         names
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_help_text_is_reviewed_where_it_changes() {
+        // What the environment happens to hold is not part of it.
+        let mut command = Flags::command().term_width(120).mut_args(|arg| arg.hide_env_values(true));
+
+        insta::assert_snapshot!(command.render_long_help());
+    }
+}

@@ -70,3 +70,33 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory as _};
+
+    use super::*;
+
+    /// The help of a command and of everything below it.
+    fn help(command: &mut Command) -> String {
+        let name = command.get_bin_name().unwrap_or_default().to_owned();
+        let mut text = format!("$ {name} --help\n{}\n", command.render_long_help());
+        for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help" && !below.is_hide_set()) {
+            text.push_str(&help(below));
+        }
+        text
+    }
+
+    /// What the environment happens to hold is not part of the help.
+    fn without_environment(command: Command) -> Command {
+        command.mut_args(|arg| arg.hide_env_values(true)).mut_subcommands(without_environment)
+    }
+
+    #[test]
+    fn the_help_texts_are_reviewed_where_they_change() {
+        let mut command = without_environment(Cli::command().term_width(120));
+
+        command.build();
+        insta::assert_snapshot!(help(&mut command));
+    }
+}

@@ -107,6 +107,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     #[test]
@@ -125,6 +127,14 @@ mod tests {
         let problems = config.check().unwrap_err();
 
         assert_eq!(problems.iter().count(), 3);
+    }
+
+    #[test]
+    fn the_help_text_is_reviewed_where_it_changes() {
+        // What the environment happens to hold is not part of it.
+        let mut command = Config::command().term_width(120).mut_args(|arg| arg.hide_env_values(true));
+
+        insta::assert_snapshot!(command.render_long_help());
     }
 
     #[test]

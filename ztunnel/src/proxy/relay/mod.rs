@@ -1,0 +1,190 @@
+//! Carries bytes between an application's socket and a stream, or between two sockets, until both
+//! directions have ended. It has no idle timeout, and it reports nothing.
+//!
+//! Owns neither side: the caller closes them. Half-close is passed on both ways, and neither direction
+//! is cancelled because the other ended, or because the peer of a stream takes no more of it. The loss of the
+//! connection (the tunnel, a reset stream, a reset socket) is passed on as a loss, also while bytes wait and after one
+//! half has ended: the other side is reset, so that nobody takes it for an end.
+
+mod counts;
+mod pump;
+
+pub use counts::Counts;
+pub(super) use counts::Way;
+
+use super::guarded::reset_on_close;
+use bytes::{Bytes, BytesMut};
+use hbone::{Reason, Stream};
+use pump::{Broken, Ended, Finished, Marks};
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::TcpStream;
+
+/// Block that reads go to, bytes; at most what one read returns.
+const BLOCK_BYTES: usize = 64 << 10;
+/// What must be left of a block for another read, bytes.
+const LEAST_ROOM_BYTES: usize = 16 << 10;
+/// Reads up to this are copied, so that a slow small stream does not hold a whole block, bytes.
+const COPY_BYTES: usize = BLOCK_BYTES / 8;
+/// How a stream ends whose socket was reset (RFC 9113, 8.5: `CONNECT_ERROR`).
+const CONNECT_ERROR: Reason = Reason::Other(0xa);
+
+/// Where reads of one worker go: idle connections own no buffer.
+#[derive(Debug, Default)]
+pub struct Scratch(RefCell<BytesMut>);
+
+impl Scratch {
+    /// The next bytes of `from`; empty at its end.
+    async fn read<R: AsyncRead + Unpin>(&self, from: &mut R) -> io::Result<Bytes> {
+        poll_fn(|cx| {
+            let block = &mut *self.0.borrow_mut();
+            if block.capacity() < LEAST_ROOM_BYTES {
+                *block = BytesMut::with_capacity(BLOCK_BYTES);
+            }
+            let n = ready!(pin!(from.read_buf(block)).poll(cx))?;
+            if n > COPY_BYTES {
+                return Poll::Ready(Ok(block.split_to(n).freeze()));
+            }
+            let data = Bytes::copy_from_slice(block);
+            block.clear();
+            Poll::Ready(Ok(data))
+        })
+        .await
+    }
+}
+
+/// How a relay failed. Resets and early ends are no failures.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// On the way from client to server.
+    #[error("send: {0}")]
+    Send(io::Error),
+    /// On the way from server to client.
+    #[error("receive: {0}")]
+    Receive(io::Error),
+}
+
+/// Is this only a connection that ended, though not politely?
+pub fn is_ordinary(e: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(e.kind(), NotConnected | UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+/// Client is the socket, server is the stream.
+pub async fn outbound(
+    app: &mut TcpStream,
+    stream: Stream,
+    scratch: &Scratch,
+    counts: &Counts,
+) -> Result<(), RelayError> {
+    let [received, sent] = through_stream(app, stream, scratch, (counts, Way::ToServer)).await;
+    outcome(sent, received)
+}
+
+/// Client is the stream, server is the socket.
+pub async fn inbound(
+    stream: Stream,
+    app: &mut TcpStream,
+    scratch: &Scratch,
+    counts: &Counts,
+) -> Result<(), RelayError> {
+    let [sent, received] = through_stream(app, stream, scratch, (counts, Way::ToClient)).await;
+    outcome(sent, received)
+}
+
+/// Client and server are sockets.
+pub async fn plain(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    scratch: &Scratch,
+    counts: &Counts,
+) -> Result<(), RelayError> {
+    let marks = [Marks::default(), Marks::default()];
+    let finished = [Finished::default(), Finished::default()];
+    let (client_reader, client_writer) = pump::split(client, &marks[0]);
+    let (server_reader, server_writer) = pump::split(server, &marks[1]);
+    let up = pump::socket_to_socket(client_reader, server_writer, scratch, (counts, Way::ToServer), &finished[0]);
+    let down = pump::socket_to_socket(server_reader, client_writer, scratch, (counts, Way::ToClient), &finished[1]);
+    let [sent, received] = both(up, down, &finished).await;
+    if is_lost(&sent) || is_lost(&received) {
+        reset_on_close(client);
+        reset_on_close(server);
+    }
+    outcome(sent, received)
+}
+
+/// How the way from the stream ended, and that into it, which is counted as `way`.
+async fn through_stream(
+    app: &mut TcpStream,
+    stream: Stream,
+    scratch: &Scratch,
+    (counts, way): (&Counts, Way),
+) -> [Ended; 2] {
+    let (mut send, mut recv) = stream.split();
+    let (marks, finished) = (Marks::default(), [Finished::default(), Finished::default()]);
+    let (reader, writer) = pump::split(app, &marks);
+    let out = pump::stream_to_socket(&mut recv, writer, (counts, way.back()));
+    let into = pump::socket_to_stream(reader, &mut send, scratch, (counts, way), &finished[1]);
+    let ends = both(out, into, &finished).await;
+    if ends.iter().any(is_lost) {
+        reset_on_close(app);
+        // The tunnel gets its turn: what was read before the reset goes out as far as the peer takes it.
+        tokio::task::yield_now().await;
+        send.reset(CONNECT_ERROR);
+    }
+    ends
+}
+
+/// Waits for both directions, or for the loss of the connection. A direction that is finished counts as ended with
+/// the other one. The second may note something that concerns the first.
+async fn both(
+    first: impl Future<Output = Ended>,
+    second: impl Future<Output = Ended>,
+    finished: &[Finished; 2],
+) -> [Ended; 2] {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let (mut one, mut two) = (None, None);
+    poll_fn(|cx| {
+        advance(first.as_mut(), &mut one, cx);
+        if advance(second.as_mut(), &mut two, cx) {
+            advance(first.as_mut(), &mut one, cx);
+        }
+        let over = (one.is_some() || finished[0].get()) && (two.is_some() || finished[1].get());
+        let whole = |end: &Option<Ended>| matches!(end, Some(Err(Broken::Whole(_))));
+        if over || whole(&one) || whole(&two) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    [one.unwrap_or(Ok(())), two.unwrap_or(Ok(()))]
+}
+
+/// Polls a direction that has not ended; whether it has now.
+fn advance(direction: Pin<&mut impl Future<Output = Ended>>, end: &mut Option<Ended>, cx: &mut Context<'_>) -> bool {
+    if end.is_none()
+        && let Poll::Ready(ended) = direction.poll(cx)
+    {
+        *end = Some(ended);
+        return true;
+    }
+    false
+}
+
+/// Is the connection gone, and not only ended?
+const fn is_lost(end: &Ended) -> bool {
+    matches!(end, Err(Broken::Writing(_) | Broken::Whole(_)))
+}
+
+fn outcome(sent: Ended, received: Ended) -> Result<(), RelayError> {
+    let failure = |end: Ended| match end {
+        Err(Broken::Direction(e) | Broken::Writing(e) | Broken::Whole(e)) if !is_ordinary(&e) => Some(e),
+        Err(_) | Ok(()) => None,
+    };
+    match (failure(sent), failure(received)) {
+        (Some(e), _) => Err(RelayError::Send(e)),
+        (None, Some(e)) => Err(RelayError::Receive(e)),
+        (None, None) => Ok(()),
+    }
+}

@@ -1,0 +1,245 @@
+//! One direction of a relay, from a socket or a stream to the other. What its end means for the whole is `super`'s.
+
+use super::counts::{Counts, Way};
+use super::{CONNECT_ERROR, Scratch};
+use bytes::{Buf, Bytes};
+use hbone::{Reason, RecvHalf, SendHalf, StreamError};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+/// Pieces written to a socket in one call.
+const PIECES: usize = 32;
+/// Bytes taken from a stream before they are written.
+const GATHER_BYTES: usize = 256 << 10;
+
+/// How one direction failed.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// Alone: the peer of a stream takes no more of it.
+    Direction(io::Error),
+    /// The socket it writes to is gone. What that one's application has said before may still be there to read.
+    Writing(io::Error),
+    /// With the connection, and so with the other one.
+    Whole(io::Error),
+}
+
+pub(super) type Ended = Result<(), Broken>;
+
+impl Broken {
+    /// A sender's view of the stream.
+    fn sending(e: StreamError) -> Self {
+        match e {
+            StreamError::BrokenPipe => Self::Direction(e.into()),
+            StreamError::Reset(_) | StreamError::Tunnel(_) => Self::receiving(e),
+        }
+    }
+
+    /// A receiver's: whatever is no end is a loss.
+    fn receiving(e: StreamError) -> Self {
+        match e {
+            // The other proxy's socket was reset, and so will ours be: an ordinary end.
+            StreamError::Reset(CONNECT_ERROR | Reason::Cancel) => Self::Whole(ErrorKind::ConnectionReset.into()),
+            StreamError::BrokenPipe | StreamError::Reset(_) | StreamError::Tunnel(_) => Self::Whole(e.into()),
+        }
+    }
+}
+
+/// What both directions know of each other.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Writing has met the end of the socket: its reader must not take the end it sees then for one in order.
+    gone: Cell<bool>,
+}
+
+/// The half of an application's socket that is read.
+pub(super) struct Reader<'a> {
+    half: ReadHalf<'a>,
+    marks: &'a Marks,
+}
+
+/// The half that is written.
+pub(super) struct Writer<'a> {
+    half: WriteHalf<'a>,
+    marks: &'a Marks,
+}
+
+/// Both halves of a socket.
+pub(super) fn split<'a>(socket: &'a mut TcpStream, marks: &'a Marks) -> (Reader<'a>, Writer<'a>) {
+    let (read, write) = socket.split();
+    (Reader { half: read, marks }, Writer { half: write, marks })
+}
+
+/// Where a direction says that all is sent, though it still watches for the loss of the connection.
+pub(super) type Finished = Cell<bool>;
+
+impl Reader<'_> {
+    /// The next bytes; empty at an end in order.
+    async fn read(&mut self, scratch: &Scratch) -> io::Result<Bytes> {
+        let data = scratch.read(&mut self.half).await?;
+        if data.is_empty() && self.marks.gone.get() { Err(reset()) } else { Ok(data) }
+    }
+
+    /// Ready when the socket was reset. Dropping it loses nothing.
+    async fn lost(&self) -> Broken {
+        let mut error = pin!(self.half.ready(Interest::ERROR));
+        poll_fn(|cx| if self.marks.gone.get() { Poll::Ready(()) } else { error.as_mut().poll(cx).map(drop) }).await;
+        Broken::Whole(reset())
+    }
+
+    /// Does `work`, unless the socket is reset before: then nobody is left who wants it done.
+    async fn unless_lost<T>(&self, work: impl Future<Output = T>) -> Result<T, Broken> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            lost = self.lost() => Err(lost),
+        }
+    }
+}
+
+impl Writer<'_> {
+    async fn write(&mut self, pieces: &mut VecDeque<Bytes>) -> Ended {
+        let result = write_all(&mut self.half, pieces).await;
+        self.ended(result)
+    }
+
+    /// Closes the write half; a peer that is gone already is fine.
+    async fn shutdown(&mut self) -> Ended {
+        match self.half.shutdown().await {
+            Err(e) if matches!(e.kind(), ErrorKind::NotConnected | ErrorKind::UnexpectedEof) => Ok(()),
+            other => self.ended(other),
+        }
+    }
+
+    /// TCP has no way to refuse one direction: a socket that cannot be written is gone.
+    fn ended(&self, result: io::Result<()>) -> Ended {
+        self.marks.gone.set(self.marks.gone.get() || result.is_err());
+        result.map_err(Broken::Writing)
+    }
+}
+
+fn reset() -> io::Error {
+    ErrorKind::ConnectionReset.into()
+}
+
+/// Why a stream takes no more: a reset, if there was one, or `otherwise`. Does not wait.
+async fn reason(of: &mut SendHalf, otherwise: StreamError) -> StreamError {
+    let reset = poll_fn(|cx| match of.poll_closed(cx) {
+        Poll::Ready(e) => Poll::Ready(Some(e)),
+        Poll::Pending => Poll::Ready(None),
+    });
+    reset.await.unwrap_or(otherwise)
+}
+
+/// Ends only with the connection: what is finished may still be lost.
+pub(super) async fn socket_to_stream(
+    mut from: Reader<'_>,
+    to: &mut SendHalf,
+    scratch: &Scratch,
+    (counts, way): (&Counts, Way),
+    finished: &Finished,
+) -> Ended {
+    loop {
+        let read = tokio::select! {
+            // A piece that is there goes first. Both may be dropped.
+            biased;
+            read = from.read(scratch) => read.map_err(Broken::Whole)?,
+            lost = to.closed() => return Err(Broken::sending(lost)),
+        };
+        if read.is_empty() {
+            break;
+        }
+        let n = read.len();
+        // What a peer does not take is lost with the socket, as it is in a kernel's queue.
+        if let Err(e) = from.unless_lost(to.send(read)).await? {
+            return Err(Broken::sending(reason(to, e).await));
+        }
+        counts.add(way, n);
+    }
+    to.finish().map_err(Broken::sending)?;
+    finished.set(true);
+    let lost = from.unless_lost(to.closed()).await?;
+    Err(Broken::sending(lost))
+}
+
+pub(super) async fn stream_to_socket(from: &mut RecvHalf, mut to: Writer<'_>, (counts, way): (&Counts, Way)) -> Ended {
+    let mut pieces = VecDeque::new();
+    while let Some(first) = from.data().await.map_err(Broken::receiving)? {
+        pieces.push_back(first);
+        let n = gather(from, &mut pieces);
+        to.write(&mut pieces).await?;
+        from.release(n);
+        counts.add(way, n);
+    }
+    to.shutdown().await
+}
+
+/// Ends only with the connection: what is finished may still be lost.
+pub(super) async fn socket_to_socket(
+    mut from: Reader<'_>,
+    mut to: Writer<'_>,
+    scratch: &Scratch,
+    (counts, way): (&Counts, Way),
+    finished: &Finished,
+) -> Ended {
+    let mut pieces = VecDeque::new();
+    loop {
+        let data = from.read(scratch).await.map_err(Broken::Whole)?;
+        if data.is_empty() {
+            break;
+        }
+        let n = data.len();
+        pieces.push_back(data);
+        from.unless_lost(to.write(&mut pieces)).await??;
+        counts.add(way, n);
+    }
+    to.shutdown().await?;
+    finished.set(true);
+    Err(from.lost().await)
+}
+
+/// Takes what has arrived already; returns the bytes in `pieces`. An end is seen at the next call of `data`.
+fn gather(from: &mut RecvHalf, pieces: &mut VecDeque<Bytes>) -> usize {
+    let mut bytes = pieces.iter().map(Bytes::len).sum();
+    while pieces.len() < PIECES && bytes < GATHER_BYTES {
+        let Some(piece) = from.try_data() else { break };
+        bytes += piece.len();
+        pieces.push_back(piece);
+    }
+    bytes
+}
+
+async fn write_all<W: AsyncWrite + Unpin>(to: &mut W, pieces: &mut VecDeque<Bytes>) -> io::Result<()> {
+    while !pieces.is_empty() {
+        let mut n = poll_fn(|cx| {
+            let to = Pin::new(&mut *to);
+            if let [only] = pieces.make_contiguous() {
+                return to.poll_write(cx, only);
+            }
+            let mut slices = [IoSlice::new(&[]); PIECES];
+            for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
+                *slice = IoSlice::new(piece);
+            }
+            to.poll_write_vectored(cx, &slices[..pieces.len().min(PIECES)])
+        })
+        .await?;
+        if n == 0 {
+            return Err(ErrorKind::WriteZero.into());
+        }
+        while let Some(piece) = pieces.front_mut() {
+            if n < piece.len() {
+                piece.advance(n);
+                break;
+            }
+            n -= piece.len();
+            pieces.pop_front();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! A connection that is reset on one side is reset on the other, whatever state it is in: through a tunnel and in
+//! plain text, from client to server and back. Real sockets; the tunnel is real HTTP/2 over a byte stream in memory.
+
+use hbone::{Server, Settings, client};
+use http::HeaderMap;
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use telemetry::metrics::{PeerLabels, Reporter, TrafficHandles, TrafficLabels};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::timeout;
+use ztunnel::proxy::relay::{self, Counts, Scratch};
+
+/// No step takes this long.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A write that makes no progress for so long waits for its reader.
+const STUCK: Duration = Duration::from_millis(300);
+/// More than all buffers on the way together.
+const MUCH: usize = 16 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    Tunnel,
+    Plain,
+}
+
+/// The applications' ends of a connection through the mesh.
+struct Ends {
+    /// Resets.
+    near: TcpStream,
+    /// Must see it.
+    far: TcpStream,
+}
+
+/// A connection with small buffers.
+async fn connected() -> (TcpStream, TcpStream) {
+    let small = |socket: TcpSocket| {
+        socket.set_send_buffer_size(16 << 10).unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket
+    };
+    let listener = small(TcpSocket::new_v4().unwrap());
+    listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listener.listen(1).unwrap();
+    let connecting = small(TcpSocket::new_v4().unwrap()).connect(listener.local_addr().unwrap());
+    let (near, accepted) = tokio::join!(connecting, listener.accept());
+    (near.unwrap(), accepted.unwrap().0)
+}
+
+fn counts() -> Counts {
+    let labels = TrafficLabels {
+        reporter: Reporter::Source,
+        source: PeerLabels::default(),
+        destination_service: "".into(),
+        destination_service_namespace: "".into(),
+        destination_service_name: "".into(),
+        destination: PeerLabels::default(),
+        mutual_tls: false,
+    };
+    Counts::new(u64::MAX, Arc::new(TrafficHandles::new(labels)))
+}
+
+/// A relayed connection: the client's end and the server's.
+async fn mesh(way: Way) -> (TcpStream, TcpStream) {
+    let (client_app, mut captured) = connected().await;
+    let (mut dialled, server_app) = connected().await;
+    let scratch = Rc::new(Scratch::default());
+    match way {
+        Way::Plain => {
+            spawn_local(async move { relay::plain(&mut captured, &mut dialled, &scratch, &counts()).await });
+        }
+        Way::Tunnel => {
+            let settings = Settings {
+                stream_window_bytes: 64 << 10,
+                connection_window_bytes: 256 << 10,
+                send_buffer_bytes: 16 << 10,
+                ..Settings::default()
+            };
+            let (a, b) = tokio::io::duplex(64 << 10);
+            let (handshaken, server) = tokio::join!(client::handshake(a, &settings), Server::handshake(b, &settings));
+            let ((tunnel, driver), mut server) = (handshaken.unwrap(), server.unwrap());
+            spawn_local(driver);
+            let serving = scratch.clone();
+            spawn_local(async move {
+                let request = server.accept().await.unwrap().unwrap();
+                let stream = request.accept(HeaderMap::new()).unwrap();
+                spawn_local(async move { relay::inbound(stream, &mut dialled, &serving, &counts()).await });
+                while let Ok(Some(_)) = server.accept().await {}
+            });
+            let stream = tunnel.connect("10.0.0.1:80", HeaderMap::new()).await.unwrap().stream;
+            spawn_local(async move { relay::outbound(&mut captured, stream, &scratch, &counts()).await });
+        }
+    }
+    (client_app, server_app)
+}
+
+/// Runs `case` both ways through both kinds of relay; the far application must see a reset after it.
+fn is_reset<F: Future<Output = Ends>>(case: impl Fn(Ends) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for way in [Way::Tunnel, Way::Plain] {
+        for client_resets in [true, false] {
+            LocalSet::new().block_on(&runtime, async {
+                let (client, server) = mesh(way).await;
+                let ends =
+                    if client_resets { Ends { near: client, far: server } } else { Ends { near: server, far: client } };
+                let Ends { near, far } = case(ends).await;
+                socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+                drop(near);
+                let seen = timeout(PATIENCE, far.ready(Interest::ERROR)).await;
+                assert!(seen.is_ok(), "{way:?}, the client resets: {client_resets}: no reset arrives");
+            });
+        }
+    }
+}
+
+async fn greet(from: &mut TcpStream, to: &mut TcpStream) {
+    from.write_all(b"hello").await.unwrap();
+    timeout(PATIENCE, to.read_exact(&mut [0; 5])).await.unwrap().unwrap();
+}
+
+/// Writes until nobody takes any more.
+async fn fill(socket: &mut TcpStream) {
+    let all = vec![7; MUCH];
+    let mut rest = &all[..];
+    while let Ok(n) = timeout(STUCK, socket.write(rest)).await {
+        rest = &rest[n.unwrap()..];
+    }
+    assert!(!rest.is_empty(), "everything was taken");
+}
+
+/// Ends one half, and waits until the other side has seen it.
+async fn end(from: &mut TcpStream, to: &mut TcpStream) {
+    from.shutdown().await.unwrap();
+    assert_eq!(timeout(PATIENCE, to.read(&mut [0])).await.unwrap().unwrap(), 0);
+}
+
+#[test]
+fn of_an_idle_connection() {
+    is_reset(|mut ends| async move {
+        greet(&mut ends.near, &mut ends.far).await;
+        greet(&mut ends.far, &mut ends.near).await;
+        ends
+    });
+}
+
+#[test]
+fn before_the_first_byte() {
+    is_reset(|ends| async move { ends });
+}
+
+#[test]
+fn while_what_it_sent_waits_for_its_reader() {
+    is_reset(|mut ends| async move {
+        fill(&mut ends.near).await;
+        ends
+    });
+}
+
+#[test]
+fn while_it_does_not_read_what_it_is_sent() {
+    is_reset(|mut ends| async move {
+        fill(&mut ends.far).await;
+        ends
+    });
+}
+
+#[test]
+fn while_both_wait_for_their_readers() {
+    is_reset(|mut ends| async move {
+        fill(&mut ends.far).await;
+        fill(&mut ends.near).await;
+        ends
+    });
+}
+
+#[test]
+fn after_its_own_half_has_ended() {
+    is_reset(|mut ends| async move {
+        end(&mut ends.near, &mut ends.far).await;
+        ends
+    });
+}
+
+#[test]
+fn after_the_other_half_has_ended() {
+    is_reset(|mut ends| async move {
+        end(&mut ends.far, &mut ends.near).await;
+        ends
+    });
+}
+
+#[test]
+fn after_its_own_half_has_ended_while_it_does_not_read() {
+    is_reset(|mut ends| async move {
+        end(&mut ends.near, &mut ends.far).await;
+        fill(&mut ends.far).await;
+        ends
+    });
+}
+
+#[test]
+fn after_the_other_half_has_ended_while_what_it_sent_waits() {
+    is_reset(|mut ends| async move {
+        end(&mut ends.far, &mut ends.near).await;
+        fill(&mut ends.near).await;
+        ends
+    });
+}
+
+#[test]
+fn what_was_said_before_a_reset_arrives_and_no_end_does() {
+    is_reset(|mut ends| async move {
+        ends.near.write_all(b"last words").await.unwrap();
+        let mut words = [0; 10];
+        timeout(PATIENCE, ends.far.read_exact(&mut words)).await.unwrap().unwrap();
+        assert_eq!(&words, b"last words");
+        ends
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for way in [Way::Tunnel, Way::Plain] {
+        LocalSet::new().block_on(&runtime, async {
+            let (client, mut server) = mesh(way).await;
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(client);
+
+            let read = timeout(PATIENCE, server.read(&mut [0])).await.unwrap();
+
+            assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset, "{way:?}");
+        });
+    }
+}
+
+#[test]
+fn connections_that_end_in_order_are_not_reset() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for way in [Way::Tunnel, Way::Plain] {
+        LocalSet::new().block_on(&runtime, async {
+            let (mut client, mut server) = mesh(way).await;
+            greet(&mut client, &mut server).await;
+            end(&mut client, &mut server).await;
+            greet(&mut server, &mut client).await;
+            end(&mut server, &mut client).await;
+
+            for socket in [&client, &server] {
+                assert!(socket.take_error().unwrap().is_none(), "{way:?}");
+            }
+        });
+    }
+}

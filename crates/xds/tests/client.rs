@@ -228,6 +228,32 @@ async fn a_client_is_synced_once_every_type_was_accepted_without_refusal() {
 }
 
 #[tokio::test]
+async fn one_undecodable_resource_among_good_ones_delays_sync_until_a_clean_response_and_no_longer() {
+    let (mut talks, port) = serve().await;
+    let seen = Seen::new();
+    let (_trigger, mut synced) = run(both(port, &seen));
+    let mut talk = next(&mut talks).await;
+    talk.greetings().await;
+    let policies = |nonce| DeltaDiscoveryResponse { type_url: POLICY.to_owned(), ..response(nonce, vec![]) };
+    let garbage = Any { type_url: ADDRESS.to_owned(), value: vec![0xff; 9] };
+    let garbage = Resource { resource: Some(garbage), ..resource("garbage", "1") };
+
+    let refused = talk.answer(response("n1", vec![resource("good", "1"), garbage])).await;
+    assert!(refused.is_some_and(|names| names.starts_with("garbage: ")));
+    talk.answer(policies("n2")).await;
+    seen.holds(&[("good", "1")]).await;
+    assert!(!*synced.borrow(), "the good ones are in force, and yet it is not in sync");
+
+    // On a connection of its own, as after a restart of the control plane: it need not send the good ones again.
+    drop(talk);
+    let mut talk = next(&mut talks).await;
+    talk.greetings().await;
+    talk.answer(response("n3", vec![resource("garbage", "2")])).await;
+    soon(synced.wait_for(|synced| *synced)).await.unwrap();
+    seen.holds(&[("good", "1"), ("garbage", "2")]).await;
+}
+
+#[tokio::test]
 async fn a_broken_stream_is_opened_again_with_a_new_token() {
     let (mut talks, port) = serve().await;
     let token = tempfile::NamedTempFile::new().unwrap();

@@ -127,8 +127,9 @@ impl Client {
             let status = tokio::select! {
                 message = inbound.message(), if session.has_room() => match message {
                     Ok(Some(response)) => {
-                        let accepted = session.respond(&mut self.types, response);
-                        self.accepted(accepted);
+                        if let Some((type_url, accepted)) = session.respond(&mut self.types, response) {
+                            self.answered(&type_url, accepted);
+                        }
                         continue;
                     }
                     Ok(None) => None,
@@ -150,9 +151,12 @@ impl Client {
         }
     }
 
-    fn accepted(&mut self, type_url: Option<String>) {
-        let Some(type_url) = type_url else { return };
-        if self.waiting_for.remove(&type_url) && self.waiting_for.is_empty() {
+    /// A refusal does not count, though the rest of its response was taken over: a proxy that cannot read what it is sent
+    /// must not look fit for traffic, and a roll-out of it must stop. It says so, and what it waits for.
+    fn answered(&mut self, type_url: &str, accepted: bool) {
+        if !accepted && self.waiting_for.contains(type_url) {
+            tracing::warn!(type_url, "discovery is not in sync until a response of this type is accepted as a whole");
+        } else if accepted && self.waiting_for.remove(type_url) && self.waiting_for.is_empty() {
             self.synced.send_replace(true);
         }
     }

@@ -58,8 +58,12 @@ impl Session {
         true
     }
 
-    /// Takes a response over and queues the answer. The type, when all of it was accepted.
-    pub(super) fn respond(&mut self, types: &mut [Watched], response: DeltaDiscoveryResponse) -> Option<String> {
+    /// Takes a response over and queues the answer. The type, if it is watched, and whether all of it was accepted.
+    pub(super) fn respond(
+        &mut self,
+        types: &mut [Watched],
+        response: DeltaDiscoveryResponse,
+    ) -> Option<(String, bool)> {
         self.useful = true;
         metrics::received(&response.type_url, response.encoded_len());
         let Some(watched) = types.iter_mut().find(|watched| watched.type_url == response.type_url) else {
@@ -76,16 +80,16 @@ impl Session {
         let accepted = match &answer.error_detail {
             None => {
                 tracing::debug!(type_url = watched.type_url, resources, removed, "response taken over");
-                Some(watched.type_url.clone())
+                true
             }
             Some(error) => {
                 let reasons = &error.message;
                 tracing::error!(type_url = watched.type_url, resources, removed, reasons, "resources refused");
-                None
+                false
             }
         };
         self.waiting.push_back(answer);
-        accepted
+        Some((watched.type_url.clone(), accepted))
     }
 
     /// Asks for a resource. A type that is not known here has nobody who would answer: its waiter sees that at once.

@@ -1,0 +1,241 @@
+//! What a proxy puts up with: peers that open and give up, many connections, authorities and applications that do not
+//! answer, work that comes during a drain.
+
+mod pods;
+
+use ca::{CertificateManager, CertificateSource, SourceError};
+use futures::future::BoxFuture;
+use hbone::headers::{Baggage, FORWARDED_NETWORK};
+use hbone::{Tunnel, client};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use identity::Identity;
+use model::{Address, Change};
+use pods::{PATIENCE, Pod, Proxy, echo_server, exchange, root, state, two_pods};
+use runtime::sys::socket::set_mark;
+use std::future::Future;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tls::WorkloadCertificate;
+use tokio::task::{LocalSet, spawn_local};
+
+/// Polls until `holds`, which must not take longer than anything else.
+fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + within;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}: not within {within:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Runs `work` on a thread like a worker's.
+fn local<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, work)
+}
+
+/// A tunnel that a proxy of ours in `from` would open as the client to `to`.
+async fn tunnel(from: &Pod, to: SocketAddr) -> Tunnel {
+    let identity: Identity = "spiffe://cluster.local/ns/test/sa/sa-client".parse().unwrap();
+    let server: Identity = "spiffe://cluster.local/ns/test/sa/sa-server".parse().unwrap();
+    let config = tls::client_config(&root().certificate(&identity).unwrap(), &[server]).unwrap();
+    let socket = from.netns.run(|| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)).unwrap();
+    // Not to be captured.
+    set_mark(&socket, 1337).unwrap();
+    socket.connect_timeout(&to.into(), PATIENCE).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let socket = tokio::net::TcpStream::from_std(socket.into()).unwrap();
+    let (tls, ()) = hbone::tls::connect(socket, config, |_| ()).await.unwrap();
+    let (tunnel, driver) = client::handshake(tls, &hbone::Settings::default()).await.unwrap();
+    spawn_local(driver);
+    tunnel
+}
+
+fn hbone_port(of: &Pod) -> SocketAddr {
+    format!("{}:15008", of.ip).parse().unwrap()
+}
+
+/// Connections that the proxy works on for `pod`.
+fn open_connections(proxy: &Proxy, pod: &Pod) -> usize {
+    let status = proxy.status.borrow();
+    let running = status.pods.iter().find(|p| p.info.name == pod.name).and_then(|p| p.running.clone());
+    running.unwrap().connections.snapshot().len()
+}
+
+fn tunnels_from(pod: &Pod) -> usize {
+    let words = ["netns", "exec", &pod.namespace, "ss", "-tnH", "state", "established", "dport", "=", ":15008"];
+    let output = Command::new("ip").args(words).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().count()
+}
+
+#[test]
+fn a_peer_that_opens_and_resets_streams_keeps_little_busy_and_others_are_served() {
+    let Some((client, server)) = two_pods("rapid") else { return };
+    let proxy = Proxy::start(state(&client, &server, "HBONE"), &[&server]);
+    echo_server(server.listen("0.0.0.0:8080"));
+
+    let most = local(async {
+        let flood = tunnel(&client, hbone_port(&server)).await;
+        let mut most = 0;
+        for i in 0..20_000 {
+            // Given up as soon as the request is on its way.
+            let asked = flood.connect("10.77.0.2:8080", HeaderMap::new());
+            let _ = tokio::time::timeout(Duration::ZERO, asked).await;
+            if i % 50 == 0 {
+                tokio::task::yield_now().await;
+                most = most.max(open_connections(&proxy, &server));
+            }
+            if !flood.is_usable() {
+                break;
+            }
+        }
+        let other = tunnel(&client, hbone_port(&server)).await;
+        let asked = other.connect("10.77.0.2:8080", HeaderMap::new());
+        tokio::time::timeout(PATIENCE, asked).await.expect("others are served").unwrap();
+        most
+    });
+
+    let bound = 2 * hbone::Settings::default().max_concurrent_streams as usize;
+    assert!(most <= bound, "{most} at once, at most {bound} are meant to be");
+    eventually("nothing of the flood is left", PATIENCE, || open_connections(&proxy, &server) == 0);
+}
+
+#[test]
+fn a_tunnel_that_is_full_gets_another_beside_it() {
+    const STREAMS: usize = 10;
+    let Some((client, server)) = two_pods("full") else { return };
+    let change = |shared: &mut ztunnel::proxy::Shared| shared.pool_limits.streams = STREAMS;
+    let _proxy = Proxy::start_with(state(&client, &server, "HBONE"), &[&client, &server], change);
+    echo_server(server.listen("0.0.0.0:8080"));
+
+    let mut open: Vec<_> = (0..45).map(|_| client.connect("10.77.0.2:8080").unwrap()).collect();
+    for socket in &mut open {
+        socket.read_exact(&mut [0; 10]).unwrap();
+    }
+
+    // Two workers share the connections, and each has tunnels of its own.
+    let tunnels = tunnels_from(&client);
+    assert!((45usize.div_ceil(STREAMS)..=45usize.div_ceil(STREAMS) + 1).contains(&tunnels), "{tunnels} tunnels");
+    for socket in open {
+        assert_eq!(exchange_rest(socket), 1000);
+    }
+}
+
+/// As [`exchange`], when the server's line has been read.
+fn exchange_rest(mut socket: std::net::TcpStream) -> usize {
+    use std::io::Write;
+    socket.write_all(&[7; 1000]).unwrap();
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut all = Vec::new();
+    socket.read_to_end(&mut all).unwrap();
+    all.len()
+}
+
+#[test]
+fn a_certificate_that_never_comes_ends_the_connection_in_time() {
+    struct Silent;
+    impl CertificateSource for Silent {
+        fn fetch(&self, _: &Identity) -> BoxFuture<'_, Result<WorkloadCertificate, SourceError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+    let Some((client, server)) = two_pods("silent") else { return };
+    let change =
+        |shared: &mut ztunnel::proxy::Shared| shared.certificates = CertificateManager::spawn(Arc::new(Silent));
+    let _proxy = Proxy::start_with(state(&client, &server, "HBONE"), &[&client], change);
+
+    let begun = Instant::now();
+    let mut socket = client.connect("10.77.0.2:8080").unwrap();
+    socket.set_read_timeout(Some(2 * ztunnel::proxy::dial::CONNECT_TIMEOUT)).unwrap();
+
+    assert!(matches!(socket.read(&mut [0]), Ok(0)), "neither data nor a wait without end");
+    assert!(begun.elapsed() >= ztunnel::proxy::dial::CONNECT_TIMEOUT, "given up before its time");
+}
+
+#[test]
+fn a_proxy_that_drains_takes_no_new_pod() {
+    let Some((client, server)) = two_pods("late") else { return };
+    let mut proxy = Proxy::start(state(&client, &server, "HBONE"), &[&server]);
+    proxy.drain.start(PATIENCE);
+    let workers = proxy.workers.clone();
+    proxy.runtime.block_on(async move { workers.drain().await });
+
+    let refused = proxy.add("late", &client).unwrap_err();
+
+    assert!(refused.contains("drains"), "{refused}");
+    assert!(client.connect("127.0.0.1:15008").is_err(), "and yet it listens");
+}
+
+#[test]
+fn only_a_gateway_of_another_network_may_say_who_a_client_is() {
+    let Some((client, server)) = two_pods("gateway") else { return };
+    let state = state(&client, &server, "HBONE");
+    let proxy = Proxy::start(state.clone(), &[&server]);
+    echo_server(server.listen("0.0.0.0:8080"));
+    let told = Baggage { namespace: "far".into(), workload_name: "away".into(), ..Baggage::default() };
+    let described = HeaderMap::from_iter([
+        (hbone::headers::BAGGAGE, told.to_header().unwrap()),
+        (FORWARDED_NETWORK, HeaderValue::from_static("other-network")),
+    ]);
+    let recorder = telemetry::metrics::install().unwrap();
+    let connect = || {
+        local(async {
+            let tunnel = tunnel(&client, hbone_port(&server)).await;
+            tunnel.connect("10.77.0.2:8080", described.clone()).await.unwrap();
+        });
+        eventually("the connection is over", PATIENCE, || open_connections(&proxy, &server) == 0);
+        recorder.render()
+    };
+
+    let stranger = connect();
+    assert!(stranger.contains("source_workload_namespace=\"test\""), "{stranger}");
+    assert!(!stranger.contains("source_workload_namespace=\"far\""), "anybody is believed");
+
+    let mut remote = server.workload("HBONE");
+    remote.uid = "Kubernetes//Pod/far/away".into();
+    remote.workload_ips.clear();
+    remote.network = "other-network".into();
+    remote.network_gateway = serde_json::from_value(serde_json::json!({
+        "destination": format!("/{}", client.ip), "hboneMtlsPort": 15008,
+    }))
+    .unwrap();
+    state.apply_addresses(vec![Change::Upsert(Address::Workload(remote))]);
+    let gateway = connect();
+    assert!(gateway.contains("source_workload_namespace=\"far\""), "{gateway}");
+}
+
+#[test]
+fn what_is_no_connect_or_names_no_address_of_the_pod_is_refused() {
+    let Some((client, server)) = two_pods("wrong") else { return };
+    let _proxy = Proxy::start(state(&client, &server, "HBONE"), &[&server]);
+
+    local(async {
+        let tunnel = tunnel(&client, hbone_port(&server)).await;
+        for (authority, expected) in [
+            ("10.77.0.9:8080", StatusCode::BAD_REQUEST),
+            ("10.77.0.2:15008", StatusCode::SERVICE_UNAVAILABLE),
+            ("nowhere.test.svc:80", StatusCode::SERVICE_UNAVAILABLE),
+            ("10.77.0.2:8081", StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let refused = tunnel.connect(authority, HeaderMap::new()).await.unwrap_err();
+
+            assert!(matches!(refused, hbone::ConnectError::Status(s) if s == expected), "{authority}: {refused}");
+        }
+    });
+}
+
+#[test]
+fn two_hundred_connections_at_once_share_few_tunnels() {
+    let Some((client, server)) = two_pods("many") else { return };
+    let _proxy = Proxy::start(state(&client, &server, "HBONE"), &[&client, &server]);
+    echo_server(server.listen("0.0.0.0:8080"));
+
+    let open: Vec<_> = (0..200).map(|_| client.connect("10.77.0.2:8080").unwrap()).collect();
+    for socket in open {
+        assert_eq!(exchange(socket, 1000), (client.ip.to_owned(), 1000));
+    }
+
+    assert!(tunnels_from(&client) <= 4, "{}", tunnels_from(&client));
+}

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{self, Write as _},
+    ops::Range,
     time::SystemTime,
 };
 
@@ -40,56 +41,63 @@ impl Lines {
     }
 }
 
-/// Fields of a span or event, in the order in which they were given.
+/// Fields of a span or event, in the order in which they were given. Their values share one text.
 #[derive(Default)]
 struct Fields {
     message: String,
-    values: Vec<(&'static str, Value)>,
+    text: String,
+    values: Vec<(&'static str, Shape, Range<usize>)>,
 }
 
-enum Value {
+#[derive(Clone, Copy)]
+enum Shape {
     /// Quoted in plain lines.
-    Text(String),
+    Text,
     /// Through `Display` or `Debug`: as it is.
-    Shown(String),
+    Shown,
     /// A number or a boolean, bare in both formats.
-    Bare(String),
+    Bare,
 }
 
 impl Fields {
-    fn push(&mut self, field: &Field, value: Value) {
-        let name = field.name();
-        match self.values.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, old)) => *old = value,
-            None => self.values.push((name, value)),
+    fn push(&mut self, field: &Field, shape: Shape, value: impl fmt::Display) {
+        let begin = self.text.len();
+        // Writing to a String cannot fail.
+        let _ = write!(self.text, "{value}");
+        let (name, place) = (field.name(), begin..self.text.len());
+        match self.values.iter_mut().find(|(known, ..)| *known == name) {
+            Some(known) => *known = (name, shape, place),
+            None => self.values.push((name, shape, place)),
         }
     }
 
     fn write_plain(&self, line: &mut String) {
-        for (i, (name, value)) in self.values.iter().enumerate() {
+        for (i, (name, shape, place)) in self.values.iter().enumerate() {
             if i > 0 {
                 line.push(' ');
             }
             line.push_str(name);
             line.push('=');
-            match value {
-                Value::Text(text) => push_quoted(line, text),
-                Value::Shown(text) => push_one_line(line, text),
-                Value::Bare(text) => line.push_str(text),
+            let value = &self.text[place.clone()];
+            match shape {
+                Shape::Text => push_quoted(line, value),
+                Shape::Shown => push_one_line(line, value),
+                Shape::Bare => line.push_str(value),
             }
         }
     }
 
     fn write_json(&self, line: &mut String) {
-        for (name, value) in &self.values {
+        for (name, shape, place) in &self.values {
             if !line.ends_with('{') {
                 line.push(',');
             }
             push_quoted(line, name);
             line.push(':');
-            match value {
-                Value::Text(text) | Value::Shown(text) => push_quoted(line, text),
-                Value::Bare(text) => line.push_str(text),
+            let value = &self.text[place.clone()];
+            match shape {
+                Shape::Text | Shape::Shown => push_quoted(line, value),
+                Shape::Bare => line.push_str(value),
             }
         }
     }
@@ -100,7 +108,7 @@ impl Visit for Fields {
         if field.name() == "message" {
             value.clone_into(&mut self.message);
         } else {
-            self.push(field, Value::Text(value.to_owned()));
+            self.push(field, Shape::Text, value);
         }
     }
 
@@ -108,26 +116,25 @@ impl Visit for Fields {
         if field.name() == "message" {
             self.message = format!("{value:?}");
         } else {
-            self.push(field, Value::Shown(format!("{value:?}")));
+            self.push(field, Shape::Shown, format_args!("{value:?}"));
         }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.push(field, Value::Bare(value.to_string()));
+        self.push(field, Shape::Bare, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.push(field, Value::Bare(value.to_string()));
+        self.push(field, Shape::Bare, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push(field, Value::Bare(value.to_string()));
+        self.push(field, Shape::Bare, value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no NaN.
-        let value = if value.is_finite() { Value::Bare(value.to_string()) } else { Value::Text(value.to_string()) };
-        self.push(field, value);
+        self.push(field, if value.is_finite() { Shape::Bare } else { Shape::Text }, value);
     }
 }
 
@@ -231,30 +238,31 @@ fn push_time(line: &mut String) {
 /// A JSON string, which is also how plain lines quote.
 fn push_quoted(line: &mut String, text: &str) {
     line.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            c if c < ' ' => {
-                let _ = write!(line, "\\u{:04x}", u32::from(c));
-            }
-            c => line.push(c),
-        }
-    }
+    push_escaped(line, text, |c| c < ' ' || c == '"' || c == '\\');
     line.push('"');
 }
 
 /// Text from outside must not start a line or a column of its own.
 fn push_one_line(line: &mut String, text: &str) {
-    for c in text.chars() {
-        match c {
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            c => line.push(c),
+    push_escaped(line, text, |c| matches!(c, '\n' | '\r' | '\t'));
+}
+
+/// `text` with an escape in place of each character that is `special`. Mostly none is.
+fn push_escaped(line: &mut String, mut text: &str, special: impl Fn(char) -> bool) {
+    while let Some(at) = text.find(&special) {
+        line.push_str(&text[..at]);
+        let mut rest = text[at..].chars();
+        match rest.next() {
+            Some('\n') => line.push_str("\\n"),
+            Some('\r') => line.push_str("\\r"),
+            Some('\t') => line.push_str("\\t"),
+            Some(c) if c < ' ' => {
+                let _ = write!(line, "\\u{:04x}", u32::from(c));
+            }
+            Some(c) => line.extend(['\\', c]),
+            None => {}
         }
+        text = rest.as_str();
     }
+    line.push_str(text);
 }

@@ -11,7 +11,7 @@ use policy::ConnectionRegistry;
 use runtime::drain::Watch;
 use telemetry::readiness;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::info;
 
 pub use apply::Updates;
@@ -78,16 +78,28 @@ pub async fn start(
 }
 
 impl Discovery {
-    /// Returns once everything has arrived once; never when discovery has ended before.
-    pub async fn synced(&mut self) {
-        if self.synced.wait_for(|synced| *synced).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+    /// True once everything has arrived once; see [`reached`].
+    #[must_use]
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.clone()
     }
 
-    /// Returns when all tasks have ended.
-    pub async fn ended(mut self) {
-        while self.tasks.join_next().await.is_some() {}
+    /// Returns when one of the tasks has panicked: what it would have told is missing from then on.
+    pub async fn failed(&mut self) -> JoinError {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Err(e)) => return e,
+                Some(Ok(())) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Returns once everything has arrived once; never when discovery has ended before.
+pub async fn reached(synced: &mut watch::Receiver<bool>) {
+    if synced.wait_for(|synced| *synced).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

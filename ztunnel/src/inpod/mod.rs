@@ -6,6 +6,7 @@ pub mod manager;
 pub mod pod;
 pub mod pods;
 pub mod sockets;
+mod stock;
 
 pub use connections::{ConnectionEntry, Connections};
 pub use pod::{Pod, PodInfo};

@@ -50,6 +50,7 @@ impl Pod {
     /// No connection of it may begin any more.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
+        self.sockets.close_stock();
     }
 
     /// See [`stop`](Self::stop).

@@ -3,12 +3,16 @@
 //! A socket keeps the namespace it was made in for life, so only its making happens inside, on one
 //! thread and without waiting.
 
+use super::stock::Stock;
 use runtime::sys::{Netns, socket};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 /// Connections the kernel completes ahead of us. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
@@ -73,22 +77,29 @@ struct Inside {
     home: Arc<Netns>,
 }
 
-/// Makes sockets in one namespace. Cheap to clone.
-#[derive(Debug, Clone)]
+/// Makes sockets in one namespace.
+#[derive(Debug)]
 pub struct Sockets {
     netns: Option<Inside>,
     options: Arc<SocketOptions>,
+    /// For dials. Holds the namespace as long as there is one in it.
+    stock: Stock,
 }
 
 impl Sockets {
     /// Where the process is.
-    pub const fn here(options: Arc<SocketOptions>) -> Self {
-        Self { netns: None, options }
+    pub fn here(options: Arc<SocketOptions>) -> Self {
+        Self { netns: None, options, stock: Stock::default() }
     }
 
     /// In `netns`; `home` is where all threads of the process are.
-    pub const fn inside(netns: Arc<Netns>, home: Arc<Netns>, options: Arc<SocketOptions>) -> Self {
-        Self { netns: Some(Inside { netns, home }), options }
+    pub fn inside(netns: Arc<Netns>, home: Arc<Netns>, options: Arc<SocketOptions>) -> Self {
+        Self { netns: Some(Inside { netns, home }), options, stock: Stock::default() }
+    }
+
+    /// Closes what was made in advance. Dials after it make their sockets one by one.
+    pub fn close_stock(&self) {
+        self.stock.close();
     }
 
     fn enter<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
@@ -98,9 +109,14 @@ impl Sockets {
         }
     }
 
-    /// A socket with the mark, not blocking.
-    fn socket(&self, domain: Domain) -> io::Result<Socket> {
-        let socket = self.enter(|| Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)))?;
+    /// Sockets, not blocking, made during one stay inside: one, and up to `count - 1` others.
+    fn make(&self, domain: Domain, count: usize) -> io::Result<(Socket, Vec<Socket>)> {
+        let one = || Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP));
+        self.enter(|| Ok((one()?, (1..count).map_while(|_| one().ok()).collect())))
+    }
+
+    /// A socket with the mark.
+    fn marked(&self, socket: Socket) -> io::Result<Socket> {
         if let Some(mark) = self.options.mark {
             socket::set_mark(&socket, mark)?;
         }
@@ -117,8 +133,9 @@ impl Sockets {
 
     fn listen_on(&self, address: SocketAddr, keepalive: bool) -> Result<Listening, ListenError> {
         let failed = |source| ListenError::Bind { address, source };
-        let socket = match self.socket(Domain::for_address(address)) {
-            Err(e) if address.is_ipv6() && e.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
+        let made = self.make(Domain::for_address(address), 1).and_then(|(socket, _)| self.marked(socket));
+        let socket = match made {
+            Err(e) if address.is_ipv6() && e.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => {
                 let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
                 return self.listen_on(v4, keepalive);
             }
@@ -163,17 +180,23 @@ impl Sockets {
     /// Connects, from `source` when given.
     ///
     /// A source that the kernel does not let us have is given up with a warning.
-    pub async fn connect(&self, to: SocketAddr, source: Option<IpAddr>) -> io::Result<tokio::net::TcpStream> {
+    pub async fn connect(&self, to: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
         self.dial(to, source, true).await
     }
 
     /// Connects for a tunnel, which has pings and so needs no keepalive.
-    pub async fn connect_tunnel(&self, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+    pub async fn connect_tunnel(&self, to: SocketAddr) -> io::Result<TcpStream> {
         self.dial(to, None, false).await
     }
 
-    async fn dial(&self, to: SocketAddr, source: Option<IpAddr>, keepalive: bool) -> io::Result<tokio::net::TcpStream> {
-        let socket = self.socket(Domain::for_address(to))?;
+    async fn dial(&self, to: SocketAddr, source: Option<IpAddr>, keepalive: bool) -> io::Result<TcpStream> {
+        let domain = Domain::for_address(to);
+        let made = if self.netns.is_some() {
+            self.stock.take(domain, |count| self.make(domain, count))
+        } else {
+            self.make(domain, 1).map(|(socket, _)| socket)
+        };
+        let socket = self.marked(made?)?;
         socket.set_tcp_nodelay(true)?;
         if keepalive {
             self.set_keepalive(&socket)?;
@@ -183,18 +206,33 @@ impl Sockets {
         {
             tracing::warn!(%to, source = %ip, error = %e, "cannot use the client's address");
         }
-        tokio::net::TcpSocket::from_std_stream(socket.into()).connect(to).await
+        connect(socket, to).await
     }
 
     /// Connects from and to loopback, for an application tunnel.
-    pub async fn connect_loopback(&self, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+    pub async fn connect_loopback(&self, to: SocketAddr) -> io::Result<TcpStream> {
         self.connect(to, Some(to.ip())).await
     }
 }
 
+/// Asks for the outcome only when there is an error: a connection that can be written is one.
+async fn connect(socket: Socket, to: SocketAddr) -> io::Result<TcpStream> {
+    match socket.connect(&to.into()) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        Err(e) => return Err(e),
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
+    if ready.is_error() || ready.is_write_closed() {
+        return Err(stream.take_error()?.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()));
+    }
+    Ok(stream)
+}
+
 fn bind_to(socket: &Socket, ip: IpAddr) -> io::Result<()> {
     if !ip.is_loopback() {
-        socket::set_transparent(socket)?;
+        socket::set_transparent_for(socket, ip)?;
     }
     // The port is chosen at connect: else ports run out at some 28 000 connections of one client.
     socket::bind_no_port(socket)?;

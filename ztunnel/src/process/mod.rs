@@ -44,6 +44,12 @@ pub enum StartError {
     Bind { address: String, source: std::io::Error },
     #[error("cannot start a worker: {0}")]
     Worker(std::io::Error),
+    /// It has panicked: what it carried is gone, and what it listens for nobody takes.
+    #[error("worker {0} has failed")]
+    WorkerLost(usize),
+    /// So has something that runs beside the workers.
+    #[error("{task} has failed: {error}")]
+    TaskLost { task: &'static str, error: tokio::task::JoinError },
     #[error("cannot watch for signals: {0}")]
     Signals(std::io::Error),
     /// The agent speaks something else.
@@ -138,14 +144,26 @@ async fn build(config: Arc<Config>, logs: &logging::Handle, drain: Watch) -> Res
 /// Opens listeners once the mesh is known, and serves; ends only with an error.
 async fn serve(parts: &mut Parts) -> Result<(), StartError> {
     // No listener before the first complete picture of the mesh: nothing is decided on half of it.
-    parts.discovery.synced().await;
-    let agent =
-        mode::start(&parts.config, &parts.workers, &parts.readiness, &parts.status, parts.drain.clone()).await?;
-    parts.starting = None;
-    tracing::info!(workers = parts.workers.count(), "proxy started");
-    match agent {
-        Some(task) => task.await.unwrap_or(Ok(())).map_err(StartError::Agent),
-        None => std::future::pending().await,
+    let mut synced = parts.discovery.synced();
+    let Parts { config, readiness, workers, status, drain, starting, discovery, .. } = parts;
+    let proxy = async {
+        discovery::reached(&mut synced).await;
+        let agent = mode::start(config, workers, readiness, status, drain.clone()).await?;
+        *starting = None;
+        tracing::info!(workers = workers.count(), "proxy started");
+        match agent {
+            Some(task) => task
+                .await
+                .map_err(|error| StartError::TaskLost { task: "the pods' manager", error })?
+                .map_err(StartError::Agent),
+            None => std::future::pending().await,
+        }
+    };
+    // A part that has died must not be found out by those who need it.
+    tokio::select! {
+        ended = proxy => ended,
+        error = discovery.failed() => Err(StartError::TaskLost { task: "discovery", error }),
+        index = workers.lost() => Err(StartError::WorkerLost(index)),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::inpod::Pod;
 use model::Workload;
 use model::view::is_proxy_port;
 use runtime::sys::socket;
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,12 +54,24 @@ pub enum Loop {
     Anywhere,
 }
 
-/// Finds out where a connection was going: from netfilter when that redirected it, else from the socket,
-/// which keeps the destination under eBPF steering.
-pub fn redirected(accepted: TcpStream, client: SocketAddr, refuse: Loop) -> Result<Captured, CaptureError> {
-    let original = socket::original_dst(&accepted);
-    let captured = tunnel(accepted, client)?;
-    let destination = original.unwrap_or(captured.destination);
+/// How connections of a pod come to their listener; found out from the connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    /// Netfilter has changed the destination to the listener's and knows the original one.
+    Redirected,
+    /// The kernel hands them over as they are (`sk_lookup`, TPROXY).
+    Assigned,
+}
+
+/// Finds out where a connection was going that came to the listener of `port`. One system call when it is steered as
+/// the connection before it, which `steering` remembers.
+pub fn redirected(
+    accepted: TcpStream,
+    client: SocketAddr,
+    (port, steering): (u16, &Cell<Steering>),
+    refuse: Loop,
+) -> Result<Captured, CaptureError> {
+    let destination = destination(&accepted, client, port, steering)?;
     let loops = match refuse {
         Loop::OnLoopback => destination.ip().is_loopback() && is_proxy_port(destination),
         Loop::Anywhere => is_proxy_port(destination),
@@ -66,7 +79,33 @@ pub fn redirected(accepted: TcpStream, client: SocketAddr, refuse: Loop) -> Resu
     if loops {
         return Err(CaptureError::SelfCall { destination });
     }
-    Ok(Captured { destination, ..captured })
+    Ok(Captured { socket: accepted, client, destination })
+}
+
+/// From netfilter when that redirected it, else from the socket, which keeps the destination.
+fn destination(
+    accepted: &TcpStream,
+    client: SocketAddr,
+    port: u16,
+    steering: &Cell<Steering>,
+) -> io::Result<SocketAddr> {
+    if steering.get() == Steering::Redirected
+        && let Some(original) = socket::original_dst(accepted, client)
+    {
+        return Ok(original);
+    }
+    let local = socket::canonical(accepted.local_addr()?);
+    if local.port() != port {
+        steering.set(Steering::Assigned);
+        return Ok(local);
+    }
+    // It has our port: netfilter has put it there, or somebody means the proxy.
+    match steering.get() {
+        Steering::Redirected => Ok(local),
+        Steering::Assigned => {
+            Ok(socket::original_dst(accepted, client).inspect(|_| steering.set(Steering::Redirected)).unwrap_or(local))
+        }
+    }
 }
 
 /// A connection that was made to the proxy itself.
@@ -81,8 +120,8 @@ pub async fn local_workload(state: &model::State, pod: &Pod) -> Result<Arc<Workl
     if let Some(found) = state.local(&info.namespace, &info.name, &info.service_account) {
         return Ok(found);
     }
-    state
-        .wait_for_local(&info.namespace, &info.name, &info.service_account, model::LOCAL_WORKLOAD_WAIT)
+    // Boxed, as it is rare.
+    Box::pin(state.wait_for_local(&info.namespace, &info.name, &info.service_account, model::LOCAL_WORKLOAD_WAIT))
         .await
         .ok_or_else(|| CaptureError::UnknownWorkload {
             service_account: info.service_account.clone(),

@@ -80,12 +80,18 @@ impl DialError {
     }
 }
 
-/// Opens a stream to `authority` over a tunnel of the pool.
-pub async fn tunnel(here: &PodHere, key: &Key, authority: &str, headers: HeaderMap) -> Result<Accepted, DialError> {
+/// Opens a stream to `authority` over a tunnel of the pool, with `headers`, which are made anew for a second attempt.
+pub async fn tunnel(
+    here: &PodHere,
+    key: &Key,
+    authority: &str,
+    headers: impl Fn() -> HeaderMap,
+) -> Result<Accepted, DialError> {
     let mut retried = false;
     loop {
-        let checkout = here.pool.checkout(key, || open(here, key)).await?;
-        let answer = timeout(ANSWER_TIMEOUT, checkout.connect(authority, headers.clone())).await;
+        // Boxed: most connections find a tunnel, and need not carry the room that a handshake takes.
+        let checkout = here.pool.checkout(key, || Box::pin(open(here, key))).await?;
+        let answer = timeout(ANSWER_TIMEOUT, checkout.connect(authority, headers())).await;
         match answer.map_err(|_| DialError::AnswerTimeout { peer: key.to, waited: ANSWER_TIMEOUT })? {
             Ok(accepted) => return Ok(accepted),
             // The tunnel was going away: the peer has not seen this stream.

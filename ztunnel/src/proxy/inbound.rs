@@ -45,9 +45,9 @@ struct Tunnel {
 
 /// Carries the tunnel to its end.
 pub async fn serve(here: Rc<PodHere>, connection: Connection) {
-    let _open = report::socket_open(Direction::Inbound);
-    let (client, destination) = (connection.peer, report::accepted_at(&connection));
-    match accept(&here, connection).await {
+    let _open = here.worker.socket_open(Direction::Inbound);
+    let (client, mut destination) = (connection.peer, report::listener_of(&connection));
+    match accept(&here, connection, &mut destination).await {
         Ok((tunnel, server, load)) => {
             streams(Rc::new(tunnel), server).await;
             drop(load);
@@ -58,9 +58,10 @@ pub async fn serve(here: Rc<PodHere>, connection: Connection) {
 
 type Accepted = (Tunnel, Server<TlsStream<TcpStream>>, crate::workers::Load);
 
-async fn accept(here: &Rc<PodHere>, connection: Connection) -> Result<Accepted, Failure> {
+async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<Accepted, Failure> {
     let Connection { socket, peer, transparent, load, .. } = connection;
     let captured = capture::tunnel(socket, peer)?;
+    *destination = captured.destination;
     let local = capture::local_workload(&here.shared().state, &here.pod).await?;
     let identity = local.identity().ok_or_else(|| unknown(here))?;
     let handshakes = async {
@@ -234,9 +235,9 @@ async fn carry(
     }
 }
 
-fn answer_headers(tunnel: &Tunnel, local: &Workload) -> HeaderMap {
+fn answer_headers(tunnel: &Tunnel, local: &Arc<Workload>) -> HeaderMap {
     let wanted = tunnel.here.shared().response_baggage;
-    let baggage = wanted.then(|| report::baggage(local).to_header()).flatten();
+    let baggage = wanted.then(|| tunnel.here.description.baggage(local)).flatten();
     HeaderMap::from_iter(baggage.map(|b| (headers::BAGGAGE, b)))
 }
 
@@ -266,7 +267,11 @@ fn opened(
             identity: tunnel.identity.clone(),
             baggage: baggage.and_then(|b| tunnel.here.worker.foreign.admit(b)),
         },
-        target: Peer { workload: Some(local.clone()), identity: local.identity(), baggage: None },
+        target: Peer {
+            workload: Some(local.clone()),
+            identity: tunnel.here.description.identity(local),
+            baggage: None,
+        },
         service: target.service.clone(),
         authority: Some(authority.to_string()),
         trace: Trace::from_headers(request.headers()),

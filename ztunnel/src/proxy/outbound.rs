@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 /// Carries the connection to its end.
 pub async fn serve(here: Rc<PodHere>, connection: Connection) {
-    let _open = report::socket_open(Direction::Outbound);
+    let _open = here.worker.socket_open(Direction::Outbound);
     let client = connection.peer;
-    let mut destination = report::accepted_at(&connection);
+    let mut destination = report::listener_of(&connection);
     if let Err(e) = steps(&here, connection, &mut destination).await {
         report::early(&here, Direction::Outbound, client, destination, &e);
     }
@@ -26,15 +26,15 @@ pub async fn serve(here: Rc<PodHere>, connection: Connection) {
 
 /// Fails only before there is a report.
 async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
-    let Connection { socket, peer, load: _load, .. } = connection;
-    let captured = capture::redirected(socket, peer, Loop::OnLoopback)?;
+    let Connection { socket, peer, load: _load, kind, .. } = connection;
+    let captured = capture::redirected(socket, peer, (kind.port(), &here.steering), Loop::OnLoopback)?;
     *destination = captured.destination;
     let shared = here.shared();
     let source = capture::local_workload(&shared.state, &here.pod).await?;
     let resolved = resolve::outbound(&shared.state, &shared.names, &source, captured.destination).await?;
 
     let trace = Trace::random();
-    let report = Report::open(here, opened(&captured, &source, &resolved, trace));
+    let report = Report::open(here, opened(here, &captured, &source, &resolved, trace));
     let client = captured.client;
     let mut app = Guarded::new(captured.socket);
     let result = match &resolved.route.kind {
@@ -55,7 +55,7 @@ async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut Soc
 
 /// One connection on its way out.
 struct Leg<'a> {
-    source: &'a Workload,
+    source: &'a Arc<Workload>,
     client: SocketAddr,
     resolved: &'a Resolved,
     trace: Trace,
@@ -68,13 +68,13 @@ async fn through_tunnel(
     hbone: &Hbone,
     report: &Report,
 ) -> Result<(), Failure> {
-    let identity = leg.source.identity().ok_or(capture::CaptureError::UnknownWorkload {
+    let identity = here.description.identity(leg.source).ok_or_else(|| capture::CaptureError::UnknownWorkload {
         service_account: leg.source.service_account.to_string(),
         namespace: leg.source.namespace.to_string(),
         name: leg.source.name.to_string(),
     })?;
     let key = dial::key(identity, leg.client.ip(), leg.resolved.to, hbone.expected.clone());
-    let dial = dial::tunnel(here, &key, &hbone.authority, request_headers(&leg));
+    let dial = dial::tunnel(here, &key, &hbone.authority, || request_headers(here, &leg));
     let accepted = dial::for_client(app, dial).await?;
     relay::outbound(app, accepted.stream, &here.worker.scratch, report.counts()).await?;
     Ok(())
@@ -101,10 +101,10 @@ fn other_network(resolved: &Resolved) -> Failure {
     Failure::Resolve(error.into())
 }
 
-fn request_headers(leg: &Leg<'_>) -> HeaderMap {
+fn request_headers(here: &PodHere, leg: &Leg<'_>) -> HeaderMap {
     let service = leg.resolved.route.service.as_deref().map(|s| s.hostname.as_str());
     let mut map = HeaderMap::with_capacity(3);
-    if let Some(baggage) = report::baggage(leg.source).to_header() {
+    if let Some(baggage) = here.description.baggage(leg.source) {
         map.insert(headers::BAGGAGE, baggage);
     }
     if let Some(forwarded) = headers::forwarded(leg.client, service) {
@@ -114,7 +114,13 @@ fn request_headers(leg: &Leg<'_>) -> HeaderMap {
     map
 }
 
-fn opened(captured: &capture::Captured, source: &Arc<Workload>, resolved: &Resolved, trace: Trace) -> Opened {
+fn opened(
+    here: &PodHere,
+    captured: &capture::Captured,
+    source: &Arc<Workload>,
+    resolved: &Resolved,
+    trace: Trace,
+) -> Opened {
     let (hbone, protocol) = match &resolved.route.kind {
         RouteKind::Hbone(h) => (Some(h.authority.clone()), "HBONE"),
         RouteKind::DoubleHbone(d) => (Some(d.outer.authority.clone()), "DOUBLEHBONE"),
@@ -127,7 +133,7 @@ fn opened(captured: &capture::Captured, source: &Arc<Workload>, resolved: &Resol
         original: Some(captured.destination.to_string()),
         source: Peer {
             workload: Some(source.clone()),
-            identity: hbone.as_ref().and_then(|_| source.identity()),
+            identity: hbone.as_ref().and_then(|_| here.description.identity(source)),
             baggage: None,
         },
         target: Peer {

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 /// Carries the connection to its end.
 pub async fn serve(here: Rc<PodHere>, connection: Connection) {
-    let _open = report::socket_open(Direction::Inbound);
+    let _open = here.worker.socket_open(Direction::Inbound);
     let client = connection.peer;
-    let mut destination = report::accepted_at(&connection);
+    let mut destination = report::listener_of(&connection);
     if let Err(e) = steps(&here, connection, &mut destination).await {
         report::early(&here, Direction::Inbound, client, destination, &e);
     }
@@ -24,8 +24,8 @@ pub async fn serve(here: Rc<PodHere>, connection: Connection) {
 
 /// Fails only before there is a report.
 async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
-    let Connection { socket, peer, transparent, load: _load, .. } = connection;
-    let captured = capture::redirected(socket, peer, Loop::Anywhere)?;
+    let Connection { socket, peer, transparent, load: _load, kind, .. } = connection;
+    let captured = capture::redirected(socket, peer, (kind.port(), &here.steering), Loop::Anywhere)?;
     *destination = captured.destination;
     let local = capture::local_workload(&here.shared().state, &here.pod).await?;
     let report = Report::open(here, opened(here, &captured, &local));
@@ -80,7 +80,7 @@ fn opened(here: &PodHere, captured: &capture::Captured, local: &Arc<Workload>) -
         destination: captured.destination,
         original: None,
         source: Peer { workload: source, identity: None, baggage: None },
-        target: Peer { workload: Some(local.clone()), identity: local.identity(), baggage: None },
+        target: Peer { workload: Some(local.clone()), identity: here.description.identity(local), baggage: None },
         service: view::destination_service(state, local, captured.destination),
         authority: None,
         trace: None,

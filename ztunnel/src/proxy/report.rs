@@ -2,8 +2,8 @@
 
 use super::Failure;
 use super::relay::Counts;
+use crate::inpod::ConnectionEntry;
 use crate::inpod::connections::Listed;
-use crate::inpod::{ConnectionEntry, Pod};
 use crate::workers::{Connection, PodHere, WorkerContext};
 use hbone::headers::{Baggage, Trace};
 use identity::Identity;
@@ -14,7 +14,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use telemetry::access::{self, AccessError, AccessPeer, AccessRecord};
-use telemetry::metrics::{PeerLabels, Reporter, SocketGuard, TrafficHandles, TrafficLabels, sockets_open};
+use telemetry::metrics::{PeerLabels, Reporter, TrafficHandles, TrafficLabels};
+use tracing::Span;
 
 pub use telemetry::access::Direction;
 
@@ -54,7 +55,8 @@ pub struct Opened {
 /// Reports one connection when dropped. Until [`close`](Self::close) has said otherwise, it was cut.
 pub struct Report {
     opened: Opened,
-    pod: Arc<Pod>,
+    /// The pod's, in the log.
+    span: Span,
     traffic: Arc<TrafficHandles>,
     counts: Rc<Counts>,
     /// Place among the live ones of its worker.
@@ -68,7 +70,7 @@ pub struct Report {
 impl Report {
     /// The connection begins.
     pub fn open(here: &PodHere, opened: Opened) -> Self {
-        let traffic = here.worker.traffic.get(&labels(&opened));
+        let traffic = here.worker.pairs.traffic(&opened, &here.worker.traffic);
         traffic.opened();
         let listed = here.pod.connections.list(ConnectionEntry {
             src: opened.client,
@@ -78,12 +80,12 @@ impl Report {
             inbound: opened.direction == Direction::Inbound,
         });
         if tracing::enabled!(target: "access", tracing::Level::DEBUG) {
-            opened.span(&here.pod).in_scope(|| opened.record(|r| r.opened()));
+            opened.span(&here.span()).in_scope(|| opened.record(|r| r.opened()));
         }
         let counts = Rc::new(Counts::new(FLUSH_BYTES, traffic.clone()));
         let place = here.worker.live.enter(counts.clone());
-        let (pod, worker, begun) = (here.pod.clone(), here.worker.clone(), Instant::now());
-        Self { opened, pod, traffic, counts, place, worker, begun, result: Err(Failure::Cut), _listed: listed }
+        let (span, worker, begun) = (here.span(), here.worker.clone(), Instant::now());
+        Self { opened, span, traffic, counts, place, worker, begun, result: Err(Failure::Cut), _listed: listed }
     }
 
     /// Where the relay counts.
@@ -110,7 +112,7 @@ impl Drop for Report {
             Direction::Inbound => (to_client, to_server),
         };
         let error = failure.map(|e| AccessError { error: e, code: e.code() });
-        let span = self.opened.span(&self.pod);
+        let span = self.opened.span(&self.span);
         span.in_scope(|| self.opened.record(|r| r.complete(sent, received, self.begun.elapsed(), error)));
     }
 }
@@ -123,23 +125,17 @@ impl fmt::Debug for Report {
 
 /// Reports a connection that ended before there was anything to count.
 pub fn early(here: &PodHere, direction: Direction, client: SocketAddr, destination: SocketAddr, failure: &Failure) {
-    let span = tracing::info_span!("proxy", wl = %here.pod.key());
     let error = AccessError { error: failure, code: failure.code() };
-    span.in_scope(|| access::refused(client, destination, direction, error));
+    here.span().in_scope(|| access::refused(client, destination, direction, error));
 }
 
-/// What a connection was made to, before more is known about it.
-pub fn accepted_at(connection: &Connection) -> SocketAddr {
-    let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), connection.kind.port());
-    connection.socket.local_addr().map_or(unknown, runtime::sys::socket::canonical)
+/// What a connection was made to, as far as is known without asking the kernel.
+pub fn listener_of(connection: &Connection) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), connection.kind.port())
 }
 
-/// An accepted socket is open until the result is dropped.
-pub fn socket_open(direction: Direction) -> SocketGuard {
-    sockets_open(reporter(direction))
-}
-
-const fn reporter(direction: Direction) -> Reporter {
+/// Who counts.
+pub const fn reporter(direction: Direction) -> Reporter {
     match direction {
         Direction::Outbound => Reporter::Source,
         Direction::Inbound => Reporter::Destination,
@@ -148,17 +144,16 @@ const fn reporter(direction: Direction) -> Reporter {
 
 impl Opened {
     /// Where a line about it belongs: the pod, and the connection as both proxies call it.
-    fn span(&self, pod: &Pod) -> tracing::Span {
-        let proxy = tracing::info_span!("proxy", wl = %pod.key());
-        let Some(Trace { trace_id, .. }) = self.trace else { return proxy };
+    fn span(&self, proxy: &Span) -> Span {
+        let Some(Trace { trace_id, .. }) = self.trace else { return proxy.clone() };
         let id = format_args!("{trace_id:032x}");
         match self.direction {
-            Direction::Outbound => tracing::info_span!(parent: &proxy, "outbound", id = %id),
-            Direction::Inbound => tracing::info_span!(parent: &proxy, "inbound", id = %id, peer = %self.client),
+            Direction::Outbound => tracing::info_span!(parent: proxy, "outbound", id = %id),
+            Direction::Inbound => tracing::info_span!(parent: proxy, "inbound", id = %id, peer = %self.client),
         }
     }
 
-    fn is_mutual_tls(&self) -> bool {
+    pub(super) const fn is_mutual_tls(&self) -> bool {
         self.authority.is_some()
     }
 
@@ -189,7 +184,7 @@ fn side(peer: &Peer, addr: SocketAddr, mtls: bool) -> AccessPeer<'_> {
     AccessPeer { addr: Some(addr), workload, namespace, identity, cluster }
 }
 
-fn labels(opened: &Opened) -> TrafficLabels {
+pub(super) fn labels(opened: &Opened) -> TrafficLabels {
     let service = opened.service.as_deref();
     let mtls = opened.is_mutual_tls();
     let mut source = peer_labels(&opened.source);
@@ -240,19 +235,5 @@ fn peer_labels(peer: &Peer) -> PeerLabels {
             zone: b.zone.as_str().into(),
         },
         (None, None) => PeerLabels::default(),
-    }
-}
-
-/// A workload as it is described to other proxies.
-pub fn baggage(w: &Workload) -> Baggage {
-    Baggage {
-        cluster: w.cluster_id.to_string(),
-        namespace: w.namespace.to_string(),
-        workload_type: w.workload_type.as_str().to_owned(),
-        workload_name: w.workload_name.to_string(),
-        service_name: w.canonical_name.to_string(),
-        service_version: w.canonical_revision.to_string(),
-        region: w.locality.region.to_string(),
-        zone: w.locality.zone.to_string(),
     }
 }

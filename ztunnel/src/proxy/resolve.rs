@@ -71,7 +71,8 @@ pub async fn outbound(
     let to = match &route.dial {
         Dial::Address(address) => *address,
         Dial::Hostname { hostname, port, original } => {
-            let ip = names.lookup(hostname, *original).await;
+            // Boxed, as it is rare.
+            let ip = Box::pin(names.lookup(hostname, *original)).await;
             metrics::counter!(
                 "istio_on_demand_dns_total",
                 "hostname" => hostname.to_string(),

@@ -1,19 +1,21 @@
 //! Accepts connections and decides which worker carries them. It reads nothing from them.
 
-use super::{Connection, PodHere};
-use crate::inpod::Listening;
+use super::{Handover, PodHere};
+use crate::inpod::Pod;
+use runtime::sys::Listener;
+use runtime::sys::socket::canonical;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
-use tokio::net::TcpListener;
 
 /// Connections accepted in a row before other tasks get their turn.
 const BATCH: usize = 64;
 /// Pause when the process or the machine has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// How much busier than the least busy worker one may be before it gives connections away. Small
-/// differences are not worth a wake-up of another thread.
-const SLACK: usize = 1;
+/// differences are not worth a wake-up of another thread, and a second tunnel: with 1, every other one of sixteen
+/// short connections at a time was given away.
+const SLACK: usize = 4;
 
 /// The three ways into a pod's proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,21 +50,15 @@ impl ListenerKind {
     }
 }
 
-/// Must be called on the worker: the listener belongs to its runtime from here on.
-pub(super) fn register(listening: Listening) -> io::Result<TcpListener> {
-    TcpListener::from_std(listening.listener)
-}
-
 /// Accepts until the pod stops or the proxy drains.
-pub(super) async fn accept(here: Weak<PodHere>, kind: ListenerKind, listener: TcpListener, transparent: bool) {
+pub(super) async fn accept(here: Weak<PodHere>, kind: ListenerKind, listener: Listener, transparent: bool) {
     let mut row = 0;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
                 let Some(here) = here.upgrade() else { return };
-                let load = here.worker.handle().add_load();
-                let peer = runtime::sys::socket::canonical(peer);
-                route(&here, Connection { kind, socket, peer, transparent, load });
+                let (peer, load) = (canonical(peer), here.worker.handle().add_load());
+                route(&here, Handover { pod: here.pod.clone(), kind, socket, peer, transparent, load });
             }
             Err(e) if is_transient(&e) => {}
             Err(e) => {
@@ -82,19 +78,24 @@ fn is_transient(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
 }
 
-fn route(here: &Rc<PodHere>, mut connection: Connection) {
+fn route(here: &Rc<PodHere>, mut connection: Handover) {
     let own = here.worker.handle();
     let least = here.worker.handles.iter().min_by_key(|h| h.load()).unwrap_or(own);
     // The connection itself is counted already.
-    if own.load() <= least.load() + 1 + SLACK {
-        return here.take(connection);
+    if own.load() > least.load() + 1 + SLACK {
+        connection.load = least.add_load();
+        match least.hand_over(connection) {
+            Ok(()) => return,
+            Err(back) => connection = Handover { load: own.add_load(), ..back },
+        }
     }
-    connection.load = least.add_load();
-    let Ok(handover) = connection.leave(here.pod.clone()) else { return };
-    if let Err(back) = least.hand_over(handover)
-        && let Ok(mut connection) = back.arrive()
-    {
-        connection.load = own.add_load();
-        here.take(connection);
+    match connection.arrive() {
+        Ok(connection) => here.take(connection),
+        Err(e) => unwatchable(&here.pod, &e),
     }
+}
+
+/// A socket that no runtime can watch is closed.
+pub(super) fn unwatchable(pod: &Pod, error: &io::Error) {
+    tracing::warn!(uid = pod.uid, %error, code = "watch", "a connection is closed that cannot be watched");
 }

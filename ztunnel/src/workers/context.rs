@@ -2,9 +2,10 @@
 
 use super::{Handle, ListenerKind};
 use crate::inpod::Pod;
+use crate::proxy::capture::Steering;
 use crate::proxy::dial::DialError;
 use crate::proxy::relay::Scratch;
-use crate::proxy::{Foreign, Live, Shared, TlsConfigs};
+use crate::proxy::{Description, Foreign, Live, Pairs, Shared, TlsConfigs};
 use hbone::Pool;
 use identity::Identity;
 use std::cell::{Cell, RefCell};
@@ -14,9 +15,11 @@ use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use telemetry::metrics::TrafficCache;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use telemetry::access::Direction;
+use telemetry::metrics::{SocketGuard, SocketsOpen, TrafficCache};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
+use tracing::Span;
 
 /// Everything that makes two tunnels different.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,6 +37,9 @@ pub struct Key {
 /// Handshakes of a worker with peers that have proven nothing yet. Others wait, as long as a handshake may take.
 pub(super) const HANDSHAKES: usize = 1024;
 
+/// Tasks of connections that panicked.
+const PANICS: &str = "strake_connection_panics_total";
+
 /// Tasks of a pod on one worker; dropping them cuts them.
 #[derive(Debug, Default)]
 pub struct Local(RefCell<JoinSet<()>>);
@@ -42,7 +48,9 @@ impl Local {
     /// Runs a task on this worker until it ends or is cut.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let mut set = self.0.borrow_mut();
-        while set.try_join_next().is_some() {}
+        while let Some(ended) = set.try_join_next() {
+            note(ended);
+        }
         set.spawn_local(task);
     }
 
@@ -51,7 +59,7 @@ impl Local {
         poll_fn(|cx| {
             loop {
                 match std::task::ready!(self.0.borrow_mut().poll_join_next(cx)) {
-                    Some(_) => {}
+                    Some(ended) => note(ended),
                     None => return std::task::Poll::Ready(()),
                 }
             }
@@ -62,7 +70,9 @@ impl Local {
     /// Tasks that have not ended.
     pub fn count(&self) -> usize {
         let mut set = self.0.borrow_mut();
-        while set.try_join_next().is_some() {}
+        while let Some(ended) = set.try_join_next() {
+            note(ended);
+        }
         set.len()
     }
 
@@ -72,25 +82,49 @@ impl Local {
     }
 }
 
+/// A task that panicked has ended one connection, which says nothing of it but that it was cut.
+fn note(ended: Result<(), JoinError>) {
+    if let Err(e) = ended
+        && e.is_panic()
+    {
+        tracing::error!(error = %e, code = "panic", "the task of a connection has failed");
+        metrics::counter!(PANICS).increment(1);
+    }
+}
+
 /// A worker, for the tasks on it.
 pub struct WorkerContext {
     pub index: usize,
     pub shared: Arc<Shared>,
     pub handles: Arc<[Handle]>,
     pub scratch: Scratch,
+    /// By direction, as the process reports it.
+    pub sockets: [SocketsOpen; 2],
     pub traffic: TrafficCache,
+    pub pairs: Pairs,
     pub foreign: Foreign,
     pub live: Live,
     pub pods: RefCell<HashMap<u64, Rc<PodHere>>>,
     pub draining: Cell<bool>,
     /// A permit for each handshake under way; see [`HANDSHAKES`].
     pub handshakes: Semaphore,
+    /// Told that this worker is of no more use.
+    pub(super) lost: watch::Sender<Option<usize>>,
 }
 
 impl WorkerContext {
     /// This worker as others see it.
     pub fn handle(&self) -> &Handle {
         &self.handles[self.index]
+    }
+
+    /// An accepted socket is open until the result is dropped.
+    pub fn socket_open(&self, direction: Direction) -> SocketGuard {
+        let [outbound, inbound] = &self.sockets;
+        match direction {
+            Direction::Outbound => outbound.open(),
+            Direction::Inbound => inbound.open(),
+        }
     }
 
     /// The part of `pod` on this worker, made when there is none.
@@ -106,9 +140,15 @@ pub struct PodHere {
     pub worker: Rc<WorkerContext>,
     pub pool: Pool<Key, DialError>,
     pub tls: TlsConfigs,
+    /// What other proxies are told of the pod.
+    pub description: Description,
+    /// How the connections come that netfilter may have redirected.
+    pub steering: Cell<Steering>,
     pub connections: Local,
     /// Accept loops; only on the worker that the pod belongs to.
     pub listeners: Local,
+    /// Made when it is first wanted; see [`span`](Self::span).
+    span: RefCell<Span>,
 }
 
 impl PodHere {
@@ -119,9 +159,21 @@ impl PodHere {
             worker,
             pool: Pool::new(limits),
             tls: TlsConfigs::default(),
+            description: Description::default(),
+            steering: Cell::new(Steering::Redirected),
             connections: Local::default(),
             listeners: Local::default(),
+            span: RefCell::new(Span::none()),
         }
+    }
+
+    /// Where lines about the pod belong in the log.
+    pub fn span(&self) -> Span {
+        let mut span = self.span.borrow_mut();
+        if span.is_disabled() {
+            *span = tracing::info_span!("proxy", wl = %self.pod.key());
+        }
+        span.clone()
     }
 
     /// What all workers share.

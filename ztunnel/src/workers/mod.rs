@@ -14,7 +14,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Commands that may wait for a worker. When full, sockets stay where they were accepted.
 const COMMANDS: usize = 1024;
@@ -49,23 +49,15 @@ pub struct Connection {
     pub load: Load,
 }
 
-/// A connection between two workers.
+/// An accepted connection that no worker carries yet.
 pub struct Handover {
     pub pod: Arc<Pod>,
     kind: ListenerKind,
     socket: TcpStream,
     peer: SocketAddr,
     transparent: bool,
-    /// Counted already for the worker that gets it.
+    /// Counts it for the worker that gets it.
     load: Load,
-}
-
-impl Connection {
-    /// Takes it off this worker.
-    fn leave(self, pod: Arc<Pod>) -> std::io::Result<Handover> {
-        let Self { kind, socket, peer, transparent, load } = self;
-        Ok(Handover { pod, kind, socket: socket.into_std()?, peer, transparent, load })
-    }
 }
 
 impl Handover {
@@ -120,6 +112,7 @@ impl Handle {
 #[derive(Debug)]
 pub struct Workers {
     handles: Arc<[Handle]>,
+    lost: watch::Receiver<Option<usize>>,
 }
 
 impl Workers {
@@ -132,10 +125,24 @@ impl Workers {
             })
             .unzip();
         let handles: Arc<[Handle]> = handles.into();
+        let (tell, lost) = watch::channel(None);
         for (index, receiver) in receivers.into_iter().enumerate() {
-            thread::start(index, shared.clone(), handles.clone(), receiver)?;
+            thread::start(index, shared.clone(), handles.clone(), receiver, tell.clone())?;
         }
-        Ok(Self { handles })
+        Ok(Self { handles, lost })
+    }
+
+    /// Returns when a worker has ended, or can no longer accept: which one. Never while all is well.
+    pub async fn lost(&self) -> usize {
+        let mut lost = self.lost.clone();
+        loop {
+            if let Some(index) = *lost.borrow_and_update() {
+                return index;
+            }
+            if lost.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// How many there are.

@@ -3,14 +3,18 @@
 use super::context::HANDSHAKES;
 use super::{Command, Handle, ListenerKind, PodHere, WorkerContext, accept};
 use crate::inpod::{Listening, Pod};
-use crate::proxy::{FLUSH_EVERY, Foreign, Live, Shared};
+use crate::proxy::report::{Direction, reporter};
+use crate::proxy::{FLUSH_EVERY, Foreign, Live, Pairs, Shared};
+use runtime::sys::Listener;
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::LocalSet;
+use telemetry::metrics::SocketsOpen;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 
 /// Polls of tasks between two looks at the sockets. More of them make larger batches.
@@ -19,31 +23,58 @@ const EVENT_INTERVAL: u32 = 61;
 /// How long tasks that are cut may take to be gone.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Tells that a thread is gone, or a task that it cannot do without.
+struct Lost {
+    index: usize,
+    tell: watch::Sender<Option<usize>>,
+}
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        self.tell.send_replace(Some(self.index));
+    }
+}
+
+/// Starts a thread, and returns once it has its runtime. `lost` hears of its end.
 pub(super) fn start(
     index: usize,
     shared: Arc<Shared>,
     handles: Arc<[Handle]>,
     commands: mpsc::Receiver<Command>,
+    lost: watch::Sender<Option<usize>>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
     let run = move || {
+        let _lost = Lost { index, tell: lost.clone() };
+        // The runtime belongs to its thread for life: tasks are scheduled without a lock.
+        let mut builder = Builder::new_current_thread();
+        let built = builder.enable_all().event_interval(EVENT_INTERVAL).build_local(LocalOptions::default());
+        let (runtime, built) = match built {
+            Ok(runtime) => (Some(runtime), Ok(())),
+            Err(e) => (None, Err(e)),
+        };
+        // Whoever starts threads waits for each.
+        let _ = tell.send(built);
+        let Some(runtime) = runtime else { return };
         let context = Rc::new(WorkerContext {
             index,
             shared,
             handles,
             scratch: crate::proxy::relay::Scratch::default(),
+            sockets: [Direction::Outbound, Direction::Inbound].map(|d| SocketsOpen::new(reporter(d))),
             traffic: telemetry::metrics::TrafficCache::new(),
+            pairs: Pairs::default(),
             foreign: Foreign::default(),
             live: Live::default(),
             pods: RefCell::default(),
             draining: Cell::new(false),
             handshakes: Semaphore::new(HANDSHAKES),
+            lost,
         });
-        let local = LocalSet::new();
-        local.block_on(&runtime, obey(context, commands));
+        runtime.block_on(obey(context, commands));
     };
     std::thread::Builder::new().name(format!("ztunnel-{index}")).spawn(run)?;
-    Ok(())
+    told.recv().map_err(|_| io::Error::other("the thread has ended"))?
 }
 
 async fn obey(worker: Rc<WorkerContext>, mut commands: mpsc::Receiver<Command>) {
@@ -68,11 +99,12 @@ fn carry_out(worker: &Rc<WorkerContext>, command: Command) {
         }
         Command::Take(handover) => {
             let pod = handover.pod.clone();
-            // A socket that cannot be watched is closed: its client sees a reset.
-            if !pod.is_stopped()
-                && let Ok(connection) = handover.arrive()
-            {
-                worker.pod(&pod).take(connection);
+            if pod.is_stopped() {
+                return;
+            }
+            match handover.arrive() {
+                Ok(connection) => worker.pod(&pod).take(connection),
+                Err(e) => accept::unwatchable(&pod, &e),
             }
         }
         Command::Start { pod, listeners, done } => {
@@ -103,10 +135,26 @@ fn start_pod(worker: &Rc<WorkerContext>, pod: &Arc<Pod>, listeners: Vec<(Listene
     let here = worker.pod(pod);
     for (kind, listening) in listeners {
         let transparent = listening.transparent;
-        let listener = accept::register(listening)?;
-        here.listeners.spawn(accept::accept(Rc::downgrade(&here), kind, listener, transparent));
+        // Belongs to this worker's runtime from here on.
+        let listener = Listener::new(listening.listener)?;
+        let accepting = accept::accept(Rc::downgrade(&here), kind, listener, transparent);
+        here.listeners.spawn(or_lost(worker.clone(), accepting));
     }
     Ok(())
+}
+
+/// Does `work`. Without it the worker is of no use: a panic in it counts as the loss of the worker.
+async fn or_lost(worker: Rc<WorkerContext>, work: impl Future<Output = ()>) {
+    struct Guard(Rc<WorkerContext>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.lost.send_replace(Some(self.0.index));
+            }
+        }
+    }
+    let _guard = Guard(worker);
+    work.await;
 }
 
 /// Closes listeners, waits for connections, cuts what is left at the deadline; returns how many.

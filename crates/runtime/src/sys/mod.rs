@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod cgroup;
+mod listener;
 pub mod netns;
 pub mod packet;
 pub mod process;
@@ -10,5 +11,6 @@ mod rlimit;
 pub mod socket;
 
 pub use cgroup::cgroup2_mount;
+pub use listener::Listener;
 pub use netns::Netns;
 pub use rlimit::raise_nofile;

@@ -4,7 +4,7 @@
 use std::{
     io,
     mem::size_of,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
@@ -34,6 +34,19 @@ pub fn set_transparent(socket: &impl AsFd) -> io::Result<()> {
     socket.set_ip_transparent_v4(true)
 }
 
+/// Lets a socket of the family of `address` bind to it, whoever's it is: `IP_TRANSPARENT` alone, which also has replies
+/// routed as its own (ip(7)), in one call. Needs `CAP_NET_ADMIN`.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn set_transparent_for(socket: &impl AsFd, address: IpAddr) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    match address {
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true),
+    }
+}
+
 /// `IP_BIND_ADDRESS_NO_PORT`: bind(2) with port 0 leaves the choice of the port to connect(2),
 /// so that ports are shared between destinations. Needs Linux 4.2.
 ///
@@ -54,13 +67,14 @@ pub fn bind_no_port(socket: &impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Where a connection was going before netfilter redirected it (`SO_ORIGINAL_DST`, IPv4, then
-/// IPv6); `None` when netfilter knows nothing of it. IPv4-mapped addresses come back as IPv4.
+/// Where a connection was going before netfilter redirected it (`SO_ORIGINAL_DST`); `None` when netfilter knows nothing
+/// of it. `peer` is who connects, and tells the family: an IPv4 client of a dual-stack listener is one of IPv4.
+/// IPv4-mapped addresses come back as IPv4.
 #[must_use]
-pub fn original_dst(socket: &impl AsFd) -> Option<SocketAddr> {
+pub fn original_dst(socket: &impl AsFd, peer: SocketAddr) -> Option<SocketAddr> {
     let socket = SockRef::from(socket);
-    let found = socket.original_dst_v4().or_else(|_| socket.original_dst_v6()).ok()?;
-    found.as_socket().map(canonical)
+    let found = if canonical(peer).is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    found.ok()?.as_socket().map(canonical)
 }
 
 /// An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) as the IPv4 address that it is.
@@ -121,9 +135,11 @@ mod tests {
 
     #[test]
     fn a_socket_that_nobody_redirected_has_no_original_destination() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(loopback) else { continue };
 
-        assert_eq!(original_dst(&listener), None);
+            assert_eq!(original_dst(&listener, loopback.parse().unwrap()), None);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use metrics_util::MetricKindMask;
 
 use crate::http::{Request, Response, Router, typed};
 
-pub use traffic::{PeerLabels, Reporter, SocketGuard, TrafficCache, TrafficHandles, TrafficLabels, sockets_open};
+pub use traffic::{PeerLabels, Reporter, SocketGuard, SocketsOpen, TrafficCache, TrafficHandles, TrafficLabels};
 
 /// After this long without change a counter or histogram is no longer shown.
 pub const IDLE: Duration = Duration::from_secs(3600);

@@ -251,16 +251,27 @@ impl TrafficCache {
     }
 }
 
-/// Counts an accepted socket in `istio_tcp_sockets_open` until it is dropped.
+/// `istio_tcp_sockets_open` of one reporter, looked up in the recorder once: a gauge does not expire.
+#[derive(Debug, Clone)]
+pub struct SocketsOpen(Gauge);
+
+/// Counts an accepted socket until it is dropped.
 #[derive(Debug)]
 pub struct SocketGuard(Gauge);
 
-/// An accepted socket is open.
-#[must_use]
-pub fn sockets_open(reporter: Reporter) -> SocketGuard {
-    let open = gauge!("istio_tcp_sockets_open", "reporter" => reporter.as_str());
-    open.increment(1.0);
-    SocketGuard(open)
+impl SocketsOpen {
+    /// Of the recorder that is installed now.
+    #[must_use]
+    pub fn new(reporter: Reporter) -> Self {
+        Self(gauge!("istio_tcp_sockets_open", "reporter" => reporter.as_str()))
+    }
+
+    /// An accepted socket is open.
+    #[must_use]
+    pub fn open(&self) -> SocketGuard {
+        self.0.increment(1.0);
+        SocketGuard(self.0.clone())
+    }
 }
 
 impl Drop for SocketGuard {
@@ -369,8 +380,8 @@ mod tests {
     #[test]
     fn a_socket_counts_until_it_is_dropped() {
         let text = recorded(|_| {
-            let one = sockets_open(Reporter::Source);
-            let two = sockets_open(Reporter::Source);
+            let open = SocketsOpen::new(Reporter::Source);
+            let (one, two) = (open.open(), open.open());
             drop(one);
             std::mem::forget(two);
         });

@@ -1,7 +1,7 @@
 //! A connection that is reset on one side is reset on the other, whatever state it is in: through a tunnel and in
 //! plain text, from client to server and back. Real sockets; the tunnel is real HTTP/2 over a byte stream in memory.
 
-use hbone::{Server, Settings, client};
+use hbone::{Reason, Server, Settings, client};
 use http::HeaderMap;
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -249,4 +249,37 @@ fn connections_that_end_in_order_are_not_reset() {
             }
         });
     }
+}
+
+#[test]
+fn a_stream_that_a_peer_cancels_is_a_reset() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let (mut app, mut captured) = connected().await;
+        let (a, b) = tokio::io::duplex(64 << 10);
+        let settings = Settings::default();
+        let (handshaken, server) = tokio::join!(client::handshake(a, &settings), Server::handshake(b, &settings));
+        let ((tunnel, driver), mut server) = (handshaken.unwrap(), server.unwrap());
+        spawn_local(driver);
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        spawn_local(async move {
+            let request = server.accept().await.unwrap().unwrap();
+            spawn_local(async move {
+                let (mut send, _recv) = request.accept(HeaderMap::new()).unwrap().split();
+                send.send("last words".into()).await.unwrap();
+                gone.await.unwrap();
+                // As a proxy does whose application was reset and that only lets go of the stream.
+                send.reset(Reason::Cancel);
+            });
+            while let Ok(Some(_)) = server.accept().await {}
+        });
+        let stream = tunnel.connect("10.0.0.1:80", HeaderMap::new()).await.unwrap().stream;
+        spawn_local(async move { relay::outbound(&mut captured, stream, &Scratch::default(), &counts()).await });
+        timeout(PATIENCE, app.read_exact(&mut [0; 10])).await.unwrap().unwrap();
+
+        go.send(()).unwrap();
+
+        let end = timeout(PATIENCE, app.read(&mut [0])).await.unwrap();
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    });
 }

@@ -112,11 +112,16 @@ fn carry_out(worker: &Rc<WorkerContext>, command: Command) {
         }
         Command::Stop { pod, done } => {
             let stopped = worker.pods.borrow_mut().remove(&pod.serial);
-            if let Some(here) = stopped {
-                here.listeners.cut();
-                here.connections.cut();
-            }
-            let _ = done.send(());
+            tokio::task::spawn_local(async move {
+                if let Some(here) = stopped {
+                    here.listeners.cut();
+                    here.connections.cut();
+                    // A socket is closed when its task is gone, not when that is cut: the agent must not hear of it before.
+                    here.listeners.ended().await;
+                    here.connections.ended().await;
+                }
+                let _ = done.send(());
+            });
         }
         Command::Drain { done } => {
             worker.draining.set(true);
@@ -161,6 +166,7 @@ async fn or_lost(worker: Rc<WorkerContext>, work: impl Future<Output = ()>) {
 async fn drain(worker: &Rc<WorkerContext>) -> usize {
     for here in pods(worker) {
         here.listeners.cut();
+        here.listeners.ended().await;
     }
     let mut watch = worker.shared.drain.clone();
     tokio::select! {

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 /// Pause between two looks.
 const POLL: Duration = Duration::from_millis(25);
 
@@ -12,21 +14,37 @@ const POLL: Duration = Duration::from_millis(25);
 ///
 /// # Panics
 /// After `deadline`, with `what` and the last reason.
-pub async fn eventually<T, E: Display>(
-    what: &str,
-    deadline: Duration,
-    mut look: impl AsyncFnMut() -> Result<T, E>,
-) -> T {
+pub async fn eventually<T, E: Display>(what: &str, deadline: Duration, look: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let found = within(deadline, look).await;
+    found.unwrap_or_else(|reason| panic!("not within {deadline:?}: {what}: {reason}"))
+}
+
+/// As [`eventually`], for callers who go on without.
+///
+/// # Errors
+/// The last reason, after `deadline`.
+pub async fn within<T, E>(deadline: Duration, mut look: impl AsyncFnMut() -> Result<T, E>) -> Result<T, E> {
     let begun = Instant::now();
     let mut tick = tokio::time::interval(POLL);
     loop {
         tick.tick().await;
         match look().await {
-            Ok(found) => return found,
-            Err(reason) if begun.elapsed() > deadline => panic!("not within {deadline:?}: {what}: {reason}"),
-            Err(_) => {}
+            Err(_) if begun.elapsed() <= deadline => {}
+            done => return done,
         }
     }
+}
+
+/// Fails unless a client's report says that it was turned away: its connection was reset before a byte came, or ended where
+/// the proxy closed it before it had the client's first bytes. A wait in vain is neither.
+///
+/// # Panics
+/// When the report says anything else.
+#[track_caller]
+pub fn assert_turned_away(report: &Value) {
+    let kind = report["kind"].as_str().unwrap_or_default();
+    let nothing_came = report["error"].as_str().is_some_and(|error| error.starts_with("0 of "));
+    assert!(kind == "ConnectionReset" || (kind == "UnexpectedEof" && nothing_came), "{report}");
 }
 
 #[cfg(test)]

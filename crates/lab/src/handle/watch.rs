@@ -1,0 +1,131 @@
+//! How a running lab stands, and waiting until it stands otherwise. It changes nothing.
+
+use std::time::{Duration, Instant};
+
+use super::{Lab, unexpected};
+use crate::{
+    control::{NodeInfo, Phase, PodInfo, Reply, Request, Status},
+    error::LabError,
+    handle::split_pod,
+    process_ids,
+};
+
+/// Pause between two looks at the status while waiting for it to change.
+const POLL: Duration = Duration::from_millis(25);
+
+impl Lab {
+    /// Everything the supervisor knows, with process ids as this process sees them.
+    ///
+    /// # Errors
+    /// When the lab is gone.
+    pub async fn status(&self) -> Result<Status, LabError> {
+        match self.ask(&Request::Status).await? {
+            Reply::Status(mut status) => {
+                status.pods.iter_mut().for_each(process_ids::fill_in);
+                Ok(*status)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The pods.
+    ///
+    /// # Errors
+    /// When the lab is gone.
+    pub async fn pods(&self) -> Result<Vec<PodInfo>, LabError> {
+        Ok(self.status().await?.pods)
+    }
+
+    /// One pod, by `namespace/name` or by name in `default`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn pod(&self, pod: &str) -> Result<PodInfo, LabError> {
+        let (namespace, name) = split_pod(pod);
+        let found = self.pods().await?.into_iter().find(|pod| pod.namespace == namespace && pod.name == name);
+        found.ok_or_else(|| LabError::Refused(format!("there is no pod {namespace}/{name}")))
+    }
+
+    /// The nodes.
+    ///
+    /// # Errors
+    /// When the lab is gone.
+    pub async fn nodes(&self) -> Result<Vec<NodeInfo>, LabError> {
+        Ok(self.status().await?.nodes)
+    }
+
+    /// Waits until the manifests were read and every pod that should be ready is.
+    ///
+    /// # Errors
+    /// `NotReady` with a line for each thing that is wrong, then for each that is missing: when the deadline
+    /// passes, or when all is ready that can be.
+    pub async fn wait_ready(&self, deadline: Duration) -> Result<(), LabError> {
+        let start = Instant::now();
+        loop {
+            let status = self.status().await?;
+            let waiting = waiting(&status);
+            if waiting.is_empty() && status.problems.is_empty() {
+                return Ok(());
+            }
+            // A problem does not keep the rest from becoming ready, and is not all there is to say before.
+            if waiting.is_empty() || start.elapsed() >= deadline {
+                let reasons = [status.problems, waiting].concat();
+                return Err(LabError::NotReady { waited: start.elapsed(), reasons });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until `condition` holds of the status.
+    ///
+    /// # Errors
+    /// `NotReady` naming `what` and the pods as they are, when the deadline passes.
+    pub async fn wait_for(
+        &self,
+        what: &str,
+        deadline: Duration,
+        mut condition: impl FnMut(&Status) -> bool,
+    ) -> Result<Status, LabError> {
+        let start = Instant::now();
+        loop {
+            let status = self.status().await?;
+            if condition(&status) {
+                return Ok(status);
+            }
+            if start.elapsed() >= deadline {
+                let mut reasons = vec![format!("waited for: {what}")];
+                reasons.extend(status.pods.iter().map(describe));
+                reasons.extend(status.problems);
+                return Err(LabError::NotReady { waited: start.elapsed(), reasons });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// A line for each thing that may become ready and is not.
+fn waiting(status: &Status) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if !status.synced {
+        reasons.push("the manifests have not been read".to_owned());
+    }
+    let waiting = |pod: &&PodInfo| !(pod.ready || pod.phase == Phase::Succeeded);
+    reasons.extend(status.pods.iter().filter(waiting).map(describe));
+    reasons
+}
+
+fn describe(pod: &PodInfo) -> String {
+    let reason = if pod.reason.is_empty() { "ready" } else { &pod.reason };
+    format!("{}/{} on {}: {}: {reason}", pod.namespace, pod.name, pod.node, pod.phase.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_is_waited_for_until_its_manifests_are_read() {
+        assert_eq!(waiting(&Status { synced: true, ..Status::default() }), Vec::<String>::new());
+        assert_eq!(waiting(&Status::default()).len(), 1);
+    }
+}

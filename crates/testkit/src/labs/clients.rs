@@ -1,0 +1,119 @@
+//! Commands and clients in the pods of a test's lab.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use lab::Output;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+
+use super::TestLab;
+use crate::prerequisites;
+
+/// A client of the test application that goes on (`loop`, `hold`).
+#[derive(Debug)]
+pub struct Load {
+    process: lab::Process,
+    lines: Lines<BufReader<tokio::fs::File>>,
+}
+
+impl Load {
+    async fn line(&mut self) -> String {
+        let line = tokio::time::timeout(Duration::from_secs(60), self.lines.next_line()).await;
+        line.expect("the client speaks in time").expect("its output is readable").unwrap_or_default()
+    }
+
+    /// Its report once it ends by itself.
+    ///
+    /// # Panics
+    /// When it does not end, or prints no report.
+    pub async fn ended(mut self) -> Value {
+        let line = self.line().await;
+        serde_json::from_str(&line).unwrap_or_else(|err| panic!("{err}: {line:?}"))
+    }
+
+    /// Stops it; its report.
+    ///
+    /// # Panics
+    /// When it prints no report.
+    pub async fn stop(mut self) -> Value {
+        self.process.stdin = None;
+        self.ended().await
+    }
+}
+
+impl TestLab {
+    /// Runs the test application's client in a pod; its report, which holds `error` when it failed.
+    ///
+    /// # Panics
+    /// When it cannot be started or prints no report.
+    pub async fn client(&self, pod: &str, args: &[&str]) -> Value {
+        self.testapp(pod, &[&["client"], args].concat()).await
+    }
+
+    /// Runs the test application in a pod; the last line it printed, which is JSON.
+    ///
+    /// # Panics
+    /// When it cannot be started or prints no report.
+    pub async fn testapp(&self, pod: &str, args: &[&str]) -> Value {
+        let output = self.exec(pod, &self.testapp_argv(args)).await;
+        let text = output.text();
+        let last = text.lines().last().unwrap_or_default();
+        serde_json::from_str(last)
+            .unwrap_or_else(|err| panic!("{args:?} in {pod}: {err}: {text} {}", output.error_text()))
+    }
+
+    /// The command line of the test application.
+    #[must_use]
+    pub fn testapp_argv(&self, args: &[&str]) -> Vec<String> {
+        let program = prerequisites::bin_dir().join("strake-testapp").display().to_string();
+        std::iter::once(program).chain(args.iter().map(ToString::to_string)).collect()
+    }
+
+    /// As `client`, for one that must succeed.
+    ///
+    /// # Panics
+    /// When it reports an error.
+    pub async fn client_ok(&self, pod: &str, args: &[&str]) -> Value {
+        let report = self.client(pod, args).await;
+        assert!(report.get("error").is_none(), "{args:?} in {pod}: {report}");
+        report
+    }
+
+    /// Runs a command in a pod to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub async fn exec<A: AsRef<str>>(&self, pod: &str, argv: &[A]) -> Output {
+        self.lab.exec(pod, argv).await.unwrap_or_else(|err| panic!("exec in {pod}: {err}"))
+    }
+
+    /// Starts the test application's client in a pod; it goes on until its input ends.
+    ///
+    /// # Panics
+    /// When it cannot be started or does not begin.
+    pub async fn load(&self, pod: &str, args: &[&str]) -> Load {
+        let argv = self.testapp_argv(&[&["client"], args].concat());
+        let mut process = self.lab.spawn(pod, &argv).await.unwrap_or_else(|err| panic!("{args:?} in {pod}: {err}"));
+        let nothing = tokio::fs::File::open("/dev/null").await.expect("/dev/null");
+        let lines = BufReader::new(std::mem::replace(&mut process.stdout, nothing)).lines();
+        let mut load = Load { process, lines };
+        assert_eq!(load.line().await, "started", "{args:?} in {pod}");
+        load
+    }
+
+    /// A GET from a node, from the cgroup of its prober: what a kubelet's probe is. The body of the answer.
+    ///
+    /// # Errors
+    /// When it is not answered with success.
+    pub async fn probe(&self, node: &str, url: &str) -> Result<String> {
+        let cgroup = self.lab.cgroups().root().join(node).join("kubelet/cgroup.procs");
+        let script =
+            format!("echo 0 > {} && exec curl --silent --show-error --fail --globoff -m 5 {url}", cgroup.display());
+        let output = self.lab.exec_on_node(node, &["sh", "-c", &script]).await?;
+        if output.code != 0 {
+            bail!("{url} from {node}: {}", output.error_text());
+        }
+        Ok(output.text())
+    }
+}

@@ -176,16 +176,22 @@ fn the_tag_of_a_cgroup_that_has_gone_is_no_fault_and_is_swept() {
 }
 
 #[test]
-fn who_only_looks_sees_programs_and_pods() {
+fn who_only_looks_sees_programs_pods_and_listeners() {
     let Some(stage) = Stage::new() else { return };
     let bpffs_dir = stage.config().bpffs_dir;
     assert_eq!(observe::links_at(&stage.pod).unwrap().len(), 0);
 
     stage.enrol();
+    let _proxy = stage.proxy();
 
     let links = observe::links_at(&stage.pod).unwrap();
     assert!(links.len() == 1 && links[0].ends_with("of program strake_lookup"), "{links:?}");
-    assert_eq!(observe::pods(&bpffs_dir).unwrap(), [stage.cookie]);
+    let known = observe::cookies(&bpffs_dir).unwrap();
+    assert_eq!(known[names::PODS], BTreeSet::from([stage.cookie]));
+    assert_eq!(known[names::SOCKS], BTreeSet::from([stage.cookie]));
+    assert_eq!(known[names::LOCALS], BTreeSet::new());
+    assert_eq!(observe::pod(&bpffs_dir, stage.cookie).unwrap(), Some(stage.pod_config()));
+    assert_eq!(observe::pod(&bpffs_dir, 0).unwrap(), None);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod certificates;
 mod demo;
 mod discovery;
 mod faults;
+mod kernel_state;
 mod manifests;
 mod mistakes;
 mod nonsense;

@@ -1,9 +1,8 @@
 //! The story of `make demo`, a test per step, each in a namespace of its own. Step 7 is in `faults`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
 use lab::{
-    Target,
     output::{line_with, metric},
     wire::{self, Frame},
 };
@@ -13,6 +12,8 @@ use testkit::{
     labs::TAKES_EFFECT,
     manifests::{app, deny, idle, namespace, peer_authentication, service},
 };
+
+use crate::kernel_state::Place;
 
 static LAB: Shared = Shared::new("story", manifests);
 
@@ -267,6 +268,14 @@ fn a_deny_policy_cuts_live_connections_and_refuses_new_ones_until_it_is_removed(
 fn the_label_is_removed_under_traffic_without_a_failure_and_the_kernel_forgets_the_pods() {
     LAB.run(async |lab| {
         meshed(lab, "leaves").await;
+        let mut places = Vec::new();
+        for pod in pods("leaves") {
+            let place = Place::of(lab, &pod).await;
+            place.assert_steered();
+            assert!(place.has_listeners(), "{pod}");
+            assert_eq!(place.settings(), ["1", "1", "1"], "{pod}");
+            places.push(place);
+        }
         let load = lab.load("leaves/client", &["loop", "server:80", "--every-ms", "5"]).await;
 
         lab.strake(&["label", "namespace", "leaves", "istio.io/dataplane-mode-"]).unwrap();
@@ -280,27 +289,9 @@ fn the_label_is_removed_under_traffic_without_a_failure_and_the_kernel_forgets_t
         let (reports, frames) = lab.captured("node-1", work).await;
         assert_answered(&reports);
         assert!(occurrences(&frames, "marker-leaves") >= 4, "traffic is not plain");
-        for pod in pods("leaves") {
-            assert_forgotten(lab, &pod).await;
+        let never = Place::of(lab, "stranger/mallory").await;
+        for place in places {
+            place.assert_forgotten(lab, &never).await;
         }
     });
-}
-
-/// No rule, no route, no link and no map entry of ours.
-async fn assert_forgotten(lab: &TestLab, pod: &str) {
-    for family in ["-4", "-6"] {
-        let rules = lab.exec(pod, &["ip", family, "rule", "show"]).await.text();
-        assert!(!rules.contains("0x111"), "{pod}: {rules}");
-        let routes = lab.exec(pod, &["ip", family, "route", "show", "table", "100"]).await.text();
-        assert_eq!(routes, "", "{pod}");
-    }
-    let netns = lab.lab().netns(Target::Pod { pod: pod.to_owned(), container: None }).await.unwrap();
-    assert_eq!(ebpf_loader::observe::links_at(&netns).unwrap(), Vec::<String>::new(), "{pod}");
-    let cookie = runtime::sys::Netns::from_fd(netns).unwrap().cookie().unwrap();
-    let run = lab.lab().run_dir();
-    let supervisor = std::fs::read_to_string(run.pid_file()).unwrap();
-    let bpffs = run.node(&lab.pod(pod).await.node).join("bpffs");
-    let seen: PathBuf = format!("/proc/{}/root{}", supervisor.trim(), bpffs.display()).into();
-    let known = ebpf_loader::observe::pods(&seen).unwrap();
-    assert!(!known.contains(&cookie), "{pod}: cookie {cookie} is in {known:?}");
 }

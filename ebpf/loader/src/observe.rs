@@ -1,8 +1,13 @@
 //! What of ours is in the kernel, for those who only look: nothing is loaded, attached or made.
 
-use std::{os::fd::AsFd, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd,
+    path::Path,
+};
 
-use ebpf_common::{PodConfig, names};
+use aya::Pod;
+use ebpf_common::{LocalKey, PodConfig, SocketKey, names};
 
 use crate::{
     LoadError,
@@ -20,11 +25,33 @@ pub fn links_at(netns: impl AsFd) -> Result<Vec<String>, LoadError> {
     Ok(links()?.remove(&here).unwrap_or_default().iter().map(described).collect())
 }
 
-/// Netns cookies of the pods in the pinned map of a node.
+/// Netns cookies of which the maps pinned below a node's `bpffs_dir` hold something, by the name of the map: entered pods
+/// (`PODS`), listeners (`SOCKS`), further addresses (`LOCALS`).
+///
+/// # Errors
+/// When nothing is pinned there.
+pub fn cookies(bpffs_dir: &Path) -> Result<BTreeMap<&'static str, BTreeSet<u64>>, LoadError> {
+    let pins = Pins::at(bpffs_dir);
+    Ok(BTreeMap::from([
+        (names::PODS, keys::<u64, PodConfig>(&pins, names::PODS)?.into_iter().collect()),
+        (names::SOCKS, keys::<SocketKey, u64>(&pins, names::SOCKS)?.iter().map(|key| key.netns_cookie).collect()),
+        (names::LOCALS, keys::<LocalKey, u32>(&pins, names::LOCALS)?.iter().map(|key| key.netns_cookie).collect()),
+    ]))
+}
+
+/// A pod's entry in the map `PODS` of a node.
 ///
 /// # Errors
 /// When nothing is pinned below `bpffs_dir`.
-pub fn pods(bpffs_dir: &Path) -> Result<Vec<u64>, LoadError> {
+pub fn pod(bpffs_dir: &Path, netns_cookie: u64) -> Result<Option<PodConfig>, LoadError> {
     let pods: Map<u64, PodConfig> = Map::open(&Pins::at(bpffs_dir).map(names::PODS))?;
-    pods.keys().map_err(LoadError::kernel("read", names::PODS))
+    pods.get(&netns_cookie).map_err(LoadError::kernel("read pod", netns_cookie))
+}
+
+fn keys<K, V>(pins: &Pins, name: &'static str) -> Result<Vec<K>, LoadError>
+where
+    K: Pod + PartialEq + Default,
+    V: Pod + Default,
+{
+    Map::<K, V>::open(&pins.map(name))?.keys().map_err(LoadError::kernel("list", name))
 }

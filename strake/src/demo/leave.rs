@@ -1,9 +1,13 @@
 //! Step 8: the label is removed under traffic, and the kernel forgets the pods.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 use lab::Target;
+use runtime::sys::Netns;
 
 use super::{
     before::in_clear,
@@ -15,6 +19,9 @@ use super::{
 
 /// Requests before and after the label is removed, besides those of the load.
 const SOME: u32 = 10;
+
+/// Settings of a pod's network namespace that the agent changes while the pod is enrolled.
+const SETTINGS: [&str; 3] = ["net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect"];
 
 /// Routing table and mark that the agent uses inside of pods.
 const TABLE: &str = "100";
@@ -46,8 +53,9 @@ pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     let same = pids(story).await.and_then(|now| unchanged(&before, &now));
     story.report.prove("no process was restarted", same);
     story.report.prove("no rule and no route of ours is left in the pods", rules(story).await);
+    story.report.prove("the settings of their namespaces are those of a pod that never joined", settings(story).await);
     story.report.prove("no kernel program is attached to the pods", programs(story).await);
-    story.report.prove("no pod is left in the kernel's maps", entries(story));
+    story.report.prove("no pod, no listener and no address is left in the kernel's maps", entries(story));
     Ok(())
 }
 
@@ -66,6 +74,25 @@ async fn rules(story: &Story) -> Result<Evidence> {
         }
     }
     Ok(vec![format!("ip rule, ip route show table {TABLE}: {looked} looks, nothing found")])
+}
+
+/// Reads what was switched on for the mesh, in the pods that have left and in one that was never labelled.
+async fn settings(story: &Story) -> Result<Evidence> {
+    let never = values(story, MALLORY).await?;
+    let rows = story.shop().await?;
+    for row in &rows {
+        let pod = format!("{}/{}", row.namespace, row.name);
+        let now = values(story, &pod).await?;
+        ensure!(now == never, "{pod}: {now:?}, in {MALLORY} {never:?}");
+    }
+    let never = SETTINGS.iter().zip(never).map(|(name, value)| format!("{} = {value}", name.replace('/', ".")));
+    Ok(vec![format!("{} pods: {}", rows.len(), never.collect::<Vec<_>>().join(", "))])
+}
+
+async fn values(story: &Story, pod: &str) -> Result<Vec<String>> {
+    let netns = Netns::from_fd(story.lab.netns(Target::Pod { pod: pod.to_owned(), container: None }).await?)?;
+    let read = |name: &&str| Ok(fs::read_to_string(Path::new("/proc/sys").join(name))?.trim().to_owned());
+    Ok(netns.run(|| SETTINGS.iter().map(read).collect::<io::Result<_>>())?)
 }
 
 /// Asks the kernel for every link on the pods' namespaces.
@@ -88,9 +115,10 @@ fn entries(story: &Story) -> Result<Evidence> {
     for node in NODES {
         let inside = run.node(node).join("bpffs");
         let outside: PathBuf = format!("/proc/{}/root{}", pid.trim(), inside.display()).into();
-        let pods = ebpf_loader::observe::pods(&outside)?;
-        ensure!(pods.is_empty(), "{node}: netns cookies {pods:?}");
-        evidence.push(format!("{node}: 0 pods"));
+        let known = ebpf_loader::observe::cookies(&outside)?;
+        let held = known.iter().find(|(_, cookies)| !cookies.is_empty());
+        ensure!(held.is_none(), "{node}: netns cookies {held:?}");
+        evidence.push(format!("{node}: {}: 0 entries", known.into_keys().collect::<Vec<_>>().join(", ")));
     }
     Ok(evidence)
 }

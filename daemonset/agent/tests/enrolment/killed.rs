@@ -34,7 +34,9 @@ fn moments(longest: u64) -> impl Iterator<Item = Duration> {
 async fn left(node: &Node, pod: &Pod) -> Vec<String> {
     let mut left = rules::leftovers(&pod.netns).await.unwrap();
     left.extend(observe::links_at(&pod.netns).unwrap());
-    left.extend(observe::pods(&node.path("bpf/mesh")).unwrap().iter().map(|cookie| format!("entry of {cookie}")));
+    left.extend(
+        observe::cookies(&node.path("bpf/mesh")).unwrap()["PODS"].iter().map(|cookie| format!("entry of {cookie}")),
+    );
     if sysctl::missing(&pod.netns).unwrap().len() < sysctl::SETTINGS.len() {
         left.push("settings".to_owned());
     }

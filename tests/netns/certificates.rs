@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use kube_api::{Kind, ObjectRef, Status};
 use serde_json::{Value, json};
 use testkit::{
-    Shared, TestLab, eventually,
+    Shared, TestLab,
+    assert::assert_turned_away,
+    eventually,
     labs::TAKES_EFFECT,
     manifests::{app, command, idle, namespace},
     pki::{Authority, Leaf, Validity},
@@ -63,29 +65,46 @@ fn a_peer_with_a_certificate_of_the_cluster_is_let_in() {
     });
 }
 
+/// Waits until the server's ztunnel has said `words` of the connection of this report.
+async fn said_of(lab: &TestLab, report: &Value, words: &str) {
+    let source = format!("src.addr={} ", report["local"].as_str().unwrap_or_else(|| panic!("{report}")));
+    lab.says("node-2", &["direction=\"inbound\"", &source, words]).await;
+}
+
 #[test]
-fn a_peer_that_cannot_prove_who_it_is_gets_no_tunnel() {
+fn a_peer_that_cannot_prove_who_it_is_gets_an_alert_and_the_log_says_why() {
     LAB.run(async |lab| {
         lab.meshed(&[SERVER]).await;
         let cluster = cluster_authority(lab);
-        let other_root = Authority::new("cluster.local").unwrap();
-        let foreign = "spiffe://example.org/ns/plain/sa/peer";
+        let friend = |validity| Some(cluster.issue(FRIEND, validity).unwrap());
+        let named = |uri: &str| Some(cluster.issue(uri, Validity::Now).unwrap());
+        let foreign = Some(Authority::new("example.org").unwrap().issue(FRIEND, Validity::Now).unwrap());
+        let age = "the peer's certificate is expired or not yet valid";
         let cases = [
-            ("other-trust-domain", Some(cluster.issue(foreign, Validity::Now).unwrap())),
-            ("other-root", Some(other_root.issue(FRIEND, Validity::Now).unwrap())),
-            ("expired", Some(cluster.issue(FRIEND, Validity::Expired).unwrap())),
-            ("not-yet-valid", Some(cluster.issue(FRIEND, Validity::NotYet).unwrap())),
-            ("no-workload", Some(cluster.issue("https://example.org/", Validity::Now).unwrap())),
-            ("none", None),
+            (
+                "other-trust-domain",
+                named("spiffe://example.org/ns/plain/sa/peer"),
+                "CertificateUnknown",
+                "peer is of trust domain example.org, expected cluster.local",
+            ),
+            ("other-root", foreign, "UnknownCA", "the peer's certificate is not signed by a root of the mesh"),
+            ("expired", friend(Validity::Expired), "CertificateExpired", age),
+            ("not-yet-valid", friend(Validity::NotYet), "CertificateExpired", age),
+            (
+                "no-workload",
+                named("https://example.org/"),
+                "CertificateUnknown",
+                "the peer's certificate has no SPIFFE id",
+            ),
+            ("none", None, "CertificateRequired", "the peer has sent no certificate"),
         ];
 
-        for (name, leaf) in cases {
+        for (name, leaf, alert, words) in cases {
             for v6 in [false, true] {
                 let report = dial(lab, name, leaf.as_ref(), v6, None).await;
 
-                // in TLS 1.3 a client hears of it with the first bytes after its own handshake
-                assert!(["tls", "http"].contains(&report["stage"].as_str().unwrap()), "{name}: {report}");
-                assert!(report["error"].is_string(), "{name}: {report}");
+                assert_eq!((&report["stage"], &report["alert"]), (&json!("tls"), &json!(alert)), "{name}: {report}");
+                said_of(lab, &report, words).await;
             }
         }
     });
@@ -109,6 +128,8 @@ fn a_connect_to_an_address_that_is_not_the_pods_is_a_bad_request() {
             let report = dial(lab, "foreign", Some(&leaf), v6, Some(&authority)).await;
 
             assert_eq!(report["status"], 400, "{authority}: {report}");
+            let words = if authority == "nonsense" { "invalid CONNECT address" } else { "ip mismatch: " };
+            said_of(lab, &report, words).await;
         }
     });
 }
@@ -126,47 +147,85 @@ fn a_connect_to_the_proxys_own_ports_is_refused() {
                 let report = dial(lab, "self", Some(&leaf), v6, Some(&authority)).await;
 
                 assert_eq!(report["status"], 503, "{authority}: {report}");
+                said_of(lab, &report, "attempted recursive call to ourselves").await;
             }
         }
     });
 }
 
 #[test]
-fn a_server_with_another_certificate_than_discovery_promised_gets_no_byte() {
+fn a_server_with_the_certificate_that_discovery_promised_is_believed() {
+    LAB.run(async |lab| {
+        lab.meshed(&["mesh/client"]).await;
+        let leaf = cluster_authority(lab).issue("spiffe://cluster.local/ns/plain/sa/imp-right", Validity::Now).unwrap();
+        let pod = impostor(lab, "imp-right", &leaf).await;
+
+        for v6 in [false, true] {
+            let target = SocketAddr::new(lab.ip(&pod, v6).await.parse().unwrap(), 7000).to_string();
+            lab.client_ok("mesh/client", &["echo", &target, "--bytes", "64"]).await;
+        }
+
+        let log = lab.log(&pod, "app");
+        let peer = "\"peer\":\"spiffe://cluster.local/ns/mesh/sa/client\"";
+        assert!(lab::output::line_with(&log, &["\"event\":\"connect\"", peer]).is_some(), "{log}");
+    });
+}
+
+#[test]
+fn a_server_with_another_certificate_than_discovery_promised_gets_an_alert_and_no_byte() {
     LAB.run(async |lab| {
         lab.meshed(&["mesh/client"]).await;
         let cluster = cluster_authority(lab);
-        let other_root = Authority::new("cluster.local").unwrap();
+        let named = |uri: &str| cluster.issue(uri, Validity::Now).unwrap();
+        let own = |name: &str| format!("spiffe://cluster.local/ns/plain/sa/{name}");
+        let other_root = Authority::new("example.org").unwrap();
         let cases = [
-            ("imp-right", cluster.issue("spiffe://cluster.local/ns/plain/sa/imp-right", Validity::Now).unwrap(), true),
             (
                 "imp-identity",
-                cluster.issue("spiffe://cluster.local/ns/plain/sa/another", Validity::Now).unwrap(),
-                false,
+                named(&own("another")),
+                "CertificateUnknown",
+                ["peer is [", "plain/sa/another", "expected one of [", "plain/sa/imp-identity"].as_slice(),
             ),
-            ("imp-domain", cluster.issue("spiffe://example.org/ns/plain/sa/imp-domain", Validity::Now).unwrap(), false),
+            (
+                "imp-domain",
+                named("spiffe://example.org/ns/plain/sa/imp-domain"),
+                "CertificateUnknown",
+                &["peer is [", "example.org", "expected one of [", "cluster.local"],
+            ),
             (
                 "imp-root",
-                other_root.issue("spiffe://cluster.local/ns/plain/sa/imp-root", Validity::Now).unwrap(),
-                false,
+                other_root.issue(&own("imp-root"), Validity::Now).unwrap(),
+                "UnknownCA",
+                &["the peer's certificate is not signed by a root of the mesh"],
             ),
             (
                 "imp-expired",
-                cluster.issue("spiffe://cluster.local/ns/plain/sa/imp-expired", Validity::Expired).unwrap(),
-                false,
+                cluster.issue(&own("imp-expired"), Validity::Expired).unwrap(),
+                "CertificateExpired",
+                &["the peer's certificate is expired or not yet valid"],
             ),
         ];
 
-        for (name, leaf, served) in cases {
+        for (name, leaf, alert, words) in cases {
             let pod = impostor(lab, name, &leaf).await;
             for v6 in [false, true] {
-                let target = SocketAddr::new(lab.ip(&pod, v6).await.parse().unwrap(), 7000).to_string();
+                let ip = lab.ip(&pod, v6).await.parse().unwrap();
+                let target = SocketAddr::new(ip, 7000).to_string();
                 let report = lab.client("mesh/client", &["echo", &target, "--bytes", "64"]).await;
 
-                assert_eq!(report.get("error").is_none(), served, "{name}: {report}");
+                assert_turned_away(&report);
+                let hop = format!("dst.addr={} ", SocketAddr::new(ip, 15008));
+                let line = ["direction=\"outbound\"", "src.workload=\"client\"", &hop];
+                lab.says("node-1", &[&line, words].concat()).await;
             }
+            let refused = format!("\"alert\":\"{alert}\"");
+            eventually(&format!("{pod} got {refused} twice"), TAKES_EFFECT, async || {
+                let log = lab.log(&pod, "app");
+                if log.matches(&refused).count() >= 2 { Ok(()) } else { Err(log) }
+            })
+            .await;
             let log = lab.log(&pod, "app");
-            assert_eq!(log.contains("\"event\":\"connect\""), served, "{name}: {log}");
+            assert!(!log.contains("\"event\":\"connect\""), "{name}: {log}");
         }
     });
 }

@@ -3,12 +3,11 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::net::UnixListener,
     pin::Pin,
     sync::mpsc::{self, Receiver, Sender},
     thread,
-    time::Duration,
 };
 
 use prost::Message as _;
@@ -31,7 +30,7 @@ use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::nonsense::{AGAIN, Ztunnel, own_netns, seqpacket};
+use crate::nonsense::{AGAIN, Ztunnel, is_ready, own_netns, page, seqpacket};
 
 /// Where the control plane listens, in the ztunnel's network namespace.
 const CONTROL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
@@ -68,20 +67,6 @@ fn agent_without_pods(socket: &std::path::Path) {
     });
 }
 
-/// Status and body of a page in the namespace.
-fn page(netns: &runtime::sys::Netns, port: u16, path: &str) -> io::Result<String> {
-    let mut stream = netns.run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-fn is_ready(netns: &runtime::sys::Netns) -> bool {
-    page(netns, 15021, "/healthz/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-}
-
 #[test]
 fn garbage_behind_good_tls_is_left_and_tried_again_and_is_no_readiness() {
     labs::run(async || {
@@ -111,7 +96,7 @@ fn garbage_behind_good_tls_is_left_and_tried_again_and_is_no_readiness() {
         }
         ztunnel.assert_alive();
         assert!(!is_ready(&netns), "ready without a word of discovery");
-        assert!(ztunnel.log().contains("discovery"), "{}", ztunnel.log());
+        ztunnel.says(&["discovery"]);
     });
 }
 
@@ -205,12 +190,7 @@ fn what_cannot_be_read_is_refused_by_name_and_the_rest_is_kept() {
             if dump.contains("Kubernetes//Pod/shop/good") { Ok(()) } else { Err(io::Error::other(dump)) }
         })
         .await;
-        // Lines are written by a thread of their own: the page can be ahead of the log.
-        eventually("the log says what was refused", TAKES_EFFECT, async || {
-            let log = ztunnel.log();
-            if log.contains("undecodable") { Ok(()) } else { Err(io::Error::other(log)) }
-        })
-        .await;
+        ztunnel.says(&["error", "resources refused", "undecodable"]);
         ztunnel.assert_alive();
     });
 }

@@ -2,13 +2,14 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
+    net::{Ipv4Addr, TcpStream},
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use runtime::sys::Netns;
@@ -54,6 +55,15 @@ impl Ztunnel {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits until it has printed a line with all of `parts`: lines are written by a thread of their own.
+    pub(crate) fn says(&self, parts: &[&str]) {
+        let begun = Instant::now();
+        while lab::output::line_with(&self.log(), parts).is_none() {
+            assert!(begun.elapsed() < AGAIN, "no line with {parts:?}:\n{}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     #[track_caller]
     pub(crate) fn assert_alive(&mut self) {
         let ended = self.child.try_wait().unwrap();
@@ -74,6 +84,20 @@ pub(crate) fn own_netns() -> Netns {
     let up = netns.run(|| Command::new("ip").args(["link", "set", "lo", "up"]).status()).unwrap();
     assert!(up.success());
     netns
+}
+
+/// Status and body of a page in the namespace.
+pub(crate) fn page(netns: &Netns, port: u16, path: &str) -> io::Result<String> {
+    let mut stream = netns.run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+pub(crate) fn is_ready(netns: &Netns) -> bool {
+    page(netns, 15021, "/healthz/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
 /// Listens as ZDS does: SOCK_SEQPACKET; a stream socket is one more kind of nonsense, refused at connect.
@@ -127,7 +151,8 @@ fn a_zds_server_that_sends_nonsense_is_left_and_tried_again() {
     let kinds = messages.len();
     let connections = zds_that_says(&socket, messages);
 
-    let mut ztunnel = own_netns().run(|| Ok(Ztunnel::start(dir.path(), &socket, None))).unwrap();
+    let netns = own_netns();
+    let mut ztunnel = netns.run(|| Ok(Ztunnel::start(dir.path(), &socket, None))).unwrap();
 
     for _ in 0..=kinds {
         connections.recv_timeout(AGAIN).unwrap_or_else(|_| {
@@ -135,6 +160,8 @@ fn a_zds_server_that_sends_nonsense_is_left_and_tried_again() {
             panic!("it does not try again:\n{}", ztunnel.log())
         });
     }
+    ztunnel.says(&["warn", "no connection to the node agent"]);
+    assert!(!is_ready(&netns), "ready without a word of the agent");
     ztunnel.assert_alive();
 }
 
@@ -165,5 +192,7 @@ fn an_xds_server_that_sends_nonsense_is_left_and_tried_again() {
     for _ in 0..3 {
         connections.recv_timeout(AGAIN).expect("it tries again");
     }
+    ztunnel.says(&["warn", "discovery connection", "TLS"]);
+    assert!(!is_ready(&netns), "ready without a word of discovery");
     ztunnel.assert_alive();
 }

@@ -1,6 +1,6 @@
 //! An HBONE peer that shows any certificate, or none, and believes every other one: it tells how the mesh treats it.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -9,11 +9,18 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{HboneClientArgs, HboneServerArgs};
 use crate::credulous::Credulous;
+
+/// How long the mesh may take with a dial. Its own limit of a handshake is 10 s.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How far a dial got; the word a test asserts.
 #[derive(Debug, Clone, Copy)]
@@ -50,9 +57,18 @@ fn tls_error(err: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::other(err)
 }
 
-/// Dials, sends one request, prints `{stage, status, body, peer, error}`; the exit code.
+/// The TLS alert with which the peer ended a handshake, as rustls names it.
+fn alert(err: &io::Error) -> Option<String> {
+    match err.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => Some(format!("{alert:?}")),
+        _ => None,
+    }
+}
+
+/// Dials, sends one request, prints `{local, stage, status, body, peer, alert, error}`; the exit code.
 pub fn client(args: &HboneClientArgs) -> i32 {
-    let report = runtime().and_then(|runtime| runtime.block_on(dial(args)));
+    let dial = async { timeout(DEADLINE, dial(args)).await? };
+    let report = runtime().and_then(|runtime| runtime.block_on(dial));
     let report = report.unwrap_or_else(|err| json!({ "stage": "start", "error": err.to_string() }));
     println!("{report}");
     i32::from(report["status"] != 200)
@@ -62,24 +78,44 @@ async fn dial(args: &HboneClientArgs) -> io::Result<Value> {
     let mut config = client_config(args)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.enable_sni = false;
-    let stopped = |stage: Stage, err: &dyn std::error::Error| json!({ "stage": stage.name(), "error": chain(err) });
     let tcp = match TcpStream::connect(args.target).await {
         Ok(tcp) => tcp,
-        Err(err) => return Ok(stopped(Stage::Tcp, &err)),
+        Err(err) => return Ok(json!({ "stage": Stage::Tcp.name(), "error": err.to_string() })),
     };
+    let mut report = json!({ "local": tcp.local_addr()?.to_string() });
     let name = ServerName::IpAddress(args.target.ip().into());
-    let tls = match TlsConnector::from(Arc::new(config)).connect(name, tcp).await {
-        Ok(tls) => tls,
-        Err(err) => return Ok(stopped(Stage::Tls, &err)),
+    let shaken = TlsConnector::from(Arc::new(config)).connect(name, tcp);
+    let accepted = async {
+        let mut tls = BufReader::new(shaken.await?);
+        // In TLS 1.3 a client is done before the server has judged its certificate. A server that lets it in speaks
+        // HTTP/2 first; until it has, nothing is sent that could be in the way of its alert.
+        match tls.fill_buf().await? {
+            [] => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            _ => Ok(tls),
+        }
     };
-    let peer = tls.get_ref().1.peer_certificates().and_then(|c| crate::pki::uri_san(c.first()?));
+    let tls = match accepted.await {
+        Ok(tls) => tls,
+        Err(err) => {
+            report["stage"] = json!(Stage::Tls.name());
+            report["alert"] = json!(alert(&err));
+            report["error"] = json!(err.to_string());
+            return Ok(report);
+        }
+    };
+    report["peer"] = json!(tls.get_ref().get_ref().1.peer_certificates().and_then(|c| crate::pki::uri_san(c.first()?)));
     match exchange(args, tls).await {
         Ok((status, body)) => {
-            Ok(json!({ "stage": Stage::Answered.name(), "status": status, "body": body, "peer": peer }))
+            report["stage"] = json!(Stage::Answered.name());
+            report["status"] = json!(status);
+            report["body"] = json!(body);
         }
-        // in TLS 1.3 a client is done before the server has judged its certificate
-        Err(err) => Ok(stopped(Stage::Http, &err)),
+        Err(err) => {
+            report["stage"] = json!(Stage::Http.name());
+            report["error"] = json!(chain(&err));
+        }
     }
+    Ok(report)
 }
 
 fn client_config(args: &HboneClientArgs) -> io::Result<ClientConfig> {
@@ -100,7 +136,7 @@ fn client_config(args: &HboneClientArgs) -> io::Result<ClientConfig> {
 
 async fn exchange(
     args: &HboneClientArgs,
-    tls: tokio_rustls::client::TlsStream<TcpStream>,
+    tls: BufReader<tokio_rustls::client::TlsStream<TcpStream>>,
 ) -> Result<(u16, String), h2::Error> {
     let (client, connection) = h2::client::handshake(tls).await?;
     let driver = tokio::spawn(connection);
@@ -113,7 +149,7 @@ async fn exchange(
     let (response, mut send) = client.send_request(request, false)?;
     let response = match response.await {
         Ok(response) => response,
-        // the driver knows the reason when the connection broke: an alert of TLS
+        // the driver knows the reason when the connection broke
         Err(err) => return Err(driver.await.ok().and_then(Result::err).unwrap_or(err)),
     };
     let status = response.status().as_u16();
@@ -174,7 +210,10 @@ async fn serve(args: &HboneServerArgs) -> io::Result<()> {
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
             let event = match acceptor.accept(tcp).await {
-                Err(err) => json!({ "event": "handshake failed", "from": from.to_string(), "error": chain(&err) }),
+                Err(err) => {
+                    let (from, alert) = (from.to_string(), alert(&err));
+                    json!({ "event": "handshake failed", "from": from, "alert": alert, "error": chain(&err) })
+                }
                 Ok(tls) => tunnel(tls).await,
             };
             println!("{event}");

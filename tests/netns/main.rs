@@ -4,6 +4,7 @@
 mod certificates;
 mod demo;
 mod discovery;
+mod drain;
 mod faults;
 mod kernel_state;
 mod manifests;

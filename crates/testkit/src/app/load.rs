@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, BufReader, Read},
+    net::Shutdown,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -68,7 +69,7 @@ pub fn connections(args: &ClientArgs) -> io::Result<Value> {
 fn short(addr: &std::net::SocketAddr, args: &ClientArgs) -> io::Result<()> {
     let mut stream = connect_to(addr, args)?;
     pattern::send(&mut stream, 1, SHORT)?;
-    stream.shutdown(std::net::Shutdown::Write)?;
+    stream.shutdown(Shutdown::Write)?;
     pattern::expect(&mut stream, 1, SHORT)?;
     pattern::expect_end(&mut stream)
 }
@@ -95,7 +96,8 @@ pub fn request_loop(args: &ClientArgs) -> io::Result<Value> {
     Ok(json!({ "ok": ok, "failed": failures.len(), "failures": failures }))
 }
 
-/// Echoes on one connection until standard input ends or the connection does.
+/// Echoes on one connection until standard input ends or the connection does. In the first case both sides finish, and
+/// that has to work too.
 ///
 /// # Errors
 /// Only when the connection cannot be opened; its later end is in the report.
@@ -105,7 +107,7 @@ pub fn hold(args: &ClientArgs) -> io::Result<Value> {
     let mut rounds = 0u32;
     while !stop.load(Ordering::Relaxed) {
         if let Err(err) = round(&mut stream) {
-            return Ok(json!({ "rounds": rounds, "broken": err.to_string() }));
+            return Ok(broken(rounds, &err));
         }
         rounds += 1;
         if rounds == 1 {
@@ -113,7 +115,14 @@ pub fn hold(args: &ClientArgs) -> io::Result<Value> {
         }
         thread::sleep(Duration::from_millis(args.every_ms.max(1)));
     }
-    Ok(json!({ "rounds": rounds }))
+    match stream.shutdown(Shutdown::Write).and_then(|()| pattern::expect_end(&mut stream)) {
+        Ok(()) => Ok(json!({ "rounds": rounds })),
+        Err(err) => Ok(broken(rounds, &err)),
+    }
+}
+
+fn broken(rounds: u32, err: &io::Error) -> Value {
+    json!({ "rounds": rounds, "broken": err.to_string(), "kind": format!("{:?}", err.kind()) })
 }
 
 fn round(stream: &mut std::net::TcpStream) -> io::Result<()> {

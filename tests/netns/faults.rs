@@ -6,12 +6,17 @@ use lab::wire;
 use serde_json::Value;
 use testkit::{
     TestLab, eventually, labs,
-    labs::TAKES_EFFECT,
+    labs::{Load, TAKES_EFFECT},
     manifests::{app, idle, namespace, service},
 };
 
+use crate::kernel_state::Place;
+
 const PODS: [&str; 2] = ["mesh/client", "mesh/server"];
 const KILL: i32 = 9;
+
+/// Pause between two looks at the kernel and at what is announced, during a long outage.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Longer than any grace or proof period of agents and proxies.
 const LONG: Duration = Duration::from_secs(35);
@@ -64,48 +69,71 @@ async fn through_a_gap(lab: &TestLab, node: &str) {
 fn a_long_outage_of_the_far_ztunnel_makes_nobody_fall_back_to_plaintext() {
     labs::run_alone("outage", &manifests(), async |lab| {
         lab.meshed(&PODS).await;
-        let proxy = "istio-system/ztunnel-node-2";
 
-        let (reports, frames) = lab.captured("node-1", outage(lab, proxy)).await;
+        let ((during, across), frames) = lab.captured("node-1", outage(lab, "node-2")).await;
 
         let audit = lab.audit(&frames, &PODS).await;
         assert!(audit.plain.is_empty() && audit.broken.is_empty(), "{audit:?}");
         let marker = wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-outage");
         assert_eq!(marker, 0, "{audit:?}");
-        for report in reports {
+        for report in during {
             assert_eq!(report["ok"], 0, "answered without the server's ztunnel: {report}");
             assert!(report["failed"].as_u64() > Some(3), "nobody called: {report}");
         }
-        for target in ["server:80", "server:8080"] {
-            eventually("calls work after the restart", TAKES_EFFECT, async || {
-                let report = lab.client("mesh/client", &["http", target, "--timeout-ms", "3000"]).await;
-                if report["status"] == 200 { Ok(()) } else { Err(format!("{report}")) }
-            })
-            .await;
+        for report in across {
+            assert!(report["ok"].as_u64() > Some(0), "no call after the restart: {report}");
         }
     });
 }
 
-/// Calls over both families, by name and by address, all the while that a ztunnel is down; how they went.
-async fn outage(lab: &TestLab, proxy: &str) -> Vec<Value> {
+/// Calls over both families, by name and by address, that stop before the ztunnel is back, and others that go on until
+/// the mesh has recovered: how they went. A peer that took the server for one outside of the mesh would send plaintext,
+/// which the server's next ztunnel takes: calls have to go on while that starts.
+async fn outage(lab: &TestLab, node: &str) -> (Vec<Value>, Vec<Value>) {
+    let proxy = format!("istio-system/ztunnel-{node}");
+    let places = [Place::of(lab, PODS[0]).await, Place::of(lab, PODS[1]).await];
+    lab.lab().pause_restarts(&proxy, true).await.unwrap();
+    lab.lab().kill(&proxy, KILL).await.unwrap();
+    let begun = Instant::now();
+    let during = callers(lab, "300").await;
+    let mut tick = tokio::time::interval(LOOK);
+    while begun.elapsed() < LONG {
+        tick.tick().await;
+        places.iter().for_each(Place::assert_steered);
+        let known = lab.knows("node-1", &["mesh/server"], "HBONE").await;
+        known.unwrap_or_else(|err| panic!("after {:?} without its ztunnel: {err}", begun.elapsed()));
+    }
+    let during = stop_all(during).await;
+    let across = callers(lab, "10").await;
+    lab.lab().pause_restarts(&proxy, false).await.unwrap();
+    for target in ["server:80", "server:8080"] {
+        eventually("calls work after the restart", TAKES_EFFECT, async || {
+            let report = lab.client("mesh/client", &["http", target, "--timeout-ms", "3000"]).await;
+            if report["status"] == 200 { Ok(()) } else { Err(format!("{report}")) }
+        })
+        .await;
+    }
+    lab.meshed(&PODS).await;
+    (during, stop_all(across).await)
+}
+
+/// Clients of the server that go on: by name and by address, over both families.
+async fn callers(lab: &TestLab, every_ms: &str) -> Vec<Load> {
     let address = format!("{}:8080", lab.ip("mesh/server", false).await);
     let address6 = format!("[{}]:8080", lab.ip("mesh/server", true).await);
-    lab.lab().pause_restarts(proxy, true).await.unwrap();
-    lab.lab().kill(proxy, KILL).await.unwrap();
-    let begun = Instant::now();
-    let mut loads = Vec::new();
-    for target in [["server:80", "v4"], ["server:80", "v6"], [&address, "v4"], [&address6, "v6"]] {
-        let [target, family] = target;
-        let text = ["--text", "/marker-outage", "--timeout-ms", "700", "--every-ms", "300"];
-        loads.push(lab.load("mesh/client", &[&["loop", target, "--family", family], &text[..]].concat()).await);
+    let mut callers = Vec::new();
+    for [target, family] in [["server:80", "v4"], ["server:80", "v6"], [&address, "v4"], [&address6, "v6"]] {
+        let text = ["--text", "/marker-outage", "--timeout-ms", "700", "--every-ms", every_ms];
+        callers.push(lab.load("mesh/client", &[&["loop", target, "--family", family], &text[..]].concat()).await);
     }
-    eventually("the outage is long", LONG * 2, async || if begun.elapsed() >= LONG { Ok(()) } else { Err("not yet") })
-        .await;
+    callers
+}
+
+async fn stop_all(loads: Vec<Load>) -> Vec<Value> {
     let mut reports = Vec::new();
     for load in loads {
         reports.push(load.stop().await);
     }
-    lab.lab().pause_restarts(proxy, false).await.unwrap();
     reports
 }
 

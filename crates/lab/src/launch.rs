@@ -24,6 +24,9 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 /// Pause between two tries to reach a supervisor that is starting.
 const POLL: Duration = Duration::from_millis(5);
 
+/// How long a supervisor may take to say how its lab stands, on a busy machine.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
 /// How long the processes of a killed lab may take to be gone.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -31,13 +34,12 @@ const SWEEP_DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) const OPTIONS_FILE: &str = "options.json";
 
 /// Starts the supervisor of a lab and returns the connection that is its leash.
-pub(crate) async fn supervisor(options: Options) -> Result<Connection, LabError> {
+pub(crate) async fn supervisor(mut options: Options) -> Result<Connection, LabError> {
     let run = RunDir::of(&options.name);
-    let Some(lock) = Lock::take(&options.name)? else {
-        return Err(LabError::Running { name: options.name });
-    };
+    let lock = Lock::take_from_silent(&options.name).await?;
     remove_leftovers(&options.name)?;
     fs::DirBuilder::new().mode(0o755).create(run.root())?;
+    options.write_own_manifests(&run)?;
     let file = run.root().join(OPTIONS_FILE);
     fs::write(&file, serde_json::to_vec_pretty(&options).map_err(io::Error::from)?)?;
     let log = File::create(run.supervisor_log())?;
@@ -86,6 +88,16 @@ fn is_alive(run: &RunDir) -> bool {
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
 }
 
+/// Whether a lab's supervisor is there and works. One that is being killed may still take connections.
+async fn answers(run: &RunDir) -> bool {
+    let asked = async {
+        let mut connection = Connection::new(UnixStream::connect(run.socket()).await.ok()?);
+        connection.send(&Request::Status, &[]).await.ok()?;
+        connection.receive::<Reply>().await.ok()?
+    };
+    tokio::time::timeout(ANSWERS_WITHIN, asked).await.is_ok_and(|reply| reply.is_some())
+}
+
 fn last_words(run: &RunDir) -> String {
     let log = fs::read_to_string(run.supervisor_log()).unwrap_or_default();
     let lines: Vec<_> = log.lines().rev().take(5).collect();
@@ -117,10 +129,6 @@ pub(crate) fn sweep(name: &str) -> Result<(), LabError> {
 fn remove_leftovers(name: &str) -> Result<(), LabError> {
     Cgroups::of(name)?.sweep()?;
     let run = RunDir::of(name);
-    let options = fs::read(run.root().join(OPTIONS_FILE)).ok();
-    if let Some(options) = options.and_then(|text| serde_json::from_slice::<Options>(&text).ok()) {
-        options.remove_own_manifests()?;
-    }
     match fs::remove_dir_all(run.root()) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err.into()),
         _ => Ok(()),
@@ -170,6 +178,21 @@ impl Lock {
             if fs::metadata(&path).is_ok_and(|found| file.metadata().is_ok_and(|ours| ours.ino() == found.ino())) {
                 return Ok(Some(Self { file, path }));
             }
+        }
+    }
+
+    /// As `take`, but waits while a lab holds it that does not answer: its processes were killed and are not gone yet, or it
+    /// is about to start.
+    async fn take_from_silent(name: &str) -> Result<Self, LabError> {
+        let deadline = Instant::now() + SWEEP_DEADLINE;
+        loop {
+            if let Some(lock) = Self::take(name)? {
+                return Ok(lock);
+            }
+            if answers(&RunDir::of(name)).await || Instant::now() > deadline {
+                return Err(LabError::Running { name: name.to_owned() });
+            }
+            tokio::time::sleep(POLL).await;
         }
     }
 

@@ -27,9 +27,10 @@ pub struct Options {
     pub name: String,
     /// Directories of manifests, watched while the lab runs. Absolute after `validate`.
     pub manifests: Vec<PathBuf>,
-    /// Whether those directories belong to the lab and are removed with it.
+    /// Manifests that the lab brings along, by file name: they are in `RunDir::manifests`, watched like the directories,
+    /// and go with the lab however it ends.
     #[serde(default)]
-    pub own_manifests: bool,
+    pub own_manifests: BTreeMap<String, String>,
     /// Nodes to make when the manifests hold no Node (default 2).
     pub nodes: usize,
     /// Directory of `strake-control`, `strake-agent` and `ztunnel`.
@@ -49,11 +50,17 @@ impl Options {
     /// `STRAKE_BIN_DIR` or beside the running program.
     #[must_use]
     pub fn new(name: impl Into<String>, manifests: impl Into<PathBuf>) -> Self {
+        Self { manifests: vec![manifests.into()], ..Self::of(name, BTreeMap::new()) }
+    }
+
+    /// As [`Self::new`], of manifests that the lab brings along.
+    #[must_use]
+    pub fn of(name: impl Into<String>, own_manifests: BTreeMap<String, String>) -> Self {
         let bin_dir = bin_dir();
         Self {
             name: name.into(),
-            manifests: vec![manifests.into()],
-            own_manifests: false,
+            manifests: Vec::new(),
+            own_manifests,
             nodes: DEFAULT_NODES,
             program: bin_dir.join("strake"),
             bin_dir,
@@ -96,17 +103,19 @@ impl Options {
         serde_json::from_slice(&text).map_err(|err| LabError::Path { path, source: err.into() })
     }
 
-    /// Removes the manifests' directories when they belong to the lab.
+    /// Writes the lab's own manifests below its directory, which is there.
     ///
     /// # Errors
-    /// When one is there and cannot be removed.
-    pub(crate) fn remove_own_manifests(&self) -> io::Result<()> {
-        for directory in self.manifests.iter().filter(|_| self.own_manifests) {
-            match fs::remove_dir_all(directory) {
-                Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
-                _ => {}
-            }
+    /// When they cannot be written.
+    pub(crate) fn write_own_manifests(&mut self, run: &RunDir) -> io::Result<()> {
+        if self.own_manifests.is_empty() {
+            return Ok(());
         }
+        fs::create_dir(run.manifests())?;
+        for (name, text) in &self.own_manifests {
+            fs::write(run.manifests().join(name), text)?;
+        }
+        self.manifests.push(run.manifests());
         Ok(())
     }
 }

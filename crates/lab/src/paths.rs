@@ -54,6 +54,12 @@ impl RunDir {
         self.root.join("supervisor.log")
     }
 
+    /// Manifests that the lab brought along, to be edited while it runs.
+    #[must_use]
+    pub fn manifests(&self) -> PathBuf {
+        self.root.join("manifests")
+    }
+
     /// Derived objects and status overlays, as `kube_api::Source` reads them.
     #[must_use]
     pub fn state(&self) -> PathBuf {

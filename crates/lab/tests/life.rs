@@ -199,7 +199,7 @@ async fn a_killed_supervisor_takes_everything_along_and_the_next_start_sweeps() 
     let name = fixture.lab.name().to_owned();
     let pid = fs::read_to_string(fixture.lab.run_dir().pid_file()).unwrap();
     let cgroups = fixture.lab.cgroups().root().to_path_buf();
-    let netns = netns_of(&fixture.lab).await;
+    let (netns, _held) = netns_of(&fixture.lab).await;
 
     let killed = std::process::Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
     assert!(killed.success());
@@ -263,9 +263,11 @@ async fn a_lab_that_ends_never_brings_a_cgroup_back() {
     }
 }
 
-async fn netns_of(lab: &Lab) -> PathBuf {
+/// The namespace as `/proc` shows it. As long as it is held no other one is given that number.
+async fn netns_of(lab: &Lab) -> (PathBuf, fs::File) {
     let pid = lab.pod("a").await.unwrap().containers[0].pid.unwrap();
-    fs::read_link(format!("/proc/{pid}/ns/net")).unwrap()
+    let path = format!("/proc/{pid}/ns/net");
+    (fs::read_link(&path).unwrap(), fs::File::open(path).unwrap())
 }
 
 /// Whether any process is in the namespace.

@@ -29,7 +29,7 @@ pub(crate) struct Traces {
 
 impl Traces {
     /// Notes what a running lab has. A lab that is ending already has less.
-    pub(crate) async fn of(lab: &Lab, manifests: &Path) -> Self {
+    pub(crate) async fn of(lab: &Lab) -> Self {
         let (run, cgroups) = (lab.run_dir(), lab.cgroups());
         let mut places: Vec<_> = NODES.map(|node| Target::Node(node.to_owned())).into();
         let pods = lab.pods().await.unwrap_or_default();
@@ -44,7 +44,7 @@ impl Traces {
             networks.extend(Netns::from_fd(netns).and_then(|netns| netns.cookie()));
         }
         Self {
-            paths: vec![run.root().into(), run.lock(), cgroups.root().into(), manifests.into()],
+            paths: vec![run.root().into(), run.lock(), cgroups.root().into()],
             networks,
             mounts: vec![run.root().into(), cgroups.root().into()],
         }

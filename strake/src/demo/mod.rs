@@ -14,7 +14,7 @@ mod story;
 mod strict;
 mod wire;
 
-use std::{fs, path::Path, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -54,25 +54,20 @@ impl Demo {
         // from here on a signal is an event, not the end of this process
         let mut signalled = tokio::spawn(signals::shutdown());
         tokio::task::yield_now().await;
-        let manifests = tempfile::Builder::new().prefix("strake-demo-").tempdir()?;
-        for (name, text) in MANIFESTS {
-            fs::write(manifests.path().join(name), text)?;
-        }
         println!("Strake: two nodes on this machine, namespaces shop and intruder, IPv4 and IPv6");
         // they go with the lab, also when this process is killed
-        let options = Options { own_manifests: true, ..Options::new(&self.name, manifests.path()) };
-        let lab = Lab::start(options).await.context("the demo's lab")?;
-        let manifests = manifests.keep();
-        let mut story = Story::new(lab, &manifests);
+        let manifests = MANIFESTS.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        let lab = Lab::start(Options::of(&self.name, manifests)).await.context("the demo's lab")?;
+        let mut story = Story::new(lab);
         let outcome = tokio::select! {
             told = tell(&mut story) => told.map(|()| None),
             signal = &mut signalled => Ok(Some(signal??)),
         };
         if self.keep && matches!(outcome, Ok(None)) {
-            return self.leave_running(story, &manifests).await;
+            return self.leave_running(story).await;
         }
         let code = ending(&story, &outcome);
-        let traces = Traces::of(&story.lab, &manifests).await;
+        let traces = Traces::of(&story.lab).await;
         drop(story);
         lab::down(&self.name).await.context("the demo's lab does not go down")?;
         traces.assert_gone().await?;
@@ -81,10 +76,10 @@ impl Demo {
         Ok(code)
     }
 
-    async fn leave_running(&self, mut story: Story, manifests: &Path) -> Result<ExitCode> {
+    async fn leave_running(&self, mut story: Story) -> Result<ExitCode> {
         let code = ending(&story, &Ok(None));
         story.lab.detach().await?;
-        println!("The lab runs on: manifests in {}", manifests.display());
+        println!("The lab runs on: manifests in {}", story.manifests.display());
         println!("  strake get pods -A --lab {0}\n  strake lab down --name {0}", self.name);
         Ok(code)
     }

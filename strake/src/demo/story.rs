@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process,
     time::{Duration, Instant, SystemTime},
 };
@@ -103,10 +103,10 @@ pub(crate) async fn eventually<T>(deadline: Duration, mut look: impl AsyncFnMut(
 }
 
 impl Story {
-    pub(crate) fn new(lab: Lab, manifests: &Path) -> Self {
+    pub(crate) fn new(lab: Lab) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let marker = format!("card-4111-{:08x}-{:08x}", now.subsec_nanos(), process::id());
-        Self { lab, manifests: manifests.to_owned(), report: Report::new(), marker }
+        Self { manifests: lab.run_dir().manifests(), lab, report: Report::new(), marker }
     }
 
     /// The path of every request: the payload that should not be readable.

@@ -183,9 +183,6 @@ impl Supervisor {
             // Before its cgroup goes: nothing may be started again in there.
             node.keeper.end().await;
         }
-        if let Err(err) = self.options.remove_own_manifests() {
-            tracing::warn!(%err, "the lab's manifests are left behind");
-        }
         for left in leave::clean_up(&self.context.run, &self.context.cgroups, &names, leave::home().as_deref()) {
             tracing::warn!(%left, "something is left, which the next start sweeps");
         }

@@ -5,10 +5,12 @@ CARGO  ?= cargo
 BIN    := $(CURDIR)/target/debug
 # Tests of one file run side by side; each topology wants a few processes of its own.
 TEST_THREADS ?= 4
+# Arguments of `make bench`, such as "--seconds 5 --rounds 7".
+BENCH ?=
 # What `strake version` says was built; empty in an archive without history.
 export STRAKE_COMMIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: all setup build demo test lint netns clean help
+.PHONY: all setup build demo test lint netns bench clean help
 .NOTPARALLEL:
 
 all: build
@@ -40,6 +42,12 @@ netns: build
 ## test    set-up, lint and every test (root). One selection of packages throughout: another one would build anew
 test: lint build
 	@STRAKE_BIN_DIR=$(BIN) $(CARGO) test --workspace --no-fail-fast -- --test-threads=$(TEST_THREADS)
+
+## bench   speed between two pods of a lab, outside of the mesh and in it; release builds, some minutes the first time (root)
+bench: setup
+	@$(CARGO) xtask ebpf
+	@$(CARGO) build --release --workspace --bins --bench mesh
+	@STRAKE_BIN_DIR=$(CURDIR)/target/release $(CARGO) bench --workspace --bench mesh -- $(BENCH)
 
 ## clean   what cargo and the kernel programs' build left
 clean:

@@ -10,6 +10,7 @@ pub mod client;
 pub mod hbone;
 pub mod http;
 pub mod load;
+pub mod measure;
 pub mod pattern;
 pub mod server;
 
@@ -27,6 +28,10 @@ pub const DUPLEX: u16 = 7004;
 pub const RESET: u16 = 7005;
 /// Sends a word and FIN, then reads on.
 pub const HALF_CLOSE: u16 = 7006;
+/// Takes any bytes and says after the client's FIN how many.
+pub const DISCARD: u16 = 7007;
+/// Answers each request with the same 128 bytes, as fast as it can.
+pub const ANSWERS: u16 = 7008;
 /// HTTP/1.1 with keep-alive.
 pub const HTTP: u16 = 8080;
 
@@ -46,6 +51,8 @@ pub enum Role {
     Serve,
     /// One action of a client; prints one line of JSON, exits with 1 when it failed.
     Client(ClientArgs),
+    /// Measures how fast a path is; prints one line of JSON, exits with 1 when anything failed.
+    Measure(MeasureArgs),
     /// Dials a workload's HBONE port with a certificate of choice.
     HboneClient(HboneClientArgs),
     /// Plays a workload's HBONE port with a certificate of choice.
@@ -88,6 +95,40 @@ impl ClientArgs {
     pub const fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
     }
+}
+
+/// What to measure, and for how long.
+#[derive(Debug, Args)]
+pub struct MeasureArgs {
+    /// What to measure.
+    pub what: Measure,
+    /// Port 7007 (bulk) or 7008 of a server.
+    pub target: SocketAddr,
+    /// Connections at a time.
+    #[arg(long, default_value_t = 1)]
+    pub parallel: u32,
+    /// For how long.
+    #[arg(long, default_value_t = 1000)]
+    pub milliseconds: u64,
+}
+
+impl MeasureArgs {
+    /// For how long.
+    #[must_use]
+    pub const fn duration(&self) -> Duration {
+        Duration::from_millis(self.milliseconds)
+    }
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Measure {
+    /// Gbit/s from client to server, over `parallel` connections.
+    Bulk,
+    /// Requests per second, one after the other on each of `parallel` connections.
+    Requests,
+    /// New connections per second, `parallel` at a time, with a request on each.
+    Connections,
 }
 
 /// What a client does.
@@ -171,6 +212,7 @@ pub fn run(cli: Cli) -> i32 {
     match cli.role {
         Role::Serve => server::run(),
         Role::Client(args) => client::run(&args),
+        Role::Measure(args) => measure::run(&args),
         Role::HboneClient(args) => hbone::client(&args),
         Role::HboneServer(args) => hbone::server(&args),
     }

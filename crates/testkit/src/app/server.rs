@@ -11,7 +11,7 @@ use std::{
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{DUPLEX, ECHO, HALF_CLOSE, HTTP, RESET, SERVER_FIRST, SINK, SOURCE, bulk, http};
+use super::{ANSWERS, DISCARD, DUPLEX, ECHO, HALF_CLOSE, HTTP, RESET, SERVER_FIRST, SINK, SOURCE, bulk, http, measure};
 
 /// A connection on which nothing moves for so long is given up.
 const IDLE: Duration = Duration::from_secs(120);
@@ -32,7 +32,7 @@ type Handler = fn(TcpStream) -> io::Result<()>;
 
 /// Runs every server until the process ends.
 pub fn run() -> i32 {
-    let services: [(u16, Handler); 8] = [
+    let services: [(u16, Handler); 10] = [
         (ECHO, echo),
         (SERVER_FIRST, server_first),
         (SINK, bulk::serve_sink),
@@ -40,6 +40,8 @@ pub fn run() -> i32 {
         (DUPLEX, bulk::serve_duplex),
         (RESET, reset),
         (HALF_CLOSE, half_close),
+        (DISCARD, measure::serve_discard),
+        (ANSWERS, measure::serve_answers),
         (HTTP, http::serve),
     ];
     let mut threads = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use lab::{Lab, Options};
 
@@ -17,11 +17,11 @@ pub(crate) struct Target {
 impl Target {
     /// A handle of the running lab.
     pub(crate) async fn attach(&self) -> Result<Lab> {
-        Lab::attach(&self.lab).await.context("`strake lab up DIR` starts one")
+        Ok(Lab::attach(&self.lab).await?)
     }
 
     /// The directories of the user's manifests.
     pub(crate) fn manifests(&self) -> Result<Vec<PathBuf>> {
-        Ok(Options::of_running(&self.lab).context("`strake lab up DIR` starts one")?.manifests)
+        Ok(Options::of_running(&self.lab)?.manifests)
     }
 }

@@ -144,10 +144,10 @@ fn processes() -> impl Iterator<Item = PathBuf> {
     fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).filter(number)
 }
 
-/// Any duration below `most`: the clock's nanoseconds are as good as dice here.
+/// Any duration below `most`: the clock's microseconds are as good as dice here.
 fn random(most: Duration) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    most * (now.subsec_nanos() / 1000 % 1000) / 1000
+    most * (now.subsec_micros() % 1000) / 1000
 }
 
 /// Ends a demo politely at each point: it says where it was, tidies up itself and exits with `code`.

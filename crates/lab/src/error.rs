@@ -1,6 +1,10 @@
 //! What can go wrong between a lab and its user.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Why a lab, or a request to it, failed.
 #[derive(Debug, thiserror::Error)]
@@ -9,21 +13,29 @@ pub enum LabError {
     #[error("{0}")]
     Invalid(String),
     /// A path among the options that cannot be used.
-    #[error("cannot use {path}: {source}", path = path.display())]
+    #[error("cannot use {path}: {reason}", path = path.display())]
     Path {
         /// The path.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        reason: String,
+    },
+    /// Only root may make network namespaces, cgroups and kernel programs, or ask a lab that has.
+    #[error("{path}: permission denied: a lab is root's, run this command as root", path = path.display())]
+    NotRoot {
+        /// What may not be used.
+        path: PathBuf,
     },
     /// No lab of that name runs.
-    #[error("no lab named {name:?} is running")]
+    #[error("no lab named {name:?} is running; {}", instead(name, others))]
     NotRunning {
         /// Its name.
         name: String,
+        /// Labs that there are.
+        others: Vec<String>,
     },
     /// A lab of that name runs already.
-    #[error("a lab named {name:?} is running already; `strake lab down` ends it")]
+    #[error("a lab named {name:?} is running already; `strake lab down --name {name}` ends it")]
     Running {
         /// Its name.
         name: String,
@@ -49,6 +61,24 @@ pub enum LabError {
     #[error("the lab ended while it was asked")]
     Gone,
     /// The connection to the supervisor, or a file of the lab.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl LabError {
+    /// An error of the file system at `path`.
+    pub(crate) fn of(err: io::Error, path: &Path) -> Self {
+        match err.kind() {
+            io::ErrorKind::PermissionDenied => Self::NotRoot { path: path.to_owned() },
+            _ => Self::Path { path: path.to_owned(), reason: err.to_string() },
+        }
+    }
+}
+
+/// What to do about a lab that is not there.
+fn instead(name: &str, others: &[String]) -> String {
+    if others.is_empty() {
+        return format!("`strake lab up DIR --name {name}` starts one");
+    }
+    format!("there is {}: choose with --name (--lab for label, get and version) or STRAKE_LAB", others.join(", "))
 }

@@ -1,6 +1,11 @@
 //! What a lab is made of. How it is made is in `supervisor`.
 
-use std::{collections::BTreeMap, env, fs, io, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +23,9 @@ const DEFAULT_NODES: usize = 2;
 
 /// Most nodes of a lab: the third byte of a pod's address is the node's number.
 const MAX_NODES: usize = 200;
+
+/// Programs of the mesh.
+const PROGRAMS: [&str; 3] = ["strake-control", "strake-agent", "ztunnel"];
 
 /// Everything `Lab::start` needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -73,14 +81,24 @@ impl Options {
     /// The same options with absolute paths.
     ///
     /// # Errors
-    /// When the name cannot be one, the number of nodes is out of range, or a path does not exist.
+    /// When the name cannot be one, the number of nodes is out of range, a path does not exist, or the mesh's programs
+    /// are not where they should be.
     pub fn validate(mut self) -> Result<Self, LabError> {
         validate_name(&self.name)?;
         if !(1..=MAX_NODES).contains(&self.nodes) {
             return Err(LabError::Invalid(format!("{} nodes: a lab has 1 to {MAX_NODES}", self.nodes)));
         }
         for path in self.manifests.iter_mut().chain([&mut self.bin_dir, &mut self.program]) {
-            *path = path.canonicalize().map_err(|source| LabError::Path { path: path.clone(), source })?;
+            *path = path.canonicalize().map_err(|err| unusable(path, err))?;
+        }
+        let missing: Vec<_> = PROGRAMS.into_iter().filter(|name| !self.bin_dir.join(name).is_file()).collect();
+        if self.mesh && !missing.is_empty() {
+            let reason = format!(
+                "{} not there: `make build` makes them, --bin-dir or {BIN_DIR_VARIABLE} says where they are, --no-mesh does \
+                 without",
+                missing.join(", ")
+            );
+            return Err(unusable(&self.bin_dir, reason));
         }
         Ok(self)
     }
@@ -95,12 +113,10 @@ impl Options {
         validate_name(name)?;
         let path = RunDir::of(name).root().join(OPTIONS_FILE);
         let text = match fs::read(&path) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                return Err(LabError::NotRunning { name: name.to_owned() });
-            }
-            read => read.map_err(|source| LabError::Path { path: path.clone(), source })?,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Err(LabError::not_running(name)),
+            read => read.map_err(|err| LabError::of(err, &path))?,
         };
-        serde_json::from_slice(&text).map_err(|err| LabError::Path { path, source: err.into() })
+        serde_json::from_slice(&text).map_err(|err| unusable(&path, err))
     }
 
     /// Writes the lab's own manifests below its directory, which is there.
@@ -118,6 +134,10 @@ impl Options {
         self.manifests.push(run.manifests());
         Ok(())
     }
+}
+
+fn unusable(path: &Path, reason: impl ToString) -> LabError {
+    LabError::Path { path: path.to_owned(), reason: reason.to_string() }
 }
 
 /// Checks that a name can be part of paths and of a cgroup's name.
@@ -158,5 +178,24 @@ mod tests {
     fn a_lab_that_does_not_run_has_no_options() {
         assert!(matches!(Options::of_running("no-such-lab"), Err(LabError::NotRunning { .. })));
         assert!(matches!(Options::of_running("../x"), Err(LabError::Invalid(_))));
+    }
+
+    #[test]
+    fn what_cannot_work_is_said_before_anything_is_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.yaml");
+        fs::write(&file, "").unwrap();
+        let options = |manifests: &Path| {
+            let mut options = Options::new("x", manifests);
+            (options.bin_dir, options.program) = (dir.path().to_owned(), file.clone());
+            options
+        };
+
+        let of = |options: Options| options.validate().unwrap_err().to_string();
+
+        assert!(of(options(&dir.path().join("none"))).contains("none: No such file or directory"));
+        let programs = of(options(dir.path()));
+        assert!(programs.contains("strake-control, strake-agent, ztunnel not there: `make build`"), "{programs}");
+        assert!(Options { mesh: false, ..options(dir.path()) }.validate().is_ok());
     }
 }

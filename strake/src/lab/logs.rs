@@ -51,7 +51,7 @@ impl Logs {
                 tail.print(&path, title.as_deref())?;
             }
             if tails.is_empty() && !self.follow {
-                bail!("there is no such log");
+                bail!("{}", self.none(&lab)?);
             }
             if !self.follow || Lab::attach(&self.lab.name).await.is_err() {
                 break;
@@ -67,24 +67,40 @@ impl Logs {
     /// The logs to print; with a title when there may be more than one.
     fn files(&self, lab: &Lab) -> io::Result<Vec<(PathBuf, Option<String>)>> {
         let wanted = self.pod.as_deref().map(split_pod);
-        let mut files = Vec::new();
-        for entry in fs::read_dir(lab.run_dir().logs())? {
-            let path = entry?.path();
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let [namespace, pod, container] = stem.split('_').collect::<Vec<_>>()[..] else { continue };
-            let fits = wanted.is_none_or(|wanted| wanted == (namespace, pod))
-                && self.container.as_deref().is_none_or(|wanted| wanted == container);
-            if fits {
-                let title = match (&self.pod, &self.container) {
-                    (None, _) => Some(format!("{namespace}/{pod} {container}")),
-                    (Some(_), _) => None,
-                };
-                files.push((path, title));
-            }
-        }
-        files.sort();
-        Ok(files)
+        let fits = |[namespace, pod, container]: &[String; 3]| {
+            wanted.is_none_or(|wanted| wanted == (namespace, pod))
+                && self.container.as_ref().is_none_or(|wanted| wanted == container)
+        };
+        let title = |[namespace, pod, container]: &[String; 3]| {
+            self.pod.is_none().then(|| format!("{namespace}/{pod} {container}"))
+        };
+        let found = all(lab)?.into_iter().filter(|(_, name)| fits(name));
+        Ok(found.map(|(path, name)| (path, title(&name))).collect())
     }
+
+    /// That there is no such log, with those that there are.
+    fn none(&self, lab: &Lab) -> io::Result<String> {
+        let known: Vec<_> =
+            all(lab)?.into_iter().map(|(_, name)| format!("{}/{} {}", name[0], name[1], name[2])).collect();
+        let pod = self.pod.as_deref().map(split_pod).map(|(namespace, name)| format!("{namespace}/{name}"));
+        let wanted = [pod, self.container.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        Ok(format!("there is no log of {wanted}; there are:\n  {}", known.join("\n  ")))
+    }
+}
+
+/// Every log, with namespace, pod and container.
+fn all(lab: &Lab) -> io::Result<Vec<(PathBuf, [String; 3])>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(lab.run_dir().logs())? {
+        let path = entry?.path();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let parts: Vec<String> = stem.split('_').map(str::to_owned).collect();
+        if let Ok(name) = parts.try_into() {
+            found.push((path, name));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 impl Tail {

@@ -52,7 +52,7 @@ pub async fn run(command: LabCommand) -> Result<ExitCode> {
         LabCommand::Status(command) => command.run().await,
         LabCommand::Down(Down { lab }) => {
             if !::lab::exists(&lab.name)? {
-                return Err(::lab::LabError::NotRunning { name: lab.name }.into());
+                return Err(::lab::LabError::not_running(&lab.name).into());
             }
             ::lab::down(&lab.name).await?;
             Ok(ExitCode::SUCCESS)

@@ -12,6 +12,9 @@ use clap::Args;
 
 use super::Name;
 
+/// Namespace of the mesh's own pods, which run in every lab.
+const SYSTEM_NAMESPACE: &str = "istio-system";
+
 /// Starts a lab.
 #[derive(Debug, Args)]
 pub struct Up {
@@ -77,6 +80,10 @@ impl Up {
                     status.services.len()
                 );
                 status.notes.iter().for_each(|note| println!("note: {note}"));
+                if status.pods.iter().all(|pod| pod.namespace == SYSTEM_NAMESPACE) {
+                    let places: Vec<_> = self.manifests.iter().map(|path| path.display().to_string()).collect();
+                    println!("note: no manifest in {} asks for a pod (read are *.yaml and *.yml)", places.join(", "));
+                }
                 ExitCode::SUCCESS
             }
             Err(err @ LabError::NotReady { .. }) => {

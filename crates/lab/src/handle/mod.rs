@@ -179,7 +179,11 @@ pub fn names() -> Result<Vec<String>, LabError> {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(err) => return Err(err.into()),
     };
-    let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let name = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry.ok().filter(|entry| entry.path().is_dir())?;
+        entry.file_name().into_string().ok()
+    };
+    let mut names: Vec<_> = entries.filter_map(name).collect();
     names.sort();
     Ok(names)
 }
@@ -188,6 +192,17 @@ pub fn names() -> Result<Vec<String>, LabError> {
 #[must_use]
 pub fn split_pod(pod: &str) -> (&str, &str) {
     pod.split_once('/').unwrap_or(("default", pod))
+}
+
+/// That there is no such pod, with those of the same name in other namespaces, or how to find one.
+pub(crate) fn no_pod<'a>(namespace: &str, name: &str, known: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let same: Vec<_> =
+        known.filter(|(_, other)| *other == name).map(|(space, name)| format!("{space}/{name}")).collect();
+    let instead = match same.is_empty() {
+        true => "`strake lab status` lists them, as NAMESPACE/NAME".to_owned(),
+        false => format!("there is {}", same.join(", ")),
+    };
+    format!("there is no pod {namespace}/{name}; {instead}")
 }
 
 /// An exit status as shells give it: the code, or 128 and the signal.
@@ -201,9 +216,19 @@ async fn connect(name: &str) -> Result<Connection, LabError> {
     match UnixStream::connect(RunDir::of(name).socket()).await {
         Ok(stream) => Ok(Connection::new(stream)),
         Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            Err(LabError::NotRunning { name: name.to_owned() })
+            Err(LabError::not_running(name))
         }
+        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => Err(LabError::of(err, &RunDir::of(name).socket())),
         Err(err) => Err(err.into()),
+    }
+}
+
+impl LabError {
+    /// That no lab of this name runs, with those that do.
+    #[must_use]
+    pub fn not_running(name: &str) -> Self {
+        let others = names().unwrap_or_default().into_iter().filter(|other| other != name).collect();
+        Self::NotRunning { name: name.to_owned(), others }
     }
 }
 

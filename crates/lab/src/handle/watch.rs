@@ -6,7 +6,7 @@ use super::{Lab, unexpected};
 use crate::{
     control::{NodeInfo, Phase, PodInfo, Reply, Request, Status},
     error::LabError,
-    handle::split_pod,
+    handle::{no_pod, split_pod},
     process_ids,
 };
 
@@ -42,8 +42,12 @@ impl Lab {
     /// When there is none.
     pub async fn pod(&self, pod: &str) -> Result<PodInfo, LabError> {
         let (namespace, name) = split_pod(pod);
-        let found = self.pods().await?.into_iter().find(|pod| pod.namespace == namespace && pod.name == name);
-        found.ok_or_else(|| LabError::Refused(format!("there is no pod {namespace}/{name}")))
+        let pods = self.pods().await?;
+        let known = || pods.iter().map(|pod| (pod.namespace.as_str(), pod.name.as_str()));
+        match pods.iter().find(|pod| pod.namespace == namespace && pod.name == name) {
+            Some(pod) => Ok(pod.clone()),
+            None => Err(LabError::Refused(no_pod(namespace, name, known()))),
+        }
     }
 
     /// The nodes.

@@ -293,7 +293,7 @@ impl Supervisor {
             found.map(|object| format!("{}:{}: {}: ", object.file.display(), object.line, object.resource.key()));
         format!(
             "{}container {container:?} has no command, which a lab needs: images are not run here",
-            place.unwrap_or_default()
+            place.unwrap_or_else(|| format!("Pod {}/{}: ", meta.namespace, meta.name))
         )
     }
 

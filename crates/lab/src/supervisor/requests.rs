@@ -14,7 +14,7 @@ use tokio::{
 use super::{PodKey, capture, nodes::Node, running::Running};
 use crate::{
     control::{Connection, Followup, Reply, Request, Status, Target},
-    handle::{exit_code, split_pod},
+    handle::{exit_code, no_pod, split_pod},
     paths::RunDir,
     pod::netns_path,
     process::enter::Entry,
@@ -107,7 +107,9 @@ pub(crate) fn answer(command: Command, status: &Status, pods: &BTreeMap<PodKey, 
 fn find<'a>(pod: &str, pods: &'a BTreeMap<PodKey, Running>) -> Result<&'a Running, String> {
     let (namespace, name) = split_pod(pod);
     let found = pods.get(&(namespace.to_owned(), name.to_owned()));
-    found.ok_or_else(|| format!("there is no pod {namespace}/{name}"))
+    found.ok_or_else(|| {
+        no_pod(namespace, name, pods.keys().map(|(namespace, name)| (namespace.as_str(), name.as_str())))
+    })
 }
 
 /// A container that runs: the named one, or the pod's first.

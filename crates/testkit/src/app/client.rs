@@ -87,10 +87,22 @@ fn echo(args: &ClientArgs) -> io::Result<Value> {
     let bytes = args.bytes;
     let writer =
         std::thread::spawn(move || pattern::send(&mut out, SEED, bytes).and_then(|()| out.shutdown(Shutdown::Write)));
-    pattern::expect(&mut stream, SEED, bytes)?;
-    pattern::expect_end(&mut stream)?;
-    writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))?;
-    Ok(json!({ "bytes": bytes, "local": local.to_string() }))
+    let read = pattern::expect(&mut stream, SEED, bytes).and_then(|()| pattern::expect_end(&mut stream));
+    if read.is_err() {
+        // Lets a writer go that nobody reads. Fails when the connection is gone, and the writer with it.
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+    let written = writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
+    match (read, written) {
+        // A socket tells of its reset once, be it to who writes; who reads then sees an end.
+        (Err(end), Err(reset))
+            if end.kind() == io::ErrorKind::UnexpectedEof && reset.kind() == io::ErrorKind::ConnectionReset =>
+        {
+            Err(reset)
+        }
+        (Err(e), _) | (Ok(()), Err(e)) => Err(e),
+        (Ok(()), Ok(())) => Ok(json!({ "bytes": bytes, "local": local.to_string() })),
+    }
 }
 
 /// A GET on a connection of its own, `count` times; the last body is reported.

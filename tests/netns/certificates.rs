@@ -213,7 +213,7 @@ fn a_server_with_another_certificate_than_discovery_promised_gets_an_alert_and_n
                 let target = SocketAddr::new(ip, 7000).to_string();
                 let report = lab.client("mesh/client", &["echo", &target, "--bytes", "64"]).await;
 
-                assert_turned_away(&report);
+                assert_turned_away(name, &report);
                 let hop = format!("dst.addr={} ", SocketAddr::new(ip, 15008));
                 let line = ["direction=\"outbound\"", "src.workload=\"client\"", &hop];
                 lab.says("node-1", &[&line, words].concat()).await;

@@ -231,10 +231,13 @@ fn a_closed_port_ends_the_connection_at_once_and_the_log_says_why() {
         // who knocks at the port: the server's own ztunnel, or the client's where there is no other
         for (pod, node) in [(FAR, "node-2"), (NEAR, "node-1"), (PLAIN, "node-1")] {
             for target in both(lab, pod, 9).await {
-                let report = lab.client(CLIENT, &["echo", &target]).await;
+                // also who waits for the server's first word must not see an end
+                for mode in ["echo", "server-first"] {
+                    let report = lab.client(CLIENT, &[mode, &target]).await;
 
-                assert_turned_away(&report);
-                assert!(report["seconds"].as_f64() < Some(5.0), "{target}: {report}");
+                    assert_turned_away(&format!("{mode} {target}"), &report);
+                    assert!(report["seconds"].as_f64() < Some(5.0), "{target}: {report}");
+                }
                 lab.says(node, &[&format!("={target} "), "Connection refused"]).await;
             }
         }
@@ -251,7 +254,7 @@ fn an_unreachable_address_is_an_error_in_time_and_the_log_says_why() {
         for target in ["203.0.113.7:80", "[2001:db8::7]:80"] {
             let report = lab.client(CLIENT, &["echo", target, "--timeout-ms", &limit]).await;
 
-            assert_turned_away(&report);
+            assert_turned_away(target, &report);
             assert!(report["seconds"].as_f64() < Some(UNREACHABLE_MS as f64 / 2000.0), "{target}: {report}");
             lab.says("node-1", &[&format!("dst.addr={target} "), "unreachable"]).await;
         }

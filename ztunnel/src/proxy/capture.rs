@@ -1,5 +1,6 @@
 //! First step: what an accepted socket is, before anything is known about its destination.
 
+use super::guarded::Guarded;
 use crate::inpod::Pod;
 use model::Workload;
 use model::view::is_proxy_port;
@@ -10,13 +11,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
-/// An accepted connection on its worker.
+/// An accepted connection of an application on its worker. Dropped, it is reset: what fails must not look like an end.
 #[derive(Debug)]
 pub struct Captured {
-    pub socket: TcpStream,
+    pub socket: Guarded,
     /// Who opened it.
     pub client: SocketAddr,
-    /// Where it was meant to go; for a tunnel, the pod's own address and port.
+    /// Where it was meant to go.
     pub destination: SocketAddr,
 }
 
@@ -71,6 +72,7 @@ pub fn redirected(
     (port, steering): (u16, &Cell<Steering>),
     refuse: Loop,
 ) -> Result<Captured, CaptureError> {
+    let accepted = Guarded::new(accepted);
     let destination = destination(&accepted, client, port, steering)?;
     let loops = match refuse {
         Loop::OnLoopback => destination.ip().is_loopback() && is_proxy_port(destination),
@@ -106,12 +108,6 @@ fn destination(
             Ok(socket::original_dst(accepted, client).inspect(|_| steering.set(Steering::Redirected)).unwrap_or(local))
         }
     }
-}
-
-/// A connection that was made to the proxy itself.
-pub fn tunnel(accepted: TcpStream, client: SocketAddr) -> Result<Captured, CaptureError> {
-    let destination = socket::canonical(accepted.local_addr()?);
-    Ok(Captured { socket: accepted, client, destination })
 }
 
 /// What discovery says of the pod; waits for it for a while.

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 /// Owns an application's connection. Dropped before [`settle`](Self::settle) it is reset, else closed in order:
 /// a task that is cut (drain, pod gone, permission withdrawn) has no chance to say so itself.
 #[derive(Debug)]
-pub(super) struct Guarded {
+pub struct Guarded {
     socket: TcpStream,
     settled: bool,
 }

@@ -13,6 +13,7 @@ use identity::Identity;
 use model::Workload;
 use model::view::{self, Authority, InboundRequest, InboundTarget, SourceAddress};
 use policy::Registration;
+use runtime::sys::socket::canonical;
 use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -60,8 +61,7 @@ type Accepted = (Tunnel, Server<TlsStream<TcpStream>>, crate::workers::Load);
 
 async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<Accepted, Failure> {
     let Connection { socket, peer, transparent, load, .. } = connection;
-    let captured = capture::tunnel(socket, peer)?;
-    *destination = captured.destination;
+    *destination = canonical(socket.local_addr().map_err(capture::CaptureError::Socket)?);
     let local = capture::local_workload(&here.shared().state, &here.pod).await?;
     let identity = local.identity().ok_or_else(|| unknown(here))?;
     let handshakes = async {
@@ -69,16 +69,22 @@ async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut So
         let _permit = here.worker.handshakes.acquire().await;
         let certificate = dial::certificate(here, &identity).await?;
         let config = here.tls.server(&certificate).map_err(|e| dial::DialError::Tls(Arc::new(e)))?;
-        let accepted = hbone::tls::accept(captured.socket, config, tls::peer_identity).await;
+        let accepted = hbone::tls::accept(socket, config, tls::peer_identity).await;
         let (tls, identity) = accepted.map_err(dial::tls_failure)?;
         let server = Server::handshake(tls, &here.shared().tunnels).await?;
         Ok::<_, Failure>((identity, server))
     };
-    let late = dial::DialError::HandshakeTimeout(captured.client);
+    let late = dial::DialError::HandshakeTimeout(peer);
     let (identity, server) = timeout(HANDSHAKE_TIMEOUT, handshakes).await.map_err(|_| late)??;
-    let (client, destination) = (captured.client, captured.destination);
     Ok((
-        Tunnel { here: here.clone(), client, destination, identity, transparent, gateway: OnceCell::new() },
+        Tunnel {
+            here: here.clone(),
+            client: peer,
+            destination: *destination,
+            identity,
+            transparent,
+            gateway: OnceCell::new(),
+        },
         server,
         load,
     ))

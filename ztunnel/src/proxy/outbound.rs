@@ -27,7 +27,7 @@ pub async fn serve(here: Rc<PodHere>, connection: Connection) {
 /// Fails only before there is a report.
 async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
     let Connection { socket, peer, load: _load, kind, .. } = connection;
-    let captured = capture::redirected(socket, peer, (kind.port(), &here.steering), Loop::OnLoopback)?;
+    let mut captured = capture::redirected(socket, peer, (kind.port(), &here.steering), Loop::OnLoopback)?;
     *destination = captured.destination;
     let shared = here.shared();
     let source = capture::local_workload(&shared.state, &here.pod).await?;
@@ -36,17 +36,16 @@ async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut Soc
     let trace = Trace::random();
     let report = Report::open(here, opened(here, &captured, &source, &resolved, trace));
     let client = captured.client;
-    let mut app = Guarded::new(captured.socket);
+    let app = &mut captured.socket;
     let result = match &resolved.route.kind {
         RouteKind::Hbone(hbone) => {
             let leg = Leg { source: &source, client, resolved: &resolved, trace };
-            through_tunnel(here, &mut app, leg, hbone, &report).await
+            through_tunnel(here, app, leg, hbone, &report).await
         }
-        RouteKind::Tcp | RouteKind::Passthrough => through_tcp(here, &mut app, resolved.to, &report).await,
+        RouteKind::Tcp | RouteKind::Passthrough => through_tcp(here, app, resolved.to, &report).await,
         RouteKind::DoubleHbone(_) => Err(other_network(&resolved)),
     };
-    // A relay that has failed must not look like one that has ended.
-    if !matches!(result, Err(Failure::Relay(_))) {
+    if result.is_ok() {
         app.settle();
     }
     report.close(result);

@@ -49,16 +49,9 @@ async fn carry(
     let to = captured.destination;
     let client = captured.client.ip();
     let source = (transparent && client != to.ip() && client.is_ipv4() == to.is_ipv4()).then_some(client);
-    let mut socket = Guarded::new(captured.socket);
+    let mut socket = captured.socket;
     let carried = async {
-        let app = match dial::for_client(&socket, dial::application(here, to, source)).await {
-            Ok(app) => app,
-            Err(e) => {
-                socket.settle();
-                return Err(e.into());
-            }
-        };
-        let mut app = Guarded::new(app);
+        let mut app = Guarded::new(dial::for_client(&socket, dial::application(here, to, source)).await?);
         relay::plain(&mut socket, &mut app, &here.worker.scratch, report.counts()).await?;
         socket.settle();
         app.settle();

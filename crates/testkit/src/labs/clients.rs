@@ -98,7 +98,8 @@ impl TestLab {
         let nothing = tokio::fs::File::open("/dev/null").await.expect("/dev/null");
         let lines = BufReader::new(std::mem::replace(&mut process.stdout, nothing)).lines();
         let mut load = Load { process, lines };
-        assert_eq!(load.line().await, "started", "{args:?} in {pod}");
+        let first = load.line().await;
+        assert_eq!(first, "started", "{args:?} in {pod}; ztunnels:\n{}", self.ztunnel_tails());
         load
     }
 

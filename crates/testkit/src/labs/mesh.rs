@@ -48,6 +48,32 @@ impl TestLab {
             self.wait_state(pod, "enrolled").await;
         }
         self.announced(pods, "HBONE").await;
+        for pod in pods {
+            let node = self.pod(pod).await.node;
+            let what = format!("the ztunnel of {node} can prove to be {pod}");
+            eventually(&what, TAKES_EFFECT, async || self.certified(&node, pod).await).await;
+        }
+    }
+
+    /// Fails unless the ztunnel of a pod's node holds a certificate for it. Without one, a connection is refused while the
+    /// next try for it is due.
+    async fn certified(&self, node: &str, pod: &str) -> Result<()> {
+        let dump = self.config_dump(node).await?;
+        let (namespace, name) = lab::split_pod(pod);
+        let is = |of: &Value| of["namespace"] == namespace && of["name"] == name;
+        let workload = dump["workloads"].as_array().and_then(|all| all.iter().find(|w| is(w)));
+        let account = workload.and_then(|w| w["serviceAccount"].as_str()).context("no service account")?;
+        let identity = format!("/ns/{namespace}/sa/{account}");
+        let held = dump["certificates"].as_array().context("no certificates in config_dump")?;
+        let ours = held.iter().find(|c| c["identity"].as_str().is_some_and(|id| id.ends_with(&identity)));
+        match ours.map(|c| &c["state"]) {
+            Some(state) if state == "Available" => Ok(()),
+            state => bail!("{identity} is {state:?}"),
+        }
+    }
+
+    async fn config_dump(&self, node: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.admin(node, "http://localhost:15000/config_dump").await?)?)
     }
 
     /// Waits until every node's ztunnel knows these pods by a protocol, `HBONE` or `TCP`.
@@ -66,7 +92,7 @@ impl TestLab {
     /// # Errors
     /// What it knows instead.
     pub async fn knows(&self, node: &str, pods: &[&str], protocol: &str) -> Result<()> {
-        let dump: Value = serde_json::from_str(&self.admin(node, "http://localhost:15000/config_dump").await?)?;
+        let dump = self.config_dump(node).await?;
         let workloads = dump["workloads"].as_array().context("no workloads in config_dump")?;
         for pod in pods {
             let (namespace, name) = lab::split_pod(pod);
@@ -132,10 +158,15 @@ impl TestLab {
     pub async fn says(&self, node: &str, parts: &[&str]) -> String {
         eventually(&format!("a line of {node}'s ztunnel with {parts:?}"), TAKES_EFFECT, async || {
             let log = self.ztunnel_log(node);
-            let tail = || log.lines().rev().take(SHOWN_LINES).collect::<Vec<_>>().join("\n");
-            line_with(&log, parts).map(str::to_owned).ok_or_else(tail)
+            line_with(&log, parts).map(str::to_owned).ok_or_else(|| tail(&log))
         })
         .await
+    }
+
+    /// The end of what each of the lab's two ztunnels has printed, newest first: why something failed.
+    #[must_use]
+    pub fn ztunnel_tails(&self) -> String {
+        ["node-1", "node-2"].map(|node| tail(&self.ztunnel_log(node))).join("\n--\n")
     }
 
     /// What a node's ztunnel has printed since the lab began.
@@ -143,4 +174,8 @@ impl TestLab {
     pub fn ztunnel_log(&self, node: &str) -> String {
         self.log(&format!("istio-system/ztunnel-{node}"), "ztunnel")
     }
+}
+
+fn tail(log: &str) -> String {
+    log.lines().rev().take(SHOWN_LINES).collect::<Vec<_>>().join("\n")
 }

@@ -20,7 +20,7 @@ use crate::target::Target;
 pub(crate) struct Label {
     /// What to label
     kind: LabelKind,
-    /// Its name
+    /// Its name; of a pod also NAMESPACE/NAME
     name: String,
     /// Labels to set, or to remove with a `-` behind the key
     #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = parse_change)]
@@ -57,7 +57,10 @@ impl Label {
     fn key(&self) -> ObjectRef {
         match self.kind {
             LabelKind::Namespace => ObjectRef::new(Kind::Namespace, "", &self.name),
-            LabelKind::Pod => ObjectRef::new(Kind::Pod, &self.namespace, &self.name),
+            LabelKind::Pod => {
+                let (namespace, name) = self.name.split_once('/').unwrap_or((&self.namespace, &self.name));
+                ObjectRef::new(Kind::Pod, namespace, name)
+            }
         }
     }
 }
@@ -73,6 +76,7 @@ pub(crate) fn edit(
         match set_label(directory, key, changes, overwrite) {
             Ok(file) => return Ok(file),
             Err(LabelError::NoManifest(_)) => {}
+            Err(err @ LabelError::Exists { .. }) => bail!("{err}: --overwrite replaces it"),
             Err(err) => return Err(err.into()),
         }
     }
@@ -115,5 +119,31 @@ mod tests {
     fn anything_else_is_refused_with_an_example() {
         assert!(parse_change("tier").unwrap_err().contains("KEY=VALUE"));
         assert_eq!(parse_change("=x"), Err("the key is empty".into()));
+    }
+
+    #[test]
+    fn a_pod_may_be_named_with_its_namespace() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            label: Label,
+        }
+        let key = |words: &[&str]| <Line as clap::Parser>::parse_from([&["label"], words].concat()).label.key();
+
+        assert_eq!(key(&["pod", "shop/db", "a=b"]), ObjectRef::new(Kind::Pod, "shop", "db"));
+        assert_eq!(key(&["pod", "db", "-n", "shop", "a=b"]), ObjectRef::new(Kind::Pod, "shop", "db"));
+        assert_eq!(key(&["namespace", "shop", "a=b"]), ObjectRef::new(Kind::Namespace, "", "shop"));
+    }
+
+    #[test]
+    fn a_label_with_another_value_names_the_flag_that_replaces_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels:\n    tier: a\n";
+        std::fs::write(dir.path().join("shop.yaml"), manifest).unwrap();
+        let shop = ObjectRef::new(Kind::Namespace, "", "shop");
+
+        let refused = edit(&[dir.path().to_owned()], &shop, &[change("tier", Some("b"))], false).unwrap_err();
+
+        assert!(refused.to_string().contains("--overwrite"), "{refused}");
     }
 }

@@ -46,7 +46,7 @@ pub enum LabelError {
     NoManifest(ObjectRef),
     #[error("{0:?} is not a valid label")]
     Invalid(String),
-    #[error("label {label} is already {value:?}; it is only replaced on request")]
+    #[error("label {label} is already {value:?}")]
     Exists { label: String, value: String },
     #[error("{path}: not edited: {reason}")]
     Unsafe { path: PathBuf, reason: String },

@@ -166,7 +166,7 @@ fn a_proxy_that_drains_takes_no_new_pod() {
     let refused = proxy.add("late", &client).unwrap_err();
 
     assert!(refused.contains("drains"), "{refused}");
-    assert!(client.connect("127.0.0.1:15008").is_err(), "and yet it listens");
+    assert!(client.refuses("127.0.0.1:15008"), "and yet it listens");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use ztunnel::inpod::{PodInfo, Pods, SocketOptions, Status};
@@ -98,6 +98,19 @@ impl Pod {
         let socket = self.netns.run(|| TcpStream::connect_timeout(&to, PATIENCE))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         Ok(socket)
+    }
+
+    /// Whether nobody listens there, or soon nobody will: a program that another test starts at this moment holds a copy
+    /// of a closed listener until it runs.
+    pub fn refuses(&self, to: &str) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if self.connect(to).is_err() {
+                return true;
+            }
+            thread::yield_now();
+        }
+        false
     }
 
     pub fn listen(&self, address: &str) -> TcpListener {

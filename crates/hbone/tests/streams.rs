@@ -4,11 +4,22 @@ mod common;
 
 use bytes::Bytes;
 use common::{Count, CountsFlushes, echo_tunnel, open, pattern, read_to_end, serve, tunnel, wire, worker};
-use hbone::{ConnectError, Reason, Settings, StreamError};
+use hbone::{ConnectError, Reason, Settings, Stream, StreamError};
 use http::{HeaderMap, StatusCode};
 use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
+
+/// A stream whose peer resets it at the first bytes.
+async fn stream_to_one_who_resets(reason: Reason) -> Stream {
+    let (near, far) = wire();
+    serve(far, Settings::default(), move |r| async move {
+        let (mut send, mut recv) = r.accept(HeaderMap::new()).unwrap().split();
+        recv.data().await.unwrap();
+        send.reset(reason);
+    });
+    open(&tunnel(near, &Settings::default()).await.0).await
+}
 
 #[test]
 fn a_hundred_and_fifty_streams_carry_their_own_bytes_at_once() {
@@ -120,14 +131,7 @@ fn the_server_may_end_first_and_still_read() {
 fn a_cancelled_stream_writes_as_a_broken_pipe_and_reads_as_reset() {
     for reason in [Reason::NoError, Reason::Cancel] {
         worker(false, async move {
-            let (near, far) = wire();
-            serve(far, Settings::default(), move |r| async move {
-                let (mut send, mut recv) = r.accept(HeaderMap::new()).unwrap().split();
-                recv.data().await.unwrap();
-                send.reset(reason);
-            });
-            let (tunnel, _) = tunnel(near, &Settings::default()).await;
-            let (mut send, mut recv) = open(&tunnel).await.split();
+            let (mut send, mut recv) = stream_to_one_who_resets(reason).await.split();
             send.send(pattern(10, 0)).await.unwrap();
 
             match reason {
@@ -209,14 +213,7 @@ fn a_request_whose_peer_gave_up_is_told_before_it_is_answered() {
 fn a_sender_that_waits_for_more_to_send_is_told_of_a_reset() {
     for (reason, ordinary) in [(Reason::Cancel, true), (Reason::NoError, true), (Reason::InternalError, false)] {
         worker(false, async move {
-            let (near, far) = wire();
-            serve(far, Settings::default(), move |r| async move {
-                let (mut send, mut recv) = r.accept(HeaderMap::new()).unwrap().split();
-                recv.data().await.unwrap();
-                send.reset(reason);
-            });
-            let (tunnel, _driver) = tunnel(near, &Settings::default()).await;
-            let (mut send, _recv) = open(&tunnel).await.split();
+            let (mut send, _recv) = stream_to_one_who_resets(reason).await.split();
             let idle = timeout(Duration::from_millis(1), send.closed()).await;
             assert!(idle.is_err(), "closed without a reason");
             send.send(pattern(10, 0)).await.unwrap();

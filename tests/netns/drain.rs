@@ -7,7 +7,7 @@ use serde_json::Value;
 use testkit::{
     TestLab, eventually, labs,
     labs::{Load, TAKES_EFFECT},
-    manifests::{app, idle, namespace, service},
+    manifests::client_and_server,
 };
 
 const PODS: [&str; 2] = ["mesh/client", "mesh/server"];
@@ -22,16 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How long connections are used after the signal before they finish by themselves: a part of the deadline.
 const USED: Duration = Duration::from_secs(1);
 
-fn manifests() -> String {
-    namespace("mesh", true)
-        + &idle("mesh", "client", "node-1")
-        + &app("mesh", "server", "node-2")
-        + &service("mesh", "server")
-}
-
 #[test]
 fn connections_may_finish_while_either_ztunnel_drains_which_then_ends_at_once() {
-    labs::run_alone("drain", &manifests(), async |lab| {
+    labs::run_alone("drain", &client_and_server(), async |lab| {
         lab.meshed(&PODS).await;
 
         for node in NODES {
@@ -59,7 +52,7 @@ fn connections_may_finish_while_either_ztunnel_drains_which_then_ends_at_once() 
 
 #[test]
 fn connections_that_do_not_finish_are_reset_at_the_deadline_and_not_before() {
-    labs::run_alone("deadline", &manifests(), async |lab| {
+    labs::run_alone("deadline", &client_and_server(), async |lab| {
         lab.meshed(&PODS).await;
 
         for node in NODES {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use testkit::{
     TestLab, eventually, labs,
     labs::{Load, TAKES_EFFECT},
-    manifests::{app, idle, namespace, service},
+    manifests::{app, client_and_server},
 };
 
 use crate::kernel_state::Place;
@@ -21,16 +21,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Longer than any grace or proof period of agents and proxies.
 const LONG: Duration = Duration::from_secs(35);
 
-fn manifests() -> String {
-    namespace("mesh", true)
-        + &idle("mesh", "client", "node-1")
-        + &app("mesh", "server", "node-2")
-        + &service("mesh", "server")
-}
-
 #[test]
 fn nothing_leaves_in_plaintext_while_a_ztunnel_is_down() {
-    labs::run_alone("gap", &manifests(), async |lab| {
+    labs::run_alone("gap", &client_and_server(), async |lab| {
         lab.meshed(&PODS).await;
 
         for node in ["node-1", "node-2"] {
@@ -67,7 +60,7 @@ async fn through_a_gap(lab: &TestLab, node: &str) {
 
 #[test]
 fn a_long_outage_of_the_far_ztunnel_makes_nobody_fall_back_to_plaintext() {
-    labs::run_alone("outage", &manifests(), async |lab| {
+    labs::run_alone("outage", &client_and_server(), async |lab| {
         lab.meshed(&PODS).await;
 
         let ((during, across), frames) = lab.captured("node-1", outage(lab, "node-2")).await;
@@ -139,7 +132,7 @@ async fn stop_all(loads: Vec<Load>) -> Vec<Value> {
 
 #[test]
 fn a_download_that_loses_the_far_ztunnel_is_reset_and_does_not_look_whole() {
-    labs::run_alone("cut", &manifests(), async |lab| {
+    labs::run_alone("cut", &client_and_server(), async |lab| {
         lab.meshed(&PODS).await;
 
         for v6 in [false, true] {
@@ -161,7 +154,7 @@ fn a_download_that_loses_the_far_ztunnel_is_reset_and_does_not_look_whole() {
 
 #[test]
 fn traffic_goes_on_while_the_control_plane_is_killed() {
-    labs::run_alone("control", &manifests(), async |lab| {
+    labs::run_alone("control", &client_and_server(), async |lab| {
         lab.meshed(&PODS).await;
         let held = lab.load("mesh/client", &["hold", "server:7000", "--every-ms", "20"]).await;
         let requests = lab.load("mesh/client", &["loop", "server:80", "--every-ms", "5"]).await;
@@ -187,7 +180,7 @@ fn traffic_goes_on_while_the_control_plane_is_killed() {
 
 #[test]
 fn traffic_goes_on_while_agents_are_killed_and_they_find_everything_proved() {
-    labs::run_alone("agents", &manifests(), async |lab| {
+    labs::run_alone("agents", &client_and_server(), async |lab| {
         lab.meshed(&PODS).await;
         let held = lab.load("mesh/client", &["hold", "server:7000", "--every-ms", "20"]).await;
         let requests = lab.load("mesh/client", &["loop", "server:80", "--every-ms", "5"]).await;

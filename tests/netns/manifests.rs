@@ -3,19 +3,12 @@
 use testkit::{
     eventually, labs,
     labs::TAKES_EFFECT,
-    manifests::{app, idle, namespace, service},
+    manifests::{app, client_and_server},
 };
-
-fn manifests() -> String {
-    namespace("mesh", true)
-        + &idle("mesh", "client", "node-1")
-        + &app("mesh", "server", "node-2")
-        + &service("mesh", "server")
-}
 
 #[test]
 fn pods_come_and_go_with_their_manifests() {
-    labs::run_alone("pods", &manifests(), async |lab| {
+    labs::run_alone("pods", &client_and_server(), async |lab| {
         lab.meshed(&["mesh/client", "mesh/server"]).await;
 
         lab.write("late.yaml", &app("mesh", "late", "node-1")).unwrap();

@@ -60,6 +60,16 @@ pub fn service(namespace: &str, name: &str) -> String {
     text
 }
 
+/// The smallest mesh on two nodes: `mesh/client` on node-1, who waits to be told what to do, and `mesh/server` on node-2
+/// behind its Service.
+#[must_use]
+pub fn client_and_server() -> String {
+    namespace("mesh", true)
+        + &idle("mesh", "client", "node-1")
+        + &app("mesh", "server", "node-2")
+        + &service("mesh", "server")
+}
+
 /// PeerAuthentication of a namespace.
 #[must_use]
 pub fn peer_authentication(namespace: &str, mode: &str) -> String {

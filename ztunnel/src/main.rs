@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 use ztunnel::config::{Config, Environment};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 usage: ztunnel [proxy [ztunnel]] [--run-dir DIR] | version | help
 

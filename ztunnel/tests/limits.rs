@@ -48,7 +48,7 @@ async fn tunnel(from: &Pod, to: SocketAddr) -> Tunnel {
     socket.set_nonblocking(true).unwrap();
     let socket = tokio::net::TcpStream::from_std(socket.into()).unwrap();
     let (tls, ()) = hbone::tls::connect(socket, config, |_| ()).await.unwrap();
-    let (tunnel, driver) = client::handshake(tls, &hbone::Settings::default()).await.unwrap();
+    let (tunnel, driver) = client::start(tls, &hbone::Settings::default());
     spawn_local(driver);
     tunnel
 }

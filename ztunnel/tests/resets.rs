@@ -1,14 +1,14 @@
 //! A connection that is reset on one side is reset on the other, whatever state it is in: through a tunnel and in
 //! plain text, from client to server and back. Real sockets; the tunnel is real HTTP/2 over a byte stream in memory.
 
-use hbone::{Reason, Server, Settings, client};
+use hbone::{Reason, Server, Settings, Tunnel, client};
 use http::HeaderMap;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use telemetry::metrics::{PeerLabels, Reporter, TrafficHandles, TrafficLabels};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
@@ -63,6 +63,14 @@ fn counts() -> Counts {
     Counts::new(u64::MAX, Arc::new(TrafficHandles::new(labels)))
 }
 
+/// A tunnel in memory: its client's end, driven, and its server's.
+async fn tunnel(settings: &Settings) -> (Tunnel, Server<BufReader<DuplexStream>>) {
+    let (a, b) = tokio::io::duplex(64 << 10);
+    let (tunnel, driver) = client::start(BufReader::new(a), settings);
+    spawn_local(driver);
+    (tunnel, Server::handshake(BufReader::new(b), settings).await.unwrap())
+}
+
 /// A relayed connection: the client's end and the server's.
 async fn mesh(way: Way) -> (TcpStream, TcpStream) {
     let (client_app, mut captured) = connected().await;
@@ -79,10 +87,7 @@ async fn mesh(way: Way) -> (TcpStream, TcpStream) {
                 send_buffer_bytes: 16 << 10,
                 ..Settings::default()
             };
-            let (a, b) = tokio::io::duplex(64 << 10);
-            let (handshaken, server) = tokio::join!(client::handshake(a, &settings), Server::handshake(b, &settings));
-            let ((tunnel, driver), mut server) = (handshaken.unwrap(), server.unwrap());
-            spawn_local(driver);
+            let (tunnel, mut server) = tunnel(&settings).await;
             let serving = scratch.clone();
             spawn_local(async move {
                 let request = server.accept().await.unwrap().unwrap();
@@ -256,11 +261,7 @@ fn a_stream_that_a_peer_cancels_is_a_reset() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let (mut app, mut captured) = connected().await;
-        let (a, b) = tokio::io::duplex(64 << 10);
-        let settings = Settings::default();
-        let (handshaken, server) = tokio::join!(client::handshake(a, &settings), Server::handshake(b, &settings));
-        let ((tunnel, driver), mut server) = (handshaken.unwrap(), server.unwrap());
-        spawn_local(driver);
+        let (tunnel, mut server) = tunnel(&Settings::default()).await;
         let (go, gone) = tokio::sync::oneshot::channel::<()>();
         spawn_local(async move {
             let request = server.accept().await.unwrap().unwrap();

@@ -1,38 +1,39 @@
 //! The side that opens streams. It neither dials nor checks who answered; see `tls` and `pool`.
 
-use crate::cork::Cork;
-use crate::keepalive::Keepalive;
+use crate::http2::{Closed, Engine, Line, Role, Shared};
 use crate::stream::Place;
-use crate::{ConnectError, Settings, Stream, TunnelError};
-use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Version};
+use crate::{ConnectError, Reason, Settings, Stream, TunnelError};
+use http::{HeaderMap, StatusCode};
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 
 /// A tunnel to one peer. Clones share it; it closes when all clones and all streams are gone.
 #[derive(Clone)]
 pub struct Tunnel {
-    requests: h2::client::SendRequest<Bytes>,
+    connection: Rc<Used>,
     open: Rc<Cell<usize>>,
-    broken: Rc<Cell<bool>>,
+}
+
+/// Closes the connection when nobody can open streams any more.
+struct Used(Shared);
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        self.0.borrow_mut().close();
+    }
 }
 
 /// Does the reading and writing of a tunnel: must be polled (spawned) for anything to happen.
 ///
 /// Ends without an error when the tunnel is no longer used. Dropping it cuts the tunnel.
 #[must_use = "a tunnel does nothing unless its driver is polled"]
-pub struct Driver<T: AsyncRead + AsyncWrite + Unpin> {
-    io: Cork<T>,
-    connection: h2::client::Connection<Cork<T>, Bytes>,
-    keepalive: Keepalive,
-    broken: Rc<Cell<bool>>,
-}
+#[derive(Debug)]
+pub struct Driver<T>(Engine<T>);
 
 /// What a peer answered with 200.
 #[derive(Debug)]
@@ -43,50 +44,22 @@ pub struct Accepted {
     pub stream: Stream,
 }
 
-/// Starts HTTP/2 as the client on a byte stream whose peer is already proven.
-pub async fn handshake<T>(io: T, settings: &Settings) -> Result<(Tunnel, Driver<T>), TunnelError>
+/// Starts HTTP/2 as the client on a byte stream whose peer is already proven. What it says first leaves with the
+/// driver's first turn.
+pub fn start<T>(io: T, settings: &Settings) -> (Tunnel, Driver<T>)
 where
-    T: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncBufRead + AsyncWrite + Unpin,
 {
-    let io = Cork::new(io);
-    let (requests, mut connection) = h2::client::Builder::new()
-        .initial_window_size(settings.stream_window_bytes)
-        .initial_connection_window_size(settings.connection_window_bytes)
-        .max_frame_size(settings.frame_bytes)
-        .initial_max_send_streams(settings.initial_streams)
-        .max_header_list_size(settings.client_header_list_bytes)
-        .max_send_buffer_size(settings.send_buffer_bytes)
-        .enable_push(false)
-        .handshake(io.share())
-        .await
-        .map_err(|e| TunnelError::Handshake(Arc::new(e)))?;
-    let keepalive = Keepalive::new(connection.ping_pong(), settings);
-    let broken = Rc::new(Cell::new(false));
-    let tunnel = Tunnel { requests, open: Rc::default(), broken: broken.clone() };
-    Ok((tunnel, Driver { io, connection, keepalive, broken }))
+    let engine = Engine::new(io, Role::Client, settings);
+    let connection = Rc::new(Used(engine.connection().clone()));
+    (Tunnel { connection, open: Rc::default() }, Driver(engine))
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
+impl<T: AsyncBufRead + AsyncWrite + Unpin> Future for Driver<T> {
     type Output = Result<(), TunnelError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let turn = this.io.turn(cx, |cx| Pin::new(&mut this.connection).poll(cx));
-        let end = match turn {
-            Poll::Ready(r) => r.map_err(|e| TunnelError::Protocol(Arc::new(e))),
-            Poll::Pending => match this.keepalive.poll_lost(cx) {
-                Poll::Ready(e) => Err(e),
-                Poll::Pending => return Poll::Pending,
-            },
-        };
-        this.broken.set(true);
-        Poll::Ready(end)
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Drop for Driver<T> {
-    fn drop(&mut self) {
-        self.broken.set(true);
+        self.0.poll_turn(cx)
     }
 }
 
@@ -103,20 +76,32 @@ impl Tunnel {
         authority: &str,
         headers: HeaderMap,
     ) -> Result<Accepted, ConnectError> {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::CONNECT;
-        *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = authority.parse().map_err(|_| ConnectError::Authority(authority.to_owned()))?;
-        *request.headers_mut() = headers;
-        let failed = |e| ConnectError::Protocol(Arc::new(e));
-        let mut requests = self.requests.clone();
-        poll_fn(|cx| requests.poll_ready(cx)).await.map_err(failed)?;
-        let (answer, send) = requests.send_request(request, false).map_err(failed)?;
-        let (head, recv) = answer.await.map_err(failed)?.into_parts();
+        if authority.parse::<http::uri::Authority>().is_err() {
+            return Err(ConnectError::Authority(authority.to_owned()));
+        }
+        let connection = &self.connection.0;
+        poll_fn(|cx| connection.borrow_mut().poll_room(cx)).await?;
+        let mut asking = Asking { connection: connection.clone(), line: None };
+        let line = asking.line.insert(connection.borrow_mut().open(authority, &headers)).clone();
+        let head = poll_fn(|cx| {
+            let mut stream = line.borrow_mut();
+            if let Some(head) = stream.take_head() {
+                return Poll::Ready(Ok(head));
+            }
+            match stream.closed() {
+                Some(closed) => Poll::Ready(Err(unanswered(closed))),
+                None => {
+                    stream.watch_receive(cx);
+                    Poll::Pending
+                }
+            }
+        });
+        let head = head.await?;
         if head.status != StatusCode::OK {
             return Err(ConnectError::Status(head.status));
         }
-        Ok(Accepted { headers: head.headers, stream: Stream::new(send, recv, Some(place)) })
+        asking.line = None;
+        Ok(Accepted { headers: head.headers, stream: Stream::new(connection.clone(), line, Some(place)) })
     }
 
     /// Streams open or being opened.
@@ -125,15 +110,14 @@ impl Tunnel {
     }
 
     /// Whether there are fewer streams than `limit` and than the peer allows. Says nothing of whether it is
-    /// [usable](Self::is_usable), which costs more to ask.
+    /// [usable](Self::is_usable).
     pub fn has_room(&self, limit: usize) -> bool {
-        self.open.get() < limit.min(self.requests.current_max_send_streams())
+        self.open.get() < limit.min(self.connection.0.borrow().most_streams())
     }
 
     /// Whether the tunnel lives and the peer takes new streams.
     pub fn is_usable(&self) -> bool {
-        let ready = self.requests.clone().poll_ready(&mut Context::from_waker(Waker::noop()));
-        !self.broken.get() && !matches!(ready, Poll::Ready(Err(_)))
+        self.connection.0.borrow().is_usable()
     }
 
     /// A place kept for a stream that is about to be opened, so that others see it as taken.
@@ -142,8 +126,32 @@ impl Tunnel {
     }
 }
 
+/// A request that is not a stream yet: given up when dropped.
+struct Asking {
+    connection: Shared,
+    line: Option<Line>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(line) = &self.line {
+            let mut connection = self.connection.borrow_mut();
+            connection.reset(line, Reason::Cancel);
+            connection.leave(line);
+        }
+    }
+}
+
+fn unanswered(closed: &Closed) -> ConnectError {
+    match closed {
+        Closed::ByPeer(reason) | Closed::ByUs(reason) => ConnectError::Reset(*reason),
+        Closed::Unseen => ConnectError::GoingAway,
+        Closed::Lost(fault) => ConnectError::Tunnel(fault.clone()),
+    }
+}
+
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tunnel").field("open", &self.open.get()).field("broken", &self.broken.get()).finish()
+        f.debug_struct("Tunnel").field("open", &self.open.get()).field("usable", &self.is_usable()).finish()
     }
 }

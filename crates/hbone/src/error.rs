@@ -1,5 +1,6 @@
-//! How tunnels and streams end, in words that do not name the engine.
+//! How tunnels and streams end.
 
+use crate::http2::Fault;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,28 +22,28 @@ pub enum Reason {
     Other(u32),
 }
 
-impl From<h2::Reason> for Reason {
-    fn from(r: h2::Reason) -> Self {
-        match r {
-            h2::Reason::NO_ERROR => Self::NoError,
-            h2::Reason::CANCEL => Self::Cancel,
-            h2::Reason::STREAM_CLOSED => Self::StreamClosed,
-            h2::Reason::INTERNAL_ERROR => Self::InternalError,
-            h2::Reason::REFUSED_STREAM => Self::Refused,
-            other => Self::Other(other.into()),
+impl From<u32> for Reason {
+    fn from(code: u32) -> Self {
+        match code {
+            0x0 => Self::NoError,
+            0x2 => Self::InternalError,
+            0x5 => Self::StreamClosed,
+            0x7 => Self::Refused,
+            0x8 => Self::Cancel,
+            other => Self::Other(other),
         }
     }
 }
 
-impl From<Reason> for h2::Reason {
-    fn from(r: Reason) -> Self {
-        match r {
-            Reason::NoError => Self::NO_ERROR,
-            Reason::Cancel => Self::CANCEL,
-            Reason::StreamClosed => Self::STREAM_CLOSED,
-            Reason::InternalError => Self::INTERNAL_ERROR,
-            Reason::Refused => Self::REFUSED_STREAM,
-            Reason::Other(code) => Self::from(code),
+impl From<Reason> for u32 {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::NoError => 0x0,
+            Reason::InternalError => 0x2,
+            Reason::StreamClosed => 0x5,
+            Reason::Refused => 0x7,
+            Reason::Cancel => 0x8,
+            Reason::Other(code) => code,
         }
     }
 }
@@ -52,10 +53,10 @@ impl From<Reason> for h2::Reason {
 pub enum TunnelError {
     /// The peer does not speak HTTP/2, or ended during its handshake.
     #[error("http2 handshake failed: {0}")]
-    Handshake(Arc<h2::Error>),
+    Handshake(Arc<Fault>),
     /// HTTP/2 failed later.
     #[error("h2 failed: {0}")]
-    Protocol(Arc<h2::Error>),
+    Protocol(Arc<Fault>),
     /// The peer's answer to a PING did not come.
     #[error("no answer to a ping within {0:?}")]
     PingTimeout(Duration),
@@ -78,9 +79,15 @@ pub enum ConnectError {
     /// The peer answered, but not with 200.
     #[error("http status: {0}")]
     Status(http::StatusCode),
-    /// The tunnel or the stream ended before an answer came.
+    /// The stream was reset before an answer came.
+    #[error("h2 failed: stream reset: {0:?}")]
+    Reset(Reason),
+    /// The tunnel ended before an answer came.
     #[error("h2 failed: {0}")]
-    Protocol(Arc<h2::Error>),
+    Tunnel(Arc<Fault>),
+    /// The tunnel takes no more streams, and the peer has not seen this one.
+    #[error("h2 failed: the tunnel is closing")]
+    GoingAway,
     /// The authority cannot be sent.
     #[error("invalid CONNECT address {0}")]
     Authority(String),
@@ -91,17 +98,14 @@ impl ConnectError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Status(_) => "http_status",
-            Self::Protocol(_) => "h2",
+            Self::Reset(_) | Self::Tunnel(_) | Self::GoingAway => "h2",
             Self::Authority(_) => "authority",
         }
     }
 
     /// Whether nothing was processed, so that another tunnel may be tried.
-    pub fn is_unprocessed(&self) -> bool {
-        match self {
-            Self::Protocol(e) => e.is_go_away() || e.reason() == Some(h2::Reason::REFUSED_STREAM),
-            Self::Status(_) | Self::Authority(_) => false,
-        }
+    pub const fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::GoingAway | Self::Reset(Reason::Refused))
     }
 }
 
@@ -116,54 +120,36 @@ pub enum StreamError {
     Reset(Reason),
     /// The tunnel ended.
     #[error("h2 failed: {0}")]
-    Tunnel(h2::Error),
+    Tunnel(Arc<Fault>),
 }
 
 impl StreamError {
-    /// How an error met while receiving ends the stream; `None` is an ordinary end.
-    pub(crate) fn receiving(e: h2::Error) -> Option<Self> {
-        if e.is_io() || !e.is_reset() {
-            return Some(Self::Tunnel(e));
-        }
-        match e.reason().map(Reason::from) {
-            Some(Reason::NoError) => None,
-            Some(Reason::StreamClosed) => Some(Self::BrokenPipe),
+    /// What a peer's reset is to a receiver.
+    pub(crate) const fn receiving(reason: Reason) -> Result<(), Self> {
+        match reason {
+            Reason::NoError => Ok(()),
+            Reason::StreamClosed => Err(Self::BrokenPipe),
             // Also CANCEL: it is what a proxy's stream ends with whose application was reset.
-            Some(r @ (Reason::Cancel | Reason::InternalError | Reason::Refused | Reason::Other(_))) => {
-                Some(Self::Reset(r))
-            }
-            None => Some(Self::Tunnel(e)),
+            r @ (Reason::Cancel | Reason::InternalError | Reason::Refused | Reason::Other(_)) => Err(Self::Reset(r)),
         }
     }
 
-    /// How a sender sees the peer's reset.
-    pub(crate) fn reset(reason: Reason) -> Self {
+    /// What a peer's reset is to a sender.
+    pub(crate) const fn sending(reason: Reason) -> Self {
         match reason {
             Reason::NoError | Reason::Cancel | Reason::StreamClosed => Self::BrokenPipe,
             r @ (Reason::InternalError | Reason::Refused | Reason::Other(_)) => Self::Reset(r),
-        }
-    }
-
-    /// The error to return for one met while sending.
-    pub(crate) fn sending(e: h2::Error) -> Self {
-        match e.reason().map(Reason::from) {
-            Some(Reason::NoError | Reason::Cancel | Reason::StreamClosed) => Self::BrokenPipe,
-            Some(r @ (Reason::InternalError | Reason::Refused | Reason::Other(_))) if e.is_reset() => Self::Reset(r),
-            Some(_) | None => Self::Tunnel(e),
         }
     }
 }
 
 impl From<StreamError> for io::Error {
     fn from(e: StreamError) -> Self {
-        match e {
-            StreamError::BrokenPipe => io::ErrorKind::BrokenPipe.into(),
-            StreamError::Reset(_) => io::Error::new(io::ErrorKind::ConnectionAborted, e),
-            StreamError::Tunnel(h2) if h2.is_io() => {
-                let text = h2.to_string();
-                h2.into_io().unwrap_or_else(|| io::Error::other(text))
-            }
-            StreamError::Tunnel(h2) => io::Error::other(StreamError::Tunnel(h2)),
-        }
+        let kind = match &e {
+            StreamError::BrokenPipe => return io::ErrorKind::BrokenPipe.into(),
+            StreamError::Reset(_) => io::ErrorKind::ConnectionAborted,
+            StreamError::Tunnel(fault) => fault.io_kind(),
+        };
+        Self::new(kind, e)
     }
 }

@@ -1,16 +1,16 @@
 //! PINGs that find a dead peer. It measures nothing else.
 
-use crate::{Settings, TunnelError};
-use h2::{Ping, PingPong};
+use crate::Settings;
+use crate::http2::Connection;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 /// Sends a PING every interval and fails when an answer takes too long.
+#[derive(Debug)]
 pub(crate) struct Keepalive {
-    ping: Option<PingPong>,
     timer: Pin<Box<Sleep>>,
     waiting: bool,
     interval: Duration,
@@ -18,40 +18,30 @@ pub(crate) struct Keepalive {
 }
 
 impl Keepalive {
-    pub(crate) fn new(ping: Option<PingPong>, settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
-        Self { ping, timer: Box::pin(tokio::time::sleep(interval)), waiting: false, interval, timeout }
+        Self { timer: Box::pin(tokio::time::sleep(interval)), waiting: false, interval, timeout }
+    }
+
+    /// How long an answer may take.
+    pub(crate) const fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Ready when the peer is lost. A tunnel that ends otherwise is the engine's to notice.
-    pub(crate) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<TunnelError> {
-        let Some(ping) = self.ping.as_mut() else { return Poll::Pending };
+    pub(crate) fn poll_lost(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.waiting {
-                match ping.poll_pong(cx) {
-                    Poll::Ready(Ok(_)) => {
-                        self.waiting = false;
-                        self.timer.as_mut().reset(Instant::now() + self.interval);
-                    }
-                    Poll::Ready(Err(_)) => {
-                        self.ping = None;
-                        return Poll::Pending;
-                    }
-                    Poll::Pending => {
-                        return self.timer.as_mut().poll(cx).map(|()| TunnelError::PingTimeout(self.timeout));
-                    }
-                }
-            } else {
-                if self.timer.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                if ping.send_ping(Ping::opaque()).is_err() {
-                    self.ping = None;
-                    return Poll::Pending;
-                }
-                self.waiting = true;
-                self.timer.as_mut().reset(Instant::now() + self.timeout);
+            if self.waiting && connection.is_ping_answered() {
+                self.waiting = false;
+                self.timer.as_mut().reset(Instant::now() + self.interval);
             }
+            ready!(self.timer.as_mut().poll(cx));
+            if self.waiting {
+                return Poll::Ready(());
+            }
+            connection.send_ping();
+            self.waiting = true;
+            self.timer.as_mut().reset(Instant::now() + self.timeout);
         }
     }
 }

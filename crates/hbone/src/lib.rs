@@ -4,13 +4,13 @@
 //! policies or sockets: it runs over any byte stream, and whoever calls it dials, authorises and relays.
 //!
 //! Everything here belongs to one thread (a worker with a current-thread runtime and a `LocalSet`):
-//! counters are `Cell`s, and a tunnel's driver is a local task. Two engines fit behind these types;
-//! the one there is uses `h2`, and none of its types are visible.
+//! counters are `Cell`s, and a tunnel's driver is a local task.
 
 pub mod client;
-mod cork;
 mod error;
 pub mod headers;
+mod hpack;
+mod http2;
 mod keepalive;
 pub mod pool;
 pub mod server;
@@ -20,6 +20,7 @@ pub mod tls;
 
 pub use client::{Accepted, Driver, Tunnel};
 pub use error::{ConnectError, Reason, StreamError, TunnelError};
+pub use http2::Fault;
 pub use pool::Pool;
 pub use server::{Request, Server};
 pub use settings::Settings;

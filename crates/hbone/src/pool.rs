@@ -13,7 +13,7 @@ use std::hash::Hash;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -92,7 +92,7 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
     where
         D: FnOnce() -> F,
         F: Future<Output = Result<(Tunnel, Driver<T>), E>>,
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
+        T: AsyncBufRead + AsyncWrite + Unpin + 'static,
     {
         let slot = loop {
             // Anew each time: a drain during the wait has put another one in its place.
@@ -212,7 +212,7 @@ impl<E> Drop for Dialing<'_, E> {
     }
 }
 
-async fn drive<T: AsyncRead + AsyncWrite + Unpin>(driver: Driver<T>) {
+async fn drive<T: AsyncBufRead + AsyncWrite + Unpin>(driver: Driver<T>) {
     match driver.await {
         Ok(()) => tracing::debug!("tunnel closed"),
         Err(e @ TunnelError::PingTimeout(_)) => tracing::warn!(error = %e, code = e.code(), "tunnel lost"),

@@ -1,11 +1,14 @@
 //! One application connection inside a tunnel. It opens nothing; see `client` and `server`.
 
+use crate::http2::{Line, Shared};
 use crate::{Reason, StreamError};
 use bytes::Bytes;
 use std::cell::Cell;
+use std::fmt;
 use std::future::poll_fn;
+use std::mem;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 /// A place among the streams of a tunnel, given back when the last half that holds it is dropped.
 #[derive(Debug)]
@@ -37,10 +40,10 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(send: h2::SendStream<Bytes>, recv: h2::RecvStream, place: Option<Rc<Place>>) -> Self {
+    pub(crate) fn new(connection: Shared, line: Line, place: Option<Rc<Place>>) -> Self {
         Self {
-            send: SendHalf { send, ended: false, _place: place.clone() },
-            recv: RecvHalf { recv, ended: false, held: None, _place: place },
+            send: SendHalf { connection: connection.clone(), line: line.clone(), _place: place.clone() },
+            recv: RecvHalf { connection, line, _place: place },
         }
     }
 
@@ -51,11 +54,9 @@ impl Stream {
 }
 
 /// The half that sends.
-#[derive(Debug)]
 pub struct SendHalf {
-    send: h2::SendStream<Bytes>,
-    /// Finished, or reset by us.
-    ended: bool,
+    connection: Shared,
+    line: Line,
     _place: Option<Rc<Place>>,
 }
 
@@ -64,42 +65,52 @@ impl SendHalf {
     ///
     /// Dropping the future before it is done loses the part that is not queued yet.
     pub async fn send(&mut self, mut data: Bytes) -> Result<(), StreamError> {
-        while !data.is_empty() {
-            self.send.reserve_capacity(data.len());
-            let room = match self.send.capacity() {
-                0 => poll_fn(|cx| self.send.poll_capacity(cx))
-                    .await
-                    .ok_or(StreamError::BrokenPipe)?
-                    .map_err(StreamError::sending)?,
-                n => n,
-            };
-            let part = data.split_to(room.min(data.len()));
-            if !part.is_empty() {
-                self.send.send_data(part, false).map_err(StreamError::sending)?;
-            }
+        poll_fn(|cx| self.poll_send(&mut data, cx)).await
+    }
+
+    fn poll_send(&self, data: &mut Bytes, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
+        let mut connection = self.connection.borrow_mut();
+        let mut stream = self.line.borrow_mut();
+        if let Some(end) = stream.end_of_sending() {
+            return Poll::Ready(Err(end));
         }
-        Ok(())
+        if stream.is_finished() {
+            return Poll::Ready(Err(StreamError::BrokenPipe));
+        }
+        let room = connection.queue_bytes().saturating_sub(stream.queued_bytes());
+        let part = if data.len() <= room { mem::take(data) } else { data.split_to(room) };
+        if !part.is_empty() {
+            stream.queue(part);
+        }
+        let done = data.is_empty();
+        if !done {
+            stream.watch_send(cx);
+        }
+        drop(stream);
+        connection.list(&self.line);
+        if done { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// Ends this direction (`END_STREAM`). The other one goes on.
     ///
     /// On a stream that the peer has reset without an error this is nothing; else a broken pipe.
     pub fn finish(&mut self) -> Result<(), StreamError> {
-        let Err(e) = self.send.send_data(Bytes::new(), true) else {
-            self.ended = true;
+        let mut stream = self.line.borrow_mut();
+        if stream.is_refused_in_order() {
             return Ok(());
-        };
-        let reset = match self.send.poll_reset(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(reason)) => Some(reason),
-            Poll::Ready(Err(_)) | Poll::Pending => e.reason(),
-        };
-        if reset == Some(h2::Reason::NO_ERROR) { Ok(()) } else { Err(StreamError::BrokenPipe) }
+        }
+        if stream.closed().is_some() {
+            return Err(StreamError::BrokenPipe);
+        }
+        stream.want_finish();
+        drop(stream);
+        self.connection.borrow_mut().list(&self.line);
+        Ok(())
     }
 
     /// Ends both directions at once; what is queued is thrown away.
     pub fn reset(&mut self, reason: Reason) {
-        self.ended = true;
-        self.send.send_reset(reason.into());
+        self.connection.borrow_mut().reset(&self.line, reason);
     }
 
     /// Ready when the peer has reset the stream or the tunnel is gone, with what [`send`](Self::send) would say.
@@ -117,29 +128,28 @@ impl SendHalf {
     /// A stream wakes one task for this and for [`send`](Self::send): the last that polled either. Poll
     /// both from the same task. [`RecvHalf`] has a wake-up of its own.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        self.send.poll_reset(cx).map(|end| match end {
-            Ok(reason) => StreamError::reset(reason.into()),
-            Err(e) => StreamError::sending(e),
-        })
+        let mut stream = self.line.borrow_mut();
+        if let Some(end) = stream.end_of_sending() {
+            return Poll::Ready(end);
+        }
+        stream.watch_send(cx);
+        Poll::Pending
     }
 }
 
 impl Drop for SendHalf {
     fn drop(&mut self) {
-        if !self.ended {
-            // Nothing on a stream that the peer has reset or whose tunnel is gone.
-            self.send.send_reset(h2::Reason::INTERNAL_ERROR);
+        if !self.line.borrow().is_finished() {
+            // Nothing on a stream that is reset or whose tunnel is gone.
+            self.connection.borrow_mut().reset(&self.line, Reason::InternalError);
         }
     }
 }
 
 /// The half that receives.
-#[derive(Debug)]
 pub struct RecvHalf {
-    recv: h2::RecvStream,
-    ended: bool,
-    /// An end that `try_data` has met.
-    held: Option<StreamError>,
+    connection: Shared,
+    line: Line,
     _place: Option<Rc<Place>>,
 }
 
@@ -156,40 +166,41 @@ impl RecvHalf {
     /// The next piece if it is there already. Whoever uses it must come back to [`data`](Self::data),
     /// which tells an end or a failure, and which alone wakes the task.
     pub fn try_data(&mut self) -> Option<Bytes> {
-        match self.poll_data(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(piece)) => piece,
-            Poll::Ready(Err(e)) => {
-                self.held = Some(e);
-                None
-            }
-            Poll::Pending => None,
-        }
+        self.line.borrow_mut().take_arrived()
     }
 
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        if let Some(e) = self.held.take() {
-            return Poll::Ready(Err(e));
+    fn poll_data(&self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let mut stream = self.line.borrow_mut();
+        if let Some(piece) = stream.take_arrived() {
+            return Poll::Ready(Ok(Some(piece)));
         }
-        while !self.ended {
-            match self.recv.poll_data(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(piece))) if piece.is_empty() => self.ended = self.recv.is_end_stream(),
-                Poll::Ready(Some(Ok(piece))) => return Poll::Ready(Ok(Some(piece))),
-                Poll::Ready(None) => self.ended = true,
-                Poll::Ready(Some(Err(e))) => {
-                    self.ended = true;
-                    if let Some(e) = StreamError::receiving(e) {
-                        return Poll::Ready(Err(e));
-                    }
-                }
-            }
+        if let Some(end) = stream.end_of_data() {
+            return Poll::Ready(end.map(|()| None));
         }
-        Poll::Ready(Ok(None))
+        stream.watch_receive(cx);
+        Poll::Pending
     }
 
     /// Gives the peer room for `bytes` more, once the pieces have gone where they belong.
     pub fn release(&mut self, bytes: usize) {
-        // Fails only for more than was received, or when the stream is gone: then nobody needs the room.
-        let _ = self.recv.flow_control().release_capacity(bytes);
+        self.connection.borrow_mut().give_back(&mut self.line.borrow_mut(), bytes);
+    }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        self.connection.borrow_mut().leave(&self.line);
+    }
+}
+
+impl fmt::Debug for SendHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendHalf").field("stream", &self.line.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RecvHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecvHalf").field("stream", &self.line.borrow()).finish_non_exhaustive()
     }
 }

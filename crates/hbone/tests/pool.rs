@@ -2,17 +2,16 @@
 
 mod common;
 
-use common::{echo, serve, wire, worker};
+use common::{Wire, echo, serve, wire, worker};
 use hbone::pool::{Checkout, Limits};
 use hbone::{Accepted, Driver, Pool, Settings, Tunnel, client};
 use http::HeaderMap;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::DuplexStream;
 use tokio::task::spawn_local;
 
-type Dialled = Result<(Tunnel, Driver<DuplexStream>), &'static str>;
+type Dialled = Result<(Tunnel, Driver<Wire>), &'static str>;
 
 /// Dials echo servers in memory and counts.
 #[derive(Clone, Default)]
@@ -30,7 +29,7 @@ impl Dialer {
         }
         let (near, far) = wire();
         serve(far, Settings::default(), |r| echo(r.accept(HeaderMap::new()).unwrap()));
-        client::handshake(near, &Settings::default()).await.map_err(|_| "handshake")
+        Ok(client::start(near, &Settings::default()))
     }
 
     async fn checkout(
@@ -149,7 +148,7 @@ fn a_broken_tunnel_is_replaced() {
             .checkout(&"a", || async {
                 let (near, far) = wire();
                 lost.set(Some(far));
-                client::handshake(near, &Settings::default()).await.map_err(|_| "handshake")
+                Ok(client::start(near, &Settings::default()))
             })
             .await
             .unwrap();

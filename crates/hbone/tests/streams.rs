@@ -18,7 +18,7 @@ async fn stream_to_one_who_resets(reason: Reason) -> Stream {
         recv.data().await.unwrap();
         send.reset(reason);
     });
-    open(&tunnel(near, &Settings::default()).await.0).await
+    open(&tunnel(near, &Settings::default()).0).await
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_hundred_and_fifty_streams_carry_their_own_bytes_at_once() {
         let settings = Settings { initial_streams: 150, ..Settings::default() };
         let (near, far) = wire();
         serve(far, settings.clone(), |r| common::echo(r.accept(HeaderMap::new()).unwrap()));
-        let (tunnel, _) = tunnel(near, &settings).await;
+        let (tunnel, _) = tunnel(near, &settings);
 
         let all: Vec<_> = (0..150)
             .map(|i| {
@@ -62,7 +62,7 @@ fn what_many_streams_send_at_once_leaves_in_one_flush() {
         let (near, far) = wire();
         serve(far, Settings::default(), |r| common::echo(r.accept(HeaderMap::new()).unwrap()));
         let flushes = Count::default();
-        let (tunnel, _) = tunnel(CountsFlushes(near, flushes.clone()), &Settings::default()).await;
+        let (tunnel, _) = tunnel(CountsFlushes(near, flushes.clone()), &Settings::default());
         let mut streams = Vec::new();
         for _ in 0..20 {
             streams.push(open(&tunnel).await.split());
@@ -74,7 +74,10 @@ fn what_many_streams_send_at_once_leaves_in_one_flush() {
             send.send(pattern(2000, 0)).await.unwrap();
         }
         for (_, recv) in &mut streams {
-            assert_eq!(recv.data().await.unwrap().unwrap().len(), 2000);
+            let mut got = 0;
+            while got < 2000 {
+                got += recv.data().await.unwrap().unwrap().len();
+            }
         }
 
         assert!(flushes.get() <= 2, "{} flushes for one turn", flushes.get());
@@ -91,7 +94,7 @@ fn the_client_may_end_first_and_still_read() {
             send.send(Bytes::from(format!("{} bytes", got.len()))).await.unwrap();
             send.finish().unwrap();
         });
-        let (tunnel, _) = tunnel(near, &Settings::default()).await;
+        let (tunnel, _) = tunnel(near, &Settings::default());
         let (mut send, mut recv) = open(&tunnel).await.split();
 
         send.send(pattern(100, 0)).await.unwrap();
@@ -116,7 +119,7 @@ fn the_server_may_end_first_and_still_read() {
                 let _ = tell.unwrap().send(read_to_end(&mut recv).await);
             }
         });
-        let (tunnel, _) = tunnel(near, &Settings::default()).await;
+        let (tunnel, _) = tunnel(near, &Settings::default());
         let (mut send, mut recv) = open(&tunnel).await.split();
 
         assert_eq!(read_to_end(&mut recv).await, b"bye");
@@ -156,7 +159,7 @@ fn an_end_that_came_before_a_reset_stays_an_end() {
             tokio::task::yield_now().await;
             send.reset(Reason::Cancel);
         });
-        let (tunnel, _) = tunnel(near, &Settings::default()).await;
+        let (tunnel, _) = tunnel(near, &Settings::default());
         let (mut send, mut recv) = open(&tunnel).await.split();
         send.send(pattern(10, 0)).await.unwrap();
 
@@ -173,7 +176,7 @@ fn a_stream_reset_with_an_error_fails() {
             recv.data().await.unwrap();
             send.reset(Reason::InternalError);
         });
-        let (tunnel, _) = tunnel(near, &Settings::default()).await;
+        let (tunnel, _) = tunnel(near, &Settings::default());
         let (mut send, mut recv) = open(&tunnel).await.split();
         send.send(pattern(10, 0)).await.unwrap();
 
@@ -194,7 +197,7 @@ fn a_request_whose_peer_gave_up_is_told_before_it_is_answered() {
                 let _ = tell.unwrap().send(r.accept(HeaderMap::new()).is_none());
             }
         });
-        let (tunnel, _driver) = tunnel(near, &Settings::default()).await;
+        let (tunnel, _driver) = tunnel(near, &Settings::default());
         let asking = spawn_local({
             let tunnel = tunnel.clone();
             async move { tunnel.connect("10.0.0.1:80", HeaderMap::new()).await.map(drop) }
@@ -230,7 +233,7 @@ fn a_sender_that_waits_for_more_to_send_is_told_that_the_tunnel_is_gone() {
     worker(false, async {
         let (near, far) = wire();
         let server = serve(far, Settings::default(), |r| common::echo(r.accept(HeaderMap::new()).unwrap()));
-        let (tunnel, _driver) = tunnel(near, &Settings::default()).await;
+        let (tunnel, _driver) = tunnel(near, &Settings::default());
         let (mut send, _recv) = open(&tunnel).await.split();
 
         server.abort();
@@ -249,7 +252,7 @@ fn a_sender_that_goes_without_finishing_is_no_end() {
             send.send(pattern(10, 0)).await.unwrap();
             recv.data().await.unwrap();
         });
-        let (tunnel, _driver) = tunnel(near, &Settings::default()).await;
+        let (tunnel, _driver) = tunnel(near, &Settings::default());
         let (mut send, mut recv) = open(&tunnel).await.split();
         send.send(pattern(1, 0)).await.unwrap();
 
@@ -273,7 +276,7 @@ fn a_sender_that_has_finished_may_go() {
             send.send(pattern(10, 0)).await.unwrap();
             send.finish().unwrap();
         });
-        let (tunnel, _driver) = tunnel(near, &Settings::default()).await;
+        let (tunnel, _driver) = tunnel(near, &Settings::default());
         let (mut send, mut recv) = open(&tunnel).await.split();
 
         assert_eq!(read_to_end(&mut recv).await, pattern(10, 0));
@@ -289,7 +292,7 @@ fn a_refusal_is_told_with_its_status() {
             assert_eq!((r.method(), r.authority()), (&http::Method::CONNECT, "[fd00::1]:80"));
             r.refuse(StatusCode::UNAUTHORIZED);
         });
-        let (tunnel, _) = tunnel(near, &Settings::default()).await;
+        let (tunnel, _) = tunnel(near, &Settings::default());
 
         let refused = tunnel.connect("[fd00::1]:80", HeaderMap::new()).await;
 
@@ -312,7 +315,7 @@ fn a_stream_nobody_reads_holds_its_sender_back_but_not_the_other_streams() {
                 common::echo(stream).await;
             }
         });
-        let (tunnel, _) = tunnel(near, &Settings::default()).await;
+        let (tunnel, _) = tunnel(near, &Settings::default());
         let (mut stalled, _recv) = tunnel.connect("stalled:80", HeaderMap::new()).await.unwrap().stream.split();
         let flood = timeout(Duration::from_secs(2), stalled.send(pattern(12 << 20, 0)));
         assert!(flood.await.is_err(), "more than the window and the queue was taken");

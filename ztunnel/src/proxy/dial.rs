@@ -3,7 +3,7 @@
 
 use crate::workers::{Key, PodHere};
 use ca::Priority;
-use hbone::{Accepted, ConnectError, Driver, Tunnel, TunnelError};
+use hbone::{Accepted, ConnectError, Driver, Tunnel};
 use http::HeaderMap;
 use identity::Identity;
 use std::future::Future;
@@ -47,9 +47,6 @@ pub enum DialError {
     /// TCP was there, but TLS or HTTP/2 took too long.
     #[error("tls error: no handshake with {0} in time")]
     HandshakeTimeout(SocketAddr),
-    /// HTTP/2 did not start.
-    #[error(transparent)]
-    Http2(TunnelError),
     /// The peer refused the stream, or the tunnel failed.
     #[error(transparent)]
     Connect(ConnectError),
@@ -71,7 +68,6 @@ impl DialError {
             Self::Certificate(_) => "certificate",
             Self::Tls(_) => "tls",
             Self::HandshakeTimeout(_) => "handshake_timeout",
-            Self::Http2(e) => e.code(),
             Self::Connect(e) => e.code(),
             Self::CertificateTimeout(_) => "certificate_timeout",
             Self::AnswerTimeout { .. } => "answer_timeout",
@@ -112,7 +108,7 @@ async fn open(here: &PodHere, key: &Key) -> Result<(Tunnel, Driver<hbone::tls::T
     };
     let handshakes = async {
         let tls = hbone::tls::connect(socket, config, |_| ()).await.map_err(tls_failure)?.0;
-        hbone::client::handshake(tls, &here.shared().tunnels).await.map_err(DialError::Http2)
+        Ok(hbone::client::start(tls, &here.shared().tunnels))
     };
     timeout(CONNECT_TIMEOUT, handshakes).await.unwrap_or(Err(DialError::HandshakeTimeout(key.to)))
 }

@@ -56,7 +56,6 @@ impl Failure {
                 DialError::TunnelTimeout(_) => ResponseFlags::NetworkPolicy,
                 DialError::Certificate(_) | DialError::CertificateTimeout(_) => ResponseFlags::Identity,
                 DialError::Tls(_) | DialError::HandshakeTimeout(_) => ResponseFlags::Tls,
-                DialError::Http2(_) => ResponseFlags::Http2Handshake,
                 DialError::Outbound(_)
                 | DialError::Inbound(_)
                 | DialError::Connect(_)

@@ -23,7 +23,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 /// Sealed bytes that may wait before a write stops taking more.
 const SEALED_LIMIT_BYTES: usize = 512 << 10;
@@ -216,49 +216,76 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         Poll::Ready(Ok(n))
     }
 
-    /// Copies what is there; does not wait.
-    fn take(&mut self, out: &mut ReadBuf<'_>) -> io::Result<()> {
-        while out.remaining() > 0 && !self.ended {
-            if !self.early.is_empty() {
-                let n = self.early.len().min(out.remaining());
-                out.put_slice(&self.early[..n]);
-                self.early.drain(..n);
-            } else if !self.plain.is_empty() {
-                let n = self.plain.len().min(out.remaining());
-                out.put_slice(self.opener.payload(self.plain.start..self.plain.start + n));
-                self.plain.start += n;
-            } else {
-                match self.opener.open()? {
-                    Some(Opened { content: DATA, payload }) if !payload.is_empty() && !self.messages.is_open() => {
-                        self.plain = payload;
-                        self.control = 0;
-                    }
-                    Some(Opened { content: DATA, .. }) if !self.messages.is_open() => self.count_control()?,
-                    Some(other) => self.control(other)?,
-                    None => break,
+    /// Opens records until there is payload to read, or the peer has ended. Whether there is either.
+    fn open(&mut self) -> io::Result<bool> {
+        while !self.ended && self.early.is_empty() && self.plain.is_empty() {
+            match self.opener.open()? {
+                Some(Opened { content: DATA, payload }) if !payload.is_empty() && !self.messages.is_open() => {
+                    self.plain = payload;
+                    self.control = 0;
+                }
+                Some(Opened { content: DATA, .. }) if !self.messages.is_open() => self.count_control()?,
+                Some(other) => self.control(other)?,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.open() {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => ready!(self.poll_fill(cx))?,
+                Err(e) => {
+                    self.give_up(&e);
+                    // Tried once: whether the peer hears of it or not, the connection is over.
+                    let _ = self.poll_drain(cx);
+                    return Poll::Ready(Err(e));
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Payload that is there.
+    fn opened(&self) -> &[u8] {
+        if self.ended {
+            &[]
+        } else if self.early.is_empty() {
+            self.opener.payload(self.plain.clone())
+        } else {
+            &self.early
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncBufRead for TlsStream<IO> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        ready!(this.poll_open(cx))?;
+        Poll::Ready(Ok(this.opened()))
+    }
+
+    fn consume(self: Pin<&mut Self>, n: usize) {
+        let this = self.get_mut();
+        if this.early.is_empty() {
+            this.plain.start += n;
+        } else {
+            this.early.drain(..n);
+        }
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = out.filled().len();
-        loop {
-            if let Err(e) = this.take(out) {
-                this.give_up(&e);
-                // Tried once: whether the peer hears of it or not, the connection is over.
-                let _ = this.poll_drain(cx);
-                return Poll::Ready(Err(e));
-            }
-            if out.filled().len() > before || out.remaining() == 0 || this.ended {
-                return Poll::Ready(Ok(()));
-            }
-            ready!(this.poll_fill(cx))?;
-        }
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let n = {
+            let there = ready!(self.as_mut().poll_fill_buf(cx))?;
+            let n = there.len().min(out.remaining());
+            out.put_slice(&there[..n]);
+            n
+        };
+        self.consume(n);
+        Poll::Ready(Ok(()))
     }
 }
 

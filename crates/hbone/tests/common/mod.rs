@@ -11,7 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, BufReader, DuplexStream, ReadBuf};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 /// Runs a test on a worker of its own.
@@ -21,14 +21,18 @@ pub fn worker(paused: bool, test: impl Future<Output = ()>) {
 }
 
 /// A pair of byte streams in memory.
-pub fn wire() -> (DuplexStream, DuplexStream) {
-    tokio::io::duplex(1 << 20)
+pub fn wire() -> (Wire, Wire) {
+    let (a, b) = tokio::io::duplex(1 << 20);
+    (Wire::new(a), Wire::new(b))
 }
+
+/// One end of it.
+pub type Wire = BufReader<DuplexStream>;
 
 /// Serves every stream of a tunnel with `serve`; ends with the tunnel.
 pub fn serve<T, F>(io: T, settings: Settings, serve: impl Fn(Request) -> F + 'static) -> JoinHandle<bool>
 where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: AsyncBufRead + AsyncWrite + Unpin + 'static,
     F: Future<Output = ()> + 'static,
 {
     spawn_local(async move {
@@ -44,11 +48,11 @@ where
 }
 
 /// The client's end, its driver running.
-pub async fn tunnel<T>(io: T, settings: &Settings) -> (Tunnel, JoinHandle<Result<(), hbone::TunnelError>>)
+pub fn tunnel<T>(io: T, settings: &Settings) -> (Tunnel, JoinHandle<Result<(), hbone::TunnelError>>)
 where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: AsyncBufRead + AsyncWrite + Unpin + 'static,
 {
-    let (tunnel, driver): (_, Driver<T>) = client::handshake(io, settings).await.unwrap();
+    let (tunnel, driver): (_, Driver<T>) = client::start(io, settings);
     (tunnel, spawn_local(driver))
 }
 
@@ -56,7 +60,7 @@ where
 pub async fn echo_tunnel() -> Tunnel {
     let (near, far) = wire();
     serve(far, Settings::default(), |r| echo(r.accept(HeaderMap::new()).unwrap()));
-    tunnel(near, &Settings::default()).await.0
+    tunnel(near, &Settings::default()).0
 }
 
 /// Sends back what it gets, then ends.
@@ -101,6 +105,16 @@ pub struct CountsFlushes<T>(pub T, pub Count);
 impl<T: AsyncRead + Unpin> AsyncRead for CountsFlushes<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().0).poll_read(cx, out)
+    }
+}
+
+impl<T: AsyncBufRead + Unpin> AsyncBufRead for CountsFlushes<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Pin::new(&mut self.get_mut().0).poll_fill_buf(cx)
+    }
+
+    fn consume(self: Pin<&mut Self>, n: usize) {
+        Pin::new(&mut self.get_mut().0).consume(n);
     }
 }
 

@@ -1,0 +1,45 @@
+//! HPACK, the compression of header fields in HTTP/2 (RFC 7541): a decoder for whatever a peer sends, an
+//! encoder that keeps no state. It knows neither frames nor what a field means: whoever calls it puts
+//! HEADERS and CONTINUATION frames together, and checks names and values.
+
+mod decode;
+mod encode;
+mod huffman;
+mod table;
+
+pub(crate) use decode::{Decoder, Fits};
+pub(crate) use encode::Encoder;
+
+/// What is wrong with a header block.
+///
+/// Each ends the connection with `COMPRESSION_ERROR` (RFC 9113, section 4.3): the tables of the two sides
+/// are no longer known to be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Error {
+    /// It ends inside a field, for example because a string is longer than what is left.
+    Truncated,
+    /// An integer has more octets than any that makes sense here (section 5.1).
+    Integer,
+    /// Neither table has an entry there (section 2.3.3).
+    Index { index: usize },
+    /// A string has a code that ends it, or padding that is too long or not of ones (section 5.2).
+    Huffman,
+    /// The dynamic table would be larger than our SETTINGS allow (section 6.3).
+    SizeUpdateTooLarge { bytes: usize },
+    /// The size of the dynamic table changes behind a field (section 4.2).
+    SizeUpdateTooLate,
+}
+
+impl Error {
+    /// In words.
+    pub(crate) const fn what(self) -> &'static str {
+        match self {
+            Self::Truncated => "a header block ends inside a field",
+            Self::Integer => "an integer in a header block is too long",
+            Self::Index { .. } => "a header field has an index that no table has",
+            Self::Huffman => "a Huffman-coded string is malformed",
+            Self::SizeUpdateTooLarge { .. } => "a dynamic table is to be larger than allowed",
+            Self::SizeUpdateTooLate => "a dynamic table changes its size inside a header block",
+        }
+    }
+}

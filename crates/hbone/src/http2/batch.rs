@@ -1,0 +1,147 @@
+//! What goes out next: frames whose payloads stay where they are until they are written.
+
+use super::frame::{FrameHead, HEAD_BYTES};
+use bytes::Bytes;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
+
+/// Pieces that one write takes.
+const PIECES: usize = 64;
+/// Bytes from which on a batch takes no more.
+const FULL_BYTES: usize = 256 << 10;
+
+#[derive(Debug)]
+enum Piece {
+    Head([u8; HEAD_BYTES]),
+    Payload(Bytes),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Head(head) => head,
+            Self::Payload(payload) => payload,
+        }
+    }
+}
+
+/// Frames about to be written, control frames first.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) control: Vec<u8>,
+    pieces: Vec<Piece>,
+    bytes: usize,
+    written: usize,
+}
+
+impl Batch {
+    /// Whether everything in it has been written.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.control.is_empty() && self.pieces.is_empty()
+    }
+
+    /// Payload bytes that still fit, at most; 0 when not even a frame without any fits.
+    pub(super) const fn room(&self) -> usize {
+        // A frame is a head and at least one piece.
+        if self.pieces.len() + 2 > PIECES { 0 } else { FULL_BYTES.saturating_sub(self.bytes) }
+    }
+
+    /// Pieces of payload that fit behind the head of one more frame.
+    pub(super) const fn room_pieces(&self) -> usize {
+        PIECES.saturating_sub(self.pieces.len() + 1)
+    }
+
+    pub(super) fn head(&mut self, head: FrameHead) {
+        self.bytes += HEAD_BYTES;
+        self.pieces.push(Piece::Head(head.encode()));
+    }
+
+    pub(super) fn payload(&mut self, payload: Bytes) {
+        self.bytes += payload.len();
+        self.pieces.push(Piece::Payload(payload));
+    }
+
+    /// Writes all of it. When that has to wait, or ends early, the rest stays.
+    pub(super) fn poll_write<T: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let total = self.control.len() + self.bytes;
+        while self.written < total {
+            let mut slices = [IoSlice::new(&[]); PIECES + 1];
+            let mut used = 0;
+            let mut skip = self.written;
+            let parts = std::iter::once(self.control.as_slice()).chain(self.pieces.iter().map(Piece::bytes));
+            for part in parts {
+                let gone = skip.min(part.len());
+                skip -= gone;
+                if gone < part.len() {
+                    slices[used] = IoSlice::new(&part[gone..]);
+                    used += 1;
+                }
+            }
+            let n = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices[..used]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += n;
+        }
+        self.control.clear();
+        self.pieces.clear();
+        (self.bytes, self.written) = (0, 0);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+    use tokio::io::{AsyncReadExt, duplex};
+
+    #[tokio::test]
+    async fn a_writer_that_takes_little_gets_everything_in_order() {
+        for size in [1, 7, 64] {
+            let (mut near, mut far) = duplex(size);
+            let mut batch = Batch { control: b"control".to_vec(), ..Batch::default() };
+            for text in ["first", "", "second"] {
+                batch.head(FrameHead { length: text.len(), kind: 0, flags: 0, stream: 1 });
+                batch.payload(Bytes::from_static(text.as_bytes()));
+            }
+            let cx = &mut Context::from_waker(Waker::noop());
+
+            let mut got = Vec::new();
+            while batch.poll_write(&mut near, cx).is_pending() {
+                let mut some = [0; 10];
+                let n = far.read(&mut some).await.unwrap();
+                got.extend_from_slice(&some[..n]);
+            }
+            drop(near);
+            far.read_to_end(&mut got).await.unwrap();
+
+            let head = |n| FrameHead { length: n, kind: 0, flags: 0, stream: 1 }.encode().to_vec();
+            let expected = [b"control".to_vec(), head(5), b"first".to_vec(), head(0), head(6), b"second".to_vec()];
+            assert_eq!(got, expected.concat(), "{size} at a time");
+            assert!(batch.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_batch_is_full_at_some_point() {
+        let mut batch = Batch::default();
+        let mut frames = 0;
+        while batch.room() > 0 {
+            batch.head(FrameHead { length: 1, kind: 0, flags: 0, stream: 1 });
+            batch.payload(Bytes::from_static(b"x"));
+            frames += 1;
+        }
+        assert_eq!(frames, PIECES / 2);
+
+        let mut batch = Batch::default();
+        batch.payload(Bytes::from(vec![0; FULL_BYTES]));
+        assert_eq!(batch.room(), 0);
+    }
+}

@@ -1,0 +1,187 @@
+//! What the peer says of streams and of the connection, DATA and header blocks apart.
+
+use super::outgoing::list;
+use super::{ALIVE, Connection, DRAINED, Found, Role};
+use crate::Reason;
+use crate::http2::frame::{FrameHead, LEAST_FRAME_BYTES, MOST, flag, kind, put, put_goaway, setting};
+use crate::http2::reader::Event;
+use crate::http2::{Closed, Fault, code};
+
+impl Connection {
+    pub(in super::super) fn take(&mut self, event: Event<'_>) -> Result<(), Fault> {
+        match event {
+            Event::Frame(head, payload) => self.frame(head, payload),
+            Event::Begin(head) => self.data_begins(head),
+            Event::Piece(piece) => {
+                self.data(piece);
+                Ok(())
+            }
+            Event::End => {
+                self.data_ends();
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn frame(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+        if !self.peer.known && head.kind != kind::SETTINGS {
+            return Err(Fault::protocol("the peer does not begin with SETTINGS"));
+        }
+        if self.block.is_some() && head.kind != kind::CONTINUATION {
+            return Err(Fault::protocol("a frame cuts a header block"));
+        }
+        match head.kind {
+            kind::HEADERS => self.headers(head, payload),
+            kind::CONTINUATION => self.continuation(head, payload),
+            kind::RST_STREAM => self.reset_by_peer(head, payload),
+            kind::SETTINGS => self.settings(head, payload),
+            kind::PING => self.ping(head, payload),
+            kind::GOAWAY => self.goaway(head, payload),
+            kind::WINDOW_UPDATE => self.window_update(head, payload),
+            kind::PUSH_PROMISE => Err(Fault::protocol("the peer pushes")),
+            // PRIORITY, and what we do not know (section 5.5).
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn reset_by_peer(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+        let code = number(payload)?;
+        match self.find(head.stream) {
+            Found::Live(line) => {
+                let mut stream = line.borrow_mut();
+                stream.cut(Closed::ByPeer(Reason::from(code)));
+                self.remove(stream.id);
+                Ok(())
+            }
+            Found::Gone => Ok(()),
+            Found::Idle => Err(Fault::protocol("RST_STREAM for a stream that has not begun")),
+        }
+    }
+
+    pub(super) fn settings(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+        let size = Fault::Violation { what: "SETTINGS of a wrong length", code: code::FRAME_SIZE_ERROR };
+        if head.stream != 0 {
+            return Err(Fault::protocol("SETTINGS of a stream"));
+        }
+        if head.has(flag::ACK) {
+            self.peer.knows_us = true;
+            return if payload.is_empty() { Ok(()) } else { Err(size) };
+        }
+        let (parameters, []) = payload.as_chunks::<6>() else { return Err(size) };
+        let mut streams = if self.peer.known { self.peer.streams } else { usize::MAX };
+        for [a, b, v @ ..] in parameters {
+            let value = u32::from_be_bytes(*v);
+            match u16::from_be_bytes([*a, *b]) {
+                setting::MAX_CONCURRENT_STREAMS => streams = value as usize,
+                setting::INITIAL_WINDOW_SIZE => self.set_peer_window(value)?,
+                setting::MAX_FRAME_SIZE => {
+                    if !(LEAST_FRAME_BYTES..1 << 24).contains(&(value as usize)) {
+                        return Err(Fault::protocol("SETTINGS_MAX_FRAME_SIZE is out of range"));
+                    }
+                    self.peer.frame_bytes = value as usize;
+                }
+                setting::ENABLE_PUSH if value > 1 => return Err(Fault::protocol("SETTINGS_ENABLE_PUSH is no boolean")),
+                // The rest limits what we do not do.
+                _ => {}
+            }
+        }
+        self.peer.streams = streams;
+        self.peer.known = true;
+        put(&mut self.control, kind::SETTINGS, flag::ACK, 0, &[]);
+        self.wake_waiting();
+        Ok(())
+    }
+
+    /// Changes what streams may send by the difference (section 6.9.2).
+    pub(super) fn set_peer_window(&mut self, bytes: u32) -> Result<(), Fault> {
+        let too_large = || Fault::Violation { what: "a window is too large", code: code::FLOW_CONTROL_ERROR };
+        if bytes > MOST {
+            return Err(too_large());
+        }
+        let change = i64::from(bytes) - self.peer.window_bytes;
+        self.peer.window_bytes = bytes.into();
+        for line in self.streams.values() {
+            let mut stream = line.borrow_mut();
+            stream.send_window += change;
+            if stream.send_window > i64::from(MOST) {
+                return Err(too_large());
+            }
+            drop(stream);
+            list(&mut self.ready, line);
+        }
+        Ok(())
+    }
+
+    pub(super) fn ping(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+        let payload: &[u8; 8] = payload
+            .try_into()
+            .map_err(|_| Fault::Violation { what: "PING of a wrong length", code: code::FRAME_SIZE_ERROR })?;
+        if head.stream != 0 {
+            return Err(Fault::protocol("PING of a stream"));
+        }
+        if !head.has(flag::ACK) {
+            put(&mut self.control, kind::PING, flag::ACK, 0, payload);
+        } else if *payload == ALIVE {
+            self.answered_ping = true;
+        } else if *payload == DRAINED && self.draining && !self.closing {
+            self.closing = true;
+            put_goaway(&mut self.control, self.last, 0);
+        }
+        Ok(())
+    }
+
+    pub(super) fn goaway(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+        let Some((last, _)) = payload.split_first_chunk::<4>().filter(|_| payload.len() >= 8) else {
+            return Err(Fault::Violation { what: "GOAWAY is too short", code: code::FRAME_SIZE_ERROR });
+        };
+        if head.stream != 0 {
+            return Err(Fault::protocol("GOAWAY of a stream"));
+        }
+        self.peer.goes = true;
+        if self.role == Role::Client {
+            let last = u32::from_be_bytes(*last) & MOST;
+            for line in self.streams.split_off(&(last + 1)).into_values() {
+                line.borrow_mut().cut(Closed::Unseen);
+            }
+        }
+        self.wake_waiting();
+        Ok(())
+    }
+
+    pub(super) fn window_update(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+        let more = i64::from(number(payload)? & MOST);
+        let wrong = |window: i64| match more {
+            0 => Some(code::PROTOCOL_ERROR),
+            _ if window + more > i64::from(MOST) => Some(code::FLOW_CONTROL_ERROR),
+            _ => None,
+        };
+        if head.stream == 0 {
+            if let Some(code) = wrong(self.send_window) {
+                return Err(Fault::Violation { what: "the connection's window cannot grow so", code });
+            }
+            self.send_window += more;
+            return Ok(());
+        }
+        match self.find(head.stream) {
+            Found::Live(line) => {
+                let mut stream = line.borrow_mut();
+                if let Some(code) = wrong(stream.send_window) {
+                    self.refuse(&mut stream, Reason::from(code));
+                } else {
+                    stream.send_window += more;
+                    drop(stream);
+                    list(&mut self.ready, &line);
+                }
+                Ok(())
+            }
+            Found::Gone => Ok(()),
+            Found::Idle => Err(Fault::protocol("WINDOW_UPDATE of a stream that has not begun")),
+        }
+    }
+}
+
+fn number(payload: &[u8]) -> Result<u32, Fault> {
+    let bytes = payload.try_into();
+    let wrong = |_| Fault::Violation { what: "a frame of a wrong length", code: code::FRAME_SIZE_ERROR };
+    Ok(u32::from_be_bytes(bytes.map_err(wrong)?))
+}

@@ -1,0 +1,115 @@
+//! DATA that comes, and the room that is given back for it (RFC 9113, section 6.9).
+
+use super::{Connection, Found, Role};
+use crate::Reason;
+use crate::http2::frame::{FIRST_WINDOW_BYTES, FrameHead, flag, kind, put_number};
+use crate::http2::{Fault, Line, State, code};
+
+/// DATA that is being read.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// None if nobody wants it.
+    pub(super) line: Option<Line>,
+    pub(super) end: bool,
+    /// Of its length, not seen as payload yet, bytes.
+    pub(super) left: u32,
+}
+
+impl Connection {
+    pub(super) fn data_begins(&mut self, head: FrameHead) -> Result<(), Fault> {
+        if !self.peer.known || self.block.is_some() {
+            return Err(Fault::protocol("DATA where it cannot be"));
+        }
+        // Below 2^24.
+        let length = u32::try_from(head.length).unwrap_or(u32::MAX);
+        self.receive_window -= i64::from(length);
+        if self.receive_window < 0 {
+            return Err(Fault::Violation {
+                what: "more DATA than the connection's window",
+                code: code::FLOW_CONTROL_ERROR,
+            });
+        }
+        let mut line = match self.find(head.stream) {
+            Found::Live(line) => Some(line),
+            Found::Gone => None,
+            Found::Idle => return Err(Fault::protocol("DATA on a stream that has not begun")),
+        };
+        if let Some(open) = &line {
+            let mut stream = open.borrow_mut();
+            stream.receive_window -= i64::from(length);
+            let wrong = if stream.ended {
+                Some(code::STREAM_CLOSED)
+            } else if stream.receive_window < 0 {
+                Some(code::FLOW_CONTROL_ERROR)
+            } else if self.role == Role::Client && !stream.answered {
+                Some(code::PROTOCOL_ERROR)
+            } else {
+                None
+            };
+            if let Some(code) = wrong {
+                self.refuse(&mut stream, Reason::from(code));
+                drop(stream);
+                line = None;
+            } else {
+                stream.held_bytes += length;
+            }
+        }
+        if line.is_none() {
+            self.give_back_shared(length);
+        }
+        self.incoming = Some(Incoming { line, end: head.has(flag::END_STREAM), left: length });
+        Ok(())
+    }
+
+    pub(super) fn data(&mut self, piece: &[u8]) {
+        let Some(incoming) = &mut self.incoming else { return };
+        let Some(line) = incoming.line.clone() else { return };
+        // A piece is not longer than its frame.
+        incoming.left -= u32::try_from(piece.len()).unwrap_or(incoming.left).min(incoming.left);
+        let mut stream = line.borrow_mut();
+        if stream.unread || stream.closed.is_some() {
+            self.give_back(&mut stream, piece.len());
+        } else {
+            stream.arrive(piece);
+        }
+    }
+
+    pub(super) fn data_ends(&mut self) {
+        let Some(Incoming { line: Some(line), end, left }) = self.incoming.take() else { return };
+        let mut stream = line.borrow_mut();
+        // What is left is padding.
+        self.give_back(&mut stream, left as usize);
+        if end {
+            self.end(&mut stream);
+        }
+    }
+
+    /// What was read has gone where it belongs: the peer may send as much again.
+    pub(crate) fn give_back(&mut self, stream: &mut State, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(stream.held_bytes);
+        stream.held_bytes -= bytes;
+        self.give_back_shared(bytes);
+        if stream.ended || stream.closed.is_some() || stream.unread {
+            return;
+        }
+        stream.returned_bytes += bytes;
+        if stream.returned_bytes > 0 && stream.returned_bytes >= self.settings.stream_window_bytes / 2 {
+            put_number(&mut self.control, kind::WINDOW_UPDATE, stream.id, stream.returned_bytes);
+            stream.receive_window += i64::from(stream.returned_bytes);
+            stream.returned_bytes = 0;
+            self.kick();
+        }
+    }
+
+    /// Room on the connection for what streams have given back.
+    pub(super) fn give_back_shared(&mut self, bytes: u32) {
+        self.returned_bytes += bytes;
+        let window = self.settings.connection_window_bytes.max(FIRST_WINDOW_BYTES);
+        if self.returned_bytes >= window / 2 {
+            put_number(&mut self.control, kind::WINDOW_UPDATE, 0, self.returned_bytes);
+            self.receive_window += i64::from(self.returned_bytes);
+            self.returned_bytes = 0;
+            self.kick();
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The state of a connection, and what its driver and its users ask of it. What the peer says is in the files beside.
+//! It neither reads nor writes; see `engine`.
+
+mod blocks;
+mod control;
+mod incoming;
+mod outgoing;
+mod streams;
+
+use super::fields;
+use super::frame::{
+    FIRST_WINDOW_BYTES, LEAST_FRAME_BYTES, MOST, PREFACE, kind, put, put_goaway, put_headers, put_number, put_settings,
+    setting,
+};
+use super::stream::Finish;
+use super::{Asked, Closed, Fault, Line};
+use crate::hpack::{Decoder, Encoder};
+use crate::{ConnectError, Settings};
+use blocks::Block;
+use http::{HeaderMap, StatusCode};
+use incoming::Incoming;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use streams::Found;
+
+/// Answers to a peer that does not read them: from here on we do not read what it sends, bytes.
+const CONTROL_BYTES: usize = 64 << 10;
+/// What our PINGs carry.
+const ALIVE: [u8; 8] = *b"strake:a";
+const DRAINED: [u8; 8] = *b"strake:d";
+
+/// Which end of a tunnel this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Client,
+    Server,
+}
+
+/// A connection as its driver, its streams and its users share it.
+pub(crate) type Shared = Rc<RefCell<Connection>>;
+
+/// What the peer has said of itself.
+#[derive(Debug)]
+struct Peer {
+    /// Its first SETTINGS have come.
+    known: bool,
+    window_bytes: i64,
+    frame_bytes: usize,
+    streams: usize,
+    /// It has seen our SETTINGS.
+    knows_us: bool,
+    /// It takes no new streams.
+    goes: bool,
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    role: Role,
+    settings: Settings,
+    peer: Peer,
+    streams: BTreeMap<u32, Line>,
+    /// Those that have something to send.
+    ready: VecDeque<Line>,
+    /// Control frames to be sent.
+    control: Vec<u8>,
+    send_window: i64,
+    receive_window: i64,
+    /// Given back, and the peer does not know, bytes.
+    returned_bytes: u32,
+    decoder: Decoder,
+    encoder: Encoder,
+    block: Option<Block>,
+    incoming: Option<Incoming>,
+    /// The next stream that a client opens.
+    next: u32,
+    /// The last stream that a server has seen.
+    last: u32,
+    asked: VecDeque<(Line, Asked)>,
+    /// Who waits to open a stream.
+    waiting: Vec<Waker>,
+    driver: Option<Waker>,
+    kicked: bool,
+    draining: bool,
+    /// Has told the peer the last stream there will be, or has no users any more.
+    closing: bool,
+    answered_ping: bool,
+    lost: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(role: Role, settings: &Settings) -> Self {
+        let mut control = Vec::new();
+        let own = settings;
+        match role {
+            Role::Client => {
+                control.extend_from_slice(PREFACE);
+                put_settings(
+                    &mut control,
+                    &[
+                        (setting::ENABLE_PUSH, 0),
+                        (setting::INITIAL_WINDOW_SIZE, own.stream_window_bytes),
+                        (setting::MAX_FRAME_SIZE, own.frame_bytes),
+                        (setting::MAX_HEADER_LIST_SIZE, own.client_header_list_bytes),
+                    ],
+                );
+            }
+            Role::Server => put_settings(
+                &mut control,
+                &[
+                    (setting::MAX_CONCURRENT_STREAMS, own.max_concurrent_streams),
+                    (setting::INITIAL_WINDOW_SIZE, own.stream_window_bytes),
+                    (setting::MAX_FRAME_SIZE, own.frame_bytes),
+                    (setting::MAX_HEADER_LIST_SIZE, own.server_header_list_bytes),
+                ],
+            ),
+        }
+        let window = own.connection_window_bytes.max(FIRST_WINDOW_BYTES);
+        if window > FIRST_WINDOW_BYTES {
+            put_number(&mut control, kind::WINDOW_UPDATE, 0, window - FIRST_WINDOW_BYTES);
+        }
+        Self {
+            role,
+            settings: own.clone(),
+            peer: Peer {
+                known: false,
+                window_bytes: FIRST_WINDOW_BYTES.into(),
+                frame_bytes: LEAST_FRAME_BYTES,
+                streams: own.initial_streams,
+                knows_us: false,
+                goes: false,
+            },
+            streams: BTreeMap::new(),
+            ready: VecDeque::new(),
+            control,
+            send_window: FIRST_WINDOW_BYTES.into(),
+            receive_window: window.into(),
+            returned_bytes: 0,
+            decoder: Decoder::new(),
+            encoder: Encoder::new(),
+            block: None,
+            incoming: None,
+            next: 1,
+            last: 0,
+            asked: VecDeque::new(),
+            waiting: Vec::new(),
+            driver: None,
+            kicked: false,
+            draining: false,
+            closing: false,
+            answered_ping: false,
+            lost: false,
+        }
+    }
+
+    /// A turn of the driver begins; what happens from here on wakes `cx`.
+    pub(super) fn begin_turn(&mut self, cx: &Context<'_>) {
+        // Until its end nobody needs to wake it.
+        self.kicked = true;
+        match &mut self.driver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.driver = Some(cx.waker().clone()),
+        }
+    }
+
+    /// The turn has written what there was.
+    pub(super) const fn end_turn(&mut self) {
+        self.kicked = false;
+    }
+
+    fn kick(&mut self) {
+        if !self.kicked
+            && let Some(driver) = &self.driver
+        {
+            self.kicked = true;
+            driver.wake_by_ref();
+        }
+    }
+
+    /// Whether enough has been read until what it has caused is done.
+    pub(super) fn is_full(&self) -> bool {
+        let most = 2 * self.settings.max_concurrent_streams as usize;
+        self.control.len() >= CONTROL_BYTES || self.asked.len() >= most
+    }
+
+    /// Whether nobody needs the connection any more and its last word is said.
+    pub(super) fn is_finished(&self) -> bool {
+        let unused = self.streams.is_empty() && self.asked.is_empty();
+        unused && (self.closing || self.role == Role::Client && self.peer.goes)
+    }
+
+    pub(super) fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
+    pub(crate) fn send_ping(&mut self) {
+        self.answered_ping = false;
+        put(&mut self.control, kind::PING, 0, 0, &ALIVE);
+        self.kick();
+    }
+
+    pub(crate) const fn is_ping_answered(&self) -> bool {
+        self.answered_ping
+    }
+
+    /// The last word before the byte stream is closed.
+    pub(super) fn say_goodbye(&mut self, code: u32) {
+        put_goaway(&mut self.control, self.last, code);
+    }
+
+    /// The connection is over: so are all its streams.
+    pub(super) fn fail(&mut self, fault: &Arc<Fault>) {
+        self.lost = true;
+        for line in std::mem::take(&mut self.streams).into_values() {
+            line.borrow_mut().cut(Closed::Lost(fault.clone()));
+        }
+        self.ready.clear();
+        self.asked.clear();
+        self.wake_waiting();
+    }
+
+    /// Whether streams can be opened.
+    pub(crate) const fn is_usable(&self) -> bool {
+        !(self.lost || self.peer.goes || self.closing || self.next > MOST)
+    }
+
+    /// Streams that the peer takes at once.
+    pub(crate) const fn most_streams(&self) -> usize {
+        self.peer.streams
+    }
+
+    /// Ready when there is room for another stream, or never will be.
+    pub(crate) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<(), ConnectError>> {
+        if !self.is_usable() {
+            return Poll::Ready(Err(ConnectError::GoingAway));
+        }
+        if self.streams.len() < self.peer.streams {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Opens a stream; there must be [room](Self::poll_room).
+    pub(crate) fn open(&mut self, authority: &str, headers: &HeaderMap) -> Line {
+        let block = fields::connect(&mut self.encoder, authority, headers);
+        let id = self.next;
+        self.next += 2;
+        put_headers(&mut self.control, id, &block, false, self.peer.frame_bytes);
+        let line = self.begin(id);
+        self.kick();
+        line
+    }
+
+    /// The next request, if there is one that its peer has not given up.
+    pub(crate) fn take_asked(&mut self) -> Option<(Line, Asked)> {
+        loop {
+            let (line, asked) = self.asked.pop_front()?;
+            if line.borrow().closed().is_none() {
+                return Some((line, asked));
+            }
+            self.leave(&line);
+        }
+    }
+
+    /// Answers a request. With `end` nothing follows, and nothing more is wanted.
+    pub(crate) fn answer(&mut self, line: &Line, status: StatusCode, headers: &HeaderMap, end: bool) {
+        let mut stream = line.borrow_mut();
+        let block = fields::answer(&mut self.encoder, status, headers);
+        put_headers(&mut self.control, stream.id, &block, end, self.peer.frame_bytes);
+        if end {
+            stream.finish = Finish::Sent;
+            drop(stream);
+            self.leave(line);
+        }
+        self.kick();
+    }
+
+    /// How much a stream may keep queued, bytes.
+    pub(crate) const fn queue_bytes(&self) -> usize {
+        self.settings.send_buffer_bytes
+    }
+
+    /// A server opens no more streams: tells the peer, then, when that must have heard of it, the last one (section 6.8).
+    pub(crate) fn drain(&mut self) {
+        if !self.draining {
+            self.draining = true;
+            put_goaway(&mut self.control, MOST, 0);
+            put(&mut self.control, kind::PING, 0, 0, &DRAINED);
+            self.kick();
+        }
+    }
+
+    /// A client opens no more streams.
+    pub(crate) fn close(&mut self) {
+        self.closing = true;
+        self.kick();
+    }
+}

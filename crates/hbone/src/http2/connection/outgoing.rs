@@ -1,0 +1,95 @@
+//! Which DATA goes out next, as far as the peer's windows go.
+
+use super::Connection;
+use crate::http2::batch::Batch;
+use crate::http2::frame::{FrameHead, flag, kind};
+use crate::http2::stream::Finish;
+use crate::http2::{Line, State};
+use std::collections::VecDeque;
+
+/// Payload that one stream sends before the next has its turn, bytes.
+const ROUND_BYTES: usize = 64 << 10;
+
+impl Connection {
+    /// `stream` has got something to send.
+    pub(crate) fn list(&mut self, line: &Line) {
+        list(&mut self.ready, line);
+        self.kick();
+    }
+
+    /// Moves what is to be sent to an empty `batch`, as far as it and the peer's windows go. Streams take turns.
+    pub(in super::super) fn fill(&mut self, batch: &mut Batch) {
+        std::mem::swap(&mut self.control, &mut batch.control);
+        let mut blocked = 0;
+        while batch.room() > 0 && blocked < self.ready.len() {
+            let Some(line) = self.ready.pop_front() else { break };
+            let mut stream = line.borrow_mut();
+            if !stream.has_work() || stream.closed().is_some() {
+                stream.listed = false;
+            } else if stream.out_bytes > 0 && self.send_window <= 0 {
+                blocked += 1;
+                drop(stream);
+                self.ready.push_back(line);
+            } else {
+                blocked = 0;
+                self.take_frame(&mut stream, batch);
+                stream.listed = stream.has_work();
+                let listed = stream.listed;
+                self.settle(&mut stream);
+                drop(stream);
+                if listed {
+                    self.ready.push_back(line);
+                }
+            }
+        }
+    }
+
+    /// One DATA frame of a stream that has work.
+    pub(super) fn take_frame(&mut self, stream: &mut State, batch: &mut Batch) {
+        let windows = usize::try_from(self.send_window.min(stream.send_window)).unwrap_or(0);
+        let most = windows.min(self.peer.frame_bytes).min(ROUND_BYTES).min(batch.room());
+        let (mut pieces, mut length) = (0, 0);
+        for piece in &stream.out {
+            if length == most || pieces == batch.room_pieces() {
+                break;
+            }
+            pieces += 1;
+            length = most.min(length + piece.len());
+        }
+        let end = stream.finish == Finish::Wanted && length == stream.out_bytes;
+        let flags = if end { flag::END_STREAM } else { 0 };
+        batch.head(FrameHead { length, kind: kind::DATA, flags, stream: stream.id });
+        let mut left = length;
+        while left > 0 {
+            let Some(mut piece) = stream.out.pop_front() else { break };
+            if piece.len() > left {
+                let now = piece.split_to(left);
+                stream.out.push_front(piece);
+                piece = now;
+            }
+            left -= piece.len();
+            batch.payload(piece);
+        }
+        stream.out_bytes -= length;
+        // At most 2^16 at once.
+        let charged = i64::try_from(length).unwrap_or(i64::MAX);
+        self.send_window -= charged;
+        stream.send_window -= charged;
+        if end {
+            stream.finish = Finish::Sent;
+        }
+        if stream.out_bytes < self.settings.send_buffer_bytes / 2 {
+            stream.wake_sender();
+        }
+    }
+}
+
+/// Lists a stream that has something to send.
+pub(super) fn list(ready: &mut VecDeque<Line>, line: &Line) {
+    let mut stream = line.borrow_mut();
+    if !stream.listed && stream.has_work() && stream.closed.is_none() {
+        stream.listed = true;
+        drop(stream);
+        ready.push_back(line.clone());
+    }
+}

@@ -1,0 +1,222 @@
+//! Finds frames in bytes that come in any pieces. DATA is handed on as it comes, all else whole.
+
+use super::frame::{FrameHead, HEAD_BYTES, PREFACE, flag, kind};
+use super::{Fault, code};
+
+/// What was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event<'a> {
+    /// A frame that is not DATA.
+    Frame(FrameHead, &'a [u8]),
+    /// DATA begins; its length has the padding in it.
+    Begin(FrameHead),
+    /// Some of what the DATA carries.
+    Piece(&'a [u8]),
+    /// The DATA is over.
+    End,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// In the client's preface, of which so much has come.
+    Preface(usize),
+    /// In a head, of which so much has come.
+    Head(usize),
+    /// In a frame that is collected.
+    Whole(FrameHead),
+    /// Before the length of the padding.
+    PadLength {
+        length: usize,
+    },
+    Data {
+        left: usize,
+        padding: usize,
+    },
+    Padding {
+        left: usize,
+    },
+}
+
+/// Where the peer's bytes have got to.
+#[derive(Debug)]
+pub(super) struct Reader {
+    place: Place,
+    head: [u8; HEAD_BYTES],
+    /// A frame whose rest has not come.
+    partial: Vec<u8>,
+    frame_bytes: usize,
+}
+
+impl Reader {
+    /// Takes frames of at most `frame_bytes`, behind a client's preface if there is to be one.
+    pub(super) const fn new(preface: bool, frame_bytes: usize) -> Self {
+        let place = if preface { Place::Preface(0) } else { Place::Head(0) };
+        Self { place, head: [0; HEAD_BYTES], partial: Vec::new(), frame_bytes }
+    }
+
+    /// Whether the preface has come.
+    pub(super) const fn has_begun(&self) -> bool {
+        !matches!(self.place, Place::Preface(_))
+    }
+
+    /// The next event, taken from the front of `input`; `None` when all of it is taken.
+    pub(super) fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Event<'s>>, Fault> {
+        loop {
+            match self.place {
+                Place::Preface(have) => {
+                    let n = input.len().min(PREFACE.len() - have);
+                    let (now, later) = input.split_at(n);
+                    if now != &PREFACE[have..have + n] {
+                        return Err(Fault::protocol("the peer does not begin as an HTTP/2 client"));
+                    }
+                    *input = later;
+                    self.place = if have + n == PREFACE.len() { Place::Head(0) } else { Place::Preface(have + n) };
+                    if !self.has_begun() {
+                        return Ok(None);
+                    }
+                }
+                Place::Head(have) => {
+                    let n = input.len().min(HEAD_BYTES - have);
+                    let (now, later) = input.split_at(n);
+                    self.head[have..have + n].copy_from_slice(now);
+                    *input = later;
+                    if have + n < HEAD_BYTES {
+                        self.place = Place::Head(have + n);
+                        return Ok(None);
+                    }
+                    if let Some(begin) = self.begin(FrameHead::parse(self.head))? {
+                        return Ok(Some(begin));
+                    }
+                }
+                Place::Whole(head) => {
+                    let missing = head.length - self.partial.len();
+                    if missing > input.len() {
+                        self.partial.extend_from_slice(input);
+                        *input = &[];
+                        return Ok(None);
+                    }
+                    let (now, later) = input.split_at(missing);
+                    *input = later;
+                    self.place = Place::Head(0);
+                    if self.partial.is_empty() {
+                        return Ok(Some(Event::Frame(head, now)));
+                    }
+                    self.partial.extend_from_slice(now);
+                    return Ok(Some(Event::Frame(head, &self.partial)));
+                }
+                Place::PadLength { length } => {
+                    let Some((padding, later)) = input.split_first() else { return Ok(None) };
+                    let padding = usize::from(*padding);
+                    let left = length.checked_sub(1 + padding);
+                    let left = left.ok_or(Fault::protocol("DATA has more padding than payload"))?;
+                    *input = later;
+                    self.place = Place::Data { left, padding };
+                }
+                Place::Data { left: 0, padding: left } | Place::Padding { left } => {
+                    let n = input.len().min(left);
+                    *input = &input[n..];
+                    if n < left {
+                        self.place = Place::Padding { left: left - n };
+                        return Ok(None);
+                    }
+                    self.place = Place::Head(0);
+                    return Ok(Some(Event::End));
+                }
+                Place::Data { left, padding } => {
+                    if input.is_empty() {
+                        return Ok(None);
+                    }
+                    let (now, later) = input.split_at(input.len().min(left));
+                    *input = later;
+                    self.place = Place::Data { left: left - now.len(), padding };
+                    return Ok(Some(Event::Piece(now)));
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, head: FrameHead) -> Result<Option<Event<'static>>, Fault> {
+        if head.length > self.frame_bytes {
+            return Err(Fault::Violation { what: "a frame is too long", code: code::FRAME_SIZE_ERROR });
+        }
+        if head.kind != kind::DATA {
+            self.partial.clear();
+            self.partial.shrink_to(1 << 10);
+            self.place = Place::Whole(head);
+            return Ok(None);
+        }
+        self.place = if head.has(flag::PADDED) {
+            if head.length == 0 {
+                return Err(Fault::Violation { what: "padded DATA is empty", code: code::FRAME_SIZE_ERROR });
+            }
+            Place::PadLength { length: head.length }
+        } else {
+            Place::Data { left: head.length, padding: 0 }
+        };
+        Ok(Some(Event::Begin(head)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::put;
+    use super::*;
+
+    /// Everything that is found in `bytes`, fed in pieces of `size`; the pieces of DATA put together.
+    fn found(bytes: &[u8], size: usize) -> Vec<(FrameHead, Vec<u8>)> {
+        let mut reader = Reader::new(true, 100);
+        let mut all = Vec::new();
+        for mut piece in bytes.chunks(size) {
+            while let Some(event) = reader.next(&mut piece).unwrap() {
+                match event {
+                    Event::Frame(head, payload) => all.push((head, payload.to_vec())),
+                    Event::Begin(head) => all.push((head, Vec::new())),
+                    Event::Piece(data) => all.last_mut().unwrap().1.extend_from_slice(data),
+                    Event::End => all.last_mut().unwrap().1.push(b'.'),
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn frames_are_found_however_they_are_cut() {
+        let mut bytes = PREFACE.to_vec();
+        put(&mut bytes, kind::SETTINGS, 0, 0, &[]);
+        put(&mut bytes, kind::DATA, 0, 1, b"payload");
+        put(&mut bytes, kind::DATA, flag::PADDED, 1, b"\x03padded\0\0\0");
+        put(&mut bytes, kind::DATA, flag::PADDED, 1, b"\x00x");
+        put(&mut bytes, kind::DATA, flag::END_STREAM, 1, b"");
+        put(&mut bytes, kind::PING, 0, 0, b"12345678");
+
+        let whole = found(&bytes, bytes.len());
+
+        let payloads: Vec<_> = whole.iter().map(|(_, payload)| payload.as_slice()).collect();
+        assert_eq!(payloads, [b"" as &[u8], b"payload.", b"padded.", b"x.", b".", b"12345678"]);
+        for size in 1..bytes.len() {
+            assert_eq!(found(&bytes, size), whole, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_frame_is_refused() {
+        let refused = |preface: bool, bytes: &[u8]| {
+            let mut reader = Reader::new(preface, 100);
+            let mut input = bytes;
+            loop {
+                match reader.next(&mut input) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return None,
+                    Err(Fault::Violation { code, .. }) => return Some(code),
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        };
+
+        assert_eq!(refused(true, b"GET / HTTP/1.1\r\n"), Some(code::PROTOCOL_ERROR));
+        assert_eq!(refused(true, b"PRI * HT"), None);
+        assert_eq!(refused(false, &[0, 0, 101, 0, 0, 0, 0, 0, 1]), Some(code::FRAME_SIZE_ERROR));
+        assert_eq!(refused(false, &[0, 0, 0, 0, 8, 0, 0, 0, 1]), Some(code::FRAME_SIZE_ERROR));
+        assert_eq!(refused(false, &[0, 0, 2, 0, 8, 0, 0, 0, 1, 2, 0]), Some(code::PROTOCOL_ERROR));
+    }
+}

@@ -12,14 +12,17 @@ use identity::Identity;
 use model::{Address, Change};
 use pods::{PATIENCE, Pod, Proxy, echo_server, exchange, root, state, two_pods};
 use runtime::sys::socket::set_mark;
+use socket2::{Domain, Socket, Type};
 use std::future::Future;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tls::WorkloadCertificate;
 use tokio::task::{LocalSet, spawn_local};
+use ztunnel::workers::HANDSHAKES;
 
 /// Polls until `holds`, which must not take longer than anything else.
 fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
@@ -41,16 +44,20 @@ async fn tunnel(from: &Pod, to: SocketAddr) -> Tunnel {
     let identity: Identity = "spiffe://cluster.local/ns/test/sa/sa-client".parse().unwrap();
     let server: Identity = "spiffe://cluster.local/ns/test/sa/sa-server".parse().unwrap();
     let config = tls::client_config(&root().certificate(&identity).unwrap(), &[server]).unwrap();
-    let socket = from.netns.run(|| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)).unwrap();
-    // Not to be captured.
-    set_mark(&socket, 1337).unwrap();
-    socket.connect_timeout(&to.into(), PATIENCE).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let socket = tokio::net::TcpStream::from_std(socket.into()).unwrap();
+    let socket = tokio::net::TcpStream::from_std(uncaptured(from, to).into()).unwrap();
     let (tls, ()) = hbone::tls::connect(socket, config, |_| ()).await.unwrap();
     let (tunnel, driver) = client::start(tls, &hbone::Settings::default());
     spawn_local(driver);
     tunnel
+}
+
+/// A connection, not blocking, that no proxy beside `from` takes.
+fn uncaptured(from: &Pod, to: SocketAddr) -> Socket {
+    let socket = from.netns.run(|| Socket::new(Domain::IPV4, Type::STREAM, None)).unwrap();
+    set_mark(&socket, 1337).unwrap();
+    socket.connect_timeout(&to.into(), PATIENCE).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket
 }
 
 fn hbone_port(of: &Pod) -> SocketAddr {
@@ -103,6 +110,26 @@ fn a_peer_that_opens_and_resets_streams_keeps_little_busy_and_others_are_served(
 }
 
 #[test]
+fn who_says_nothing_keeps_nobody_from_a_handshake() {
+    let Some((client, server)) = two_pods("mute") else { return };
+    let _proxy = Proxy::start(state(&client, &server, "HBONE"), &[&server]);
+    echo_server(server.listen("0.0.0.0:8080"));
+    // Each worker's, if they are shared out.
+    let silent: Vec<_> = (0..=2 * HANDSHAKES).map(|_| uncaptured(&client, hbone_port(&server))).collect();
+
+    local(async {
+        let other = tunnel(&client, hbone_port(&server)).await;
+        other.connect("10.77.0.2:8080", HeaderMap::new()).await.unwrap();
+    });
+
+    // All the time that a handshake may take, they would have been in the way.
+    for socket in &silent {
+        let read = socket.peek(&mut [MaybeUninit::new(0)]);
+        assert_eq!(read.map_err(|e| e.kind()), Err(ErrorKind::WouldBlock), "given up already");
+    }
+}
+
+#[test]
 fn a_tunnel_that_is_full_gets_another_beside_it() {
     const STREAMS: usize = 10;
     let Some((client, server)) = two_pods("full") else { return };
@@ -151,7 +178,7 @@ fn a_certificate_that_never_comes_ends_the_connection_in_time() {
     socket.set_read_timeout(Some(2 * ztunnel::proxy::dial::CONNECT_TIMEOUT)).unwrap();
 
     let ended = socket.read(&mut [0]).map_err(|e| e.kind());
-    assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset), "neither data nor an end nor a wait without one");
+    assert_eq!(ended, Err(ErrorKind::ConnectionReset), "neither data nor an end nor a wait without one");
     assert!(begun.elapsed() >= ztunnel::proxy::dial::CONNECT_TIMEOUT, "given up before its time");
 }
 

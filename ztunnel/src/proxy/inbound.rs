@@ -65,6 +65,8 @@ async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut So
     let local = capture::local_workload(&here.shared().state, &here.pod).await?;
     let identity = local.identity().ok_or_else(|| unknown(here))?;
     let handshakes = async {
+        // Who says nothing keeps nobody else from a handshake.
+        socket.readable().await.map_err(capture::CaptureError::Socket)?;
         // Held until the peer has proven who it is. The semaphore is never closed.
         let _permit = here.worker.handshakes.acquire().await;
         let certificate = dial::certificate(here, &identity).await?;

@@ -34,8 +34,8 @@ pub struct Key {
     pub from: IpAddr,
 }
 
-/// Handshakes of a worker with peers that have proven nothing yet. Others wait, as long as a handshake may take.
-pub(super) const HANDSHAKES: usize = 1024;
+/// Handshakes of a worker with peers that have said something and proven nothing yet. Others wait, as long as a handshake may take.
+pub const HANDSHAKES: usize = 1024;
 
 /// Tasks of connections that panicked.
 const PANICS: &str = "strake_connection_panics_total";

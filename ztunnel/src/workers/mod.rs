@@ -6,7 +6,7 @@ mod context;
 mod thread;
 
 pub use accept::ListenerKind;
-pub use context::{Key, Local, PodHere, WorkerContext};
+pub use context::{HANDSHAKES, Key, Local, PodHere, WorkerContext};
 
 use crate::inpod::{Listening, Pod};
 use crate::proxy::Shared;

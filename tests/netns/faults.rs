@@ -206,3 +206,36 @@ fn traffic_goes_on_while_agents_are_killed_and_they_find_everything_proved() {
         assert!(held.get("broken").is_none(), "{held}");
     });
 }
+
+#[test]
+fn a_pod_that_goes_while_its_agent_is_down_leaves_nothing_in_the_kernel() {
+    labs::run_alone("gone", &client_and_server(), async |lab| {
+        lab.write("late.yaml", &app("mesh", "late", "node-1")).unwrap();
+        eventually("the pod is there", TAKES_EFFECT, async || lab.lab().pod("mesh/late").await.map(drop)).await;
+        lab.meshed(&["mesh/client", "mesh/server", "mesh/late"]).await;
+        let traces = Place::of(lab, "mesh/late").await.traces();
+        // A map each for the pod, its listeners and its address, and the link.
+        assert!(traces.left().len() >= 3, "{:?}", traces.left());
+        let agent = "istio-system/strake-agent-node-1";
+
+        lab.lab().pause_restarts(agent, true).await.unwrap();
+        lab.lab().kill(agent, KILL).await.unwrap();
+        lab.remove("late.yaml").unwrap();
+        eventually("the pod is gone", TAKES_EFFECT, async || match lab.lab().pod("mesh/late").await {
+            Ok(pod) => Err(format!("{pod:?}")),
+            Err(_) => Ok(()),
+        })
+        .await;
+        assert!(!traces.left().is_empty(), "nobody was there to remove it");
+        lab.client_ok("mesh/client", &["http", "server:80"]).await;
+        lab.lab().pause_restarts(agent, false).await.unwrap();
+
+        eventually("the agent has removed what was left", TAKES_EFFECT, async || match traces.left() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        })
+        .await;
+        lab.meshed(&PODS).await;
+        lab.client_ok("mesh/client", &["http", "server:80"]).await;
+    });
+}

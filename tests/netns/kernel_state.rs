@@ -60,6 +60,11 @@ impl Place {
         }
     }
 
+    /// What is looked for when the pod has gone. Holds nothing of it, as `self` does its namespace.
+    pub(crate) fn traces(self) -> Traces {
+        Traces { cookie: self.cookie, bpffs: self.bpffs }
+    }
+
     pub(crate) fn settings(&self) -> Vec<String> {
         let read = |name: &&str| Ok(fs::read_to_string(Path::new("/proc/sys").join(name))?.trim().to_owned());
         self.netns.run(|| SETTINGS.iter().map(read).collect::<io::Result<_>>()).unwrap()
@@ -68,5 +73,34 @@ impl Place {
     /// Whether the node's maps hold a listener of the proxy for this pod.
     pub(crate) fn has_listeners(&self) -> bool {
         observe::cookies(&self.bpffs).unwrap()[names::SOCKS].contains(&self.cookie)
+    }
+}
+
+/// A pod that has gone, as its node may still know it.
+pub(crate) struct Traces {
+    cookie: u64,
+    bpffs: PathBuf,
+}
+
+impl Traces {
+    /// Maps with an entry of the pod, and pins that are named after it.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let known = observe::cookies(&self.bpffs).unwrap();
+        let maps = known.iter().filter(|(_, cookies)| cookies.contains(&self.cookie)).map(|(map, _)| (*map).to_owned());
+        let mut left: Vec<_> = maps.collect();
+        let name = self.cookie.to_string();
+        let mut folders = vec![self.bpffs.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_name() == name.as_str() {
+                    left.push(entry.path().display().to_string());
+                }
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                }
+            }
+        }
+        left
     }
 }

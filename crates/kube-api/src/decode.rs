@@ -6,20 +6,8 @@ use crate::document::{Data, Node, Step};
 use crate::fields;
 use crate::istio;
 use crate::kind::{Kind, ObjectRef};
+use crate::mistake::Mistake;
 use crate::resource::{Resource, strip_nulls};
-
-/// A mistake in one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mistake {
-    pub(crate) path: Vec<Step>,
-    pub(crate) message: String,
-}
-
-impl Mistake {
-    fn at(path: &[&str], message: impl Into<String>) -> Self {
-        Self { path: path.iter().map(|name| Step::Field((*name).to_owned())).collect(), message: message.into() }
-    }
-}
 
 /// What the head of a document says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +124,7 @@ pub(crate) fn object(kind: Kind, value: &Value) -> Result<Resource, Vec<Mistake>
     let tracked = serde_path_to_error::Deserializer::new(&value, &mut track);
     let result = Resource::read(kind, serde_ignored::Deserializer::new(tracked, &mut collect));
     if kind.is_strict() {
-        mistakes.extend(unknown.into_iter().filter(|path| is_in_specification(path)).map(unknown_field));
+        mistakes.extend(unknown.into_iter().filter(|path| is_in_specification(path)).map(Mistake::unknown_field));
     }
     match result {
         Ok(resource) if mistakes.is_empty() => match values(&resource) {
@@ -195,14 +183,6 @@ fn find_nulls(value: &Value, path: &mut Vec<Step>, mistakes: &mut Vec<Mistake>) 
 /// Metadata and status have many fields that only an API server uses.
 fn is_in_specification(path: &[Step]) -> bool {
     matches!(path.first(), Some(Step::Field(name)) if name == "spec")
-}
-
-pub(crate) fn unknown_field(path: Vec<Step>) -> Mistake {
-    let message = match path.last() {
-        Some(Step::Field(name)) => format!("unknown field {name:?}"),
-        Some(Step::Index(_)) | None => "unknown entry".to_owned(),
-    };
-    Mistake { path, message }
 }
 
 fn ignored_path(path: &serde_ignored::Path<'_>) -> Vec<Step> {

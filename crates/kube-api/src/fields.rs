@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::decode::{self, Mistake};
 use crate::document::Step;
 use crate::kind::Kind;
+use crate::mistake::Mistake;
 
 /// Every field of Kubernetes' `ObjectMeta`, with those that were removed and still are in old manifests.
 const METADATA: [&str; 17] = [
@@ -48,7 +48,7 @@ fn find(value: &Value, path: &[&str], known: impl Fn(&str) -> bool, mistakes: &m
     let names = value.as_object().into_iter().flatten().map(|(name, _)| name);
     mistakes.extend(names.filter(|name| !known(name)).map(|name| {
         let steps = path.iter().copied().chain([name.as_str()]);
-        decode::unknown_field(steps.map(|name| Step::Field(name.to_owned())).collect())
+        Mistake::unknown_field(steps.map(|name| Step::Field(name.to_owned())).collect())
     }));
 }
 

@@ -12,6 +12,7 @@ mod label;
 pub mod manifest;
 mod merge;
 mod meta;
+mod mistake;
 mod resource;
 mod source;
 pub mod state;

@@ -30,9 +30,6 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// How long the processes of a killed lab may take to be gone.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// File with the options, which the supervisor reads.
-pub(crate) const OPTIONS_FILE: &str = "options.json";
-
 /// Starts the supervisor of a lab and returns the connection that is its leash.
 pub(crate) async fn supervisor(mut options: Options) -> Result<Connection, LabError> {
     let run = RunDir::of(&options.name);
@@ -40,8 +37,7 @@ pub(crate) async fn supervisor(mut options: Options) -> Result<Connection, LabEr
     remove_leftovers(&options.name)?;
     fs::DirBuilder::new().mode(0o755).create(run.root())?;
     options.write_own_manifests(&run)?;
-    let file = run.root().join(OPTIONS_FILE);
-    fs::write(&file, serde_json::to_vec_pretty(&options).map_err(io::Error::from)?)?;
+    let file = options.write(&run)?;
     let log = File::create(run.supervisor_log())?;
     // The lock is the standard input of every process that belongs to the supervisor: it is free
     // when the last of them is gone.

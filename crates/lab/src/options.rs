@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::LabError,
-    launch::OPTIONS_FILE,
     paths::{MAX_NAME, RunDir},
 };
 
 /// Environment variable that names the directory of Strake's programs.
 pub const BIN_DIR_VARIABLE: &str = "STRAKE_BIN_DIR";
+
+/// File with the options of a lab, which its supervisor reads.
+const OPTIONS_FILE: &str = "options.json";
 
 /// Nodes of a lab whose manifests name none.
 const DEFAULT_NODES: usize = 2;
@@ -117,6 +119,16 @@ impl Options {
             read => read.map_err(|err| LabError::of(err, &path))?,
         };
         serde_json::from_slice(&text).map_err(|err| unusable(&path, err))
+    }
+
+    /// Writes them where the lab's supervisor and others look for them, and returns where that is.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self, run: &RunDir) -> io::Result<PathBuf> {
+        let file = run.root().join(OPTIONS_FILE);
+        fs::write(&file, serde_json::to_vec_pretty(self).map_err(io::Error::from)?)?;
+        Ok(file)
     }
 
     /// Writes the lab's own manifests below its directory, which is there.

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::authorization_policy::{AuthorizationPolicy, AuthorizationRule, Condition, Operation, Source};
-use crate::decode::Mistake;
 use crate::document::Step;
+use crate::mistake::Mistake;
 
 /// Conditions whose whole name is the key.
 const KEYS: [&str; 12] = [

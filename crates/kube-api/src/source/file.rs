@@ -5,10 +5,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::decode::{self, Head, Mistake};
+use crate::decode::{self, Head};
 use crate::document::{self, Data, Node, display_path};
 use crate::event::{Severity, SourceProblem};
 use crate::kind::ObjectRef;
+use crate::mistake::Mistake;
 use crate::resource::Resource;
 
 /// An object with the value it was read from.

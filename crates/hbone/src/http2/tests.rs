@@ -121,6 +121,12 @@ fn data(seen: &[Seen]) -> Vec<(u32, usize)> {
     seen.iter().filter(|f| f.0 == kind::DATA).map(|f| (f.2, f.3.len())).collect()
 }
 
+/// Room on the connection that the peer gets back.
+fn given_back(seen: &[Seen]) -> u32 {
+    let updates = seen.iter().filter(|f| f.0 == kind::WINDOW_UPDATE && f.2 == 0);
+    updates.map(|f| u32::from_be_bytes(f.3[..].try_into().unwrap())).sum()
+}
+
 fn reset(id: u32, code: u32) -> Seen {
     (kind::RST_STREAM, 0, id, code.to_be_bytes().to_vec())
 }
@@ -431,6 +437,26 @@ fn room_is_given_back_in_halves_of_a_window() {
 }
 
 #[test]
+fn streams_that_nobody_reads_leave_the_rest_of_the_window_to_the_others() {
+    let settings = Settings { stream_window_bytes: 100_000, connection_window_bytes: 400_000, ..Settings::default() };
+    let mut peer = Peer::of(Role::Server, &settings);
+    let line = peer.opens(1);
+    for id in [3, 5, 7] {
+        peer.opens(id);
+        peer.says(|out| put(out, kind::DATA, 0, id, &[0; 100_000])).unwrap();
+    }
+
+    let mut left = 100_000;
+    for sent in 0..50 {
+        assert!(left >= 10_000, "no room behind {sent} frames");
+        peer.says(|out| put(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
+        let read = line.borrow_mut().take_arrived().unwrap().len();
+        peer.connection.give_back(&mut line.borrow_mut(), read);
+        left = left - 10_000 + given_back(&peer.hears());
+    }
+}
+
+#[test]
 fn what_comes_for_a_stream_that_is_gone_costs_the_others_nothing() {
     let settings = Settings { connection_window_bytes: 100_000, ..Settings::default() };
     let mut peer = Peer::of(Role::Server, &settings);
@@ -442,12 +468,7 @@ fn what_comes_for_a_stream_that_is_gone_costs_the_others_nothing() {
         peer.says(|out| put(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
     }
 
-    let given: u32 = peer
-        .hears()
-        .iter()
-        .filter(|f| f.0 == kind::WINDOW_UPDATE && f.2 == 0)
-        .map(|f| u32::from_be_bytes(f.3[..].try_into().unwrap()))
-        .sum();
+    let given = given_back(&peer.hears());
     assert!(given > 900_000, "{given}");
 }
 

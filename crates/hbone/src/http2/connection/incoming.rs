@@ -2,7 +2,7 @@
 
 use super::{Connection, Found, Role};
 use crate::Reason;
-use crate::http2::frame::{FIRST_WINDOW_BYTES, FrameHead, flag, kind, put_number};
+use crate::http2::frame::{FrameHead, flag, kind, put_number};
 use crate::http2::{Fault, Line, State, code};
 
 /// DATA that is being read.
@@ -101,11 +101,11 @@ impl Connection {
         }
     }
 
-    /// Room on the connection for what streams have given back.
+    /// Room on the connection for what streams have given back. The peer hears of it when that is as much as it has
+    /// left: at half of the window, and sooner when streams that nobody reads hold much of it.
     pub(super) fn give_back_shared(&mut self, bytes: u32) {
         self.returned_bytes += bytes;
-        let window = self.settings.connection_window_bytes.max(FIRST_WINDOW_BYTES);
-        if self.returned_bytes >= window / 2 {
+        if self.returned_bytes > 0 && i64::from(self.returned_bytes) >= self.receive_window {
             put_number(&mut self.control, kind::WINDOW_UPDATE, 0, self.returned_bytes);
             self.receive_window += i64::from(self.returned_bytes);
             self.returned_bytes = 0;

@@ -265,6 +265,8 @@ impl Connection {
                 return Some((line, asked));
             }
             self.leave(&line);
+            // There is room for others, which the driver may have left unread.
+            self.kick();
         }
     }
 

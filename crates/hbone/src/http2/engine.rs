@@ -26,6 +26,8 @@ pub(crate) struct Engine<T> {
     keepalive: Keepalive,
     /// Written, and perhaps not yet with the kernel.
     unflushed: bool,
+    /// Why nothing can be written any more. What the peer said before is still read.
+    broken: Option<io::Error>,
     /// The last word is said; what remains is to close.
     closing: bool,
 }
@@ -39,6 +41,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
             batch: Batch::default(),
             keepalive: Keepalive::new(settings),
             unflushed: false,
+            broken: None,
             closing: false,
         }
     }
@@ -66,7 +69,16 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
             let over = TunnelError::Protocol(self.fail(fault));
             return Poll::Ready(if cut { Err(over) } else { Ok(()) });
         }
-        match self.poll_write(cx) {
+        let (known, written) = match self.broken.take() {
+            Some(e) => (true, Poll::Ready(Err(e))),
+            None => (false, self.poll_write(cx)),
+        };
+        match written {
+            // A peer that has closed may have ended its streams in order before: what there is gets another turn.
+            Poll::Ready(Err(e)) if !known || matches!(reading, Reading::HasMore) => {
+                self.broken = Some(e);
+                cx.waker().wake_by_ref();
+            }
             Poll::Ready(Err(e)) => return Poll::Ready(Err(TunnelError::Protocol(self.fail(Fault::Io(e))))),
             Poll::Ready(Ok(())) if self.connection.borrow().is_finished() || self.closing => {
                 return self.poll_close(cx).map(Ok);

@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::spawn_local;
 
 #[test]
@@ -231,5 +231,55 @@ fn a_cut_tunnel_ends_its_streams() {
         assert!(recv.data().await.is_err());
         assert!(send.send(pattern(10, 0)).await.is_err());
         assert!(!tunnel.is_usable());
+    });
+}
+
+#[test]
+fn a_drained_tunnel_closes_only_when_its_peer_has_all() {
+    worker(false, async {
+        let (server_config, client_config) = configs(false);
+        let listener = TcpSocket::new_v4().unwrap();
+        listener.set_send_buffer_size(1 << 20).unwrap();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(1).unwrap();
+        let to = listener.local_addr().unwrap();
+        let sent = pattern(12 << 20, 1);
+        let server = spawn_local({
+            let sent = sent.clone();
+            async move {
+                let (socket, _) = listener.accept().await.unwrap();
+                let tls = tls::accept(socket, server_config, |_| ()).await.unwrap().0;
+                let mut server = Server::handshake(tls, &Settings::default()).await.unwrap();
+                let (mut send, mut recv) =
+                    server.accept().await.unwrap().unwrap().accept(HeaderMap::new()).unwrap().split();
+                server.drain();
+                spawn_local(async move {
+                    assert_eq!(recv.data().await.unwrap(), None);
+                    send.send(sent).await.unwrap();
+                    send.finish().unwrap();
+                });
+                assert!(server.accept().await.unwrap().is_none());
+            }
+        });
+        // Takes little at a time, so that much is on the way when the server has said all.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        let socket = socket.connect(to).await.unwrap();
+        let tls = tls::connect(socket, client_config, |_| ()).await.unwrap().0;
+        // Something is on its way to the server at any time.
+        let settings = Settings { ping_interval: Duration::from_millis(1), ..Settings::default() };
+        let (tunnel, _) = tunnel(tls, &settings);
+        let (mut send, mut recv) = open(&tunnel).await.split();
+        send.finish().unwrap();
+
+        let mut got = 0;
+        while let Some(piece) = recv.data().await.unwrap() {
+            got += piece.len();
+            recv.release(piece.len());
+            tokio::task::yield_now().await;
+        }
+
+        assert_eq!(got, sent.len());
+        server.await.unwrap();
     });
 }

@@ -7,12 +7,14 @@ use crate::keepalive::Keepalive;
 use crate::{Settings, TunnelError};
 use std::cell::RefCell;
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncWrite};
+use tokio::time::Sleep;
 
 /// What one turn reads before others have theirs, bytes.
 const TURN_BYTES: usize = 512 << 10;
@@ -30,6 +32,8 @@ pub(crate) struct Engine<T> {
     broken: Option<io::Error>,
     /// The last word is said; what remains is to close.
     closing: bool,
+    /// Closed; how long the peer may take to do the same.
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
@@ -43,6 +47,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
             unflushed: false,
             broken: None,
             closing: false,
+            lingering: None,
         }
     }
 
@@ -57,6 +62,9 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
 
     /// Reads, writes, and waits for more of both. Ready when the connection is over: in order, or with why not.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TunnelError>> {
+        if self.lingering.is_some() {
+            return self.poll_linger(cx).map(Ok);
+        }
         self.connection.borrow_mut().begin_turn(cx);
         let read = if self.closing { Ok(Reading::Waits) } else { self.read(cx) };
         let reading = match read {
@@ -154,8 +162,29 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
                 return Poll::Ready(());
             }
         }
-        let _ = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
-        Poll::Ready(())
+        if ready!(Pin::new(&mut self.io).poll_shutdown(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        self.poll_linger(cx)
+    }
+
+    /// Waits until the peer has closed too, whatever it says. Else the kernel would answer that with a reset, and throw
+    /// away what the peer has not got yet of our last words.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timeout = self.keepalive.timeout();
+        let timer = self.lingering.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
+            match ready!(Pin::new(&mut self.io).poll_fill_buf(cx)) {
+                Ok(input) if !input.is_empty() => {
+                    let n = input.len();
+                    Pin::new(&mut self.io).consume(n);
+                }
+                Ok(_) | Err(_) => return Poll::Ready(()),
+            }
+        }
     }
 
     /// The peer, or the way to it, cannot be used: tells it why, as far as that goes at once.

@@ -520,6 +520,22 @@ fn a_reset_throws_away_what_is_queued() {
 }
 
 #[test]
+fn an_end_that_comes_behind_a_reset_of_ours_is_none() {
+    let mut peer = server();
+    let line = peer.opens(1);
+    let mut frame = Vec::new();
+    put(&mut frame, kind::DATA, flag::END_STREAM, 1, b"half of it is thrown away");
+    peer.says(|out| out.extend_from_slice(&frame[..20])).unwrap();
+
+    peer.connection.reset(&line, Reason::InternalError);
+    peer.says(|out| out.extend_from_slice(&frame[20..])).unwrap();
+
+    assert_eq!(line.borrow_mut().take_arrived().unwrap().len(), 20 - HEAD_BYTES);
+    let end = line.borrow().end_of_data();
+    assert!(matches!(end, Some(Err(StreamError::Reset(Reason::InternalError)))), "{end:?}");
+}
+
+#[test]
 fn interim_answers_are_no_answer() {
     let mut peer = Peer::of(Role::Client, &Settings::default());
     let line = peer.connection.open("10.0.0.1:80", &HeaderMap::new());

@@ -79,7 +79,8 @@ impl Connection {
         let mut stream = line.borrow_mut();
         // What is left is padding.
         self.give_back(&mut stream, left as usize);
-        if end {
+        // Of a stream that was cut meanwhile a part is missing.
+        if end && stream.closed.is_none() {
             self.end(&mut stream);
         }
     }

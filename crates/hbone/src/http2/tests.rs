@@ -379,6 +379,20 @@ fn nothing_is_sent_beyond_the_windows() {
 }
 
 #[test]
+fn only_the_last_of_many_windows_in_one_frame_counts() {
+    let mut peer = server();
+    let line = peer.opens(1);
+    peer.says(|out| put_number(out, kind::WINDOW_UPDATE, 1, 1)).unwrap();
+
+    // The first alone would make the stream's too large.
+    let windows = [MOST, 100, 0, 99].map(|bytes| (setting::INITIAL_WINDOW_SIZE, bytes));
+    peer.says(|out| put_settings(out, &windows)).unwrap();
+
+    peer.sends(&line, 200, false);
+    assert_eq!(data(&peer.hears()), [(1, 100)]);
+}
+
+#[test]
 fn streams_share_the_connection_and_an_end_needs_no_window() {
     let mut peer = server();
     peer.says(|out| put_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 1 << 20)])).unwrap();

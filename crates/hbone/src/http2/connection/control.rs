@@ -69,11 +69,13 @@ impl Connection {
         }
         let (parameters, []) = payload.as_chunks::<6>() else { return Err(size) };
         let mut streams = if self.peer.known { self.peer.streams } else { usize::MAX };
+        let mut window = None;
         for [a, b, v @ ..] in parameters {
             let value = u32::from_be_bytes(*v);
             match u16::from_be_bytes([*a, *b]) {
                 setting::MAX_CONCURRENT_STREAMS => streams = value as usize,
-                setting::INITIAL_WINDOW_SIZE => self.set_peer_window(value)?,
+                setting::INITIAL_WINDOW_SIZE if value > MOST => return Err(window_too_large()),
+                setting::INITIAL_WINDOW_SIZE => window = Some(value),
                 setting::MAX_FRAME_SIZE => {
                     if !(LEAST_FRAME_BYTES..1 << 24).contains(&(value as usize)) {
                         return Err(Fault::protocol("SETTINGS_MAX_FRAME_SIZE is out of range"));
@@ -85,6 +87,10 @@ impl Connection {
                 _ => {}
             }
         }
+        // Once, however often it is in the frame: it concerns every stream.
+        if let Some(bytes) = window {
+            self.set_peer_window(bytes)?;
+        }
         self.peer.streams = streams;
         self.peer.known = true;
         put(&mut self.control, kind::SETTINGS, flag::ACK, 0, &[]);
@@ -94,17 +100,13 @@ impl Connection {
 
     /// Changes what streams may send by the difference (section 6.9.2).
     pub(super) fn set_peer_window(&mut self, bytes: u32) -> Result<(), Fault> {
-        let too_large = || Fault::Violation { what: "a window is too large", code: code::FLOW_CONTROL_ERROR };
-        if bytes > MOST {
-            return Err(too_large());
-        }
         let change = i64::from(bytes) - self.peer.window_bytes;
         self.peer.window_bytes = bytes.into();
         for line in self.streams.values() {
             let mut stream = line.borrow_mut();
             stream.send_window += change;
             if stream.send_window > i64::from(MOST) {
-                return Err(too_large());
+                return Err(window_too_large());
             }
             drop(stream);
             list(&mut self.ready, line);
@@ -178,6 +180,10 @@ impl Connection {
             Found::Idle => Err(Fault::protocol("WINDOW_UPDATE of a stream that has not begun")),
         }
     }
+}
+
+const fn window_too_large() -> Fault {
+    Fault::Violation { what: "a window is too large", code: code::FLOW_CONTROL_ERROR }
 }
 
 fn number(payload: &[u8]) -> Result<u32, Fault> {

@@ -619,6 +619,10 @@ fn a_drain_says_the_last_stream_when_its_peer_has_heard_of_it() {
     peer.says(|out| put_headers(out, 5, &block, false, 1 << 14)).unwrap();
     assert!(peer.connection.take_asked().is_none());
     assert!(!late.borrow().ended && !peer.connection.is_finished());
+
+    peer.connection.say_goodbye(0);
+    let last = peer.hears().pop().unwrap();
+    assert_eq!(last.3[..4], 3u32.to_be_bytes(), "no more than before (section 6.8)");
 }
 
 #[test]

@@ -127,6 +127,7 @@ impl Connection {
             self.answered_ping = true;
         } else if *payload == DRAINED && self.draining && !self.closing {
             self.closing = true;
+            self.last_taken = self.last;
             put_goaway(&mut self.control, self.last, 0);
         }
         Ok(())

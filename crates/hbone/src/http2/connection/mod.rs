@@ -79,6 +79,8 @@ pub(crate) struct Connection {
     next: u32,
     /// The last stream that a server has seen.
     last: u32,
+    /// The last that it takes.
+    last_taken: u32,
     asked: VecDeque<(Line, Asked)>,
     /// Who waits to open a stream.
     waiting: Vec<Waker>,
@@ -145,6 +147,7 @@ impl Connection {
             incoming: None,
             next: 1,
             last: 0,
+            last_taken: MOST,
             asked: VecDeque::new(),
             waiting: Vec::new(),
             driver: None,
@@ -208,7 +211,8 @@ impl Connection {
 
     /// The last word before the byte stream is closed.
     pub(super) fn say_goodbye(&mut self, code: u32) {
-        put_goaway(&mut self.control, self.last, code);
+        // Never more than what a GOAWAY has said before (section 6.8).
+        put_goaway(&mut self.control, self.last.min(self.last_taken), code);
     }
 
     /// The connection is over: so are all its streams.

@@ -9,6 +9,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
+/// Pieces that may wait as they came. A peer can make them as small as a byte, and what each costs beside its bytes is
+/// in no window: behind these, small ones are put together.
+const PIECES: usize = 64;
+/// What they are put together to, at most, bytes.
+const SMALL_BYTES: usize = 512;
+
 /// A stream as its tunnel and its handles share it.
 pub(crate) type Line = Rc<RefCell<State>>;
 
@@ -117,7 +123,11 @@ impl State {
     }
 
     pub(super) fn arrive(&mut self, data: &[u8]) {
-        self.arrived.push_back(Bytes::copy_from_slice(data));
+        let many = self.arrived.len() >= PIECES;
+        match self.arrived.back_mut() {
+            Some(last) if many && last.len() + data.len() <= SMALL_BYTES => *last = [last, data].concat().into(),
+            _ => self.arrived.push_back(Bytes::copy_from_slice(data)),
+        }
         self.wake_receiver();
     }
 

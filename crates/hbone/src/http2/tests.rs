@@ -523,6 +523,21 @@ fn who_sends_on_to_one_that_has_said_all_and_gone_is_told_to_stop() {
 }
 
 #[test]
+fn bytes_that_come_one_by_one_and_wait_are_put_together() {
+    let mut peer = server();
+    let line = peer.opens(1);
+    let sent: Vec<u8> = (0..10_000).map(|i| (i % 251) as u8).collect();
+    for byte in &sent {
+        peer.says(|out| put(out, kind::DATA, 0, 1, &[*byte])).unwrap();
+    }
+
+    let got: Vec<Bytes> = std::iter::from_fn(|| line.borrow_mut().take_arrived()).collect();
+
+    assert!(got.len() < 100, "{} pieces", got.len());
+    assert!(got.concat() == sent);
+}
+
+#[test]
 fn a_reset_throws_away_what_is_queued() {
     let mut peer = server();
     let line = peer.opens(1);

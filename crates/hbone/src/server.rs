@@ -96,7 +96,7 @@ impl Request {
             if stream.closed().is_some() {
                 return Poll::Ready(());
             }
-            stream.watch_send(cx);
+            stream.watch_cut(cx);
             Poll::Pending
         })
         .await;

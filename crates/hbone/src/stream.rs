@@ -84,7 +84,7 @@ impl SendHalf {
         }
         let done = data.is_empty();
         if !done {
-            stream.watch_send(cx);
+            stream.watch_room(cx);
         }
         drop(stream);
         connection.list(&self.line);
@@ -132,7 +132,7 @@ impl SendHalf {
         if let Some(end) = stream.end_of_sending() {
             return Poll::Ready(end);
         }
-        stream.watch_send(cx);
+        stream.watch_cut(cx);
         Poll::Pending
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct State {
     /// In the queue of those that have something to send.
     pub(super) listed: bool,
     send_waker: Option<Waker>,
+    /// Whoever sends waits until less is queued.
+    wants_room: bool,
     /// Has arrived and is not read.
     arrived: VecDeque<Bytes>,
     /// Has arrived and is not given back, read or not, bytes.
@@ -83,6 +85,7 @@ impl State {
             finish: Finish::Open,
             listed: false,
             send_waker: None,
+            wants_room: false,
             arrived: VecDeque::new(),
             held_bytes: 0,
             receive_window,
@@ -132,6 +135,7 @@ impl State {
     }
 
     pub(super) fn wake_sender(&mut self) {
+        self.wants_room = false;
         wake(&mut self.send_waker);
     }
 
@@ -139,8 +143,19 @@ impl State {
         wake(&mut self.receive_waker);
     }
 
+    /// Whether somebody is to be woken when there is room for more to send.
+    pub(super) const fn wants_room(&self) -> bool {
+        self.wants_room
+    }
+
     /// Wakes `cx` when the stream takes more to send, or is cut.
-    pub(crate) fn watch_send(&mut self, cx: &Context<'_>) {
+    pub(crate) fn watch_room(&mut self, cx: &Context<'_>) {
+        self.wants_room = true;
+        self.watch_cut(cx);
+    }
+
+    /// Wakes `cx` when the stream is cut.
+    pub(crate) fn watch_cut(&mut self, cx: &Context<'_>) {
         watch(&mut self.send_waker, cx);
     }
 

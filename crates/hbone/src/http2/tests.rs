@@ -12,7 +12,9 @@ use crate::hpack::Encoder;
 use crate::{Reason, Settings, StreamError};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use std::task::{Context, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 
 /// A frame as the peer sees it: type, flags, stream, payload.
 type Seen = (u8, u8, u32, Vec<u8>);
@@ -520,6 +522,39 @@ fn who_sends_on_to_one_that_has_said_all_and_gone_is_told_to_stop() {
         assert_eq!(seen.last(), Some(&reset(1, expected.into())), "{role:?}");
         assert_eq!(data(&seen), [(1, 5)], "{role:?}: not before what it had to say");
     }
+}
+
+/// Tells whether it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_only_waits_for_a_reset_is_not_woken_by_each_frame_that_leaves() {
+    let mut peer = server();
+    let line = peer.opens(1);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let is_woken = || woken.0.swap(false, Ordering::Relaxed);
+
+    line.borrow_mut().watch_cut(&Context::from_waker(&waker));
+    peer.sends(&line, 5, false);
+    peer.hears();
+    assert!(!is_woken());
+
+    line.borrow_mut().watch_room(&Context::from_waker(&waker));
+    peer.sends(&line, 5, false);
+    peer.hears();
+    assert!(is_woken());
+
+    line.borrow_mut().watch_cut(&Context::from_waker(&waker));
+    peer.says(|out| put_number(out, kind::RST_STREAM, 1, 8)).unwrap();
+    assert!(is_woken());
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Connection {
         if end {
             stream.finish = Finish::Sent;
         }
-        if stream.out_bytes < self.settings.send_buffer_bytes / 2 {
+        if stream.wants_room() && stream.out_bytes < self.settings.send_buffer_bytes / 2 {
             stream.wake_sender();
         }
     }

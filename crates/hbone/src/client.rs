@@ -1,6 +1,6 @@
 //! The side that opens streams. It neither dials nor checks who answered; see `tls` and `pool`.
 
-use crate::http2::{Closed, Engine, Line, Role, Shared};
+use crate::http2::{Closed, Engine, Role, Shared, Unanswered};
 use crate::stream::Place;
 use crate::{ConnectError, Reason, Settings, Stream, TunnelError};
 use http::{HeaderMap, StatusCode};
@@ -81,8 +81,8 @@ impl Tunnel {
         }
         let connection = &self.connection.0;
         poll_fn(|cx| connection.borrow_mut().poll_room(cx)).await?;
-        let mut asking = Asking { connection: connection.clone(), line: None };
-        let line = asking.line.insert(connection.borrow_mut().open(authority, &headers)).clone();
+        let line = connection.borrow_mut().open(authority, &headers);
+        let asking = Unanswered::new(connection.clone(), line.clone(), Reason::Cancel);
         let head = poll_fn(|cx| {
             let mut stream = line.borrow_mut();
             if let Some(head) = stream.take_head() {
@@ -100,7 +100,8 @@ impl Tunnel {
         if head.status != StatusCode::OK {
             return Err(ConnectError::Status(head.status));
         }
-        asking.line = None;
+        // What was cut behind its answer tells so itself.
+        asking.keep();
         Ok(Accepted { headers: head.headers, stream: Stream::new(connection.clone(), line, Some(place)) })
     }
 
@@ -123,22 +124,6 @@ impl Tunnel {
     /// A place kept for a stream that is about to be opened, so that others see it as taken.
     pub(crate) fn reserve(&self) -> Rc<Place> {
         Place::take(&self.open)
-    }
-}
-
-/// A request that is not a stream yet: given up when dropped.
-struct Asking {
-    connection: Shared,
-    line: Option<Line>,
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        if let Some(line) = &self.line {
-            let mut connection = self.connection.borrow_mut();
-            connection.reset(line, Reason::Cancel);
-            connection.leave(line);
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How tunnels and streams end.
 
-use crate::http2::Fault;
+use crate::http2::code;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,42 @@ impl From<Reason> for u32 {
             Reason::Refused => 0x7,
             Reason::Cancel => 0x8,
             Reason::Other(code) => code,
+        }
+    }
+}
+
+/// Why a tunnel is over, for all of its streams.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The byte stream failed.
+    #[error("{0}")]
+    Io(io::Error),
+    /// The byte stream ended before HTTP/2 began, or while streams were open.
+    #[error("the peer closed the connection too soon")]
+    Cut,
+    /// The peer does what RFC 9113 forbids, or too much; `code` is what it was told (section 7).
+    #[error("{what} (error code {code:#x})")]
+    Violation { what: &'static str, code: u32 },
+    /// The answer to a PING did not come.
+    #[error("no answer to a ping")]
+    Silent,
+    /// Nobody drives the tunnel any more.
+    #[error("the tunnel was given up")]
+    Dropped,
+}
+
+impl Fault {
+    pub(crate) const fn protocol(what: &'static str) -> Self {
+        Self::Violation { what, code: code::PROTOCOL_ERROR }
+    }
+
+    /// What the byte stream said, or a kind that fits.
+    pub(crate) fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io(e) => e.kind(),
+            Self::Cut => io::ErrorKind::UnexpectedEof,
+            Self::Silent => io::ErrorKind::TimedOut,
+            Self::Violation { .. } | Self::Dropped => io::ErrorKind::Other,
         }
     }
 }

@@ -11,7 +11,6 @@ mod error;
 pub mod headers;
 mod hpack;
 mod http2;
-mod keepalive;
 pub mod pool;
 pub mod server;
 mod settings;
@@ -19,8 +18,7 @@ mod stream;
 pub mod tls;
 
 pub use client::{Accepted, Driver, Tunnel};
-pub use error::{ConnectError, Reason, StreamError, TunnelError};
-pub use http2::Fault;
+pub use error::{ConnectError, Fault, Reason, StreamError, TunnelError};
 pub use pool::Pool;
 pub use server::{Request, Server};
 pub use settings::Settings;

@@ -1,10 +1,11 @@
 //! The side that accepts streams. It decides nothing about them.
 
-use crate::http2::{Asked, Engine, Line, Role, Shared};
-use crate::{Reason, Settings, Stream, TunnelError};
+use crate::http2::{Asked, Engine, Role, Unanswered};
+use crate::{Fault, Reason, Settings, Stream, TunnelError};
 use http::{HeaderMap, Method, StatusCode};
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 
@@ -15,13 +16,7 @@ pub struct Server<T>(Engine<T>);
 /// What a peer asks for. Dropping it resets the stream with `INTERNAL_ERROR`.
 pub struct Request {
     asked: Asked,
-    pending: Pending,
-}
-
-/// A stream without an answer.
-struct Pending {
-    connection: Shared,
-    line: Option<Line>,
+    pending: Unanswered,
 }
 
 impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
@@ -32,8 +27,8 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
             Poll::Ready(Err(TunnelError::Protocol(fault))) => Poll::Ready(Err(TunnelError::Handshake(fault))),
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             // Also when it has ended since.
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Pending if engine.has_begun() => Poll::Ready(Ok(())),
+            _ if engine.has_begun() => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) => Poll::Ready(Err(TunnelError::Handshake(Arc::new(Fault::Cut)))),
             Poll::Pending => Poll::Pending,
         })
         .await?;
@@ -61,7 +56,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
     fn take(&self) -> Option<Request> {
         let connection = self.0.connection();
         let (line, asked) = connection.borrow_mut().take_asked()?;
-        Some(Request { asked, pending: Pending { connection: connection.clone(), line: Some(line) } })
+        Some(Request { asked, pending: Unanswered::new(connection.clone(), line, Reason::InternalError) })
     }
 
     /// Tells the peer to open no more streams (GOAWAY). [`accept`](Self::accept) goes on until those there are have ended.
@@ -91,40 +86,29 @@ impl Request {
     /// Dropping the future loses nothing, so it can stand in a `select!` beside the work on the answer.
     pub async fn closed(&mut self) {
         poll_fn(|cx| {
-            let Some(line) = &self.pending.line else { return Poll::Ready(()) };
-            let mut stream = line.borrow_mut();
-            if stream.closed().is_some() {
+            if self.pending.is_cut() {
                 return Poll::Ready(());
             }
-            stream.watch_cut(cx);
+            if let Some(line) = self.pending.line() {
+                line.borrow_mut().watch_cut(cx);
+            }
             Poll::Pending
         })
         .await;
     }
 
     /// Accepts: answers 200 and makes the stream the application's. `None` when the peer gave up meanwhile.
-    pub fn accept(mut self, headers: HeaderMap) -> Option<Stream> {
-        let connection = self.pending.connection.clone();
-        let line = self.pending.line.take_if(|line| line.borrow().closed().is_none())?;
+    pub fn accept(self, headers: HeaderMap) -> Option<Stream> {
+        let (connection, line) = self.pending.answer()?;
         connection.borrow_mut().answer(&line, StatusCode::OK, &headers, false);
         Some(Stream::new(connection, line, None))
     }
 
     /// Refuses with a status and no body.
-    pub fn refuse(mut self, status: StatusCode) {
+    pub fn refuse(self, status: StatusCode) {
         // A peer that gave up waits for no status.
-        if let Some(line) = self.pending.line.take_if(|line| line.borrow().closed().is_none()) {
-            self.pending.connection.borrow_mut().answer(&line, status, &HeaderMap::new(), true);
-        }
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if let Some(line) = &self.line {
-            let mut connection = self.connection.borrow_mut();
-            connection.reset(line, Reason::InternalError);
-            connection.leave(line);
+        if let Some((connection, line)) = self.pending.answer() {
+            connection.borrow_mut().answer(&line, status, &HeaderMap::new(), true);
         }
     }
 }

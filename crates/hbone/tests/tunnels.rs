@@ -219,6 +219,18 @@ fn garbage_in_place_of_http2_is_an_error_and_no_hang() {
 }
 
 #[test]
+fn nothing_in_place_of_http2_is_an_error_too() {
+    worker(false, async {
+        let (near, far) = wire();
+        drop(far);
+
+        let refused = Server::handshake(near, &Settings::default()).await.err();
+
+        assert!(matches!(refused, Some(TunnelError::Handshake(_))), "{refused:?}");
+    });
+}
+
+#[test]
 fn a_cut_tunnel_ends_its_streams() {
     worker(false, async {
         let (near, far) = wire();

@@ -1,9 +1,9 @@
 //! Moves the bytes of a connection, and notices when the peer is silent or gone.
 
 use super::batch::Batch;
+use super::keepalive::Keepalive;
 use super::reader::Reader;
 use super::{Connection, Fault, Role, Shared};
-use crate::keepalive::Keepalive;
 use crate::{Settings, TunnelError};
 use std::cell::RefCell;
 use std::fmt;

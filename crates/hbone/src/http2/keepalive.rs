@@ -1,7 +1,7 @@
 //! PINGs that find a dead peer. It measures nothing else.
 
+use super::Connection;
 use crate::Settings;
-use crate::http2::Connection;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

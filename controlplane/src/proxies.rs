@@ -50,6 +50,12 @@ impl Proxies {
                 };
                 gauge(count);
             }
+            Report::Holds { peer, type_url, resources } => {
+                tracing::debug!(connection = peer.connection, type_url, resources = resources.len(), "holds already");
+            }
+            Report::Sent { peer, type_url, nonce, .. } => {
+                tracing::debug!(connection = peer.connection, type_url, nonce, "sent");
+            }
             Report::Acked { peer, type_url, nonce } => {
                 tracing::debug!(connection = peer.connection, type_url, nonce, "accepted");
                 self.update(&peer, &type_url, |progress| {

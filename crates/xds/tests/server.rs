@@ -213,8 +213,17 @@ async fn the_control_plane_learns_who_took_what_and_who_refused() {
 
     let Some(Report::Connected { peer }) = soon(served.reports.recv()).await else { panic!() };
     assert_eq!((peer.caller.clone(), peer.node_id.as_str()), (caller(), "ztunnel~10.0.0.7~z.istio-system~x"));
+    let sent = |type_url: &str, nonce: &str, resources| Report::Sent {
+        peer: peer.clone(),
+        type_url: type_url.to_owned(),
+        nonce: nonce.to_owned(),
+        resources,
+        removed: Vec::new(),
+    };
+    assert_eq!(soon(served.reports.recv()).await, Some(sent(POLICY, &nonce, Vec::new())));
     let acked = Report::Acked { peer: peer.clone(), type_url: POLICY.to_owned(), nonce };
     assert_eq!(soon(served.reports.recv()).await, Some(acked));
+    assert_eq!(soon(served.reports.recv()).await, Some(sent(ADDRESS, &second, vec![("a".into(), "1".into())])));
     let error = "a: is bad".to_owned();
     let nacked = Report::Nacked { peer: peer.clone(), type_url: ADDRESS.to_owned(), nonce: second, error };
     assert_eq!(soon(served.reports.recv()).await, Some(nacked));
@@ -222,6 +231,23 @@ async fn the_control_plane_learns_who_took_what_and_who_refused() {
     drop(raw);
     assert_eq!(soon(served.reports.recv()).await, Some(Report::Disconnected { peer }));
     assert_eq!(served.cache.connections(), 0);
+}
+
+#[tokio::test]
+async fn the_control_plane_learns_what_a_client_holds_of_an_earlier_connection() {
+    let mut served = serve(cache(&[("a", "2"), ("b", "1"), ("c", "1")]), true).await;
+    let raw = raw(served.address).await.unwrap();
+
+    raw.send(holding(ADDRESS, &[("a", "1"), ("b", "1"), ("c", ""), ("gone", "1")])).await;
+
+    let Some(Report::Connected { peer }) = soon(served.reports.recv()).await else { panic!() };
+    let type_url = ADDRESS.to_owned();
+    let holds =
+        Report::Holds { peer: peer.clone(), type_url: type_url.clone(), resources: vec![("b".into(), "1".into())] };
+    assert_eq!(soon(served.reports.recv()).await, Some(holds));
+    let resources = vec![("a".into(), "2".into()), ("c".into(), "1".into())];
+    let sent = Report::Sent { peer, type_url, nonce: "1".to_owned(), resources, removed: vec!["gone".into()] };
+    assert_eq!(soon(served.reports.recv()).await, Some(sent));
 }
 
 #[tokio::test]

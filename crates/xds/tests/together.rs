@@ -48,7 +48,11 @@ async fn refusals_are_reported_with_the_callers_name_and_the_rest_arrives() {
     let refusal = loop {
         match soon(served.reports.recv()).await.unwrap() {
             Report::Nacked { peer, type_url, error, .. } => break (peer.caller, type_url, error),
-            Report::Connected { .. } | Report::Acked { .. } | Report::Disconnected { .. } => {}
+            Report::Connected { .. }
+            | Report::Holds { .. }
+            | Report::Sent { .. }
+            | Report::Acked { .. }
+            | Report::Disconnected { .. } => {}
         }
     };
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
+use super::report::Versions;
 use super::subscription::{Request, Subscriptions};
 
 /// Stop filling a response beyond this size of its resources, in bytes; one resource is never split.
@@ -118,6 +119,20 @@ impl Cache {
         let state = self.lock();
         let entries = state.types.get(type_url).into_iter().flatten();
         entries.map(|(name, entry)| (Arc::clone(name), Arc::clone(&entry.version))).collect()
+    }
+
+    /// Of what a client holds by name and version, what is served in just this version.
+    pub(super) fn held(&self, type_url: &str, versions: &HashMap<String, String>) -> Versions {
+        if versions.is_empty() {
+            return Versions::new();
+        }
+        let state = self.lock();
+        let Some(entries) = state.types.get(type_url) else { return Versions::new() };
+        let same = versions.iter().filter_map(|(name, version)| {
+            let (name, entry) = entries.get_key_value(name.as_str())?;
+            (*entry.version == **version).then(|| (Arc::clone(name), Arc::clone(&entry.version)))
+        });
+        same.collect()
     }
 
     /// How many connections there are.

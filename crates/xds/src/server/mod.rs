@@ -16,6 +16,6 @@ mod subscription;
 mod transport;
 
 pub use cache::{Cache, Change};
-pub use report::{Peer, Report};
+pub use report::{Peer, Report, Versions};
 pub use service::{Discovery, Options, service};
 pub use transport::{Connection, PeerAddress, incoming};

@@ -1,5 +1,7 @@
 //! What the control plane learns about its clients.
 
+use std::sync::Arc;
+
 use identity::Caller;
 
 /// A connected client.
@@ -13,11 +15,18 @@ pub struct Peer {
     pub node_id: String,
 }
 
-/// Something a client did. The hook that takes reports runs on the connection's task: it must not block.
+/// Names and versions of resources.
+pub type Versions = Vec<(Arc<str>, Arc<str>)>;
+
+/// Something a client did or was told. The hook that takes reports runs on the connection's task: it must not block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// Its first request arrived.
     Connected { peer: Peer },
+    /// It says that it holds these already, of an earlier connection, in the version that is served.
+    Holds { peer: Peer, type_url: String, resources: Versions },
+    /// A response is about to be sent. What it answers, if anything, has the same nonce.
+    Sent { peer: Peer, type_url: String, nonce: String, resources: Versions, removed: Vec<Arc<str>> },
     /// It has taken over a response.
     Acked { peer: Peer, type_url: String, nonce: String },
     /// It has refused resources of a response; it keeps what it had of those and takes the others.

@@ -90,6 +90,7 @@ impl Conversation {
                 let Ok(permit) = permit else { return Turn::End(Ok(())) };
                 if let Some(batch) = self.cache.next_batch(self.peer.connection, held) {
                     self.last_nonce += 1;
+                    self.report(sent(&self.peer, &batch, self.last_nonce));
                     permit.send(Ok(response(batch, self.last_nonce)));
                 }
                 Turn::Go
@@ -121,6 +122,11 @@ impl Conversation {
                 None => Report::Acked { peer, type_url, nonce },
                 Some(error) => Report::Nacked { peer, type_url, nonce, error: error.message },
             });
+        }
+        let held = self.cache.held(&request.type_url, &request.initial_resource_versions);
+        if !held.is_empty() {
+            let (peer, type_url) = (self.peer.clone(), request.type_url.clone());
+            self.report(Report::Holds { peer, type_url, resources: held });
         }
         let subscription = Request {
             subscribe: request.resource_names_subscribe,
@@ -156,6 +162,17 @@ impl Drop for Conversation {
         if self.greeted {
             self.report(Report::Disconnected { peer: self.peer.clone() });
         }
+    }
+}
+
+fn sent(peer: &Peer, batch: &Batch, nonce: u64) -> Report {
+    let version = |(name, entry): &(Arc<str>, super::cache::Entry)| (Arc::clone(name), Arc::clone(&entry.version));
+    Report::Sent {
+        peer: peer.clone(),
+        type_url: batch.type_url.clone(),
+        nonce: nonce.to_string(),
+        resources: batch.upserts.iter().map(version).collect(),
+        removed: batch.removed.clone(),
     }
 }
 

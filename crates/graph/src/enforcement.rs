@@ -1,11 +1,12 @@
 //! What really holds of a policy: the condition `Enforced`, beside the conditions that Istio's control plane writes.
 //!
-//! It says what node proxies are told to do for workloads whose enrolment the agent has read back from the kernel. It
-//! does not say that each proxy has taken it over: that is known per connection, not per policy.
+//! It says what node proxies are told to do for workloads whose enrolment the agent has read back from the kernel. Whether
+//! each proxy has acknowledged it is not known here: who serves them replaces what is not acknowledged.
 
 use kube_api::core::Condition;
 
-const TYPE: &str = "Enforced";
+/// Type of the condition.
+pub const ENFORCED: &str = "Enforced";
 
 /// How many workloads a policy is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub(crate) fn enforced(effect: &Effect, reach: Reach) -> Condition {
         Effect::Whole { what } => (true, "Enforced", sentence(what, reach)),
         Effect::Partial { what, how } => (true, "PartiallyEnforced", format!("{}; {how}", sentence(what, reach))),
     };
-    condition(TYPE, status, reason, &message)
+    condition(ENFORCED, status, reason, &message)
 }
 
 fn sentence(what: &str, reach: Reach) -> String {

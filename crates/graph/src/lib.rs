@@ -11,11 +11,14 @@ mod graph;
 mod mesh;
 mod owner;
 mod peer_authentication;
+mod placement;
 mod selectors;
 mod service;
 mod unserved;
 mod workload;
 
+pub use enforcement::ENFORCED;
 pub use finding::{Finding, Reason, Severity};
 pub use graph::{Change, Graph, Update};
 pub use mesh::Mesh;
+pub use placement::{Placement, Scope};

@@ -17,6 +17,7 @@ use crate::authorization;
 use crate::finding::Finding;
 use crate::mesh::Mesh;
 use crate::peer_authentication::{self, ByNamespace};
+use crate::placement::{Placement, Scope};
 use crate::selectors::Selectors;
 use crate::service;
 use crate::workload;
@@ -59,6 +60,10 @@ pub struct Update {
     pub findings: Vec<(ObjectRef, Vec<Finding>)>,
     /// Conditions of a policy's status that changed; none when there is nothing to say any more.
     pub conditions: Vec<(ObjectRef, Vec<Condition>)>,
+    /// Whom the policies that were looked at are for; `None` when they are gone. Not only those that differ.
+    pub scopes: Vec<(ObjectRef, Option<Scope>)>,
+    /// The workloads that were looked at; `None` when they are gone. Not only those that differ.
+    pub placements: Vec<(ObjectRef, Option<Placement>)>,
 }
 
 impl Update {
@@ -434,6 +439,49 @@ mod tests {
         assert_eq!(told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["all", "one"]);
         let last = |conditions: &[Condition]| conditions.last().and_then(|condition| condition.message.clone());
         assert_eq!(last(&told[1].1).as_deref(), Some("allows nothing on 1 workload in the mesh"));
+    }
+
+    #[test]
+    fn where_a_policy_has_to_be_in_force_is_told_with_workloads_and_policies() {
+        let mut strict = PeerAuthentication::default();
+        (strict.metadata.name, strict.metadata.namespace) = ("strict".to_owned(), "app".to_owned());
+        strict.spec.mtls = Some(kube_api::istio::MutualTls { mode: kube_api::istio::TlsMode::Strict });
+        let mut wide = AuthorizationPolicy::default();
+        (wide.metadata.name, wide.metadata.namespace) = ("wide".to_owned(), "istio-system".to_owned());
+        let Resource::Pod(mut scheduled) = pod(1, 1) else { unreachable!() };
+        Arc::make_mut(&mut scheduled).spec.node_name = Some("n1".to_owned());
+        let mut graph = Graph::new(Mesh::default());
+        for resource in [
+            Resource::Pod(scheduled),
+            Resource::PeerAuthentication(Arc::new(strict)),
+            Resource::AuthorizationPolicy(Arc::new(wide)),
+        ] {
+            graph.apply(resource);
+        }
+
+        let update = graph.settle();
+        let peer = ObjectRef::new(Kind::PeerAuthentication, "app", "strict");
+        let wide = ObjectRef::new(Kind::AuthorizationPolicy, "istio-system", "wide");
+        let placement = Placement {
+            uid: "Kubernetes//Pod/app/p1".to_owned(),
+            namespace: "app".to_owned(),
+            node: "n1".to_owned(),
+            in_mesh: false,
+            policies: Vec::new(),
+            peers: vec![peer.clone()],
+            strictness: Some("istio-system/istio_converted_static_strict".to_owned()),
+        };
+        assert_eq!(update.placements, [(pod(1, 1).key(), Some(placement))]);
+        let mut scopes = vec![(peer.clone(), Some(Scope::Named(peer.clone()))), (wide, Some(Scope::Mesh))];
+        scopes.sort();
+        let mut found = update.scopes;
+        found.sort();
+        assert_eq!(found, scopes);
+        graph.remove(&peer);
+        graph.remove(&pod(1, 1).key());
+        let update = graph.settle();
+        assert_eq!(update.placements, [(pod(1, 1).key(), None)]);
+        assert_eq!(update.scopes, [(peer, None)]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) struct Outputs {
 pub(super) struct Batch {
     addresses: BTreeMap<String, Option<Encoded>>,
     authorizations: BTreeMap<String, Option<Encoded>>,
-    update: Update,
+    pub(super) update: Update,
 }
 
 impl Batch {

@@ -13,6 +13,7 @@ use crate::enforcement::{self, Effect, Reach};
 use crate::enrolment;
 use crate::finding::Finding;
 use crate::peer_authentication::{self, Standing};
+use crate::placement::{Placement, Scope};
 
 /// What becomes of a policy: the conditions that hold whatever it selects, and what it does where it selects something.
 #[derive(Debug)]
@@ -52,6 +53,36 @@ impl Graph {
         let policies = selection.selected_by.iter().filter(|policy| policy.kind == Kind::AuthorizationPolicy);
         let levels = peer_authentication::levels(&self.mesh, &self.peers, &meta.namespace, &meta.labels);
         policies.map(ObjectRef::path).chain(levels.reference(&self.mesh)).collect()
+    }
+
+    /// What the pod's node proxy needs for it.
+    pub(super) fn placement(&self, pod: &Pod, selection: &Selection) -> Placement {
+        let meta = &pod.metadata;
+        let levels = peer_authentication::levels(&self.mesh, &self.peers, &meta.namespace, &meta.labels);
+        let policies = selection.selected_by.iter().filter(|policy| policy.kind == Kind::AuthorizationPolicy);
+        Placement {
+            uid: self.mesh.pod_uid(&meta.namespace, &meta.name),
+            namespace: meta.namespace.clone(),
+            node: pod.spec.node_name.clone().unwrap_or_default(),
+            in_mesh: selection.in_mesh,
+            policies: policies.cloned().collect(),
+            peers: selection.decided_by.clone(),
+            strictness: levels.reference(&self.mesh),
+        }
+    }
+
+    /// Whom a policy is for; `None` when there is no such policy.
+    pub(super) fn scope(&self, key: &ObjectRef) -> Option<Scope> {
+        if key.kind == Kind::PeerAuthentication {
+            self.peers.get(&key.namespace)?.get(&key.name)?;
+            return Some(Scope::Named(key.clone()));
+        }
+        let policy = self.policies.get(&key.namespace)?.get(&key.name)?;
+        Some(match authorization::selector(policy) {
+            Some(_) => Scope::Named(key.clone()),
+            None if key.namespace == self.mesh.root_namespace => Scope::Mesh,
+            None => Scope::Namespace(key.namespace.clone()),
+        })
     }
 
     /// What becomes of a policy now; its verdict is kept.

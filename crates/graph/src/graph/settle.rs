@@ -27,11 +27,12 @@ impl Graph {
         for key in dirty {
             let (kind, output) = match key.kind {
                 Kind::Namespace => (Type::Address, self.namespace(&key)),
-                Kind::Pod => (Type::Address, self.pod(&key, &mut touched)),
+                Kind::Pod => (Type::Address, self.pod(&key, &mut batch, &mut touched)),
                 Kind::Service => (Type::Address, self.service(&key)),
                 Kind::EndpointSlice => (Type::Address, self.slice(&key)),
                 Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
                     touched.policies.insert(key.clone());
+                    batch.update.scopes.push((key.clone(), self.scope(&key)));
                     (Type::Authorization, self.judge(&key))
                 }
                 Kind::Node
@@ -61,11 +62,13 @@ impl Graph {
         output
     }
 
-    fn pod(&mut self, key: &ObjectRef, touched: &mut Touched) -> Output {
+    fn pod(&mut self, key: &ObjectRef, batch: &mut Batch, touched: &mut Touched) -> Output {
         let pod = self.pods.get(&key.namespace).and_then(|pods| pods.get(&key.name)).cloned();
         let pod = pod.filter(|pod| workload::is_sent(pod));
         let selection = pod.as_ref().map(|pod| self.selection(pod));
         let output = pod.iter().zip(&selection).map(|(pod, selection)| self.workload(key, pod, selection)).next();
+        let placement = pod.iter().zip(&selection).map(|(pod, selection)| self.placement(pod, selection)).next();
+        batch.update.placements.push((key.clone(), placement));
         self.reaches.set(&(key.namespace.clone(), key.name.clone()), selection, touched);
         output.unwrap_or_default()
     }

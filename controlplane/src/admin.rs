@@ -13,8 +13,8 @@
 //!   out) or `noted` (the file is in force; its copy for the next start is not as it should be). `lastGood` is when the
 //!   state in force was first read, `null` when nothing of the file is in force and where it is not about a file.
 //! - `/debug/policies`, in the order of objects: what holds of each policy. `{"object": "AuthorizationPolicy app/web",
-//!   "conditions": [{"type": "Enforced", "status": "True", "reason": "Enforced", "message": "..."}]}`. The same
-//!   conditions, with times, are in the object's status.
+//!   "conditions": [{"type": "Enforced", "status": "True", "reason": "Enforced", "message": "..."}]}`. `status` is `True`,
+//!   `False` or `Unknown`. The same conditions, with times, are in the object's status.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! The control plane: reads resources, serves discovery and certificates to node proxies, writes back
 //! what of the policies is enforced. It never talks to a node's kernel.
 
+mod acks;
 mod admin;
 mod authority;
 mod conditions;

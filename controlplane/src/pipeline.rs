@@ -11,8 +11,8 @@ use telemetry::readiness::Task;
 use tokio::time::Instant;
 use xds::server::{self, Cache};
 
+use crate::acks::Acks;
 use crate::authority::Authority;
-use crate::conditions::{self, Wanted};
 use crate::reports::Reports;
 
 /// Events that follow each other within this time are one change.
@@ -28,7 +28,7 @@ pub(crate) struct Pipeline {
     pub(crate) cache: Cache,
     pub(crate) authority: Authority,
     pub(crate) reports: Reports,
-    pub(crate) conditions: conditions::Sender,
+    pub(crate) acks: Acks,
     /// Dropped when the first state is served.
     pub(crate) first_state: Option<Task>,
     /// Conditions that policies have, as read.
@@ -50,7 +50,7 @@ impl Pipeline {
             {
                 self.take(event);
             }
-            self.settle().await;
+            self.settle();
         }
         tracing::error!(code = "source_ended", "manifests are no longer read; what is served stays as it is");
     }
@@ -82,18 +82,13 @@ impl Pipeline {
         false
     }
 
-    async fn settle(&mut self) {
+    fn settle(&mut self) {
         let started = std::time::Instant::now();
         let update = self.graph.settle();
+        self.acks.tell(&update, &self.current);
         self.publish(&update);
         for (object, findings) in update.findings {
             self.reports.findings(object, findings);
-        }
-        for (object, conditions) in update.conditions {
-            self.reports.conditions(&object, &conditions);
-            let current = self.current.get(&object).cloned().unwrap_or_default();
-            // The writer lives as long as this does; without it there is nothing to write.
-            let _ = self.conditions.send(Wanted { object, conditions, current }).await;
         }
         if self.first_state.take().is_some() {
             self.cache.mark_synced();

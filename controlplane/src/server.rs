@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Server;
 use xds::server::Cache;
 
+use crate::acks::Acks;
 use crate::admin::Pages;
 use crate::authority::{Authority, Rules};
 use crate::conditions;
@@ -89,11 +90,11 @@ impl Control {
             enablement: config.enablement.clone(),
         });
         let mut working = JoinSet::new();
-        start_pipeline(&config, &pages, &authority, &mut working)?;
+        let acks = start_pipeline(&config, &pages, &authority, &mut working)?;
         working.spawn(ca::keep_fresh(issuer.clone(), names, acceptor.clone()));
         let monitoring = start_pages(&config, &pages, &drain, &mut working).await?;
         let mut serving = JoinSet::new();
-        serving.spawn(serve(Services { acceptor, listener, tokens, issuer, authority, pages, drain }));
+        serving.spawn(serve(Services { acceptor, listener, tokens, issuer, authority, pages, acks, drain }));
         tracing::info!(%address, %monitoring, root = %config.ca_dir.display(), "control plane serves");
         Ok(Self { address, monitoring, serving, working })
     }
@@ -128,23 +129,25 @@ fn start_pipeline(
     pages: &Pages,
     authority: &Authority,
     working: &mut JoinSet<()>,
-) -> Result<(), StartError> {
+) -> Result<Acks, StartError> {
     let directories = DirectoryConfig { manifests: config.manifests.clone(), state: config.state.clone() };
     let source = Source::keeper_of(directories, ClusterId::new(&config.mesh.cluster_id))?;
     let (conditions, writer) = conditions::writer(Status::directory(&config.state, WRITER));
     working.spawn(writer);
+    let acks = Acks::new(&config.trusted_node_accounts);
+    working.spawn(acks.clone().run(pages.reports.clone(), conditions));
     let pipeline = Pipeline {
         source,
         graph: Graph::new(config.mesh.clone()),
         cache: pages.cache.clone(),
         authority: authority.clone(),
         reports: pages.reports.clone(),
-        conditions,
+        acks: acks.clone(),
         first_state: Some(pages.readiness.task("manifests")),
         current: HashMap::new(),
     };
     working.spawn(pipeline.run());
-    Ok(())
+    Ok(acks)
 }
 
 /// Monitoring over TCP, and all pages on the admin socket.
@@ -174,14 +177,19 @@ struct Services {
     issuer: Arc<Issuer>,
     authority: Authority,
     pages: Pages,
+    acks: Acks,
     drain: drain::Watch,
 }
 
 /// Answers proxies until the drain: streams end in good order, requests for certificates finish.
 async fn serve(services: Services) {
-    let Services { acceptor, listener, tokens, issuer, authority, pages, mut drain } = services;
+    let Services { acceptor, listener, tokens, issuer, authority, pages, acks, mut drain } = services;
     let proxies = pages.proxies;
-    let options = xds::server::Options { report: Arc::new(move |report| proxies.take(report)), drain: drain.clone() };
+    let report = move |report| {
+        acks.report(&report);
+        proxies.take(report);
+    };
+    let options = xds::server::Options { report: Arc::new(report), drain: drain.clone() };
     let router = Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))

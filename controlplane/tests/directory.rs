@@ -3,7 +3,7 @@
 mod support;
 
 use proto::workload::TunnelProtocol;
-use support::Running;
+use support::{Running, TOKENS};
 
 const NAMESPACE: &str = "apiVersion: v1
 kind: Namespace
@@ -63,10 +63,7 @@ async fn a_proxy_gets_what_the_manifests_say_and_then_what_changes() {
     assert_eq!(web.services["app/web.app.svc.cluster.local"].ports[0].target_port, 8080);
     assert_eq!(web.tunnel_protocol(), TunnelProtocol::None, "nobody has confirmed the redirection");
 
-    let agent = kube_api::Status::directory(&running.path("state"), "agent-n1");
-    let key = kube_api::ObjectRef::new(kube_api::Kind::Pod, "app", "web");
-    let patch = serde_json::json!({"metadata": {"annotations": {"ambient.istio.io/redirection": "enabled"}}});
-    agent.apply(&key, patch).await.unwrap();
+    running.enrol("web").await;
     proxy.holds(|seen| seen.workload(WEB).is_some_and(|web| web.tunnel_protocol() == TunnelProtocol::Hbone)).await;
 
     running.write("service.yaml", &SERVICE.replace("8080", "9090"));
@@ -183,30 +180,20 @@ async fn the_status_of_a_policy_tells_what_is_enforced() {
 
     let accepted = running.file_when(STATUS, |text| text.contains("ZtunnelAccepted")).await;
     assert!(accepted.contains("Accepted") && accepted.contains("lastTransitionTime"), "{accepted}");
-    let enforced = |page: &serde_json::Value, status: &str, message: &str| {
-        let found =
-            page.as_array().into_iter().flatten().find(|policy| policy["object"] == "AuthorizationPolicy app/web");
-        let conditions = found.and_then(|policy| policy["conditions"].as_array()).cloned().unwrap_or_default();
-        let is = |condition: &serde_json::Value| {
-            condition["type"] == "Enforced" && condition["status"] == status && condition["message"] == message
-        };
-        conditions.iter().any(is)
-    };
-    let none = "selects 1 workload, none of them in the mesh";
-    running.page_when("/debug/policies", |page| enforced(page, "False", none)).await;
-    let agent = kube_api::Status::directory(&running.path("state"), "agent-n1");
-    let key = kube_api::ObjectRef::new(kube_api::Kind::Pod, "app", "web");
-    let patch = serde_json::json!({"metadata": {"annotations": {"ambient.istio.io/redirection": "enabled"}}});
-    agent.apply(&key, patch).await.unwrap();
-    running.page_when("/debug/policies", |page| enforced(page, "True", "on 1 workload in the mesh")).await;
+    const POLICY_NAME: &str = "AuthorizationPolicy app/web";
+    let message = running.enforced(POLICY_NAME, "False", "NoWorkload").await;
+    assert_eq!(message, "selects 1 workload, none of them in the mesh");
+    let _proxies = TOKENS.map(|(_, token)| running.subscribe(token, None));
+    running.enrol("web").await;
+    assert_eq!(running.enforced(POLICY_NAME, "True", "Enforced").await, "on 1 workload in the mesh");
     running.file_when(STATUS, |text| text.contains("on 1 workload in the mesh")).await;
     running.write("policy.yaml", &POLICY.replace("namespaces: [app]", "requestPrincipals: ['*']"));
     let partly = running.file_when(STATUS, |text| text.contains("UnsupportedValue")).await;
     assert!(partly.contains("requestPrincipals"), "{partly}");
     running.page_when("/debug/findings", |page| page[0]["reason"] == "http_attribute").await;
     running.write("strict.yaml", STRICT);
-    let peer = running.file_when("state/status/control/PeerAuthentication/app/strict.yaml", |_| true).await;
-    assert!(peer.contains("STRICT on 1 workload in the mesh; not on 1 workload outside the mesh"), "{peer}");
+    let told = "STRICT on 1 workload in the mesh; not on 1 workload outside the mesh";
+    running.file_when("state/status/control/PeerAuthentication/app/strict.yaml", |text| text.contains(told)).await;
 
     std::fs::remove_file(running.path("manifests/policy.yaml")).unwrap();
     running.page_when("/debug/findings", |page| page.as_array().is_some_and(Vec::is_empty)).await;

@@ -1,4 +1,7 @@
 //! A control plane on a temporary directory, and a node proxy's clients of it.
+#![allow(dead_code)]
+
+mod fake;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,6 +23,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use xds::client::{Client, Interest, Rejection, Resource};
+
+pub(crate) use fake::FakeProxy;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -85,6 +90,35 @@ impl Running {
         let next = self.path("next");
         fs::write(&next, text).unwrap();
         fs::rename(next, self.path("manifests").join(name)).unwrap();
+    }
+
+    /// Writes what the agent writes when it has read a pod's enrolment back.
+    pub(crate) async fn enrol(&self, pod: &str) {
+        let agent = kube_api::Status::directory(&self.path("state"), "agent");
+        let key = kube_api::ObjectRef::new(kube_api::Kind::Pod, "app", pod);
+        let patch = serde_json::json!({"metadata": {"annotations": {"ambient.istio.io/redirection": "enabled"}}});
+        agent.apply(&key, patch).await.unwrap();
+    }
+
+    /// Waits until the condition `Enforced` of a policy is as wanted, and returns its message.
+    pub(crate) async fn enforced(&self, policy: &str, status: &str, reason: &str) -> String {
+        self.enforced_when(policy, |found| found["status"] == status && found["reason"] == reason).await
+    }
+
+    /// Waits until the condition `Enforced` of a policy is as wanted, and returns its message.
+    pub(crate) async fn enforced_when(&self, policy: &str, wanted: impl Fn(&Value) -> bool) -> String {
+        let condition = |page: &Value| {
+            let found = page.as_array()?.iter().find(|found| found["object"] == policy)?;
+            let conditions = found["conditions"].as_array()?;
+            conditions.iter().find(|condition| condition["type"] == "Enforced").cloned()
+        };
+        let page = self.page_when("/debug/policies", |page| condition(page).as_ref().is_some_and(&wanted)).await;
+        condition(&page).and_then(|condition| condition["message"].as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// A node proxy of which the test says every word.
+    pub(crate) async fn fake(&self, token: &str) -> FakeProxy {
+        FakeProxy::connect(self.uri(), self.roots(), token).await
     }
 
     fn uri(&self) -> http::Uri {

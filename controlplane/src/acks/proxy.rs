@@ -1,0 +1,156 @@
+//! What one connected node proxy has acknowledged. It knows no policies' statuses: see `verdict`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use graph::Placement;
+use kube_api::ObjectRef;
+use tokio::time::Instant;
+
+/// The two types of resources that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Type {
+    Authorization,
+    Address,
+}
+
+/// A resource by type and name.
+pub(super) type Key = (Type, Arc<str>);
+
+/// A connection of a node proxy. What it has acknowledged ends with it: the next one says what it holds.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    pub(super) connected: Instant,
+    /// Versions of policies that were acknowledged, until another one is sent.
+    policies: HashMap<Arc<str>, Arc<str>>,
+    /// By name of a workload: what the proxy refers to for it, whatever became of responses in flight.
+    links: HashMap<Arc<str>, Links>,
+    /// The newest response that each resource was in, until it is answered.
+    in_flight: HashMap<Key, Sent>,
+    refused: HashMap<Key, Refusal>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    nonce: String,
+    version: Arc<str>,
+}
+
+/// The answer to a version of a resource, or to the response that it was in.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    version: Arc<str>,
+    /// What the proxy said.
+    pub(super) message: Arc<str>,
+    /// Does it speak of this resource? A response has many, and some of it may have been taken.
+    pub(super) is_named: bool,
+}
+
+/// What a workload's proxy certainly refers to.
+#[derive(Debug)]
+struct Links {
+    /// Of the workload, as it was acknowledged last.
+    version: Arc<str>,
+    policies: HashSet<ObjectRef>,
+    /// `None` when it may be one or another.
+    strictness: Option<Option<String>>,
+}
+
+impl Links {
+    fn of(version: Arc<str>, placement: &Placement) -> Self {
+        let policies = placement.policies.iter().cloned().collect();
+        Self { version, policies, strictness: Some(placement.strictness.clone()) }
+    }
+
+    /// Another version is on its way: only what is in both is certain.
+    fn narrow(&mut self, placement: &Placement) {
+        self.policies.retain(|policy| placement.policies.contains(policy));
+        if self.strictness.as_ref() != Some(&placement.strictness) {
+            self.strictness = None;
+        }
+    }
+}
+
+impl Proxy {
+    pub(super) fn new(connected: Instant) -> Self {
+        let (policies, links) = (HashMap::new(), HashMap::new());
+        Self { connected, policies, links, in_flight: HashMap::new(), refused: HashMap::new() }
+    }
+
+    /// A response with this version goes out; `placement` is what the version says, if it is an address and still served.
+    pub(super) fn sent(&mut self, key: Key, nonce: &str, version: &Arc<str>, placement: Option<&Placement>) {
+        match (key.0, placement) {
+            (Type::Authorization, _) => drop(self.policies.remove(&key.1)),
+            (Type::Address, Some(placement)) => {
+                if let Some(links) = self.links.get_mut(&key.1) {
+                    links.narrow(placement);
+                }
+            }
+            (Type::Address, None) => drop(self.links.remove(&key.1)),
+        }
+        self.refused.remove(&key);
+        self.in_flight.insert(key, Sent { nonce: nonce.to_owned(), version: Arc::clone(version) });
+    }
+
+    /// Takes what a response held out of flight: resources and versions.
+    pub(super) fn answered(&mut self, kind: Type, nonce: &str) -> Vec<(Arc<str>, Arc<str>)> {
+        let answered = self.in_flight.extract_if(|key, sent| key.0 == kind && sent.nonce == nonce);
+        answered.map(|((_, name), sent)| (name, sent.version)).collect()
+    }
+
+    /// The proxy holds this version; `placement` as for [`Proxy::sent`].
+    pub(super) fn holds(&mut self, kind: Type, name: Arc<str>, version: Arc<str>, placement: Option<&Placement>) {
+        match (kind, placement) {
+            (Type::Authorization, _) => drop(self.policies.insert(name, version)),
+            (Type::Address, Some(placement)) => drop(self.links.insert(name, Links::of(version, placement))),
+            // A newer one is about to be sent.
+            (Type::Address, None) => {}
+        }
+    }
+
+    /// The proxy keeps what it had.
+    pub(super) fn refused(&mut self, kind: Type, name: Arc<str>, version: Arc<str>, message: &Arc<str>) {
+        let is_named = message.contains(&*name);
+        self.refused.insert((kind, name), Refusal { version, message: Arc::clone(message), is_named });
+    }
+
+    /// The resource is gone.
+    pub(super) fn forget(&mut self, key: &Key) {
+        match key.0 {
+            Type::Authorization => drop(self.policies.remove(&key.1)),
+            Type::Address => drop(self.links.remove(&key.1)),
+        }
+        self.in_flight.remove(key);
+        self.refused.remove(key);
+    }
+
+    /// Has it acknowledged this version of a policy, and been sent no other since?
+    pub(super) fn has_policy(&self, name: &str, version: &str) -> bool {
+        self.policies.get(name).is_some_and(|held| **held == *version)
+    }
+
+    /// Does it know the workload?
+    pub(super) fn has_workload(&self, uid: &str) -> bool {
+        self.links.contains_key(uid)
+    }
+
+    /// Has it acknowledged this version of a workload?
+    pub(super) fn has_version(&self, uid: &str, version: &str) -> bool {
+        self.links.get(uid).is_some_and(|links| *links.version == *version)
+    }
+
+    /// Does it apply the policy to the workload?
+    pub(super) fn refers_to(&self, uid: &str, policy: &ObjectRef) -> bool {
+        self.links.get(uid).is_some_and(|links| links.policies.contains(policy))
+    }
+
+    /// Is plaintext to the workload refused by this resource, or let in when it is `None`?
+    pub(super) fn is_as_strict(&self, uid: &str, strictness: &Option<String>) -> bool {
+        self.links.get(uid).is_some_and(|links| links.strictness.as_ref() == Some(strictness))
+    }
+
+    /// Why this version was not taken, when the proxy has said so.
+    pub(super) fn refusal(&self, kind: Type, name: &Arc<str>, version: &str) -> Option<&Refusal> {
+        self.refused.get(&(kind, Arc::clone(name))).filter(|refusal| *refusal.version == *version)
+    }
+}

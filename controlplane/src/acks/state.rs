@@ -1,0 +1,159 @@
+//! Everything that was told and acknowledged. What follows for the conditions: see `settle`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use graph::{Change, Placement, Scope, Update};
+use kube_api::ObjectRef;
+use kube_api::core::Condition;
+use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
+use tokio::time::Instant;
+use xds::server::{Peer, Report};
+
+use super::node::{Node, Place, Workload};
+use super::proxy::{Proxy, Type};
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The policies that are served, by name of the resource.
+    pub(super) served: HashMap<Arc<str>, Served>,
+    pub(super) nodes: HashMap<String, Node>,
+    /// Where each pod is: node, and name of its resource.
+    located: HashMap<ObjectRef, (String, Arc<str>)>,
+    pub(super) rulings: BTreeMap<ObjectRef, Ruling>,
+    /// What is known of each scope, by node.
+    pub(super) places: HashMap<Scope, BTreeMap<String, Place>>,
+    /// Nodes of which something changed since the last look.
+    pub(super) dirty: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) version: Arc<str>,
+    pub(super) since: Instant,
+}
+
+/// A policy and its conditions.
+#[derive(Debug, Default)]
+pub(super) struct Ruling {
+    pub(super) scope: Option<Scope>,
+    /// The conditions of what proxies are told; none when the policy is gone.
+    pub(super) told: Vec<Condition>,
+    /// As read from the object.
+    pub(super) current: Vec<Condition>,
+    /// The conditions that were given out last.
+    pub(super) given: Vec<Condition>,
+}
+
+impl State {
+    /// Takes what proxies are about to be told; `current` are conditions of policies as read.
+    pub(super) fn tell(&mut self, update: &Update, current: &HashMap<ObjectRef, Vec<Condition>>, now: Instant) {
+        for change in &update.authorizations {
+            match change {
+                Change::Upsert { name, version, .. } => {
+                    let served = Served { version: version.as_str().into(), since: now };
+                    self.served.insert(name.as_str().into(), served);
+                }
+                Change::Remove { name } => self.withdraw(name),
+            }
+        }
+        let upserts = update.addresses.iter().filter_map(|change| match change {
+            Change::Upsert { name, version, .. } => Some((name.as_str(), version.as_str())),
+            Change::Remove { .. } => None,
+        });
+        let versions: HashMap<_, _> = upserts.collect();
+        for (pod, placement) in &update.placements {
+            let version = placement.as_ref().and_then(|placement| versions.get(placement.uid.as_str()));
+            self.place(pod, placement.clone(), version.copied(), now);
+        }
+        for (policy, scope) in &update.scopes {
+            self.rulings.entry(policy.clone()).or_default().scope = scope.clone();
+        }
+        for (policy, conditions) in &update.conditions {
+            let ruling = self.rulings.entry(policy.clone()).or_default();
+            ruling.told = conditions.clone();
+            ruling.current = current.get(policy).cloned().unwrap_or_default();
+        }
+    }
+
+    /// A policy is no longer served.
+    fn withdraw(&mut self, name: &str) {
+        if let Some((name, _)) = self.served.remove_entry(name) {
+            let key = (Type::Authorization, name);
+            self.nodes.values_mut().for_each(|node| node.forget(&key));
+        }
+    }
+
+    /// Takes where a pod is now. Without a version its resource is what it was.
+    fn place(&mut self, pod: &ObjectRef, placement: Option<Placement>, version: Option<&str>, now: Instant) {
+        let old = self.take_out(pod, placement.as_ref().map(|placement| placement.node.as_str()));
+        let Some(placement) = placement else { return };
+        let (version, since) = match (version, old) {
+            (Some(version), _) => (version.into(), now),
+            (None, Some(old)) => (old.version, old.since),
+            (None, None) => (Arc::from(""), now),
+        };
+        let (uid, name) = (Arc::<str>::from(placement.uid.as_str()), placement.node.clone());
+        let workload = Workload { placement, version, since };
+        self.nodes.entry(name.clone()).or_default().workloads.insert(Arc::clone(&uid), workload);
+        self.dirty.insert(name.clone());
+        self.located.insert(pod.clone(), (name, uid));
+    }
+
+    /// Takes a pod from its node. When it goes to another one, nothing is left of it there.
+    fn take_out(&mut self, pod: &ObjectRef, next: Option<&str>) -> Option<Workload> {
+        let (name, uid) = self.located.remove(pod)?;
+        let node = self.nodes.get_mut(&name)?;
+        let workload = node.workloads.remove(&uid);
+        if next != Some(name.as_str()) {
+            node.forget(&(Type::Address, uid));
+        }
+        self.dirty.insert(name);
+        workload
+    }
+
+    /// Takes what a proxy did; true when that may change a condition.
+    pub(super) fn report(&mut self, report: &Report, now: Instant) -> bool {
+        let (peer, matters) = match report {
+            Report::Connected { peer } => {
+                self.node(peer).proxies.insert(peer.connection, Proxy::new(now));
+                (peer, true)
+            }
+            Report::Holds { peer, type_url, resources } => {
+                (peer, kind(type_url).is_some_and(|kind| self.node(peer).holds(peer.connection, kind, resources)))
+            }
+            Report::Sent { peer, type_url, nonce, resources, removed } => {
+                let sent = |kind| self.node(peer).sent(peer.connection, kind, nonce, (resources, removed));
+                (peer, kind(type_url).is_some_and(sent))
+            }
+            Report::Acked { peer, type_url, nonce } => {
+                let answered = |kind| self.node(peer).answered(peer.connection, kind, nonce, None);
+                (peer, kind(type_url).is_some_and(answered))
+            }
+            Report::Nacked { peer, type_url, nonce, error } => {
+                let answered = |kind| self.node(peer).answered(peer.connection, kind, nonce, Some(error));
+                (peer, kind(type_url).is_some_and(answered))
+            }
+            Report::Disconnected { peer } => {
+                self.node(peer).proxies.remove(&peer.connection);
+                (peer, true)
+            }
+        };
+        if matters {
+            self.dirty.insert(peer.caller.node.clone());
+        }
+        matters
+    }
+
+    fn node(&mut self, peer: &Peer) -> &mut Node {
+        self.nodes.entry(peer.caller.node.clone()).or_default()
+    }
+}
+
+fn kind(type_url: &str) -> Option<Type> {
+    match type_url {
+        AUTHORIZATION_TYPE_URL => Some(Type::Authorization),
+        ADDRESS_TYPE_URL => Some(Type::Address),
+        _ => None,
+    }
+}

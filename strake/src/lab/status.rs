@@ -34,40 +34,85 @@ struct Finding {
     message: String,
 }
 
+/// A policy of which the control plane cannot say that it is enforced.
+#[derive(Debug, Serialize)]
+struct Unenforced {
+    object: String,
+    /// `False` or `Unknown`.
+    status: String,
+    reason: String,
+    message: String,
+}
+
+/// A policy, as the control plane shows it.
+#[derive(Debug, Deserialize)]
+struct Policy {
+    object: String,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Condition {
+    r#type: String,
+    status: String,
+    reason: String,
+    message: String,
+}
+
+/// What the control plane says of the objects in a lab.
+#[derive(Debug, Default, Serialize)]
+struct Said {
+    findings: Vec<Finding>,
+    policies: Vec<Unenforced>,
+}
+
 /// A lab, and what its control plane says of the objects in it.
 #[derive(Debug, Serialize)]
 struct View<'a> {
     #[serde(flatten)]
     status: &'a Status,
-    findings: Vec<Finding>,
+    #[serde(flatten)]
+    said: &'a Said,
 }
 
 impl Show {
     pub(super) async fn run(self) -> Result<ExitCode> {
         let lab = Lab::attach(&self.lab.name).await?;
         let mut status = lab.status().await?;
-        let findings = findings(&lab).await.unwrap_or_else(|err| {
+        let said = said(&lab).await.unwrap_or_else(|err| {
             status.notes.push(format!("what the control plane found is not known: {err:#}"));
-            Vec::new()
+            Said::default()
         });
         match self.output {
-            Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&View { status: &status, findings })?),
-            None => print!("{}", render(&status, &findings)),
+            Some(Output::Json) => {
+                println!("{}", serde_json::to_string_pretty(&View { status: &status, said: &said })?)
+            }
+            None => print!("{}", render(&status, &said)),
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// Asks the control plane, if the lab has one.
-async fn findings(lab: &Lab) -> Result<Vec<Finding>> {
+async fn said(lab: &Lab) -> Result<Said> {
     let run = lab.run_dir().control();
     if !run.exists() {
-        return Ok(Vec::new());
+        return Ok(Said::default());
     }
-    Ok(serde_json::from_slice(&admin::get(&run.join("admin.sock"), "/debug/findings").await?)?)
+    let socket = run.join("admin.sock");
+    let findings = serde_json::from_slice(&admin::get(&socket, "/debug/findings").await?)?;
+    let policies: Vec<Policy> = serde_json::from_slice(&admin::get(&socket, "/debug/policies").await?)?;
+    Ok(Said { findings, policies: policies.into_iter().filter_map(unenforced).collect() })
 }
 
-fn render(status: &Status, findings: &[Finding]) -> String {
+fn unenforced(policy: Policy) -> Option<Unenforced> {
+    let Policy { object, conditions } = policy;
+    let enforced = conditions.into_iter().find(|condition| condition.r#type == "Enforced")?;
+    let Condition { status, reason, message, .. } = enforced;
+    (status != "True").then_some(Unenforced { object, status, reason, message })
+}
+
+fn render(status: &Status, said: &Said) -> String {
     let mut text =
         columns(&["NODE", "ADDRESSES"], status.nodes.iter().map(|node| vec![node.name.clone(), join(&node.addresses)]));
     text.push('\n');
@@ -84,8 +129,12 @@ fn render(status: &Status, findings: &[Finding]) -> String {
         }),
     );
     let mut lines: Vec<_> = status.problems.iter().map(|problem| format!("problem: {problem}\n")).collect();
+    lines.extend(said.policies.iter().map(|Unenforced { object, status, reason, message }| {
+        let known = if status == "False" { "is not enforced" } else { "is not known to be enforced" };
+        format!("policy: {object} {known}: {message} ({reason})\n")
+    }));
     lines.extend(
-        findings.iter().map(|Finding { object, severity, reason, message }| {
+        said.findings.iter().map(|Finding { object, severity, reason, message }| {
             format!("{severity}: {object}: {message} ({reason})\n")
         }),
     );
@@ -146,13 +195,43 @@ mod tests {
         };
         let findings = serde_json::json!([{"object": "Pod shop/web", "severity": "warning", "reason": "no_address",
             "message": "it has no address"}]);
+        let said = Said { findings: serde_json::from_value(findings).unwrap(), policies: Vec::new() };
 
-        let text = render(&status, &serde_json::from_value::<Vec<Finding>>(findings).unwrap());
+        let text = render(&status, &said);
 
         assert!(text.contains("shop/web   10.96.1.1   2\n"), "{text}");
         let end = "\nproblem: web.yaml:3: expected text\nwarning: Pod shop/web: it has no address (no_address)\n\
                    note: web.yaml:9: not played\n";
         assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn policies_that_are_not_enforced_are_told_with_the_reason() {
+        let policy = |name: &str, status: &str, reason: &str, message: &str| {
+            let accepted =
+                serde_json::json!({"type": "ZtunnelAccepted", "status": "False", "reason": "x", "message": "x"});
+            let enforced =
+                serde_json::json!({"type": "Enforced", "status": status, "reason": reason, "message": message});
+            let policy = serde_json::json!({"object": format!("AuthorizationPolicy shop/{name}"),
+                "conditions": [accepted, enforced]});
+            serde_json::from_value::<Policy>(policy).unwrap()
+        };
+        let policies = [
+            policy("all", "True", "Enforced", "on 1 workload in the mesh"),
+            policy("none", "False", "NoWorkload", "selects no workload"),
+            policy("some", "Unknown", "ProxyGone", "no connection to the proxy of node n1"),
+        ];
+        let said = Said { policies: policies.into_iter().filter_map(unenforced).collect(), ..Said::default() };
+
+        let text = render(&Status::default(), &said);
+
+        let end = "\n\npolicy: AuthorizationPolicy shop/none is not enforced: selects no workload (NoWorkload)\n\
+                   policy: AuthorizationPolicy shop/some is not known to be enforced: no connection to the proxy of node n1 \
+                   (ProxyGone)\n";
+        assert!(text.ends_with(end), "{text}");
+        let view = serde_json::to_value(View { status: &Status::default(), said: &said }).unwrap();
+        assert_eq!(view["policies"][1]["reason"], "ProxyGone");
+        assert_eq!(view["findings"], serde_json::json!([]));
     }
 
     #[test]

@@ -7,12 +7,13 @@ use serde_json::Value;
 use testkit::{
     TestLab, eventually, labs,
     labs::{Load, TAKES_EFFECT},
-    manifests::{app, client_and_server},
+    manifests::{app, client_and_server, peer_authentication},
 };
 
 use crate::kernel_state::Place;
 
 const PODS: [&str; 2] = ["mesh/client", "mesh/server"];
+const POLICY: &str = "PeerAuthentication mesh/default";
 const KILL: i32 = 9;
 
 /// Pause between two looks at the kernel and at what is announced, during a long outage.
@@ -23,8 +24,11 @@ const LONG: Duration = Duration::from_secs(35);
 
 #[test]
 fn nothing_leaves_in_plaintext_while_a_ztunnel_is_down() {
-    labs::run_alone("gap", &client_and_server(), async |lab| {
+    // A policy that lets everything in: what is said of it must not depend on what it says.
+    let manifests = client_and_server() + &peer_authentication("mesh", "PERMISSIVE");
+    labs::run_alone("gap", &manifests, async |lab| {
         lab.meshed(&PODS).await;
+        is_enforced(lab).await;
 
         for node in ["node-1", "node-2"] {
             let ((), frames) = lab.captured("node-1", through_a_gap(lab, node)).await;
@@ -37,7 +41,17 @@ fn nothing_leaves_in_plaintext_while_a_ztunnel_is_down() {
     });
 }
 
-/// Calls fail while the ztunnel is down, over both families, and work once it is back.
+/// Waits until the proxies of both pods have acknowledged the policy.
+async fn is_enforced(lab: &TestLab) {
+    eventually("the policy is enforced", TAKES_EFFECT, async || {
+        let status = lab.strake(&["lab", "status"]).map_err(|err| err.to_string())?;
+        if ["policy: ", " is not known"].iter().any(|said| status.contains(said)) { Err(status) } else { Ok(()) }
+    })
+    .await;
+}
+
+/// Calls fail while the ztunnel is down, over both families, and work once it is back; the policy counts as enforced
+/// while both proxies are there.
 async fn through_a_gap(lab: &TestLab, node: &str) {
     let proxy = format!("istio-system/ztunnel-{node}");
     lab.lab().pause_restarts(&proxy, true).await.unwrap();
@@ -47,7 +61,12 @@ async fn through_a_gap(lab: &TestLab, node: &str) {
         let report = lab.client("mesh/client", &args).await;
         assert!(report.get("error").is_some(), "{node}, {family}: {report}");
     }
+    let status = lab.strake(&["lab", "status"]).unwrap();
+    let line = status.lines().find(|line| line.starts_with("policy: ")).unwrap_or_default();
+    assert!(line.starts_with(&format!("policy: {POLICY} is not known to be enforced: ")), "{status}");
+    assert!(line.ends_with(&format!("no connection to the proxy of node {node} (ProxyGone)")), "{status}");
     lab.lab().pause_restarts(&proxy, false).await.unwrap();
+    is_enforced(lab).await;
     for family in ["v4", "v6"] {
         eventually(&format!("calls work after the restart of {node}'s ztunnel"), TAKES_EFFECT, async || {
             let args = ["http", "server:80", "--family", family, "--text", "/order?marker-gap", "--timeout-ms", "3000"];

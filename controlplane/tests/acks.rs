@@ -7,41 +7,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 use support::Running;
-
-const NAMESPACE: &str = "apiVersion: v1
-kind: Namespace
-metadata: {name: app, labels: {istio.io/dataplane-mode: ambient}}
-";
-
-const PODS: &str = "apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: app, labels: {app: web}}
-spec: {nodeName: n1, serviceAccountName: web, containers: [{name: c}]}
-status: {phase: Running, podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: app, labels: {app: db}}
-spec: {nodeName: n2, serviceAccountName: db, containers: [{name: c}]}
-status: {phase: Running, podIP: 10.0.1.1, conditions: [{type: Ready, status: 'True'}]}
-";
-
-const POLICY: &str = "apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: web, namespace: app}
-spec:
-  selector: {matchLabels: {app: web}}
-  rules:
-  - from:
-    - source:
-        namespaces: [app]
-";
-
-const STRICT: &str = "apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: strict, namespace: app}
-spec: {mtls: {mode: STRICT}}
-";
+use support::manifests::{NAMESPACE, PODS, POLICY, STRICT};
 
 const WEB: &str = "AuthorizationPolicy app/web";
 const PEER: &str = "PeerAuthentication app/strict";

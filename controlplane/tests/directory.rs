@@ -3,47 +3,13 @@
 mod support;
 
 use proto::workload::TunnelProtocol;
+use support::manifests::{NAMESPACE, PODS, POLICY, STRICT};
 use support::{Running, TOKENS};
-
-const NAMESPACE: &str = "apiVersion: v1
-kind: Namespace
-metadata: {name: app, labels: {istio.io/dataplane-mode: ambient}}
-";
-
-const PODS: &str = "apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: app, labels: {app: web}}
-spec: {nodeName: n1, serviceAccountName: web, containers: [{name: c}]}
-status: {phase: Running, podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: app, labels: {app: db}}
-spec: {nodeName: n2, serviceAccountName: db, containers: [{name: c}]}
-status: {phase: Running, podIP: 10.0.1.1, conditions: [{type: Ready, status: 'True'}]}
-";
 
 const SERVICE: &str = "apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: app}
 spec: {clusterIP: 10.1.0.1, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-";
-
-const POLICY: &str = "apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: web, namespace: app}
-spec:
-  selector: {matchLabels: {app: web}}
-  rules:
-  - from:
-    - source:
-        namespaces: [app]
-";
-
-const STRICT: &str = "apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: strict, namespace: app}
-spec: {mtls: {mode: STRICT}}
 ";
 
 const WEB: &str = "Kubernetes//Pod/app/web";

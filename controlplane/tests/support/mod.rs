@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 mod fake;
+pub(crate) mod manifests;
 
 use std::collections::BTreeMap;
 use std::fs;

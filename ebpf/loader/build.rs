@@ -10,7 +10,8 @@ const OBJECTS: [&str; 2] = ["mesh", "sk_lookup"];
 const OVERRIDE: &str = "STRAKE_EBPF_OBJ_DIR";
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Asked when it runs: a target directory may be shared by several checkouts.
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../..");
     let given = env::var_os(OVERRIDE).map(PathBuf::from);
     let directory = given.clone().unwrap_or_else(|| root.join("target/ebpf"));
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());

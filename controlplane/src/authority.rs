@@ -102,10 +102,15 @@ impl Pods {
     }
 }
 
+/// Whether the identity is of one of these service accounts, given by namespace and name.
+pub(crate) fn is_node_proxy(accounts: &[(String, String)], identity: &Identity) -> bool {
+    accounts.iter().any(|(namespace, name)| namespace == identity.namespace() && name == identity.service_account())
+}
+
 impl Authoriser for Authority {
     fn authorise(&self, caller: &Caller, requested: &Identity) -> Result<(), Denial> {
-        let (namespace, name) = (caller.identity.namespace(), caller.identity.service_account());
-        if !self.rules.trusted.iter().any(|(ns, sa)| ns == namespace && sa == name) {
+        if !is_node_proxy(&self.rules.trusted, &caller.identity) {
+            let (namespace, name) = (caller.identity.namespace(), caller.identity.service_account());
             return Err(Denial(format!("{namespace}/{name} is no service account of node proxies")));
         }
         if requested.trust_domain() != self.rules.trust_domain.as_str() {

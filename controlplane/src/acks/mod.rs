@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use xds::server::Report;
 
+use crate::authority::is_node_proxy;
 use crate::conditions;
 use crate::reports::Reports;
 use state::State;
@@ -54,16 +55,8 @@ impl Acks {
 
     /// Takes what a proxy did. Must not block.
     pub(crate) fn report(&self, report: &Report) {
-        let (Report::Connected { peer }
-        | Report::Holds { peer, .. }
-        | Report::Sent { peer, .. }
-        | Report::Acked { peer, .. }
-        | Report::Nacked { peer, .. }
-        | Report::Disconnected { peer }) = report;
-        let identity = &peer.caller.identity;
-        let is_trusted =
-            |account: &(String, String)| account.0 == identity.namespace() && account.1 == identity.service_account();
-        if self.accounts.iter().any(is_trusted) && self.lock().report(report, Instant::now()) {
+        let is_trusted = is_node_proxy(&self.accounts, &report.peer().caller.identity);
+        if is_trusted && self.lock().report(report, Instant::now()) {
             self.wake.notify_one();
         }
     }

@@ -8,7 +8,7 @@ use kube_api::ObjectRef;
 use kube_api::core::Condition;
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use tokio::time::Instant;
-use xds::server::{Peer, Report};
+use xds::server::Report;
 
 use super::node::{Node, Place, Workload};
 use super::proxy::{Proxy, Type};
@@ -114,39 +114,34 @@ impl State {
 
     /// Takes what a proxy did; true when that may change a condition.
     pub(super) fn report(&mut self, report: &Report, now: Instant) -> bool {
-        let (peer, matters) = match report {
-            Report::Connected { peer } => {
-                self.node(peer).proxies.insert(peer.connection, Proxy::new(now));
-                (peer, true)
+        let peer = report.peer();
+        let (connection, node) = (peer.connection, self.nodes.entry(peer.caller.node.clone()).or_default());
+        let matters = match report {
+            Report::Connected { .. } => {
+                node.proxies.insert(connection, Proxy::new(now));
+                true
             }
-            Report::Holds { peer, type_url, resources } => {
-                (peer, kind(type_url).is_some_and(|kind| self.node(peer).holds(peer.connection, kind, resources)))
+            Report::Holds { type_url, resources, .. } => {
+                kind(type_url).is_some_and(|kind| node.holds(connection, kind, resources))
             }
-            Report::Sent { peer, type_url, nonce, resources, removed } => {
-                let sent = |kind| self.node(peer).sent(peer.connection, kind, nonce, (resources, removed));
-                (peer, kind(type_url).is_some_and(sent))
+            Report::Sent { type_url, nonce, resources, removed, .. } => {
+                kind(type_url).is_some_and(|kind| node.sent(connection, kind, nonce, (resources, removed)))
             }
-            Report::Acked { peer, type_url, nonce } => {
-                let answered = |kind| self.node(peer).answered(peer.connection, kind, nonce, None);
-                (peer, kind(type_url).is_some_and(answered))
+            Report::Acked { type_url, nonce, .. } => {
+                kind(type_url).is_some_and(|kind| node.answered(connection, kind, nonce, None))
             }
-            Report::Nacked { peer, type_url, nonce, error } => {
-                let answered = |kind| self.node(peer).answered(peer.connection, kind, nonce, Some(error));
-                (peer, kind(type_url).is_some_and(answered))
+            Report::Nacked { type_url, nonce, error, .. } => {
+                kind(type_url).is_some_and(|kind| node.answered(connection, kind, nonce, Some(error)))
             }
-            Report::Disconnected { peer } => {
-                self.node(peer).proxies.remove(&peer.connection);
-                (peer, true)
+            Report::Disconnected { .. } => {
+                node.proxies.remove(&connection);
+                true
             }
         };
         if matters {
             self.dirty.insert(peer.caller.node.clone());
         }
         matters
-    }
-
-    fn node(&mut self, peer: &Peer) -> &mut Node {
-        self.nodes.entry(peer.caller.node.clone()).or_default()
     }
 }
 

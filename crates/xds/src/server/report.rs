@@ -34,3 +34,17 @@ pub enum Report {
     /// The connection is over.
     Disconnected { peer: Peer },
 }
+
+impl Report {
+    /// Whom it is about.
+    pub const fn peer(&self) -> &Peer {
+        match self {
+            Self::Connected { peer }
+            | Self::Holds { peer, .. }
+            | Self::Sent { peer, .. }
+            | Self::Acked { peer, .. }
+            | Self::Nacked { peer, .. }
+            | Self::Disconnected { peer } => peer,
+        }
+    }
+}

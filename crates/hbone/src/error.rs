@@ -73,6 +73,10 @@ impl Fault {
         Self::Violation { what, code: code::PROTOCOL_ERROR }
     }
 
+    pub(crate) const fn frame_size(what: &'static str) -> Self {
+        Self::Violation { what, code: code::FRAME_SIZE_ERROR }
+    }
+
     /// What the byte stream said, or a kind that fits.
     pub(crate) fn io_kind(&self) -> io::ErrorKind {
         match self {

@@ -1,7 +1,7 @@
 //! Finds frames in bytes that come in any pieces. DATA is handed on as it comes, all else whole.
 
+use super::Fault;
 use super::frame::{FrameHead, HEAD_BYTES, PREFACE, flag, kind};
-use super::{Fault, code};
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl Reader {
 
     fn begin(&mut self, head: FrameHead) -> Result<Option<Event<'static>>, Fault> {
         if head.length > self.frame_bytes {
-            return Err(Fault::Violation { what: "a frame is too long", code: code::FRAME_SIZE_ERROR });
+            return Err(Fault::frame_size("a frame is too long"));
         }
         if head.kind != kind::DATA {
             self.partial.clear();
@@ -147,7 +147,7 @@ impl Reader {
         }
         self.place = if head.has(flag::PADDED) {
             if head.length == 0 {
-                return Err(Fault::Violation { what: "padded DATA is empty", code: code::FRAME_SIZE_ERROR });
+                return Err(Fault::frame_size("padded DATA is empty"));
             }
             Place::PadLength { length: head.length }
         } else {
@@ -159,6 +159,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::code;
     use super::super::frame::put;
     use super::*;
 

@@ -232,7 +232,8 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-fn watch(waker: &mut Option<Waker>, cx: &Context<'_>) {
+/// Has `waker` wake `cx`.
+pub(super) fn watch(waker: &mut Option<Waker>, cx: &Context<'_>) {
     match waker {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *waker = Some(cx.waker().clone()),

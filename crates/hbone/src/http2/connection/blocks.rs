@@ -21,7 +21,7 @@ impl Connection {
         if head.stream == 0 {
             return Err(Fault::protocol("HEADERS without a stream"));
         }
-        let short = || Fault::Violation { what: "HEADERS is too short", code: code::FRAME_SIZE_ERROR };
+        let short = || Fault::frame_size("HEADERS is too short");
         let mut fragment = payload;
         let mut padding = 0;
         if head.has(flag::PADDED) {
@@ -58,15 +58,11 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) const fn header_list_bytes(&self) -> usize {
-        let bytes = match self.role {
-            Role::Client => self.settings.client_header_list_bytes,
-            Role::Server => self.settings.server_header_list_bytes,
-        };
-        bytes as usize
+    const fn header_list_bytes(&self) -> usize {
+        self.role.header_list_bytes(&self.settings) as usize
     }
 
-    pub(super) fn header_block(&mut self, id: u32, end: bool, block: &[u8]) -> Result<(), Fault> {
+    fn header_block(&mut self, id: u32, end: bool, block: &[u8]) -> Result<(), Fault> {
         let limit = self.header_list_bytes();
         let fields = Fields::decode(&mut self.decoder, block, limit);
         let fields = fields.map_err(|e| Fault::Violation { what: e.what(), code: code::COMPRESSION_ERROR })?;
@@ -80,7 +76,7 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) fn asked(&mut self, id: u32, end: bool, fields: Fields) {
+    fn asked(&mut self, id: u32, end: bool, fields: Fields) {
         self.last = id;
         if self.closing {
             // The peer knows which stream was the last.
@@ -101,7 +97,7 @@ impl Connection {
         self.asked.push_back((line, asked));
     }
 
-    pub(super) fn answered(&mut self, line: &Line, end: bool, fields: Fields) {
+    fn answered(&mut self, line: &Line, end: bool, fields: Fields) {
         let mut stream = line.borrow_mut();
         let too_long = fields.too_long;
         match fields.answer() {
@@ -119,7 +115,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn trailers(&mut self, line: &Line, end: bool) {
+    fn trailers(&mut self, line: &Line, end: bool) {
         let mut stream = line.borrow_mut();
         if stream.ended {
             self.refuse(&mut stream, Reason::from(code::STREAM_CLOSED));

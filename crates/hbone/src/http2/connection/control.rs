@@ -23,7 +23,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn frame(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+    fn frame(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
         if !self.peer.known && head.kind != kind::SETTINGS {
             return Err(Fault::protocol("the peer does not begin with SETTINGS"));
         }
@@ -44,7 +44,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn reset_by_peer(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+    fn reset_by_peer(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
         let code = number(payload)?;
         match self.find(head.stream) {
             Found::Live(line) => {
@@ -58,8 +58,8 @@ impl Connection {
         }
     }
 
-    pub(super) fn settings(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
-        let size = Fault::Violation { what: "SETTINGS of a wrong length", code: code::FRAME_SIZE_ERROR };
+    fn settings(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+        let size = Fault::frame_size("SETTINGS of a wrong length");
         if head.stream != 0 {
             return Err(Fault::protocol("SETTINGS of a stream"));
         }
@@ -99,7 +99,7 @@ impl Connection {
     }
 
     /// Changes what streams may send by the difference (section 6.9.2).
-    pub(super) fn set_peer_window(&mut self, bytes: u32) -> Result<(), Fault> {
+    fn set_peer_window(&mut self, bytes: u32) -> Result<(), Fault> {
         let change = i64::from(bytes) - self.peer.window_bytes;
         self.peer.window_bytes = bytes.into();
         for line in self.streams.values() {
@@ -114,10 +114,8 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) fn ping(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
-        let payload: &[u8; 8] = payload
-            .try_into()
-            .map_err(|_| Fault::Violation { what: "PING of a wrong length", code: code::FRAME_SIZE_ERROR })?;
+    fn ping(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+        let payload: &[u8; 8] = payload.try_into().map_err(|_| Fault::frame_size("PING of a wrong length"))?;
         if head.stream != 0 {
             return Err(Fault::protocol("PING of a stream"));
         }
@@ -133,9 +131,9 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) fn goaway(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+    fn goaway(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
         let Some((last, _)) = payload.split_first_chunk::<4>().filter(|_| payload.len() >= 8) else {
-            return Err(Fault::Violation { what: "GOAWAY is too short", code: code::FRAME_SIZE_ERROR });
+            return Err(Fault::frame_size("GOAWAY is too short"));
         };
         if head.stream != 0 {
             return Err(Fault::protocol("GOAWAY of a stream"));
@@ -151,7 +149,7 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) fn window_update(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+    fn window_update(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
         let more = i64::from(number(payload)? & MOST);
         let wrong = |window: i64| match more {
             0 => Some(code::PROTOCOL_ERROR),
@@ -189,6 +187,6 @@ const fn window_too_large() -> Fault {
 
 fn number(payload: &[u8]) -> Result<u32, Fault> {
     let bytes = payload.try_into();
-    let wrong = |_| Fault::Violation { what: "a frame of a wrong length", code: code::FRAME_SIZE_ERROR };
+    let wrong = |_| Fault::frame_size("a frame of a wrong length");
     Ok(u32::from_be_bytes(bytes.map_err(wrong)?))
 }

@@ -12,7 +12,7 @@ use super::frame::{
     FIRST_WINDOW_BYTES, LEAST_FRAME_BYTES, MOST, PREFACE, kind, put, put_goaway, put_headers, put_number, put_settings,
     setting,
 };
-use super::stream::Finish;
+use super::stream::{Finish, watch};
 use super::{Asked, Closed, Fault, Line};
 use crate::hpack::{Decoder, Encoder};
 use crate::{ConnectError, Settings};
@@ -37,6 +37,16 @@ const DRAINED: [u8; 8] = *b"strake:d";
 pub(crate) enum Role {
     Client,
     Server,
+}
+
+impl Role {
+    /// What this end takes as one list of headers, bytes.
+    const fn header_list_bytes(self, settings: &Settings) -> u32 {
+        match self {
+            Self::Client => settings.client_header_list_bytes,
+            Self::Server => settings.server_header_list_bytes,
+        }
+    }
 }
 
 /// A connection as its driver, its streams and its users share it.
@@ -97,29 +107,22 @@ impl Connection {
     pub(crate) fn new(role: Role, settings: &Settings) -> Self {
         let mut control = Vec::new();
         let own = settings;
-        match role {
+        let about_streams = match role {
             Role::Client => {
                 control.extend_from_slice(PREFACE);
-                put_settings(
-                    &mut control,
-                    &[
-                        (setting::ENABLE_PUSH, 0),
-                        (setting::INITIAL_WINDOW_SIZE, own.stream_window_bytes),
-                        (setting::MAX_FRAME_SIZE, own.frame_bytes),
-                        (setting::MAX_HEADER_LIST_SIZE, own.client_header_list_bytes),
-                    ],
-                );
+                (setting::ENABLE_PUSH, 0)
             }
-            Role::Server => put_settings(
-                &mut control,
-                &[
-                    (setting::MAX_CONCURRENT_STREAMS, own.max_concurrent_streams),
-                    (setting::INITIAL_WINDOW_SIZE, own.stream_window_bytes),
-                    (setting::MAX_FRAME_SIZE, own.frame_bytes),
-                    (setting::MAX_HEADER_LIST_SIZE, own.server_header_list_bytes),
-                ],
-            ),
-        }
+            Role::Server => (setting::MAX_CONCURRENT_STREAMS, own.max_concurrent_streams),
+        };
+        put_settings(
+            &mut control,
+            &[
+                about_streams,
+                (setting::INITIAL_WINDOW_SIZE, own.stream_window_bytes),
+                (setting::MAX_FRAME_SIZE, own.frame_bytes),
+                (setting::MAX_HEADER_LIST_SIZE, role.header_list_bytes(own)),
+            ],
+        );
         let window = own.connection_window_bytes.max(FIRST_WINDOW_BYTES);
         if window > FIRST_WINDOW_BYTES {
             put_number(&mut control, kind::WINDOW_UPDATE, 0, window - FIRST_WINDOW_BYTES);
@@ -163,10 +166,7 @@ impl Connection {
     pub(super) fn begin_turn(&mut self, cx: &Context<'_>) {
         // Until its end nobody needs to wake it.
         self.kicked = true;
-        match &mut self.driver {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => self.driver = Some(cx.waker().clone()),
-        }
+        watch(&mut self.driver, cx);
     }
 
     /// The turn has written what there was.
@@ -199,13 +199,13 @@ impl Connection {
         !self.streams.is_empty()
     }
 
-    pub(crate) fn send_ping(&mut self) {
+    pub(super) fn send_ping(&mut self) {
         self.answered_ping = false;
         put(&mut self.control, kind::PING, 0, 0, &ALIVE);
         self.kick();
     }
 
-    pub(crate) const fn is_ping_answered(&self) -> bool {
+    pub(super) const fn is_ping_answered(&self) -> bool {
         self.answered_ping
     }
 

@@ -45,7 +45,7 @@ impl Connection {
     }
 
     /// One DATA frame of a stream that has work.
-    pub(super) fn take_frame(&mut self, stream: &mut State, batch: &mut Batch) {
+    fn take_frame(&mut self, stream: &mut State, batch: &mut Batch) {
         let windows = usize::try_from(self.send_window.min(stream.send_window)).unwrap_or(0);
         let most = windows.min(self.peer.frame_bytes).min(ROUND_BYTES).min(batch.room());
         let (mut pieces, mut length) = (0, 0);

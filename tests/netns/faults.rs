@@ -191,7 +191,7 @@ fn traffic_goes_on_while_the_control_plane_is_killed() {
         .await;
         // its first word after the restart must not take away what the ztunnels know
         lab.write("late.yaml", &app("mesh", "late", "node-2")).unwrap();
-        eventually("the new pod is there", TAKES_EFFECT, async || lab.lab().pod("mesh/late").await.map(drop)).await;
+        lab.wait_pod("mesh/late").await;
         lab.meshed(&["mesh/late"]).await;
 
         let requests = requests.stop().await;
@@ -234,7 +234,7 @@ fn traffic_goes_on_while_agents_are_killed_and_they_find_everything_proved() {
 fn a_pod_that_goes_while_its_agent_is_down_leaves_nothing_in_the_kernel() {
     labs::run_alone("gone", &client_and_server(), async |lab| {
         lab.write("late.yaml", &app("mesh", "late", "node-1")).unwrap();
-        eventually("the pod is there", TAKES_EFFECT, async || lab.lab().pod("mesh/late").await.map(drop)).await;
+        lab.wait_pod("mesh/late").await;
         lab.meshed(&["mesh/client", "mesh/server", "mesh/late"]).await;
         let traces = Place::of(lab, "mesh/late").await.traces();
         // A map each for the pod, its listeners and its address, and the link.
@@ -244,11 +244,7 @@ fn a_pod_that_goes_while_its_agent_is_down_leaves_nothing_in_the_kernel() {
         lab.lab().pause_restarts(agent, true).await.unwrap();
         lab.lab().kill(agent, KILL).await.unwrap();
         lab.remove("late.yaml").unwrap();
-        eventually("the pod is gone", TAKES_EFFECT, async || match lab.lab().pod("mesh/late").await {
-            Ok(pod) => Err(format!("{pod:?}")),
-            Err(_) => Ok(()),
-        })
-        .await;
+        lab.wait_gone("mesh/late").await;
         assert!(!traces.left().is_empty(), "nobody was there to remove it");
         lab.client_ok("mesh/client", &["http", "server:80"]).await;
         lab.lab().pause_restarts(agent, false).await.unwrap();

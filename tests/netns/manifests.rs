@@ -1,8 +1,7 @@
 //! Pods come and go with the user's manifests; see `mistakes` for those that are broken.
 
 use testkit::{
-    eventually, labs,
-    labs::TAKES_EFFECT,
+    labs,
     manifests::{app, client_and_server},
 };
 
@@ -12,18 +11,14 @@ fn pods_come_and_go_with_their_manifests() {
         lab.meshed(&["mesh/client", "mesh/server"]).await;
 
         lab.write("late.yaml", &app("mesh", "late", "node-1")).unwrap();
-        eventually("the new pod is there", TAKES_EFFECT, async || lab.lab().pod("mesh/late").await.map(drop)).await;
+        lab.wait_pod("mesh/late").await;
         lab.meshed(&["mesh/late"]).await;
         let address = format!("{}:7000", lab.ip("mesh/late", false).await);
         lab.client_ok("mesh/client", &["echo", &address]).await;
         lab.client_ok("mesh/late", &["http", "server:80"]).await;
 
         lab.remove("late.yaml").unwrap();
-        eventually("the pod is gone", TAKES_EFFECT, async || match lab.lab().pod("mesh/late").await {
-            Ok(pod) => Err(format!("{pod:?}")),
-            Err(_) => Ok(()),
-        })
-        .await;
+        lab.wait_gone("mesh/late").await;
         lab.client_ok("mesh/client", &["http", "server:80"]).await;
     });
 }

@@ -21,7 +21,7 @@ pub use self::{
     clients::Load,
     shared::{Shared, run, run_alone},
 };
-use crate::prerequisites;
+use crate::{assert::eventually, prerequisites};
 
 /// Start of a lab with mesh, everything ready. On two idle cores it takes some 3 s.
 const UP: Duration = Duration::from_secs(90);
@@ -109,6 +109,26 @@ impl TestLab {
     /// When there is none.
     pub async fn pod(&self, pod: &str) -> PodInfo {
         self.lab.pod(pod).await.unwrap_or_else(|err| panic!("{err}"))
+    }
+
+    /// Waits until the lab has a pod.
+    ///
+    /// # Panics
+    /// When it does not come in time.
+    pub async fn wait_pod(&self, pod: &str) {
+        eventually(&format!("{pod} is there"), TAKES_EFFECT, async || self.lab.pod(pod).await.map(drop)).await;
+    }
+
+    /// Waits until the lab has a pod no more.
+    ///
+    /// # Panics
+    /// When it does not go in time.
+    pub async fn wait_gone(&self, pod: &str) {
+        eventually(&format!("{pod} is gone"), TAKES_EFFECT, async || match self.lab.pod(pod).await {
+            Ok(found) => Err(format!("{found:?}")),
+            Err(_) => Ok(()),
+        })
+        .await;
     }
 
     /// A pod's address of a family.

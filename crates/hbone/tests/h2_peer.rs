@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Wire, echo, open, pattern, read_to_end, serve, tunnel, worker};
+use common::{Wire, at_once, echo, exchange, open, pattern, read_to_end, serve, tunnel, worker};
 use h2::{RecvStream, SendStream};
 use hbone::{ConnectError, Reason, Settings, StreamError};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -76,23 +76,19 @@ fn their_client_moves_much_through_our_server() {
             serve(ours, Settings::default(), |r| echo(r.accept(HeaderMap::new()).unwrap()));
             let requests = their_client(theirs, window).await;
 
-            let all: Vec<_> = (0..20)
-                .map(|i| {
-                    let mut requests = requests.clone();
-                    spawn_local(async move {
-                        poll_fn(|cx| requests.poll_ready(cx)).await.unwrap();
-                        let (answer, mut send) = requests.send_request(connect(&HeaderMap::new()), false).unwrap();
-                        let (head, mut recv) = answer.await.unwrap().into_parts();
-                        assert_eq!(head.status, StatusCode::OK);
-                        let sent = pattern(200_000 + i, i);
-                        let (_, got) = tokio::join!(send_all(&mut send, sent.clone()), receive_all(&mut recv));
-                        assert!(got == sent, "stream {i}");
-                    })
-                })
-                .collect();
-            for one in all {
-                one.await.unwrap();
-            }
+            at_once(20, move |i| {
+                let mut requests = requests.clone();
+                async move {
+                    poll_fn(|cx| requests.poll_ready(cx)).await.unwrap();
+                    let (answer, mut send) = requests.send_request(connect(&HeaderMap::new()), false).unwrap();
+                    let (head, mut recv) = answer.await.unwrap().into_parts();
+                    assert_eq!(head.status, StatusCode::OK);
+                    let sent = pattern(200_000 + i, i);
+                    let (_, got) = tokio::join!(send_all(&mut send, sent.clone()), receive_all(&mut recv));
+                    assert!(got == sent, "stream {i}");
+                }
+            })
+            .await;
         });
     }
 }
@@ -109,21 +105,14 @@ fn our_client_moves_much_through_their_server() {
             });
             let (tunnel, _) = tunnel(ours, &Settings::default());
 
-            let all: Vec<_> = (0..20)
-                .map(|i| {
-                    let tunnel = tunnel.clone();
-                    spawn_local(async move {
-                        let (mut send, mut recv) = open(&tunnel).await.split();
-                        let sent = pattern(200_000 + i, i);
-                        send.send(sent.clone()).await.unwrap();
-                        send.finish().unwrap();
-                        assert!(read_to_end(&mut recv).await == sent, "stream {i}");
-                    })
-                })
-                .collect();
-            for one in all {
-                one.await.unwrap();
-            }
+            at_once(20, move |i| {
+                let tunnel = tunnel.clone();
+                async move {
+                    let sent = pattern(200_000 + i, i);
+                    assert!(exchange(open(&tunnel).await, sent.clone()).await == sent, "stream {i}");
+                }
+            })
+            .await;
         });
     }
 }
@@ -283,19 +272,12 @@ fn more_streams_than_they_take_wait_for_their_turn() {
         });
         let (tunnel, _) = tunnel(ours, &Settings { initial_streams: 1, ..Settings::default() });
 
-        let all: Vec<_> = (0..10)
-            .map(|i| {
-                let tunnel = tunnel.clone();
-                spawn_local(async move {
-                    let (mut send, mut recv) = open(&tunnel).await.split();
-                    send.send(pattern(100, i)).await.unwrap();
-                    send.finish().unwrap();
-                    assert_eq!(read_to_end(&mut recv).await, pattern(100, i));
-                })
-            })
-            .collect();
-        for one in all {
-            one.await.unwrap();
-        }
+        at_once(10, move |i| {
+            let tunnel = tunnel.clone();
+            async move {
+                assert_eq!(exchange(open(&tunnel).await, pattern(100, i)).await, pattern(100, i));
+            }
+        })
+        .await;
     });
 }

@@ -3,7 +3,9 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Count, CountsFlushes, echo_tunnel, open, pattern, read_to_end, serve, tunnel, wire, worker};
+use common::{
+    Count, CountsFlushes, at_once, echo_tunnel, exchange, open, pattern, read_to_end, serve, tunnel, wire, worker,
+};
 use hbone::{ConnectError, Reason, Settings, Stream, StreamError};
 use http::{HeaderMap, StatusCode};
 use std::time::Duration;
@@ -29,28 +31,15 @@ fn a_hundred_and_fifty_streams_carry_their_own_bytes_at_once() {
         serve(far, settings.clone(), |r| common::echo(r.accept(HeaderMap::new()).unwrap()));
         let (tunnel, _) = tunnel(near, &settings);
 
-        let all: Vec<_> = (0..150)
-            .map(|i| {
-                let tunnel = tunnel.clone();
-                spawn_local(async move {
-                    let (mut send, mut recv) = open(&tunnel).await.split();
-                    let sent = pattern(40_000 + i * 100, i);
-                    let writer = spawn_local({
-                        let sent = sent.clone();
-                        async move {
-                            send.send(sent).await.unwrap();
-                            send.finish().unwrap();
-                        }
-                    });
-                    let got = read_to_end(&mut recv).await;
-                    writer.await.unwrap();
-                    assert!(got == sent, "stream {i}");
-                })
-            })
-            .collect();
-        for one in all {
-            one.await.unwrap();
-        }
+        let asking = tunnel.clone();
+        at_once(150, move |i| {
+            let tunnel = asking.clone();
+            async move {
+                let sent = pattern(40_000 + i * 100, i);
+                assert!(exchange(open(&tunnel).await, sent.clone()).await == sent, "stream {i}");
+            }
+        })
+        .await;
 
         assert_eq!(tunnel.open_streams(), 0);
     });
@@ -320,17 +309,9 @@ fn a_stream_nobody_reads_holds_its_sender_back_but_not_the_other_streams() {
         let flood = timeout(Duration::from_secs(2), stalled.send(pattern(12 << 20, 0)));
         assert!(flood.await.is_err(), "more than the window and the queue was taken");
 
-        let (mut send, mut recv) = open(&tunnel).await.split();
         let sent = pattern(9 << 20, 1);
-        let writer = spawn_local({
-            let sent = sent.clone();
-            async move {
-                send.send(sent).await.unwrap();
-                send.finish().unwrap();
-            }
-        });
-        let got = timeout(Duration::from_secs(30), read_to_end(&mut recv)).await.expect("the other stream stalls too");
-        writer.await.unwrap();
+        let other = exchange(open(&tunnel).await, sent.clone());
+        let got = timeout(Duration::from_secs(30), other).await.expect("the other stream stalls too");
 
         assert!(got == sent);
     });

@@ -4,7 +4,7 @@ mod common;
 
 use bytes::Bytes;
 use common::configs::configs;
-use common::{echo, open, pattern, read_to_end, serve, tunnel, wire, worker};
+use common::{at_once, echo, exchange, open, pattern, read_to_end, serve, tunnel, wire, worker};
 use hbone::{Server, Settings, TunnelError, client, tls};
 use http::HeaderMap;
 use rustls::ServerConfig;
@@ -28,27 +28,14 @@ fn many_streams_run_over_tls_on_a_socket() {
         let tls = tls::connect(TcpStream::connect(to).await.unwrap(), client_config, |_| ()).await.unwrap().0;
         let (tunnel, _) = tunnel(tls, &Settings::default());
 
-        let all: Vec<_> = (0..40)
-            .map(|i| {
-                let tunnel = tunnel.clone();
-                spawn_local(async move {
-                    let (mut send, mut recv) = open(&tunnel).await.split();
-                    let sent = pattern(300_000 + i, i);
-                    let writer = spawn_local({
-                        let sent = sent.clone();
-                        async move {
-                            send.send(sent).await.unwrap();
-                            send.finish().unwrap();
-                        }
-                    });
-                    assert!(read_to_end(&mut recv).await == sent, "stream {i}");
-                    writer.await.unwrap();
-                })
-            })
-            .collect();
-        for one in all {
-            one.await.unwrap();
-        }
+        at_once(40, move |i| {
+            let tunnel = tunnel.clone();
+            async move {
+                let sent = pattern(300_000 + i, i);
+                assert!(exchange(open(&tunnel).await, sent.clone()).await == sent, "stream {i}");
+            }
+        })
+        .await;
     });
 }
 

@@ -81,6 +81,24 @@ pub async fn open(tunnel: &Tunnel) -> Stream {
     tunnel.connect("10.0.0.1:80", HeaderMap::new()).await.unwrap().stream
 }
 
+/// Does so many tasks at once, and waits for all.
+pub async fn at_once<F: Future<Output = ()> + 'static>(count: usize, task: impl Fn(usize) -> F) {
+    let all: Vec<_> = (0..count).map(|i| spawn_local(task(i))).collect();
+    for one in all {
+        one.await.unwrap();
+    }
+}
+
+/// Sends all and ends, while it reads what comes back until that ends.
+pub async fn exchange(stream: Stream, sent: Bytes) -> Vec<u8> {
+    let (mut send, mut recv) = stream.split();
+    let sending = async {
+        send.send(sent).await.unwrap();
+        send.finish().unwrap();
+    };
+    tokio::join!(sending, read_to_end(&mut recv)).1
+}
+
 /// All bytes of a half until its end.
 pub async fn read_to_end(recv: &mut hbone::RecvHalf) -> Vec<u8> {
     let mut all = Vec::new();

@@ -7,10 +7,12 @@ BIN    := $(CURDIR)/target/debug
 TEST_THREADS ?= 4
 # Arguments of `make bench`, such as "--seconds 5 --rounds 7".
 BENCH ?=
+# Runs of `make test-repeat`.
+N ?= 30
 # What `strake version` says was built; empty in an archive without history.
 export STRAKE_COMMIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: all setup build demo test lint netns bench clean help
+.PHONY: all setup build demo test test-repeat lint netns bench clean help
 .NOTPARALLEL:
 
 all: build
@@ -42,6 +44,10 @@ netns: build
 ## test    set-up, lint and every test (root). One selection of packages throughout: another one would build anew
 test: lint build
 	@STRAKE_BIN_DIR=$(BIN) $(CARGO) test --workspace --no-fail-fast -- --test-threads=$(TEST_THREADS)
+
+## test-repeat   the kernel and netns suites N times (N=30) beside labs that start and stop; must print no failure (root)
+test-repeat: build
+	@$(CARGO) xtask test-repeat --runs $(N) --test-threads $(TEST_THREADS)
 
 ## bench   speed between two pods of a lab, outside of the mesh and in it; release builds, some minutes the first time (root)
 bench: setup

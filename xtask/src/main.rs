@@ -1,7 +1,8 @@
-//! Builds the kernel programs, checks the layer table. Tasks that need nothing but cargo and Rust.
+//! Builds the kernel programs, checks the layer table, repeats tests. Tasks that need nothing but cargo and Rust.
 
 mod ebpf;
 mod layers;
+mod repeat;
 
 use std::{
     path::{Path, PathBuf},
@@ -18,12 +19,15 @@ enum Task {
     Ebpf(ebpf::Options),
     /// Compare the dependencies between our crates with xtask/layers.toml.
     Layers,
+    /// Run the kernel and netns suites many times beside other labs, and count failures (root).
+    TestRepeat(repeat::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Ebpf(options) => ebpf::build(&workspace(), &options),
         Task::Layers => layers::check(&workspace()),
+        Task::TestRepeat(options) => repeat::run(&workspace(), &options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

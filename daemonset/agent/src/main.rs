@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 fn start(config: Config) -> anyhow::Result<()> {
     runtime::sys::raise_nofile()?;
     let recorder = telemetry::metrics::install()?;
-    telemetry::metrics::record_build("agent", env!("CARGO_PKG_VERSION"));
+    telemetry::metrics::record_build("strake-agent", env!("CARGO_PKG_VERSION"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match config.command {

@@ -1,8 +1,10 @@
-//! The metric recorder and Istio's traffic metrics. Other metrics are made where they happen, with the `metrics` macros.
+//! The metric recorder and Istio's traffic metrics. Other metrics are counted where they happen, with the `metrics` macros;
+//! the catalogue describes all of them.
 //!
 //! A counter that was not touched for [`IDLE`] disappears. Whoever keeps a handle of a counter longer than that must
 //! take it anew, as [`TrafficHandles`] does; the macros do by themselves.
 
+mod catalogue;
 mod render;
 mod traffic;
 
@@ -13,13 +15,14 @@ use metrics_util::MetricKindMask;
 
 use crate::http::{Request, Response, Router, typed};
 
+pub use catalogue::{CATALOGUE, Kind, Metric};
 pub use traffic::{PeerLabels, Reporter, SocketGuard, SocketsOpen, TrafficCache, TrafficHandles, TrafficLabels};
 
 /// After this long without change a counter or histogram is no longer shown.
 pub const IDLE: Duration = Duration::from_secs(3600);
 
-const DNS_BUCKETS: [f64; 6] = [0.0005, 0.001, 0.01, 0.1, 1.0, 5.0];
-const PLAIN: &str = "text/plain; charset=utf-8";
+/// Prometheus' text format; without the version, a reader guesses.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text;charset=utf-8;version=1.0.0";
 
 /// Metrics cannot be set up.
@@ -45,13 +48,19 @@ pub fn install() -> Result<Recorder, MetricsError> {
     let recorder = builder()?.build_recorder();
     let handle = recorder.handle();
     ::metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Twice)?;
+    catalogue::describe();
     Ok(Recorder(Arc::new(handle)))
 }
 
 fn builder() -> Result<PrometheusBuilder, MetricsError> {
     let expiring = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
-    let dns = Matcher::Full("istio_dns_upstream_request_duration_seconds".into());
-    Ok(PrometheusBuilder::new().idle_timeout(expiring, Some(IDLE)).set_buckets_for_metric(dns, &DNS_BUCKETS)?)
+    let mut builder = PrometheusBuilder::new().idle_timeout(expiring, Some(IDLE));
+    for metric in CATALOGUE {
+        if let Kind::Histogram(buckets) = metric.kind {
+            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
+        }
+    }
+    Ok(builder)
 }
 
 impl Recorder {
@@ -59,6 +68,12 @@ impl Recorder {
     #[must_use]
     pub fn render(&self) -> String {
         render::open_metrics(&self.0.render())
+    }
+
+    /// Everything in Prometheus' text format 0.0.4, in the same order.
+    #[must_use]
+    pub fn render_text(&self) -> String {
+        render::text(&self.0.render())
     }
 
     /// Folds recorded samples of histograms together. Call every few seconds when nobody scrapes.
@@ -83,7 +98,7 @@ impl Recorder {
             value.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text"))
         };
         let open = request.headers().get_all(::http::header::ACCEPT).iter().any(accepts);
-        typed(200, if open { OPEN_METRICS } else { PLAIN }, self.render())
+        if open { typed(200, OPEN_METRICS, self.render()) } else { typed(200, TEXT, self.render_text()) }
     }
 }
 
@@ -110,7 +125,10 @@ pub fn record_descriptors() {
 pub(crate) fn recorded(act: impl FnOnce(&Recorder)) -> String {
     let recorder = builder().unwrap().build_recorder();
     let handle = Recorder(Arc::new(recorder.handle()));
-    ::metrics::with_local_recorder(&recorder, || act(&handle));
+    ::metrics::with_local_recorder(&recorder, || {
+        catalogue::describe();
+        act(&handle);
+    });
     handle.render()
 }
 
@@ -127,8 +145,8 @@ mod tests {
     #[test]
     fn the_content_type_follows_what_the_client_accepts() {
         recorded(|recorder| {
-            assert_eq!(get(recorder, "text/plain"), PLAIN);
-            assert_eq!(get(recorder, "*/*"), PLAIN);
+            assert_eq!(get(recorder, "text/plain"), TEXT);
+            assert_eq!(get(recorder, "*/*"), TEXT);
             assert_eq!(get(recorder, "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"), OPEN_METRICS);
         });
     }
@@ -137,7 +155,17 @@ mod tests {
     fn the_build_is_told_with_an_unknown_tag_when_there_is_none() {
         let text = recorded(|_| record_build("ztunnel", ""));
 
-        assert_eq!(text, "# TYPE istio_build gauge\nistio_build{component=\"ztunnel\",tag=\"unknown\"} 1\n# EOF\n");
+        let sample = "istio_build{component=\"ztunnel\",tag=\"unknown\"} 1\n";
+        assert!(text.starts_with("# HELP istio_build ") && text.contains("# TYPE istio_build gauge\n"), "{text}");
+        assert!(text.contains(sample), "{text}");
+    }
+
+    #[test]
+    fn a_duration_is_a_histogram_whose_buckets_can_be_added_up_over_nodes() {
+        let text = recorded(|_| ::metrics::histogram!("strake_agent_enrolment_duration_seconds").record(0.02));
+
+        assert!(text.contains("# TYPE strake_agent_enrolment_duration_seconds histogram\n"), "{text}");
+        assert!(text.contains("strake_agent_enrolment_duration_seconds_bucket{le=\"0.025\"} 1\n"), "{text}");
     }
 
     #[test]

@@ -1,9 +1,27 @@
-//! Prometheus text to OpenMetrics text: no empty lines, a counter's family named without `_total`, families sorted, `# EOF`.
+//! The exporter's text as OpenMetrics or as Prometheus' text format: families sorted, no empty lines. In OpenMetrics a
+//! counter's family is named without `_total`, and `# EOF` ends the document; in the text format neither is so.
 
-/// `text` is what the exporter wrote.
-pub(super) fn open_metrics(text: &str) -> String {
+/// OpenMetrics 1.0. `exported` is what the exporter wrote.
+pub(super) fn open_metrics(exported: &str) -> String {
+    let mut families = families(exported);
+    families.iter_mut().for_each(|family| name_counter(family));
+    families.sort_unstable_by(|a, b| name_of(a).cmp(name_of(b)));
+    let mut text = joined(&families, exported.len());
+    text.push_str("# EOF\n");
+    text
+}
+
+/// Prometheus' text format 0.0.4. `exported` is what the exporter wrote.
+pub(super) fn text(exported: &str) -> String {
+    let mut families = families(exported);
+    families.sort_unstable_by(|a, b| name_of(a).cmp(name_of(b)));
+    joined(&families, exported.len())
+}
+
+/// Lines of each family: HELP and TYPE, then its samples in order of their labels. Buckets keep the order of their bounds.
+fn families(exported: &str) -> Vec<Vec<String>> {
     let mut families: Vec<Vec<String>> = Vec::new();
-    for line in text.lines().filter(|line| !line.is_empty()) {
+    for line in exported.lines().filter(|line| !line.is_empty()) {
         let starts = line.starts_with("# HELP ") || (line.starts_with("# TYPE ") && !continues(families.last()));
         if starts || families.is_empty() {
             families.push(Vec::new());
@@ -13,21 +31,22 @@ pub(super) fn open_metrics(text: &str) -> String {
         }
     }
     for family in &mut families {
-        name_counter(family);
         let head = family.iter().take_while(|line| line.starts_with('#')).count();
         if let Some(samples) = family.get_mut(head..).filter(|samples| !samples.iter().any(|s| s.contains("_bucket{")))
         {
             samples.sort_unstable();
         }
     }
-    families.sort_unstable_by(|a, b| name_of(a).cmp(name_of(b)));
-    let mut open = String::with_capacity(text.len());
+    families
+}
+
+fn joined(families: &[Vec<String>], capacity: usize) -> String {
+    let mut text = String::with_capacity(capacity);
     for line in families.iter().flatten() {
-        open.push_str(line);
-        open.push('\n');
+        text.push_str(line);
+        text.push('\n');
     }
-    open.push_str("# EOF\n");
-    open
+    text
 }
 
 /// Is only the HELP line of a family there, so that its TYPE line follows?
@@ -66,6 +85,14 @@ mod tests {
         let expected =
             "# TYPE a gauge\na 1\n# HELP b Of b.\n# TYPE b counter\nb_total{x=\"1\"} 3\nb_total{x=\"2\"} 1\n# EOF\n";
         assert_eq!(open_metrics(text), expected);
+    }
+
+    #[test]
+    fn the_text_format_names_a_counter_as_its_samples_and_has_no_end_marker() {
+        let exported = "# HELP b_total Of b.\n# TYPE b_total counter\nb_total 1\n\n# TYPE a gauge\na 1\n\n";
+
+        let expected = "# TYPE a gauge\na 1\n# HELP b_total Of b.\n# TYPE b_total counter\nb_total 1\n";
+        assert_eq!(text(exported), expected);
     }
 
     #[test]

@@ -1,0 +1,168 @@
+//! Every metric of Strake's programs: name, kind, help, buckets. It records nothing; the code that counts names the metric
+//! with the macros of `metrics`, and `tests/catalogue.rs` fails on a name that is not listed here.
+
+use ::metrics::{describe_counter, describe_gauge, describe_histogram};
+
+/// Kind of a metric, with the upper bounds of a histogram's buckets in the unit of its name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// Only grows; its name ends in `_total`.
+    Counter,
+    /// Grows and shrinks.
+    Gauge,
+    /// Observations counted in buckets, which can be added up over nodes, unlike quantiles.
+    Histogram(&'static [f64]),
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric {
+    /// Name as it is scraped.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// The text after `# HELP`.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, help }
+}
+
+const fn histogram(name: &'static str, buckets: &'static [f64], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram(buckets), help }
+}
+
+/// Seconds of work that takes milliseconds on an idle machine: enrolment, a change on its way to the proxies.
+const SECONDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Metrics of all programs, sorted by name. Names of Istio's ztunnel and istio-cni stay as they are there.
+pub const CATALOGUE: &[Metric] = &[
+    gauge("istio_build", "Version of this program; the value is always 1."),
+    counter("istio_on_demand_dns_total", "Host names of workloads without an address that were resolved."),
+    counter("istio_tcp_connections_closed_total", "TCP connections that ended."),
+    counter("istio_tcp_connections_failed_total", "TCP connections that ended with an error, by response flag."),
+    counter("istio_tcp_connections_opened_total", "TCP connections that began."),
+    counter("istio_tcp_received_bytes_total", "Bytes sent from clients to servers over TCP connections."),
+    counter("istio_tcp_sent_bytes_total", "Bytes sent from servers to clients over TCP connections."),
+    gauge("istio_tcp_sockets_open", "Accepted sockets that are open."),
+    counter("istio_xds_connection_terminations_total", "Discovery streams that ended, by reason."),
+    counter("istio_xds_message_bytes_total", "Bytes of discovery responses received, by type URL."),
+    counter("istio_xds_message_total", "Discovery responses received, by type URL."),
+    counter("nodeagent_reconcile_events_total", "Events of the source that this agent has handled, by type."),
+    gauge("process_max_fds", "Soft limit of open file descriptors."),
+    gauge("process_open_fds", "Open file descriptors."),
+    counter("strake_agent_departures_total", "Pods of this node that left the mesh."),
+    counter(
+        "strake_agent_drain_expired_total",
+        "Pods whose proxied connections were cut when the grace period of leaving ended.",
+    ),
+    histogram(
+        "strake_agent_enrolment_duration_seconds",
+        SECONDS,
+        "Time from the decision to enrol a pod until it was proved enrolled.",
+    ),
+    counter("strake_agent_enrolments_total", "Pods of this node that entered the mesh."),
+    gauge("strake_agent_pods", "Pods of this node, by state of their enrolment."),
+    counter("strake_agent_proofs_total", "Proofs of enrolled pods that were read from the kernel and the proxy."),
+    counter("strake_agent_proxies_refused_total", "Proxies whose connection the agent refused, by reason."),
+    counter("strake_agent_repairs_total", "Checks of enrolled pods that did not hold and were repaired, by check."),
+    gauge("strake_agent_source_problems", "Objects that the agent's source could not read."),
+    counter("strake_agent_steering_total", "Events counted by the kernel programs."),
+    counter("strake_agent_steering_unread_total", "Reads of the kernel programs' counters that failed."),
+    counter("strake_agent_step_failures_total", "Steps of enrolment or departure that failed, by code."),
+    histogram("strake_agent_survey_duration_seconds", SECONDS, "Time that listing the kernel's BPF links took."),
+    counter("strake_agent_surveys_total", "Lists of the kernel's BPF links that were read."),
+    counter("strake_agent_tasks_lost_total", "Enrolment tasks that panicked."),
+    counter(
+        "strake_agent_unserved_total",
+        "Times an enrolled pod was found without a serving proxy; its traffic was blocked.",
+    ),
+    counter("strake_agent_withdrawals_total", "Times a pod was announced as outside of the mesh again."),
+    counter("strake_ca_requests_total", "Certificate requests, by outcome."),
+    counter("strake_certificate_fetches_total", "Certificates that this proxy requested, by outcome."),
+    counter(
+        "strake_certificate_prefetches_dropped_total",
+        "Certificates that were not requested in advance because the queue was full.",
+    ),
+    counter("strake_connection_panics_total", "Connections that ended because their task panicked."),
+    gauge("strake_control_findings", "Findings: parts of policies, labels and other objects that have no effect."),
+    gauge("strake_control_manifest_problems", "Manifests that could not be read."),
+    gauge("strake_control_proxies", "Node proxies with an open discovery stream."),
+    gauge("strake_control_resources", "Resources that discovery serves, by type."),
+    counter("strake_control_responses_total", "Discovery responses that a proxy answered, by outcome."),
+    histogram(
+        "strake_control_settle_seconds",
+        SECONDS,
+        "Time from a batch of changes until its discovery resources were ready to be sent.",
+    ),
+    counter("strake_control_unauthenticated_total", "Requests without a valid node token."),
+    gauge("strake_discovery_resources", "Resources received from discovery, by kind."),
+    gauge(
+        "strake_discovery_unreadable_policies",
+        "Policies received from discovery that are invalid; connections they would decide are denied.",
+    ),
+    counter("strake_hbone_requests_refused_total", "HBONE requests refused because their tunnel had too many at work."),
+    counter(
+        "strake_metrics_descriptions_dropped_total",
+        "Connections whose descriptions from baggage were dropped because a workload had too many.",
+    ),
+    counter(
+        "strake_policy_revoked_connections_total",
+        "Open connections that were closed because a policy no longer allows them.",
+    ),
+    counter(
+        "strake_policy_unknown_total",
+        "Connections denied because their workload names a policy that is not known.",
+    ),
+    counter("strake_policy_unreadable_total", "Connections denied because a policy of their workload is invalid."),
+    gauge("workload_manager_active_proxy_count", "Pods that this proxy serves."),
+    gauge("workload_manager_pending_proxy_count", "Pods that this proxy was told to serve and cannot serve yet."),
+    counter("workload_manager_proxies_started_total", "Pods that this proxy began to serve."),
+    counter("workload_manager_proxies_stopped_total", "Pods that this proxy no longer serves."),
+    gauge("ztunnel_connected", "Proxies with an open connection to this agent."),
+];
+
+/// Gives the recorder the help of every metric.
+pub(super) fn describe() {
+    for metric in CATALOGUE {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            Kind::Histogram(_) => describe_histogram!(metric.name, metric.help),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_is_sorted_and_names_each_metric_once() {
+        assert!(CATALOGUE.is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn names_and_helps_follow_the_rules_of_prometheus() {
+        for metric in CATALOGUE {
+            let is_name = metric.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            assert!(is_name, "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{}", metric.help);
+        }
+    }
+
+    #[test]
+    fn buckets_of_histograms_grow() {
+        for metric in CATALOGUE {
+            if let Kind::Histogram(buckets) = metric.kind {
+                assert!(!buckets.is_empty() && buckets.is_sorted_by(|a, b| a < b), "{}", metric.name);
+            }
+        }
+    }
+}

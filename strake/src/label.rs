@@ -8,13 +8,16 @@ use kube_api::{
     Kind, ObjectRef,
     manifest::{LabelChange, LabelError, set_label},
 };
+use lab::PodInfo;
 
-use crate::target::Target;
+use crate::{target::Target, wait::Wait};
 
 /// Sets labels (`KEY=VALUE`) or removes them (`KEY-`) in the manifest that defines the object.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   strake label namespace shop istio.io/dataplane-mode=ambient    every pod of shop joins the mesh
+  strake label namespace shop istio.io/dataplane-mode=ambient --wait
+                                                                 and the command returns when each is in it
   strake label namespace shop istio.io/dataplane-mode-           and leaves it
   strake label pod db -n shop istio.io/dataplane-mode=none       one pod stays out")]
 pub(crate) struct Label {
@@ -32,6 +35,8 @@ pub(crate) struct Label {
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -44,13 +49,22 @@ enum LabelKind {
 }
 
 impl Label {
-    pub(crate) fn run(&self) -> Result<ExitCode> {
-        let file = edit(&self.target.manifests()?, &self.key(), &self.changes, self.overwrite)?;
+    pub(crate) async fn run(&self) -> Result<ExitCode> {
+        let key = self.key();
+        let file = edit(&self.target.manifests()?, &key, &self.changes, self.overwrite)?;
         let kind = match self.kind {
             LabelKind::Namespace => "namespace",
             LabelKind::Pod => "pod",
         };
         println!("{kind}/{} labeled ({})", self.name, file.display());
+        if self.wait.is_asked() {
+            let lab = self.target.attach().await?;
+            let concerns = |pod: &PodInfo| match self.kind {
+                LabelKind::Namespace => pod.namespace == key.name,
+                LabelKind::Pod => pod.namespace == key.namespace && pod.name == key.name,
+            };
+            self.wait.until_settled(&lab, concerns).await?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 

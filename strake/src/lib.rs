@@ -4,10 +4,13 @@ mod admin;
 mod completion;
 pub mod demo;
 mod get;
+mod intent;
 pub mod lab;
 mod label;
+mod peers;
 mod target;
 mod version;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -60,7 +63,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Completion(command) => Ok(command.run()),
         Command::Get(command) => block_on(command.run()),
-        Command::Label(command) => command.run(),
+        Command::Label(command) => block_on(command.run()),
         Command::Lab(Lab::Command(command)) => block_on(lab::run(command)),
         Command::Lab(Lab::Demo(demo)) => block_on(demo.run()),
         Command::Version(command) => block_on(command.run()),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use lab::{Lab, Options};
+use lab::{Lab, Options, paths::RunDir};
 
 /// The option every command shares.
 #[derive(Debug, Clone, Args)]
@@ -18,6 +18,16 @@ impl Target {
     /// A handle of the running lab.
     pub(crate) async fn attach(&self) -> Result<Lab> {
         Ok(Lab::attach(&self.lab).await?)
+    }
+
+    /// The lab of a handle.
+    pub(crate) fn of(lab: &Lab) -> Self {
+        Self { lab: lab.name().to_owned() }
+    }
+
+    /// The directory of derived objects and of what programs write.
+    pub(crate) fn state(&self) -> PathBuf {
+        RunDir::of(&self.lab).state()
     }
 
     /// The directories of the user's manifests.

@@ -13,3 +13,4 @@ mod nonsense;
 mod plain;
 mod story;
 mod traffic;
+mod waiting;

@@ -1,28 +1,37 @@
 //! `strake get pods`: what the lab runs, joined with what each node's agent has read back from the kernel.
 
-use std::{collections::HashMap, net::IpAddr, process::ExitCode};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    process::ExitCode,
+};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use lab::{Lab, PodInfo};
+use lab::{Lab, Phase, PodInfo};
 use model::report::{Check, NodeReport, PodReport, PodState};
 use serde::Serialize;
 
 use super::table;
-use crate::{admin, target::Target};
+use crate::{admin, intent::Intent, target::Target, wait::Wait};
 
-/// Exit code of `--check` when a selected pod is not proved.
-const NOT_PROVED: u8 = 2;
+/// Exit code of `--check` when a pod is not where its labels want it. clap exits with 2 on a wrong command line.
+const CHECK_FAILED: u8 = 3;
+
+/// State of a pod whose labels the agent has not seen yet.
+const PENDING: &str = "pending";
 
 /// Lists pods: whether the mesh carries their traffic, what the kernel says of it, and why not.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "STATE   not-selected, enrolling, enrolled (every check was read back from the kernel), leaving, failed,
-        or unknown when the agent of the node does not answer or has not looked yet
-PROOF   checks that hold / checks made; `-o wide` names each
-Below the table: what pods ask for and do not get, whatever their state
+    after_help = "STATE    not-selected, enrolling, enrolled (every check was read back from the kernel), leaving, failed;
+         pending when the agent has not seen the pod's present labels;
+         unknown when the agent of the node does not answer or has not looked at the pod
+CHECKS   checks that hold / checks made; `-o wide` names each
+Below the table: unsupported settings of pods, whatever their state
 
-Exit code: 0, 1 when the lab cannot be asked, 2 with --check when a selected pod is not enrolled"
+Exit code: 0; 1 when the lab cannot be asked, a pod does not exist, or --wait timed out; 2 for a wrong command line;
+3 with --check when a pod is not where its labels want it"
 )]
 pub(crate) struct Pods {
     /// Only these pods
@@ -36,9 +45,11 @@ pub(crate) struct Pods {
     /// How to print them
     #[arg(short, long, default_value = "table")]
     output: Format,
-    /// Fail when a pod that the mesh should carry is not enrolled
+    /// Exit with 3 if a pod is not where its labels want it, and name each such pod
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    wait: Wait,
     #[command(flatten)]
     target: Target,
 }
@@ -65,7 +76,7 @@ pub(crate) struct Row {
     selected: bool,
     pub(crate) state: String,
     pub(crate) reason: String,
-    /// What the pod asks for and does not get.
+    /// Unsupported settings of the pod.
     notes: Vec<String>,
     pub(crate) checks: Vec<Check>,
     netns: String,
@@ -89,30 +100,77 @@ struct Reports {
 impl Pods {
     pub(crate) async fn run(&self) -> Result<ExitCode> {
         let lab = self.target.attach().await?;
+        self.wait.until_settled(&lab, |pod| self.wants(pod)).await?;
         let rows = list(&lab, |pod| self.wants(pod)).await?;
-        let unproved = rows.iter().any(|row| row.selected && row.state != PodState::Enrolled.as_str());
+        self.reject_unknown(&lab, &rows).await?;
         if rows.is_empty() && matches!(self.output, Format::Table | Format::Wide) {
             eprintln!(
                 "no pods found{}",
                 if self.all_namespaces { String::new() } else { format!(" in {}", self.namespace) }
             );
-        } else {
+        }
+        let unsettled: Vec<String> = rows.iter().filter_map(Row::unsettled).collect();
+        if !rows.is_empty() || matches!(self.output, Format::Json | Format::Yaml) {
             print!("{}", render(rows, self.output)?);
         }
-        Ok(if self.check && unproved { NOT_PROVED.into() } else { ExitCode::SUCCESS })
+        if !self.check || unsettled.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        unsettled.iter().for_each(|pod| eprintln!("check failed: {pod}"));
+        Ok(CHECK_FAILED.into())
     }
 
     fn wants(&self, pod: &PodInfo) -> bool {
         (self.all_namespaces || pod.namespace == self.namespace)
             && (self.names.is_empty() || self.names.contains(&pod.name))
     }
+
+    /// A gate must not be green because a name was misspelt.
+    async fn reject_unknown(&self, lab: &Lab, rows: &[Row]) -> Result<()> {
+        if let Some(missing) = self.names.iter().find(|name| rows.iter().all(|row| row.name != **name)) {
+            let place = if self.all_namespaces { "any namespace".to_owned() } else { self.namespace.clone() };
+            bail!("pod {missing} not found in {place}");
+        }
+        if rows.is_empty() && self.check && !self.all_namespaces {
+            let namespaces: BTreeSet<String> = lab.pods().await?.into_iter().map(|pod| pod.namespace).collect();
+            let known: Vec<_> = namespaces.into_iter().collect();
+            bail!("no pods found in {}: there are pods in {}", self.namespace, known.join(", "));
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    /// Whether the pod has ended for good.
+    fn is_finished(&self) -> bool {
+        self.phase == Phase::Succeeded.as_str() || self.phase == Phase::Failed.as_str()
+    }
+
+    /// Whether the mesh carries the pod's traffic exactly if its labels ask for it. A pod that has ended has none.
+    pub(crate) fn is_settled(&self) -> bool {
+        let wanted = if self.selected { PodState::Enrolled } else { PodState::NotSelected };
+        self.is_finished() || self.state == wanted.as_str()
+    }
+
+    /// Whether the pod's peers should reach it by HBONE; `None` when it has no traffic.
+    pub(crate) fn wants_hbone(&self) -> Option<bool> {
+        (!self.is_finished()).then_some(self.selected)
+    }
+
+    /// The pod, its state and the reason, unless it is settled.
+    pub(crate) fn unsettled(&self) -> Option<String> {
+        let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        (!self.is_settled()).then(|| format!("{}/{} is {}{reason}", self.namespace, self.name, self.state))
+    }
 }
 
 /// The pods that are wanted, each with what the agent of its node knows.
 pub(crate) async fn list(lab: &Lab, wanted: impl Fn(&PodInfo) -> bool) -> Result<Vec<Row>> {
+    // Reports first: what the manifests ask for is then never older than what an agent has seen.
     let reports = ask_agents(lab).await?;
     let pods = lab.pods().await?;
-    Ok(pods.into_iter().filter(wanted).map(|pod| join(pod, &reports)).collect())
+    let intent = Intent::read(&Target::of(lab)).await?;
+    Ok(pods.into_iter().filter(wanted).map(|pod| join(pod, &reports, &intent)).collect())
 }
 
 /// The rows as `strake get pods` prints them.
@@ -135,14 +193,19 @@ async fn ask_agents(lab: &Lab) -> Result<Reports> {
     Ok(reports)
 }
 
-fn join(pod: PodInfo, reports: &Reports) -> Row {
-    let report = match (reports.pods.get(&pod.uid), reports.silent.get(&pod.node)) {
-        (Some(report), _) => Some(report.clone()),
-        (None, Some(_)) => None,
-        (None, None) => Some(PodReport { reason: "the agent does not know it".into(), ..PodReport::default() }),
+fn join(pod: PodInfo, reports: &Reports, intent: &Intent) -> Row {
+    let (report, silent) = (reports.pods.get(&pod.uid), reports.silent.get(&pod.node));
+    let report = report.cloned().unwrap_or_else(|| PodReport {
+        reason: silent.cloned().unwrap_or_else(|| "unknown to the agent".to_owned()),
+        ..PodReport::default()
+    });
+    let selected = intent.selects(&pod.namespace, &pod.name).unwrap_or(report.selected);
+    let is_outdated = selected != report.selected && report.state != PodState::Unknown;
+    let (state, reason) = if is_outdated {
+        (PENDING.to_owned(), "the agent has not seen the present labels yet".to_owned())
+    } else {
+        (report.state.as_str().to_owned(), report.reason)
     };
-    let silent = reports.silent.get(&pod.node).cloned().unwrap_or_default();
-    let report = report.unwrap_or(PodReport { reason: silent, ..PodReport::default() });
     Row {
         namespace: pod.namespace,
         name: pod.name,
@@ -151,9 +214,9 @@ fn join(pod: PodInfo, reports: &Reports) -> Row {
         ips: pod.ips,
         phase: if pod.terminating { "Terminating".into() } else { pod.phase.as_str().to_owned() },
         ready: pod.ready,
-        selected: report.selected,
-        state: report.state.as_str().to_owned(),
-        reason: report.reason,
+        selected,
+        state,
+        reason,
         notes: report.notes,
         checks: report.checks,
         netns: report.netns,
@@ -168,13 +231,13 @@ fn render(rows: Vec<Row>, format: Format) -> Result<String> {
         Format::Yaml => serde_saphyr::to_string(&Listing { pods: rows })?,
         Format::Table => table(&rows) + &notes(&rows),
         Format::Wide => {
-            let header: Vec<_> = HEADER.into_iter().chain(["PHASE", "NETNS", "COOKIE", "CHECKS", "NOTES"]).collect();
+            let header: Vec<_> = HEADER.into_iter().chain(["PHASE", "NETNS", "COOKIE", "DETAILS", "NOTES"]).collect();
             table::render(&header, &rows.iter().map(wide).collect::<Vec<_>>())
         }
     })
 }
 
-const HEADER: [&str; 7] = ["NAMESPACE", "NAME", "NODE", "IPS", "STATE", "PROOF", "REASON"];
+const HEADER: [&str; 7] = ["NAMESPACE", "NAME", "NODE", "IPS", "STATE", "CHECKS", "REASON"];
 
 fn short(row: &Row) -> Vec<String> {
     let ips: Vec<_> = row.ips.iter().map(ToString::to_string).collect();

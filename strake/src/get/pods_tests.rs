@@ -1,5 +1,3 @@
-use lab::Phase;
-
 use super::*;
 
 fn pod(name: &str, uid: &str, node: &str) -> PodInfo {
@@ -49,18 +47,18 @@ fn reports() -> Reports {
 fn rows() -> Vec<Row> {
     [pod("cart", "1", "node-1"), pod("db", "2", "node-1"), pod("web", "3", "node-1"), pod("log", "4", "node-2")]
         .into_iter()
-        .map(|pod| join(pod, &reports()))
+        .map(|pod| join(pod, &reports(), &Intent::default()))
         .collect()
 }
 
 #[test]
 fn the_table_tells_state_proof_and_reason() {
     insta::assert_snapshot!(render(rows(), Format::Table).unwrap(), @r"
-    NAMESPACE   NAME   NODE     IPS                           STATE      PROOF   REASON
-    shop        cart   node-1   10.244.1.2,fd00:10:244:1::2   enrolled   2/2     -
-    shop        db     node-1   10.244.1.2,fd00:10:244:1::2   failed     1/2     rule 32764 is missing
-    shop        web    node-1   10.244.1.2,fd00:10:244:1::2   unknown    -       the agent does not know it
-    shop        log    node-2   10.244.1.2,fd00:10:244:1::2   unknown    -       agent of node-2: cannot reach admin.sock
+    NAMESPACE   NAME   NODE     IPS                           STATE      CHECKS   REASON
+    shop        cart   node-1   10.244.1.2,fd00:10:244:1::2   enrolled   2/2      -
+    shop        db     node-1   10.244.1.2,fd00:10:244:1::2   failed     1/2      rule 32764 is missing
+    shop        web    node-1   10.244.1.2,fd00:10:244:1::2   unknown    -        unknown to the agent
+    shop        log    node-2   10.244.1.2,fd00:10:244:1::2   unknown    -        agent of node-2: cannot reach admin.sock
 
     note: shop/db: annotation ambient.istio.io/dns-capture is not supported
     note: shop/db: another
@@ -79,7 +77,7 @@ fn the_wide_table_names_each_check() {
     let text = render(rows(), Format::Wide).unwrap();
 
     let header: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
-    assert!(header.ends_with(&["PHASE", "NETNS", "COOKIE", "CHECKS", "NOTES"]), "{text}");
+    assert!(header.ends_with(&["PHASE", "NETNS", "COOKIE", "DETAILS", "NOTES"]), "{text}");
     assert!(text.contains("dns-capture is not supported; another\n"), "{text}");
     assert!(text.contains("sk_lookup=ok,rules=FAILED"), "{text}");
 }
@@ -94,4 +92,41 @@ fn json_and_yaml_hold_the_same() {
     assert_eq!(json["pods"][1]["notes"][1], "another");
     assert_eq!(json["pods"][0]["notes"], serde_json::json!([]));
     assert_eq!(json["pods"][3]["state"], "unknown");
+}
+
+/// A pod whose manifests select it or not, and of which an agent reports the state.
+fn row(phase: Phase, selects: bool, state: PodState, seen: bool) -> Row {
+    let report = PodReport { uid: "1".into(), selected: seen, state, ..PodReport::default() };
+    let reports = Reports { pods: [("1".into(), report)].into(), silent: HashMap::new() };
+    join(PodInfo { phase, ..pod("db", "1", "node-1") }, &reports, &Intent::selecting("shop", "db", selects))
+}
+
+#[test]
+fn a_report_older_than_the_labels_is_pending_and_not_settled() {
+    for (selects, state) in [(true, PodState::NotSelected), (false, PodState::Enrolled)] {
+        let row = row(Phase::Running, selects, state, !selects);
+
+        assert_eq!((row.state.as_str(), row.selected), ("pending", selects));
+        assert!(!row.is_settled());
+    }
+}
+
+#[test]
+fn a_pod_is_settled_where_its_labels_want_it_and_only_there() {
+    assert!(row(Phase::Running, true, PodState::Enrolled, true).is_settled());
+    assert!(row(Phase::Running, false, PodState::NotSelected, false).is_settled());
+    for state in [PodState::Unknown, PodState::Enrolling, PodState::Failed, PodState::Leaving] {
+        assert!(!row(Phase::Running, true, state, true).is_settled(), "{state:?}");
+    }
+    assert!(!row(Phase::Running, false, PodState::Leaving, false).is_settled());
+}
+
+#[test]
+fn a_pod_that_has_ended_is_settled_and_has_no_peers() {
+    for phase in [Phase::Succeeded, Phase::Failed] {
+        let row = row(phase, true, PodState::NotSelected, true);
+
+        assert!(row.is_settled());
+        assert_eq!(row.wants_hbone(), None);
+    }
 }

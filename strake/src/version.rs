@@ -10,8 +10,12 @@ use crate::{admin, target::Target};
 
 /// Prints the version of this program and whether the programs of the lab answer.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0; 1 when the lab does not run or cannot be asked, or one of its programs does not answer.
+With --client nothing is asked"
+)]
 pub(crate) struct Version {
-    /// This program only
+    /// Print the version of this program only
     #[arg(long)]
     client: bool,
     #[command(flatten)]
@@ -24,18 +28,20 @@ impl Version {
         if self.client {
             return Ok(ExitCode::SUCCESS);
         }
-        let Ok(lab) = Lab::attach(&self.target.lab).await else {
-            println!("lab {}: not running", self.target.lab);
-            return Ok(ExitCode::SUCCESS);
-        };
+        // Without a lab there is nothing to ask; a lab that cannot be asked is another matter.
+        let lab = self.target.attach().await?;
         println!("lab {}:", lab.name());
+        let mut silent = false;
         for (name, socket, path) in programs(&lab).await? {
             match admin::get(&socket, path).await {
                 Ok(_) => println!("  {name}: answers"),
-                Err(err) => println!("  {name}: {err:#}"),
+                Err(err) => {
+                    println!("  {name}: {err:#}");
+                    silent = true;
+                }
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if silent { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
 

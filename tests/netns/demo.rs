@@ -94,6 +94,8 @@ impl Demo {
     fn crash(&mut self) {
         let supervisor = fs::read_to_string(RunDir::of(&self.name).pid_file()).unwrap();
         let supervisor = Pid::from_raw(supervisor.trim().parse().unwrap()).unwrap();
+        // Stopped first: between the two kills a running demo would notice that its lab is gone, and tidy up.
+        self.signal(Signal::STOP);
         kill_process(supervisor, Signal::KILL).unwrap();
         self.signal(Signal::KILL);
         self.child.wait().unwrap();

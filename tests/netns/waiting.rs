@@ -64,6 +64,9 @@ fn a_check_fails_from_the_label_on_until_every_pod_is_enrolled() {
             lab.lab().kill(&agent, 9).await.unwrap();
         }
 
+        let version = strake(lab, &["version"]);
+        assert_eq!(version.status.code(), Some(1), "an agent is down: {version:?}");
+
         assert!(strake(lab, &["label", "namespace", "mesh", AMBIENT]).status.success());
         let unseen = strake(lab, &["get", "pods", "-n", "mesh", "--check"]);
         assert_eq!(unseen.status.code(), Some(CHECK_FAILED), "{unseen:?}");
@@ -93,6 +96,11 @@ fn a_name_that_does_not_exist_fails_whatever_else_is_asked() {
         let gate = strake(lab, &["get", "pods", "-n", "mehs", "--check"]);
         assert_eq!(gate.status.code(), Some(1));
         assert!(error_of(&gate).contains("no pods found in mehs: there are pods in "), "{}", error_of(&gate));
+
+        assert!(strake(lab, &["version"]).status.success());
+        let program = prerequisites::bin_dir().join("strake");
+        let no_lab = Command::new(program).args(["version", "--lab", "nosuch"]).output().expect("strake starts");
+        assert_eq!(no_lab.status.code(), Some(1), "{no_lab:?}");
 
         let usage = strake(lab, &["get", "pods", "--chek"]);
         assert_eq!(usage.status.code(), Some(2), "{}", error_of(&usage));

@@ -7,12 +7,14 @@ use ca::{Authoriser, Caller, Denial};
 use graph::enrolment::{self, Enablement};
 use identity::{Identity, TrustDomain};
 use kube_api::core::{Namespace, Pod};
-use kube_api::{Kind, ObjectRef, Resource};
+use kube_api::{ClusterId, Kind, ObjectRef, Resource};
 
 /// Settings of the decision.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) trust_domain: TrustDomain,
+    /// The cluster whose nodes ask. Pods of another cluster run on none of them, though a node there may have the same name.
+    pub(crate) cluster: ClusterId,
     /// Namespace and name of the service accounts of node proxies.
     pub(crate) trusted: Vec<(String, String)>,
     pub(crate) enablement: Enablement,
@@ -38,7 +40,10 @@ impl Authority {
     }
 
     /// Takes a resource that is new or changed.
-    pub(crate) fn apply(&self, resource: &Resource) {
+    pub(crate) fn apply(&self, cluster: &ClusterId, resource: &Resource) {
+        if *cluster != self.rules.cluster {
+            return;
+        }
         let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
         match resource {
             Resource::Pod(pod) => {
@@ -66,7 +71,10 @@ impl Authority {
         }
     }
 
-    pub(crate) fn remove(&self, key: &ObjectRef) {
+    pub(crate) fn remove(&self, cluster: &ClusterId, key: &ObjectRef) {
+        if *cluster != self.rules.cluster {
+            return;
+        }
         let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
         if key.kind == Kind::Pod {
             pods.forget(key);
@@ -130,6 +138,7 @@ mod tests {
     fn authority() -> Authority {
         Authority::new(Rules {
             trust_domain: "cluster.local".parse().unwrap(),
+            cluster: here(),
             trusted: vec![("istio-system".to_owned(), "ztunnel".to_owned())],
             enablement: Enablement::default(),
         })
@@ -146,8 +155,12 @@ mod tests {
         pod
     }
 
+    fn here() -> ClusterId {
+        ClusterId::new("Kubernetes")
+    }
+
     fn apply(authority: &Authority, pod: Pod) {
-        authority.apply(&Resource::Pod(Arc::new(pod)));
+        authority.apply(&here(), &Resource::Pod(Arc::new(pod)));
     }
 
     fn asks(authority: &Authority, node: &str, requested: &str) -> bool {
@@ -170,7 +183,7 @@ mod tests {
         apply(&authority, pod("web-0", "n2", "web"));
         assert!(!asks(&authority, "n1", WEB), "the pod has moved");
         assert!(asks(&authority, "n2", WEB));
-        authority.remove(&ObjectRef::new(Kind::Pod, "app", "web-0"));
+        authority.remove(&here(), &ObjectRef::new(Kind::Pod, "app", "web-0"));
         assert!(!asks(&authority, "n2", WEB));
     }
 
@@ -189,6 +202,19 @@ mod tests {
         outside.metadata.annotations.insert(annotation, enrolment::REDIRECTION_ENABLED.to_owned());
         apply(&authority, outside);
         assert!(asks(&authority, "n1", WEB), "enrolled, though no longer selected");
+    }
+
+    #[test]
+    fn pods_of_another_cluster_give_a_node_of_the_same_name_no_identity() {
+        let authority = authority();
+        let there = ClusterId::new("elsewhere");
+
+        authority.apply(&there, &Resource::Pod(Arc::new(pod("web-0", "n1", "web"))));
+        assert!(!asks(&authority, "n1", WEB));
+
+        apply(&authority, pod("web-0", "n1", "web"));
+        authority.remove(&there, &ObjectRef::new(Kind::Pod, "app", "web-0"));
+        assert!(asks(&authority, "n1", WEB), "another cluster's pod of that name is gone, not this one");
     }
 
     #[test]

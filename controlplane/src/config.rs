@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use graph::Mesh;
@@ -23,6 +24,9 @@ pub struct Flags {
     /// Directory of the root certificate and its key; both are made when they are not there.
     #[arg(long)]
     pub ca_dir: PathBuf,
+    /// Longest validity of a workload's certificate, as 90m, 24h or 7d. A node proxy that asks for more gets this.
+    #[arg(long, default_value = "24h", value_parser = duration)]
+    pub max_workload_cert_ttl: Duration,
     /// YAML list of {node, namespace, serviceAccount, sha256}, mode 0600.
     #[arg(long)]
     pub node_tokens: PathBuf,
@@ -81,6 +85,7 @@ pub struct Config {
     pub manifests: Vec<PathBuf>,
     pub state: PathBuf,
     pub ca_dir: PathBuf,
+    pub max_workload_cert_ttl: Duration,
     pub node_tokens: PathBuf,
     pub listen: SocketAddr,
     pub mesh: Mesh,
@@ -131,6 +136,7 @@ impl Flags {
             manifests: self.manifests,
             state: self.state,
             ca_dir: self.ca_dir,
+            max_workload_cert_ttl: self.max_workload_cert_ttl,
             node_tokens: self.node_tokens,
             listen: self.listen,
             enablement: Enablement {
@@ -149,6 +155,21 @@ impl Flags {
             monitoring_address: self.monitoring_address,
         })
     }
+}
+
+/// Reads a number with a unit: `s`, `m`, `h` or `d`. At least a minute: a proxy renews at half of the time.
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a time of at least 1m, as 90m, 24h or 7d, found {text:?}");
+    let seconds = match text.char_indices().last() {
+        Some((end, 's')) => (end, 1),
+        Some((end, 'm')) => (end, 60),
+        Some((end, 'h')) => (end, 3600),
+        Some((end, 'd')) => (end, 24 * 3600),
+        _ => return Err(expected()),
+    };
+    let (end, unit) = seconds;
+    let number: u64 = text[..end].parse().map_err(|_| expected())?;
+    number.checked_mul(unit).filter(|seconds| *seconds >= 60).map(Duration::from_secs).ok_or_else(expected)
 }
 
 impl Config {
@@ -170,6 +191,15 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+
+    #[test]
+    fn validities_have_a_unit_and_a_minimum() {
+        assert_eq!(duration("90m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for bad in ["", "24", "h", "59s", "-1h", "1.5h", "99999999999999999999d", "18446744073709551615d"] {
+            assert!(duration(bad).unwrap_err().contains("24h"), "{bad}");
+        }
+    }
 
     #[test]
     fn the_help_text_is_reviewed_where_it_changes() {

@@ -58,8 +58,8 @@ impl Pipeline {
     /// Takes an event; true when it says that the first state is complete.
     fn take(&mut self, event: Event) -> bool {
         match event {
-            Event::Applied { resource, .. } => {
-                self.authority.apply(&resource);
+            Event::Applied { cluster, resource } => {
+                self.authority.apply(&cluster, &resource);
                 if let Resource::AuthorizationPolicy(policy) = &resource {
                     self.current.insert(resource.key(), policy.status.conditions.clone());
                 } else if let Resource::PeerAuthentication(policy) = &resource {
@@ -67,8 +67,8 @@ impl Pipeline {
                 }
                 self.graph.apply(resource);
             }
-            Event::Removed { key, .. } => {
-                self.authority.remove(&key);
+            Event::Removed { cluster, key } => {
+                self.authority.remove(&cluster, &key);
                 self.current.remove(&key);
                 self.graph.remove(&key);
             }

@@ -15,7 +15,7 @@ use telemetry::http;
 use telemetry::metrics::Recorder;
 use telemetry::readiness::Readiness;
 use tls::TlsError;
-use tls::control_plane::Acceptor;
+use tls::control_plane::{Acceptor, Limits};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::transport::Server;
@@ -36,6 +36,12 @@ const WRITER: &str = "control";
 /// HTTP/2 PING to proxies: how often, and how long its answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Calls at the same time on one connection. A node proxy has one stream, and up to eight requests for certificates.
+const MAX_CALLS: u32 = 64;
+
+/// Size of the headers of a call, with its token.
+const MAX_HEADER_BYTES: u32 = 32 * 1024;
 
 /// Why the program cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +76,8 @@ pub struct Control {
 impl Control {
     /// Starts all parts. Proxies are answered once the first state is read; `drain` ends everything.
     pub async fn start(config: Config, recorder: Option<Recorder>, drain: drain::Watch) -> Result<Self, StartError> {
-        let issuer = Arc::new(Issuer::open_or_create(&config.ca_dir, config.trust_domain.clone())?);
+        let issuer = Issuer::open_or_create(&config.ca_dir, config.trust_domain.clone())?;
+        let issuer = Arc::new(issuer.with_max_ttl(config.max_workload_cert_ttl));
         let names = config.serving_names();
         let acceptor = Acceptor::new(issuer.serving_certificate(&names)?)?;
         let tokens = Arc::new(NodeTokens::open(&config.node_tokens, config.trust_domain.clone())?);
@@ -86,6 +93,7 @@ impl Control {
         };
         let authority = Authority::new(Rules {
             trust_domain: config.trust_domain.clone(),
+            cluster: ClusterId::new(&config.mesh.cluster_id),
             trusted: config.trusted_node_accounts.clone(),
             enablement: config.enablement.clone(),
         });
@@ -189,15 +197,24 @@ async fn serve(services: Services) {
         acks.report(&report);
         proxies.take(report);
     };
-    let options = xds::server::Options { report: Arc::new(report), drain: drain.clone() };
+    let options = xds::server::Options::new(Arc::new(report), drain.clone());
+    // A failure leaves the limit unknown, not the connections without one.
+    let descriptors = runtime::sys::raise_nofile().unwrap_or_else(|error| {
+        tracing::warn!(%error, code = "nofile", "failed to raise RLIMIT_NOFILE; the usual limit of 1024 is assumed");
+        Some(1024)
+    });
+    let limits = Limits::with_descriptors(descriptors);
+    tracing::info!(connections = limits.total, unproved = limits.unproved, "limits of connections");
     let router = Server::builder()
+        .max_concurrent_streams(Some(MAX_CALLS))
+        .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .layer(ca::authenticate(tokens))
         .add_service(xds::server::service(pages.cache, options))
         .add_service(ca::service(issuer, Arc::new(authority)));
     let mut expired = drain.clone();
-    let serving = router.serve_with_incoming_shutdown(xds::server::incoming(acceptor, listener), async move {
+    let serving = router.serve_with_incoming_shutdown(xds::server::incoming(acceptor, listener, limits), async move {
         drain.started().await;
     });
     let result = tokio::select! {

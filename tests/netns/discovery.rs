@@ -25,7 +25,7 @@ use testkit::{
     labs::{self, TAKES_EFFECT},
     pki::{Authority, Leaf},
 };
-use tls::control_plane::{Acceptor, ServingCertificate};
+use tls::control_plane::{Acceptor, Limits, ServingCertificate};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -77,7 +77,7 @@ fn garbage_behind_good_tls_is_left_and_tried_again_and_is_no_readiness() {
         let (seen, connections) = mpsc::channel();
         agent_without_pods(&socket);
         serve(&netns, async move |listener| {
-            let mut incoming = acceptor.incoming(listener);
+            let mut incoming = acceptor.incoming(listener, Limits::with_descriptors(None));
             while let Some(stream) = incoming.recv().await {
                 let Ok(mut stream) = stream else { continue };
                 let _ = stream.write_all(b"this is no HTTP/2, and a lot of it\r\n").await;
@@ -175,7 +175,7 @@ fn what_cannot_be_read_is_refused_by_name_and_the_rest_is_kept() {
         agent_without_pods(&socket);
         serve(&netns, async move |listener| {
             let service = AggregatedDiscoveryServiceServer::new(Nonsense(seen));
-            let connections = xds::server::incoming(acceptor, listener);
+            let connections = xds::server::incoming(acceptor, listener, Limits::with_descriptors(None));
             tonic::transport::Server::builder().add_service(service).serve_with_incoming(connections).await.unwrap();
         });
 

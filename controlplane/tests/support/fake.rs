@@ -42,7 +42,8 @@ impl FakeProxy {
         }
     }
 
-    /// Takes responses until all of these names were in one; the responses, none of them answered.
+    /// Receives responses until all of these names were in one; returns the responses. It answers only policies that more
+    /// of the names must follow: addresses are sent after that.
     pub(crate) async fn hear(&mut self, names: &[&str]) -> Vec<DeltaDiscoveryResponse> {
         let mut missing: BTreeSet<_> = names.iter().copied().map(str::to_owned).collect();
         let mut responses = Vec::new();
@@ -53,6 +54,9 @@ impl FakeProxy {
                 missing.remove(&resource.name);
                 let key = (response.type_url.clone(), resource.name.clone());
                 self.heard.insert(key, resource.version.clone());
+            }
+            if response.type_url == AUTHORIZATION_TYPE_URL && !missing.is_empty() {
+                self.ack(std::slice::from_ref(&response)).await;
             }
             responses.push(response);
         }
@@ -74,6 +78,15 @@ impl FakeProxy {
             let nack = DeltaDiscoveryRequest { response_nonce, error_detail, ..request(&response.type_url) };
             self.requests.send(nack).await.unwrap();
         }
+    }
+
+    /// Waits until the control plane has ended the stream, for at most so long, and returns how.
+    pub(crate) async fn ended(&mut self, within: std::time::Duration) -> Result<(), tonic::Status> {
+        let end = async {
+            while self.responses.message().await?.is_some() {}
+            Ok(())
+        };
+        tokio::time::timeout(within, end).await.expect("in time")
     }
 
     /// Versions by type and name, of everything that it heard.

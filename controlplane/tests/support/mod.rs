@@ -93,6 +93,16 @@ impl Running {
         fs::rename(next, self.path("manifests").join(name)).unwrap();
     }
 
+    /// Takes a node's token away.
+    pub(crate) fn revoke(&self, node: &str) {
+        let text = fs::read_to_string(self.path("tokens")).unwrap();
+        let kept: String = text.split_inclusive('\n').filter(|row| !row.contains(&format!("node: {node},"))).collect();
+        let next = self.path("tokens.next");
+        fs::write(&next, kept).unwrap();
+        fs::set_permissions(&next, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(next, self.path("tokens")).unwrap();
+    }
+
     /// Writes what the agent writes when it has read a pod's enrolment back.
     pub(crate) async fn enrol(&self, pod: &str) {
         let agent = kube_api::Status::directory(&self.path("state"), "agent");
@@ -120,6 +130,11 @@ impl Running {
     /// A node proxy of which the test says every word.
     pub(crate) async fn fake(&self, token: &str) -> FakeProxy {
         FakeProxy::connect(self.uri(), self.roots(), token).await
+    }
+
+    /// Where discovery and certificates are served.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.control.address()
     }
 
     fn uri(&self) -> http::Uri {
@@ -220,7 +235,7 @@ async fn eventually<T, F: Future<Output = Option<T>>>(attempt: impl Fn() -> F) -
     tokio::time::timeout(DEADLINE, tries).await.expect("in time")
 }
 
-fn write_tokens(path: &Path) {
+pub(crate) fn write_tokens(path: &Path) {
     let rows = TOKENS.map(|(node, token)| {
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
         let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();

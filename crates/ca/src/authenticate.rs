@@ -1,5 +1,6 @@
 //! Finds out who calls, by bearer token, before any service sees the request. What the caller may do is decided there.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -8,12 +9,19 @@ use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
 use identity::Caller;
+use tls::control_plane::{ConnectionInfo, Credential, ShownCredential, Validity};
 use tower::{Layer, Service};
 
 /// A token that proves nothing. The reason is for our log; the caller learns only that it was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unauthenticated(pub String);
+pub enum Unauthenticated {
+    /// Nobody has this token, or there is none.
+    #[error("{0}")]
+    Invalid(String),
+    /// Nothing is known about the token, because it could not be checked. The caller is refused all the same.
+    #[error("{0}")]
+    Unchecked(String),
+}
 
 /// Checks tokens: against a file in directory mode, by TokenReview in a cluster.
 pub trait Authenticator: Send + Sync + 'static {
@@ -67,23 +75,52 @@ where
         let mut inner = std::mem::replace(&mut self.inner, unready);
         let authenticator = Arc::clone(&self.authenticator);
         async move {
-            let found = match bearer(request.headers()) {
+            let token = bearer(request.headers()).map(str::to_owned);
+            let found = match &token {
                 Some(token) => authenticator.authenticate(token).await,
-                None => Err(Unauthenticated("no bearer token".to_owned())),
+                None => Err(Unauthenticated::Invalid("no bearer token".to_owned())),
             };
+            let connection = request.extensions().get::<ConnectionInfo>();
             match found {
                 Ok(caller) => {
+                    if let Some(connection) = connection {
+                        connection.admission.prove();
+                    }
+                    let token = token.unwrap_or_default();
+                    let credential = TokenOf { authenticator, token, caller: caller.clone() };
+                    request.extensions_mut().insert(ShownCredential(Arc::new(credential)));
                     request.extensions_mut().insert(caller);
                     inner.call(request).await
                 }
                 Err(reason) => {
-                    tracing::warn!(path = request.uri().path(), %reason, "caller not authenticated");
+                    let peer = connection.map(|connection| tracing::field::display(connection.peer));
+                    tracing::warn!(peer, path = request.uri().path(), %reason, "caller not authenticated");
                     metrics::counter!("strake_control_unauthenticated_total").increment(1);
                     Ok(tonic::Status::unauthenticated("request authenticate failure").into_http())
                 }
             }
         }
         .boxed()
+    }
+}
+
+/// The token that a call began with.
+struct TokenOf {
+    authenticator: Arc<dyn Authenticator>,
+    token: String,
+    caller: Caller,
+}
+
+impl Credential for TokenOf {
+    fn check(&self) -> Pin<Box<dyn Future<Output = Validity> + Send + '_>> {
+        Box::pin(async {
+            match self.authenticator.authenticate(&self.token).await {
+                Ok(caller) if caller == self.caller => Validity::Valid,
+                Ok(_) => Validity::Revoked("the token belongs to another caller now".to_owned()),
+                Err(Unauthenticated::Invalid(reason)) => Validity::Revoked(reason),
+                Err(Unauthenticated::Unchecked(reason)) => Validity::Unknown(reason),
+            }
+        })
     }
 }
 

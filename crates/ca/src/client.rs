@@ -54,6 +54,7 @@ pub struct Client {
 impl Client {
     /// Connects with the first request.
     pub fn new(config: ClientConfig) -> Self {
+        config.token.warn_if_readable(&config.address, "certificate authority");
         Self { config, channel: Mutex::new(None) }
     }
 

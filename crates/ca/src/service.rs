@@ -57,7 +57,13 @@ impl IstioCertificateService for CertificateService {
             tracing::warn!(node = caller.node, caller = %caller.identity, %requested, %reason, "certificate denied");
             return Err(refused("denied", Status::unauthenticated("request impersonation authentication failure")));
         }
-        let issued = self.issuer.sign(&request.csr, &requested, ttl(&request)).map_err(|error| {
+        let asked = ttl(&request);
+        if let Some(asked) = asked.filter(|asked| *asked > self.issuer.max_ttl()) {
+            let given = self.issuer.max_ttl();
+            tracing::info!(node = caller.node, %requested, ?asked, ?given, "requested TTL exceeds the maximum");
+            metrics::counter!("strake_ca_ttl_shortened_total").increment(1);
+        }
+        let issued = self.issuer.sign(&request.csr, &requested, asked).map_err(|error| {
             tracing::warn!(node = caller.node, %requested, code = error.code(), %error, "certificate not signed");
             refused(error.code(), status(&error))
         })?;
@@ -88,11 +94,9 @@ fn ttl(request: &IstioCertificateRequest) -> Option<Duration> {
 
 fn status(error: &SignError) -> Status {
     match error {
-        SignError::Request
-        | SignError::Signature
-        | SignError::Key(_)
-        | SignError::WrongTrustDomain { .. }
-        | SignError::TooLong { .. } => Status::invalid_argument(error.to_string()),
+        SignError::Request | SignError::Signature | SignError::Key(_) | SignError::WrongTrustDomain { .. } => {
+            Status::invalid_argument(error.to_string())
+        }
         SignError::RootExpired | SignError::Certificate(_) | SignError::Serving(_) => {
             Status::internal("the certificate authority cannot sign")
         }

@@ -110,8 +110,8 @@ impl Authenticator for NodeTokens {
     fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, Unauthenticated>> {
         let result = match self.caller(token) {
             Ok(Some(caller)) => Ok(caller),
-            Ok(None) => Err(Unauthenticated("token is not among the node tokens".to_owned())),
-            Err(error) => Err(Unauthenticated(error.to_string())),
+            Ok(None) => Err(Unauthenticated::Invalid("token is not among the node tokens".to_owned())),
+            Err(error) => Err(Unauthenticated::Unchecked(error.to_string())),
         };
         futures::future::ready(result).boxed()
     }

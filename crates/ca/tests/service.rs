@@ -43,7 +43,11 @@ async fn mesh() -> Mesh {
     let tokens = Arc::new(NodeTokens::open(&path, TrustDomain::default()).unwrap());
     let service = ca::service(Arc::clone(&mesh.issuer), Arc::new(ShopOnNodeOne));
     let server = Server::builder().layer(ca::authenticate(tokens)).add_service(service);
-    tokio::spawn(server.serve_with_incoming(xds::server::incoming(acceptor, listener)));
+    tokio::spawn(server.serve_with_incoming(xds::server::incoming(
+        acceptor,
+        listener,
+        tls::control_plane::Limits::with_descriptors(None),
+    )));
     mesh
 }
 

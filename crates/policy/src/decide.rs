@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use crate::{Connection, matches};
 
-/// Connections that were let through although a policy their destination names is not known.
+/// Connections that were refused because a policy that their destination names is not known.
 const UNKNOWN_POLICY: &str = "strake_policy_unknown_total";
 
 /// Connections that were refused because a policy for their destination could not be read.
@@ -40,7 +40,7 @@ pub enum DenyReason {
     Explicit(Text),
     /// There are ALLOW policies and none matches.
     NoneAllowed,
-    /// A policy that the destination names has not arrived, and discovery has not told everything.
+    /// A policy that the destination names has not arrived.
     NotYetKnown(Text),
     /// A policy for the destination was sent and could not be read.
     Unreadable(Text),
@@ -149,18 +149,18 @@ fn refused_policies(set: &PolicySet) -> Option<DenyReason> {
     Some(DenyReason::Unreadable(first.clone()))
 }
 
-/// A policy that is named and not there may still be on its way: until the first complete set has arrived the connection
-/// is refused. Afterwards the policy is taken to be gone, as upstream does, but counted and told.
+/// Refuses while a policy that the destination names is not there. It is on its way (Istio's control plane sends workloads
+/// before policies), or it is lost: in both cases it may be the one that denies. Istio's proxy skips it instead. A policy
+/// that discovery removed too early is not among these: the store keeps it while a workload names it.
 fn unknown_policies(set: &PolicySet) -> Option<DenyReason> {
     let first = set.unknown.first()?;
-    if !set.synced {
-        return Some(DenyReason::NotYetKnown(first.clone()));
-    }
     counter!(UNKNOWN_POLICY).increment(1);
-    for policy in &set.unknown {
-        warn!(target: "rbac", policy = %policy, "policy is not known, skipped");
+    if set.synced {
+        for policy in &set.unknown {
+            warn!(target: "rbac", policy = %policy, "policy is named by a workload and missing; connection refused");
+        }
     }
-    None
+    Some(DenyReason::NotYetKnown(first.clone()))
 }
 
 fn dry_run_allows<'a>(
@@ -276,12 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_policy_refuses_until_the_first_set_is_complete() {
+    fn an_unknown_policy_refuses_whether_or_not_the_first_set_is_complete() {
         let late = PolicySet { unknown: vec!["ns/late".into()], synced: false, ..PolicySet::default() };
-        let gone = PolicySet { synced: true, ..late.clone() };
+        let missing = PolicySet { synced: true, ..late.clone() };
 
         assert_eq!(reason(&late), "policy ns/late is not known yet");
-        assert_eq!(ask(&gone), Decision::Allow { by: AllowedBy::NoPolicies });
+        assert_eq!(reason(&missing), "policy ns/late is not known yet");
     }
 
     #[test]

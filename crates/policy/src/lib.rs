@@ -9,4 +9,4 @@ mod registry;
 pub use connection::Connection;
 pub use decide::{AllowedBy, Decision, DenyReason, Logging, decide};
 pub use evaluate::matches;
-pub use registry::{ConnectionRegistry, Registration, Revoked};
+pub use registry::{ConnectionRegistry, Reevaluation, Registration, Revoked};

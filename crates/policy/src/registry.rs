@@ -38,6 +38,15 @@ struct Entry {
     revoked: watch::Sender<Option<Revoked>>,
 }
 
+/// Outcome of an evaluation of all open connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reevaluation {
+    /// Connections that lost their permission.
+    pub revoked: usize,
+    /// Connections that stay open although a policy for their destination has not arrived.
+    pub undecided: usize,
+}
+
 /// A permission was withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("connection closed due to policy change")]
@@ -76,11 +85,24 @@ impl ConnectionRegistry {
         Registration { registry: self.clone(), id, connection, destination, revoked }
     }
 
-    /// Asks about all connections again; returns how many lost their permission. Call after every change of policies.
+    /// Evaluates all connections again. Call after every change of policies, and of the policies that a workload names.
     ///
-    /// The destination is taken as discovery knows it now, so that a policy that begins to select it counts too.
-    pub fn reevaluate(&self) -> usize {
-        let mut closed = 0;
+    /// The destination is taken as discovery knows it now, so that a policy that begins to select it counts too. A
+    /// connection is not closed because a policy has not arrived yet: it was allowed by all policies before, and Istio's
+    /// control plane announces who is selected before it sends the policy. The caller decides how long that may last; see
+    /// [`ConnectionRegistry::revoke_undecided`].
+    pub fn reevaluate(&self) -> Reevaluation {
+        self.evaluate_all(|_| false)
+    }
+
+    /// Evaluates all connections again, and closes also those that cannot be decided for want of a policy. A connection to
+    /// a workload that is gone stays: nothing says any more which policies it should have.
+    pub fn revoke_undecided(&self) -> Reevaluation {
+        self.evaluate_all(|destination| self.0.state.workload(&destination.uid).is_some())
+    }
+
+    fn evaluate_all(&self, revokes_undecided: impl Fn(&Workload) -> bool) -> Reevaluation {
+        let mut result = Reevaluation::default();
         for shard in &self.0.shards {
             // Copied out: evaluation is not done under the lock that workers wait for.
             let entries: Vec<_> = lock(shard)
@@ -88,13 +110,16 @@ impl ConnectionRegistry {
                 .map(|e| (e.connection.clone(), e.destination.clone(), e.revoked.clone()))
                 .collect();
             for (connection, destination, sender) in entries {
-                if let Decision::Deny { reason, .. } = self.decide(&connection, &destination) {
-                    closed += usize::from(sender.send_replace(Some(Revoked { reason })).is_none());
+                let Decision::Deny { reason, .. } = self.decide(&connection, &destination) else { continue };
+                if matches!(reason, DenyReason::NotYetKnown(_)) && !revokes_undecided(&destination) {
+                    result.undecided += 1;
+                    continue;
                 }
+                result.revoked += usize::from(sender.send_replace(Some(Revoked { reason })).is_none());
             }
         }
-        counter!(REVOKED).increment(closed as u64);
-        closed
+        counter!(REVOKED).increment(result.revoked as u64);
+        result
     }
 
     /// What is open now, in no order.
@@ -181,11 +206,28 @@ mod tests {
         registry.register(connection, state.workload(UID).unwrap())
     }
 
-    fn deny(name: &str) -> Vec<Change<Authorization>> {
+    /// Denies everything in its namespace.
+    fn policy(name: &str) -> Authorization {
         let (name, namespace) = (name.into(), "ns".into());
-        let rules = vec![vec![]];
-        let action = Action::Deny;
-        vec![Change::Upsert(Authorization { name, namespace, scope: Scope::Namespace, action, rules, dry_run: false })]
+        Authorization {
+            name,
+            namespace,
+            scope: Scope::Namespace,
+            action: Action::Deny,
+            rules: vec![vec![]],
+            dry_run: false,
+        }
+    }
+
+    fn deny(name: &str) -> Vec<Change<Authorization>> {
+        vec![Change::Upsert(policy(name))]
+    }
+
+    /// The workload names other policies than before.
+    fn name_policies(state: &State, policies: &[&str]) {
+        let mut workload = Workload::clone(&state.workload(UID).unwrap());
+        workload.authorization_policies = policies.iter().map(|policy| (*policy).into()).collect();
+        state.apply_addresses(vec![Change::Upsert(Address::Workload(workload))]);
     }
 
     #[tokio::test]
@@ -195,12 +237,12 @@ mod tests {
         assert!(connection.evaluate().is_allowed());
 
         state.apply_authorizations(deny("p"));
-        assert_eq!(registry.reevaluate(), 1);
+        assert_eq!(registry.reevaluate().revoked, 1);
 
         let revoked = connection.revoked().await;
         assert_eq!(revoked.to_string(), "connection closed due to policy change");
         assert_eq!(revoked.reason, DenyReason::Explicit("ns/p".into()));
-        assert_eq!(registry.reevaluate(), 0);
+        assert_eq!(registry.reevaluate().revoked, 0);
     }
 
     #[tokio::test]
@@ -225,6 +267,49 @@ mod tests {
         registry.reevaluate();
 
         connection.revoked().await;
+    }
+
+    #[tokio::test]
+    async fn an_open_connection_waits_for_a_policy_that_is_late_and_is_closed_when_it_does_not_come() {
+        let (state, registry) = mesh("[]");
+        let mut connection = open(&state, &registry);
+        assert!(connection.evaluate().is_allowed());
+
+        name_policies(&state, &["ns/late"]);
+
+        assert!(!connection.evaluate().is_allowed(), "a new connection is refused");
+        assert_eq!(registry.reevaluate(), Reevaluation { revoked: 0, undecided: 1 });
+        assert_eq!(registry.revoke_undecided(), Reevaluation { revoked: 1, undecided: 0 });
+        assert_eq!(connection.revoked().await.reason, DenyReason::NotYetKnown("ns/late".into()));
+    }
+
+    #[test]
+    fn a_connection_to_a_workload_that_is_gone_outlives_the_policies_it_named() {
+        let (state, registry) = mesh(r#"["ns/p"]"#);
+        state.apply_authorizations(vec![Change::Upsert(Authorization { rules: vec![], ..policy("p") })]);
+        let connection = open(&state, &registry);
+        assert!(connection.evaluate().is_allowed());
+
+        state.apply_addresses(vec![Change::Remove(UID.into())]);
+        state.apply_authorizations(vec![Change::Remove("ns/p".into())]);
+
+        assert_eq!(registry.revoke_undecided(), Reevaluation { revoked: 0, undecided: 1 });
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_is_removed_before_its_workload_changes_stays_in_force() {
+        let (state, registry) = mesh(r#"["ns/p"]"#);
+        let selective = Authorization { scope: Scope::WorkloadSelector, ..policy("p") };
+        state.apply_authorizations(vec![Change::Upsert(selective)]);
+        let connection = open(&state, &registry);
+
+        state.apply_authorizations(vec![Change::Remove("ns/p".into())]);
+        assert!(matches!(connection.evaluate(), Decision::Deny { reason: DenyReason::Explicit(_), .. }));
+        assert_eq!(state.retained_policies(), 1);
+
+        name_policies(&state, &[]);
+        assert!(connection.evaluate().is_allowed());
+        assert_eq!(state.retained_policies(), 0);
     }
 
     #[test]

@@ -5,7 +5,9 @@ mod common;
 use common::{Ca, HOUR, Leaf};
 use std::path::Path;
 use std::time::SystemTime;
-use tls::control_plane::{Acceptor, ConnectError, Connector, ControlStream, RootSource, ServingCertificate, Token};
+use tls::control_plane::{
+    Acceptor, ConnectError, Connector, ControlStream, Limits, RootSource, ServingCertificate, Token,
+};
 use tokio::net::TcpListener;
 
 /// A control plane at `localhost` that is there until the test ends; its port.
@@ -14,7 +16,7 @@ async fn serve(ca: &Ca, leaf: &Leaf) -> (Acceptor, u16) {
     let acceptor = Acceptor::new(ServingCertificate::new(vec![der], &key).unwrap()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut incoming = acceptor.clone().incoming(listener);
+    let mut incoming = acceptor.clone().incoming(listener, Limits::with_descriptors(None));
     tokio::spawn(async move {
         let mut open = Vec::new();
         while let Some(stream) = incoming.recv().await {

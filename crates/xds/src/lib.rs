@@ -3,6 +3,9 @@
 
 pub mod client;
 pub mod server;
+mod snapshot;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 /// Largest message that either side takes, in bytes: the first answer of a big mesh comes from other servers in one piece.
 pub const MAX_MESSAGE_BYTES: usize = 200 * 1024 * 1024;

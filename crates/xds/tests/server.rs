@@ -21,7 +21,7 @@ fn cache(names: &[(&str, &str)]) -> Cache {
 async fn stream(served: &common::Served) -> common::Raw {
     let mut raw = raw(served.address).await.unwrap();
     raw.send(ask(POLICY)).await;
-    assert_eq!(raw.hear().await.type_url, POLICY);
+    raw.ack(POLICY).await;
     raw
 }
 
@@ -101,7 +101,7 @@ async fn policies_come_before_addresses_whatever_is_asked_first() {
     raw.send(ask(ADDRESS)).await;
     raw.send(ask(POLICY)).await;
 
-    assert_eq!(raw.hear().await.resources, ["p@1"]);
+    assert_eq!(raw.ack(POLICY).await.resources, ["p@1"]);
     assert_eq!(raw.hear().await.resources, ["a@1"]);
 }
 
@@ -159,7 +159,8 @@ async fn big_answers_come_in_pieces() {
     served.cache.apply(ADDRESS, (0..40).map(change).collect());
     let mut raw = stream(&served).await;
 
-    raw.send(ask(ADDRESS)).await;
+    let node = Some(Node { client_features: names(&["dev.strake.xds.snapshot-parts"]), ..Node::default() });
+    raw.send(DeltaDiscoveryRequest { node, ..ask(ADDRESS) }).await;
 
     let mut all = Vec::new();
     while all.len() < 40 {

@@ -1,12 +1,20 @@
 //! One update, from whatever source: into the state, then to those who must know.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use ca::CertificateManager;
 use metrics::gauge;
 use model::{Address, Authorization, Change, RefusedPolicy, Scope, State, Text, convert};
-use policy::ConnectionRegistry;
+use policy::{ConnectionRegistry, Reevaluation};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, security, workload};
-use tracing::{debug, error, info};
+use tokio::sync::Notify;
+use tracing::{debug, error, info, warn};
 use xds::client::{Client, Handler, Interest, Rejection, Resource};
+
+/// Time that an open connection may wait for a policy that its destination names and that has not arrived. Istio's control
+/// plane sends a workload's new policies after the workload, usually within milliseconds.
+const LATE_POLICY: Duration = Duration::from_secs(5);
 
 /// Who learns of updates. Clones share everything.
 #[derive(Clone)]
@@ -17,6 +25,8 @@ pub struct Updates {
     pub certificates: CertificateManager,
     /// Asks about open connections again.
     pub policies: ConnectionRegistry,
+    /// Woken when open connections wait for a policy that has not arrived.
+    pub(super) undecided: Arc<Notify>,
 }
 
 impl Updates {
@@ -77,28 +87,49 @@ impl Updates {
         let refused = scopes.into_iter().flatten().filter(|p| !rejected.is_empty() && is_rejected(p)).collect();
         self.state.refuse_authorizations(refused);
         self.authorizations(changes);
-        // A refused policy may be the one that would deny: until a whole set was good, unknown ones count as late.
-        if rejected.is_empty() {
-            self.policies_complete();
-        }
         rejected
     }
 
-    fn address_response(&self, resources: Vec<Resource<workload::Address>>, removed: Vec<String>) -> Vec<Rejection> {
+    pub(super) fn address_response(
+        &self,
+        resources: Vec<Resource<workload::Address>>,
+        removed: Vec<String>,
+    ) -> Vec<Rejection> {
         let (changes, rejected) = changes(resources, removed, convert::address);
         self.addresses(changes);
         rejected
     }
 
     fn ask_again(&self) {
-        let closed = self.policies.reevaluate();
-        if closed > 0 {
-            info!(closed, "connections closed by a change of policies");
+        let Reevaluation { revoked, undecided } = self.policies.reevaluate();
+        if revoked > 0 {
+            info!(closed = revoked, "connections closed by a change of policies");
+        }
+        if undecided > 0 {
+            debug!(undecided, "open connections wait for policies that have not arrived");
+            self.undecided.notify_one();
+        }
+    }
+
+    /// Closes connections that wait for a policy in vain. Runs until it is dropped.
+    pub(super) async fn close_undecided(self) {
+        loop {
+            self.undecided.notified().await;
+            tokio::time::sleep(LATE_POLICY).await;
+            let Reevaluation { revoked, .. } = self.policies.revoke_undecided();
+            if revoked > 0 {
+                warn!(
+                    closed = revoked,
+                    code = "policy_missing",
+                    "connections closed: a policy that their destination names did not arrive within {LATE_POLICY:?}"
+                );
+            }
         }
     }
 
     fn measure(&self) {
         let [workloads, services, policies] = self.state.sizes();
+        gauge!("strake_discovery_retained_policies").set(self.state.retained_policies() as f64);
         gauge!("strake_discovery_unreadable_policies").set(self.state.refused_policies() as f64);
         for (kind, size) in [("workload", workloads), ("service", services), ("policy", policies)] {
             gauge!("strake_discovery_resources", "kind" => kind).set(size as f64);
@@ -107,7 +138,7 @@ impl Updates {
 }
 
 /// Policies, also those that cannot be decoded.
-struct Policies(Updates);
+pub(super) struct Policies(pub(super) Updates);
 
 impl Handler<security::Authorization> for Policies {
     fn apply(&mut self, resources: Vec<Resource<security::Authorization>>, removed: Vec<String>) -> Vec<Rejection> {
@@ -119,6 +150,10 @@ impl Handler<security::Authorization> for Policies {
             let policies = refused.iter().map(|r| RefusedPolicy::unreadable(&r.name)).collect();
             self.0.state.refuse_authorizations(policies);
         }
+    }
+
+    fn complete(&mut self) {
+        self.0.policies_complete();
     }
 }
 
@@ -162,8 +197,6 @@ fn changes<M, T>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use ca::CertificateSource;
     use futures::future::BoxFuture;
     use identity::Identity;
@@ -183,7 +216,7 @@ mod tests {
     fn updates() -> Updates {
         let state = State::new(StateConfig { network: "".into(), node: Some("node-1".into()) });
         let policies = ConnectionRegistry::new(state.clone(), Logging::Debug);
-        Updates { state, certificates: CertificateManager::spawn(Arc::new(Nothing)), policies }
+        super::super::updates(state, CertificateManager::spawn(Arc::new(Nothing)), policies)
     }
 
     fn workload(name: &str, node: &str, policies: &[&str]) -> Resource<workload::Address> {
@@ -251,13 +284,15 @@ mod tests {
     #[tokio::test]
     async fn a_new_policy_revokes_open_connections() {
         let updates = updates();
-        updates.address_response(vec![workload("a", "node-1", &["ns/p"])], vec![]);
-        updates.authorization_response(vec![], vec![]);
+        updates.address_response(vec![workload("a", "node-1", &[])], vec![]);
+        updates.policies_complete();
         let destination = updates.state.workload("Kubernetes//Pod/ns/a").unwrap();
         let mut open = updates.policies.register(connection(), destination);
         assert!(open.evaluate().is_allowed());
 
-        updates.authorization_response(vec![deny_all("p")], vec![]);
+        let mut policy = deny_all("p");
+        policy.message.scope = security::Scope::Namespace.into();
+        updates.authorization_response(vec![policy], vec![]);
 
         assert_eq!(open.revoked().await.reason.to_string(), "explicitly denied by: ns/p");
     }
@@ -277,23 +312,55 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn policies_count_as_complete_only_after_a_response_without_refusal() {
+    async fn policies_count_as_complete_only_when_the_client_says_so() {
         let updates = updates();
-        let mut bad = deny_all("p");
-        bad.message.action = 9;
+        let mut policies = Policies(updates.clone());
 
-        assert_eq!(updates.authorization_response(vec![bad], vec![]).len(), 1);
-        assert!(!updates.state.policies_synced());
+        policies.apply(vec![deny_all("p")], vec![]);
+        assert!(!updates.state.policies_synced(), "it may be the first part of many");
 
-        updates.authorization_response(vec![deny_all("p")], vec![]);
+        policies.complete();
         assert!(updates.state.policies_synced());
+    }
+
+    #[tokio::test]
+    async fn a_workload_that_comes_back_with_other_policies_is_evaluated_again() {
+        let updates = updates();
+        updates.authorization_response(vec![deny_all("p")], vec![]);
+        updates.address_response(vec![workload("a", "node-1", &[])], vec![]);
+        let destination = updates.state.workload("Kubernetes//Pod/ns/a").unwrap();
+        let mut open = updates.policies.register(connection(), destination);
+        assert!(open.evaluate().is_allowed());
+
+        updates.address_response(vec![], vec!["Kubernetes//Pod/ns/a".into()]);
+        updates.address_response(vec![workload("a", "node-1", &["ns/p"])], vec![]);
+
+        assert_eq!(open.revoked().await.reason.to_string(), "explicitly denied by: ns/p");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_connection_is_closed_when_the_policy_it_waits_for_does_not_come() {
+        let updates = updates();
+        updates.policies_complete();
+        updates.address_response(vec![workload("a", "node-1", &[])], vec![]);
+        let destination = updates.state.workload("Kubernetes//Pod/ns/a").unwrap();
+        let mut open = updates.policies.register(connection(), destination);
+        let closing = tokio::spawn(updates.clone().close_undecided());
+
+        updates.address_response(vec![workload("a", "node-1", &["ns/p"])], vec![]);
+
+        assert!(!open.evaluate().is_allowed(), "a new connection is refused at once");
+        let begun = tokio::time::Instant::now();
+        assert_eq!(open.revoked().await.reason.to_string(), "policy ns/p is not known yet");
+        assert_eq!(begun.elapsed(), LATE_POLICY);
+        closing.abort();
     }
 
     #[tokio::test]
     async fn a_policy_that_cannot_be_read_refuses_whom_it_would_guard_until_it_can_be_or_is_gone() {
         let updates = updates();
         updates.address_response(vec![workload("a", "node-1", &["ns/p"]), workload("b", "node-1", &[])], vec![]);
-        updates.authorization_response(vec![], vec![]);
+        updates.policies_complete();
         let register = |name: &str| {
             let destination = updates.state.workload(&format!("Kubernetes//Pod/ns/{name}")).unwrap();
             updates.policies.register(connection(), destination)
@@ -307,6 +374,8 @@ mod tests {
         assert!(other.evaluate().is_allowed());
 
         updates.authorization_response(vec![], vec!["ns/p".into()]);
+        assert!(!register("a").evaluate().is_allowed(), "the workload still names it");
+        updates.address_response(vec![workload("a", "node-1", &[])], vec![]);
         assert!(register("a").evaluate().is_allowed());
 
         bad.message.scope = 77;
@@ -325,7 +394,7 @@ mod tests {
     async fn a_policy_that_cannot_be_decoded_refuses_its_namespace() {
         let updates = updates();
         updates.address_response(vec![workload("a", "node-1", &[])], vec![]);
-        updates.authorization_response(vec![], vec![]);
+        updates.policies_complete();
         let destination = updates.state.workload("Kubernetes//Pod/ns/a").unwrap();
         let open = updates.policies.register(connection(), destination);
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use model::Change;
 use runtime::drain::Watch;
 use tracing::{info, warn};
 
@@ -88,8 +89,14 @@ impl Local {
 
     fn apply(&mut self, yaml: &str) -> Result<(), FileError> {
         let changes = LocalMesh::parse(yaml)?.into_changes(&mut self.known);
-        self.updates.authorizations(changes.policies);
+        let (policies, gone): (Vec<_>, Vec<_>) =
+            changes.policies.into_iter().partition(|change| matches!(change, Change::Upsert(_)));
+        // A policy goes after the workloads that named it.
+        self.updates.authorizations(policies);
         self.updates.addresses(changes.addresses);
+        if !gone.is_empty() {
+            self.updates.authorizations(gone);
+        }
         Ok(())
     }
 }

@@ -4,6 +4,10 @@
 mod apply;
 mod control_plane;
 mod file;
+#[cfg(test)]
+mod seam;
+
+use std::sync::Arc;
 
 use ca::CertificateManager;
 use model::State;
@@ -46,6 +50,7 @@ pub async fn start(
     drain: Watch,
 ) -> Result<Discovery, DiscoveryError> {
     let mut tasks = JoinSet::new();
+    tasks.spawn(updates.clone().close_undecided());
     if let Some(local) = &config.discovery.local {
         let mut file = file::Local::read(local, updates.clone()).await?;
         if matches!(local, LocalXds::Path(_)) {
@@ -105,6 +110,6 @@ pub async fn reached(synced: &mut watch::Receiver<bool>) {
 
 /// Puts the receivers of updates together.
 #[must_use]
-pub const fn updates(state: State, certificates: CertificateManager, policies: ConnectionRegistry) -> Updates {
-    Updates { state, certificates, policies }
+pub fn updates(state: State, certificates: CertificateManager, policies: ConnectionRegistry) -> Updates {
+    Updates { state, certificates, policies, undecided: Arc::default() }
 }

@@ -18,6 +18,7 @@ use super::sign::{BACKDATED, serial};
 
 const KEY_FILE: &str = "root-key.pem";
 const CERTIFICATE_FILE: &str = "root-cert.pem";
+const TRUSTED_FILE: &str = "trusted-roots.pem";
 /// Ten years.
 const VALIDITY: Duration = Duration::days(3650);
 
@@ -33,6 +34,16 @@ pub(super) fn open_or_create(dir: &Path, trust_domain: &TrustDomain) -> Result<(
         (false, true) => missing(&certificate, &key),
         (false, false) => create(dir, &key, &certificate, trust_domain),
     }
+}
+
+/// The file of roots that are trusted besides, if there is one.
+pub(super) fn trusted_roots(dir: &Path) -> Result<Option<(PathBuf, String)>, IssuerError> {
+    let path = dir.join(TRUSTED_FILE);
+    if !exists(&path)? {
+        return Ok(None);
+    }
+    let pem = read(&path)?;
+    Ok(Some((path, pem)))
 }
 
 fn create(

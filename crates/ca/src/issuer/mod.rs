@@ -6,7 +6,7 @@ mod sign;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use identity::{Leaf, TrustDomain};
 use rcgen::{KeyPair, PublicKeyData as _};
@@ -45,6 +45,9 @@ pub enum IssuerError {
     /// The certificate has expired.
     #[error("root certificate is expired")]
     Expired,
+    /// The file of further roots cannot be used.
+    #[error("{path}: {reason}")]
+    TrustedRoots { path: PathBuf, reason: String },
     /// A new root cannot be made.
     #[error("new root: {0}")]
     Create(rcgen::Error),
@@ -62,6 +65,7 @@ impl IssuerError {
             Self::NotACa => "ca_not_a_ca",
             Self::Mismatch => "ca_mismatch",
             Self::Expired => "ca_expired",
+            Self::TrustedRoots { .. } => "ca_trusted_roots",
             Self::Create(_) => "ca_create",
         }
     }
@@ -74,13 +78,51 @@ pub struct Issuer {
     root_pem: String,
     root: CertificateDer<'static>,
     not_after: SystemTime,
+    /// Roots that are trusted besides its own, PEM; empty except while the root is rotated.
+    also_trusted: String,
+    max_ttl: Duration,
 }
 
 impl Issuer {
-    /// Takes root-key.pem and root-cert.pem in `dir`, or makes them: ten years, key 0600, certificate 0644.
+    /// Takes root-key.pem and root-cert.pem in `dir`, or makes them: ten years, key 0600, certificate 0644. Roots in
+    /// trusted-roots.pem, if it is there, are trusted besides: the old or the new root while the root is rotated.
     pub fn open_or_create(dir: &Path, trust_domain: TrustDomain) -> Result<Self, IssuerError> {
         let (certificate, key) = files::open_or_create(dir, &trust_domain)?;
-        Self::from_pem(&certificate, &key, trust_domain)
+        let issuer = Self::from_pem(&certificate, &key, trust_domain)?;
+        match files::trusted_roots(dir)? {
+            Some((path, pem)) => issuer.trusting(&path, pem),
+            None => Ok(issuer),
+        }
+    }
+
+    /// Signs for at most this long, whatever is asked for; without it one day.
+    #[must_use]
+    pub fn with_max_ttl(self, max_ttl: Duration) -> Self {
+        Self { max_ttl, ..self }
+    }
+
+    /// Longest validity that is signed for.
+    pub fn max_ttl(&self) -> Duration {
+        self.max_ttl
+    }
+
+    /// Adds roots that are trusted besides its own.
+    fn trusting(self, path: &Path, pem: String) -> Result<Self, IssuerError> {
+        let unusable = |reason: &str| IssuerError::TrustedRoots { path: path.to_owned(), reason: reason.to_owned() };
+        let mut count = 0;
+        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            let der = certificate.map_err(|error| unusable(&error.to_string()))?;
+            let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| unusable("not a certificate"))?;
+            if !certificate.is_ca() {
+                return Err(unusable("not the certificate of an authority"));
+            }
+            count += 1;
+        }
+        if count == 0 {
+            return Err(unusable("no PEM certificate in it; remove the file when no other root is trusted"));
+        }
+        tracing::info!(path = %path.display(), roots = count, "further roots are trusted");
+        Ok(Self { also_trusted: pem, ..self })
     }
 
     /// From PEM texts that belong together.
@@ -93,12 +135,25 @@ impl Issuer {
             return Err(IssuerError::Expired);
         }
         let signer = rcgen::Issuer::from_ca_cert_der(&root, key).map_err(|_| IssuerError::Certificate)?;
-        Ok(Self { trust_domain, signer, root_pem: certificate.to_owned(), root, not_after })
+        let (root_pem, also_trusted) = (certificate.to_owned(), String::new());
+        Ok(Self { trust_domain, signer, root_pem, root, not_after, also_trusted, max_ttl: sign::DEFAULT_TTL })
     }
 
     /// The root as PEM, which everybody may see.
     pub fn root_pem(&self) -> &str {
         &self.root_pem
+    }
+
+    /// All roots that proxies should trust, PEM: its own first.
+    pub fn roots_pem(&self) -> String {
+        let mut roots = self.root_pem.clone();
+        if !self.also_trusted.is_empty() {
+            if !roots.ends_with('\n') {
+                roots.push('\n');
+            }
+            roots.push_str(&self.also_trusted);
+        }
+        roots
     }
 
     /// The trust domain it signs for; others are refused.

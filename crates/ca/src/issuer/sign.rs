@@ -19,10 +19,7 @@ use super::Issuer;
 /// Certificates begin this much before now, for clocks that are behind.
 pub(super) const BACKDATED: Duration = Duration::from_secs(120);
 /// Validity when none is asked for.
-const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
-/// Longest validity that may be asked for: 90 days, Istio's limit.
-const MAX_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
-
+pub(super) const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
@@ -38,9 +35,6 @@ pub enum SignError {
     /// The identity is of another mesh.
     #[error("{identity} is not of the trust domain {expected}")]
     WrongTrustDomain { identity: Identity, expected: TrustDomain },
-    /// Asked for too much.
-    #[error("validity of {asked:?} was asked for, at most {MAX_TTL:?} are given")]
-    TooLong { asked: Duration },
     /// The root has expired, or does so at once.
     #[error("the root certificate is expired")]
     RootExpired,
@@ -60,7 +54,6 @@ impl SignError {
             Self::Signature => "csr_signature",
             Self::Key(_) => "csr_key",
             Self::WrongTrustDomain { .. } => "csr_trust_domain",
-            Self::TooLong { .. } => "csr_ttl",
             Self::RootExpired => "ca_expired",
             Self::Certificate(_) => "ca_sign",
             Self::Serving(error) => error.code(),
@@ -82,23 +75,20 @@ pub struct Issued {
 }
 
 impl Issuer {
-    /// Signs for `identity`, whatever names `csr` (PEM) has. `ttl` is one day when absent, at most 90 days,
-    /// and never beyond the root's own end.
+    /// Signs for `identity`, whatever names `csr` (PEM) has. `ttl` is one day when absent, never more than the configured
+    /// maximum, and never beyond the root's own end.
     pub fn sign(&self, csr: &str, identity: &Identity, ttl: Option<Duration>) -> Result<Issued, SignError> {
         if identity.trust_domain() != self.trust_domain.as_str() {
             let (identity, expected) = (identity.clone(), self.trust_domain.clone());
             return Err(SignError::WrongTrustDomain { identity, expected });
         }
-        let ttl = ttl.unwrap_or(DEFAULT_TTL);
-        if ttl > MAX_TTL {
-            return Err(SignError::TooLong { asked: ttl });
-        }
+        let ttl = ttl.unwrap_or(DEFAULT_TTL).min(self.max_ttl);
         let key = public_key(csr)?;
         let uri = identity.as_str().try_into().map_err(SignError::Certificate)?;
         let (params, not_after) = self.params(vec![SanType::URI(uri)], ttl)?;
         let serial = params.serial_number.as_ref().map(hex).unwrap_or_default();
         let leaf = self.finish(&params, &key)?.pem();
-        Ok(Issued { leaf, roots: self.root_pem.clone(), not_after, serial })
+        Ok(Issued { leaf, roots: self.roots_pem(), not_after, serial })
     }
 
     /// A new key and a certificate for it with these DNS names: what the control plane serves with. One day.

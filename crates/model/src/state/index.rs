@@ -88,7 +88,7 @@ fn best(services: &[Arc<Service>], namespace: Option<&str>) -> Option<Arc<Servic
     visible.min_by_key(|s| rank(s)).cloned()
 }
 
-fn addresses(workload: &Workload) -> impl Iterator<Item = NetworkAddress> + '_ {
+pub(super) fn addresses(workload: &Workload) -> impl Iterator<Item = NetworkAddress> + '_ {
     let own = match workload.network_mode {
         NetworkMode::Standard => workload.workload_ips.as_slice(),
         NetworkMode::HostNetwork => &[],

@@ -1,5 +1,6 @@
 //! The mesh as discovery told it: one store behind one lock, applied response by response. No I/O; not for policy evaluation.
 
+mod departed;
 mod dump;
 mod index;
 mod store;
@@ -150,7 +151,7 @@ impl State {
         for change in changes {
             match change {
                 Change::Upsert(policy) => store.policies.upsert(policy),
-                Change::Remove(key) => store.policies.remove(&key),
+                Change::Remove(key) => store.remove_policy(&key),
             }
         }
     }
@@ -170,7 +171,13 @@ impl State {
         self.read().policies.refused()
     }
 
-    /// From now on a policy that a workload names and nobody sent is taken to be gone, not late.
+    /// Number of policies that discovery removed and that stay in force, because a local workload still names them.
+    #[must_use]
+    pub fn retained_policies(&self) -> usize {
+        self.read().policies.retained()
+    }
+
+    /// All policies have arrived once. A policy that a workload names and that is not there is missing from then on, not late.
     pub fn set_policies_synced(&self) {
         self.0.policies_synced.store(true, Ordering::Release);
     }
@@ -275,9 +282,13 @@ fn upsert_workload(store: &mut Store, workload: Workload, applied: &mut Applied,
         applied.wanted.extend(workload.identity());
     }
     let before = store.workload(&workload.uid);
-    if let Some(before) = before.filter(|before| store.is_local(before)) {
-        applied.policies_changed |= local && before.authorization_policies != workload.authorization_policies;
-        touched.insert(local_key(&before));
+    match before.filter(|before| store.is_local(before)) {
+        Some(before) => {
+            applied.policies_changed |= local && before.authorization_policies != workload.authorization_policies;
+            touched.insert(local_key(&before));
+        }
+        // It may have been here before: connections to it may still be open, with the policies it had.
+        None => applied.policies_changed |= local && !workload.authorization_policies.is_empty(),
     }
     store.upsert_workload(Arc::new(workload));
 }

@@ -4,10 +4,12 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use identity::Identity;
 
+use super::departed::Departed;
 use super::index::Index;
 use crate::{Authorization, GatewayDestination, NamespacedHostname, RefusedPolicy, Scope, Service, Text, Workload};
 
@@ -24,6 +26,7 @@ pub(crate) struct Store {
     local: HashMap<(Text, Text), Vec<Arc<Workload>>>,
     pub(crate) index: Index,
     pub(crate) policies: Policies,
+    pub(crate) departed: Departed,
 }
 
 /// Policies by name, and which of them apply without being named.
@@ -34,6 +37,9 @@ pub(crate) struct Policies {
     by_namespace: HashMap<Text, BTreeSet<Text>>,
     /// Sent, not readable, and without an earlier version that is in force. Few or none.
     refused: BTreeMap<Text, RefusedPolicy>,
+    /// Removed while a local workload still names it. Stays in force for workloads that name it, until none does: discovery
+    /// may say that a policy is gone before it says what replaces it.
+    retained: HashMap<Text, Arc<Authorization>>,
 }
 
 /// The policies of a workload.
@@ -54,6 +60,7 @@ impl Store {
             members: HashMap::new(),
             local: HashMap::new(),
             index: Index::default(),
+            departed: Departed::default(),
             policies: Policies::default(),
         }
     }
@@ -73,8 +80,34 @@ impl Store {
             let key = (workload.namespace.clone(), workload.service_account.clone());
             self.local.entry(key).or_default().push(workload.clone());
         }
+        self.departed.forget(&workload);
         self.index.insert_workload(&workload);
         self.workloads.insert(workload.uid.clone(), workload);
+        self.drop_retained();
+    }
+
+    /// Removes a policy. One that a local workload names stays in force for it.
+    pub(super) fn remove_policy(&mut self, key: &str) {
+        let removed = self.policies.remove(key);
+        if let Some(policy) = removed.filter(|_| self.names(key)) {
+            self.policies.retained.insert(key.into(), policy);
+        }
+    }
+
+    /// Forgets retained policies that no local workload names any more.
+    fn drop_retained(&mut self) {
+        if self.policies.retained.is_empty() {
+            return;
+        }
+        let mut retained = std::mem::take(&mut self.policies.retained);
+        retained.retain(|key, _| self.names(key));
+        self.policies.retained = retained;
+    }
+
+    /// Does a local workload name the policy?
+    fn names(&self, policy: &str) -> bool {
+        let mut local = self.local.values().flatten();
+        local.any(|workload| workload.authorization_policies.iter().any(|key| *key == *policy))
     }
 
     fn remove_workload(&mut self, uid: &str) -> Option<Arc<Workload>> {
@@ -107,6 +140,8 @@ impl Store {
     /// `name` is a workload's uid or a service's `namespace/hostname`. Returns a removed local workload.
     pub(super) fn remove_address(&mut self, name: &str) -> Option<Arc<Workload>> {
         if let Some(workload) = self.remove_workload(name) {
+            self.drop_retained();
+            self.departed.remember(&workload, Instant::now());
             return Some(workload).filter(|w| self.is_local(w));
         }
         let key: NamespacedHostname = name.parse().ok()?;
@@ -177,6 +212,7 @@ impl Policies {
     pub(super) fn upsert(&mut self, policy: Authorization) {
         let key = policy.key();
         self.remove(&key);
+        self.retained.remove(&key);
         match policy.scope {
             Scope::Global => self.by_namespace.entry(Text::default()).or_default().insert(key.clone()),
             Scope::Namespace => self.by_namespace.entry(policy.namespace.clone()).or_default().insert(key.clone()),
@@ -192,13 +228,13 @@ impl Policies {
         }
     }
 
-    pub(super) fn remove(&mut self, key: &str) {
+    fn remove(&mut self, key: &str) -> Option<Arc<Authorization>> {
         self.refused.remove(key);
-        let Some(policy) = self.by_key.remove(key) else { return };
+        let policy = self.by_key.remove(key)?;
         let namespace = match policy.scope {
             Scope::Global => "",
             Scope::Namespace => policy.namespace.as_str(),
-            Scope::WorkloadSelector => return,
+            Scope::WorkloadSelector => return Some(policy),
         };
         if let Some(keys) = self.by_namespace.get_mut(namespace) {
             keys.remove(key);
@@ -206,6 +242,7 @@ impl Policies {
                 self.by_namespace.remove(namespace);
             }
         }
+        Some(policy)
     }
 
     /// Those that apply to `workload`, each once.
@@ -225,7 +262,10 @@ impl Policies {
             match self.by_key.get(key) {
                 Some(policy) => policies.push(policy.clone()),
                 None if self.refused.contains_key(key) => {}
-                None => unknown.push(key.clone()),
+                None => match self.retained.get(key) {
+                    Some(policy) => policies.push(policy.clone()),
+                    None => unknown.push(key.clone()),
+                },
             }
         }
         let applies = |policy: &&RefusedPolicy| {
@@ -238,6 +278,10 @@ impl Policies {
 
     pub(super) fn refused(&self) -> usize {
         self.refused.len()
+    }
+
+    pub(super) fn retained(&self) -> usize {
+        self.retained.len()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Authorization>> {

@@ -1,6 +1,6 @@
 //! Where a connection of a captured workload goes. It opens nothing.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use identity::Identity;
 use rand::Rng;
@@ -82,6 +82,9 @@ pub enum RouteError {
     /// A waypoint is required and cannot be found.
     #[error("unknown waypoint: {0}")]
     UnknownWaypoint(GatewayAddress),
+    /// A pod of the mesh had this address until discovery removed it; it gets no plaintext.
+    #[error("no plaintext to {0}: discovery has removed the pod of the mesh that had this address")]
+    Departed(SocketAddr),
     /// The endpoint has neither address nor name nor gateway.
     #[error("no valid routing destination for workload: {0}")]
     NoRoute(Text),
@@ -98,6 +101,7 @@ impl RouteError {
             Self::SelfCall => "self_call",
             Self::NoHealthyUpstream(_) => "no_healthy_upstream",
             Self::UnknownWaypoint(_) => "unknown_waypoint",
+            Self::Departed(_) => "destination_departed",
             Self::NoRoute(_) => "no_route",
             Self::OtherNetwork { .. } => "other_network",
         }
@@ -159,7 +163,7 @@ impl Router<'_> {
             return self.through_waypoint(waypoint, Some(service.clone()), rng);
         }
         let Some(choice) = self.find_upstream(rng)? else {
-            return Ok(self.passthrough());
+            return self.passthrough();
         };
         if choice.workload.network != self.source.network {
             return Err(other_network(&choice.workload));
@@ -188,9 +192,12 @@ impl Router<'_> {
         Ok(workload.map(|workload| Choice { workload, port, service: None }))
     }
 
-    fn passthrough(&self) -> Route {
+    fn passthrough(&self) -> Result<Route, RouteError> {
+        if self.store.departed.contains(&self.source.network, self.destination.ip(), Instant::now()) {
+            return Err(RouteError::Departed(self.destination));
+        }
         let dial = Dial::Address(self.destination);
-        Route { kind: RouteKind::Passthrough, dial, workload: None, service: None }
+        Ok(Route { kind: RouteKind::Passthrough, dial, workload: None, service: None })
     }
 
     fn direct(&self, choice: Choice) -> Result<Route, RouteError> {

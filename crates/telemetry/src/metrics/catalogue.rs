@@ -84,12 +84,18 @@ pub const CATALOGUE: &[Metric] = &[
     ),
     counter("strake_agent_withdrawals_total", "Times a pod was announced as outside of the mesh again."),
     counter("strake_ca_requests_total", "Certificate requests, by outcome."),
+    counter("strake_ca_ttl_shortened_total", "Certificates signed for less time than requested, because of the maximum."),
     counter("strake_certificate_fetches_total", "Certificates that this proxy requested, by outcome."),
     counter(
         "strake_certificate_prefetches_dropped_total",
         "Certificates that were not requested in advance because the queue was full.",
     ),
     counter("strake_connection_panics_total", "Connections that ended because their task panicked."),
+    gauge("strake_control_connections", "Open connections of clients, by whether they have shown a good token."),
+    counter(
+        "strake_control_connections_refused_total",
+        "Connections closed before a request with a good token, by the limit that closed them.",
+    ),
     gauge("strake_control_findings", "Findings: parts of policies, labels and other objects that have no effect."),
     gauge("strake_control_manifest_problems", "Manifests that could not be read."),
     gauge("strake_control_proxies", "Node proxies with an open discovery stream."),
@@ -100,8 +106,14 @@ pub const CATALOGUE: &[Metric] = &[
         SECONDS,
         "Time from a batch of changes until its discovery resources were ready to be sent.",
     ),
+    counter("strake_control_streams_ended_total", "Discovery streams that the control plane ended, by reason."),
+    counter("strake_control_token_checks_failed_total", "Checks of a stream's token that gave no result."),
     counter("strake_control_unauthenticated_total", "Requests without a valid node token."),
     gauge("strake_discovery_resources", "Resources received from discovery, by kind."),
+    gauge(
+        "strake_discovery_retained_policies",
+        "Policies that discovery removed and that stay in force while a workload of this node names them.",
+    ),
     gauge(
         "strake_discovery_unreadable_policies",
         "Policies received from discovery that are invalid; connections they would decide are denied.",

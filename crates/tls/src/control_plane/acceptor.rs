@@ -16,19 +16,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use super::admission::{Gate, Limits, Notice};
+use super::server_stream::ServerStream;
 use crate::certificate::{CertificateError, certified_key};
 use crate::config::ALPN_H2;
 use crate::error::{TlsError, diagnose};
 use crate::provider;
 
-/// A connection whose handshake is over.
-pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
-
 /// Until the client's handshake must be over.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes at the same time; further connections wait in the kernel's backlog.
-const MAX_HANDSHAKES: usize = 256;
 /// Pause after `accept` failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -123,7 +121,7 @@ impl Acceptor {
     }
 
     /// The handshake of one accepted socket.
-    pub async fn accept(&self, socket: TcpStream) -> Result<ServerStream, HandshakeError> {
+    pub async fn accept(&self, socket: TcpStream) -> Result<TlsStream<TcpStream>, HandshakeError> {
         let handshake = async {
             if !matches!(socket.peek(&mut [0]).await, Ok(1..)) {
                 return Err(HandshakeError::Closed);
@@ -136,17 +134,20 @@ impl Acceptor {
 
     /// Accepts from `listener`; connections appear once their handshake is over, failed ones in the log only.
     ///
-    /// The task ends when the receiver is dropped. Up to 256 handshakes run at a time.
-    pub fn incoming(self, listener: TcpListener) -> mpsc::Receiver<io::Result<ServerStream>> {
+    /// A connection beyond the limits is closed at once, see [`Limits`]. The task ends when the receiver is dropped.
+    pub fn incoming(self, listener: TcpListener, limits: Limits) -> mpsc::Receiver<io::Result<ServerStream>> {
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
+            let gate = Gate::new(limits);
             let mut handshakes = JoinSet::new();
             loop {
                 tokio::select! {
-                    // Dropping `accept` loses no connection.
-                    accepted = listener.accept(), if handshakes.len() < MAX_HANDSHAKES => match accepted {
+                    // Dropping `accept` loses no connection. The gate bounds the number of handshakes.
+                    accepted = listener.accept() => match accepted {
                         Ok((socket, peer)) => {
-                            handshakes.spawn(one(self.clone(), socket, peer, sender.clone()));
+                            if let Ok(notice) = gate.admit(peer) {
+                                handshakes.spawn(one(self.clone(), socket, peer, notice, sender.clone()));
+                            }
                         }
                         Err(error) => {
                             tracing::warn!(%error, "accept failed");
@@ -162,13 +163,24 @@ impl Acceptor {
     }
 }
 
-async fn one(acceptor: Acceptor, socket: TcpStream, peer: SocketAddr, sender: mpsc::Sender<io::Result<ServerStream>>) {
+async fn one(
+    acceptor: Acceptor,
+    socket: TcpStream,
+    peer: SocketAddr,
+    mut notice: Notice,
+    sender: mpsc::Sender<io::Result<ServerStream>>,
+) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%peer, %error, "no TCP_NODELAY");
     }
-    match acceptor.accept(socket).await {
+    let handshake = tokio::select! {
+        handshake = acceptor.accept(socket) => handshake,
+        // The gate has said why.
+        _ = notice.lost() => return,
+    };
+    match handshake {
         // A closed receiver means that nobody serves any more.
-        Ok(stream) => drop(sender.send(Ok(stream)).await),
+        Ok(stream) => drop(sender.send(Ok(ServerStream::new(stream, peer, notice))).await),
         Err(error @ HandshakeError::Closed) => tracing::debug!(%peer, code = error.code(), "no handshake"),
         Err(error) => tracing::info!(%peer, code = error.code(), %error, "control plane handshake failed"),
     }

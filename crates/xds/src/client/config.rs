@@ -8,6 +8,8 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 use tls::control_plane::{RootSource, Token};
 
+use crate::snapshot;
+
 /// How to reach the control plane.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -58,6 +60,7 @@ impl Node {
         proto::discovery::Node {
             id: self.id.clone(),
             metadata: Some(Struct { fields: fields.collect() }),
+            client_features: vec![snapshot::FEATURE.to_owned()],
             ..proto::discovery::Node::default()
         }
     }

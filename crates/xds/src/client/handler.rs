@@ -20,7 +20,7 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// Takes over what one response says about one type.
+/// Applies the responses of one type.
 ///
 /// Runs on the client's task and must not block for long. Readers should see all of a response or nothing:
 /// first the resources in order (a name that occurs twice: the later one counts), then the removals.
@@ -31,6 +31,10 @@ pub trait Handler<T>: Send + 'static {
 
     /// Resources that could not even be decoded; called before [`apply`](Self::apply) of the same response.
     fn unreadable(&mut self, _refused: &[Rejection]) {}
+
+    /// All resources of this type have been taken over once, without a refusal. Called once, after
+    /// [`apply`](Self::apply) of the response that completed them; never after a part of a snapshot.
+    fn complete(&mut self) {}
 }
 
 impl<T, F> Handler<T> for F

@@ -12,6 +12,7 @@ use super::demand::{Demand, Demander, QUEUE};
 use super::dial;
 use super::handler::Handler;
 use super::metrics;
+use super::progress::Standing;
 use super::retry::{End, Pause};
 use super::session::Session;
 use super::watched::Watched;
@@ -35,7 +36,7 @@ pub struct Client {
     demands: mpsc::Receiver<Demand>,
     demander: Demander,
     synced: watch::Sender<bool>,
-    /// Types that were not accepted as a whole yet.
+    /// Types of which not everything has arrived yet.
     waiting_for: BTreeSet<String>,
 }
 
@@ -63,8 +64,8 @@ impl Client {
         self
     }
 
-    /// True once a response of every type with [`Interest::All`] was accepted without a refusal.
-    /// Stays true when the connection is lost.
+    /// True once all resources of every type with [`Interest::All`] have arrived, without a refusal. A snapshot that comes in
+    /// parts counts with its last part. Stays true when the connection is lost.
     pub fn synced(&self) -> watch::Receiver<bool> {
         self.synced.subscribe()
     }
@@ -76,6 +77,7 @@ impl Client {
 
     /// Runs until the drain begins.
     pub async fn run(mut self, mut drain: drain::Watch) {
+        self.config.token.warn_if_readable(&self.config.address, "discovery");
         let mut pause = Pause::new();
         loop {
             let end = tokio::select! {
@@ -87,7 +89,9 @@ impl Client {
             let wait = pause.after(&end);
             match &end {
                 End::NotConnected => tracing::warn!(?wait, "discovery is not connected, trying again"),
-                End::Broken(status) => tracing::info!(?wait, reason = end.reason(), %status, "discovery stream ended"),
+                End::Broken { status, .. } => {
+                    tracing::info!(?wait, reason = end.reason(), %status, "discovery stream ended")
+                }
                 End::Closed { .. } => tracing::info!(?wait, "discovery stream complete"),
             }
             tokio::select! {
@@ -105,7 +109,7 @@ impl Client {
         };
         let (sender, receiver) = mpsc::channel(self.types.len() + REQUESTS_IN_FLIGHT);
         let mut session = Session::new(sender);
-        session.greet(&self.config.node, &self.types);
+        session.greet(&self.config.node, &mut self.types);
         let request = match dial::request(&self.config, ReceiverStream::new(receiver)).await {
             Ok(request) => request,
             Err(error) => {
@@ -126,12 +130,18 @@ impl Client {
             // Every arm may be dropped: messages stay in the stream, demands in their queue, requests in the session.
             let status = tokio::select! {
                 message = inbound.message(), if session.has_room() => match message {
-                    Ok(Some(response)) => {
-                        if let Some((type_url, accepted)) = session.respond(&mut self.types, response) {
-                            self.answered(&type_url, accepted);
+                    Ok(Some(response)) => match session.respond(&mut self.types, response) {
+                        Ok(answered) => {
+                            if let Some((type_url, standing)) = answered {
+                                self.answered(&type_url, standing);
+                            }
+                            continue;
                         }
-                        continue;
-                    }
+                        Err(missing) => {
+                            tracing::error!(%missing, code = "snapshot_part_missing", "discovery stream is given up");
+                            Some(Status::data_loss(missing.to_string()))
+                        }
+                    },
                     Ok(None) => None,
                     Err(status) => Some(status),
                 },
@@ -144,20 +154,34 @@ impl Client {
                     Some(Status::unknown("the request stream is closed"))
                 }
             };
+            let useful = session.is_useful();
             return match status {
-                Some(status) => End::Broken(status),
-                None => End::Closed { useful: session.is_useful() },
+                Some(status) => End::Broken { status, useful },
+                None => End::Closed { useful },
             };
         }
     }
 
-    /// A refusal does not count, though the rest of its response was taken over: a proxy that cannot read what it is sent
-    /// must not look fit for traffic, and a roll-out of it must stop. It says so, and what it waits for.
-    fn answered(&mut self, type_url: &str, accepted: bool) {
-        if !accepted && self.waiting_for.contains(type_url) {
-            tracing::warn!(type_url, "discovery is not in sync until a response of this type is accepted as a whole");
-        } else if accepted && self.waiting_for.remove(type_url) && self.waiting_for.is_empty() {
-            self.synced.send_replace(true);
+    /// A refusal does not count, though the rest of its response was applied: a proxy that cannot read its resources must
+    /// not look fit for traffic, and a roll-out of it must stop. It says so, and what it waits for.
+    fn answered(&mut self, type_url: &str, standing: Standing) {
+        if !self.waiting_for.contains(type_url) {
+            return;
+        }
+        match standing {
+            Standing::Partial => tracing::debug!(type_url, "a part of the snapshot has arrived"),
+            Standing::Refused => {
+                tracing::warn!(
+                    type_url,
+                    "discovery is not in sync until a response of this type is accepted as a whole"
+                );
+            }
+            Standing::Complete => {
+                self.waiting_for.remove(type_url);
+                if self.waiting_for.is_empty() {
+                    self.synced.send_replace(true);
+                }
+            }
         }
     }
 }

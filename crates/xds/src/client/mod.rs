@@ -4,7 +4,7 @@
 //! let client = Client::new(config)
 //!     .with::<Authorization>(AUTHORIZATION_TYPE_URL, Interest::All, policies)
 //!     .with::<Address>(ADDRESS_TYPE_URL, Interest::All, addresses);
-//! let synced = client.synced();                // true once every type was accepted once
+//! let synced = client.synced();                // true once every type has arrived as a whole
 //! tokio::spawn(client.run(drain));
 //! ```
 
@@ -14,6 +14,7 @@ mod dial;
 mod handler;
 mod link;
 mod metrics;
+mod progress;
 mod retry;
 mod session;
 mod watched;

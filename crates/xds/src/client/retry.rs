@@ -13,8 +13,8 @@ const MAX: Duration = Duration::from_secs(15);
 pub(super) enum End {
     /// It was never there, or the call was refused.
     NotConnected,
-    /// The stream broke.
-    Broken(Status),
+    /// The stream broke, after the server had said something (or not).
+    Broken { status: Status, useful: bool },
     /// The server has closed the stream in good order, after it had said something (or not).
     Closed { useful: bool },
 }
@@ -24,8 +24,8 @@ impl End {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::NotConnected => "ConnectionError",
-            Self::Broken(status) if is_routine(status) => "Reconnect",
-            Self::Broken(_) => "Error",
+            Self::Broken { status, .. } if is_routine(status) => "Reconnect",
+            Self::Broken { .. } => "Error",
             Self::Closed { .. } => "Complete",
         }
     }
@@ -33,30 +33,46 @@ impl End {
 
 /// The pause before the next connection.
 #[derive(Debug)]
-pub(super) struct Pause(Duration);
+pub(super) struct Pause {
+    last: Duration,
+    /// Streams in a row that the server closed in good order without a word.
+    silent_ends: u32,
+}
 
 impl Pause {
     pub(super) fn new() -> Self {
-        Self(MIN)
+        Self { last: MIN, silent_ends: 0 }
     }
 
     /// The pause after a connection that ended so.
     pub(super) fn after(&mut self, end: &End) -> Duration {
+        self.silent_ends = if matches!(end, End::Closed { useful: false }) { self.silent_ends + 1 } else { 0 };
         match end {
             End::Closed { useful: true } => {
-                self.0 = MIN;
+                self.last = MIN;
                 Duration::ZERO
             }
-            End::Broken(status) if is_routine(status) => {
-                self.0 = MIN;
+            // The first one is followed at once, as the contract says. A server that closes every stream at once must not
+            // be asked in a loop.
+            End::Closed { useful: false } if self.silent_ends == 1 => Duration::ZERO,
+            End::Broken { status, .. } if is_routine(status) => {
+                self.last = MIN;
                 MIN
             }
-            // A server that closes every stream at once must not be asked in a loop.
-            End::NotConnected | End::Broken(_) | End::Closed { useful: false } => {
-                self.0 = (self.0 * 2).min(MAX);
-                self.0
+            End::Broken { useful, .. } => {
+                // Failures before this stream say nothing about the server any more.
+                if *useful {
+                    self.last = MIN;
+                }
+                self.double()
             }
+            End::NotConnected | End::Closed { useful: false } => self.double(),
         }
+    }
+
+    fn double(&mut self) -> Duration {
+        self.last = (self.last * 2).min(MAX);
+        self.last
     }
 }
 
@@ -98,7 +114,7 @@ mod tests {
             Status::unavailable("transport is closing"),
             Status::unavailable("received prior goaway: code: NO_ERROR"),
         ] {
-            let end = End::Broken(status);
+            let end = End::Broken { status, useful: true };
             assert_eq!(pause.after(&end), MIN);
             assert_eq!(end.reason(), "Reconnect");
         }
@@ -108,7 +124,7 @@ mod tests {
     #[test]
     fn other_errors_wait_longer_each_time() {
         let mut pause = Pause::new();
-        let end = End::Broken(Status::unavailable("no such host"));
+        let end = End::Broken { status: Status::unavailable("no such host"), useful: false };
 
         assert_eq!(end.reason(), "Error");
         assert_eq!(pause.after(&end).as_millis(), 20);
@@ -116,11 +132,26 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_end_reconnects_at_once_unless_nothing_was_said() {
+    fn an_error_of_a_stream_that_was_of_use_does_not_pay_for_failures_before_it() {
         let mut pause = Pause::new();
+        for _ in 0..12 {
+            pause.after(&End::NotConnected);
+        }
+
+        let end = End::Broken { status: Status::internal("x"), useful: true };
+
+        assert_eq!(pause.after(&end).as_millis(), 20);
+    }
+
+    #[test]
+    fn a_clean_end_reconnects_at_once_and_a_server_that_never_says_a_word_is_not_asked_in_a_loop() {
+        let mut pause = Pause::new();
+        let silent = End::Closed { useful: false };
 
         assert_eq!(pause.after(&End::Closed { useful: true }), Duration::ZERO);
-        assert_eq!(pause.after(&End::Closed { useful: false }).as_millis(), 20);
-        assert_eq!(End::Closed { useful: true }.reason(), "Complete");
+        assert_eq!(pause.after(&silent), Duration::ZERO);
+        assert_eq!(pause.after(&silent).as_millis(), 20);
+        assert_eq!(pause.after(&silent).as_millis(), 40);
+        assert_eq!(silent.reason(), "Complete");
     }
 }

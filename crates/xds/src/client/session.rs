@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::config::Node;
 use super::demand::Demand;
 use super::metrics;
+use super::progress::{MissingPart, Standing};
 use super::watched::Watched;
 
 /// Requests that wait for the transport; beyond them nothing is read.
@@ -27,7 +28,7 @@ impl Session {
 
     /// Puts the first request of every type into the stream. They must be there before the call is made: some servers
     /// answer nothing, not even headers, before they are asked something.
-    pub(super) fn greet(&mut self, node: &Node, types: &[Watched]) {
+    pub(super) fn greet(&mut self, node: &Node, types: &mut [Watched]) {
         for watched in types {
             let request = DeltaDiscoveryRequest { node: Some(node.message()), ..watched.first_request() };
             if let Err(mpsc::error::TrySendError::Full(request)) = self.outbound.try_send(request) {
@@ -58,12 +59,15 @@ impl Session {
         true
     }
 
-    /// Takes a response over and queues the answer. The type, if it is watched, and whether all of it was accepted.
+    /// Applies a response and queues the answer. Returns the type, if it is watched, and how far it has come.
+    ///
+    /// # Errors
+    /// When a part of a snapshot is missing: the stream must end.
     pub(super) fn respond(
         &mut self,
         types: &mut [Watched],
         response: DeltaDiscoveryResponse,
-    ) -> Option<(String, bool)> {
+    ) -> Result<Option<(String, Standing)>, MissingPart> {
         self.useful = true;
         metrics::received(&response.type_url, response.encoded_len());
         let Some(watched) = types.iter_mut().find(|watched| watched.type_url == response.type_url) else {
@@ -73,23 +77,21 @@ impl Session {
                 response_nonce: response.nonce,
                 ..DeltaDiscoveryRequest::default()
             });
-            return None;
+            return Ok(None);
         };
         let (resources, removed) = (response.resources.len(), response.removed_resources.len());
-        let answer = watched.respond(response);
-        let accepted = match &answer.error_detail {
+        let (answer, standing) = watched.respond(response)?;
+        match &answer.error_detail {
             None => {
-                tracing::debug!(type_url = watched.type_url, resources, removed, "response taken over");
-                true
+                tracing::debug!(type_url = watched.type_url, resources, removed, ?standing, "response applied");
             }
             Some(error) => {
                 let reasons = &error.message;
                 tracing::error!(type_url = watched.type_url, resources, removed, reasons, "resources refused");
-                false
             }
-        };
+        }
         self.waiting.push_back(answer);
-        Some((watched.type_url.clone(), accepted))
+        Ok(Some((watched.type_url.clone(), standing)))
     }
 
     /// Asks for a resource. A type that is not known here has nobody who would answer: its waiter sees that at once.

@@ -8,6 +8,8 @@ use tokio::sync::oneshot;
 
 use super::handler::{Handler, Rejection, Resource};
 use super::link::Interest;
+use super::progress::{MissingPart, Progress, Standing};
+use crate::snapshot::Mark;
 
 /// Length of a refusal after which the rest is only counted, in bytes: servers take messages of 4 MiB.
 const NACK_BYTES: usize = 32 * 1024;
@@ -20,6 +22,7 @@ pub(super) struct Watched {
     /// Name to version of what was accepted. A demanded name that was not answered yet has an empty version.
     versions: HashMap<String, String>,
     waiters: HashMap<String, Vec<oneshot::Sender<()>>>,
+    progress: Progress,
 }
 
 /// A handler whose message type is known to itself only.
@@ -30,6 +33,8 @@ trait Apply: Send {
         resources: Vec<proto::discovery::Resource>,
         removed: Vec<String>,
     ) -> Vec<Rejection>;
+
+    fn complete(&mut self);
 }
 
 struct Decoding<T, H> {
@@ -55,6 +60,10 @@ impl<T: prost::Message + Default + 'static, H: Handler<T>> Apply for Decoding<T,
         self.handler.unreadable(&rejections);
         rejections.extend(self.handler.apply(decoded, removed));
         rejections
+    }
+
+    fn complete(&mut self) {
+        self.handler.complete();
     }
 }
 
@@ -87,6 +96,7 @@ impl Watched {
             handler: Box::new(Decoding { handler, message: PhantomData }),
             versions: HashMap::new(),
             waiters: HashMap::new(),
+            progress: Progress::default(),
         }
     }
 
@@ -95,8 +105,9 @@ impl Watched {
         self.interest == Interest::All
     }
 
-    /// The first request on a connection: what is wanted and what is held.
-    pub(super) fn first_request(&self) -> DeltaDiscoveryRequest {
+    /// The first request on a connection: names that are wanted, and versions that are held.
+    pub(super) fn first_request(&mut self) -> DeltaDiscoveryRequest {
+        self.progress.begin_stream();
         let (subscribe, unsubscribe) = match self.interest {
             Interest::All => (Vec::new(), Vec::new()),
             // Both together mean: none but those that are named.
@@ -114,10 +125,18 @@ impl Watched {
         }
     }
 
-    /// Has the handler take a response over; then notes versions and wakes who waits for a name.
-    /// Returns the answer for the control plane, an ACK when its error is empty.
-    pub(super) fn respond(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
-        let DeltaDiscoveryResponse { resources, removed_resources, nonce, .. } = response;
+    /// Has the handler apply a response; then notes versions and wakes those who wait for a name.
+    /// Returns the answer for the control plane, an ACK when its error is empty, and how far the type has come.
+    ///
+    /// # Errors
+    /// When a part of a snapshot is missing. Nothing of the response is applied then.
+    pub(super) fn respond(
+        &mut self,
+        response: DeltaDiscoveryResponse,
+    ) -> Result<(DeltaDiscoveryRequest, Standing), MissingPart> {
+        let DeltaDiscoveryResponse { resources, removed_resources, nonce, system_version_info, .. } = response;
+        let mark = system_version_info.parse::<Mark>().ok();
+        self.progress.check(mark)?;
         let held: Vec<(String, String)> =
             resources.iter().map(|resource| (resource.name.clone(), resource.version.clone())).collect();
         let rejections = self.handler.apply(&self.type_url, resources, removed_resources.clone());
@@ -135,12 +154,17 @@ impl Watched {
             self.versions.remove(&name);
             self.wake(&name);
         }
-        DeltaDiscoveryRequest {
+        let (standing, is_first) = self.progress.applied(mark, rejections.is_empty());
+        if is_first {
+            self.handler.complete();
+        }
+        let answer = DeltaDiscoveryRequest {
             type_url: self.type_url.clone(),
             response_nonce: nonce,
             error_detail: error_detail(&rejections),
             ..DeltaDiscoveryRequest::default()
-        }
+        };
+        Ok((answer, standing))
     }
 
     /// Notes that somebody waits for `name`; a request when it was not asked for yet.

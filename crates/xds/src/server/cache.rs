@@ -8,12 +8,17 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use super::report::Versions;
-use super::subscription::{Request, Subscriptions};
+use super::subscription::{Gate, Request, Subscriptions};
+use crate::MAX_MESSAGE_BYTES;
+use crate::snapshot::Mark;
 
 /// Stop filling a response beyond this size of its resources, in bytes; one resource is never split.
 const RESPONSE_BYTES: usize = 1024 * 1024;
 /// Names in one response, removals included.
 const RESPONSE_NAMES: usize = 16 * 1024;
+/// Size of the resources in the first response to a client that takes it for all there is, in bytes. Leaves room for names
+/// and framing within what such a client takes; a larger mesh is split all the same, and the log says so.
+const WHOLE_BYTES: usize = MAX_MESSAGE_BYTES / 10 * 9;
 
 /// One difference to what the cache held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +63,9 @@ struct State {
 struct Subscriber {
     subscriptions: Subscriptions,
     wake: Arc<Notify>,
+    last_nonce: u64,
+    /// The client understands the marks of a snapshot's parts.
+    reads_marks: bool,
 }
 
 /// What one response tells.
@@ -66,6 +74,15 @@ pub(super) struct Batch {
     pub(super) type_url: String,
     pub(super) upserts: Vec<(Arc<str>, Entry)>,
     pub(super) removed: Vec<Arc<str>>,
+    pub(super) nonce: u64,
+    /// Position in a snapshot, for clients that understand it.
+    pub(super) mark: Option<Mark>,
+}
+
+/// Limits of a response: bytes of its resources, and names.
+struct Limits {
+    bytes: usize,
+    names: usize,
 }
 
 impl Cache {
@@ -82,7 +99,8 @@ impl Cache {
             Some(entries) => entries,
             None => state.types.entry(type_url.to_owned()).or_default(),
         };
-        let changed: Vec<Arc<str>> = changes.into_iter().filter_map(|change| take_over(entries, change)).collect();
+        let changed: Vec<(Arc<str>, bool)> =
+            changes.into_iter().filter_map(|change| take_over(entries, change)).collect();
         if changed.is_empty() {
             return;
         }
@@ -145,7 +163,8 @@ impl Cache {
         let mut state = self.lock();
         state.last_id += 1;
         let (id, wake) = (state.last_id, Arc::new(Notify::new()));
-        let subscriber = Subscriber { subscriptions: Subscriptions::default(), wake: Arc::clone(&wake) };
+        let (subscriptions, waker) = (Subscriptions::default(), Arc::clone(&wake));
+        let subscriber = Subscriber { subscriptions, wake: waker, last_nonce: 0, reads_marks: false };
         state.subscribers.insert(id, subscriber);
         (id, wake)
     }
@@ -166,33 +185,61 @@ impl Cache {
         }
     }
 
-    /// Is anything to be sent on this connection now?
-    pub(super) fn has_work(&self, id: u64, held: Option<&str>) -> bool {
-        let state = self.lock();
-        let subscriber = state.subscribers.get(&id);
-        subscriber.is_some_and(|subscriber| subscriber.subscriptions.next_type(held).is_some())
+    /// Notes that the client understands the marks of a snapshot's parts.
+    pub(super) fn reads_marks(&self, id: u64) {
+        if let Some(subscriber) = self.lock().subscribers.get_mut(&id) {
+            subscriber.reads_marks = true;
+        }
     }
 
-    /// The next response of this connection: policies before addresses, about 1 MiB at most.
-    pub(super) fn next_batch(&self, id: u64, held: Option<&str>) -> Option<Batch> {
+    /// Notes that the client has answered a response.
+    pub(super) fn answered(&self, id: u64, type_url: &str, nonce: &str) {
+        let Ok(nonce) = nonce.parse() else { return };
+        if let Some(subscriber) = self.lock().subscribers.get_mut(&id) {
+            subscriber.subscriptions.answered(type_url, nonce);
+        }
+    }
+
+    /// Is anything to be sent on this connection now?
+    pub(super) fn has_work(&self, id: u64, gate: Gate) -> bool {
+        let state = self.lock();
+        let subscriber = state.subscribers.get(&id);
+        subscriber.is_some_and(|subscriber| subscriber.subscriptions.next(gate).is_some())
+    }
+
+    /// The next response of this connection. About 1 MiB at most, but for a snapshot that the client cannot take in parts.
+    pub(super) fn next_batch(&self, id: u64, gate: Gate) -> Option<Batch> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let subscriber = state.subscribers.get_mut(&id)?;
-        let type_url = subscriber.subscriptions.next_type(held)?.to_owned();
+        let subscriptions = &mut subscriber.subscriptions;
+        subscriptions.release_removals(gate);
+        let step = subscriptions.next(gate)?;
+        let is_whole = subscriptions.is_snapshot(&step) && !subscriber.reads_marks;
+        let limits = if is_whole {
+            Limits { bytes: WHOLE_BYTES, names: usize::MAX }
+        } else {
+            Limits { bytes: RESPONSE_BYTES, names: RESPONSE_NAMES }
+        };
+        subscriber.last_nonce += 1;
+        let type_url = step.type_url().to_owned();
+        let nonce = subscriber.last_nonce;
         let entries = state.types.get(&type_url);
-        let mut batch = Batch { type_url, upserts: Vec::new(), removed: Vec::new() };
-        let (mut bytes, mut names) = (0, 0);
-        while bytes < RESPONSE_BYTES && names < RESPONSE_NAMES {
-            let Some(name) = subscriber.subscriptions.take_name(&batch.type_url) else { break };
-            bytes += name.len();
-            names += 1;
-            match entries.and_then(|entries| entries.get(&name)) {
-                Some(entry) => {
-                    bytes += entry.value.len();
-                    batch.upserts.push((name, entry.clone()));
-                }
-                None => batch.removed.push(name),
-            }
+        let mut batch = Batch { type_url, upserts: Vec::new(), removed: Vec::new(), nonce, mark: None };
+        fill(&mut batch, entries, limits, || subscriptions.take_name(&step));
+        let mark = subscriptions.end_response(&step);
+        subscriptions.sent(&step, nonce);
+        // Now, before another change makes addresses wait again.
+        subscriptions.release_removals(gate);
+        batch.mark = mark.filter(|_| subscriber.reads_marks);
+        if is_whole && mark.is_some_and(|mark| !mark.is_last) {
+            tracing::error!(
+                connection = id,
+                type_url = batch.type_url,
+                code = "snapshot_too_large",
+                "the mesh does not fit into one message of {MAX_MESSAGE_BYTES} bytes: \
+                 this client takes the first part of it for all there is",
+            );
         }
         Some(batch)
     }
@@ -202,8 +249,25 @@ impl Cache {
     }
 }
 
-/// The name, when the change changed something.
-fn take_over(entries: &mut Entries, change: Change) -> Option<Arc<str>> {
+/// Moves names and contents into the response until it is full or nothing is left.
+fn fill(batch: &mut Batch, entries: Option<&Entries>, limits: Limits, mut take_name: impl FnMut() -> Option<Arc<str>>) {
+    let (mut bytes, mut names) = (0, 0);
+    while bytes < limits.bytes && names < limits.names {
+        let Some(name) = take_name() else { return };
+        bytes += name.len();
+        names += 1;
+        match entries.and_then(|entries| entries.get(&name)) {
+            Some(entry) => {
+                bytes += entry.value.len();
+                batch.upserts.push((name, entry.clone()));
+            }
+            None => batch.removed.push(name),
+        }
+    }
+}
+
+/// The name and whether the resource exists now, when the change changed something.
+fn take_over(entries: &mut Entries, change: Change) -> Option<(Arc<str>, bool)> {
     match change {
         Change::Upsert { name, version, value } => {
             if entries.get(name.as_str()).is_some_and(|entry| *entry.version == *version) {
@@ -211,8 +275,8 @@ fn take_over(entries: &mut Entries, change: Change) -> Option<Arc<str>> {
             }
             let name: Arc<str> = name.into();
             entries.insert(Arc::clone(&name), Entry { version: version.into(), value });
-            Some(name)
+            Some((name, true))
         }
-        Change::Remove { name } => entries.remove_entry(name.as_str()).map(|(name, _)| name),
+        Change::Remove { name } => entries.remove_entry(name.as_str()).map(|(name, _)| (name, false)),
     }
 }

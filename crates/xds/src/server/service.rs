@@ -11,10 +11,12 @@ use proto::discovery::aggregated_discovery_service_server::{
 };
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use runtime::drain;
+use tls::control_plane::ShownCredential;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::age::Ages;
 use super::cache::Cache;
 use super::report::Report;
 use super::stream::Conversation;
@@ -30,6 +32,15 @@ pub struct Options {
     pub report: Arc<dyn Fn(Report) + Send + Sync>,
     /// When this starts, streams end in good order; clients come back at once, to whoever serves then.
     pub drain: drain::Watch,
+    /// When streams end by themselves.
+    pub ages: Ages,
+}
+
+impl Options {
+    /// With the usual ages.
+    pub fn new(report: Arc<dyn Fn(Report) + Send + Sync>, drain: drain::Watch) -> Self {
+        Self { report, drain, ages: Ages::default() }
+    }
 }
 
 impl fmt::Debug for Options {
@@ -67,7 +78,8 @@ impl AggregatedDiscoveryService for Discovery {
             return Err(Status::unavailable("the server is about to end"));
         }
         let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
-        let conversation = Conversation::new(self.cache.clone(), self.options.clone(), caller);
+        let credential = request.extensions().get::<ShownCredential>().cloned();
+        let conversation = Conversation::new(self.cache.clone(), self.options.clone(), caller, credential);
         tokio::spawn(conversation.run(request.into_inner(), sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }

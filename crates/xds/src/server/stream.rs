@@ -1,4 +1,4 @@
-//! One client's stream: takes its requests, sends what it has not heard yet.
+//! One client's stream: applies its requests, sends the resources that it does not have yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,18 +6,26 @@ use std::time::Duration;
 use identity::Caller;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
+use tls::control_plane::ShownCredential;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
+use super::age::{Reason, Watch};
 use super::cache::{Batch, Cache};
 use super::report::{Peer, Report};
 use super::service::Options;
-use super::subscription::Request;
+use super::subscription::{Gate, Request};
+use crate::snapshot;
 
-/// How long the first addresses wait for the client to ask for policies too. Clients ask for all types at once;
-/// one that never asks for policies gets its addresses after this.
-const POLICY_GRACE: Duration = Duration::from_millis(250);
+/// How long the first addresses wait for the client to ask for policies too, and removals of policies for it to ask for
+/// addresses. Node proxies ask for both at once, but the second request may be lost and sent again by TCP, which takes
+/// 200 ms and more. A waypoint, which never asks for policies, should not wait for long.
+const NODE_PROXY_PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Start of a node proxy's id.
+const NODE_PROXY: &str = "ztunnel~";
 
 pub(super) type Outbound = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
 
@@ -26,13 +34,25 @@ pub(super) struct Conversation {
     options: Options,
     wake: Arc<Notify>,
     peer: Peer,
+    watch: Watch,
     /// The client has sent a request.
     greeted: bool,
-    /// The order of the first answers is decided: nothing more is held back.
-    order_known: bool,
-    /// Addresses are held back until then, unless policies are asked for.
-    hold_until: Option<Instant>,
-    last_nonce: u64,
+    asked: Asked,
+    /// Until when one of the two types waits for the other; see [`Gate`].
+    patience: Option<Instant>,
+}
+
+/// Types that the client has asked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    policies: bool,
+    addresses: bool,
+}
+
+impl Asked {
+    const fn gate(self) -> Gate {
+        Gate { hold_addresses: self.addresses && !self.policies, hold_removals: self.policies && !self.addresses }
+    }
 }
 
 /// What one turn of the loop brought.
@@ -42,11 +62,11 @@ enum Turn {
 }
 
 impl Conversation {
-    pub(super) fn new(cache: Cache, options: Options, caller: Caller) -> Self {
+    pub(super) fn new(cache: Cache, options: Options, caller: Caller, credential: Option<ShownCredential>) -> Self {
         let (connection, wake) = cache.connect();
         let peer = Peer { connection, caller, node_id: String::new() };
-        let (greeted, order_known, hold_until, last_nonce) = (false, false, None, 0);
-        Self { cache, options, wake, peer, greeted, order_known, hold_until, last_nonce }
+        let watch = Watch::new(options.ages, credential);
+        Self { cache, options, wake, peer, watch, greeted: false, asked: Asked::default(), patience: None }
     }
 
     /// Until the client leaves, does something impossible, or the drain begins.
@@ -72,9 +92,9 @@ impl Conversation {
     }
 
     async fn turn(&mut self, inbound: &mut Streaming<DeltaDiscoveryRequest>, outbound: &Outbound) -> Turn {
-        let held = self.hold_until.map(|_| ADDRESS_TYPE_URL);
-        let work = self.cache.has_work(self.peer.connection, held);
-        let hold_until = self.hold_until.unwrap_or_else(Instant::now);
+        let gate = self.patience.map_or_else(Gate::default, |_| self.asked.gate());
+        let work = self.cache.has_work(self.peer.connection, gate);
+        let patience = self.patience.unwrap_or_else(Instant::now);
         // Every arm may be dropped: requests stay in the stream, a permit goes back, and a wake-up
         // that is lost with `notified` was stored before and is only a hint to look again.
         tokio::select! {
@@ -88,25 +108,48 @@ impl Conversation {
             },
             permit = outbound.reserve(), if work => {
                 let Ok(permit) = permit else { return Turn::End(Ok(())) };
-                if let Some(batch) = self.cache.next_batch(self.peer.connection, held) {
-                    self.last_nonce += 1;
-                    self.report(sent(&self.peer, &batch, self.last_nonce));
-                    permit.send(Ok(response(batch, self.last_nonce)));
+                if let Some(batch) = self.cache.next_batch(self.peer.connection, gate) {
+                    self.report(sent(&self.peer, &batch));
+                    permit.send(Ok(response(batch)));
                 }
                 Turn::Go
             }
             () = self.wake.notified(), if !work => Turn::Go,
-            () = tokio::time::sleep_until(hold_until), if self.hold_until.is_some() => {
-                self.hold_until = None;
+            () = tokio::time::sleep_until(patience), if self.patience.is_some() => {
+                self.patience = None;
                 Turn::Go
             }
+            reason = self.watch.ended() => self.end(reason),
             _ = self.options.drain.started() => Turn::End(Ok(())),
+        }
+    }
+
+    fn end(&self, reason: Reason) -> Turn {
+        let (connection, node) = (self.peer.connection, &self.peer.caller.node);
+        match reason {
+            Reason::Age => {
+                tracing::debug!(connection, node, "discovery stream has reached its maximum age");
+                Turn::End(Ok(()))
+            }
+            Reason::Token(reason) => {
+                tracing::warn!(
+                    connection,
+                    node,
+                    reason,
+                    code = "token_revoked",
+                    "discovery stream ended: its token is no longer valid"
+                );
+                Turn::End(Err(Status::unauthenticated("request authenticate failure")))
+            }
         }
     }
 
     fn take(&mut self, request: DeltaDiscoveryRequest) -> Turn {
         if let Some(node) = request.node {
             self.peer.node_id = node.id;
+            if node.client_features.iter().any(|feature| feature == snapshot::FEATURE) {
+                self.cache.reads_marks(self.peer.connection);
+            }
         }
         if !self.greeted {
             self.greeted = true;
@@ -115,8 +158,9 @@ impl Conversation {
         if request.type_url.is_empty() {
             return Turn::End(Err(Status::invalid_argument("request without a type")));
         }
-        self.order(&request.type_url);
+        self.note_type(&request.type_url);
         if !request.response_nonce.is_empty() {
+            self.cache.answered(self.peer.connection, &request.type_url, &request.response_nonce);
             let (peer, type_url, nonce) = (self.peer.clone(), request.type_url.clone(), request.response_nonce);
             self.report(match request.error_detail {
                 None => Report::Acked { peer, type_url, nonce },
@@ -140,14 +184,19 @@ impl Conversation {
         }
     }
 
-    /// Holds the first addresses back until policies were asked for.
-    fn order(&mut self, type_url: &str) {
-        if type_url == AUTHORIZATION_TYPE_URL {
-            self.order_known = true;
-            self.hold_until = None;
-        } else if type_url == ADDRESS_TYPE_URL && !self.order_known {
-            self.order_known = true;
-            self.hold_until = Some(Instant::now() + POLICY_GRACE);
+    /// Notes what is asked for. From the first request on, one type waits for the other for a while.
+    fn note_type(&mut self, type_url: &str) {
+        let is_first = !self.asked.policies && !self.asked.addresses;
+        match type_url {
+            AUTHORIZATION_TYPE_URL => self.asked.policies = true,
+            ADDRESS_TYPE_URL => self.asked.addresses = true,
+            _ => return,
+        }
+        if is_first {
+            let is_node_proxy = self.peer.node_id.starts_with(NODE_PROXY);
+            self.patience = Some(Instant::now() + if is_node_proxy { NODE_PROXY_PATIENCE } else { PATIENCE });
+        } else if self.asked.policies && self.asked.addresses {
+            self.patience = None;
         }
     }
 
@@ -165,18 +214,18 @@ impl Drop for Conversation {
     }
 }
 
-fn sent(peer: &Peer, batch: &Batch, nonce: u64) -> Report {
+fn sent(peer: &Peer, batch: &Batch) -> Report {
     let version = |(name, entry): &(Arc<str>, super::cache::Entry)| (Arc::clone(name), Arc::clone(&entry.version));
     Report::Sent {
         peer: peer.clone(),
         type_url: batch.type_url.clone(),
-        nonce: nonce.to_string(),
+        nonce: batch.nonce.to_string(),
         resources: batch.upserts.iter().map(version).collect(),
         removed: batch.removed.clone(),
     }
 }
 
-fn response(batch: Batch, nonce: u64) -> DeltaDiscoveryResponse {
+fn response(batch: Batch) -> DeltaDiscoveryResponse {
     let resource = |(name, entry): (Arc<str>, super::cache::Entry)| Resource {
         name: name.to_string(),
         version: entry.version.to_string(),
@@ -187,7 +236,7 @@ fn response(batch: Batch, nonce: u64) -> DeltaDiscoveryResponse {
         resources: batch.upserts.into_iter().map(resource).collect(),
         removed_resources: batch.removed.iter().map(ToString::to_string).collect(),
         type_url: batch.type_url.clone(),
-        nonce: nonce.to_string(),
-        ..DeltaDiscoveryResponse::default()
+        nonce: batch.nonce.to_string(),
+        system_version_info: batch.mark.map(|mark| mark.to_string()).unwrap_or_default(),
     }
 }

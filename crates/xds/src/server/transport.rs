@@ -1,35 +1,35 @@
 //! Carries gRPC over the TLS of `tls::control_plane`. tonic's own TLS is not used anywhere.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::{Stream, StreamExt as _};
-use tls::control_plane::{Acceptor, ServerStream};
+use tls::control_plane::{Acceptor, ConnectionInfo, Limits, ServerStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-/// The peer's address, as extension of each request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerAddress(pub Option<SocketAddr>);
-
 /// A client's TLS connection, for `serve_with_incoming`.
 #[derive(Debug)]
 pub struct Connection(ServerStream);
 
-/// Connections for `Server::serve_with_incoming_shutdown`; handshakes run beside each other and failed ones are left out.
-pub fn incoming(acceptor: Acceptor, listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> + Send {
-    ReceiverStream::new(acceptor.incoming(listener)).map(|stream| stream.map(Connection))
+/// Connections for `Server::serve_with_incoming_shutdown`, within limits; handshakes run beside each other and failed ones
+/// are left out.
+pub fn incoming(
+    acceptor: Acceptor,
+    listener: TcpListener,
+    limits: Limits,
+) -> impl Stream<Item = io::Result<Connection>> + Send {
+    ReceiverStream::new(acceptor.incoming(listener, limits)).map(|stream| stream.map(Connection))
 }
 
 impl Connected for Connection {
-    type ConnectInfo = PeerAddress;
+    type ConnectInfo = ConnectionInfo;
 
-    fn connect_info(&self) -> PeerAddress {
-        PeerAddress(self.0.get_ref().0.peer_addr().ok())
+    fn connect_info(&self) -> ConnectionInfo {
+        self.0.info()
     }
 }
 

@@ -16,14 +16,14 @@ use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use proto::workload::{Address, Workload, address};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use runtime::drain;
-use tls::control_plane::{RootSource, Token};
+use tls::control_plane::{RootSource, ShownCredential, Token};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::Streaming;
 use tonic::transport::{Channel, Server};
 use xds::client::{Client, Config, Handler, Interest, Node, Rejection, Resource};
-use xds::server::{Cache, Change, Options, Report};
+use xds::server::{Ages, Cache, Change, Options, Report};
 
 /// No step of a test takes this long.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -68,6 +68,11 @@ impl Seen {
 
     pub fn state(&self) -> State {
         self.0.borrow().clone()
+    }
+
+    /// Until the state is as wanted.
+    pub async fn reaches(&self, wanted: impl Fn(&State) -> bool) {
+        self.0.subscribe().wait_for(|state| wanted(state)).await.unwrap();
     }
 
     /// Until what was taken over is just this.
@@ -148,14 +153,28 @@ pub async fn serve(cache: Cache, authenticated: bool) -> Served {
 }
 
 pub fn serve_on(listener: TcpListener, cache: Cache, authenticated: bool) -> Served {
+    serve_with(listener, cache, authenticated, Ages::default(), None)
+}
+
+/// Streams begin with a credential, and end at some age.
+pub fn serve_with(
+    listener: TcpListener,
+    cache: Cache,
+    authenticated: bool,
+    ages: Ages,
+    credential: Option<ShownCredential>,
+) -> Served {
     let address = listener.local_addr().unwrap();
     let (sender, reports) = mpsc::unbounded_channel();
     let (drain, watch) = drain::channel();
     let report = Arc::new(move |report| drop(sender.send(report)));
-    let service = xds::server::service(cache.clone(), Options { report, drain: watch });
+    let service = xds::server::service(cache.clone(), Options { ages, ..Options::new(report, watch) });
     let identify = move |mut request: tonic::Request<()>| {
         if authenticated {
             request.extensions_mut().insert(caller());
+            if let Some(credential) = credential.clone() {
+                request.extensions_mut().insert(credential);
+            }
         }
         Ok(request)
     };
@@ -191,6 +210,20 @@ impl Raw {
     pub async fn hear(&mut self) -> Heard {
         self.next().await.unwrap().unwrap()
     }
+
+    /// Accepts a response.
+    pub async fn answer(&self, heard: &Heard) {
+        let response_nonce = heard.nonce.clone();
+        self.send(DeltaDiscoveryRequest { response_nonce, ..ask(&heard.type_url) }).await;
+    }
+
+    /// Hears a response of a type and accepts it.
+    pub async fn ack(&mut self, type_url: &str) -> Heard {
+        let heard = self.hear().await;
+        assert_eq!(heard.type_url, type_url);
+        self.answer(&heard).await;
+        heard
+    }
 }
 
 /// A response in short.
@@ -201,6 +234,7 @@ pub struct Heard {
     pub resources: Vec<String>,
     pub removed: Vec<String>,
     pub nonce: String,
+    pub version_info: String,
     pub bytes: usize,
 }
 
@@ -208,8 +242,8 @@ impl From<DeltaDiscoveryResponse> for Heard {
     fn from(response: DeltaDiscoveryResponse) -> Self {
         let bytes = response.encoded_len();
         let resources = response.resources.iter().map(|r| format!("{}@{}", r.name, r.version)).collect();
-        let DeltaDiscoveryResponse { type_url, nonce, removed_resources: removed, .. } = response;
-        Self { type_url, resources, removed, nonce, bytes }
+        let DeltaDiscoveryResponse { type_url, nonce, removed_resources: removed, system_version_info, .. } = response;
+        Self { type_url, resources, removed, nonce, version_info: system_version_info, bytes }
     }
 }
 

@@ -12,6 +12,20 @@ fn an_unknown_destination_passes_through() {
 }
 
 #[test]
+fn a_pod_of_the_mesh_that_discovery_removes_gets_no_plaintext_until_its_address_is_announced_again() {
+    let state = state(vec![workload("a", "10.0.0.1")], vec![]);
+    let route = || outbound(&state, &client(), addr("10.0.0.1:80"));
+    state.apply_addresses(vec![Change::Remove(workload("a", "10.0.0.1").uid)]);
+    assert_eq!(route(), Err(RouteError::Departed(addr("10.0.0.1:80"))));
+
+    let plain = Workload { protocol: InboundProtocol::TCP, ..workload("b", "10.0.0.1") };
+    state.apply_addresses(vec![Change::Upsert(Address::Workload(plain))]);
+    assert_eq!(route().unwrap().kind, RouteKind::Tcp);
+    state.apply_addresses(vec![Change::Remove(workload("b", "10.0.0.1").uid)]);
+    assert_eq!(route().unwrap().kind, RouteKind::Passthrough);
+}
+
+#[test]
 fn an_address_of_another_network_is_unknown() {
     let elsewhere = Workload { network: "net-2".into(), ..workload("a", "10.0.0.1") };
 

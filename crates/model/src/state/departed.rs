@@ -1,0 +1,101 @@
+//! Addresses of pods that were in the mesh when discovery removed them. Nothing is sent to them in plaintext.
+//!
+//! Discovery removes a pod when it is deleted; nobody answers at its address then. But a control plane that has lost a part
+//! of its state removes pods that still run, and a destination that discovery does not know gets plaintext. So an address
+//! is refused for a while, until discovery says something else about it: a pod that takes the address over is announced,
+//! whether it is in the mesh or not. A pod that leaves the mesh by its label is not removed, it is announced without HBONE.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::index::addresses;
+use crate::{InboundProtocol, NetworkAddress, Text, Workload};
+
+/// Time for which an address is refused. Longer than it takes to notice and repair a control plane.
+const REFUSED_FOR: Duration = Duration::from_secs(3600);
+
+/// Number of addresses that are remembered; beyond them those that departed first are forgotten. At 10 pods that end per
+/// second this is more than the hour.
+const MOST: usize = 64 * 1024;
+
+#[derive(Debug, Default)]
+pub(crate) struct Departed(HashMap<NetworkAddress, Instant>);
+
+impl Departed {
+    /// Notes a workload that discovery has removed.
+    pub(super) fn remember(&mut self, workload: &Workload, now: Instant) {
+        // Other kinds, as a WorkloadEntry, are removed by their users, and what they stood for may go on.
+        if !workload.is_pod() || workload.protocol != InboundProtocol::HBONE {
+            return;
+        }
+        if self.0.len() >= MOST {
+            self.0.retain(|_, since| now.duration_since(*since) < REFUSED_FOR);
+            while self.0.len() >= MOST {
+                // Rare, so a walk through all of them is no loss.
+                let Some(first) = self.0.iter().min_by_key(|(_, since)| **since).map(|(address, _)| address.clone()) else {
+                    break;
+                };
+                self.0.remove(&first);
+            }
+        }
+        self.0.extend(addresses(workload).map(|address| (address, now)));
+    }
+
+    /// Discovery says something else about the addresses of this workload.
+    pub(super) fn forget(&mut self, workload: &Workload) {
+        if !self.0.is_empty() {
+            for address in addresses(workload) {
+                self.0.remove(&address);
+            }
+        }
+    }
+
+    /// Is this the address of a pod that was in the mesh and that discovery has removed?
+    pub(crate) fn contains(&self, network: &Text, address: IpAddr, now: Instant) -> bool {
+        let since = self.0.get(&NetworkAddress::new(network.clone(), address));
+        since.is_some_and(|since| now.duration_since(*since) < REFUSED_FOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::workload;
+
+    #[test]
+    fn an_address_is_refused_for_an_hour_or_until_it_is_announced_again() {
+        let (mut departed, now, network) = (Departed::default(), Instant::now(), Text::from(""));
+        let pod = workload("a", "10.0.0.1");
+        let is_refused = |departed: &Departed, after| departed.contains(&network, pod.workload_ips[0], now + after);
+        departed.remember(&pod, now);
+
+        assert!(is_refused(&departed, Duration::from_secs(3599)));
+        assert!(!is_refused(&departed, Duration::from_secs(3600)));
+        departed.forget(&Workload { protocol: InboundProtocol::TCP, ..pod.clone() });
+        assert!(!is_refused(&departed, Duration::ZERO));
+    }
+
+    #[test]
+    fn pods_outside_of_the_mesh_and_other_kinds_are_not_remembered() {
+        let (mut departed, now) = (Departed::default(), Instant::now());
+        departed.remember(&Workload { protocol: InboundProtocol::TCP, ..workload("a", "10.0.0.1") }, now);
+        departed.remember(&Workload { uid: "c/networking.istio.io/WorkloadEntry/ns/a".into(), ..workload("a", "10.0.0.1") }, now);
+
+        assert!(departed.0.is_empty());
+    }
+
+    #[test]
+    fn of_too_many_the_first_is_forgotten() {
+        let (mut departed, now) = (Departed::default(), Instant::now());
+        for number in 0..=MOST {
+            let [.., a, b, c] = u32::try_from(number).unwrap().to_be_bytes();
+            let since = now + Duration::from_micros(number as u64);
+            departed.remember(&workload("a", &format!("10.{a}.{b}.{c}")), since);
+        }
+
+        assert_eq!(departed.0.len(), MOST);
+        assert!(!departed.contains(&Text::from(""), "10.0.0.0".parse().unwrap(), now));
+        assert!(departed.contains(&Text::from(""), "10.0.0.1".parse().unwrap(), now));
+    }
+}

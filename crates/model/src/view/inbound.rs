@@ -36,7 +36,9 @@ impl FromStr for Authority {
         }
         let hostname = value.rsplit_once(':').and_then(|(host, port)| {
             let is_name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._*".contains(&b));
-            is_name.then_some(())?;
+            // Only digits: `parse` would take a sign as well (RFC 3986, section 3.2.3).
+            let is_port = port.bytes().all(|b| b.is_ascii_digit());
+            (is_name && is_port).then_some(())?;
             Some(Self::Hostname { hostname: Text::unique(host), port: port.parse().ok()? })
         });
         hostname.ok_or_else(|| AuthorityError(value.to_owned()))

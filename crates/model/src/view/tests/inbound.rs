@@ -21,7 +21,21 @@ fn authorities_are_addresses_or_names_and_always_have_a_port() {
     assert_eq!("10.0.0.1:80".parse(), Ok(Authority::Address(addr("10.0.0.1:80"))));
     assert_eq!("[::ffff:10.0.0.1]:80".parse(), Ok(Authority::Address(addr("10.0.0.1:80"))));
     assert_eq!("web.ns:80".parse(), Ok(Authority::Hostname { hostname: "web.ns".into(), port: 80 }));
-    for wrong in ["10.0.0.1", "web", ":80", "web:", "web:99999", "[::1", "a/b:80", ""] {
+    for wrong in [
+        "10.0.0.1",
+        "web",
+        ":80",
+        "web:",
+        "web:99999",
+        "web:+80",
+        "10.0.0.1:+80",
+        "[::1]:+80",
+        "web:-0",
+        "web: 80",
+        "[::1",
+        "a/b:80",
+        "",
+    ] {
         let error = wrong.parse::<Authority>().unwrap_err();
         assert_eq!(error.to_string(), format!("invalid CONNECT address {wrong}"));
     }

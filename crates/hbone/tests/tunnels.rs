@@ -81,6 +81,42 @@ fn rustls_understands_our_records_and_we_its_tickets_and_new_keys() {
 }
 
 #[test]
+fn a_peer_that_names_no_protocol_is_refused_by_either_side_that_names_one() {
+    for (of_server, of_client) in [(true, false), (false, true), (true, true), (false, false)] {
+        worker(false, async move {
+            let (mut server, mut client) = configs(false);
+            let h2 = || vec![b"h2".to_vec()];
+            if of_server {
+                Arc::make_mut(&mut server).alpn_protocols = h2();
+            }
+            if of_client {
+                Arc::make_mut(&mut client).alpn_protocols = h2();
+            }
+            let (near, far) = wire();
+
+            let (accepted, connected) =
+                tokio::join!(tls::accept(far, server, |_| ()), tls::connect(near, client, |_| ()));
+
+            let (refused, other) = match (of_server, of_client) {
+                (true, false) => (accepted, connected),
+                (false, true) => (connected, accepted),
+                _ => {
+                    assert!(accepted.is_ok() && connected.is_ok());
+                    return;
+                }
+            };
+            assert!(refused.is_err_and(|e| e.to_string().contains("ALPN")));
+            // The other is told so, at the end of its handshake or behind it.
+            let told = match other {
+                Ok((mut tls, ())) => tls.read(&mut [0]).await.unwrap_err(),
+                Err(e) => e,
+            };
+            assert!(format!("{told:?}").contains("NoApplicationProtocol"), "{told:?}");
+        });
+    }
+}
+
+#[test]
 fn a_tls_peer_of_another_kind_is_refused() {
     worker(false, async {
         let (near, mut far) = wire();

@@ -17,6 +17,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{AlertDescription, ClientConfig, CommonState, ServerConfig};
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -63,6 +64,8 @@ pub struct TlsStream<IO> {
 }
 
 /// The client's handshake; `see` looks at the session at its end. No server name is sent: `config` decides who may answer.
+///
+/// If `config` names protocols (ALPN), the server has to choose one of them.
 pub async fn connect<IO, R>(
     mut io: IO,
     config: Arc<ClientConfig>,
@@ -73,12 +76,15 @@ where
 {
     // An address as name: rustls sends no SNI for it, and the verifier looks at identities only.
     let name = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
+    let wants_protocol = !config.alpn_protocols.is_empty();
     let role = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
-    let finished = handshake::run(&mut io, role, see).await?;
-    TlsStream::new(io, finished)
+    let finished = handshake::run(&mut io, role, |session| (has_protocol(session), see(session))).await?;
+    with_protocol(TlsStream::new(io, finished)?, wants_protocol).await
 }
 
 /// The server's handshake; `see` looks at the session at its end.
+///
+/// If `config` names protocols (ALPN), the client has to offer one of them.
 pub async fn accept<IO, R>(
     mut io: IO,
     config: Arc<ServerConfig>,
@@ -87,9 +93,33 @@ pub async fn accept<IO, R>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
+    let wants_protocol = !config.alpn_protocols.is_empty();
     let role = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
-    let finished = handshake::run(&mut io, role, see).await?;
-    TlsStream::new(io, finished)
+    let finished = handshake::run(&mut io, role, |session| (has_protocol(session), see(session))).await?;
+    with_protocol(TlsStream::new(io, finished)?, wants_protocol).await
+}
+
+fn has_protocol(session: &CommonState) -> bool {
+    session.alpn_protocol().is_some()
+}
+
+/// Ends a handshake. rustls refuses a peer that names other protocols than ours, but not one that names none.
+async fn with_protocol<IO, R>(
+    (mut stream, (has_protocol, seen)): (TlsStream<IO>, (bool, R)),
+    wants_protocol: bool,
+) -> io::Result<(TlsStream<IO>, R)>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    if wants_protocol && !has_protocol {
+        let what = "the peer agrees on no protocol (ALPN)";
+        let e = io::Error::from(Fault { what, alert: AlertDescription::NoApplicationProtocol });
+        stream.give_up(&e);
+        // The failure is what counts, not whether the peer hears of it.
+        let _ = poll_fn(|cx| stream.poll_drain(cx)).await;
+        return Err(e);
+    }
+    Ok((stream, seen))
 }
 
 impl<IO> TlsStream<IO> {

@@ -109,15 +109,22 @@ impl Trace {
         Self { trace_id: rand::random(), span_id: rand::random() }
     }
 
-    /// The one a peer sent; anything not of the exact form counts as none.
+    /// The one a peer sent. Anything that is not of the form that W3C Trace Context gives for version 00 counts as none,
+    /// and so do several of them.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let text = headers.get(TRACEPARENT)?.to_str().ok()?;
-        let hex = |s: &str| s.bytes().all(|b| b.is_ascii_hexdigit());
-        let (Some(trace), Some(span)) = (text.get(3..35), text.get(36..52)) else { return None };
-        if text.len() != 55 || !text.starts_with("00-") || !hex(trace) || !hex(span) {
+        let mut all = headers.get_all(TRACEPARENT).iter();
+        let (Some(only), None) = (all.next(), all.next()) else { return None };
+        let &[v1, v2, b'-', ref trace @ .., b'-', f1, f2] = only.as_bytes() else { return None };
+        let (trace, [b'-', span @ ..]) = trace.split_at_checked(32)? else { return None };
+        // Version ff is forbidden; later ones begin as 00 does, so what is known of them can be read.
+        let version = hex(&[v1, v2])?;
+        hex(&[f1, f2])?;
+        if version == 0xff || span.len() != 16 {
             return None;
         }
-        Some(Self { trace_id: u128::from_str_radix(trace, 16).ok()?, span_id: u64::from_str_radix(span, 16).ok()? })
+        let trace = Self { trace_id: hex(trace)?, span_id: u64::try_from(hex(span)?).ok()? };
+        // Zero stands for no identifier.
+        (trace.trace_id != 0 && trace.span_id != 0).then_some(trace)
     }
 
     /// The header, flags 00.
@@ -125,6 +132,14 @@ impl Trace {
         let text = format!("00-{:032x}-{:016x}-00", self.trace_id, self.span_id);
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
+}
+
+/// The value of lower-case hexadecimal digits, at most 32.
+fn hex(digits: &[u8]) -> Option<u128> {
+    if !digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    u128::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
 #[cfg(test)]
@@ -183,7 +198,29 @@ mod tests {
         let t = Trace::random();
         let read = |v| Trace::from_headers(&HeaderMap::from_iter([(TRACEPARENT, v)]));
         assert_eq!(read(t.to_header()), Some(t));
-        assert_eq!(read(HeaderValue::from_static("00-1-2-00")), None);
-        assert_eq!(read(HeaderValue::from_static("00-zz000000000000000000000000000000-0000000000000000-00")), None);
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(read(HeaderValue::from_static(good)).is_some());
+        let with = |from: &str, to: &str| good.replacen(from, to, 1);
+        for (what, text) in [
+            ("short", "00-1-2-00".to_owned()),
+            ("another separator behind the version", with("00-", "00_")),
+            ("another separator behind the trace", with("-b7", "_b7")),
+            ("another separator before the flags", with("-01", "_01")),
+            ("upper case", with("0af", "0AF")),
+            ("no digits in the version", with("00-", "0x-")),
+            ("no digits in the trace", with("0af", "zzz")),
+            ("no digits in the span", with("b7a", "+7a")),
+            ("no digits in the flags", with("-01", "-+1")),
+            ("version ff", with("00-", "ff-")),
+            ("a trace of zeros", with("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32))),
+            ("a span of zeros", with("b7ad6b7169203331", &"0".repeat(16))),
+            ("more behind it", format!("{good}-x")),
+            ("a separator in the trace", with("0af7", "0a-7")),
+        ] {
+            assert_eq!(read(HeaderValue::try_from(text).unwrap()), None, "{what}");
+        }
+        let mut headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_static(good))]);
+        headers.append(TRACEPARENT, HeaderValue::from_static(good));
+        assert_eq!(Trace::from_headers(&headers), None, "several");
     }
 }

@@ -1,6 +1,6 @@
 //! The side that opens streams. It neither dials nor checks who answered; see `tls` and `pool`.
 
-use crate::http2::{Closed, Engine, Role, Shared, Unanswered};
+use crate::http2::{Cause, Engine, Role, Shared, Unanswered};
 use crate::stream::Place;
 use crate::{ConnectError, Reason, Settings, Stream, TunnelError};
 use http::{HeaderMap, StatusCode};
@@ -80,7 +80,10 @@ impl Tunnel {
             return Err(ConnectError::Authority(authority.to_owned()));
         }
         let connection = &self.connection.0;
-        poll_fn(|cx| connection.borrow_mut().poll_room(cx)).await?;
+        if !connection.borrow().has_room()? {
+            // Boxed: nearly all find room, and need not carry what the wait takes.
+            Box::pin(self.wait_for_room()).await?;
+        }
         let line = connection.borrow_mut().open(authority, &headers);
         let asking = Unanswered::new(connection.clone(), line.clone(), Reason::Cancel);
         let head = poll_fn(|cx| {
@@ -88,8 +91,8 @@ impl Tunnel {
             if let Some(head) = stream.take_head() {
                 return Poll::Ready(Ok(head));
             }
-            match stream.closed() {
-                Some(closed) => Poll::Ready(Err(unanswered(closed))),
+            match stream.abort_cause() {
+                Some(cause) => Poll::Ready(Err(unanswered(cause))),
                 None => {
                     stream.watch_receive(cx);
                     Poll::Pending
@@ -105,6 +108,13 @@ impl Tunnel {
         Ok(Accepted { headers: head.headers, stream: Stream::new(connection.clone(), line, Some(place)) })
     }
 
+    async fn wait_for_room(&self) -> Result<(), ConnectError> {
+        let connection = &self.connection.0;
+        let wait = connection.borrow().stream_wait();
+        let room = poll_fn(|cx| connection.borrow_mut().poll_room(cx));
+        tokio::time::timeout(wait, room).await.unwrap_or(Err(ConnectError::NoStreams(wait)))
+    }
+
     /// Streams open or being opened.
     pub fn open_streams(&self) -> usize {
         self.open.get()
@@ -114,6 +124,11 @@ impl Tunnel {
     /// [usable](Self::is_usable).
     pub fn has_room(&self, limit: usize) -> bool {
         self.open.get() < limit.min(self.connection.0.borrow().most_streams())
+    }
+
+    /// Whether the peer takes no streams at all for now (SETTINGS_MAX_CONCURRENT_STREAMS 0).
+    pub fn is_paused(&self) -> bool {
+        self.connection.0.borrow().most_streams() == 0
     }
 
     /// Whether the tunnel lives and the peer takes new streams.
@@ -127,11 +142,13 @@ impl Tunnel {
     }
 }
 
-fn unanswered(closed: &Closed) -> ConnectError {
-    match closed {
-        Closed::ByPeer(reason) | Closed::ByUs(reason) => ConnectError::Reset(*reason),
-        Closed::Unseen => ConnectError::GoingAway,
-        Closed::Lost(fault) => ConnectError::Tunnel(fault.clone()),
+fn unanswered(cause: &Cause) -> ConnectError {
+    match cause {
+        Cause::ResetByPeer(reason) | Cause::ResetByUs(reason) => ConnectError::Reset(*reason),
+        // The answer would have come before the peer's END_STREAM.
+        Cause::EndStream => ConnectError::Reset(Reason::NoError),
+        Cause::Unprocessed => ConnectError::GoingAway,
+        Cause::ConnectionLost(fault) => ConnectError::Tunnel(fault.clone()),
     }
 }
 

@@ -48,6 +48,51 @@ impl From<Reason> for u32 {
     }
 }
 
+/// Something that a peer sends too much of. Each costs the peer less than us (RFC 9113, section 10.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flood {
+    /// Requests that are reset before they are answered, and streams that we have to reset.
+    Resets,
+    /// Bytes of header lists after decompression, or one header block that is too long.
+    HeaderBytes,
+    /// SETTINGS.
+    Settings,
+    /// PING.
+    Pings,
+    /// DATA and CONTINUATION that carry nothing.
+    EmptyFrames,
+    /// WINDOW_UPDATE that no DATA was sent for.
+    WindowUpdates,
+    /// Frames without effect: PRIORITY, types that are not known, frames for closed streams.
+    IgnoredFrames,
+}
+
+impl Flood {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::Resets,
+        Self::HeaderBytes,
+        Self::Settings,
+        Self::Pings,
+        Self::EmptyFrames,
+        Self::WindowUpdates,
+        Self::IgnoredFrames,
+    ];
+
+    /// Stable name of the kind, for metrics and logs.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Resets => "resets",
+            Self::HeaderBytes => "header_bytes",
+            Self::Settings => "settings",
+            Self::Pings => "pings",
+            Self::EmptyFrames => "empty_frames",
+            Self::WindowUpdates => "window_updates",
+            Self::IgnoredFrames => "ignored_frames",
+        }
+    }
+}
+
 /// Why a tunnel is over, for all of its streams.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -57,9 +102,12 @@ pub enum Fault {
     /// The byte stream ended before HTTP/2 began, or while streams were open.
     #[error("the peer closed the connection too soon")]
     Cut,
-    /// The peer does what RFC 9113 forbids, or too much; `code` is what it was told (section 7).
+    /// The peer does what RFC 9113 forbids; `code` is what it was told (section 7).
     #[error("{what} (error code {code:#x})")]
     Violation { what: &'static str, code: u32 },
+    /// The peer sends more of something than anybody needs; it was told ENHANCE_YOUR_CALM.
+    #[error("the peer sends too many {} (error code 0xb)", .0.code())]
+    Flood(Flood),
     /// The answer to a PING did not come.
     #[error("no answer to a ping")]
     Silent,
@@ -77,13 +125,26 @@ impl Fault {
         Self::Violation { what, code: code::FRAME_SIZE_ERROR }
     }
 
+    pub(crate) const fn stream_closed(what: &'static str) -> Self {
+        Self::Violation { what, code: code::STREAM_CLOSED }
+    }
+
+    /// Error code that the peer is told in GOAWAY, if it is to be told one.
+    pub(crate) const fn code(&self) -> Option<u32> {
+        match self {
+            Self::Violation { code, .. } => Some(*code),
+            Self::Flood(_) => Some(code::ENHANCE_YOUR_CALM),
+            Self::Io(_) | Self::Cut | Self::Silent | Self::Dropped => None,
+        }
+    }
+
     /// What the byte stream said, or a kind that fits.
     pub(crate) fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::Io(e) => e.kind(),
             Self::Cut => io::ErrorKind::UnexpectedEof,
             Self::Silent => io::ErrorKind::TimedOut,
-            Self::Violation { .. } | Self::Dropped => io::ErrorKind::Other,
+            Self::Violation { .. } | Self::Flood(_) | Self::Dropped => io::ErrorKind::Other,
         }
     }
 }
@@ -111,6 +172,17 @@ impl TunnelError {
             Self::PingTimeout(_) => "ping_timeout",
         }
     }
+
+    /// What the peer has sent too much of, if that is why the tunnel ended. A log line should name the peer.
+    pub fn flood(&self) -> Option<Flood> {
+        match self {
+            Self::Handshake(fault) | Self::Protocol(fault) => match **fault {
+                Fault::Flood(flood) => Some(flood),
+                Fault::Io(_) | Fault::Cut | Fault::Violation { .. } | Fault::Silent | Fault::Dropped => None,
+            },
+            Self::PingTimeout(_) => None,
+        }
+    }
 }
 
 /// A stream could not be opened.
@@ -128,6 +200,9 @@ pub enum ConnectError {
     /// The tunnel takes no more streams, and the peer has not seen this one.
     #[error("h2 failed: the tunnel is closing")]
     GoingAway,
+    /// The peer takes no more streams than there are, and the wait for one to end was in vain.
+    #[error("h2 failed: the peer takes no more streams for {0:?}")]
+    NoStreams(Duration),
     /// The authority cannot be sent.
     #[error("invalid CONNECT address {0}")]
     Authority(String),
@@ -138,14 +213,14 @@ impl ConnectError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Status(_) => "http_status",
-            Self::Reset(_) | Self::Tunnel(_) | Self::GoingAway => "h2",
+            Self::Reset(_) | Self::Tunnel(_) | Self::GoingAway | Self::NoStreams(_) => "h2",
             Self::Authority(_) => "authority",
         }
     }
 
     /// Whether nothing was processed, so that another tunnel may be tried.
     pub const fn is_unprocessed(&self) -> bool {
-        matches!(self, Self::GoingAway | Self::Reset(Reason::Refused))
+        matches!(self, Self::GoingAway | Self::NoStreams(_) | Self::Reset(Reason::Refused))
     }
 }
 

@@ -18,7 +18,7 @@ mod stream;
 pub mod tls;
 
 pub use client::{Accepted, Driver, Tunnel};
-pub use error::{ConnectError, Fault, Reason, StreamError, TunnelError};
+pub use error::{ConnectError, Fault, Flood, Reason, StreamError, TunnelError};
 pub use pool::Pool;
 pub use server::{Request, Server};
 pub use settings::Settings;

@@ -16,12 +16,15 @@ pub struct Settings {
     pub max_concurrent_streams: u32,
     /// Streams a client opens before it has seen the peer's settings.
     pub initial_streams: usize,
-    /// `SETTINGS_MAX_HEADER_LIST_SIZE` announced by a server, bytes.
+    /// `SETTINGS_MAX_HEADER_LIST_SIZE` announced by a server, bytes. A CONNECT of a proxy has about 500; a longer list
+    /// than this is answered with 431.
     pub server_header_list_bytes: u32,
     /// `SETTINGS_MAX_HEADER_LIST_SIZE` announced by a client, bytes.
     pub client_header_list_bytes: u32,
     /// What a stream may keep queued for a peer or a network that does not take it, bytes.
     pub send_buffer_bytes: usize,
+    /// How long a request waits for the peer to take another stream (SETTINGS_MAX_CONCURRENT_STREAMS).
+    pub stream_wait: Duration,
     /// Pause before each PING.
     pub ping_interval: Duration,
     /// How long the answer to a PING may take.
@@ -36,9 +39,10 @@ impl Default for Settings {
             frame_bytes: 1 << 20,
             max_concurrent_streams: 200,
             initial_streams: 100,
-            server_header_list_bytes: 64 << 10,
+            server_header_list_bytes: 8 << 10,
             client_header_list_bytes: 16 << 10,
             send_buffer_bytes: 128 << 10,
+            stream_wait: Duration::from_secs(10),
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
         }

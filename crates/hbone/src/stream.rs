@@ -31,8 +31,8 @@ impl Drop for Place {
 ///
 /// Dropping a half that sends and has not [finished](SendHalf::finish) resets the stream with
 /// `INTERNAL_ERROR`: Istio's ztunnel reads `CANCEL` as an end, and would take half a message for a whole one.
-/// Dropping the half that receives stops nothing while the other one lives; after it has finished, the
-/// peer's bytes are refused with `CANCEL` or `NO_ERROR`.
+/// Dropping the half that receives stops nothing while the other one lives: what still comes is thrown away. After the
+/// other one has finished, the peer's bytes are refused with `CANCEL` or `NO_ERROR`.
 #[derive(Debug)]
 pub struct Stream {
     send: SendHalf,
@@ -99,7 +99,7 @@ impl SendHalf {
         if stream.is_refused_in_order() {
             return Ok(());
         }
-        if stream.closed().is_some() {
+        if stream.abort_cause().is_some() {
             return Err(StreamError::BrokenPipe);
         }
         stream.want_finish();

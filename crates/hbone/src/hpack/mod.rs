@@ -9,6 +9,7 @@ mod table;
 
 pub(crate) use decode::{Decoder, Fits};
 pub(crate) use encode::Encoder;
+pub(crate) use table::FIELD_BYTES;
 
 /// What is wrong with a header block.
 ///

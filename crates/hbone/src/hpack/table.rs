@@ -8,7 +8,7 @@ use std::rc::Rc;
 /// Most that the dynamic table holds: the default of `SETTINGS_HEADER_TABLE_SIZE`, which we leave alone.
 pub(super) const LIMIT_BYTES: usize = 4096;
 /// What an entry counts beside its name and value (section 4.1). A list of fields is counted alike.
-pub(super) const FIELD_BYTES: usize = 32;
+pub(crate) const FIELD_BYTES: usize = 32;
 
 /// Appendix A. Its first has index 1.
 static STATIC: [(&str, &str); 61] = [

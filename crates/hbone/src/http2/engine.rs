@@ -1,53 +1,46 @@
 //! Moves the bytes of a connection, and notices when the peer is silent or gone.
 
-use super::batch::Batch;
+use super::closing::Closing;
 use super::keepalive::Keepalive;
-use super::reader::Reader;
-use super::{Connection, Fault, Role, Shared};
+use super::reader::{Limits, Reader};
+use super::writer::Writer;
+use super::{BLOCKS_PER_LIST, Connection, Fault, Role, Shared, TURN_BYTES};
 use crate::{Settings, TunnelError};
 use std::cell::RefCell;
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncWrite};
-use tokio::time::Sleep;
-
-/// What one turn reads before others have theirs, bytes.
-const TURN_BYTES: usize = 512 << 10;
 
 /// A byte stream with HTTP/2 on it. Dropping it cuts all streams.
 pub(crate) struct Engine<T> {
     io: T,
     connection: Shared,
     reader: Reader,
-    batch: Batch,
+    writer: Writer,
     keepalive: Keepalive,
-    /// Written, and perhaps not yet with the kernel.
-    unflushed: bool,
     /// Why nothing can be written any more. What the peer said before is still read.
     broken: Option<io::Error>,
-    /// The last word is said; what remains is to close.
-    closing: bool,
-    /// Closed; how long the peer may take to do the same.
-    lingering: Option<Pin<Box<Sleep>>>,
+    closing: Option<Closing>,
 }
 
 impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
     pub(crate) fn new(io: T, role: Role, settings: &Settings) -> Self {
+        let limits = Limits {
+            frame: settings.frame_bytes as usize,
+            header_block: BLOCKS_PER_LIST * role.header_list_bytes(settings) as usize,
+        };
         Self {
             io,
             connection: Rc::new(RefCell::new(Connection::new(role, settings))),
-            reader: Reader::new(role == Role::Server, settings.frame_bytes as usize),
-            batch: Batch::default(),
+            reader: Reader::new(role == Role::Server, limits),
+            writer: Writer::default(),
             keepalive: Keepalive::new(settings),
-            unflushed: false,
             broken: None,
-            closing: false,
-            lingering: None,
+            closing: None,
         }
     }
 
@@ -62,14 +55,13 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
 
     /// Reads, writes, and waits for more of both. Ready when the connection is over: in order, or with why not.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TunnelError>> {
-        if self.lingering.is_some() {
-            return self.poll_linger(cx).map(Ok);
+        if self.closing.is_some() {
+            return self.poll_closing(cx);
         }
         self.connection.borrow_mut().begin_turn(cx);
-        let read = if self.closing { Ok(Reading::Waits) } else { self.read(cx) };
-        let reading = match read {
+        let reading = match self.read(cx) {
             Ok(reading) => reading,
-            Err(fault) => return Poll::Ready(Err(self.give_up(cx, fault))),
+            Err(fault) => return self.give_up(cx, fault),
         };
         if matches!(reading, Reading::Ended) {
             let cut = self.connection.borrow().has_streams();
@@ -79,7 +71,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         }
         let (known, written) = match self.broken.take() {
             Some(e) => (true, Poll::Ready(Err(e))),
-            None => (false, self.poll_write(cx)),
+            None => (false, self.writer.poll_write(&mut self.io, &self.connection, cx)),
         };
         match written {
             // A peer that has closed may have ended its streams in order before: what there is gets another turn.
@@ -88,8 +80,10 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
                 cx.waker().wake_by_ref();
             }
             Poll::Ready(Err(e)) => return Poll::Ready(Err(TunnelError::Protocol(self.fail(Fault::Io(e))))),
-            Poll::Ready(Ok(())) if self.connection.borrow().is_finished() || self.closing => {
-                return self.poll_close(cx).map(Ok);
+            Poll::Ready(Ok(())) if self.connection.borrow().is_finished() => {
+                self.connection.borrow_mut().close_in_order();
+                self.closing = Some(Closing::in_order(self.keepalive.timeout()));
+                return self.poll_closing(cx);
             }
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
@@ -134,68 +128,24 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         Ok(Reading::Paused)
     }
 
-    /// Writes what there is to be sent, and flushes once.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.batch.is_empty() {
-                self.connection.borrow_mut().fill(&mut self.batch);
-                if self.batch.is_empty() {
-                    break;
-                }
-            }
-            self.unflushed = true;
-            ready!(self.batch.poll_write(&mut self.io, cx))?;
-        }
-        if self.unflushed {
-            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TunnelError>> {
+        let Some(closing) = &mut self.closing else { return Poll::Ready(Ok(())) };
+        closing.poll(&mut self.io, &self.connection, &mut self.reader, &mut self.writer, cx)
     }
 
-    /// Says goodbye and closes. A peer that is gone already is fine.
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.closing {
-            self.closing = true;
-            self.connection.borrow_mut().say_goodbye(0);
-            if ready!(self.poll_write(cx)).is_err() {
-                return Poll::Ready(());
-            }
-        }
-        if ready!(Pin::new(&mut self.io).poll_shutdown(cx)).is_err() {
-            return Poll::Ready(());
-        }
-        self.poll_linger(cx)
-    }
-
-    /// Waits until the peer has closed too, whatever it says. Else the kernel would answer that with a reset, and throw
-    /// away what the peer has not got yet of our last words.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timeout = self.keepalive.timeout();
-        let timer = self.lingering.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        if timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        loop {
-            match ready!(Pin::new(&mut self.io).poll_fill_buf(cx)) {
-                Ok(input) if !input.is_empty() => {
-                    let n = input.len();
-                    Pin::new(&mut self.io).consume(n);
-                }
-                Ok(_) | Err(_) => return Poll::Ready(()),
-            }
-        }
-    }
-
-    /// The peer, or the way to it, cannot be used: tells it why, as far as that goes at once.
-    fn give_up(&mut self, cx: &mut Context<'_>, fault: Fault) -> TunnelError {
-        if let Fault::Violation { code, .. } = fault {
+    /// The peer, or the way to it, cannot be used. A peer is told what it did wrong; its streams end at once.
+    fn give_up(&mut self, cx: &mut Context<'_>, fault: Fault) -> Poll<Result<(), TunnelError>> {
+        let code = fault.code();
+        if let Some(code) = code {
             self.connection.borrow_mut().say_goodbye(code);
-            if matches!(self.poll_write(cx), Poll::Ready(Ok(()))) {
-                let _ = Pin::new(&mut self.io).poll_shutdown(cx);
-            }
         }
-        TunnelError::Protocol(self.fail(fault))
+        let error = TunnelError::Protocol(self.fail(fault));
+        if code.is_none() {
+            return Poll::Ready(Err(error));
+        }
+        let window = self.connection.borrow().window_bytes();
+        self.closing = Some(Closing::after(error, window));
+        self.poll_closing(cx)
     }
 
     fn fail(&self, fault: Fault) -> Arc<Fault> {
@@ -224,6 +174,6 @@ impl<T> Drop for Engine<T> {
 
 impl<T> fmt::Debug for Engine<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("closing", &self.closing).finish_non_exhaustive()
+        f.debug_struct("Engine").field("closing", &self.closing.is_some()).finish_non_exhaustive()
     }
 }

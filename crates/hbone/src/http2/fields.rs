@@ -1,8 +1,8 @@
 //! Header lists as requests and answers (RFC 9113, section 8), both ways.
 
 use crate::headers;
-use crate::hpack::{Decoder, Encoder, Fits};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use crate::hpack::{Decoder, Encoder, FIELD_BYTES, Fits};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 /// What a request asks for.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub(crate) struct Asked {
     /// As sent; empty when there was none.
     pub(crate) authority: String,
     pub(crate) headers: HeaderMap,
+    /// What `content-length` says; nothing for a tunnel.
+    pub(super) content_length: Option<i64>,
 }
 
 /// The head of an answer.
@@ -18,22 +20,27 @@ pub(crate) struct Asked {
 pub(crate) struct Head {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    /// What `content-length` says; nothing for a tunnel.
+    pub(super) content_length: Option<i64>,
 }
 
-/// A header list, not yet judged.
+/// A header list as it was read. It is checked for what section 8.2 says of each field; whether it is a request, an answer
+/// or trailers is decided by whoever expects one of these.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     method: Option<Method>,
+    scheme: Option<Vec<u8>>,
+    path: Option<Vec<u8>>,
     authority: Option<String>,
     status: Option<StatusCode>,
-    /// `:scheme` or `:path`, which no CONNECT has.
-    has_target: bool,
     headers: HeaderMap,
+    /// A field that is no pseudo-header field has been read.
     regular: bool,
-    /// Not of the form that section 8.2 and 8.3 want.
     malformed: bool,
     /// Longer than we said we take; what is here is its begin.
     pub(super) too_long: bool,
+    /// Size of the list, counted as SETTINGS_MAX_HEADER_LIST_SIZE is, as far as it was taken.
+    pub(super) list_bytes: usize,
 }
 
 impl Fields {
@@ -41,7 +48,9 @@ impl Fields {
     pub(super) fn decode(decoder: &mut Decoder, block: &[u8], limit_bytes: usize) -> Result<Self, crate::hpack::Error> {
         let mut fields = Self::default();
         let fits = decoder.decode(block, limit_bytes, |name, value| {
+            fields.list_bytes += name.len() + value.len() + FIELD_BYTES;
             let taken = match name {
+                _ if !is_value(value) => None,
                 [b':', pseudo @ ..] => fields.pseudo(pseudo, value),
                 _ => fields.regular(name, value),
             };
@@ -54,12 +63,11 @@ impl Fields {
     fn pseudo(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
         let once = match name {
             b"method" => self.method.replace(Method::from_bytes(value).ok()?).is_none(),
+            b"scheme" => self.scheme.replace(value.to_owned()).is_none(),
+            b"path" => self.path.replace(value.to_owned()).is_none(),
             b"authority" => self.authority.replace(str::from_utf8(value).ok()?.to_owned()).is_none(),
             b"status" => self.status.replace(StatusCode::from_bytes(value).ok()?).is_none(),
-            b"scheme" | b"path" => {
-                self.has_target = true;
-                true
-            }
+            // Also `:protocol`: we do not announce SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441).
             _ => false,
         };
         (once && !self.regular).then_some(())
@@ -72,6 +80,9 @@ impl Fields {
         if name.iter().any(u8::is_ascii_uppercase) || of_http1.contains(&name) {
             return None;
         }
+        if name == b"te" && !value.eq_ignore_ascii_case(b"trailers") {
+            return None;
+        }
         // Without an allocation for those that every tunnel carries.
         let known =
             [headers::BAGGAGE, headers::TRACEPARENT].into_iter().find(|known| known.as_str().as_bytes() == name);
@@ -80,23 +91,93 @@ impl Fields {
         Some(())
     }
 
-    /// As a request; `None` if it cannot be one.
-    pub(super) fn request(self) -> Option<Asked> {
-        let method = self.method?;
-        if self.malformed || self.status.is_some() || (method == Method::CONNECT) == self.has_target {
-            return None;
-        }
-        Some(Asked { method, authority: self.authority.unwrap_or_default(), headers: self.headers })
+    /// Makes the message malformed for a reason beside its fields.
+    pub(super) const fn set_malformed(&mut self) {
+        self.malformed = true;
     }
 
-    /// As an answer; `None` if it cannot be one.
-    pub(super) fn answer(self) -> Option<Head> {
-        let of_requests = self.method.is_some() || self.authority.is_some() || self.has_target;
+    /// Returns the request, or `None` if it is malformed. `end_stream` says whether it ends with its header block.
+    ///
+    /// A CONNECT without a usable `:authority` is returned: proxies answer it with 400, as Istio's does.
+    pub(super) fn request(self, end_stream: bool) -> Option<Asked> {
+        let content_length = self.content_length().ok()?;
+        let method = self.method?;
+        let is_tunnel = method == Method::CONNECT;
+        if self.malformed || self.status.is_some() || (end_stream && content_length.is_some_and(|n| n > 0)) {
+            return None;
+        }
+        let target = if is_tunnel {
+            // A tunnel begins with its request, so that cannot be its end (RFC 9110, section 9.3.6).
+            !end_stream && self.scheme.is_none() && self.path.is_none()
+        } else {
+            is_scheme(&self.scheme?) && is_path(&self.path?, &method)
+        };
+        let authority = self.authority.unwrap_or_default();
+        // Sections 8.3.1: no userinfo, and `host` names nobody else.
+        let host = self.headers.get(header::HOST);
+        let host_differs = host.is_some_and(|h| !h.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
+        if !target || authority.contains('@') || (!authority.is_empty() && host_differs) {
+            return None;
+        }
+        let content_length = content_length.filter(|_| !is_tunnel);
+        Some(Asked { method, authority, headers: self.headers, content_length })
+    }
+
+    /// Returns the answer, or `None` if it is malformed. `end_stream` says whether it ends with its header block.
+    pub(super) fn answer(self, end_stream: bool) -> Option<Head> {
+        let of_requests =
+            self.method.is_some() || self.authority.is_some() || self.scheme.is_some() || self.path.is_some();
         if self.malformed || of_requests {
             return None;
         }
-        Some(Head { status: self.status?, headers: self.headers })
+        let status = self.status?;
+        // In an answer to CONNECT that begins a tunnel a length means nothing (RFC 9110, section 9.3.6).
+        let content_length = if status.is_success() { None } else { self.content_length().ok()? };
+        let is_cut = end_stream && content_length.is_some_and(|n| n > 0);
+        if status == StatusCode::SWITCHING_PROTOCOLS || status.is_informational() && end_stream || is_cut {
+            return None;
+        }
+        Some(Head { status, headers: self.headers, content_length })
     }
+
+    /// Whether this can stand behind content (section 8.1).
+    pub(super) const fn is_trailers(&self) -> bool {
+        let pseudo = self.method.is_some()
+            || self.authority.is_some()
+            || self.scheme.is_some()
+            || self.path.is_some()
+            || self.status.is_some();
+        !self.malformed && !pseudo
+    }
+
+    /// Returns `content-length`, if there is one. An error if it is no number, or if there are several.
+    fn content_length(&self) -> Result<Option<i64>, Malformed> {
+        let mut all = self.headers.get_all(header::CONTENT_LENGTH).iter();
+        let Some(value) = all.next() else { return Ok(None) };
+        let digits = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).ok_or(Malformed)?;
+        if all.any(|other| other != value) { Err(Malformed) } else { digits.parse().map(Some).map_err(|_| Malformed) }
+    }
+}
+
+/// A field that cannot be what its name says.
+struct Malformed;
+
+/// Whether a value has no control characters and neither begins nor ends with a space or tab (section 8.2.1).
+fn is_value(value: &[u8]) -> bool {
+    let is_blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+    let is_control = |b: &u8| b.is_ascii_control() && *b != b'\t';
+    !is_blank(value.first()) && !is_blank(value.last()) && !value.iter().any(is_control)
+}
+
+/// Whether this is a scheme (RFC 3986, section 3.1).
+fn is_scheme(text: &[u8]) -> bool {
+    text.first().is_some_and(u8::is_ascii_alphabetic)
+        && text.iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
+}
+
+/// Whether this is a path of a request with `method` (section 8.3.1).
+fn is_path(text: &[u8], method: &Method) -> bool {
+    text.starts_with(b"/") || (text == b"*" && method == Method::OPTIONS)
 }
 
 /// The block of a CONNECT to `authority`.
@@ -146,9 +227,9 @@ mod tests {
         let told = HeaderMap::from_iter([(headers::BAGGAGE, HeaderValue::from_static("a=b"))]);
 
         let block = connect(&mut encoder, "[fd00::1]:80", &told);
-        let asked = Fields::decode(&mut decoder, &block, 1000).unwrap().request().unwrap();
+        let asked = Fields::decode(&mut decoder, &block, 1000).unwrap().request(false).unwrap();
         let block = answer(&mut encoder, StatusCode::OK, &told);
-        let head = Fields::decode(&mut decoder, &block, 1000).unwrap().answer().unwrap();
+        let head = Fields::decode(&mut decoder, &block, 1000).unwrap().answer(false).unwrap();
 
         assert_eq!(
             (asked.method, asked.authority.as_str(), asked.headers),
@@ -157,35 +238,150 @@ mod tests {
         assert_eq!((head.status, head.headers), (StatusCode::OK, told));
     }
 
-    #[test]
-    fn what_section_8_forbids_is_no_request() {
-        let connect = [(":method", "CONNECT"), (":authority", "a:1")];
-        let with = |more: &[(&str, &str)]| decoded(&[&connect, more].concat()).request().is_some();
+    const CONNECT: &[(&str, &str)] = &[(":method", "CONNECT"), (":authority", "a:1")];
+    const GET: &[(&str, &str)] = &[(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/")];
 
-        assert!(with(&[]));
-        assert!(with(&[("x", "y"), ("te", "trailers")]));
-        assert!(decoded(&[(":method", "GET"), (":scheme", "http"), (":path", "/")]).request().is_some());
-        for wrong in [
-            [(":scheme", "http")],
-            [(":protocol", "connect-udp")],
-            [(":method", "CONNECT")],
-            [(":status", "200")],
-            [("Upper", "x")],
-            [("connection", "close")],
-            [("x", "a\nb")],
-            [("", "x")],
+    #[test]
+    fn a_malformed_field_makes_requests_answers_and_trailers_malformed() {
+        for (rule, name, value) in [
+            ("8.2.1: upper case in a name", "Upper", "x"),
+            ("8.2.1: a space in a name", "a b", "x"),
+            ("8.2.1: a control character in a name", "a\u{1}b", "x"),
+            ("8.2.1: a name that is not ASCII", "n\u{e4}me", "x"),
+            ("8.2.1: a colon in a name", "a:b", "x"),
+            ("8.2.1: an empty name", "", "x"),
+            ("8.2.1: LF in a value", "x", "a\nb"),
+            ("8.2.1: CR in a value", "x", "a\rb"),
+            ("8.2.1: NUL in a value", "x", "a\0b"),
+            ("8.2.1: DEL in a value", "x", "a\u{7f}b"),
+            ("8.2.1: a value that begins with a space", "x", " a"),
+            ("8.2.1: a value that begins with a tab", "x", "\ta"),
+            ("8.2.1: a value that ends with a space", "x", "a "),
+            ("8.2.1: a value that ends with a tab", "x", "a\t"),
+            ("8.2.1: a value that is a space", "x", " "),
+            ("8.2.2: connection", "connection", "close"),
+            ("8.2.2: proxy-connection", "proxy-connection", "close"),
+            ("8.2.2: keep-alive", "keep-alive", "timeout=5"),
+            ("8.2.2: transfer-encoding", "transfer-encoding", "chunked"),
+            ("8.2.2: upgrade", "upgrade", "websocket"),
+            ("8.2.2: te that is not trailers", "te", "gzip"),
+            ("8.2.2: te that is not only trailers", "te", "trailers, gzip"),
+            ("8.3: an unknown pseudo-header field", ":foo", "x"),
+            ("8.3: an empty pseudo-header field", ":", "x"),
         ] {
-            assert!(!with(&wrong), "{wrong:?}");
+            let field = [(name, value)];
+            assert!(decoded(&[CONNECT, &field].concat()).request(false).is_none(), "{rule}: request");
+            assert!(decoded(&[&[(":status", "200")][..], &field].concat()).answer(false).is_none(), "{rule}: answer");
+            assert!(!decoded(&field).is_trailers(), "{rule}: trailers");
         }
-        assert!(!with(&[("x", "y"), (":path", "/")]), "a pseudo-header behind others");
-        assert!(decoded(&[(":authority", "a:1")]).request().is_none());
+        for (name, value) in [("x", ""), ("x", "a b\tc"), ("te", "trailers"), ("te", "Trailers"), ("x", "n\u{e4}me")] {
+            let field = [(name, value)];
+            assert!(decoded(&[CONNECT, &field].concat()).request(false).is_some(), "{name}: {value}");
+            assert!(decoded(&[&[(":status", "200")][..], &field].concat()).answer(false).is_some(), "{name}: {value}");
+            assert!(decoded(&field).is_trailers(), "{name}: {value}");
+        }
     }
 
     #[test]
-    fn what_section_8_forbids_is_no_answer() {
-        assert!(decoded(&[(":status", "404")]).answer().is_some());
-        for wrong in [[(":status", "x")], [("x", "y")], [(":method", "CONNECT")]] {
-            assert!(decoded(&wrong).answer().is_none(), "{wrong:?}");
+    fn what_section_8_3_1_forbids_is_no_request() {
+        let connect = |more: &[(&'static str, &'static str)]| [CONNECT, more].concat();
+        let without = |of: &[(&'static str, &'static str)], name| -> Vec<(&str, &str)> {
+            of.iter().copied().filter(|(n, _)| *n != name).collect()
+        };
+        let get = |name, value| [without(GET, name), vec![(name, value)]].concat();
+        let cases: Vec<(&str, Vec<(&str, &str)>)> = vec![
+            ("8.5: CONNECT with :scheme", connect(&[(":scheme", "http")])),
+            ("8.5: CONNECT with :path", connect(&[(":path", "/")])),
+            ("8.3: CONNECT with :protocol", connect(&[(":protocol", "connect-udp")])),
+            ("8.3: CONNECT with :status", connect(&[(":status", "200")])),
+            ("8.3: :method twice", connect(&[(":method", "CONNECT")])),
+            ("8.3: :authority twice", connect(&[(":authority", "a:1")])),
+            ("8.3: :scheme twice", [GET, &[(":scheme", "https")]].concat()),
+            ("8.3: :path twice", [GET, &[(":path", "/")]].concat()),
+            ("8.3: a pseudo-header field behind others", connect(&[("x", "y"), (":authority", "b:1")])),
+            ("8.3: a pseudo-header field behind a malformed one", connect(&[("X", "y"), (":path", "/")])),
+            ("8.3.1: no :method", without(CONNECT, ":method")),
+            ("8.3.1: no :scheme", without(GET, ":scheme")),
+            ("8.3.1: no :path", without(GET, ":path")),
+            ("8.3.1: an empty :path", get(":path", "")),
+            ("8.3.1: a :path without a slash", get(":path", "a")),
+            ("8.3.1: * of another method than OPTIONS", get(":path", "*")),
+            ("8.3.1: an empty :scheme", get(":scheme", "")),
+            ("8.3.1: a :scheme that is none", get(":scheme", "1http")),
+            ("8.3: a :method that is none", get(":method", "G T")),
+            ("8.3: an empty :method", get(":method", "")),
+            ("8.3.1: userinfo in :authority", get(":authority", "me@a")),
+            ("8.2.1: a control character in :authority", get(":authority", "a\u{1}")),
+            ("8.3.1: host that differs", connect(&[("host", "b:1")])),
+            ("nothing", vec![]),
+        ];
+        for (rule, fields) in cases {
+            assert!(decoded(&fields).request(false).is_none(), "{rule}");
         }
+        for fields in [
+            CONNECT.to_vec(),
+            GET.to_vec(),
+            without(CONNECT, ":authority"),
+            without(GET, ":authority"),
+            connect(&[("host", "A:1")]),
+            [GET, &[("content-length", "5"), ("content-length", "5")]].concat(),
+            [get(":path", "*"), vec![]]
+                .concat()
+                .into_iter()
+                .map(|f| if f.1 == "GET" { (f.0, "OPTIONS") } else { f })
+                .collect(),
+        ] {
+            assert!(decoded(&fields).request(false).is_some(), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_ends_with_its_header_block_has_no_content() {
+        assert!(decoded(CONNECT).request(true).is_none(), "a tunnel that ends with its request");
+        assert!(decoded(GET).request(true).is_some());
+        for (length, is_well_formed) in [("0", true), ("1", false), ("+0", false), ("", false), ("x", false)] {
+            let field = [("content-length", length)];
+            assert_eq!(decoded(&[GET, &field].concat()).request(true).is_some(), is_well_formed, "{length:?}");
+            let answer = decoded(&[&[(":status", "404")][..], &field].concat()).answer(true);
+            assert_eq!(answer.is_some(), is_well_formed, "{length:?}");
+        }
+        let different = [("content-length", "0"), ("content-length", "1")];
+        assert!(decoded(&[GET, &different].concat()).request(true).is_none());
+        assert!(decoded(&[(":status", "200"), ("content-length", "5")]).answer(true).is_some(), "means nothing there");
+    }
+
+    #[test]
+    fn what_section_8_3_2_forbids_is_no_answer() {
+        assert!(decoded(&[(":status", "404")]).answer(true).is_some());
+        let status = (":status", "200");
+        for wrong in [
+            vec![(":status", "x")],
+            vec![(":status", "20")],
+            vec![(":status", "2000")],
+            vec![(":status", "101")],
+            vec![("x", "y")],
+            vec![],
+            vec![status, status],
+            vec![status, (":method", "CONNECT")],
+            vec![status, (":authority", "a:1")],
+            vec![status, (":path", "/")],
+            vec![status, (":scheme", "http")],
+            vec![("x", "y"), status],
+        ] {
+            assert!(decoded(&wrong).answer(false).is_none(), "{wrong:?}");
+        }
+        assert!(decoded(&[(":status", "100")]).answer(false).is_some());
+        assert!(decoded(&[(":status", "100")]).answer(true).is_none(), "an interim answer ends nothing");
+    }
+
+    #[test]
+    fn trailers_have_no_pseudo_header_fields() {
+        assert!(decoded(&[("x", "y")]).is_trailers());
+        assert!(decoded(&[]).is_trailers());
+        for name in [":method", ":scheme", ":path", ":authority"] {
+            assert!(!decoded(&[("x", "y"), (name, "x")]).is_trailers(), "{name}");
+            assert!(!decoded(&[(name, "x")]).is_trailers(), "{name}");
+        }
+        assert!(!decoded(&[(":status", "200")]).is_trailers());
     }
 }

@@ -1,28 +1,36 @@
 //! HTTP/2 (RFC 9113) as far as tunnels need it: CONNECT streams with flow control, both roles. No push, no priorities,
 //! no trailers of our own. Made for one thread.
 //!
-//! `reader` finds frames, `connection` is what they mean, `stream` one stream of it, `batch` what goes out,
-//! and `engine` moves the bytes. Only `engine` does I/O.
+//! `reader` finds frames, `connection` is what they mean, `stream` one stream of it, `state` the state of that, `batch`
+//! what goes out, and `engine` moves the bytes, with `writer` and `closing`. Only these do I/O.
 
 mod batch;
+mod closing;
 mod connection;
 mod engine;
 mod fields;
 mod frame;
 mod keepalive;
 mod reader;
+mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod unanswered;
+mod writer;
 
 pub(crate) use connection::{Connection, Role, Shared};
 pub(crate) use engine::Engine;
 pub(crate) use fields::{Asked, Head};
-pub(crate) use stream::{Closed, Line, State};
+pub(crate) use state::Cause;
+pub(crate) use stream::{Line, State};
 pub(crate) use unanswered::Unanswered;
 
 use crate::Fault;
+use connection::BLOCKS_PER_LIST;
+
+/// What one turn reads before others have theirs, bytes.
+const TURN_BYTES: usize = 512 << 10;
 
 /// Error codes (RFC 9113, section 7) that are sent for what a peer does wrong.
 pub(crate) mod code {

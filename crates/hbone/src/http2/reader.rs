@@ -2,6 +2,7 @@
 
 use super::Fault;
 use super::frame::{FrameHead, HEAD_BYTES, PREFACE, flag, kind};
+use crate::Flood;
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,8 +23,12 @@ enum Place {
     Preface(usize),
     /// In a head, of which so much has come.
     Head(usize),
-    /// In a frame that is collected.
-    Whole(FrameHead),
+    /// In a frame that is collected, as far as it matters.
+    Whole {
+        head: FrameHead,
+        left: usize,
+        keep: usize,
+    },
     /// Before the length of the padding.
     PadLength {
         length: usize,
@@ -44,14 +49,28 @@ pub(super) struct Reader {
     head: [u8; HEAD_BYTES],
     /// A frame whose rest has not come.
     partial: Vec<u8>,
-    frame_bytes: usize,
+    limits: Limits,
 }
 
+/// Longest frames that are taken, bytes of payload.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// SETTINGS_MAX_FRAME_SIZE as we announce it.
+    pub(super) frame: usize,
+    /// HEADERS and CONTINUATION, which are collected before they are decoded.
+    pub(super) header_block: usize,
+}
+
+/// Most of a frame that is collected and is neither SETTINGS nor a header block, bytes. What it means is in its begin.
+const KEPT_BYTES: usize = 16;
+/// Longest SETTINGS that are taken, bytes: more parameters than there are names for.
+const SETTINGS_BYTES: usize = 16 << 10;
+
 impl Reader {
-    /// Takes frames of at most `frame_bytes`, behind a client's preface if there is to be one.
-    pub(super) const fn new(preface: bool, frame_bytes: usize) -> Self {
+    /// Takes frames within `limits`, behind a client's preface if there is to be one.
+    pub(super) const fn new(preface: bool, limits: Limits) -> Self {
         let place = if preface { Place::Preface(0) } else { Place::Head(0) };
-        Self { place, head: [0; HEAD_BYTES], partial: Vec::new(), frame_bytes }
+        Self { place, head: [0; HEAD_BYTES], partial: Vec::new(), limits }
     }
 
     /// Whether the preface has come.
@@ -76,6 +95,8 @@ impl Reader {
                     }
                 }
                 Place::Head(have) => {
+                    // A frame that was collected has been handled by now.
+                    self.partial = Vec::new();
                     let n = input.len().min(HEAD_BYTES - have);
                     let (now, later) = input.split_at(n);
                     self.head[have..have + n].copy_from_slice(now);
@@ -88,20 +109,21 @@ impl Reader {
                         return Ok(Some(begin));
                     }
                 }
-                Place::Whole(head) => {
-                    let missing = head.length - self.partial.len();
-                    if missing > input.len() {
-                        self.partial.extend_from_slice(input);
-                        *input = &[];
+                Place::Whole { head, left, keep } => {
+                    let (now, later) = input.split_at(left.min(input.len()));
+                    let left = left - now.len();
+                    let kept = &now[..now.len().min(keep - self.partial.len())];
+                    *input = later;
+                    if left > 0 {
+                        self.partial.extend_from_slice(kept);
+                        self.place = Place::Whole { head, left, keep };
                         return Ok(None);
                     }
-                    let (now, later) = input.split_at(missing);
-                    *input = later;
                     self.place = Place::Head(0);
                     if self.partial.is_empty() {
-                        return Ok(Some(Event::Frame(head, now)));
+                        return Ok(Some(Event::Frame(head, kept)));
                     }
-                    self.partial.extend_from_slice(now);
+                    self.partial.extend_from_slice(kept);
                     return Ok(Some(Event::Frame(head, &self.partial)));
                 }
                 Place::PadLength { length } => {
@@ -136,13 +158,12 @@ impl Reader {
     }
 
     fn begin(&mut self, head: FrameHead) -> Result<Option<Event<'static>>, Fault> {
-        if head.length > self.frame_bytes {
+        if head.length > self.limits.frame {
             return Err(Fault::frame_size("a frame is too long"));
         }
         if head.kind != kind::DATA {
-            self.partial.clear();
-            self.partial.shrink_to(1 << 10);
-            self.place = Place::Whole(head);
+            let keep = self.kept(head)?;
+            self.place = Place::Whole { head, left: head.length, keep };
             return Ok(None);
         }
         self.place = if head.has(flag::PADDED) {
@@ -155,6 +176,19 @@ impl Reader {
         };
         Ok(Some(Event::Begin(head)))
     }
+
+    /// How much of a frame that is not DATA has to be collected, bytes.
+    const fn kept(&self, head: FrameHead) -> Result<usize, Fault> {
+        match head.kind {
+            kind::HEADERS | kind::CONTINUATION if head.length > self.limits.header_block => {
+                Err(Fault::Flood(Flood::HeaderBytes))
+            }
+            kind::SETTINGS if head.length > SETTINGS_BYTES => Err(Fault::Flood(Flood::Settings)),
+            kind::HEADERS | kind::CONTINUATION | kind::SETTINGS => Ok(head.length),
+            _ if head.length > KEPT_BYTES => Ok(KEPT_BYTES),
+            _ => Ok(head.length),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -163,9 +197,11 @@ mod tests {
     use super::super::frame::put;
     use super::*;
 
+    const LIMITS: Limits = Limits { frame: 100, header_block: 50 };
+
     /// Everything that is found in `bytes`, fed in pieces of `size`; the pieces of DATA put together.
     fn found(bytes: &[u8], size: usize) -> Vec<(FrameHead, Vec<u8>)> {
-        let mut reader = Reader::new(true, 100);
+        let mut reader = Reader::new(true, LIMITS);
         let mut all = Vec::new();
         for mut piece in bytes.chunks(size) {
             while let Some(event) = reader.next(&mut piece).unwrap() {
@@ -189,11 +225,16 @@ mod tests {
         put(&mut bytes, kind::DATA, flag::PADDED, 1, b"\x00x");
         put(&mut bytes, kind::DATA, flag::END_STREAM, 1, b"");
         put(&mut bytes, kind::PING, 0, 0, b"12345678");
+        put(&mut bytes, kind::HEADERS, 0, 1, &[7; 40]);
+        put(&mut bytes, kind::GOAWAY, 0, 0, &[8; 90]);
+        put(&mut bytes, 0xee, 0, 0, &[9; 90]);
 
         let whole = found(&bytes, bytes.len());
 
         let payloads: Vec<_> = whole.iter().map(|(_, payload)| payload.as_slice()).collect();
-        assert_eq!(payloads, [b"" as &[u8], b"payload.", b"padded.", b"x.", b".", b"12345678"]);
+        let data = [b"" as &[u8], b"payload.", b"padded.", b"x.", b".", b"12345678"];
+        // Of frames whose end means nothing only the begin is kept.
+        assert_eq!(payloads, [&data[..], &[&[7; 40], &[8; KEPT_BYTES], &[9; KEPT_BYTES]]].concat());
         for size in 1..bytes.len() {
             assert_eq!(found(&bytes, size), whole, "in pieces of {size}");
         }
@@ -202,14 +243,13 @@ mod tests {
     #[test]
     fn what_cannot_be_a_frame_is_refused() {
         let refused = |preface: bool, bytes: &[u8]| {
-            let mut reader = Reader::new(preface, 100);
+            let mut reader = Reader::new(preface, LIMITS);
             let mut input = bytes;
             loop {
                 match reader.next(&mut input) {
                     Ok(Some(_)) => {}
                     Ok(None) => return None,
-                    Err(Fault::Violation { code, .. }) => return Some(code),
-                    Err(other) => panic!("{other}"),
+                    Err(fault) => return fault.code(),
                 }
             }
         };
@@ -217,6 +257,8 @@ mod tests {
         assert_eq!(refused(true, b"GET / HTTP/1.1\r\n"), Some(code::PROTOCOL_ERROR));
         assert_eq!(refused(true, b"PRI * HT"), None);
         assert_eq!(refused(false, &[0, 0, 101, 0, 0, 0, 0, 0, 1]), Some(code::FRAME_SIZE_ERROR));
+        assert_eq!(refused(false, &[0, 0, 51, 1, 4, 0, 0, 0, 1]), Some(code::ENHANCE_YOUR_CALM));
+        assert_eq!(refused(false, &[0, 0, 51, 9, 4, 0, 0, 0, 1]), Some(code::ENHANCE_YOUR_CALM));
         assert_eq!(refused(false, &[0, 0, 0, 0, 8, 0, 0, 0, 1]), Some(code::FRAME_SIZE_ERROR));
         assert_eq!(refused(false, &[0, 0, 2, 0, 8, 0, 0, 0, 1, 2, 0]), Some(code::PROTOCOL_ERROR));
     }

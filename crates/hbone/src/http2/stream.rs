@@ -1,12 +1,12 @@
 //! One stream: what waits to be sent, what has arrived, and how it ended. It knows no frames; see `connection`.
 
-use super::{Fault, Head};
+use super::Head;
+use super::state::{Cause, StreamState};
 use crate::{Reason, StreamError};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Waker};
 
 /// Pieces that may wait as they came. A peer can make them as small as a byte, and what each costs beside its bytes is
@@ -15,41 +15,24 @@ const PIECES: usize = 64;
 /// What they are put together to, at most, bytes.
 const SMALL_BYTES: usize = 512;
 
+/// In place of a content length that is not known.
+const NO_LENGTH: i64 = i64::MAX;
+
 /// A stream as its tunnel and its handles share it.
 pub(crate) type Line = Rc<RefCell<State>>;
-
-/// How a stream was cut.
-#[derive(Debug, Clone)]
-pub(crate) enum Closed {
-    /// The peer has reset it.
-    ByPeer(Reason),
-    /// We have.
-    ByUs(Reason),
-    /// The peer goes away and has not seen it (GOAWAY, section 6.8).
-    Unseen,
-    /// The tunnel is over.
-    Lost(Arc<Fault>),
-}
-
-/// The end of our direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Finish {
-    Open,
-    /// Behind what is queued.
-    Wanted,
-    Sent,
-}
 
 /// A stream.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(super) id: u32,
+    pub(super) state: StreamState,
     /// Waits to be sent.
     pub(super) out: VecDeque<Bytes>,
     pub(super) out_bytes: usize,
     /// What the peer lets us send; SETTINGS can make it negative (section 6.9.2).
     pub(super) send_window: i64,
-    pub(super) finish: Finish,
+    /// END_STREAM is to be sent behind what is queued.
+    end_stream_queued: bool,
     /// In the queue of those that have something to send.
     pub(super) listed: bool,
     send_waker: Option<Waker>,
@@ -63,14 +46,15 @@ pub(crate) struct State {
     pub(super) receive_window: i64,
     /// Given back, and the peer does not know.
     pub(super) returned_bytes: u32,
-    /// The peer has sent all.
-    pub(super) ended: bool,
     receive_waker: Option<Waker>,
     /// The peer's answer, until it is taken. Only a client's stream has one.
     pub(super) head: Option<Head>,
-    /// The peer has answered, with a final status.
+    /// The final answer has been sent or received.
     pub(super) answered: bool,
-    pub(super) closed: Option<Closed>,
+    /// Carries a tunnel: a server's CONNECT, or a client's that was answered with 2xx.
+    pub(super) is_tunnel: bool,
+    /// Bytes that `content-length` promises and that have not come; [`NO_LENGTH`] without one, as with all tunnels.
+    content_left: i64,
     /// Nobody reads any more.
     pub(super) unread: bool,
 }
@@ -79,10 +63,11 @@ impl State {
     pub(super) const fn new(id: u32, send_window: i64, receive_window: i64) -> Self {
         Self {
             id,
+            state: StreamState::Open,
             out: VecDeque::new(),
             out_bytes: 0,
             send_window,
-            finish: Finish::Open,
+            end_stream_queued: false,
             listed: false,
             send_waker: None,
             wants_room: false,
@@ -90,29 +75,28 @@ impl State {
             held_bytes: 0,
             receive_window,
             returned_bytes: 0,
-            ended: false,
             receive_waker: None,
             head: None,
             answered: false,
-            closed: None,
+            is_tunnel: false,
+            content_left: NO_LENGTH,
             unread: false,
         }
     }
 
     /// Whether the peer's windows apart there is something to send.
     pub(super) const fn has_work(&self) -> bool {
-        if self.out_bytes > 0 { self.send_window > 0 } else { matches!(self.finish, Finish::Wanted) }
+        self.state.is_send_open() && if self.out_bytes > 0 { self.send_window > 0 } else { self.end_stream_queued }
     }
 
-    /// Both directions have ended in order.
-    pub(super) const fn is_over(&self) -> bool {
-        self.ended && matches!(self.finish, Finish::Sent)
+    /// Whether the frame that carries the last of what is queued has to carry END_STREAM.
+    pub(super) const fn is_end_stream_queued(&self) -> bool {
+        self.end_stream_queued
     }
 
-    /// Cuts the stream, once. What has arrived can still be read.
-    pub(super) fn cut(&mut self, how: Closed) {
-        if self.closed.is_none() {
-            self.closed = Some(how);
+    /// Closes the stream before its end, once. What has arrived can still be read.
+    pub(super) fn cut(&mut self, cause: Cause) {
+        if self.state.close(cause) {
             self.out.clear();
             self.out_bytes = 0;
             self.wake_sender();
@@ -123,6 +107,26 @@ impl State {
     pub(crate) fn queue(&mut self, data: Bytes) {
         self.out_bytes += data.len();
         self.out.push_back(data);
+    }
+
+    /// Expects as much content as `content-length` says.
+    pub(super) const fn expect_content(&mut self, bytes: Option<i64>) {
+        self.content_left = match bytes {
+            Some(bytes) => bytes,
+            None => NO_LENGTH,
+        };
+    }
+
+    /// Some content has come.
+    pub(super) const fn count_content(&mut self, bytes: usize) {
+        if self.content_left != NO_LENGTH {
+            self.content_left = self.content_left.saturating_sub_unsigned(bytes as u64);
+        }
+    }
+
+    /// Whether less or more content has come than promised. `end_stream` says whether it is all.
+    pub(super) const fn is_content_wrong(&self, end_stream: bool) -> bool {
+        self.content_left != NO_LENGTH && (self.content_left < 0 || end_stream && self.content_left > 0)
     }
 
     pub(super) fn arrive(&mut self, data: &[u8]) {
@@ -166,24 +170,22 @@ impl State {
 
     /// Whether our direction has ended, or will behind what is queued.
     pub(crate) const fn is_finished(&self) -> bool {
-        !matches!(self.finish, Finish::Open)
+        self.end_stream_queued || !self.state.is_send_open()
     }
 
     /// Ends our direction behind what is queued.
     pub(crate) const fn want_finish(&mut self) {
-        if matches!(self.finish, Finish::Open) {
-            self.finish = Finish::Wanted;
-        }
+        self.end_stream_queued = true;
     }
 
     /// Whether the peer has reset the stream because it wants no more, and nothing is wrong.
     pub(crate) const fn is_refused_in_order(&self) -> bool {
-        matches!(self.closed, Some(Closed::ByPeer(Reason::NoError)))
+        matches!(self.state.abort_cause(), Some(Cause::ResetByPeer(Reason::NoError)))
     }
 
-    /// How the stream was cut, if it was.
-    pub(crate) const fn closed(&self) -> Option<&Closed> {
-        self.closed.as_ref()
+    /// Why the stream was closed before its end, if it was.
+    pub(crate) const fn abort_cause(&self) -> Option<&Cause> {
+        self.state.abort_cause()
     }
 
     /// Waits to be sent, bytes.
@@ -204,24 +206,25 @@ impl State {
     /// What a reader meets behind all that has arrived: nothing yet, an end, or a loss.
     pub(crate) fn end_of_data(&self) -> Option<Result<(), StreamError>> {
         // An end that came before a reset stays an end.
-        if self.ended {
+        if self.state.is_end_stream_received() {
             return Some(Ok(()));
         }
-        Some(match self.closed.as_ref()? {
-            Closed::ByPeer(reason) => StreamError::receiving(*reason),
-            Closed::ByUs(reason) => Err(StreamError::Reset(*reason)),
-            Closed::Unseen => Err(StreamError::Reset(Reason::Refused)),
-            Closed::Lost(fault) => Err(StreamError::Tunnel(fault.clone())),
+        Some(match self.abort_cause()? {
+            Cause::EndStream => Ok(()),
+            Cause::ResetByPeer(reason) => StreamError::receiving(*reason),
+            Cause::ResetByUs(reason) => Err(StreamError::Reset(*reason)),
+            Cause::Unprocessed => Err(StreamError::Reset(Reason::Refused)),
+            Cause::ConnectionLost(fault) => Err(StreamError::Tunnel(fault.clone())),
         })
     }
 
     /// What a sender meets, if the stream is cut.
     pub(crate) fn end_of_sending(&self) -> Option<StreamError> {
-        Some(match self.closed.as_ref()? {
-            Closed::ByPeer(reason) => StreamError::sending(*reason),
-            Closed::ByUs(_) => StreamError::BrokenPipe,
-            Closed::Unseen => StreamError::Reset(Reason::Refused),
-            Closed::Lost(fault) => StreamError::Tunnel(fault.clone()),
+        Some(match self.abort_cause()? {
+            Cause::ResetByPeer(reason) => StreamError::sending(*reason),
+            Cause::EndStream | Cause::ResetByUs(_) => StreamError::BrokenPipe,
+            Cause::Unprocessed => StreamError::Reset(Reason::Refused),
+            Cause::ConnectionLost(fault) => StreamError::Tunnel(fault.clone()),
         })
     }
 }

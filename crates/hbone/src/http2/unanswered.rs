@@ -18,7 +18,7 @@ impl Unanswered {
 
     /// Whether the stream has been cut meanwhile.
     pub(crate) fn is_cut(&self) -> bool {
-        self.line.as_ref().is_none_or(|line| line.borrow().closed().is_some())
+        self.line.as_ref().is_none_or(|line| line.borrow().abort_cause().is_some())
     }
 
     /// The stream, until it is answered.

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod configs;
+pub mod frames;
 
 use bytes::Bytes;
 use hbone::{Driver, Request, Server, Settings, Stream, Tunnel, client};

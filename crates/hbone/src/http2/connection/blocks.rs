@@ -1,19 +1,26 @@
 //! Header blocks: requests, answers and trailers (RFC 9113, section 8.1).
 
+use super::closed::Absent;
 use super::{Connection, Found, Role};
-use crate::Reason;
 use crate::http2::fields::Fields;
-use crate::http2::frame::{FrameHead, HEAD_BYTES, flag};
+use crate::http2::frame::{FrameHead, HEAD_BYTES, MOST, flag};
 use crate::http2::{Fault, Line, code};
-use http::{HeaderMap, StatusCode};
+use crate::{Flood, Reason};
+use http::{HeaderMap, Method, StatusCode};
+
+/// A header block may be so many times as long as the list that we announce to take. One that is longer than the list is
+/// decoded and answered with 431; beyond this the connection ends, as a block that is not decoded breaks the compression.
+pub(in super::super) const BLOCKS_PER_LIST: usize = 4;
 
 /// A header block whose frames have not all come.
 #[derive(Debug)]
 pub(super) struct Block {
-    pub(super) stream: u32,
-    pub(super) end: bool,
-    pub(super) bytes: Vec<u8>,
-    pub(super) frames: usize,
+    stream: u32,
+    end_stream: bool,
+    /// The stream is said to depend on itself.
+    depends_on_itself: bool,
+    bytes: Vec<u8>,
+    frames: usize,
 }
 
 impl Connection {
@@ -24,35 +31,42 @@ impl Connection {
         let short = || Fault::frame_size("HEADERS is too short");
         let mut fragment = payload;
         let mut padding = 0;
+        let mut depends_on_itself = false;
         if head.has(flag::PADDED) {
             let (first, rest) = fragment.split_first().ok_or_else(short)?;
             (padding, fragment) = (usize::from(*first), rest);
         }
         if head.has(flag::PRIORITY) {
-            fragment = fragment.get(5..).ok_or_else(short)?;
+            let (priority, rest) = fragment.split_first_chunk::<5>().ok_or_else(short)?;
+            (depends_on_itself, fragment) = (depends_on(*priority) == head.stream, rest);
         }
         let length = fragment.len().checked_sub(padding);
         let length = length.ok_or(Fault::protocol("HEADERS has more padding than payload"))?;
-        let end = head.has(flag::END_STREAM);
+        let bytes = &fragment[..length];
+        let (stream, end_stream) = (head.stream, head.has(flag::END_STREAM));
         if head.has(flag::END_HEADERS) {
-            return self.header_block(head.stream, end, &fragment[..length]);
+            let block = Block { stream, end_stream, depends_on_itself, bytes: Vec::new(), frames: 1 };
+            return self.header_block(&block, bytes);
         }
-        self.block = Some(Block { stream: head.stream, end, bytes: fragment[..length].to_vec(), frames: 1 });
+        self.block = Some(Block { stream, end_stream, depends_on_itself, bytes: bytes.to_vec(), frames: 1 });
         Ok(())
     }
 
     pub(super) fn continuation(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
-        let limit = self.header_list_bytes();
+        if payload.is_empty() {
+            self.budgets.charge(Flood::EmptyFrames, 1)?;
+        }
+        let limit = BLOCKS_PER_LIST * self.header_list_bytes();
         let block = self.block.take().filter(|b| b.stream == head.stream);
         let mut block = block.ok_or(Fault::protocol("CONTINUATION of nothing"))?;
         block.bytes.extend_from_slice(payload);
         block.frames += 1;
         // Each frame counts, also an empty one: nothing may go on for ever.
         if block.bytes.len() + block.frames * HEAD_BYTES > limit {
-            return Err(Fault::Violation { what: "a header block is too long", code: code::ENHANCE_YOUR_CALM });
+            return Err(Fault::Flood(Flood::HeaderBytes));
         }
         if head.has(flag::END_HEADERS) {
-            return self.header_block(block.stream, block.end, &block.bytes);
+            return self.header_block(&block, &block.bytes);
         }
         self.block = Some(block);
         Ok(())
@@ -62,67 +76,111 @@ impl Connection {
         self.role.header_list_bytes(&self.settings) as usize
     }
 
-    fn header_block(&mut self, id: u32, end: bool, block: &[u8]) -> Result<(), Fault> {
+    fn header_block(&mut self, block: &Block, bytes: &[u8]) -> Result<(), Fault> {
         let limit = self.header_list_bytes();
-        let fields = Fields::decode(&mut self.decoder, block, limit);
-        let fields = fields.map_err(|e| Fault::Violation { what: e.what(), code: code::COMPRESSION_ERROR })?;
-        match (self.find(id), self.role) {
-            (Found::Live(line), Role::Client) if !line.borrow().answered => self.answered(&line, end, fields),
-            (Found::Live(line), _) => self.trailers(&line, end),
-            (Found::Gone, _) => {}
-            (Found::Idle, Role::Server) if id % 2 == 1 => self.asked(id, end, fields),
-            (Found::Idle, _) => return Err(Fault::protocol("HEADERS on a stream that cannot be opened")),
+        let fields = Fields::decode(&mut self.decoder, bytes, limit);
+        let mut fields = fields.map_err(|e| Fault::Violation { what: e.what(), code: code::COMPRESSION_ERROR })?;
+        // Fields beyond the limit are decoded too, at a cost that goes with the block.
+        let decoded = u32::try_from(fields.list_bytes + bytes.len()).unwrap_or(u32::MAX);
+        self.budgets.charge(Flood::HeaderBytes, decoded)?;
+        if block.depends_on_itself {
+            fields.set_malformed();
         }
-        Ok(())
+        let (id, end_stream) = (block.stream, block.end_stream);
+        match self.find(id) {
+            Found::Live(line) => self.headers_on(&line, end_stream, fields),
+            Found::Absent(Absent::Idle) if self.role == Role::Server && id % 2 == 1 => {
+                self.asked(id, end_stream, fields)
+            }
+            Found::Absent(Absent::Idle) => Err(Fault::protocol("HEADERS on a stream that cannot be opened")),
+            Found::Absent(Absent::Skipped) => Err(Fault::protocol("HEADERS on a stream that was skipped")),
+            Found::Absent(Absent::Ignored) => self.budgets.charge(Flood::IgnoredFrames, 1),
+            Found::Absent(Absent::Closed) => Err(Fault::stream_closed("HEADERS on a closed stream")),
+        }
     }
 
-    fn asked(&mut self, id: u32, end: bool, fields: Fields) {
+    fn asked(&mut self, id: u32, end_stream: bool, fields: Fields) -> Result<(), Fault> {
+        self.closed.insert_gap(self.last, id);
         self.last = id;
         if self.closing {
             // The peer knows which stream was the last.
-            return;
+            return Ok(());
         }
         if self.streams.len() >= self.settings.max_concurrent_streams as usize {
-            return self.put_reset(id, Reason::Refused);
+            return self.refuse_request(id, Reason::Refused);
         }
         if fields.too_long {
             let line = self.begin(id);
-            return self.answer(&line, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &HeaderMap::new(), true);
+            if end_stream {
+                line.borrow_mut().state.recv_end_stream();
+            }
+            self.answer(&line, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &HeaderMap::new(), true);
+            return Ok(());
         }
-        let Some(asked) = fields.request() else {
-            return self.put_reset(id, Reason::from(code::PROTOCOL_ERROR));
+        let Some(asked) = fields.request(end_stream) else {
+            return self.refuse_request(id, Reason::from(code::PROTOCOL_ERROR));
         };
         let line = self.begin(id);
-        line.borrow_mut().ended = end;
+        let mut stream = line.borrow_mut();
+        stream.is_tunnel = asked.method == Method::CONNECT;
+        stream.expect_content(asked.content_length);
+        if end_stream {
+            stream.state.recv_end_stream();
+        }
+        drop(stream);
         self.asked.push_back((line, asked));
+        Ok(())
     }
 
-    fn answered(&mut self, line: &Line, end: bool, fields: Fields) {
+    /// Resets a stream that is not there yet.
+    fn refuse_request(&mut self, id: u32, reason: Reason) -> Result<(), Fault> {
+        self.put_reset(id, reason);
+        self.budgets.charge(Flood::Resets, 1)
+    }
+
+    /// HEADERS on a stream that is there: a client's answer, or trailers.
+    fn headers_on(&mut self, line: &Line, end_stream: bool, fields: Fields) -> Result<(), Fault> {
+        let mut stream = line.borrow_mut();
+        if !stream.state.is_recv_open() {
+            return self.stream_error(&mut stream, code::STREAM_CLOSED);
+        }
+        if self.role == Role::Client && !stream.answered {
+            drop(stream);
+            return self.answered(line, end_stream, fields);
+        }
+        // A tunnel carries nothing but DATA (section 8.5). Elsewhere these are trailers, and the end (section 8.1).
+        let is_well_formed = end_stream && !fields.too_long && fields.is_trailers() && !stream.is_content_wrong(true);
+        if stream.is_tunnel || !is_well_formed {
+            return self.stream_error(&mut stream, code::PROTOCOL_ERROR);
+        }
+        self.end(&mut stream);
+        Ok(())
+    }
+
+    fn answered(&mut self, line: &Line, end_stream: bool, fields: Fields) -> Result<(), Fault> {
         let mut stream = line.borrow_mut();
         let too_long = fields.too_long;
-        match fields.answer() {
+        match fields.answer(end_stream) {
             // Interim answers say nothing about a tunnel (RFC 9110, section 15.2).
-            Some(head) if head.status.is_informational() && !end => {}
-            Some(head) if !too_long && !head.status.is_informational() => {
+            Some(head) if head.status.is_informational() => {}
+            Some(head) if !too_long => {
+                stream.is_tunnel = head.status.is_success();
+                stream.expect_content(head.content_length);
                 stream.head = Some(head);
                 stream.answered = true;
-                if end {
+                if end_stream {
                     self.end(&mut stream);
                 }
                 stream.wake_receiver();
             }
-            _ => self.refuse(&mut stream, Reason::from(code::PROTOCOL_ERROR)),
+            _ => return self.stream_error(&mut stream, code::PROTOCOL_ERROR),
         }
+        Ok(())
     }
+}
 
-    fn trailers(&mut self, line: &Line, end: bool) {
-        let mut stream = line.borrow_mut();
-        if stream.ended {
-            self.refuse(&mut stream, Reason::from(code::STREAM_CLOSED));
-        } else if end {
-            self.end(&mut stream);
-        } else {
-            self.refuse(&mut stream, Reason::from(code::PROTOCOL_ERROR));
-        }
-    }
+/// The stream that a priority makes another depend on (RFC 7540, section 5.3.1). Nobody may depend on itself.
+pub(super) fn depends_on(priority: [u8; 5]) -> u32 {
+    let [a, b, c, d, _] = priority;
+    u32::from_be_bytes([a, b, c, d]) & MOST
 }

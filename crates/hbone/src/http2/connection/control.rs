@@ -1,11 +1,13 @@
 //! What the peer says of streams and of the connection, DATA and header blocks apart.
 
+use super::blocks::depends_on;
+use super::closed::Absent;
 use super::outgoing::list;
 use super::{ALIVE, Connection, DRAINED, Found, Role};
-use crate::Reason;
 use crate::http2::frame::{FrameHead, LEAST_FRAME_BYTES, MOST, flag, kind, put, put_goaway, setting};
 use crate::http2::reader::Event;
-use crate::http2::{Closed, Fault, code};
+use crate::http2::{Cause, Fault, code};
+use crate::{Flood, Reason};
 
 impl Connection {
     pub(in super::super) fn take(&mut self, event: Event<'_>) -> Result<(), Fault> {
@@ -16,15 +18,13 @@ impl Connection {
                 self.data(piece);
                 Ok(())
             }
-            Event::End => {
-                self.data_ends();
-                Ok(())
-            }
+            Event::End => self.data_ends(),
         }
     }
 
     fn frame(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
-        if !self.peer.known && head.kind != kind::SETTINGS {
+        let is_first_settings = head.kind == kind::SETTINGS && !head.has(flag::ACK);
+        if !self.peer.known && !is_first_settings {
             return Err(Fault::protocol("the peer does not begin with SETTINGS"));
         }
         if self.block.is_some() && head.kind != kind::CONTINUATION {
@@ -39,8 +39,27 @@ impl Connection {
             kind::GOAWAY => self.goaway(head, payload),
             kind::WINDOW_UPDATE => self.window_update(head, payload),
             kind::PUSH_PROMISE => Err(Fault::protocol("the peer pushes")),
-            // PRIORITY, and what we do not know (section 5.5).
-            _ => Ok(()),
+            kind::PRIORITY => self.priority(head, payload),
+            // Types that are not known are ignored (section 5.5).
+            _ => self.budgets.charge(Flood::IgnoredFrames, 1),
+        }
+    }
+
+    /// Priorities have no effect here (section 5.3.2), but have a form (section 6.3).
+    fn priority(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+        self.budgets.charge(Flood::IgnoredFrames, 1)?;
+        if head.stream == 0 {
+            return Err(Fault::protocol("PRIORITY without a stream"));
+        }
+        let (what, code) = match payload.try_into() {
+            Ok(priority) if depends_on(priority) != head.stream => return Ok(()),
+            Ok(_) => ("a stream depends on itself", code::PROTOCOL_ERROR),
+            Err(_) => ("PRIORITY of a wrong length", code::FRAME_SIZE_ERROR),
+        };
+        // Only a stream that is there can be reset.
+        match self.find(head.stream) {
+            Found::Live(line) => self.stream_error(&mut line.borrow_mut(), code),
+            Found::Absent(_) => Err(Fault::Violation { what, code }),
         }
     }
 
@@ -49,12 +68,23 @@ impl Connection {
         match self.find(head.stream) {
             Found::Live(line) => {
                 let mut stream = line.borrow_mut();
-                stream.cut(Closed::ByPeer(Reason::from(code)));
+                stream.cut(Cause::ResetByPeer(Reason::from(code)));
                 self.remove(stream.id);
+                // A server has worked for nothing. A client chooses itself how much it asks for.
+                if self.role == Role::Server && !stream.answered {
+                    self.budgets.charge(Flood::Resets, 1)?;
+                }
                 Ok(())
             }
-            Found::Gone => Ok(()),
-            Found::Idle => Err(Fault::protocol("RST_STREAM for a stream that has not begun")),
+            Found::Absent(absent) => self.without_effect(absent, "RST_STREAM for a stream that has not begun"),
+        }
+    }
+
+    /// A frame that is allowed on closed streams, as it may have crossed what closed them, for a stream that is not there.
+    fn without_effect(&mut self, absent: Absent, what: &'static str) -> Result<(), Fault> {
+        match absent {
+            Absent::Idle | Absent::Skipped => Err(Fault::protocol(what)),
+            Absent::Ignored | Absent::Closed => self.budgets.charge(Flood::IgnoredFrames, 1),
         }
     }
 
@@ -63,6 +93,7 @@ impl Connection {
         if head.stream != 0 {
             return Err(Fault::protocol("SETTINGS of a stream"));
         }
+        self.budgets.charge(Flood::Settings, 1)?;
         if head.has(flag::ACK) {
             self.peer.knows_us = true;
             return if payload.is_empty() { Ok(()) } else { Err(size) };
@@ -83,6 +114,9 @@ impl Connection {
                     self.peer.frame_bytes = value as usize;
                 }
                 setting::ENABLE_PUSH if value > 1 => return Err(Fault::protocol("SETTINGS_ENABLE_PUSH is no boolean")),
+                setting::ENABLE_PUSH if value == 1 && self.role == Role::Client => {
+                    return Err(Fault::protocol("a server wants to be pushed to"));
+                }
                 // The rest limits what we do not do.
                 _ => {}
             }
@@ -115,6 +149,7 @@ impl Connection {
     }
 
     fn ping(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
+        self.budgets.charge(Flood::Pings, 1)?;
         let payload: &[u8; 8] = payload.try_into().map_err(|_| Fault::frame_size("PING of a wrong length"))?;
         if head.stream != 0 {
             return Err(Fault::protocol("PING of a stream"));
@@ -123,6 +158,7 @@ impl Connection {
             put(&mut self.control, kind::PING, flag::ACK, 0, payload);
         } else if *payload == ALIVE {
             self.answered_ping = true;
+            self.closed.recv_pong();
         } else if *payload == DRAINED && self.draining && !self.closing {
             self.closing = true;
             self.last_taken = self.last;
@@ -138,11 +174,18 @@ impl Connection {
         if head.stream != 0 {
             return Err(Fault::protocol("GOAWAY of a stream"));
         }
+        if self.peer.goes {
+            self.budgets.charge(Flood::IgnoredFrames, 1)?;
+        }
         self.peer.goes = true;
         if self.role == Role::Client {
             let last = u32::from_be_bytes(*last) & MOST;
+            if last > self.peer.last_processed {
+                return Err(Fault::protocol("GOAWAY takes back an earlier one"));
+            }
+            self.peer.last_processed = last;
             for line in self.streams.split_off(&(last + 1)).into_values() {
-                line.borrow_mut().cut(Closed::Unseen);
+                line.borrow_mut().cut(Cause::Unprocessed);
             }
         }
         self.wake_waiting();
@@ -151,6 +194,7 @@ impl Connection {
 
     fn window_update(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), Fault> {
         let more = i64::from(number(payload)? & MOST);
+        self.budgets.charge(Flood::WindowUpdates, 1)?;
         let wrong = |window: i64| match more {
             0 => Some(code::PROTOCOL_ERROR),
             _ if window + more > i64::from(MOST) => Some(code::FLOW_CONTROL_ERROR),
@@ -167,16 +211,14 @@ impl Connection {
             Found::Live(line) => {
                 let mut stream = line.borrow_mut();
                 if let Some(code) = wrong(stream.send_window) {
-                    self.refuse(&mut stream, Reason::from(code));
-                } else {
-                    stream.send_window += more;
-                    drop(stream);
-                    list(&mut self.ready, &line);
+                    return self.stream_error(&mut stream, code);
                 }
+                stream.send_window += more;
+                drop(stream);
+                list(&mut self.ready, &line);
                 Ok(())
             }
-            Found::Gone => Ok(()),
-            Found::Idle => Err(Fault::protocol("WINDOW_UPDATE of a stream that has not begun")),
+            Found::Absent(absent) => self.without_effect(absent, "WINDOW_UPDATE of a stream that has not begun"),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! DATA that comes, and the room that is given back for it (RFC 9113, section 6.9).
 
+use super::closed::Absent;
 use super::{Connection, Found, Role};
-use crate::Reason;
+use crate::Flood;
 use crate::http2::frame::{FrameHead, flag, kind, put_number};
 use crate::http2::{Fault, Line, State, code};
 
@@ -11,6 +12,8 @@ pub(super) struct Incoming {
     /// None if nobody wants it.
     pub(super) line: Option<Line>,
     pub(super) end: bool,
+    /// Has carried nothing so far.
+    pub(super) empty: bool,
     /// Of its length, not seen as payload yet, bytes.
     pub(super) left: u32,
 }
@@ -31,13 +34,15 @@ impl Connection {
         }
         let mut line = match self.find(head.stream) {
             Found::Live(line) => Some(line),
-            Found::Gone => None,
-            Found::Idle => return Err(Fault::protocol("DATA on a stream that has not begun")),
+            Found::Absent(Absent::Ignored) => None,
+            Found::Absent(Absent::Idle) => return Err(Fault::protocol("DATA on a stream that has not begun")),
+            Found::Absent(Absent::Skipped) => return Err(Fault::protocol("DATA on a stream that was skipped")),
+            Found::Absent(Absent::Closed) => return Err(Fault::stream_closed("DATA on a closed stream")),
         };
         if let Some(open) = &line {
             let mut stream = open.borrow_mut();
             stream.receive_window -= i64::from(length);
-            let wrong = if stream.ended {
+            let wrong = if !stream.state.is_recv_open() {
                 Some(code::STREAM_CLOSED)
             } else if stream.receive_window < 0 {
                 Some(code::FLOW_CONTROL_ERROR)
@@ -47,7 +52,7 @@ impl Connection {
                 None
             };
             if let Some(code) = wrong {
-                self.refuse(&mut stream, Reason::from(code));
+                self.stream_error(&mut stream, code)?;
                 drop(stream);
                 line = None;
             } else {
@@ -57,32 +62,45 @@ impl Connection {
         if line.is_none() {
             self.give_back_shared(length);
         }
-        self.incoming = Some(Incoming { line, end: head.has(flag::END_STREAM), left: length });
+        self.incoming = Some(Incoming { line, end: head.has(flag::END_STREAM), empty: true, left: length });
         Ok(())
     }
 
     pub(super) fn data(&mut self, piece: &[u8]) {
         let Some(incoming) = &mut self.incoming else { return };
+        incoming.empty = false;
         let Some(line) = incoming.line.clone() else { return };
         // A piece is not longer than its frame.
         incoming.left -= u32::try_from(piece.len()).unwrap_or(incoming.left).min(incoming.left);
         let mut stream = line.borrow_mut();
-        if stream.unread || stream.closed.is_some() {
+        stream.count_content(piece.len());
+        if stream.unread || stream.state.is_closed() {
             self.give_back(&mut stream, piece.len());
         } else {
             stream.arrive(piece);
         }
     }
 
-    pub(super) fn data_ends(&mut self) {
-        let Some(Incoming { line: Some(line), end, left }) = self.incoming.take() else { return };
+    pub(super) fn data_ends(&mut self) -> Result<(), Fault> {
+        let Some(Incoming { line, end, empty, left }) = self.incoming.take() else { return Ok(()) };
+        if empty && !end {
+            self.budgets.charge(Flood::EmptyFrames, 1)?;
+        }
+        let Some(line) = line else { return Ok(()) };
         let mut stream = line.borrow_mut();
         // What is left is padding.
         self.give_back(&mut stream, left as usize);
         // Of a stream that was cut meanwhile a part is missing.
-        if end && stream.closed.is_none() {
+        if stream.state.is_closed() {
+            return Ok(());
+        }
+        if stream.is_content_wrong(end) {
+            return self.stream_error(&mut stream, code::PROTOCOL_ERROR);
+        }
+        if end {
             self.end(&mut stream);
         }
+        Ok(())
     }
 
     /// What was read has gone where it belongs: the peer may send as much again.
@@ -90,7 +108,7 @@ impl Connection {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(stream.held_bytes);
         stream.held_bytes -= bytes;
         self.give_back_shared(bytes);
-        if stream.ended || stream.closed.is_some() || stream.unread {
+        if !stream.state.is_recv_open() {
             return;
         }
         stream.returned_bytes += bytes;

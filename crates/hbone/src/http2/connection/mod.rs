@@ -2,6 +2,8 @@
 //! It neither reads nor writes; see `engine`.
 
 mod blocks;
+mod budget;
+mod closed;
 mod control;
 mod incoming;
 mod outgoing;
@@ -9,14 +11,18 @@ mod streams;
 
 use super::fields;
 use super::frame::{
-    FIRST_WINDOW_BYTES, LEAST_FRAME_BYTES, MOST, PREFACE, kind, put, put_goaway, put_headers, put_number, put_settings,
-    setting,
+    FIRST_WINDOW_BYTES, LEAST_FRAME_BYTES, MOST, PREFACE, flag, kind, put, put_goaway, put_headers, put_number,
+    put_settings, setting,
 };
-use super::stream::{Finish, watch};
-use super::{Asked, Closed, Fault, Line};
+use super::reader::Event;
+use super::stream::watch;
+use super::{Asked, Cause, Fault, Line};
 use crate::hpack::{Decoder, Encoder};
 use crate::{ConnectError, Settings};
+pub(super) use blocks::BLOCKS_PER_LIST;
 use blocks::Block;
+use budget::Budgets;
+use closed::ClosedStreams;
 use http::{HeaderMap, StatusCode};
 use incoming::Incoming;
 use std::cell::RefCell;
@@ -24,6 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use streams::Found;
 
 /// Answers to a peer that does not read them: from here on we do not read what it sends, bytes.
@@ -31,6 +38,7 @@ const CONTROL_BYTES: usize = 64 << 10;
 /// What our PINGs carry.
 const ALIVE: [u8; 8] = *b"strake:a";
 const DRAINED: [u8; 8] = *b"strake:d";
+const CLOSED: [u8; 8] = *b"strake:c";
 
 /// Which end of a tunnel this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +49,7 @@ pub(crate) enum Role {
 
 impl Role {
     /// What this end takes as one list of headers, bytes.
-    const fn header_list_bytes(self, settings: &Settings) -> u32 {
+    pub(super) const fn header_list_bytes(self, settings: &Settings) -> u32 {
         match self {
             Self::Client => settings.client_header_list_bytes,
             Self::Server => settings.server_header_list_bytes,
@@ -64,6 +72,8 @@ struct Peer {
     knows_us: bool,
     /// It takes no new streams.
     goes: bool,
+    /// The last stream that it processes, as its GOAWAY says.
+    last_processed: u32,
 }
 
 /// The state of one connection.
@@ -83,6 +93,8 @@ pub(crate) struct Connection {
     returned_bytes: u32,
     decoder: Decoder,
     encoder: Encoder,
+    closed: ClosedStreams,
+    budgets: Budgets,
     block: Option<Block>,
     incoming: Option<Incoming>,
     /// The next stream that a client opens.
@@ -137,6 +149,7 @@ impl Connection {
                 streams: own.initial_streams,
                 knows_us: false,
                 goes: false,
+                last_processed: MOST,
             },
             streams: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -146,6 +159,8 @@ impl Connection {
             returned_bytes: 0,
             decoder: Decoder::new(),
             encoder: Encoder::new(),
+            closed: ClosedStreams::new(own.max_concurrent_streams),
+            budgets: Budgets::new(),
             block: None,
             incoming: None,
             next: 1,
@@ -201,12 +216,35 @@ impl Connection {
 
     pub(super) fn send_ping(&mut self) {
         self.answered_ping = false;
+        self.closed.send_ping();
         put(&mut self.control, kind::PING, 0, 0, &ALIVE);
         self.kick();
     }
 
     pub(super) const fn is_ping_answered(&self) -> bool {
         self.answered_ping
+    }
+
+    /// The last words of a connection that nobody needs any more. The answer to the PING says that the peer has read all.
+    pub(super) fn close_in_order(&mut self) {
+        self.say_goodbye(0);
+        put(&mut self.control, kind::PING, 0, 0, &CLOSED);
+    }
+
+    /// Whether the peer answers the PING of [`close_in_order`](Self::close_in_order).
+    pub(super) fn is_answer_to_last_ping(event: &Event<'_>) -> bool {
+        matches!(event, Event::Frame(head, payload) if head.kind == kind::PING && head.has(flag::ACK) && *payload == CLOSED)
+    }
+
+    /// What the peer may have on its way, bytes of DATA.
+    pub(super) fn window_bytes(&self) -> usize {
+        self.settings.connection_window_bytes.max(FIRST_WINDOW_BYTES) as usize
+    }
+
+    /// What the peer may send on all streams when it has heard of all that was given back, bytes.
+    #[cfg(test)]
+    pub(super) fn free_window_bytes(&self) -> i64 {
+        self.receive_window + i64::from(self.returned_bytes)
     }
 
     /// The last word before the byte stream is closed.
@@ -219,7 +257,7 @@ impl Connection {
     pub(super) fn fail(&mut self, fault: &Arc<Fault>) {
         self.lost = true;
         for line in std::mem::take(&mut self.streams).into_values() {
-            line.borrow_mut().cut(Closed::Lost(fault.clone()));
+            line.borrow_mut().cut(Cause::ConnectionLost(fault.clone()));
         }
         self.ready.clear();
         self.asked.clear();
@@ -236,13 +274,22 @@ impl Connection {
         self.peer.streams
     }
 
+    /// How long a request may wait for room.
+    pub(crate) const fn stream_wait(&self) -> Duration {
+        self.settings.stream_wait
+    }
+
+    /// Whether there is room for another stream now. An error if there never will be.
+    pub(crate) fn has_room(&self) -> Result<bool, ConnectError> {
+        if self.is_usable() { Ok(self.streams.len() < self.peer.streams) } else { Err(ConnectError::GoingAway) }
+    }
+
     /// Ready when there is room for another stream, or never will be.
     pub(crate) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<(), ConnectError>> {
-        if !self.is_usable() {
-            return Poll::Ready(Err(ConnectError::GoingAway));
-        }
-        if self.streams.len() < self.peer.streams {
-            return Poll::Ready(Ok(()));
+        match self.has_room() {
+            Ok(true) => return Poll::Ready(Ok(())),
+            Ok(false) => {}
+            Err(e) => return Poll::Ready(Err(e)),
         }
         if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
             self.waiting.push(cx.waker().clone());
@@ -265,7 +312,7 @@ impl Connection {
     pub(crate) fn take_asked(&mut self) -> Option<(Line, Asked)> {
         loop {
             let (line, asked) = self.asked.pop_front()?;
-            if line.borrow().closed().is_none() {
+            if line.borrow().abort_cause().is_none() {
                 return Some((line, asked));
             }
             self.leave(&line);
@@ -279,8 +326,9 @@ impl Connection {
         let mut stream = line.borrow_mut();
         let block = fields::answer(&mut self.encoder, status, headers);
         put_headers(&mut self.control, stream.id, &block, end, self.peer.frame_bytes);
+        stream.answered = true;
         if end {
-            stream.finish = Finish::Sent;
+            stream.state.send_end_stream();
             drop(stream);
             self.leave(line);
         }

@@ -3,7 +3,6 @@
 use super::Connection;
 use crate::http2::batch::Batch;
 use crate::http2::frame::{FrameHead, flag, kind};
-use crate::http2::stream::Finish;
 use crate::http2::{Line, State};
 use std::collections::VecDeque;
 
@@ -24,7 +23,7 @@ impl Connection {
         while batch.room() > 0 && blocked < self.ready.len() {
             let Some(line) = self.ready.pop_front() else { break };
             let mut stream = line.borrow_mut();
-            if !stream.has_work() || stream.closed().is_some() {
+            if !stream.has_work() {
                 stream.listed = false;
             } else if stream.out_bytes > 0 && self.send_window <= 0 {
                 blocked += 1;
@@ -56,7 +55,7 @@ impl Connection {
             pieces += 1;
             length = most.min(length + piece.len());
         }
-        let end = stream.finish == Finish::Wanted && length == stream.out_bytes;
+        let end = stream.is_end_stream_queued() && length == stream.out_bytes;
         let flags = if end { flag::END_STREAM } else { 0 };
         batch.head(FrameHead { length, kind: kind::DATA, flags, stream: stream.id });
         let mut left = length;
@@ -75,8 +74,9 @@ impl Connection {
         let charged = i64::try_from(length).unwrap_or(i64::MAX);
         self.send_window -= charged;
         stream.send_window -= charged;
+        self.budgets.send_data(length);
         if end {
-            stream.finish = Finish::Sent;
+            stream.state.send_end_stream();
         }
         if stream.wants_room() && stream.out_bytes < self.settings.send_buffer_bytes / 2 {
             stream.wake_sender();
@@ -87,7 +87,7 @@ impl Connection {
 /// Lists a stream that has something to send.
 pub(super) fn list(ready: &mut VecDeque<Line>, line: &Line) {
     let mut stream = line.borrow_mut();
-    if !stream.listed && stream.has_work() && stream.closed.is_none() {
+    if !stream.listed && stream.has_work() {
         stream.listed = true;
         drop(stream);
         ready.push_back(line.clone());

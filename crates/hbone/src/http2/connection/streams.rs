@@ -1,39 +1,37 @@
 //! Beginnings and ends of streams.
 
+use super::closed::Absent;
 use super::{Connection, Role};
-use crate::Reason;
 use crate::http2::frame::{FIRST_WINDOW_BYTES, kind, put_number};
-use crate::http2::stream::Finish;
-use crate::http2::{Closed, Line, State};
+use crate::http2::{Cause, Fault, Line, State};
+use crate::{Flood, Reason};
 use std::cell::RefCell;
 use std::rc::Rc;
 
 /// Where a stream stands that a frame names.
 pub(super) enum Found {
     Live(Line),
-    /// It was there.
-    Gone,
-    /// It has not begun.
-    Idle,
+    Absent(Absent),
 }
 
 impl Connection {
     /// Cuts a stream.
     pub(crate) fn reset(&mut self, line: &Line, reason: Reason) {
         let mut stream = line.borrow_mut();
-        if stream.closed.is_none() && !stream.is_over() {
+        if !stream.state.is_closed() {
             self.refuse(&mut stream, reason);
             self.kick();
         }
     }
 
-    /// Nobody reads the stream any more.
+    /// Nobody reads the stream any more. Its window is given back, as that of a socket whose reading side is shut down.
     pub(crate) fn leave(&mut self, line: &Line) {
         let mut stream = line.borrow_mut();
         stream.unread = true;
         while stream.take_arrived().is_some() {}
-        let held = std::mem::take(&mut stream.held_bytes);
-        self.give_back_shared(held);
+        // The peer may go on, and what it sends is thrown away: a sender of ours may wait for an end that comes behind it.
+        let held = stream.held_bytes;
+        self.give_back(&mut stream, held as usize);
         self.settle(&mut stream);
     }
 
@@ -41,11 +39,17 @@ impl Connection {
         if let Some(line) = self.streams.get(&id) {
             return Found::Live(line.clone());
         }
-        let was = match self.role {
+        let used = match self.role {
             Role::Client => id % 2 == 1 && id < self.next,
             Role::Server => id % 2 == 1 && id <= self.last,
         };
-        if was { Found::Gone } else { Found::Idle }
+        Found::Absent(if !used {
+            Absent::Idle
+        } else if self.role == Role::Server && self.closing && id > self.last_taken {
+            Absent::Ignored
+        } else {
+            self.closed.find(id)
+        })
     }
 
     pub(super) fn begin(&mut self, id: u32) -> Line {
@@ -59,7 +63,7 @@ impl Connection {
 
     /// The peer has sent all of a stream.
     pub(super) fn end(&mut self, stream: &mut State) {
-        stream.ended = true;
+        stream.state.recv_end_stream();
         stream.wake_receiver();
         self.settle(stream);
     }
@@ -67,9 +71,9 @@ impl Connection {
     /// Removes a stream that is over. One whose sender has finished and whose receiver has gone is told to stop:
     /// a server has said all it wanted (section 8.1), a client does not want to know.
     pub(super) fn settle(&mut self, stream: &mut State) {
-        if stream.is_over() {
+        if stream.state.is_closed() {
             self.remove(stream.id);
-        } else if stream.unread && stream.finish == Finish::Sent && stream.closed.is_none() {
+        } else if stream.unread && !stream.state.is_send_open() {
             let reason = if self.role == Role::Server { Reason::NoError } else { Reason::Cancel };
             self.refuse(stream, reason);
             self.kick();
@@ -79,11 +83,18 @@ impl Connection {
     /// Cuts a stream and says so.
     pub(super) fn refuse(&mut self, stream: &mut State, reason: Reason) {
         self.put_reset(stream.id, reason);
-        stream.cut(Closed::ByUs(reason));
+        stream.cut(Cause::ResetByUs(reason));
         self.remove(stream.id);
     }
 
+    /// Ends a stream because of what the peer does on it (section 5.4.2). Too many of these end the connection.
+    pub(super) fn stream_error(&mut self, stream: &mut State, code: u32) -> Result<(), Fault> {
+        self.refuse(stream, Reason::from(code));
+        self.budgets.charge(Flood::Resets, 1)
+    }
+
     pub(super) fn put_reset(&mut self, id: u32, reason: Reason) {
+        self.closed.insert_reset(id);
         put_number(&mut self.control, kind::RST_STREAM, id, reason.into());
     }
 

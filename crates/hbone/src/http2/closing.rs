@@ -1,0 +1,135 @@
+//! The end of a connection: GOAWAY and what stands before it go out, then the write side closes, then the peer has time
+//! to read it all. Bytes of the peer are read and thrown away meanwhile, for two reasons:
+//!
+//! - Two ends that close at once, over a byte stream that is full both ways, would wait for each other.
+//! - A socket that is closed with unread bytes answers with a reset, and a reset throws away what the peer has not read.
+
+use super::reader::Reader;
+use super::writer::Writer;
+use super::{Connection, TURN_BYTES};
+use crate::TunnelError;
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncBufRead, AsyncWrite};
+use tokio::time::Sleep;
+
+/// Time that a peer that has violated the protocol gets to read why.
+const AFTER_VIOLATION: Duration = Duration::from_secs(2);
+
+/// What is done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Write,
+    ShutDown,
+    /// Waits for the peer.
+    Linger,
+}
+
+/// A connection that is being closed.
+pub(super) struct Closing {
+    /// Why it is closed, if not in order.
+    error: Option<TunnelError>,
+    step: Step,
+    /// The peer closes its side too, or has read everything.
+    is_peer_done: bool,
+    /// Frames are still found in what the peer sends. Behind a violation there may be none.
+    finds_frames: bool,
+    /// What is still read of a peer that has violated the protocol, bytes: an honest one has no more on its way.
+    left_bytes: usize,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Closing {
+    /// Closes in order. `timeout` is how long a peer may take for the answer to a PING.
+    pub(super) fn in_order(timeout: Duration) -> Self {
+        Self::new(None, timeout, usize::MAX)
+    }
+
+    /// Closes because of `error`. The peer has at most `window_bytes` on its way, if it is honest.
+    pub(super) fn after(error: TunnelError, window_bytes: usize) -> Self {
+        Self::new(Some(error), AFTER_VIOLATION, window_bytes)
+    }
+
+    fn new(error: Option<TunnelError>, timeout: Duration, left_bytes: usize) -> Self {
+        let finds_frames = error.is_none();
+        let timer = Box::pin(tokio::time::sleep(timeout));
+        Self { error, step: Step::Write, is_peer_done: false, finds_frames, left_bytes, timer }
+    }
+
+    /// Ready when the byte stream can be dropped.
+    pub(super) fn poll<T: AsyncBufRead + AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut T,
+        connection: &RefCell<Connection>,
+        reader: &mut Reader,
+        writer: &mut Writer,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), TunnelError>> {
+        let is_over = self.poll_write(io, connection, writer, cx).is_ready()
+            || self.poll_read(io, reader, cx).is_ready()
+            || self.timer.as_mut().poll(cx).is_ready();
+        if is_over { Poll::Ready(self.error.take().map_or(Ok(()), Err)) } else { Poll::Pending }
+    }
+
+    /// Goes through the steps. Ready when nothing can be written any more.
+    fn poll_write<T: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut T,
+        connection: &RefCell<Connection>,
+        writer: &mut Writer,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        if self.step == Step::Write {
+            match writer.poll_write(io, connection, cx) {
+                Poll::Ready(Ok(())) => self.step = Step::ShutDown,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.step == Step::ShutDown {
+            match Pin::new(io).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.step = Step::Linger,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Throws away what the peer sends. Ready when nothing has to be waited for any more.
+    fn poll_read<T: AsyncBufRead + Unpin>(
+        &mut self,
+        io: &mut T,
+        reader: &mut Reader,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let mut taken = 0;
+        while !self.is_peer_done {
+            let mut input = match Pin::new(&mut *io).poll_fill_buf(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(input)) => input,
+            };
+            let n = input.len();
+            while self.finds_frames && !input.is_empty() {
+                match reader.next(&mut input) {
+                    Ok(Some(event)) => self.is_peer_done |= Connection::is_answer_to_last_ping(&event),
+                    Ok(None) => {}
+                    Err(_) => self.finds_frames = false,
+                }
+            }
+            Pin::new(&mut *io).consume(n);
+            self.left_bytes = self.left_bytes.saturating_sub(n);
+            self.is_peer_done |= n == 0 || self.left_bytes == 0;
+            taken += n;
+            if taken >= TURN_BYTES && !self.is_peer_done {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        if self.step == Step::Linger { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

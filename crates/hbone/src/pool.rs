@@ -112,7 +112,7 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
             }
         };
         slot.dials.set(slot.dials.get() + 1);
-        let dialing = Dialing(&slot);
+        let dialing = Dialing { inner: &self.inner, key, slot: &slot };
         let (tunnel, driver) = dial().await.inspect_err(|e| {
             slot.failure.replace(Some((slot.dials.get(), e.clone())));
         })?;
@@ -124,6 +124,11 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
         }
         drop(dialing);
         Ok(Checkout { tunnel, reused: false, place })
+    }
+
+    /// Keys that something is kept for: tunnels, or a dial that goes on.
+    pub fn keys(&self) -> usize {
+        self.inner.slots.borrow().len()
     }
 
     /// Tunnels that wait here, in use or not.
@@ -187,28 +192,33 @@ impl<K: Hash + Eq + Clone, E> Inner<K, E> {
 }
 
 impl<E> Slot<E> {
-    /// The fullest tunnel that has room, so that the others can become idle. Forgets broken ones it meets.
+    /// The fullest tunnel that has room, so that the others can become idle. Without one, a tunnel whose peer takes no
+    /// streams for now: another tunnel to it would take none either. Forgets broken ones.
     fn take(&self, limit: usize) -> Option<Checkout> {
         let mut tunnels = self.tunnels.borrow_mut();
-        loop {
-            let roomy = tunnels.iter().enumerate().filter(|(_, p)| p.tunnel.has_room(limit));
-            let (at, best) = roomy.max_by_key(|(_, p)| p.tunnel.open_streams())?;
-            if best.tunnel.is_usable() {
-                best.used.set(Instant::now());
-                return Some(Checkout { tunnel: best.tunnel.clone(), reused: true, place: best.tunnel.reserve() });
-            }
-            tunnels.swap_remove(at);
-        }
+        tunnels.retain(|p| p.tunnel.is_usable());
+        let roomy = tunnels.iter().filter(|p| p.tunnel.has_room(limit)).max_by_key(|p| p.tunnel.open_streams());
+        let best = roomy.or_else(|| tunnels.iter().find(|p| p.tunnel.is_paused()))?;
+        best.used.set(Instant::now());
+        Some(Checkout { tunnel: best.tunnel.clone(), reused: true, place: best.tunnel.reserve() })
     }
 }
 
 /// Ends a dial, whatever became of it.
-struct Dialing<'a, E>(&'a Slot<E>);
+struct Dialing<'a, K: Hash + Eq + Clone, E> {
+    inner: &'a Inner<K, E>,
+    key: &'a K,
+    slot: &'a Rc<Slot<E>>,
+}
 
-impl<E> Drop for Dialing<'_, E> {
+impl<K: Hash + Eq + Clone, E> Drop for Dialing<'_, K, E> {
     fn drop(&mut self) {
-        self.0.dialing.set(false);
-        self.0.done.notify_waiters();
+        self.slot.dialing.set(false);
+        // Nothing is kept for a key that cannot be dialled. Whoever waited has the slot, and finds the failure there.
+        if self.slot.tunnels.borrow().is_empty() && self.inner.holds(self.key, self.slot) {
+            self.inner.slots.borrow_mut().remove(self.key);
+        }
+        self.slot.done.notify_waiters();
     }
 }
 

@@ -2,13 +2,15 @@
 
 mod common;
 
+use common::frames::{self, END_HEADERS, HEADERS, OK, PREFACE, SETTINGS, frame};
 use common::{Wire, echo, serve, wire, worker};
 use hbone::pool::{Checkout, Limits};
-use hbone::{Accepted, Driver, Pool, Settings, Tunnel, client};
+use hbone::{Accepted, ConnectError, Driver, Pool, Settings, Tunnel, client};
 use http::HeaderMap;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::spawn_local;
 
 type Dialled = Result<(Tunnel, Driver<Wire>), &'static str>;
@@ -217,6 +219,97 @@ fn a_dial_that_takes_longer_than_tunnels_are_kept_is_shared() {
         assert!(second.reused);
         assert_eq!(pool.len(), 1);
     });
+}
+
+#[test]
+fn a_key_that_cannot_be_dialled_is_not_kept() {
+    worker(false, async {
+        let pool = Rc::new(Pool::new(Limits::default()));
+        let dialer = Dialer::default();
+        dialer.fails.set(true);
+
+        let failed = dialer.checkout(&pool, "a").await.err();
+        assert_eq!((failed, pool.keys()), (Some("refused"), 0));
+
+        let given_up = spawn_local({
+            let pool = pool.clone();
+            async move {
+                let never = || std::future::pending::<Dialled>();
+                pool.checkout(&"b", never).await.map(|_| ())
+            }
+        });
+        while pool.keys() == 0 {
+            tokio::task::yield_now().await;
+        }
+        given_up.abort();
+        assert!(given_up.await.unwrap_err().is_cancelled());
+        assert_eq!(pool.keys(), 0, "a dial that was given up");
+
+        dialer.fails.set(false);
+        let _a = dialer.open(&pool, "a").await;
+        assert_eq!(pool.keys(), 1);
+    });
+}
+
+/// A peer by hand that says how many streams it takes, and more of them after a while.
+async fn takes_streams_later(mut far: Wire, after: Option<Duration>) {
+    let allowed = |streams: u8| frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, streams]);
+    far.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+    far.write_all(&allowed(0)).await.unwrap();
+    if let Some(after) = after {
+        tokio::time::sleep(after).await;
+        far.write_all(&allowed(100)).await.unwrap();
+        let mut next = 1;
+        while next <= 5 {
+            if let (HEADERS, _, _) = frames::next(&mut far).await.unwrap().unwrap() {
+                far.write_all(&frame(HEADERS, END_HEADERS, next, OK)).await.unwrap();
+                next += 2;
+            }
+        }
+    }
+    let mut all = Vec::new();
+    far.read_to_end(&mut all).await.unwrap();
+}
+
+#[test]
+fn a_peer_that_takes_no_streams_for_now_is_waited_for_on_one_tunnel_and_not_for_ever() {
+    for (after, is_answered) in [(Some(Duration::from_secs(5)), true), (None, false)] {
+        worker(true, async move {
+            let pool = Rc::new(Pool::new(Limits::default()));
+            let dials = Rc::new(Cell::new(0));
+            let dial = move |dials: Rc<Cell<usize>>| async move {
+                dials.set(dials.get() + 1);
+                let (near, far) = wire();
+                spawn_local(takes_streams_later(far, after));
+                let settings = Settings { initial_streams: 0, ..Settings::default() };
+                Dialled::Ok(client::start(near, &settings))
+            };
+            let begin = tokio::time::Instant::now();
+
+            let all: Vec<_> = (0..3)
+                .map(|_| {
+                    let (pool, dials) = (pool.clone(), dials.clone());
+                    spawn_local(async move {
+                        let checkout = pool.checkout(&"a", || dial(dials)).await.unwrap();
+                        checkout.connect("a:1", HeaderMap::new()).await
+                    })
+                })
+                .collect();
+            let mut answers = Vec::new();
+            for one in all {
+                answers.push(one.await.unwrap());
+            }
+
+            assert_eq!(dials.get(), 1);
+            for answer in answers {
+                match answer {
+                    Ok(_) => assert!(is_answered),
+                    Err(e) => assert!(!is_answered && matches!(e, ConnectError::NoStreams(_)), "{e}"),
+                }
+            }
+            assert_eq!(begin.elapsed().as_secs(), if is_answered { 5 } else { 10 });
+        });
+    }
 }
 
 #[test]

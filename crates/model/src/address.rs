@@ -9,6 +9,52 @@ use serde_with_str::string_form;
 
 use crate::Text;
 
+/// Bits of an IPv6 address in front of an IPv4 address that is mapped into it.
+const MAPPED_BITS: u32 = 96;
+
+/// The block of `length` bits around an address, host bits zero. A block of IPv4 addresses that are mapped into IPv6 is the
+/// block of IPv4 addresses, with 96 bits less: connections are compared by their IPv4 address.
+///
+/// `None` when the length is beyond the address, and for a mapped address when it is below 96: such a block has addresses
+/// of both families, and its author certainly meant another one.
+#[must_use]
+pub(crate) fn block(address: IpAddr, length: u32) -> Option<IpNet> {
+    let canonical = address.to_canonical();
+    let is_mapped = canonical != address;
+    let length = if is_mapped { length.checked_sub(MAPPED_BITS)? } else { length };
+    IpNet::new(canonical, u8::try_from(length).ok()?).ok().map(|net| net.trunc())
+}
+
+/// Reads `10.0.0.0/8`, or an address as the block of that address alone; see [`block`].
+///
+/// # Errors
+/// When the text is not a block.
+pub fn parse_block(text: &str) -> Result<IpNet, AddressError> {
+    let whole = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
+    let parsed = match text.split_once('/') {
+        Some((address, length)) => address.parse().ok().zip(length.parse().ok()),
+        None => text.parse().ok().map(|address| (address, whole(address))),
+    };
+    parsed.and_then(|(address, length)| block(address, length)).ok_or_else(|| AddressError {
+        value: text.to_owned(),
+        expected: "an address or a block of addresses, such as 10.0.0.0/8",
+    })
+}
+
+/// Reads a list of blocks with [`parse_block`].
+pub(crate) fn deserialize_blocks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| parse_block(text).map_err(serde::de::Error::custom)).collect()
+}
+
+/// Reads a list of addresses; those that are mapped into IPv6 are IPv4.
+pub(crate) fn deserialize_addresses<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<IpAddr>, D::Error> {
+    let addresses = Vec::<IpAddr>::deserialize(deserializer)?;
+    Ok(addresses.into_iter().map(|address| address.to_canonical()).collect())
+}
+
 /// A text that is not the address it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is not {expected}")]
@@ -100,12 +146,13 @@ impl fmt::Display for NetworkCidr {
 impl FromStr for NetworkCidr {
     type Err = AddressError;
     fn from_str(value: &str) -> Result<Self, AddressError> {
-        let parsed = value.split_once('/').and_then(|(network, cidr)| Some((network, cidr.parse::<IpNet>().ok()?)));
+        let parsed = value.split_once('/').filter(|(_, cidr)| cidr.contains('/'));
+        let parsed = parsed.and_then(|(network, cidr)| Some((network, parse_block(cidr).ok()?)));
         let (network, cidr) = parsed.ok_or_else(|| AddressError {
             value: value.to_owned(),
             expected: "network/ip/length, such as /10.96.0.0/16",
         })?;
-        Ok(Self { network: network.into(), cidr: cidr.trunc() })
+        Ok(Self { network: network.into(), cidr })
     }
 }
 
@@ -212,6 +259,28 @@ mod tests {
     fn a_service_key_without_a_slash_is_refused() {
         assert!("web.shop".parse::<NamespacedHostname>().is_err());
         assert!("a/b/c".parse::<NamespacedHostname>().is_err());
+    }
+
+    #[test]
+    fn a_block_of_mapped_addresses_is_a_block_of_ipv4() {
+        let read = |text: &str| parse_block(text).map(|block| block.to_string());
+
+        for (text, expected) in [
+            ("::ffff:10.0.0.5", "10.0.0.5/32"),
+            ("::ffff:10.0.0.5/128", "10.0.0.5/32"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("2001:db8::1/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["::ffff:10.0.0.5/24", "::ffff:10.0.0.5/95", "10.0.0.0/33", "::/129", "10.0.0.0/-1", "x", ""] {
+            assert!(read(text).is_err(), "{text}");
+        }
+        let service: NetworkCidr = "/::ffff:10.0.0.0/104".parse().unwrap();
+        assert_eq!(service.to_string(), "/10.0.0.0/8");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Text, workload::is_default};
+use crate::{Text, address::deserialize_blocks, workload::is_default};
 
 /// Which workloads a policy is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,16 +110,16 @@ pub struct Match {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_principals: Vec<StringMatch>,
     /// Address of the peer: in one of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_blocks")]
     pub source_ips: Vec<IpNet>,
     /// In none of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_blocks")]
     pub not_source_ips: Vec<IpNet>,
     /// Address of the application: in one of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_blocks")]
     pub destination_ips: Vec<IpNet>,
     /// In none of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "deserialize_blocks")]
     pub not_destination_ips: Vec<IpNet>,
     /// Port of the application: one of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -14,7 +14,9 @@ mod text;
 pub mod view;
 mod workload;
 
-pub use address::{AddressError, GatewayAddress, GatewayDestination, NamespacedHostname, NetworkAddress, NetworkCidr};
+pub use address::{
+    AddressError, GatewayAddress, GatewayDestination, NamespacedHostname, NetworkAddress, NetworkCidr, parse_block,
+};
 pub use authorization::{Action, Authorization, Match, RefusedPolicy, Scope, ServiceAccountMatch, StringMatch};
 pub use ports::Ports;
 pub use service::{

@@ -8,7 +8,7 @@ use serde::{
     de::{MapAccess, SeqAccess, Visitor},
 };
 
-use crate::{GatewayAddress, NamespacedHostname, Ports, Text};
+use crate::{GatewayAddress, NamespacedHostname, Ports, Text, address::deserialize_addresses};
 
 /// How a workload takes traffic of the mesh.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -124,7 +124,7 @@ pub struct Workload {
     #[serde(default)]
     pub uid: Text,
     /// Addresses; canonical, in the order of discovery.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "deserialize_addresses")]
     pub workload_ips: Vec<IpAddr>,
     /// Where workload-addressed traffic has to pass first.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use proto::workload as pb;
 
 use crate::{
-    Address, AddressError, GatewayAddress, GatewayDestination, NamespacedHostname, NetworkAddress, Ports, Text,
+    Address, AddressError, GatewayAddress, GatewayDestination, NamespacedHostname, NetworkAddress, Ports, Text, address,
 };
 
 /// Why one resource was refused.
@@ -25,8 +25,8 @@ pub enum ConvertError {
     /// An address of the wrong length.
     #[error("{field}: an address has 4 or 16 bytes, not {bytes}")]
     AddressLength { field: &'static str, bytes: usize },
-    /// A prefix that is longer than its address.
-    #[error("{field}: prefix length {length} is too long for {address}")]
+    /// A prefix that is longer than its address, or one that ends before the IPv4 part of a mapped address.
+    #[error("{field}: prefix length {length} is not valid for {address}")]
     PrefixLength { field: &'static str, address: IpAddr, length: u32 },
     /// A number that the enumeration does not have.
     #[error("{field}: unknown value {value}")]
@@ -64,22 +64,25 @@ fn or_default(value: String, default: fn() -> Text) -> Text {
     if value.is_empty() { default() } else { value.into() }
 }
 
-fn ip(field: &'static str, bytes: &[u8]) -> Result<IpAddr, ConvertError> {
-    let address = if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        IpAddr::from(v4)
+/// In the family it was written in.
+fn written_ip(field: &'static str, bytes: &[u8]) -> Result<IpAddr, ConvertError> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        Ok(IpAddr::from(v4))
     } else if let Ok(v6) = <[u8; 16]>::try_from(bytes) {
-        IpAddr::from(v6)
+        Ok(IpAddr::from(v6))
     } else {
-        return Err(ConvertError::AddressLength { field, bytes: bytes.len() });
-    };
-    Ok(address.to_canonical())
+        Err(ConvertError::AddressLength { field, bytes: bytes.len() })
+    }
+}
+
+fn ip(field: &'static str, bytes: &[u8]) -> Result<IpAddr, ConvertError> {
+    written_ip(field, bytes).map(|address| address.to_canonical())
 }
 
 fn cidr(field: &'static str, bytes: &[u8], length: u32) -> Result<IpNet, ConvertError> {
-    let address = ip(field, bytes)?;
-    let too_long = ConvertError::PrefixLength { field, address, length };
-    let length = u8::try_from(length).map_err(|_| too_long.clone())?;
-    IpNet::new(address, length).map(|net| net.trunc()).map_err(|_| too_long)
+    let address = written_ip(field, bytes)?;
+    // The length counts for the address as it was written.
+    address::block(address, length).ok_or(ConvertError::PrefixLength { field, address, length })
 }
 
 fn port(field: &'static str, value: u32) -> Result<u16, ConvertError> {

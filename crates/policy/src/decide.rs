@@ -11,8 +11,8 @@ use crate::{Connection, matches};
 /// Connections that were refused because a policy that their destination names is not known.
 const UNKNOWN_POLICY: &str = "strake_policy_unknown_total";
 
-/// Connections that were refused because a policy for their destination could not be read.
-const REFUSED_POLICY: &str = "strake_policy_unreadable_total";
+/// Connections that were denied because a policy for their destination is invalid.
+const INVALID_POLICY: &str = "strake_policy_invalid_total";
 
 /// Level of the line about each decision (`AUTHZ_POLICY_INFO_LOGGING`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub enum DenyReason {
     NoneAllowed,
     /// A policy that the destination names has not arrived.
     NotYetKnown(Text),
-    /// A policy for the destination was sent and could not be read.
-    Unreadable(Text),
+    /// A policy for the destination was sent, and has a value that cannot be evaluated.
+    Invalid(Text),
 }
 
 /// May the connection be?
@@ -72,7 +72,7 @@ impl Decision {
 
     pub(crate) fn deny(reason: DenyReason) -> Self {
         let by = match &reason {
-            DenyReason::Explicit(policy) | DenyReason::NotYetKnown(policy) | DenyReason::Unreadable(policy) => {
+            DenyReason::Explicit(policy) | DenyReason::NotYetKnown(policy) | DenyReason::Invalid(policy) => {
                 Some(policy.clone())
             }
             DenyReason::NoneAllowed => None,
@@ -89,7 +89,7 @@ impl DenyReason {
             Self::Explicit(_) => "explicitly_denied",
             Self::NoneAllowed => "none_allowed",
             Self::NotYetKnown(_) => "policy_not_yet_known",
-            Self::Unreadable(_) => "policy_unreadable",
+            Self::Invalid(_) => "policy_invalid",
         }
     }
 }
@@ -100,7 +100,7 @@ impl fmt::Display for DenyReason {
             Self::Explicit(policy) => write!(f, "explicitly denied by: {policy}"),
             Self::NoneAllowed => f.write_str("allow policies exist, but none allowed"),
             Self::NotYetKnown(policy) => write!(f, "policy {policy} is not known yet"),
-            Self::Unreadable(policy) => write!(f, "policy {policy} cannot be read"),
+            Self::Invalid(policy) => write!(f, "policy {policy} is invalid; connection denied"),
         }
     }
 }
@@ -108,7 +108,7 @@ impl fmt::Display for DenyReason {
 /// Evaluates the policies of a workload for a connection to it.
 #[must_use]
 pub fn decide(set: &PolicySet, connection: &Connection, logging: Logging) -> Decision {
-    if let Some(reason) = refused_policies(set).or_else(|| unknown_policies(set)) {
+    if let Some(reason) = invalid_policies(set).or_else(|| unknown_policies(set)) {
         return Decision::deny(reason);
     }
     let of = |action: Action, dry_run: bool| {
@@ -139,14 +139,14 @@ pub fn decide(set: &PolicySet, connection: &Connection, logging: Logging) -> Dec
     }
 }
 
-/// What a policy that cannot be read would allow or deny, nobody knows: the connection is refused.
-fn refused_policies(set: &PolicySet) -> Option<DenyReason> {
+/// Denies while a policy for the destination is invalid: it is not known what the policy would allow or deny.
+fn invalid_policies(set: &PolicySet) -> Option<DenyReason> {
     let first = set.refused.first()?;
-    counter!(REFUSED_POLICY).increment(1);
+    counter!(INVALID_POLICY).increment(1);
     for policy in &set.refused {
-        warn!(target: "rbac", policy = %policy, "policy cannot be read, connection refused");
+        warn!(target: "rbac", policy = %policy, "policy is invalid; connection denied");
     }
-    Some(DenyReason::Unreadable(first.clone()))
+    Some(DenyReason::Invalid(first.clone()))
 }
 
 /// Refuses while a policy that the destination names is not there. It is on its way (Istio's control plane sends workloads
@@ -286,9 +286,9 @@ mod tests {
 
     #[test]
     fn a_policy_that_cannot_be_read_refuses_and_is_named() {
-        let unreadable = PolicySet { refused: vec!["ns/p".into()], ..set([policy("a", Action::Allow, 80)]) };
+        let invalid = PolicySet { refused: vec!["ns/p".into()], ..set([policy("a", Action::Allow, 80)]) };
 
-        assert_eq!(reason(&unreadable), "policy ns/p cannot be read");
-        assert!(matches!(ask(&unreadable), Decision::Deny { by: Some(by), .. } if by == "ns/p"));
+        assert_eq!(reason(&invalid), "policy ns/p is invalid; connection denied");
+        assert!(matches!(ask(&invalid), Decision::Deny { by: Some(by), .. } if by == "ns/p"));
     }
 }

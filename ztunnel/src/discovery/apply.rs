@@ -370,7 +370,7 @@ mod tests {
         bad.message.action = 9;
 
         assert_eq!(updates.authorization_response(vec![bad.clone()], vec![]).len(), 1);
-        assert_eq!(guarded.revoked().await.reason.to_string(), "policy ns/p cannot be read");
+        assert_eq!(guarded.revoked().await.reason.to_string(), "policy ns/p is invalid; connection denied");
         assert!(other.evaluate().is_allowed());
 
         updates.authorization_response(vec![], vec!["ns/p".into()]);

@@ -4,8 +4,10 @@
 //! is a list, empty when there is nothing to say:
 //!
 //! - `/debug/findings`, in the order of objects: what the author of an object should know.
-//!   `{"object": "AuthorizationPolicy app/web", "severity": "warning", "reason": "http_attribute",
-//!   "message": "..."}`. `object` is kind, namespace and name; `reason` is a code of `graph::Reason`.
+//!   `{"object": "AuthorizationPolicy app/web", "severity": "warning", "reason": "service_port", "field":
+//!   "spec.rules[0].to[0].operation.ports[0]", "file": "/manifests/web.yaml", "line": 12, "message": "..."}`. `object` is
+//!   kind, namespace and name; `severity` is `warning` or `info`; `reason` is a code of `graph::Reason`; `field` is empty
+//!   when it is about the object as a whole; `file` and `line` are `null` when no manifest defines the object.
 //! - `/debug/problems`, in the order of files: what in a manifest is not understood.
 //!   `{"file": "/manifests/web.yaml", "line": 7, "field": "spec.rules", "message": "...", "severity":
 //!   "refused", "lastGood": "2026-01-02T03:04:05Z"}`. `line` is 0 and `field` empty where it is about the whole file, or
@@ -17,6 +19,8 @@
 //!   `False` or `Unknown`. The same conditions, with times, are in the object's status.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use serde_json::{Value, json};
@@ -36,6 +40,8 @@ pub(crate) struct Pages {
     pub(crate) reports: Reports,
     pub(crate) readiness: Readiness,
     pub(crate) recorder: Option<Recorder>,
+    /// Where manifests are, to find the lines of what is reported.
+    pub(crate) manifests: Arc<[PathBuf]>,
 }
 
 impl Pages {
@@ -75,8 +81,20 @@ impl Pages {
             .get("/debug/served", page(Self::served))
             .get("/debug/proxies", page(Self::connected))
             .get("/debug/problems", page(|pages| pages.reports.problems_json()))
-            .get("/debug/findings", page(|pages| pages.reports.findings_json()))
+            .get("/debug/findings", {
+                let pages = self.clone();
+                move |_: Request| pages.clone().findings()
+            })
             .get("/debug/policies", page(|pages| pages.reports.policies_json()))
+    }
+
+    /// Reads manifests to find the lines, so it runs on a thread that may block.
+    async fn findings(self) -> http::Response {
+        let found = tokio::task::spawn_blocking(move || self.reports.located_findings_json(&self.manifests)).await;
+        match found {
+            Ok(body) => http::json(200, &body),
+            Err(error) => http::text(500, format!("failed to locate the findings: {error}\n")),
+        }
     }
 
     fn dump(&self) -> Value {

@@ -42,7 +42,11 @@ impl Reports {
 
     pub(crate) fn findings(&self, object: ObjectRef, findings: Vec<Finding>) {
         for finding in &findings {
-            tracing::warn!(object = %object, code = finding.reason.code(), "{}", finding.message);
+            let (field, code) = (finding.field.as_str(), finding.reason.code());
+            match finding.severity {
+                graph::Severity::Warning => tracing::warn!(object = %object, field, code, "{}", finding.message),
+                graph::Severity::Info => tracing::info!(object = %object, field, code, "{}", finding.message),
+            }
         }
         let mut inner = self.lock();
         if findings.is_empty() {
@@ -104,17 +108,21 @@ impl Reports {
 
     /// Findings as JSON.
     pub(crate) fn findings_json(&self) -> Value {
-        let inner = self.lock();
-        let findings = inner.findings.values().flatten().map(|finding| {
-            let severity = match finding.severity {
-                graph::Severity::Warning => "warning",
-            };
-            json!({
-                "object": finding.object.to_string(), "severity": severity,
-                "reason": finding.reason.code(), "message": finding.message,
-            })
+        self.lock().findings.values().flatten().map(finding_json).collect()
+    }
+
+    /// Findings as JSON, with file and line of what they are about. Blocks on reading the manifests.
+    pub(crate) fn located_findings_json(&self, manifests: &[PathBuf]) -> Value {
+        let findings: Vec<_> = self.lock().findings.values().flatten().cloned().collect();
+        let wanted: Vec<_> = findings.iter().map(|finding| (&finding.object, finding.field.as_str())).collect();
+        let places = kube_api::locate(manifests, &wanted);
+        let located = findings.iter().zip(places).map(|(finding, place)| {
+            let mut json = finding_json(finding);
+            json["file"] = json!(place.as_ref().map(|place| &place.file));
+            json["line"] = json!(place.map(|place| place.line));
+            json
         });
-        findings.collect()
+        located.collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -127,6 +135,13 @@ impl Inner {
         let count = self.problems.values().map(Vec::len).sum::<usize>();
         metrics::gauge!("strake_control_manifest_problems").set(count as f64);
     }
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "object": finding.object.to_string(), "severity": finding.severity.name(),
+        "reason": finding.reason.code(), "field": finding.field, "message": finding.message,
+    })
 }
 
 const fn severity(severity: Severity) -> &'static str {

@@ -90,6 +90,7 @@ impl Control {
             reports: Reports::default(),
             readiness,
             recorder,
+            manifests: config.manifests.clone().into(),
         };
         let authority = Authority::new(Rules {
             trust_domain: config.trust_domain.clone(),

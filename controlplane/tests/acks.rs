@@ -43,7 +43,7 @@ async fn a_policy_is_enforced_once_the_proxy_has_acknowledged_it_and_while_it_is
     assert_eq!(policies.type_url, proto::AUTHORIZATION_TYPE_URL);
     n1.ack(&[policies]).await;
     n1.ack(&told).await;
-    assert_eq!(running.enforced(WEB, "True", "Enforced").await, "on 1 workload in the mesh");
+    assert_eq!(running.enforced(WEB, "True", "Enforced").await, "enforced on 1 of 1 selected workload");
 
     running.write("policy.yaml", &POLICY.replace("[app]", "[app, other]"));
     let changed = n1.hear(&[POLICY_NAME]).await;
@@ -75,7 +75,7 @@ async fn a_proxy_that_refuses_a_policy_is_quoted() {
     let changed = n1.hear(&[POLICY_NAME]).await;
     n1.nack(&changed, "app/web: cannot be read").await;
     let message = running.enforced(WEB, "False", "Refused").await;
-    assert!(message.ends_with("; refused by the proxy of node n1: app/web: cannot be read"), "{message}");
+    assert!(message.ends_with("; rejected by node n1: app/web: cannot be read"), "{message}");
 
     running.write("policy.yaml", POLICY);
     let back = n1.hear(&[POLICY_NAME]).await;
@@ -98,5 +98,5 @@ async fn one_proxy_of_two_is_not_enough() {
     running.enforced_when(PEER, |found| found["message"] == half && found["status"] == "Unknown").await;
     proxies[1].ack(&told[1]).await;
 
-    assert_eq!(running.enforced(PEER, "True", "Enforced").await, "STRICT on 2 workloads in the mesh");
+    assert_eq!(running.enforced(PEER, "True", "Enforced").await, "STRICT enforced on 2 of 2 selected workloads");
 }

@@ -151,14 +151,19 @@ async fn the_status_of_a_policy_tells_what_is_enforced() {
     assert_eq!(message, "selects 1 workload, none of them in the mesh");
     let _proxies = TOKENS.map(|(_, token)| running.subscribe(token, None));
     running.enrol("web").await;
-    assert_eq!(running.enforced(POLICY_NAME, "True", "Enforced").await, "on 1 workload in the mesh");
-    running.file_when(STATUS, |text| text.contains("on 1 workload in the mesh")).await;
+    assert_eq!(running.enforced(POLICY_NAME, "True", "Enforced").await, "enforced on 1 of 1 selected workload");
+    running.file_when(STATUS, |text| text.contains("enforced on 1 of 1 selected workload")).await;
     running.write("policy.yaml", &POLICY.replace("namespaces: [app]", "requestPrincipals: ['*']"));
     let partly = running.file_when(STATUS, |text| text.contains("UnsupportedValue")).await;
     assert!(partly.contains("requestPrincipals"), "{partly}");
-    running.page_when("/debug/findings", |page| page[0]["reason"] == "http_attribute").await;
+    running
+        .page_when("/debug/findings", |page| {
+            page[0]["reason"] == "http_attribute"
+                && page[0]["field"] == "spec.rules[0].from[0].source.requestPrincipals" && page[0]["line"] == 9
+        })
+        .await;
     running.write("strict.yaml", STRICT);
-    let told = "STRICT on 1 workload in the mesh; not on 1 workload outside the mesh";
+    let told = "STRICT enforced on 1 of 2 selected workloads; 1 not in the mesh";
     running.file_when("state/status/control/PeerAuthentication/app/strict.yaml", |text| text.contains(told)).await;
 
     std::fs::remove_file(running.path("manifests/policy.yaml")).unwrap();

@@ -1,5 +1,7 @@
 //! From what was acknowledged to the conditions that differ from those given out.
 
+use std::collections::BTreeSet;
+
 use graph::{ENFORCED, Scope};
 use kube_api::core::Condition;
 use kube_api::{Kind, ObjectRef};
@@ -7,37 +9,53 @@ use tokio::time::Instant;
 
 use super::node::Node;
 use super::proxy::Type;
-use super::state::State;
+use super::state::{Ruling, State};
 use super::verdict::{ANSWERS_WITHIN, Obstacle, Standing, acknowledged};
 use crate::conditions::Wanted;
 
 impl State {
     /// The conditions that changed, and when to look again though nothing happens.
     pub(super) fn settle(&mut self, now: Instant) -> (Vec<Wanted>, Option<Instant>) {
-        self.review();
-        let (mut changed, mut deadline) = (Vec::new(), None);
+        let outdated = self.outdated(now);
+        let mut changed = Vec::new();
         let mut rulings = std::mem::take(&mut self.rulings);
-        for (policy, ruling) in &mut rulings {
-            let standing = ruling.scope.as_ref().map(|scope| self.standing(policy, scope, now)).unwrap_or_default();
+        for policy in outdated {
+            let Some(ruling) = rulings.get_mut(&policy) else { continue };
+            let standing = ruling.scope.as_ref().map(|scope| self.standing(&policy, scope, now)).unwrap_or_default();
             let mut conditions = ruling.told.clone();
+            ruling.next = None;
             for condition in conditions.iter_mut().filter(|condition| is_claim(condition)) {
                 *condition = acknowledged(condition, &standing, now);
                 let next = standing.waits.iter().map(|since| *since + ANSWERS_WITHIN).filter(|next| *next > now);
-                deadline = next.chain(deadline).min();
+                ruling.next = next.min();
             }
             if conditions != ruling.given {
                 ruling.given.clone_from(&conditions);
                 let current = ruling.current.clone();
-                changed.push(Wanted { object: policy.clone(), conditions, current });
+                changed.push(Wanted { object: policy, conditions, current });
             }
         }
         rulings.retain(|_, ruling| !ruling.told.is_empty());
+        let deadline = rulings.values().filter_map(|ruling| ruling.next).min();
         self.rulings = rulings;
         (changed, deadline)
     }
 
-    /// Looks at the nodes of which something changed.
-    fn review(&mut self) {
+    /// Policies whose conditions may differ from those given out: what they say or what is served of them changed, a
+    /// workload that they are for is on a node of which something changed, or a deadline has passed.
+    pub(super) fn outdated(&mut self, now: Instant) -> Vec<ObjectRef> {
+        let (scopes, touched) = (self.review(), std::mem::take(&mut self.touched));
+        let is_outdated = |(policy, ruling): &(&ObjectRef, &Ruling)| {
+            touched.contains(*policy)
+                || ruling.scope.as_ref().is_some_and(|scope| scopes.contains(scope))
+                || ruling.next.is_some_and(|next| next <= now)
+        };
+        self.rulings.iter().filter(is_outdated).map(|(policy, _)| policy.clone()).collect()
+    }
+
+    /// Looks at the nodes of which something changed, and returns the scopes that have workloads there, or had.
+    fn review(&mut self) -> BTreeSet<Scope> {
+        let mut scopes = BTreeSet::new();
         for name in std::mem::take(&mut self.dirty) {
             let Some(node) = self.nodes.get_mut(&name) else { continue };
             for scope in node.scopes.drain(..) {
@@ -47,9 +65,11 @@ impl State {
                         self.places.remove(&scope);
                     }
                 }
+                scopes.insert(scope);
             }
             let places = node.review();
             node.scopes = places.keys().cloned().collect();
+            scopes.extend(node.scopes.iter().cloned());
             for (scope, place) in places {
                 self.places.entry(scope).or_default().insert(name.clone(), place);
             }
@@ -57,6 +77,7 @@ impl State {
                 self.nodes.remove(&name);
             }
         }
+        scopes
     }
 
     fn standing(&self, policy: &ObjectRef, scope: &Scope, now: Instant) -> Standing {

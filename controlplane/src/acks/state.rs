@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use graph::{Change, Placement, Scope, Update};
-use kube_api::ObjectRef;
+use kube_api::{Kind, ObjectRef};
 use kube_api::core::Condition;
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use tokio::time::Instant;
@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) places: HashMap<Scope, BTreeMap<String, Place>>,
     /// Nodes of which something changed since the last look.
     pub(super) dirty: BTreeSet<String>,
+    /// Policies of which something changed since the last look, wherever their workloads are.
+    pub(super) touched: BTreeSet<ObjectRef>,
 }
 
 #[derive(Debug)]
@@ -43,12 +45,15 @@ pub(super) struct Ruling {
     pub(super) current: Vec<Condition>,
     /// The conditions that were given out last.
     pub(super) given: Vec<Condition>,
+    /// When they may change though nothing happens.
+    pub(super) next: Option<Instant>,
 }
 
 impl State {
     /// Takes what proxies are about to be told; `current` are conditions of policies as read.
     pub(super) fn tell(&mut self, update: &Update, current: &HashMap<ObjectRef, Vec<Condition>>, now: Instant) {
         for change in &update.authorizations {
+            self.touch(change.name());
             match change {
                 Change::Upsert { name, version, .. } => {
                     let served = Served { version: version.as_str().into(), since: now };
@@ -68,11 +73,27 @@ impl State {
         }
         for (policy, scope) in &update.scopes {
             self.rulings.entry(policy.clone()).or_default().scope = scope.clone();
+            self.touched.insert(policy.clone());
         }
         for (policy, conditions) in &update.conditions {
             let ruling = self.rulings.entry(policy.clone()).or_default();
             ruling.told = conditions.clone();
             ruling.current = current.get(policy).cloned().unwrap_or_default();
+            self.touched.insert(policy.clone());
+        }
+    }
+
+    /// A resource is another one, or gone: the policy that it is made of, or any PeerAuthentication that needs it.
+    fn touch(&mut self, resource: &str) {
+        let own = resource.split_once('/').map(|(namespace, name)| {
+            ObjectRef::new(Kind::AuthorizationPolicy, namespace, name)
+        });
+        match own.filter(|own| self.rulings.contains_key(own)) {
+            Some(own) => drop(self.touched.insert(own)),
+            None => {
+                let peers = self.rulings.keys().filter(|policy| policy.kind == Kind::PeerAuthentication);
+                self.touched.extend(peers.cloned());
+            }
         }
     }
 

@@ -225,7 +225,7 @@ fn a_proxy_that_does_not_answer_in_time_is_called_silent_at_that_time() {
     assert_eq!((bench.says(&two), bench.says(&policy)), ("Unknown NotAcknowledged", "Unknown NotAcknowledged"));
     for policy in [&policy, &two] {
         let message = &bench.said[policy].1;
-        assert!(message.contains("for 0 of 1 workloads") && message.contains("no answer from the proxy of node n1"));
+        assert!(message.contains("for 0 of 1 workloads") && message.contains("node n1 has not acknowledged for 10 s"));
     }
     assert_eq!(bench.deadline, None);
     bench.catch_up(&n1);
@@ -248,7 +248,7 @@ fn a_refusal_tells_what_the_proxy_said_until_another_version_is_acknowledged() {
     bench.nack(&n1, POLICY, &nonce, "app/one: no such match");
 
     assert_eq!(bench.says(&policy), "False Refused");
-    assert!(bench.said[&policy].1.ends_with("refused by the proxy of node n1: app/one: no such match"));
+    assert!(bench.said[&policy].1.ends_with("rejected by node n1: app/one: no such match"));
     bench.apply([allow("one", None)]);
     assert_eq!(bench.says(&policy), "Unknown Pending");
     bench.catch_up(&n1);
@@ -371,4 +371,20 @@ async fn conditions_change_by_time_alone_and_only_node_proxies_count() {
 
     assert_eq!(reason().await, "Pending");
     assert_eq!(reason().await, "NotAcknowledged");
+}
+
+#[test]
+fn an_answer_has_only_policies_of_its_node_looked_at() {
+    let db = Resource::Pod(Arc::new(pod("db", "n2")));
+    let mut bench = Bench::new([web(), db, allow("one", Some("web")), allow("two", Some("db"))]);
+    let [n1, n2] = [("n1", 1), ("n2", 2)].map(|(node, connection)| bench.connect(node, connection));
+    bench.catch_up(&n1);
+    bench.catch_up(&n2);
+    let nonce = bench.send(&n1, POLICY, "app/one");
+
+    let answer = Report::Acked { peer: n1, type_url: POLICY.to_owned(), nonce };
+    assert!(bench.state.report(&answer, bench.now));
+
+    assert_eq!(bench.state.outdated(bench.now), [authorization("one")]);
+    assert!(bench.state.outdated(bench.now).is_empty());
 }

@@ -1,4 +1,4 @@
-//! What the condition `Enforced` says, given what node proxies have acknowledged. Words only.
+//! Text of the condition `Enforced`, given what node proxies have acknowledged.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -90,14 +90,20 @@ impl Cause {
         }
     }
 
-    fn words(self, proxies: &str, said: Option<&str>) -> String {
+    /// What is in the way on these nodes; `said` is what the proxy of the first of them answered.
+    fn message(self, nodes: &[&str], said: Option<&str>) -> String {
         let said = said.map(quote).unwrap_or_default();
         match self {
-            Self::Refused => format!("refused by {proxies}: {said}"),
-            Self::RefusedBeside => format!("a response with it was refused by {proxies}: {said}"),
-            Self::Gone => format!("no connection to {proxies}"),
-            Self::Silent => format!("no answer from {proxies} for more than {} s", ANSWERS_WITHIN.as_secs()),
-            Self::Pending => format!("on its way to {proxies}"),
+            Self::Refused => format!("rejected by {}: {said}", named(nodes)),
+            Self::RefusedBeside => {
+                format!("rejected by {} (NACK of a batch containing this policy): {said}", named(nodes))
+            }
+            Self::Gone => format!("no connection to {}", proxies(nodes)),
+            Self::Silent => {
+                let have = if nodes.len() == 1 { "has" } else { "have" };
+                format!("{} {have} not acknowledged for {} s", named(nodes), ANSWERS_WITHIN.as_secs())
+            }
+            Self::Pending => format!("on its way to {}", proxies(nodes)),
         }
     }
 }
@@ -120,18 +126,23 @@ pub(super) fn acknowledged(told: &Condition, standing: &Standing, now: Instant) 
             Obstacle::Waiting(_) | Obstacle::Gone => None,
         });
         let nodes: Vec<_> = nodes.iter().map(|(node, _)| *node).collect();
-        message = format!("{message}; {}", cause.words(&proxies(&nodes), said));
+        message = format!("{message}; {}", cause.message(&nodes, said));
     }
     Condition { status: status.to_owned(), reason: Some(reason.to_owned()), message: Some(message), ..told.clone() }
 }
 
 fn proxies(nodes: &[&str]) -> String {
+    let proxies = if nodes.len() == 1 { "the proxy" } else { "the proxies" };
+    format!("{proxies} of {}", named(nodes))
+}
+
+fn named(nodes: &[&str]) -> String {
     match nodes {
-        [node] => format!("the proxy of node {node}"),
-        nodes if nodes.len() <= NAMED_NODES => format!("the proxies of nodes {}", nodes.join(", ")),
+        [node] => format!("node {node}"),
+        nodes if nodes.len() <= NAMED_NODES => format!("nodes {}", nodes.join(", ")),
         nodes => {
             let named = nodes[..NAMED_NODES].join(", ");
-            format!("the proxies of nodes {named} and {} more", nodes.len() - NAMED_NODES)
+            format!("nodes {named} and {} more", nodes.len() - NAMED_NODES)
         }
     }
 }
@@ -167,20 +178,20 @@ mod tests {
         assert_eq!((status.as_str(), reason.as_str()), ("False", "Refused"));
         assert_eq!(
             message,
-            "acknowledged for 1 of 5 workloads in the mesh; refused by the proxy of node n2: web: no such match; no \
+            "acknowledged for 1 of 5 workloads in the mesh; rejected by node n2: web: no such match; no \
              connection to the proxy of node n3; on its way to the proxy of node n1"
         );
         let (status, reason, message) = said(&[("n1", beside)], now);
         assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "Refused"));
-        assert!(message.ends_with("a response with it was refused by the proxy of node n1: other: bad"), "{message}");
+        assert!(
+            message.ends_with("rejected by node n1 (NACK of a batch containing this policy): other: bad"),
+            "{message}"
+        );
         let later = now + ANSWERS_WITHIN;
         let all = ["a", "b", "c", "d", "e"].map(|node| (node, waits.clone()));
         let (status, reason, message) = said(&all, later);
         assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "NotAcknowledged"));
-        assert!(
-            message.ends_with("no answer from the proxies of nodes a, b, c and 2 more for more than 10 s"),
-            "{message}"
-        );
+        assert!(message.ends_with("nodes a, b, c and 2 more have not acknowledged for 10 s"), "{message}");
     }
 
     #[test]

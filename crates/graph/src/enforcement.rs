@@ -1,4 +1,4 @@
-//! What really holds of a policy: the condition `Enforced`, beside the conditions that Istio's control plane writes.
+//! The condition `Enforced` of a policy, beside the conditions that Istio's control plane writes.
 //!
 //! It says what node proxies are told to do for workloads whose enrolment the agent has read back from the kernel. Whether
 //! each proxy has acknowledged it is not known here: who serves them replaces what is not acknowledged.
@@ -8,22 +8,24 @@ use kube_api::core::Condition;
 /// Type of the condition.
 pub const ENFORCED: &str = "Enforced";
 
-/// How many workloads a policy is for.
+/// Number of workloads that a policy is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
     /// That it selects.
     pub(crate) selected: usize,
     /// Of those, in the mesh.
     pub(crate) in_mesh: usize,
-    /// Of those, where no older policy decides instead.
+    /// Of those, where no other policy decides instead.
     pub(crate) decided: usize,
+    /// Of those, where nothing of the policy can match a connection.
+    pub(crate) unmatched: usize,
 }
 
 /// What node proxies do with a policy, whatever it selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// All that it says; `what` in words when the policy needs them.
-    Whole { what: &'static str },
+    /// All that it says; `what` in words when the policy needs them, `note` what else its author should know.
+    Whole { what: &'static str, note: String },
     /// Less, more, or otherwise than it says.
     Partial { what: &'static str, how: String },
     /// They evaluate and log it.
@@ -33,9 +35,39 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
+    pub(crate) const fn whole(what: &'static str) -> Self {
+        Self::Whole { what, note: String::new() }
+    }
+
+    pub(crate) const fn partial(what: &'static str, how: String) -> Self {
+        Self::Partial { what, how }
+    }
+
+    /// The same with another part that has no effect.
+    pub(crate) fn but(self, loss: &str) -> Self {
+        match self {
+            Self::Whole { what, .. } => Self::Partial { what, how: loss.to_owned() },
+            Self::Partial { what, how } => Self::Partial { what, how: format!("{how}; {loss}") },
+            Self::Logged | Self::Nothing { .. } => self,
+        }
+    }
+
     pub(crate) fn nothing(reason: &'static str, message: impl Into<String>) -> Self {
         Self::Nothing { reason, message: message.into() }
     }
+}
+
+/// Where a policy is not enforced, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct About {
+    /// Why it selects no workload, if that is known.
+    pub(crate) idle: Option<String>,
+    /// Why nothing of it can match on some workloads.
+    pub(crate) unmatched: Option<String>,
+    /// Is it an ALLOW policy, which refuses what it does not match?
+    pub(crate) is_allow: bool,
+    /// Is it for all workloads of a namespace or of the mesh, so that what decides instead is a policy for fewer?
+    pub(crate) is_wide: bool,
 }
 
 /// A condition of a policy's status, without a time.
@@ -50,35 +82,62 @@ pub(crate) fn condition(kind: &str, status: bool, reason: &str, message: &str) -
 }
 
 /// The condition of a policy with this effect on the workloads that it reaches.
-pub(crate) fn enforced(effect: &Effect, reach: Reach) -> Condition {
+pub(crate) fn enforced(effect: &Effect, reach: Reach, about: &About) -> Condition {
     let (status, reason, message) = match effect {
         Effect::Nothing { reason, message } => (false, *reason, message.clone()),
-        _ if reach.selected == 0 => (false, "NoWorkload", "selects no workload".to_owned()),
+        Effect::Whole { .. } | Effect::Partial { .. } | Effect::Logged if reach.selected == 0 => {
+            let why = about.idle.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            (false, "NoWorkload", format!("selects no workload{why}"))
+        }
         _ if reach.in_mesh == 0 => {
             (false, "NoWorkload", format!("selects {}, none of them in the mesh", workloads(reach.selected)))
         }
-        _ if reach.decided == 0 => {
-            (false, "Shadowed", format!("others decide for {} that it selects", workloads(reach.in_mesh)))
+        _ if reach.decided == 0 => (false, "Shadowed", shadowed(reach, about)),
+        Effect::Logged => (false, "DryRun", format!("dry run: only logged, {}", places(reach.decided, reach, about))),
+        _ if !about.is_allow && reach.unmatched >= reach.decided => {
+            let why = about.unmatched.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            let places = workloads_selected(reach.decided);
+            (false, "NeverMatches", format!("no connection to the {places} in the mesh can match{why}"))
         }
-        Effect::Logged => (false, "DryRun", format!("only logged, {}", places(reach))),
-        Effect::Whole { what } => (true, "Enforced", sentence(what, reach)),
-        Effect::Partial { what, how } => (true, "PartiallyEnforced", format!("{}; {how}", sentence(what, reach))),
+        Effect::Whole { what, note } if about.is_allow && reach.unmatched > 0 => {
+            (true, "PartiallyEnforced", sentence(what, reach, about, note))
+        }
+        Effect::Whole { what, note } => (true, "Enforced", sentence(what, reach, about, note)),
+        Effect::Partial { what, how } => (true, "PartiallyEnforced", sentence(what, reach, about, how)),
     };
     condition(ENFORCED, status, reason, &message)
 }
 
-fn sentence(what: &str, reach: Reach) -> String {
-    let places = places(reach);
-    if what.is_empty() { places } else { format!("{what} {places}") }
+fn shadowed(reach: Reach, about: &About) -> String {
+    let by = if about.is_wide { "policies for fewer workloads" } else { "older policies" };
+    let place = if reach.in_mesh < reach.selected { " in the mesh" } else { "" };
+    format!("shadowed on all {}{place} by {by}", workloads_selected(reach.in_mesh))
 }
 
-fn places(reach: Reach) -> String {
-    let mut text = format!("on {} in the mesh", workloads(reach.decided));
+/// The whole message: what is enforced, where, where not, and what else there is to say.
+fn sentence(what: &str, reach: Reach, about: &About, rest: &str) -> String {
+    let count = if about.is_allow { reach.decided } else { reach.decided - reach.unmatched.min(reach.decided) };
+    let mut text = format!("{what} enforced {}", places(count, reach, about)).trim_start().to_owned();
+    if reach.unmatched > 0 {
+        let so = if about.is_allow { ", so that nothing is allowed there" } else { "" };
+        text.push_str(&format!("; no rule can match on {}{so}", reach.unmatched));
+        let why = about.unmatched.as_ref().filter(|why| !rest.contains(why.as_str()));
+        text.extend(why.map(|why| format!(": {why}")));
+    }
+    if !rest.is_empty() {
+        text.push_str(&format!("; {rest}"));
+    }
+    text
+}
+
+fn places(count: usize, reach: Reach, about: &About) -> String {
+    let mut text = format!("on {count} of {}", workloads_selected(reach.selected));
     if reach.decided < reach.in_mesh {
-        text.push_str(&format!("; others decide for {} more", reach.in_mesh - reach.decided));
+        let by = if about.is_wide { "a policy for fewer workloads" } else { "an older policy" };
+        text.push_str(&format!("; {} shadowed by {by}", reach.in_mesh - reach.decided));
     }
     if reach.in_mesh < reach.selected {
-        text.push_str(&format!("; not on {} outside the mesh", workloads(reach.selected - reach.in_mesh)));
+        text.push_str(&format!("; {} not in the mesh", reach.selected - reach.in_mesh));
     }
     text
 }
@@ -87,49 +146,72 @@ fn workloads(count: usize) -> String {
     if count == 1 { "1 workload".to_owned() } else { format!("{count} workloads") }
 }
 
+fn workloads_selected(count: usize) -> String {
+    if count == 1 { "1 selected workload".to_owned() } else { format!("{count} selected workloads") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn said(effect: &Effect, selected: usize, in_mesh: usize, decided: usize) -> (String, String, String) {
-        let condition = enforced(effect, Reach { selected, in_mesh, decided });
+    type Words = (String, String, String);
+
+    fn told(effect: &Effect, reach: [usize; 4], about: &About) -> Words {
+        let [selected, in_mesh, decided, unmatched] = reach;
+        let condition = enforced(effect, Reach { selected, in_mesh, decided, unmatched }, about);
         (condition.status, condition.reason.unwrap(), condition.message.unwrap())
     }
 
-    fn words(status: &str, reason: &str, message: &str) -> (String, String, String) {
+    fn words(status: &str, reason: &str, message: &str) -> Words {
         (status.to_owned(), reason.to_owned(), message.to_owned())
     }
 
     #[test]
     fn a_policy_is_enforced_where_it_decides_for_a_workload_in_the_mesh() {
-        let whole = Effect::Whole { what: "" };
+        let whole = Effect::whole("");
+        let (narrow, wide) = (About::default(), About { is_wide: true, ..About::default() });
+        let idle = About { idle: Some("there is no namespace \"shp\"".to_owned()), ..About::default() };
 
-        assert_eq!(said(&whole, 0, 0, 0), words("False", "NoWorkload", "selects no workload"));
-        assert_eq!(
-            said(&whole, 2, 0, 0),
-            words("False", "NoWorkload", "selects 2 workloads, none of them in the mesh")
-        );
-        assert_eq!(said(&whole, 3, 3, 0), words("False", "Shadowed", "others decide for 3 workloads that it selects"));
-        assert_eq!(said(&whole, 1, 1, 1), words("True", "Enforced", "on 1 workload in the mesh"));
-        assert_eq!(
-            said(&Effect::Whole { what: "STRICT" }, 6, 3, 2),
-            words(
-                "True",
-                "Enforced",
-                "STRICT on 2 workloads in the mesh; others decide for 1 more; not on 3 workloads outside the mesh"
-            )
-        );
+        assert_eq!(told(&whole, [0; 4], &narrow), words("False", "NoWorkload", "selects no workload"));
+        let message = "selects no workload: there is no namespace \"shp\"";
+        assert_eq!(told(&whole, [0; 4], &idle), words("False", "NoWorkload", message));
+        let message = "selects 2 workloads, none of them in the mesh";
+        assert_eq!(told(&whole, [2, 0, 0, 0], &narrow), words("False", "NoWorkload", message));
+        let message = "shadowed on all 3 selected workloads by older policies";
+        assert_eq!(told(&whole, [3, 3, 0, 0], &narrow), words("False", "Shadowed", message));
+        let message = "shadowed on all 2 selected workloads in the mesh by policies for fewer workloads";
+        assert_eq!(told(&whole, [3, 2, 0, 0], &wide), words("False", "Shadowed", message));
+        let message = "enforced on 1 of 1 selected workload";
+        assert_eq!(told(&whole, [1, 1, 1, 0], &narrow), words("True", "Enforced", message));
+        let message = "enforced on 2 of 6 selected workloads; 1 shadowed by an older policy; 3 not in the mesh";
+        assert_eq!(told(&whole, [6, 3, 2, 0], &narrow), words("True", "Enforced", message));
+        let message = "STRICT enforced on 2 of 6 selected workloads; 1 shadowed by a policy for fewer workloads; 3 not in the mesh";
+        assert_eq!(told(&Effect::whole("STRICT"), [6, 3, 2, 0], &wide), words("True", "Enforced", message));
     }
 
     #[test]
-    fn what_is_only_logged_or_only_in_part_enforced_is_said() {
-        let partial = Effect::Partial { what: "", how: "rules[0] is left out".to_owned() };
+    fn workloads_that_it_cannot_touch_are_not_counted() {
+        let deny = About { unmatched: Some("port 80 is the Service's".to_owned()), ..About::default() };
+        let allow = About { is_allow: true, ..deny.clone() };
+        let whole = Effect::whole("");
 
-        assert_eq!(said(&Effect::Logged, 1, 1, 1), words("False", "DryRun", "only logged, on 1 workload in the mesh"));
-        assert_eq!(
-            said(&partial, 2, 2, 2),
-            words("True", "PartiallyEnforced", "on 2 workloads in the mesh; rules[0] is left out")
-        );
-        assert_eq!(said(&Effect::nothing("Ignored", "why"), 2, 2, 2), words("False", "Ignored", "why"));
+        let message = "enforced on 1 of 3 selected workloads; no rule can match on 2: port 80 is the Service's";
+        assert_eq!(told(&whole, [3, 3, 3, 2], &deny), words("True", "Enforced", message));
+        let message = "no connection to the 3 selected workloads in the mesh can match: port 80 is the Service's";
+        assert_eq!(told(&whole, [3, 3, 3, 3], &deny), words("False", "NeverMatches", message));
+        let message = "enforced on 3 of 3 selected workloads; no rule can match on 3, so that nothing is allowed there: port 80 is the Service's";
+        assert_eq!(told(&whole, [3, 3, 3, 3], &allow), words("True", "PartiallyEnforced", message));
+    }
+
+    #[test]
+    fn what_is_only_logged_or_only_in_part_enforced_is_told() {
+        let about = About::default();
+        let partial = Effect::partial("", "rules[0] is left out".to_owned());
+
+        let message = "dry run: only logged, on 1 of 1 selected workload";
+        assert_eq!(told(&Effect::Logged, [1, 1, 1, 0], &about), words("False", "DryRun", message));
+        let message = "enforced on 2 of 2 selected workloads; rules[0] is left out";
+        assert_eq!(told(&partial, [2, 2, 2, 0], &about), words("True", "PartiallyEnforced", message));
+        assert_eq!(told(&Effect::nothing("Ignored", "why"), [2, 2, 2, 0], &about), words("False", "Ignored", "why"));
     }
 }

@@ -1,6 +1,7 @@
 //! What resources mean for the mesh: which pods belong to it, which policy selects which workload, and
 //! the discovery resources that follow. It opens no socket and reads no file.
 
+mod analysis;
 mod app_protocol;
 mod authorization;
 mod encode;

@@ -117,13 +117,20 @@ pub(crate) enum Standing<'a> {
     Shadowed(&'a PeerAuthentication),
 }
 
+/// A part of a policy that has no effect, or another one than it says.
+#[derive(Debug)]
+pub(crate) struct Loss {
+    pub(crate) reason: Reason,
+    /// Path of the field.
+    pub(crate) field: &'static str,
+    pub(crate) message: String,
+}
+
 /// What a policy does, and what of it has no effect or another one than it says.
-pub(crate) fn effect(
-    mesh: &Mesh,
-    policy: &PeerAuthentication,
-    standing: Standing<'_>,
-) -> (Effect, Vec<(Reason, String)>) {
-    let nothing = |reason, code, message: &str| (Effect::nothing(code, message), vec![(reason, message.to_owned())]);
+pub(crate) fn effect(mesh: &Mesh, policy: &PeerAuthentication, standing: Standing<'_>) -> (Effect, Vec<Loss>) {
+    let nothing = |reason, code, message: &str| {
+        (Effect::nothing(code, message), vec![Loss { reason, field: "spec", message: message.to_owned() }])
+    };
     if selector(policy).is_some() && policy.metadata.namespace == mesh.root_namespace {
         let message = "a selector counts for nothing in the root namespace: the policy has no effect";
         return nothing(Reason::Ignored, "Ignored", message);
@@ -131,37 +138,51 @@ pub(crate) fn effect(
     if let Standing::Shadowed(other) = standing {
         let name = &other.metadata.name;
         let why = if other.metadata.creation_timestamp == policy.metadata.creation_timestamp {
-            format!("of the same age as {name}, whose name comes first and which decides")
+            format!("{name} was created at the same time and sorts first by name")
         } else {
             format!("{name} is older and decides")
         };
-        return nothing(Reason::Shadowed, "Shadowed", &format!("{why}: the policy has no effect"));
+        return nothing(Reason::Shadowed, "Shadowed", &format!("ignored: {why}"));
     }
     let mut losses = Vec::new();
     let ports = policy.spec.port_level_mtls.values().any(|port| port.mode != TlsMode::Unset);
     if ports && selector(policy).is_none() {
-        losses.push((Reason::Ignored, "portLevelMtls needs a selector: its ports follow mtls.mode".to_owned()));
+        let message = "portLevelMtls needs a selector: its ports follow mtls.mode".to_owned();
+        losses.push(Loss { reason: Reason::Ignored, field: "spec.portLevelMtls", message });
     }
     let modes = policy.spec.port_level_mtls.values().chain(&policy.spec.mtls);
     if modes.into_iter().any(|port| port.mode == TlsMode::Disable) {
         let message = "DISABLE counts as PERMISSIVE: who is in the mesh is always reachable by mutual TLS";
-        losses.push((Reason::Ignored, message.to_owned()));
+        losses.push(Loss { reason: Reason::Ignored, field: "spec", message: message.to_owned() });
     }
     let own = mode(Some(policy));
     let what = match (own, ports && selector(policy).is_some()) {
         (TlsMode::Strict, false) => "STRICT",
-        (TlsMode::Strict, true) => "STRICT, but for its ports what portLevelMtls says,",
-        (TlsMode::Permissive | TlsMode::Disable, false) => "PERMISSIVE, which lets plaintext in,",
-        (TlsMode::Permissive | TlsMode::Disable, true) => "PERMISSIVE, but for its ports what portLevelMtls says,",
-        (TlsMode::Unset, true) => "what portLevelMtls says",
+        (TlsMode::Strict, true) => "STRICT with the exceptions of portLevelMtls",
+        (TlsMode::Permissive | TlsMode::Disable, false) => "PERMISSIVE (plaintext is accepted)",
+        (TlsMode::Permissive | TlsMode::Disable, true) => {
+            "PERMISSIVE (plaintext is accepted) with the exceptions of portLevelMtls"
+        }
+        (TlsMode::Unset, true) => "portLevelMtls",
         (TlsMode::Unset, false) => {
             let message = "mtls.mode is not set: the policy changes nothing";
             return (Effect::nothing("NothingSet", message), losses);
         }
     };
-    let how = losses.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>().join("; ");
-    let effect = if how.is_empty() { Effect::Whole { what } } else { Effect::Partial { what, how } };
+    let how = losses.iter().map(|loss| loss.message.as_str()).collect::<Vec<_>>().join("; ");
+    let effect = if how.is_empty() { Effect::whole(what) } else { Effect::partial(what, how) };
     (effect, losses)
+}
+
+/// Ports for which a policy sets a mode of their own.
+pub(crate) fn ports(policy: &PeerAuthentication) -> impl Iterator<Item = u16> {
+    let set = policy.spec.port_level_mtls.iter().filter(|(_, port)| port.mode != TlsMode::Unset);
+    set.map(|(port, _)| *port).filter(|_| selector(policy).is_some())
+}
+
+/// Does a policy set a mode for all ports of a workload?
+pub(crate) fn sets_mode(policy: &PeerAuthentication) -> bool {
+    mode(Some(policy)) != TlsMode::Unset
 }
 
 fn mode(policy: Option<&PeerAuthentication>) -> TlsMode {

@@ -29,7 +29,7 @@ pub(crate) fn convert(
     let addresses = service.spec.addresses().filter_map(|text| {
         let parsed = parse_address(text);
         if parsed.is_none() {
-            let message = format!("cluster address {text:?} is none");
+            let message = format!("invalid clusterIP {text:?}");
             findings.push(Finding::warning(key, Reason::InvalidAddress, message));
         }
         parsed
@@ -47,9 +47,9 @@ pub(crate) fn convert(
     }
 }
 
-/// An address as bytes in network order.
+/// An address as bytes in network order; one that is mapped into IPv6 is IPv4.
 pub(crate) fn parse_address(text: &str) -> Option<Vec<u8>> {
-    Some(match text.parse::<IpAddr>().ok()? {
+    Some(match text.parse::<IpAddr>().ok()?.to_canonical() {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     })
@@ -126,14 +126,19 @@ pub(crate) fn namespace_setting(namespace: Option<&Namespace>) -> Option<&String
 /// port whose name it does not have is left out.
 pub(crate) fn pod_ports(service: &Service, pod: &Pod) -> PortList {
     let ports = service.spec.ports.iter().filter_map(|port| {
-        let target = match &port.target_port {
-            Some(IntOrString::Int(0)) | None => port.port,
-            Some(IntOrString::Int(number)) => *number,
-            Some(IntOrString::String(name)) => container_port(pod, name)?,
-        };
+        let target = target(port, pod)?;
         Some(Port { service_port: port.port.into(), target_port: target.into(), ..Port::default() })
     });
     PortList { ports: ports.collect() }
+}
+
+/// The port of the pod to which a port of a Service sends; none when the pod has none of that name.
+pub(crate) fn target(port: &ServicePort, pod: &Pod) -> Option<u16> {
+    match &port.target_port {
+        Some(IntOrString::Int(0)) | None => Some(port.port),
+        Some(IntOrString::Int(number)) => Some(*number),
+        Some(IntOrString::String(name)) => container_port(pod, name),
+    }
 }
 
 fn container_port(pod: &Pod, name: &str) -> Option<u16> {

@@ -1,8 +1,9 @@
 //! Labels and annotations that ask for what this mesh does not do, so that they are not ignored in silence. What pods
 //! ask of their own capture is told by the agent, which knows.
 
-use kube_api::{ObjectMeta, ObjectRef};
+use kube_api::{Kind, ObjectMeta, ObjectRef};
 
+use crate::analysis::nearest;
 use crate::enrolment::DATAPLANE_MODE_LABEL;
 use crate::finding::{Finding, Reason};
 
@@ -24,7 +25,23 @@ const LABELS: [(&str, Reason, &str); 5] = [
 ];
 
 /// Values that ask for nothing.
-const OFF: [&str; 3] = ["", "none", "false"];
+const OFF: [&str; 4] = ["", "none", "false", "disabled"];
+
+/// Labels that ask for a sidecar proxy, as the injection of Istio reads them, and the kinds of objects on which it does.
+const SIDECAR: [(&str, &[Kind]); 4] = [
+    ("istio-injection", &[Kind::Namespace]),
+    ("istio.io/rev", &[Kind::Namespace, Kind::Pod]),
+    ("sidecar.istio.io/inject", &[Kind::Pod]),
+    ("linkerd.io/inject", &[Kind::Namespace, Kind::Pod]),
+];
+
+/// Labels of which a misspelt one would be ignored.
+const KNOWN: [&str; 5] =
+    [DATAPLANE_MODE_LABEL, "istio.io/use-waypoint", "istio.io/ingress-use-waypoint", "istio.io/global", "istio.io/rev"];
+
+/// Ways to write [`DATAPLANE_MODE_LABEL`] that are too different to be found by their letters.
+const MODE_ALIASES: [&str; 4] =
+    ["ambient.istio.io/mode", "ambient.istio.io/dataplane-mode", "istio.io/ambient", "istio.io/mode"];
 
 const NETWORK: &str = "topology.istio.io/network";
 const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
@@ -34,26 +51,62 @@ const DISTRIBUTIONS: [&str; 4] = ["any", "preferclose", "prefersamezone", "prefe
 pub(crate) fn findings(key: &ObjectRef, meta: &ObjectMeta) -> Vec<Finding> {
     let asked = LABELS.iter().filter_map(|(label, reason, instead)| {
         let value = meta.labels.get(*label).filter(|value| !OFF.contains(&value.as_str()))?;
-        Some(Finding::warning(key, *reason, format!("{label}={value} has no effect: {instead}")))
+        let finding = Finding::warning(key, *reason, format!("{label}={value} has no effect: {instead}"));
+        Some(finding.at(label_path(label)))
     });
-    asked.chain(mode(key, meta)).collect()
+    asked.chain(mode(key, meta)).chain(sidecar(key, meta)).chain(misspelt(key, meta)).collect()
 }
 
-/// A mode that is none: the object counts as if it had no such label.
+fn label_path(label: &str) -> String {
+    format!("metadata.labels[{label:?}]")
+}
+
+/// A sidecar that nobody injects. The label of a pod may be an annotation, too.
+fn sidecar(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
+    SIDECAR.iter().filter(|(_, kinds)| kinds.contains(&key.kind)).find_map(|(name, _)| {
+        let asks = |value: &&String| !OFF.contains(&value.as_str());
+        let label = meta.labels.get(*name).filter(asks).map(|value| (value, label_path(name)));
+        let annotation =
+            || meta.annotations.get(*name).filter(asks).map(|value| (value, format!("metadata.annotations[{name:?}]")));
+        let (value, path) = label.or_else(annotation)?;
+        let whom = if key.kind == Kind::Namespace { "pods of the namespace" } else { "the pod" };
+        let message = format!(
+            "{name}={value} has no effect: no sidecar is injected; the label {DATAPLANE_MODE_LABEL}=ambient puts {whom} into the mesh"
+        );
+        Some(Finding::warning(key, Reason::Unsupported, message).at(path))
+    })
+}
+
+/// A label that is nearly one of ours.
+fn misspelt(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
+    meta.labels.keys().find_map(|label| {
+        let is_ours = label.split_once('/').is_some_and(|(domain, _)| domain.contains("istio"));
+        let is_known = KNOWN.contains(&label.as_str()) || LABELS.iter().any(|(known, _, _)| known == label);
+        if is_known || !is_ours {
+            return None;
+        }
+        let alias = MODE_ALIASES.contains(&label.as_str()).then_some(DATAPLANE_MODE_LABEL);
+        let meant = alias.or_else(|| nearest(label, KNOWN.into_iter()))?;
+        let message = format!("label {label} has no effect; did you mean {meant}?");
+        Some(Finding::warning(key, Reason::MisspeltLabel, message).at(label_path(label)))
+    })
+}
+
+/// An unknown mode: the object counts as if it had no such label.
 fn mode(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
     let value = meta.labels.get(DATAPLANE_MODE_LABEL).filter(|value| !["ambient", "none"].contains(&value.as_str()))?;
     let message = format!("{DATAPLANE_MODE_LABEL}={value} has no effect: ambient or none is expected");
-    Some(Finding::warning(key, Reason::InvalidValue, message))
+    Some(Finding::warning(key, Reason::InvalidValue, message).at(label_path(DATAPLANE_MODE_LABEL)))
 }
 
 /// The network of the cluster, as the namespace of the control plane names it.
 pub(crate) fn network(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
     let value = meta.labels.get(NETWORK).filter(|value| !value.is_empty())?;
     let message = format!("{NETWORK}={value} has no effect: there is one network, and it has no name");
-    Some(Finding::warning(key, Reason::Unsupported, message))
+    Some(Finding::warning(key, Reason::Unsupported, message).at(label_path(NETWORK)))
 }
 
-/// A preference among endpoints that is none.
+/// An unknown preference among endpoints.
 pub(crate) fn distribution(key: &ObjectRef, meta: &ObjectMeta, field: Option<&str>) -> Option<Finding> {
     let annotation = meta.annotations.get(TRAFFIC_DISTRIBUTION).map(|value| (TRAFFIC_DISTRIBUTION, value.as_str()));
     let mut named = field.map(|value| ("spec.trafficDistribution", value)).into_iter().chain(annotation);
@@ -62,24 +115,58 @@ pub(crate) fn distribution(key: &ObjectRef, meta: &ObjectMeta, field: Option<&st
     let message = format!(
         "{name} {value:?} has no effect: PreferClose, PreferSameZone or PreferSameNode is expected, connections go to any endpoint"
     );
-    Some(Finding::warning(key, Reason::InvalidValue, message))
+    let path = if name == TRAFFIC_DISTRIBUTION { format!("metadata.annotations[{name:?}]") } else { name.to_owned() };
+    Some(Finding::warning(key, Reason::InvalidValue, message).at(path))
 }
 
 #[cfg(test)]
 mod tests {
-    use kube_api::Kind;
-
     use super::*;
 
     fn with(label: &str, value: &str) -> Vec<Reason> {
+        on(Kind::Service, label, value)
+    }
+
+    fn on(kind: Kind, label: &str, value: &str) -> Vec<Reason> {
         let mut meta = ObjectMeta::default();
         meta.labels.insert(label.to_owned(), value.to_owned());
-        let found = findings(&ObjectRef::new(Kind::Service, "app", "web"), &meta);
+        let found = findings(&ObjectRef::new(kind, "app", "web"), &meta);
         found.into_iter().map(|finding| finding.reason).collect()
     }
 
     #[test]
-    fn a_label_that_asks_for_what_is_not_done_is_told() {
+    fn a_label_that_asks_for_a_sidecar_is_reported_where_injection_would_read_it() {
+        assert_eq!(on(Kind::Namespace, "istio-injection", "enabled"), [Reason::Unsupported]);
+        assert_eq!(on(Kind::Namespace, "istio-injection", "disabled"), []);
+        assert_eq!(on(Kind::Service, "istio-injection", "enabled"), []);
+        assert_eq!(on(Kind::Pod, "sidecar.istio.io/inject", "true"), [Reason::Unsupported]);
+        assert_eq!(on(Kind::Pod, "sidecar.istio.io/inject", "false"), []);
+        assert_eq!(on(Kind::Namespace, "istio.io/rev", "stable"), [Reason::Unsupported]);
+        let mut meta = ObjectMeta::default();
+        meta.annotations.insert("sidecar.istio.io/inject".to_owned(), "true".to_owned());
+        let found = findings(&ObjectRef::new(Kind::Pod, "app", "web"), &meta);
+        assert_eq!(found[0].field, "metadata.annotations[\"sidecar.istio.io/inject\"]");
+    }
+
+    #[test]
+    fn a_misspelt_label_is_reported() {
+        for label in [
+            "istio.io/data-plane-mode",
+            "istio.io/dataplanemode",
+            "istio.io/dataplane_mode",
+            "istio.io/dataplane-mod",
+            "ambient.istio.io/dataplane-mode",
+            "istio.io/use-waypont",
+        ] {
+            assert_eq!(on(Kind::Namespace, label, "ambient"), [Reason::MisspeltLabel], "{label}");
+        }
+        for label in ["service.istio.io/canonical-name", "topology.istio.io/network", "app"] {
+            assert_eq!(on(Kind::Pod, label, "x"), [], "{label}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_asks_for_what_is_not_done_is_reported() {
         assert_eq!(with("istio.io/use-waypoint", "gate"), [Reason::NeedsWaypoint]);
         assert_eq!(with("istio.io/use-waypoint", "none"), []);
         assert_eq!(with("istio.io/global", "true"), [Reason::Unsupported]);
@@ -88,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_mode_is_told() {
+    fn an_unknown_mode_is_reported() {
         assert_eq!(with(DATAPLANE_MODE_LABEL, "ambeint"), [Reason::InvalidValue]);
         assert_eq!(with(DATAPLANE_MODE_LABEL, "ambient"), []);
         assert_eq!(with(DATAPLANE_MODE_LABEL, "none"), []);
     }
 
     #[test]
-    fn an_unknown_distribution_is_told() {
+    fn an_unknown_distribution_is_reported() {
         let key = ObjectRef::new(Kind::Service, "app", "web");
         let told = |field: Option<&str>| distribution(&key, &ObjectMeta::default(), field).is_some();
 

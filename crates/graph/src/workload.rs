@@ -46,7 +46,10 @@ pub(crate) fn from_pod(
     for text in pod.addresses() {
         match parse_address(text) {
             Some(address) => addresses.push(address),
-            None => findings.push(Finding::warning(key, Reason::InvalidAddress, format!("address {text:?} is none"))),
+            None => {
+                let message = format!("invalid pod IP {text:?}");
+                findings.push(Finding::warning(key, Reason::InvalidAddress, message).at("status.podIPs"));
+            }
         }
     }
     Workload {
@@ -118,12 +121,13 @@ pub(crate) fn from_slice(
         let Some(first) = endpoint.addresses.first() else {
             continue;
         };
-        let addresses: Option<Vec<_>> = endpoint.addresses.iter().map(|text| parse_address(text)).collect();
-        let Some(addresses) = addresses else {
-            let message = format!("endpoint {first:?} has an address that is none");
+        let addresses: Vec<_> = endpoint.addresses.iter().filter_map(|text| parse_address(text)).collect();
+        if addresses.len() < endpoint.addresses.len() {
+            let invalid = endpoint.addresses.iter().find(|text| parse_address(text).is_none());
+            let message = format!("invalid endpoint address {:?}: the endpoint is left out", invalid.unwrap_or(first));
             findings.push(Finding::warning(key, Reason::InvalidAddress, message));
             continue;
-        };
+        }
         let meta = &slice.metadata;
         let uid =
             format!("{}/discovery.k8s.io/EndpointSlice/{}/{}/{first}", mesh.cluster_id, meta.namespace, meta.name);

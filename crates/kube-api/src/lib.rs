@@ -9,6 +9,7 @@ mod fields;
 pub mod istio;
 mod kind;
 mod label;
+mod locate;
 pub mod manifest;
 mod merge;
 mod meta;
@@ -20,6 +21,7 @@ mod status;
 
 pub use event::{Event, InForce, Severity, SourceProblem};
 pub use kind::{ClusterId, Kind, ObjectRef, UnknownKind};
+pub use locate::{Place, locate};
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference, StringMap, is_subset};
 pub use resource::Resource;
 pub use source::{DirectoryConfig, Source, SourceError};

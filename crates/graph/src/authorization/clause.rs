@@ -3,67 +3,29 @@
 use kube_api::istio::{AuthorizationRule, Operation, RuleSource, When};
 use proto::security::{Action, Clause, Match, Rule};
 
-use super::Report;
+use super::report::Report;
 use super::value;
+use crate::analysis::hint;
+
+/// Conditions that node proxies can match.
+const KEYS: [&str; 7] = [
+    "source.ip",
+    "source.namespace",
+    "source.principal",
+    "source.serviceAccount",
+    "source.trustDomain",
+    "destination.ip",
+    "destination.port",
+];
 
 /// A list of values as a field of a match.
 struct Field<'a, T> {
+    noun: &'a str,
     name: &'a str,
     values: &'a [String],
+    not_name: &'a str,
     not_values: &'a [String],
     read: &'a dyn Fn(&str) -> Option<T>,
-}
-
-/// Reads fields; remembers whether all could be expressed.
-struct Reader<'a> {
-    report: &'a mut Report,
-    complete: bool,
-}
-
-impl Reader<'_> {
-    /// The values that are and that must not be. When a positive value cannot be expressed the whole
-    /// positive list is dropped: beside other fields a shorter list would make a DENY miss something.
-    fn field<T>(&mut self, field: &Field<'_, T>) -> (Vec<T>, Vec<T>) {
-        let mut values: Vec<T> = Vec::new();
-        let mut dropped = false;
-        for text in field.values {
-            match (field.read)(text) {
-                Some(value) => values.push(value),
-                None => {
-                    self.invalid(field.name, text);
-                    dropped = true;
-                }
-            }
-        }
-        if dropped {
-            values.clear();
-        }
-        let mut not_values = Vec::new();
-        for text in field.not_values {
-            match (field.read)(text) {
-                Some(value) => not_values.push(value),
-                None => self.invalid(field.name, text),
-            }
-        }
-        (values, not_values)
-    }
-
-    fn invalid(&mut self, field: &str, value: &str) {
-        self.complete = false;
-        self.report.invalid(format!("{field} {value:?} cannot be matched"));
-    }
-
-    fn http(&mut self, name: &str, values: &[String]) {
-        if !values.is_empty() {
-            self.complete = false;
-            self.report.http(name);
-        }
-    }
-
-    fn nothing(&mut self, what: &str) {
-        self.complete = false;
-        self.report.invalid(format!("{what} without any field"));
-    }
 }
 
 /// One rule of a policy, and where it stands.
@@ -73,56 +35,95 @@ pub(super) struct Place<'a> {
     pub(super) namespace: &'a str,
 }
 
-/// The rules that one rule of a policy becomes: none when it is left out, several when its sources
-/// cannot be told apart within one clause.
-///
-/// What is left of an alternative of a DENY rule may be an empty match, which node proxies skip: where
-/// a clause has no other alternative the rule never matches.
-pub(super) fn rules(place: &Place<'_>, action: Action, report: &mut Report) -> Vec<Rule> {
-    let (rule, namespace) = (place.rule, place.namespace);
-    let mut reader = Reader { report, complete: true };
-    let to: Vec<_> = rule.to.iter().map(|to| reader.operation(&to.operation)).collect();
-    let from: Vec<_> = rule.from.iter().map(|from| reader.source(&from.source, namespace)).collect();
-    let when: Vec<_> = rule.when.iter().map(|when| reader.condition(when, namespace)).collect();
-    match (action, reader.complete) {
-        (Action::Allow, false) => return Vec::new(),
-        (Action::Deny, false) => tell_lost(place.index, &to, &from, &when, report),
-        (Action::Allow | Action::Deny, true) => {}
-    }
-    let common: Vec<_> = (!to.is_empty()).then_some(Clause { matches: to }).into_iter().collect();
-    let one = |part: Match| Clause { matches: vec![part] };
-    let tail: Vec<_> = when.into_iter().map(one).collect();
-    let rule = |source: Vec<Clause>| Rule { clauses: [common.clone(), source, tail.clone()].concat() };
-    if from.iter().any(|source| source.len() > 1) {
-        return from.into_iter().map(|source| rule(source.into_iter().map(one).collect())).collect();
-    }
-    let matches: Vec<_> = from.into_iter().flatten().collect();
-    vec![rule((!matches.is_empty()).then_some(Clause { matches }).into_iter().collect())]
+/// Reads fields; reports those that cannot be expressed.
+struct Reader<'a> {
+    report: &'a mut Report,
+    rule: usize,
+    /// Of the source, operation or condition that is read.
+    path: String,
+    namespace: &'a str,
 }
 
-/// Tells what a DENY rule that lost something does now: nothing, less in some alternatives, or more.
-fn tell_lost(index: usize, to: &[Match], from: &[Vec<Match>], when: &[Match], report: &mut Report) {
+/// Rules that one rule of a policy becomes: none when it is left out, several when its sources cannot be told apart
+/// within one clause.
+///
+/// An ALLOW rule that cannot be expressed as a whole is left out. Of a DENY rule the conditions that cannot be expressed
+/// are left out: an alternative of which nothing is left stands for everything, and so does its list. What is sent
+/// never has an empty match, which node proxies take for one that does not hold: the rule would deny nothing.
+pub(super) fn rules(place: &Place<'_>, action: Action, report: &mut Report) -> Vec<Rule> {
+    let Place { rule, index, namespace } = *place;
+    let mut reader = Reader { report, rule: index, path: String::new(), namespace };
+    let to: Vec<_> = rule.to.iter().enumerate().map(|(n, to)| reader.operation(n, &to.operation)).collect();
+    let from: Vec<_> = rule.from.iter().enumerate().map(|(n, from)| reader.source(n, &from.source)).collect();
+    let when: Vec<_> = rule.when.iter().enumerate().map(|(n, when)| reader.condition(n, when)).collect();
+    if action == Action::Allow && report.has_lost(index) {
+        return Vec::new();
+    }
     let is_empty = |part: &Match| *part == Match::default();
-    let to: Vec<_> = to.iter().map(is_empty).collect();
-    let from: Vec<_> = from.iter().map(|source| source.iter().all(is_empty)).collect();
-    let never = |alternatives: &[bool]| !alternatives.is_empty() && alternatives.iter().all(|empty| *empty);
-    if never(&to) || never(&from) || when.iter().any(is_empty) {
-        report.dead_rules += 1;
-        return report.not_enforced(format!("rules[{index}]"));
+    let to = if to.iter().any(is_empty) { Vec::new() } else { to };
+    let from = if from.iter().any(|source| source.iter().all(is_empty)) { Vec::new() } else { from };
+    let one = |part: Match| Clause { matches: vec![part] };
+    let common: Vec<_> = (!to.is_empty()).then_some(Clause { matches: to }).into_iter().collect();
+    let tail: Vec<_> = when.into_iter().filter(|part| !is_empty(part)).map(one).collect();
+    let rule = |source: Vec<Clause>| Rule { clauses: [common.clone(), source, tail.clone()].concat() };
+    let rules = if from.iter().any(|source| source.len() > 1) {
+        from.into_iter().map(|source| rule(source.into_iter().map(one).collect())).collect()
+    } else {
+        let matches: Vec<_> = from.into_iter().flatten().collect();
+        vec![rule((!matches.is_empty()).then_some(Clause { matches }).into_iter().collect())]
+    };
+    if rules.iter().any(|rule| rule.clauses.is_empty()) {
+        report.set_open(index);
     }
-    let before = report.not_enforced.len();
-    for (name, alternatives) in [("to", to), ("from", from)] {
-        for (alternative, _) in alternatives.iter().enumerate().filter(|(_, empty)| **empty) {
-            report.not_enforced(format!("rules[{index}].{name}[{alternative}]"));
-        }
-    }
-    if report.not_enforced.len() == before {
-        report.wider(format!("rules[{index}]"));
-    }
+    rules
 }
 
 impl Reader<'_> {
-    fn operation(&mut self, operation: &Operation) -> Match {
+    /// The values that are and that must not be. When a positive value cannot be expressed the whole
+    /// positive list is dropped: beside other fields a shorter list would make a DENY miss something.
+    fn field<T>(&mut self, field: &Field<'_, T>) -> (Vec<T>, Vec<T>) {
+        let mut values: Vec<T> = Vec::new();
+        let mut dropped = false;
+        for (index, text) in field.values.iter().enumerate() {
+            match (field.read)(text) {
+                Some(value) => values.push(value),
+                None => {
+                    self.invalid(field.name, index, &format!("{} {text:?} cannot be matched", field.noun));
+                    dropped = true;
+                }
+            }
+        }
+        if dropped {
+            values.clear();
+        }
+        let mut not_values = Vec::new();
+        for (index, text) in field.not_values.iter().enumerate() {
+            match (field.read)(text) {
+                Some(value) => not_values.push(value),
+                None => self.invalid(field.not_name, index, &format!("{} {text:?} cannot be matched", field.noun)),
+            }
+        }
+        (values, not_values)
+    }
+
+    fn invalid(&mut self, field: &str, index: usize, message: &str) {
+        let path = format!("{}.{field}[{index}]", self.path);
+        self.report.invalid(self.rule, path, field, message);
+    }
+
+    fn http(&mut self, name: &str, values: &[String]) {
+        if !values.is_empty() {
+            let path = format!("{}.{name}", self.path);
+            self.report.http(self.rule, path, name);
+        }
+    }
+
+    fn nothing(&mut self, what: &str) {
+        self.report.invalid(self.rule, self.path.clone(), what, &format!("{what} without any field"));
+    }
+
+    fn operation(&mut self, index: usize, operation: &Operation) -> Match {
+        self.path = format!("spec.rules[{}].to[{index}].operation", self.rule);
         if *operation == Operation::default() {
             self.nothing("an operation");
         }
@@ -133,8 +134,10 @@ impl Reader<'_> {
         self.http("paths", &operation.paths);
         self.http("notPaths", &operation.not_paths);
         let (destination_ports, not_destination_ports) = self.field(&Field {
-            name: "port",
+            noun: "port",
+            name: "ports",
             values: &operation.ports,
+            not_name: "notPorts",
             not_values: &operation.not_ports,
             read: &value::port,
         });
@@ -143,7 +146,8 @@ impl Reader<'_> {
 
     /// What must all hold of a source: at least one match, two when it names principals and trust
     /// domains, which both become lists of principals.
-    fn source(&mut self, source: &RuleSource, namespace: &str) -> Vec<Match> {
+    fn source(&mut self, index: usize, source: &RuleSource) -> Vec<Match> {
+        self.path = format!("spec.rules[{}].from[{index}].source", self.rule);
         if *source == RuleSource::default() {
             self.nothing("a source");
         }
@@ -152,32 +156,43 @@ impl Reader<'_> {
         self.http("remoteIpBlocks", &source.remote_ip_blocks);
         self.http("notRemoteIpBlocks", &source.not_remote_ip_blocks);
         let (principals, not_principals) = self.field(&Field {
-            name: "principal",
+            noun: "principal",
+            name: "principals",
             values: &source.principals,
+            not_name: "notPrincipals",
             not_values: &source.not_principals,
             read: &value::text,
         });
         let (domains, not_domains) = self.field(&Field {
-            name: "trust domain",
+            noun: "trust domain",
+            name: "trustDomains",
             values: &source.trust_domains,
+            not_name: "notTrustDomains",
             not_values: &source.not_trust_domains,
             read: &value::trust_domain,
         });
         let (namespaces, not_namespaces) = self.field(&Field {
-            name: "namespace",
+            noun: "namespace",
+            name: "namespaces",
             values: &source.namespaces,
+            not_name: "notNamespaces",
             not_values: &source.not_namespaces,
             read: &value::text,
         });
+        let namespace = self.namespace;
         let (service_accounts, not_service_accounts) = self.field(&Field {
-            name: "service account",
+            noun: "service account",
+            name: "serviceAccounts",
             values: &source.service_accounts,
+            not_name: "notServiceAccounts",
             not_values: &source.not_service_accounts,
             read: &|text| value::service_account(text, namespace),
         });
         let (source_ips, not_source_ips) = self.field(&Field {
-            name: "IP block",
+            noun: "IP block",
+            name: "ipBlocks",
             values: &source.ip_blocks,
+            not_name: "notIpBlocks",
             not_values: &source.not_ip_blocks,
             read: &value::block,
         });
@@ -199,10 +214,12 @@ impl Reader<'_> {
         std::iter::once(first).chain(second).collect()
     }
 
-    fn condition(&mut self, when: &When, namespace: &str) -> Match {
+    fn condition(&mut self, index: usize, when: &When) -> Match {
+        self.path = format!("spec.rules[{}].when[{index}]", self.rule);
         if when.values.is_empty() && when.not_values.is_empty() {
             self.nothing(&format!("condition {:?}", when.key));
         }
+        let namespace = self.namespace;
         let mut part = Match::default();
         match when.key.as_str() {
             "source.ip" => {
@@ -227,20 +244,19 @@ impl Reader<'_> {
             "destination.port" => {
                 (part.destination_ports, part.not_destination_ports) = self.values(when, &value::port);
             }
-            key if is_http(key) => {
-                self.http(key, &when.values);
-                self.http(key, &when.not_values);
-            }
+            key if is_http(key) => self.report.http(self.rule, format!("{}.key", self.path), key),
             key => {
-                self.complete = false;
-                self.report.invalid(format!("condition {key:?} is not known"));
+                let meant = hint(key, KEYS.into_iter());
+                let message = format!("condition {key:?} is not known{meant}");
+                self.report.invalid(self.rule, format!("{}.key", self.path), key, &message);
             }
         }
         part
     }
 
     fn values<T>(&mut self, when: &When, read: &dyn Fn(&str) -> Option<T>) -> (Vec<T>, Vec<T>) {
-        self.field(&Field { name: &when.key, values: &when.values, not_values: &when.not_values, read })
+        let (values, not_values) = (&when.values, &when.not_values);
+        self.field(&Field { noun: &when.key, name: "values", values, not_name: "notValues", not_values, read })
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use proto::security::string_match::MatchType;
 use proto::security::{Address, ServiceAccountMatch, StringMatch};
 
 /// `*` any but empty, `abc*` prefix, `*abc` suffix, else exactly.
-pub(super) fn text(value: &str) -> Option<StringMatch> {
+pub(crate) fn text(value: &str) -> Option<StringMatch> {
     let kind = if value.is_empty() {
         return None;
     } else if value == "*" {
@@ -28,7 +27,7 @@ pub(super) fn text(value: &str) -> Option<StringMatch> {
 }
 
 /// A trust domain as a beginning of principals: `td` and `td*`, not `*td`.
-pub(super) fn trust_domain(value: &str) -> Option<StringMatch> {
+pub(crate) fn trust_domain(value: &str) -> Option<StringMatch> {
     let kind = match value {
         "" => return None,
         "*" => MatchType::Presence(()),
@@ -44,19 +43,16 @@ pub(super) fn trust_domain(value: &str) -> Option<StringMatch> {
 }
 
 /// `namespace/name`, or `name` in the policy's namespace.
-pub(super) fn service_account(value: &str, namespace: &str) -> Option<ServiceAccountMatch> {
+pub(crate) fn service_account(value: &str, namespace: &str) -> Option<ServiceAccountMatch> {
     let (namespace, name) = value.split_once('/').unwrap_or((namespace, value));
     let plain = |part: &str| !part.is_empty() && !part.contains(['/', '*']);
     (plain(namespace) && plain(name))
         .then(|| ServiceAccountMatch { namespace: namespace.to_owned(), service_account: name.to_owned() })
 }
 
-/// An address or a block of them.
-pub(super) fn block(value: &str) -> Option<Address> {
-    let net = match value.parse::<IpNet>() {
-        Ok(net) => net,
-        Err(_) => value.parse::<IpAddr>().ok()?.into(),
-    };
+/// An address or a block of them, as node proxies read it from a file, too.
+pub(crate) fn block(value: &str) -> Option<Address> {
+    let net = model::parse_block(value).ok()?;
     let address = match net.addr() {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -64,7 +60,7 @@ pub(super) fn block(value: &str) -> Option<Address> {
     Some(Address { address, length: net.prefix_len().into() })
 }
 
-pub(super) fn port(value: &str) -> Option<u32> {
+pub(crate) fn port(value: &str) -> Option<u32> {
     value.parse::<u16>().ok().filter(|port| *port > 0).map(u32::from)
 }
 
@@ -96,7 +92,8 @@ mod tests {
         assert_eq!((port("0"), port("65536"), port("http")), (None, None, None));
         assert_eq!(block("10.0.0.0/8").map(|block| block.length), Some(8));
         assert_eq!(block("::1").map(|block| block.length), Some(128));
-        assert!(block("10.0.0.0/33").is_none());
+        assert_eq!(block("::ffff:10.0.0.5").map(|block| (block.address.len(), block.length)), Some((4, 32)));
+        assert!(block("10.0.0.0/33").is_none() && block("::ffff:10.0.0.5/24").is_none());
         assert!(service_account("a/b/c", "n").is_none());
     }
 }

@@ -1,26 +1,30 @@
 //! The resources and what they refer to. A change marks exactly what depends on it; [`Graph::settle`]
 //! then converts what is marked and tells what differs from before.
 
+mod names;
 mod outputs;
 mod policies;
 mod reach;
 mod settle;
+mod subjects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kube_api::core::{Condition, EndpointSlice, Namespace, Node, Pod, Service};
-use kube_api::istio::{AuthorizationPolicy, PeerAuthentication};
+use kube_api::istio::AuthorizationPolicy;
 use kube_api::{Kind, ObjectRef, Resource, StringMap, is_subset};
 
-use crate::authorization;
+use crate::analysis::{Rules, World};
+use crate::authorization::Converted;
 use crate::finding::Finding;
 use crate::mesh::Mesh;
-use crate::peer_authentication::{self, ByNamespace};
+use crate::peer_authentication::ByNamespace;
 use crate::placement::{Placement, Scope};
 use crate::selectors::Selectors;
 use crate::service;
 use crate::workload;
+use names::Template;
 use outputs::Outputs;
 use policies::Verdict;
 use reach::Reaches;
@@ -97,6 +101,17 @@ pub struct Graph {
     /// Slices that have an endpoint for a pod.
     slices_of_pod: HashMap<Name, BTreeSet<Name>>,
     dirty: BTreeSet<ObjectRef>,
+    /// Names that exist, for what policies refer to.
+    world: World,
+    /// Labels and service accounts of pods that a workload kind makes or would make.
+    templates: BTreeMap<ObjectRef, Template>,
+    accounts: BTreeSet<Name>,
+    /// AuthorizationPolicies as node proxies get them.
+    converted: HashMap<ObjectRef, (Converted, Rules)>,
+    /// By namespace: policies for all of its workloads, for which it depends on the workload whether they can match.
+    varying: HashMap<String, BTreeSet<ObjectRef>>,
+    /// Policies that select no workload.
+    idle: BTreeSet<ObjectRef>,
     /// What becomes of each policy, whatever it selects.
     verdicts: HashMap<ObjectRef, Verdict>,
     /// How many workloads each policy is for.
@@ -107,6 +122,12 @@ pub struct Graph {
 impl Graph {
     pub fn new(mesh: Mesh) -> Self {
         Self {
+            world: World::new(&mesh.root_namespace, &mesh.trust_domain),
+            templates: BTreeMap::new(),
+            accounts: BTreeSet::new(),
+            converted: HashMap::new(),
+            varying: HashMap::new(),
+            idle: BTreeSet::new(),
             mesh,
             namespaces: Map::new(),
             nodes: Map::new(),
@@ -137,12 +158,12 @@ impl Graph {
             Resource::EndpointSlice(new) => self.set_slice(name_of(&new.metadata), Some(new)),
             Resource::AuthorizationPolicy(new) => self.set_policy(name_of(&new.metadata), Some(new)),
             Resource::PeerAuthentication(new) => self.set_peer(name_of(&new.metadata), Some(new)),
-            Resource::ServiceAccount(_)
-            | Resource::ConfigMap(_)
-            | Resource::Deployment(_)
-            | Resource::StatefulSet(_)
-            | Resource::DaemonSet(_)
-            | Resource::Job(_) => {}
+            Resource::ServiceAccount(new) => self.set_account(name_of(&new.metadata), true),
+            Resource::Deployment(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
+            Resource::StatefulSet(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
+            Resource::DaemonSet(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
+            Resource::Job(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
+            Resource::ConfigMap(_) => {}
         }
     }
 
@@ -157,12 +178,9 @@ impl Graph {
             Kind::EndpointSlice => self.set_slice(name, None),
             Kind::AuthorizationPolicy => self.set_policy(name, None),
             Kind::PeerAuthentication => self.set_peer(name, None),
-            Kind::ServiceAccount
-            | Kind::ConfigMap
-            | Kind::Deployment
-            | Kind::StatefulSet
-            | Kind::DaemonSet
-            | Kind::Job => {}
+            Kind::ServiceAccount => self.set_account(name, false),
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => self.set_template(key, None),
+            Kind::ConfigMap => {}
         }
     }
 
@@ -192,6 +210,8 @@ impl Graph {
     fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) {
         self.dirty.insert(ObjectRef::new(Kind::Namespace, "", name));
         let old = put(&mut self.namespaces, name, new.clone());
+        let names = |namespace: &Option<Arc<Namespace>>| namespace.is_some().then_some(names::of_namespace(name));
+        self.world.exchange(names(&old), names(&new));
         if service::namespace_setting(old.as_deref()) == service::namespace_setting(new.as_deref()) {
             return;
         }
@@ -212,7 +232,8 @@ impl Graph {
         self.mark(Kind::Pod, &name);
         let node = |pod: &Arc<Pod>| pod.spec.node_name.clone();
         let new_node = new.as_ref().and_then(node);
-        let old = put_in(&mut self.pods, &name, new);
+        let old = put_in(&mut self.pods, &name, new.clone());
+        self.world.exchange(old.as_deref().map(names::of_pod), new.as_deref().map(names::of_pod));
         let old_node = old.as_ref().and_then(node);
         if old_node == new_node {
             return;
@@ -241,7 +262,9 @@ impl Graph {
             None => selectors.remove(&name.1),
         }
         let selected = sent.map(|service| service.spec.selector.clone());
-        put_in(&mut self.services, &name, new);
+        let new_names = new.is_some().then_some(names::of_namespace(&name.0));
+        let replaced = put_in(&mut self.services, &name, new);
+        self.world.exchange(replaced.is_some().then_some(names::of_namespace(&name.0)), new_names);
         for selector in [old, selected].into_iter().flatten() {
             if !selector.is_empty() {
                 self.mark_pods(&name.0, &selector);
@@ -280,51 +303,6 @@ impl Graph {
         let pods: Vec<_> = slice.into_iter().flat_map(|slice| targets(slice)).collect();
         for pod in pods {
             self.mark(Kind::Pod, &pod);
-        }
-    }
-
-    fn set_policy(&mut self, name: Name, new: Option<Arc<AuthorizationPolicy>>) {
-        self.mark(Kind::AuthorizationPolicy, &name);
-        let selectors = self.policy_selectors.entry(name.0.clone()).or_default();
-        let old = selectors.get(&name.1).cloned();
-        let selected = new.as_ref().and_then(|policy| authorization::selector(policy)).cloned();
-        match &selected {
-            Some(selector) => selectors.insert(&name.1, selector),
-            None => selectors.remove(&name.1),
-        }
-        put_in(&mut self.policies, &name, new);
-        if old != selected {
-            for selector in [old, selected].into_iter().flatten() {
-                self.mark_pods_in_scope(&name.0, &selector);
-            }
-        }
-    }
-
-    fn set_peer(&mut self, name: Name, new: Option<Arc<PeerAuthentication>>) {
-        let peers = self.peers.entry(name.0.clone()).or_default();
-        let old = put(peers, &name.1, new.clone());
-        if peers.is_empty() {
-            self.peers.remove(&name.0);
-        }
-        self.mark(Kind::PeerAuthentication, &name);
-        let wide = |policy: &Arc<PeerAuthentication>| peer_authentication::selector(policy).is_none();
-        if [&old, &new].into_iter().flatten().any(wide) {
-            // What others inherit may differ now.
-            let root = name.0 == self.mesh.root_namespace;
-            let inheriting = self.peers.iter().filter(|(namespace, _)| root || **namespace == name.0);
-            let keys = inheriting.flat_map(|(namespace, peers)| {
-                peers.keys().map(move |peer| ObjectRef::new(Kind::PeerAuthentication, namespace, peer))
-            });
-            self.dirty.extend(keys);
-        } else {
-            // Another one may be the oldest now, and be told so.
-            let keys = self.peers.get(&name.0).into_iter().flatten();
-            self.dirty.extend(keys.map(|(peer, _)| ObjectRef::new(Kind::PeerAuthentication, &name.0, peer)));
-        }
-        for policy in [old, new].into_iter().flatten() {
-            let everything = StringMap::new();
-            let selector = peer_authentication::selector(&policy).unwrap_or(&everything);
-            self.mark_pods_in_scope(&name.0, selector);
         }
     }
 }
@@ -373,6 +351,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use kube_api::istio::PeerAuthentication;
+
     use super::*;
     use crate::enrolment;
 
@@ -438,7 +418,7 @@ mod tests {
 
         assert_eq!(told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["all", "one"]);
         let last = |conditions: &[Condition]| conditions.last().and_then(|condition| condition.message.clone());
-        assert_eq!(last(&told[1].1).as_deref(), Some("allows nothing on 1 workload in the mesh"));
+        assert_eq!(last(&told[1].1).as_deref(), Some("allows nothing; enforced on 1 of 1 selected workload"));
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! Which policies select a workload, what becomes of each policy, and what its status says.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use kube_api::core::{Condition, Pod};
-use kube_api::istio::PeerAuthentication;
+use kube_api::istio::{Action, AuthorizationPolicy, PeerAuthentication};
 use kube_api::{Kind, ObjectRef};
 
 use super::Graph;
 use super::outputs::{Batch, Output};
 use super::reach::{Selection, Touched};
-use crate::authorization;
+use crate::analysis::{self, Fits, PodPorts, Rules, Tallies};
+use crate::authorization::{self, Converted};
 use crate::encode;
-use crate::enforcement::{self, Effect, Reach};
+use crate::enforcement::{self, About, Effect, Reach};
 use crate::enrolment;
 use crate::finding::Finding;
 use crate::peer_authentication::{self, Standing};
@@ -20,6 +24,7 @@ use crate::placement::{Placement, Scope};
 pub(super) struct Verdict {
     conditions: Vec<Condition>,
     effect: Effect,
+    about: About,
 }
 
 impl Graph {
@@ -43,8 +48,54 @@ impl Graph {
         let peers = peer_authentication::selecting(&self.mesh, &self.peers, &meta.namespace, &meta.labels);
         selected_by.extend(peers.map(peer_key));
         let levels = peer_authentication::levels(&self.mesh, &self.peers, &meta.namespace, &meta.labels);
-        let decided_by = levels.deciding().into_iter().map(peer_key).collect();
-        Selection { in_mesh: enrolment::is_enrolled(pod), selected_by, decided_by }
+        let decided_by: Vec<_> = levels.deciding().into_iter().map(peer_key).collect();
+        let (unmatched_by, fits) = self.matching(pod, &selected_by, &decided_by);
+        Selection { in_mesh: enrolment::is_enrolled(pod), selected_by, decided_by, unmatched_by, fits }
+    }
+
+    /// The policies for a pod that can match no connection to it, and how their port numbers fit its own.
+    fn matching(&self, pod: &Pod, selected_by: &[ObjectRef], decided_by: &[ObjectRef]) -> (Vec<ObjectRef>, Fits) {
+        let (mut unmatched, mut fits) = (Vec::new(), Fits::new());
+        let namespace = &pod.metadata.namespace;
+        let root = Some(&self.mesh.root_namespace).filter(|root| *root != namespace);
+        let wide = [Some(namespace), root].into_iter().flatten().filter_map(|namespace| self.varying.get(namespace));
+        let all: Vec<_> = selected_by.iter().chain(wide.flatten()).filter(|policy| self.varies(policy)).collect();
+        if all.is_empty() {
+            return (unmatched, fits);
+        }
+        let ports = PodPorts::of(pod, self.services_in_front(pod).into_iter());
+        let addresses: Vec<IpAddr> = pod.addresses().filter_map(|text| text.parse().ok()).collect();
+        for policy in all {
+            let can_match = match self.converted.get(policy) {
+                Some((_, rules)) => {
+                    fits.extend(rules.ports.iter().map(|port| (policy.clone(), *port, ports.fit(*port))));
+                    rules.can_match(&ports, &addresses)
+                }
+                None => {
+                    self.peers.get(&policy.namespace).and_then(|peers| peers.get(&policy.name)).is_some_and(|peer| {
+                        let numbers = || peer_authentication::ports(peer);
+                        fits.extend(numbers().map(|port| (policy.clone(), port, ports.fit(port))));
+                        !decided_by.contains(policy)
+                            || peer_authentication::sets_mode(peer)
+                            || numbers().any(|port| ports.can_be(port))
+                    })
+                }
+            };
+            if !can_match {
+                unmatched.push(policy.clone());
+            }
+        }
+        (unmatched, fits)
+    }
+
+    /// Does it depend on the workload whether a policy can match?
+    fn varies(&self, policy: &ObjectRef) -> bool {
+        if policy.kind == Kind::PeerAuthentication {
+            let peer = self.peers.get(&policy.namespace).and_then(|peers| peers.get(&policy.name));
+            peer.is_some_and(|peer| peer_authentication::ports(peer).next().is_some())
+        } else {
+            self.converted.get(policy).is_some_and(|(_, rules)| rules.varies)
+        }
     }
 
     /// Names of the policies that a workload refers to, sorted; then the one from PeerAuthentication.
@@ -90,18 +141,73 @@ impl Graph {
         let judged = if key.kind == Kind::PeerAuthentication { self.peer(key) } else { self.policy(key) };
         let Some((output, verdict)) = judged else {
             self.verdicts.remove(key);
+            self.idle.remove(key);
             return Output::default();
         };
+        if self.reach(key).selected == 0 {
+            self.idle.insert(key.clone());
+        } else {
+            self.idle.remove(key);
+        }
         self.verdicts.insert(key.clone(), verdict);
         output
     }
 
     fn policy(&self, key: &ObjectRef) -> Option<(Output, Verdict)> {
         let policy = self.policies.get(&key.namespace)?.get(&key.name)?;
-        let converted = authorization::convert(&self.mesh, key, policy);
+        let (converted, rules) = self.converted.get(key)?;
         let resources = converted.policy.iter().map(|policy| (key.path(), encode::authorization(policy))).collect();
-        let output = Output { resources, findings: converted.findings };
-        Some((output, Verdict { conditions: converted.conditions, effect: converted.effect }))
+        let mut output = Output { resources, findings: converted.findings.clone() };
+        let mut verdict = Verdict {
+            conditions: converted.conditions.clone(),
+            effect: converted.effect.clone(),
+            about: About {
+                is_allow: policy.spec.action == Action::Allow,
+                is_wide: authorization::selector(policy).is_none(),
+                ..About::default()
+            },
+        };
+        if converted.policy.is_some() {
+            let review = self.review(key, policy, converted, rules);
+            verdict.effect = review.refine(verdict.effect);
+            verdict.about.unmatched = review.unmatched();
+            output.findings.extend(review.findings);
+            verdict.about.idle = self.look_for_subjects(key, authorization::selector(policy), &mut output.findings);
+        }
+        Some((output, verdict))
+    }
+
+    /// What its rules can match.
+    fn review(
+        &self,
+        key: &ObjectRef,
+        policy: &AuthorizationPolicy,
+        converted: &Converted,
+        rules: &Rules,
+    ) -> analysis::Review {
+        let left_out = converted.rules.iter().enumerate().filter(|(_, rules)| rules.is_empty());
+        let left_out: Vec<_> = left_out.map(|(index, _)| index).collect();
+        let none = Tallies::new();
+        let tallies = self.reaches.tallies(key).unwrap_or(&none);
+        let is_dry_run = matches!(converted.effect, Effect::Logged);
+        let around = analysis::Surroundings { world: &self.world, tallies, rules, left_out: &left_out, is_dry_run };
+        analysis::authorization(key, policy, &around)
+    }
+
+    /// Why a policy selects nothing, when that looks like a mistake.
+    fn look_for_subjects(
+        &self,
+        key: &ObjectRef,
+        selector: Option<&kube_api::StringMap>,
+        findings: &mut Vec<Finding>,
+    ) -> Option<String> {
+        if self.reach(key).selected > 0 {
+            return None;
+        }
+        let could_match = || selector.is_some_and(|selector| self.could_select(&key.namespace, selector));
+        let (finding, why) = analysis::subject(key, selector, &self.world, could_match)?;
+        findings.push(finding);
+        Some(why)
     }
 
     fn peer(&self, key: &ObjectRef) -> Option<(Output, Verdict)> {
@@ -112,14 +218,26 @@ impl Graph {
             None => Standing::Counts,
         };
         let (effect, losses) = peer_authentication::effect(&self.mesh, policy, standing);
-        let findings = losses.into_iter().map(|(reason, message)| Finding::warning(key, reason, message)).collect();
-        let mut output = Output { findings, ..Output::default() };
+        let mut findings: Vec<_> =
+            losses.into_iter().map(|loss| Finding::warning(key, loss.reason, loss.message).at(loss.field)).collect();
+        let none = Tallies::new();
+        let (about_ports, dead) = analysis::peer(key, policy, self.reaches.tallies(key).unwrap_or(&none));
+        findings.extend(about_ports);
+        let effect = match (&dead, peer_authentication::sets_mode(policy)) {
+            (Some(dead), true) => effect.but(dead),
+            (Some(_) | None, _) => effect,
+        };
         let is_for_root = key.namespace == self.mesh.root_namespace;
+        let selector = peer_authentication::selector(policy);
+        let idle =
+            if is_for_root && selector.is_some() { None } else { self.look_for_subjects(key, selector, &mut findings) };
+        let mut output = Output { findings, ..Output::default() };
         if let Some(converted) = peer_authentication::convert(policy, &inherited).filter(|_| !is_for_root) {
             let name = format!("{}/{}", converted.namespace, converted.name);
             output.resources.push((name, encode::authorization(&converted)));
         }
-        Some((output, Verdict { conditions: Vec::new(), effect }))
+        let about = About { idle, unmatched: dead, is_allow: false, is_wide: selector.is_none() };
+        Some((output, Verdict { conditions: Vec::new(), effect, about }))
     }
 
     /// Sent as soon as there is any PeerAuthentication, so that it is there before it is needed.
@@ -133,24 +251,52 @@ impl Graph {
         output
     }
 
-    /// Says what holds of each policy whose verdict or number of workloads changed.
-    pub(super) fn set_conditions(&mut self, batch: &mut Batch, touched: Touched) {
-        let mut keys = touched.policies;
+    /// Policies whose numbers of workloads changed.
+    pub(super) fn recounted(&self, touched: &Touched) -> BTreeSet<ObjectRef> {
+        let mut keys = touched.policies.clone();
         for namespace in &touched.wide_of {
             keys.extend(self.wide_policies(namespace));
         }
         if !touched.wide_of.is_empty() {
             keys.extend(self.wide_policies(&self.mesh.root_namespace));
         }
+        keys
+    }
+
+    /// Of the policies whose numbers changed and of all others, those about which something else has to be said, because
+    /// what they select or refer to came or went.
+    pub(super) fn doubtful(&mut self, touched: &Touched, recounted: &BTreeSet<ObjectRef>) -> BTreeSet<ObjectRef> {
+        let mut keys = touched.fits.clone();
+        let changed = self.world.take_changed();
+        if changed.names {
+            keys.extend(self.verdicts.keys().cloned());
+        }
+        if !changed.labels.is_empty() {
+            let is_near = |policy: &&ObjectRef| {
+                changed.labels.contains(&policy.namespace) || policy.namespace == self.mesh.root_namespace
+            };
+            keys.extend(self.idle.iter().filter(is_near).cloned());
+        }
+        for policy in recounted {
+            let is_idle = self.reach(policy).selected == 0;
+            if is_idle != self.idle.contains(policy) {
+                keys.insert(policy.clone());
+            }
+        }
+        keys
+    }
+
+    /// Says what holds of each policy whose verdict or number of workloads changed.
+    pub(super) fn set_conditions(&mut self, batch: &mut Batch, keys: &BTreeSet<ObjectRef>) {
         for key in keys {
-            let conditions = match self.verdicts.get(&key) {
+            let conditions = match self.verdicts.get(key) {
                 Some(verdict) => {
-                    let enforced = enforcement::enforced(&verdict.effect, self.reach(&key));
+                    let enforced = enforcement::enforced(&verdict.effect, self.reach(key), &verdict.about);
                     verdict.conditions.iter().cloned().chain([enforced]).collect()
                 }
                 None => Vec::new(),
             };
-            self.outputs.set_conditions(batch, &key, conditions);
+            self.outputs.set_conditions(batch, key, conditions);
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use kube_api::{Kind, ObjectRef};
 
 use super::Name;
+use crate::analysis::{Fits, Tallies};
 use crate::enforcement::Reach;
 
 /// What the policies say of one workload.
@@ -16,6 +17,10 @@ pub(super) struct Selection {
     pub(super) selected_by: Vec<ObjectRef>,
     /// PeerAuthentications whose mode holds.
     pub(super) decided_by: Vec<ObjectRef>,
+    /// Policies that are for it, with a selector or without, and can match no connection to it.
+    pub(super) unmatched_by: Vec<ObjectRef>,
+    /// How the port numbers of policies that are for it fit its own.
+    pub(super) fits: Fits,
 }
 
 /// Policies whose numbers changed.
@@ -24,6 +29,8 @@ pub(super) struct Touched {
     pub(super) policies: BTreeSet<ObjectRef>,
     /// Those without a selector in this namespace and in the root namespace, too.
     pub(super) wide_of: BTreeSet<String>,
+    /// Those whose port numbers fit other workloads than before.
+    pub(super) fits: BTreeSet<ObjectRef>,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +39,7 @@ pub(super) struct Reaches {
     by_policy: HashMap<ObjectRef, Reach>,
     by_namespace: HashMap<String, Reach>,
     all: Reach,
+    tallies: HashMap<ObjectRef, Tallies>,
 }
 
 impl Reaches {
@@ -46,7 +54,14 @@ impl Reaches {
         }
         for (selection, add) in old.iter().map(|old| (old, false)).chain(new.iter().map(|new| (new, true))) {
             self.count(&pod.0, selection, add);
-            touched.policies.extend(selection.selected_by.iter().chain(&selection.decided_by).cloned());
+            let policies = selection.selected_by.iter().chain(&selection.decided_by).chain(&selection.unmatched_by);
+            touched.policies.extend(policies.cloned());
+        }
+        let fits = |selection: &Option<Selection>| selection.as_ref().map(|selection| selection.fits.clone());
+        if fits(&old) != fits(&new) {
+            for (selection, add) in old.iter().map(|old| (old, false)).chain(new.iter().map(|new| (new, true))) {
+                self.tally(&selection.fits, add, &mut touched.fits);
+            }
         }
         if old.map(|old| old.in_mesh) != new.map(|new| new.in_mesh) {
             touched.wide_of.insert(pod.0.clone());
@@ -55,7 +70,7 @@ impl Reaches {
 
     fn count(&mut self, namespace: &str, selection: &Selection, add: bool) {
         let in_mesh = selection.in_mesh;
-        let whole = Reach { selected: 1, in_mesh: in_mesh.into(), decided: in_mesh.into() };
+        let whole = Reach { selected: 1, in_mesh: in_mesh.into(), decided: in_mesh.into(), unmatched: 0 };
         change(&mut self.all, whole, add);
         change_in(&mut self.by_namespace, &namespace.to_owned(), whole, add);
         for policy in &selection.selected_by {
@@ -66,6 +81,30 @@ impl Reaches {
             let part = Reach { decided: whole.decided, ..Reach::default() };
             change_in(&mut self.by_policy, policy, part, add);
         }
+        for policy in &selection.unmatched_by {
+            let part = Reach { unmatched: in_mesh.into(), ..Reach::default() };
+            change_in(&mut self.by_policy, policy, part, add);
+        }
+    }
+
+    fn tally(&mut self, fits: &Fits, add: bool, touched: &mut BTreeSet<ObjectRef>) {
+        for (policy, port, fit) in fits {
+            let tallies = self.tallies.entry(policy.clone()).or_default();
+            let tally = tallies.entry(*port).or_default();
+            tally.count(fit, add);
+            if tally.is_empty() {
+                tallies.remove(port);
+            }
+            if tallies.is_empty() {
+                self.tallies.remove(policy);
+            }
+            touched.insert(policy.clone());
+        }
+    }
+
+    /// How the port numbers of a policy fit the workloads that it is for.
+    pub(super) fn tallies(&self, policy: &ObjectRef) -> Option<&Tallies> {
+        self.tallies.get(policy)
     }
 
     /// Of a policy with a selector.
@@ -79,10 +118,11 @@ impl Reaches {
             Some(namespace) => self.by_namespace.get(namespace).copied().unwrap_or_default(),
             None => self.all,
         };
+        let Reach { decided, unmatched, .. } = self.narrow(policy);
         if policy.kind == Kind::PeerAuthentication {
-            Reach { decided: self.narrow(policy).decided, ..whole }
+            Reach { decided, unmatched, ..whole }
         } else {
-            whole
+            Reach { unmatched, ..whole }
         }
     }
 
@@ -91,6 +131,7 @@ impl Reaches {
         self.pods.is_empty()
             && self.by_policy.is_empty()
             && self.by_namespace.is_empty()
+            && self.tallies.is_empty()
             && self.all == Reach::default()
     }
 }
@@ -100,6 +141,7 @@ fn change(reach: &mut Reach, by: Reach, add: bool) {
     reach.selected = sum(reach.selected, by.selected);
     reach.in_mesh = sum(reach.in_mesh, by.in_mesh);
     reach.decided = sum(reach.decided, by.decided);
+    reach.unmatched = sum(reach.unmatched, by.unmatched);
 }
 
 /// What is zero is not kept.
@@ -120,21 +162,25 @@ mod tests {
         let policy = ObjectRef::new(Kind::AuthorizationPolicy, "app", "web");
         let peer = ObjectRef::new(Kind::PeerAuthentication, "app", "default");
         let pod = |name: &str| ("app".to_owned(), name.to_owned());
-        let selection =
-            |in_mesh| Selection { in_mesh, selected_by: vec![policy.clone()], decided_by: vec![peer.clone()] };
+        let selection = |in_mesh| Selection {
+            in_mesh,
+            selected_by: vec![policy.clone()],
+            decided_by: vec![peer.clone()],
+            ..Selection::default()
+        };
         let mut reaches = Reaches::default();
         let mut touched = Touched::default();
 
         reaches.set(&pod("a"), Some(selection(false)), &mut touched);
         reaches.set(&pod("b"), Some(selection(true)), &mut touched);
-        assert_eq!(reaches.narrow(&policy), Reach { selected: 2, in_mesh: 1, decided: 1 });
-        assert_eq!(reaches.wide(&peer, Some("app")), Reach { selected: 2, in_mesh: 1, decided: 1 });
+        assert_eq!(reaches.narrow(&policy), Reach { selected: 2, in_mesh: 1, decided: 1, unmatched: 0 });
+        assert_eq!(reaches.wide(&peer, Some("app")), Reach { selected: 2, in_mesh: 1, decided: 1, unmatched: 0 });
         assert_eq!(touched.policies.len(), 2);
         let mut touched = Touched::default();
         reaches.set(&pod("a"), Some(selection(false)), &mut touched);
         assert!(touched.policies.is_empty() && touched.wide_of.is_empty(), "nothing changed: {touched:?}");
         reaches.set(&pod("a"), Some(selection(true)), &mut touched);
-        assert_eq!(reaches.wide(&peer, None), Reach { selected: 2, in_mesh: 2, decided: 2 });
+        assert_eq!(reaches.wide(&peer, None), Reach { selected: 2, in_mesh: 2, decided: 2, unmatched: 0 });
         assert!(touched.wide_of.contains("app"));
         reaches.set(&pod("a"), None, &mut touched);
         reaches.set(&pod("b"), None, &mut touched);

@@ -1,5 +1,7 @@
 //! Converts what is marked.
 
+use std::collections::BTreeSet;
+
 use kube_api::core::{Pod, Service};
 use kube_api::{Kind, ObjectRef};
 use proto::workload::PortList;
@@ -24,16 +26,17 @@ impl Graph {
             let output = self.static_strict();
             self.outputs.set(&mut batch, &key, Type::Authorization, output);
         }
+        let mut policies = BTreeSet::new();
         for key in dirty {
-            let (kind, output) = match key.kind {
-                Kind::Namespace => (Type::Address, self.namespace(&key)),
-                Kind::Pod => (Type::Address, self.pod(&key, &mut batch, &mut touched)),
-                Kind::Service => (Type::Address, self.service(&key)),
-                Kind::EndpointSlice => (Type::Address, self.slice(&key)),
+            let output = match key.kind {
+                Kind::Namespace => self.namespace(&key),
+                Kind::Pod => self.pod(&key, &mut batch, &mut touched),
+                Kind::Service => self.service(&key),
+                Kind::EndpointSlice => self.slice(&key),
                 Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
-                    touched.policies.insert(key.clone());
                     batch.update.scopes.push((key.clone(), self.scope(&key)));
-                    (Type::Authorization, self.judge(&key))
+                    policies.insert(key);
+                    continue;
                 }
                 Kind::Node
                 | Kind::ServiceAccount
@@ -43,9 +46,17 @@ impl Graph {
                 | Kind::DaemonSet
                 | Kind::Job => continue,
             };
-            self.outputs.set(&mut batch, &key, kind, output);
+            self.outputs.set(&mut batch, &key, Type::Address, output);
         }
-        self.set_conditions(&mut batch, touched);
+        // After the pods: what is said of a policy depends on what it selects.
+        let mut recounted = self.recounted(&touched);
+        policies.extend(self.doubtful(&touched, &recounted));
+        for key in &policies {
+            let output = self.judge(key);
+            self.outputs.set(&mut batch, key, Type::Authorization, output);
+        }
+        recounted.extend(policies);
+        self.set_conditions(&mut batch, &recounted);
         self.outputs.finish(batch)
     }
 
@@ -89,7 +100,7 @@ impl Graph {
     }
 
     /// Services that select the pod, and those whose hand-made endpoints are the pod.
-    fn services_of(&self, pod: &Pod) -> Vec<(String, PortList)> {
+    pub(super) fn services_in_front(&self, pod: &Pod) -> Vec<&Service> {
         let meta = &pod.metadata;
         let Some(services) = self.services.get(&meta.namespace) else {
             return Vec::new();
@@ -114,14 +125,16 @@ impl Graph {
         });
         let mut names = selecting;
         names.extend(by_slice);
-        names
-            .into_iter()
-            .filter_map(|name| services.get(name))
-            .filter(|service| service::is_sent(service))
+        let sent = names.into_iter().filter_map(|name| services.get(name)).filter(|service| service::is_sent(service));
+        sent.map(AsRef::as_ref).collect()
+    }
+
+    fn services_of(&self, pod: &Pod) -> Vec<(String, PortList)> {
+        let services = self.services_in_front(pod).into_iter();
+        services
             .map(|service| {
-                let name = &service.metadata.name;
-                let key = self.mesh.service_key(&meta.namespace, name);
-                (key, service::pod_ports(service, pod))
+                let meta = &service.metadata;
+                (self.mesh.service_key(&meta.namespace, &meta.name), service::pod_ports(service, pod))
             })
             .collect()
     }

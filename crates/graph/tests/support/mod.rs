@@ -38,8 +38,12 @@ impl Subscriber {
             self.conditions.insert(key.to_string(), serde_json::to_value(conditions).unwrap());
         }
         for (key, findings) in update.findings {
-            let codes = findings.iter().map(|finding| finding.reason.code().to_owned());
-            self.findings.insert(key.to_string(), codes.collect());
+            let codes: Vec<_> = findings.iter().map(|finding| finding.reason.code().to_owned()).collect();
+            if codes.is_empty() {
+                self.findings.remove(&key.to_string());
+            } else {
+                self.findings.insert(key.to_string(), codes);
+            }
         }
     }
 

@@ -1,0 +1,313 @@
+//! The rules of one AuthorizationPolicy: values, lists and rules that match nothing, or are there twice.
+
+use kube_api::ObjectRef;
+use kube_api::istio::{Action, AuthorizationPolicy, AuthorizationRule, Operation, RuleSource, When};
+
+use super::rules::{Rules, Standing};
+use super::values::{Kind, Match};
+use super::world::World;
+use super::{Tallies, service_port};
+use crate::enforcement::Effect;
+use crate::finding::{Finding, Reason, Severity};
+
+/// What is known where a policy is looked at.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) tallies: &'a Tallies,
+    pub(crate) rules: &'a Rules,
+    /// Indices of the rules that were left out, which is told elsewhere.
+    pub(crate) left_out: &'a [usize],
+    /// The policy is only logged: it refuses nothing.
+    pub(crate) is_dry_run: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Review {
+    pub(crate) findings: Vec<Finding>,
+    /// How much each rule can match, and why no more.
+    rules: Vec<(Standing, String)>,
+    is_deny: bool,
+}
+
+/// Looks at every value and every rule.
+pub(crate) fn review(key: &ObjectRef, policy: &AuthorizationPolicy, around: &Surroundings<'_>) -> Review {
+    let mut found = Found { key, around, findings: Vec::new(), doubt: None };
+    let standings = around.rules.standings(around.world);
+    let mut rules = Vec::new();
+    for (index, rule) in policy.spec.rules.iter().enumerate() {
+        found.doubt = None;
+        found.rule(index, rule);
+        found.copies(index, &policy.spec.rules);
+        let standing = match standings.get(index) {
+            _ if around.left_out.contains(&index) => Standing::Never,
+            Some(Standing::Possible) if around.rules.is_closed(index, |port| found.is_service_only(port)) => {
+                Standing::Never
+            }
+            Some(standing) => *standing,
+            None => Standing::Never,
+        };
+        let why = found.verdict(index, standing);
+        rules.push((standing, why));
+    }
+    let is_deny = policy.spec.action == Action::Deny;
+    let mut review = Review { findings: found.findings, rules, is_deny };
+    if !around.is_dry_run {
+        review.whole(key, around);
+    }
+    review
+}
+
+impl Review {
+    /// Findings about the policy as a whole.
+    fn whole(&mut self, key: &ObjectRef, around: &Surroundings<'_>) {
+        let best = self.rules.iter().map(|(standing, _)| *standing).max();
+        let finding = match best {
+            Some(Standing::Never) if !self.is_deny => Finding::warning(
+                key,
+                Reason::AllowsNothing,
+                "none of the rules can match, so that every connection to the selected workloads is refused",
+            ),
+            Some(Standing::Absent) if !self.is_deny => Finding::warning(
+                key,
+                Reason::AllowsNothing,
+                "none of the rules matches anything that exists, so that every connection to the selected workloads is refused",
+            ),
+            _ if self.is_deny && around.rules.matches_all => Finding::new(
+                key,
+                Severity::Info,
+                Reason::DeniesEverything,
+                "refuses every connection to the selected workloads, whatever ALLOW policies say",
+            ),
+            _ => return,
+        };
+        self.findings.push(finding.at("spec.rules"));
+    }
+
+    /// The effect of the policy, given what its rules can match.
+    pub(crate) fn refine(&self, effect: Effect) -> Effect {
+        let best = self.rules.iter().map(|(standing, _)| *standing).max();
+        let note = self.unmatched();
+        let (what, before, is_partial) = match effect {
+            Effect::Whole { what, note } => (what, note, false),
+            Effect::Partial { what, how } => (what, how, true),
+            Effect::Logged | Effect::Nothing { .. } => return effect,
+        };
+        let rest = [before, note.unwrap_or_default()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
+        let rest = rest.join("; ");
+        let has_dead = self.rules.iter().any(|(standing, why)| *standing == Standing::Never && !why.is_empty());
+        match best {
+            Some(Standing::Never) if self.is_deny => {
+                Effect::nothing("NeverMatches", format!("no connection can match: {rest}"))
+            }
+            Some(Standing::Never) => Effect::partial("allows nothing;", rest),
+            Some(Standing::Absent) if !self.is_deny => Effect::partial("allows nothing that exists;", rest),
+            Some(_) | None if is_partial || has_dead => Effect::Partial { what, how: rest },
+            Some(_) | None => Effect::Whole { what, note: rest },
+        }
+    }
+
+    /// Why rules match nothing: the first two.
+    pub(crate) fn unmatched(&self) -> Option<String> {
+        let told: Vec<_> = self.rules.iter().map(|(_, why)| why.as_str()).filter(|why| !why.is_empty()).collect();
+        match told.as_slice() {
+            [] => None,
+            [one] => Some((*one).to_owned()),
+            [one, two] => Some(format!("{one}; {two}")),
+            [one, two, rest @ ..] => Some(format!("{one}; {two}; and {} more", rest.len())),
+        }
+    }
+}
+
+/// Two lists of one field.
+struct Lists<'a> {
+    kind: Kind,
+    names: [&'static str; 2],
+    values: &'a [String],
+    not_values: &'a [String],
+}
+
+struct Found<'a> {
+    key: &'a ObjectRef,
+    around: &'a Surroundings<'a>,
+    findings: Vec<Finding>,
+    /// The first value of the rule that matches nothing, and why.
+    doubt: Option<String>,
+}
+
+impl Found<'_> {
+    fn rule(&mut self, index: usize, rule: &AuthorizationRule) {
+        for (number, from) in rule.from.iter().enumerate() {
+            self.source(&format!("spec.rules[{index}].from[{number}].source"), &from.source);
+        }
+        for (number, to) in rule.to.iter().enumerate() {
+            self.operation(&format!("spec.rules[{index}].to[{number}].operation"), &to.operation);
+        }
+        for (number, when) in rule.when.iter().enumerate() {
+            self.condition(&format!("spec.rules[{index}].when[{number}]"), when);
+        }
+    }
+
+    fn source(&mut self, path: &str, source: &RuleSource) {
+        for lists in [
+            Lists {
+                kind: Kind::Principal,
+                names: ["principals", "notPrincipals"],
+                values: &source.principals,
+                not_values: &source.not_principals,
+            },
+            Lists {
+                kind: Kind::TrustDomain,
+                names: ["trustDomains", "notTrustDomains"],
+                values: &source.trust_domains,
+                not_values: &source.not_trust_domains,
+            },
+            Lists {
+                kind: Kind::Namespace,
+                names: ["namespaces", "notNamespaces"],
+                values: &source.namespaces,
+                not_values: &source.not_namespaces,
+            },
+            Lists {
+                kind: Kind::ServiceAccount,
+                names: ["serviceAccounts", "notServiceAccounts"],
+                values: &source.service_accounts,
+                not_values: &source.not_service_accounts,
+            },
+            Lists {
+                kind: Kind::Block,
+                names: ["ipBlocks", "notIpBlocks"],
+                values: &source.ip_blocks,
+                not_values: &source.not_ip_blocks,
+            },
+        ] {
+            self.lists(path, &lists);
+        }
+    }
+
+    fn operation(&mut self, path: &str, operation: &Operation) {
+        let (values, not_values) = (&operation.ports, &operation.not_ports);
+        self.lists(path, &Lists { kind: Kind::Port, names: ["ports", "notPorts"], values, not_values });
+    }
+
+    fn condition(&mut self, path: &str, when: &When) {
+        let Some(kind) = Kind::of_condition(when) else { return };
+        let (values, not_values) = (&when.values, &when.not_values);
+        self.lists(path, &Lists { kind, names: ["values", "notValues"], values, not_values });
+    }
+
+    fn lists(&mut self, path: &str, lists: &Lists<'_>) {
+        let [name, not_name] = lists.names;
+        for (index, text) in lists.values.iter().enumerate() {
+            let path = format!("{path}.{name}[{index}]");
+            if lists.not_values.contains(text) {
+                let why = format!("{} {text:?} never matches: it is in {not_name}, too", lists.kind.noun());
+                self.doubt(&why);
+                self.tell(Severity::Warning, Reason::MatchesNothing, &path, why);
+            } else if lists.values[..index].contains(text) {
+                self.tell(Severity::Info, Reason::Duplicate, &path, format!("{text:?} is in the list already"));
+            } else {
+                self.value(&path, lists.kind, text);
+            }
+        }
+        for (index, text) in lists.not_values.iter().enumerate() {
+            let path = format!("{path}.{not_name}[{index}]");
+            if lists.not_values[..index].contains(text) {
+                self.tell(Severity::Info, Reason::Duplicate, &path, format!("{text:?} is in the list already"));
+            } else {
+                self.not_value(&path, lists.kind, text);
+            }
+        }
+    }
+
+    fn value(&mut self, path: &str, kind: Kind, text: &str) {
+        let noun = kind.noun();
+        if kind == Kind::Port {
+            return self.port(path, text, "never matches", true);
+        }
+        let Some(doubt) = kind.doubt(text, self.around.world, &self.key.namespace) else { return };
+        let message = match doubt.effect {
+            Match::Never => format!("{noun} {text:?} never matches: {}", doubt.why),
+            Match::NothingNow => format!("{noun} {text:?} matches nothing that exists: {}", doubt.why),
+            Match::Other => format!("{noun} {text:?}: {}", doubt.why),
+        };
+        if doubt.effect != Match::Other {
+            self.doubt(&message);
+        }
+        self.tell(doubt.severity, doubt.reason, path, message);
+    }
+
+    fn not_value(&mut self, path: &str, kind: Kind, text: &str) {
+        let noun = kind.noun();
+        if kind == Kind::Port {
+            return self.port(path, text, "excludes nothing", false);
+        }
+        let Some(doubt) = kind.doubt(text, self.around.world, &self.key.namespace) else { return };
+        let message = match doubt.effect {
+            Match::Never => format!("{noun} {text:?} excludes nothing: {}", doubt.why),
+            Match::NothingNow => format!("{noun} {text:?} excludes nothing that exists: {}", doubt.why),
+            Match::Other => format!("{noun} {text:?}: {}", doubt.why),
+        };
+        self.tell(doubt.severity, doubt.reason, path, message);
+    }
+
+    fn port(&mut self, path: &str, text: &str, effect: &str, is_positive: bool) {
+        let Some((port, tally)) = text.parse().ok().and_then(|port: u16| Some((port, self.around.tallies.get(&port)?)))
+        else {
+            return;
+        };
+        if let Some((service, target)) = tally.service_only() {
+            let message = format!("port {text:?} {effect}: {}", service_port(port, service, target));
+            if is_positive {
+                self.doubt(&message);
+            }
+            self.tell(Severity::Warning, Reason::ServicePort, path, message);
+        } else if tally.is_undeclared() {
+            let whom = match tally.workloads() {
+                1 => "the selected workload declares other ports, not this one".to_owned(),
+                count => format!("the {count} selected workloads declare other ports, not this one"),
+            };
+            let message = format!("port {text:?} may match nothing: {whom}");
+            self.tell(Severity::Info, Reason::UndeclaredPort, path, message);
+        }
+    }
+
+    fn is_service_only(&self, port: u16) -> bool {
+        self.around.tallies.get(&port).is_some_and(|tally| tally.service_only().is_some())
+    }
+
+    fn copies(&mut self, index: usize, rules: &[AuthorizationRule]) {
+        if let Some(first) = rules[..index].iter().position(|rule| *rule == rules[index]) {
+            let message = format!("the rule says the same as rules[{first}]");
+            self.tell(Severity::Info, Reason::Duplicate, &format!("spec.rules[{index}]"), message);
+        }
+    }
+
+    /// Why the rule matches nothing, in words for the condition; a finding when no value of it was told.
+    fn verdict(&mut self, index: usize, standing: Standing) -> String {
+        if self.around.left_out.contains(&index) || standing == Standing::Possible {
+            return String::new();
+        }
+        let path = format!("spec.rules[{index}]");
+        if let Some(doubt) = &self.doubt {
+            return format!("rules[{index}]: {doubt}");
+        }
+        let (effect, why) = match standing {
+            Standing::Never => ("never matches", "its conditions exclude each other"),
+            Standing::Absent | Standing::Possible => {
+                ("matches nothing that exists", "no service account satisfies all its conditions")
+            }
+        };
+        let message = format!("{effect}: {why}");
+        self.tell(Severity::Warning, Reason::MatchesNothing, &path, message.clone());
+        format!("rules[{index}] {message}")
+    }
+
+    fn doubt(&mut self, message: &str) {
+        self.doubt.get_or_insert_with(|| message.to_owned());
+    }
+
+    fn tell(&mut self, severity: Severity, reason: Reason, path: &str, message: String) {
+        self.findings.push(Finding::new(self.key, severity, reason, message).at(path));
+    }
+}

@@ -1,0 +1,32 @@
+//! What of a policy can match nothing: each value, rule and selector is compared with what exists. It finds and explains;
+//! what node proxies enforce is decided elsewhere.
+
+mod authorization;
+mod peer;
+mod ports;
+mod principal;
+mod rules;
+mod similar;
+mod subject;
+mod values;
+mod world;
+
+use std::collections::BTreeMap;
+
+pub(crate) use authorization::{Review, Surroundings, review as authorization};
+pub(crate) use peer::review as peer;
+pub(crate) use ports::{Fits, PodPorts, Tally};
+pub(crate) use rules::Rules;
+pub(crate) use similar::{hint, nearest};
+pub(crate) use subject::review as subject;
+pub(crate) use world::{Names, World};
+
+/// How each port number of a policy fits the workloads that it selects.
+pub(crate) type Tallies = BTreeMap<u16, Tally>;
+
+/// A port number that only a Service has: message without the beginning that says what the value is.
+fn service_port(port: u16, service: &str, target: u16) -> String {
+    format!(
+        "{port} is the port of Service {service:?}, which sends to port {target} of its pods, and policies match the pod's port; did you mean {target}?"
+    )
+}

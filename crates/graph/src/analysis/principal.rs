@@ -1,0 +1,97 @@
+//! Can a pattern match the identity of a workload? Identities have one form: `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
+
+use proto::security::StringMatch;
+use proto::security::string_match::MatchType;
+
+/// The identity of a service account, without `spiffe://`.
+pub(crate) fn principal(trust_domain: &str, namespace: &str, account: &str) -> String {
+    format!("{trust_domain}/ns/{namespace}/sa/{account}")
+}
+
+/// Namespace and service account of an identity in this trust domain.
+pub(crate) fn parse<'a>(principal: &'a str, trust_domain: &str) -> Option<(&'a str, &'a str)> {
+    let (namespace, account) = principal.strip_prefix(trust_domain)?.strip_prefix("/ns/")?.split_once("/sa/")?;
+    let is_name = |name: &str| !name.is_empty() && !name.contains('/');
+    (is_name(namespace) && is_name(account)).then_some((namespace, account))
+}
+
+/// Does the value satisfy the match? As node proxies compare.
+pub(crate) fn is(wanted: &StringMatch, value: &str) -> bool {
+    match &wanted.match_type {
+        Some(MatchType::Exact(text)) => value == text,
+        Some(MatchType::Prefix(text)) => value.starts_with(text.as_str()),
+        Some(MatchType::Suffix(text)) => value.ends_with(text.as_str()),
+        Some(MatchType::Presence(())) => !value.is_empty(),
+        None => false,
+    }
+}
+
+/// Could any identity of this trust domain satisfy it, whatever namespaces and accounts there are; of this namespace only
+/// when one is given?
+pub(crate) fn fits(wanted: &StringMatch, trust_domain: &str, namespace: Option<&str>) -> bool {
+    let form = [Some(trust_domain), Some("ns"), namespace, Some("sa"), None];
+    let whole = |part: &str, wanted: Option<&str>| match wanted {
+        Some(wanted) => part == wanted,
+        None => !part.is_empty(),
+    };
+    match &wanted.match_type {
+        Some(MatchType::Exact(text)) => {
+            let parts: Vec<_> = text.split('/').collect();
+            parts.len() == form.len() && parts.iter().zip(form).all(|(part, wanted)| whole(part, wanted))
+        }
+        Some(MatchType::Prefix(text)) => {
+            let parts: Vec<_> = text.split('/').collect();
+            let Some((last, before)) = parts.split_last() else { return false };
+            parts.len() <= form.len()
+                && before.iter().zip(form).all(|(part, wanted)| whole(part, wanted))
+                && form[before.len()].is_none_or(|wanted| wanted.starts_with(last))
+        }
+        Some(MatchType::Suffix(text)) => {
+            let parts: Vec<_> = text.split('/').collect();
+            let Some((first, after)) = parts.split_first() else { return false };
+            let Some(skipped) = form.len().checked_sub(parts.len()) else { return false };
+            after.iter().zip(&form[skipped + 1..]).all(|(part, wanted)| whole(part, *wanted))
+                && form[skipped].is_none_or(|wanted| wanted.ends_with(first))
+        }
+        Some(MatchType::Presence(())) => true,
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn can(kind: MatchType) -> bool {
+        fits(&StringMatch { match_type: Some(kind) }, "td", None)
+    }
+
+    #[test]
+    fn only_what_has_the_form_of_an_identity_can_match() {
+        let exact = |text: &str| can(MatchType::Exact(text.to_owned()));
+        assert!(exact("td/ns/a/sa/b"));
+        assert!(!exact("spiffe://td/ns/a/sa/b") && !exact("other/ns/a/sa/b") && !exact("td/ns/a/sa/") && !exact("a/b"));
+
+        let prefix = |text: &str| can(MatchType::Prefix(text.to_owned()));
+        assert!(prefix("td/ns/a/") && prefix("td/ns/a/sa/b") && prefix("td/n") && prefix("t"));
+        assert!(!prefix("spiffe://td/") && !prefix("tda") && !prefix("td/ns/a/sb") && !prefix("td/ns/a/sa/b/c"));
+
+        let suffix = |text: &str| can(MatchType::Suffix(text.to_owned()));
+        assert!(suffix("/sa/b") && suffix("b") && suffix("d/ns/a/sa/b") && suffix("a/sa/b"));
+        assert!(!suffix("/serviceaccount/b") && !suffix("xd/ns/a/sa/b") && !suffix("x/td/ns/a/sa/b"));
+    }
+
+    #[test]
+    fn a_pattern_for_one_namespace_fits_no_other() {
+        let prefix = StringMatch { match_type: Some(MatchType::Prefix("td/ns/a/".to_owned())) };
+
+        assert!(fits(&prefix, "td", Some("a")) && !fits(&prefix, "td", Some("ab")));
+    }
+
+    #[test]
+    fn an_identity_is_taken_apart() {
+        assert_eq!(parse("td/ns/a/sa/b", "td"), Some(("a", "b")));
+        assert_eq!(parse("td2/ns/a/sa/b", "td"), None);
+        assert_eq!(parse(&principal("td", "a", "b"), "td"), Some(("a", "b")));
+    }
+}

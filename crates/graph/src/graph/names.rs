@@ -1,0 +1,72 @@
+//! Names that resources bring into existence, for what policies refer to: see [`crate::analysis`].
+
+use kube_api::core::{Pod, PodTemplate};
+use kube_api::{ObjectRef, StringMap, is_subset};
+
+use super::{Graph, Name};
+use crate::analysis::Names;
+
+/// Pods that a workload kind makes, or would make if it were scaled up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Template {
+    account: String,
+    labels: StringMap,
+}
+
+impl Template {
+    fn of(template: &PodTemplate) -> Self {
+        let pod = Pod { spec: template.spec.clone(), ..Pod::default() };
+        Self { account: pod.service_account().to_owned(), labels: template.metadata.labels.clone() }
+    }
+
+    fn names<'a>(&'a self, namespace: &'a str) -> Names<'a> {
+        Names { namespace, account: Some(&self.account), labels: Some(&self.labels) }
+    }
+}
+
+/// Names of a pod.
+pub(super) fn of_pod(pod: &Pod) -> Names<'_> {
+    let meta = &pod.metadata;
+    Names { namespace: &meta.namespace, account: Some(pod.service_account()), labels: Some(&meta.labels) }
+}
+
+/// The namespace alone.
+pub(super) const fn of_namespace(namespace: &str) -> Names<'_> {
+    Names { namespace, account: None, labels: None }
+}
+
+impl Graph {
+    pub(super) fn set_account(&mut self, name: Name, exists: bool) {
+        let changed = if exists { self.accounts.insert(name.clone()) } else { self.accounts.remove(&name) };
+        if changed {
+            let names = Some(Names { account: Some(&name.1), ..of_namespace(&name.0) });
+            let (old, new) = if exists { (None, names) } else { (names, None) };
+            self.world.exchange(old, new);
+        }
+    }
+
+    pub(super) fn set_template(&mut self, key: &ObjectRef, new: Option<&PodTemplate>) {
+        let new = new.map(Template::of);
+        let old = match new.clone() {
+            Some(new) => self.templates.insert(key.clone(), new),
+            None => self.templates.remove(key),
+        };
+        let (old, new) = (old.as_ref(), new.as_ref());
+        let old = old.map(|template| template.names(&key.namespace));
+        let new = new.map(|template| template.names(&key.namespace));
+        self.world.exchange(old, new);
+    }
+
+    /// Does a pod, also one that is no workload yet, or a pod template have these labels?
+    pub(super) fn could_select(&self, namespace: &str, selector: &StringMap) -> bool {
+        let is_root = namespace == self.mesh.root_namespace;
+        let mut templates = self.templates.iter().filter(|(key, _)| is_root || key.namespace == namespace);
+        if templates.any(|(_, template)| is_subset(selector, &template.labels)) {
+            return true;
+        }
+        let own = self.pods.get(namespace).into_iter().filter(|_| !is_root);
+        let all = self.pods.values().filter(|_| is_root);
+        let mut pods = own.chain(all).flat_map(|pods| pods.values());
+        pods.any(|pod| is_subset(selector, &pod.metadata.labels))
+    }
+}

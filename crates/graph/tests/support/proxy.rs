@@ -1,0 +1,121 @@
+//! What a node proxy decides, given what the graph sends for some manifests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use graph::{Change, Finding, Graph, Mesh, Update};
+use kube_api::{Resource, manifest};
+use model::{Address, Authorization, Change as Applied, State, StateConfig};
+use policy::{Connection, Decision, Logging};
+use prost::Message;
+
+/// Manifests of a text; a mistake fails the test.
+pub(crate) fn resources(yaml: &str) -> Vec<Resource> {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("all.yaml"), yaml).unwrap();
+    let loaded = manifest::load_directory(directory.path()).unwrap();
+    assert!(loaded.problems.is_empty(), "{:?}\n{yaml}", loaded.problems);
+    loaded.objects.into_iter().map(|object| object.resource).collect()
+}
+
+/// A graph, what it told, and a proxy that has all of it.
+pub(crate) struct Told {
+    pub(crate) graph: Graph,
+    state: State,
+    findings: BTreeMap<String, Vec<Finding>>,
+    /// Status, reason and message of the condition `Enforced`.
+    enforced: BTreeMap<String, (String, String, String)>,
+}
+
+impl Told {
+    pub(crate) fn new() -> Self {
+        let state = State::new(StateConfig::default());
+        state.set_policies_synced();
+        let graph = Graph::new(Mesh::default());
+        Self { graph, state, findings: BTreeMap::new(), enforced: BTreeMap::new() }
+    }
+
+    /// Applies manifests, and what follows from them.
+    pub(crate) fn apply(&mut self, yaml: &str) {
+        resources(yaml).into_iter().for_each(|resource| self.graph.apply(resource));
+        self.settle();
+    }
+
+    /// Removes what the manifests name.
+    pub(crate) fn remove(&mut self, yaml: &str) {
+        resources(yaml).iter().for_each(|resource| self.graph.remove(&resource.key()));
+        self.settle();
+    }
+
+    pub(crate) fn settle(&mut self) {
+        let Update { authorizations, addresses, findings, conditions, .. } = self.graph.settle();
+        let policies = authorizations.into_iter().map(|change| match change {
+            Change::Upsert { value, .. } => {
+                let message = proto::security::Authorization::decode(value.as_slice()).unwrap();
+                Applied::Upsert(Authorization::try_from(message).unwrap())
+            }
+            Change::Remove { name } => Applied::Remove(name.as_str().into()),
+        });
+        self.state.apply_authorizations(policies.collect());
+        let addresses = addresses.into_iter().map(|change| match change {
+            Change::Upsert { value, .. } => {
+                let message = proto::workload::Address::decode(value.as_slice()).unwrap();
+                Applied::<Address>::Upsert(model::convert::address(message).unwrap())
+            }
+            Change::Remove { name } => Applied::Remove(name.as_str().into()),
+        });
+        self.state.apply_addresses(addresses.collect());
+        for (key, found) in findings {
+            self.findings.insert(key.to_string(), found);
+        }
+        for (key, conditions) in conditions {
+            match conditions.into_iter().find(|condition| condition.r#type == graph::ENFORCED) {
+                Some(one) => {
+                    let told = (one.status, one.reason.unwrap_or_default(), one.message.unwrap_or_default());
+                    self.enforced.insert(key.to_string(), told);
+                }
+                None => drop(self.enforced.remove(&key.to_string())),
+            }
+        }
+    }
+
+    /// Decides about a connection to `namespace/pod`; the client is `namespace/account`, or an address without identity.
+    pub(crate) fn admits(&self, client: &str, pod: &str, port: u16) -> bool {
+        let uid = format!("Kubernetes//Pod/{pod}");
+        let workload = self.state.workload(&uid).unwrap_or_else(|| panic!("no pod {pod}"));
+        let identity = client
+            .split_once('/')
+            .map(|(namespace, account)| format!("spiffe://cluster.local/ns/{namespace}/sa/{account}").parse().unwrap());
+        let source = if identity.is_some() { "10.9.9.9" } else { client };
+        let connection = Connection {
+            source: source.parse().unwrap(),
+            destination: (workload.workload_ips[0], port).into(),
+            identity,
+        };
+        let set = self.state.policies_of(&Arc::clone(&workload));
+        assert!(set.unknown.is_empty() && set.refused.is_empty(), "{set:?}");
+        matches!(policy::decide(&set, &connection, Logging::Debug), Decision::Allow { .. })
+    }
+
+    /// Code and field of each finding about an object.
+    pub(crate) fn findings(&self, object: &str) -> Vec<(&'static str, &str)> {
+        let found = self.findings.get(object).into_iter().flatten();
+        found.map(|finding| (finding.reason.code(), finding.field.as_str())).collect()
+    }
+
+    /// Messages of the findings about an object.
+    pub(crate) fn messages(&self, object: &str) -> Vec<&str> {
+        self.findings.get(object).into_iter().flatten().map(|finding| finding.message.as_str()).collect()
+    }
+
+    /// Status and reason of the condition `Enforced`.
+    pub(crate) fn enforced(&self, object: &str) -> String {
+        let (status, reason, _) = &self.enforced[object];
+        format!("{status} {reason}")
+    }
+
+    /// Message of the condition `Enforced`.
+    pub(crate) fn message(&self, object: &str) -> &str {
+        &self.enforced[object].2
+    }
+}

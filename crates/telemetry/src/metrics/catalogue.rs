@@ -123,6 +123,7 @@ pub const CATALOGUE: &[Metric] = &[
         "strake_metrics_descriptions_dropped_total",
         "Connections whose descriptions from baggage were dropped because a workload had too many.",
     ),
+    counter("strake_policy_invalid_total", "Connections denied because a policy of their workload is invalid."),
     counter(
         "strake_policy_revoked_connections_total",
         "Open connections that were closed because a policy no longer allows them.",
@@ -131,7 +132,6 @@ pub const CATALOGUE: &[Metric] = &[
         "strake_policy_unknown_total",
         "Connections denied because their workload names a policy that is not known.",
     ),
-    counter("strake_policy_unreadable_total", "Connections denied because a policy of their workload is invalid."),
     gauge("workload_manager_active_proxy_count", "Pods that this proxy serves."),
     gauge("workload_manager_pending_proxy_count", "Pods that this proxy was told to serve and cannot serve yet."),
     counter("workload_manager_proxies_started_total", "Pods that this proxy began to serve."),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use telemetry::http::{Router, Server};
-use telemetry::metrics::{Recorder, record_descriptors};
+use telemetry::metrics::Recorder;
 use telemetry::readiness::Readiness;
 
 /// How often samples are folded and descriptors counted.
@@ -57,7 +57,6 @@ fn upkeep(recorder: Recorder) {
         loop {
             tick.tick().await;
             recorder.upkeep();
-            record_descriptors();
         }
     });
 }

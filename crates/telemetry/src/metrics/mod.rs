@@ -5,6 +5,7 @@
 //! take it anew, as [`TrafficHandles`] does; the macros do by themselves.
 
 mod catalogue;
+mod process;
 mod render;
 mod traffic;
 
@@ -64,16 +65,24 @@ fn builder() -> Result<PrometheusBuilder, MetricsError> {
 }
 
 impl Recorder {
-    /// Everything, as OpenMetrics text: families in order of their names, `# EOF` at the end.
+    /// Everything that was recorded, and the process itself, as OpenMetrics text: families in order of their names, `# EOF` at
+    /// the end.
     #[must_use]
     pub fn render(&self) -> String {
-        render::open_metrics(&self.0.render())
+        render::open_metrics(&self.exported())
+    }
+
+    /// What the exporter writes, and the process itself.
+    fn exported(&self) -> String {
+        let mut text = self.0.render();
+        process::append(&mut text);
+        text
     }
 
     /// Everything in Prometheus' text format 0.0.4, in the same order.
     #[must_use]
     pub fn render_text(&self) -> String {
-        render::text(&self.0.render())
+        render::text(&self.exported())
     }
 
     /// Folds recorded samples of histograms together. Call every few seconds when nobody scrapes.
@@ -108,19 +117,7 @@ pub fn record_build(component: &str, tag: &str) {
     ::metrics::gauge!("istio_build", "component" => component.to_owned(), "tag" => tag.to_owned()).set(1.0);
 }
 
-/// `process_open_fds` and `process_max_fds`, as of now. Call it now and then.
-pub fn record_descriptors() {
-    // Without /proc there is nothing to tell.
-    if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
-        ::metrics::gauge!("process_open_fds").set(entries.count() as f64);
-    }
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let soft = limits.lines().find_map(|l| l.strip_prefix("Max open files")?.split_whitespace().next());
-    if let Some(soft) = soft.and_then(|soft| soft.parse::<f64>().ok()) {
-        ::metrics::gauge!("process_max_fds").set(soft);
-    }
-}
-
+/// What `act` has recorded, without the metrics of the process.
 #[cfg(test)]
 pub(crate) fn recorded(act: impl FnOnce(&Recorder)) -> String {
     let recorder = builder().unwrap().build_recorder();
@@ -129,7 +126,7 @@ pub(crate) fn recorded(act: impl FnOnce(&Recorder)) -> String {
         catalogue::describe();
         act(&handle);
     });
-    handle.render()
+    render::open_metrics(&handle.0.render())
 }
 
 #[cfg(test)]
@@ -169,10 +166,19 @@ mod tests {
     }
 
     #[test]
-    fn open_descriptors_are_counted() {
-        let text = recorded(|_| record_descriptors());
+    fn the_process_is_among_the_families_in_the_order_of_their_names() {
+        let recorder = builder().unwrap().build_recorder();
+        let handle = Recorder(Arc::new(recorder.handle()));
+        ::metrics::with_local_recorder(&recorder, || record_build("agent", "1"));
 
-        assert!(text.contains("process_open_fds "), "{text}");
-        assert!(text.contains("process_max_fds "), "{text}");
+        let text = handle.render();
+
+        let names: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert!(
+            names.is_sorted() && names.contains(&"istio_build") && names.contains(&"process_cpu_seconds"),
+            "{names:?}"
+        );
+        assert!(text.contains("\nprocess_cpu_seconds_total ") && text.ends_with("# EOF\n"), "{text}");
     }
 }

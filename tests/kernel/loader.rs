@@ -7,7 +7,11 @@ use std::{
     os::fd::AsFd,
     path::PathBuf,
     process,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 use aya::maps::MapData;
@@ -17,12 +21,16 @@ use ebpf_common::{
     names,
 };
 use ebpf_loader::{Check, LoadError, Steering, observe};
+use runtime::sys::Netns;
 use socket2::Domain;
 
 use crate::stage::{
     self, APP_PORT, Acceptor, Actor, FAMILIES, HOST_V4, POD_V4, Stage, any, ask, at, connect, eventually, exchange,
     far, proxy::listener,
 };
+
+/// Surveys beside the storm of links.
+const SURVEYS: usize = 300;
 
 fn failed(checks: &[Check]) -> Vec<String> {
     checks.iter().filter(|check| !check.ok).map(|check| check.name.clone()).collect()
@@ -239,6 +247,53 @@ fn pins_of_another_layout_are_refused() {
     fs::create_dir(stage.config().bpffs_dir.join("layout-0")).unwrap();
 
     assert!(matches!(Steering::open(stage.config()), Err(LoadError::OtherLayout { .. })));
+}
+
+#[test]
+fn uninstalling_detaches_what_another_layout_has_pinned() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let base = stage.config().bpffs_dir;
+    fs::rename(base.join(format!("layout-{LAYOUT}")), base.join("layout-0")).unwrap();
+    assert!(matches!(Steering::open(stage.config()), Err(LoadError::OtherLayout { .. })));
+
+    let removed = ebpf_loader::remove_other_layouts(&base).unwrap();
+
+    assert_eq!(removed, 1);
+    assert_eq!(observe::links_at(&stage.pod).unwrap(), [""; 0]);
+    assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
+    assert_eq!(ebpf_loader::remove_other_layouts(&base).unwrap(), 0);
+    let successor = Steering::open(stage.config()).unwrap();
+    assert_eq!(failed_root(&successor), [""; 0]);
+}
+
+#[test]
+fn links_that_others_make_and_remove_meanwhile_do_not_disturb_a_survey() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let Some(other) = Stage::new() else { return };
+    let stop = AtomicBool::new(false);
+
+    let made = thread::scope(|scope| {
+        let storm = || {
+            let mut made = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let netns = Netns::create().unwrap();
+                let cookie = netns.cookie().unwrap();
+                other.steering.attach_pod(cookie, netns.as_fd()).unwrap();
+                other.steering.detach_pod(cookie).unwrap();
+                made += 1;
+            }
+            made
+        };
+        let storms = [scope.spawn(storm), scope.spawn(storm)];
+        for _ in 0..SURVEYS {
+            assert_eq!(failed_root(&stage.steering), [""; 0]);
+            assert_eq!(failed_pod(&stage, &stage.steering), [""; 0]);
+        }
+        stop.store(true, Ordering::Relaxed);
+        storms.map(|storm| storm.join().unwrap())
+    });
+
+    println!("{made:?} links made and removed during {SURVEYS} surveys");
 }
 
 #[test]

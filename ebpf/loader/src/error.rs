@@ -26,8 +26,8 @@ pub enum LoadError {
     },
     /// Another version's maps are pinned, whose contents this one cannot read.
     #[error(
-        "{path} was pinned by a version with other map layouts (this one has layout {LAYOUT}): uninstall with that \
-         version, or remove the directory; pods then pass the proxy by until they are enrolled anew"
+        "{path} was pinned by a version with other map layouts (this one has layout {LAYOUT}): run \
+         `strake-agent uninstall`, of this version or that one; pods then bypass the proxy until they are enrolled anew"
     )]
     OtherLayout {
         /// The pins found.

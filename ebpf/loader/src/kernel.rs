@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
@@ -12,17 +12,23 @@ use std::{
     path::Path,
 };
 
+use aya::programs::ProgramError;
+use aya_obj::VerifierLog;
+
 /// `enum bpf_cmd`: what is used of it.
 #[derive(Clone, Copy)]
 enum Command {
+    MapCreate = 0,
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,
     MapNextKey = 4,
+    ProgramLoad = 5,
     Pin = 6,
     Get = 7,
     ProgramById = 13,
     Info = 15,
+    MapFreeze = 22,
     LinkCreate = 28,
     LinkUpdate = 29,
     LinkById = 30,
@@ -274,6 +280,92 @@ pub(crate) fn info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
     // SAFETY: the structure of the command; the kernel writes no more than `size` bytes to `info`.
     unsafe { bpf(Command::Info, &mut attr) }?;
     Ok(info)
+}
+
+#[repr(C)]
+struct MapCreateAttr {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+/// Makes an array with one element that programs may only read: an object's constants.
+pub(crate) fn constants(bytes: &[u8]) -> io::Result<OwnedFd> {
+    const ARRAY: u32 = 2;
+    // `BPF_F_RDONLY_PROG`, Linux 5.2.
+    const READ_ONLY: u32 = 1 << 7;
+    let value_size = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut attr = MapCreateAttr { kind: ARRAY, key_size: 4, value_size, max_entries: 1, flags: READ_ONLY };
+    // SAFETY: the structure of the command; it holds no pointers.
+    let map = unsafe { bpf(Command::MapCreate, &mut attr) }.map(owned)?;
+    // The value has as many bytes as the map that was just made with their number.
+    element(Command::MapUpdate, map.as_raw_fd(), Some(&0_u32), bytes.as_ptr() as u64)?;
+    Ok(map)
+}
+
+/// Forbids user space to change the map, so that the verifier may rely on its values. Linux 5.2.
+pub(crate) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = [map.as_raw_fd() as u32];
+    // SAFETY: the structure of the command, one descriptor.
+    unsafe { bpf(Command::MapFreeze, &mut attr) }.map(drop)
+}
+
+/// `union bpf_attr` of `BPF_PROG_LOAD` up to the attach type.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramLoadAttr {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    attach_type: u32,
+}
+
+/// Bytes of the verifier's explanation that are kept.
+const VERIFIER_LOG_BYTES: usize = 1 << 16;
+
+/// Has the kernel verify a `sk_lookup` program. Needs Linux 5.9.
+pub(crate) fn load_sk_lookup(
+    name: &CStr,
+    license: &CStr,
+    instructions: &[aya_obj::generated::bpf_insn],
+) -> Result<OwnedFd, ProgramError> {
+    const SK_LOOKUP: u32 = 30;
+    let mut attr = ProgramLoadAttr {
+        kind: SK_LOOKUP,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        attach_type: AttachType::SkLookup as u32,
+        ..ProgramLoadAttr::default()
+    };
+    // The last byte stays zero.
+    attr.name.iter_mut().zip(name.to_bytes()).take(15).for_each(|(to, from)| *to = *from);
+    // SAFETY: the structure of the command; its pointers are to what the caller lends for the call.
+    match unsafe { bpf(Command::ProgramLoad, &mut attr) } {
+        Ok(fd) => Ok(owned(fd)),
+        Err(io_error) => {
+            // Once more, for the verifier's words: with a log it is slower.
+            let mut log = vec![0_u8; VERIFIER_LOG_BYTES];
+            (attr.log_level, attr.log_size, attr.log) = (1, VERIFIER_LOG_BYTES as u32, log.as_mut_ptr() as u64);
+            // SAFETY: as above; the log has as many bytes as the structure says.
+            if let Ok(fd) = unsafe { bpf(Command::ProgramLoad, &mut attr) } {
+                return Ok(owned(fd));
+            }
+            let text = log.split(|byte| *byte == 0).next().unwrap_or_default();
+            let verifier_log = VerifierLog::new(String::from_utf8_lossy(text).into_owned());
+            Err(ProgramError::LoadError { io_error, verifier_log })
+        }
+    }
 }
 
 #[repr(C)]

@@ -5,12 +5,13 @@
 //! on one kernel do not meet. What is pinned works on without this process, and the next
 //! [`Steering::open`] takes it over: links are updated in place, so no connection notices.
 //!
-//! The calls block for as long as the kernel takes (loading a program: 2 to 30 ms); call them off
+//! The calls block for as long as the kernel takes (loading a program: 1 to 30 ms); call them off
 //! the threads of an asynchronous runtime.
 
 mod cgroup;
 mod check;
 mod error;
+mod instance;
 mod kernel;
 mod link;
 mod listeners;
@@ -32,3 +33,4 @@ pub use listeners::{CaughtUp, Listener};
 pub use log::KernelLog;
 pub use steering::{Config, Steering, Swept};
 pub use survey::Survey;
+pub use unload::remove_other_layouts;

@@ -7,12 +7,12 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, SkLookup, SockOps},
+    programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps},
 };
 use ebpf_common::names;
 
 use crate::{
-    LoadError,
+    LoadError, instance,
     kernel::{self, AttachType, ProgramInfo},
     pins::Pins,
 };
@@ -42,7 +42,7 @@ pub(crate) struct Loaded {
 /// Loads all programs of the object `mesh`, with its maps from the pins or pinned there. The object
 /// comes back too, for the map that its log lines go through.
 pub(crate) fn mesh(pins: &Pins, host_netns_cookie: u64) -> Result<(Vec<Loaded>, Ebpf), LoadError> {
-    let mut object = load("mesh", MESH, pins, (names::HOST_NETNS_COOKIE, host_netns_cookie))?;
+    let mut object = load(MESH, pins, (names::HOST_NETNS_COOKIE, host_netns_cookie))?;
     let mut loaded = Vec::new();
     for (name, hook) in ROOT.into_iter().chain(TAGS) {
         loaded.push(Loaded { name, hook, fd: program(&mut object, "mesh", name)? });
@@ -52,19 +52,20 @@ pub(crate) fn mesh(pins: &Pins, host_netns_cookie: u64) -> Result<(Vec<Loaded>, 
 
 /// Loads the `sk_lookup` program of one pod. It shares the maps of `mesh`.
 pub(crate) fn sk_lookup(pins: &Pins, netns_cookie: u64) -> Result<Loaded, LoadError> {
-    let mut object = load("sk_lookup", SK_LOOKUP, pins, (names::NETNS_COOKIE, netns_cookie))?;
-    let fd = program(&mut object, "sk_lookup", names::SK_LOOKUP)?;
+    let constant = (names::NETNS_COOKIE, netns_cookie);
+    let fd = instance::load("sk_lookup", SK_LOOKUP, pins, names::SK_LOOKUP, constant)?;
     Ok(Loaded { name: names::SK_LOOKUP, hook: AttachType::SkLookup, fd })
 }
 
-fn load(name: &'static str, bytes: &[u8], pins: &Pins, constant: (&str, u64)) -> Result<Ebpf, LoadError> {
+/// Costs 25 MiB for a moment: aya parses the type information of the kernel.
+fn load(bytes: &[u8], pins: &Pins, constant: (&str, u64)) -> Result<Ebpf, LoadError> {
     let paths = names::MAPS.map(|map| (map, pins.map(map)));
     let mut loader = EbpfLoader::new();
     for (map, path) in &paths {
         loader.map_pin_path(map, path.as_path() as &Path);
     }
     loader.override_global(constant.0, &constant.1, true);
-    loader.load(bytes).map_err(|source| LoadError::Object { object: name, source: Box::new(source) })
+    loader.load(bytes).map_err(|source| LoadError::Object { object: "mesh", source: Box::new(source) })
 }
 
 /// The sum of the instructions of [`sk_lookup`]'s program, which is the same for every pod: constants are not among them.
@@ -84,7 +85,6 @@ fn program(ebpf: &mut Ebpf, object: &'static str, name: &str) -> Result<OwnedFd,
         Program::CgroupSockAddr(program) => CgroupSockAddr::load(program).and_then(|()| clone(program.fd()?)),
         Program::CgroupSock(program) => CgroupSock::load(program).and_then(|()| clone(program.fd()?)),
         Program::SockOps(program) => SockOps::load(program).and_then(|()| clone(program.fd()?)),
-        Program::SkLookup(program) => SkLookup::load(program).and_then(|()| clone(program.fd()?)),
         _ => return Err(mismatch()),
     };
     fd.map_err(refused)

@@ -22,7 +22,7 @@ use crate::{
 /// When the kernel's links cannot be listed (needs `CAP_SYS_ADMIN`).
 pub fn links_at(netns: impl AsFd) -> Result<Vec<String>, LoadError> {
     let here = lookup_at(netns.as_fd())?;
-    Ok(links()?.remove(&here).unwrap_or_default().iter().map(described).collect())
+    Ok(links()?.complete()?.at(here).iter().map(described).collect())
 }
 
 /// Netns cookies of which the maps pinned below a node's `bpffs_dir` hold something, by the name of the map: entered pods

@@ -35,11 +35,10 @@ impl Pins {
         if filesystem.f_type as u64 != BPFFS_MAGIC {
             return Err(LoadError::NotBpffs { path: bpffs_dir.to_path_buf() });
         }
-        let base = bpffs_dir.join(format!("layout-{LAYOUT}"));
-        if let Some(path) = entries(bpffs_dir)?.into_iter().find(|path| is_layout(path) && *path != base) {
+        if let Some(path) = other_layouts(bpffs_dir)?.into_iter().next() {
             return Err(LoadError::OtherLayout { path });
         }
-        let pins = Self { base };
+        let pins = Self::at(bpffs_dir);
         for map in &layout::MAPS {
             map::check(map, &pins.map(map.name))?;
         }
@@ -112,12 +111,18 @@ impl Pins {
     }
 }
 
+/// Directories of pins with another layout than this version's.
+pub(crate) fn other_layouts(bpffs_dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let own = Pins::at(bpffs_dir).base;
+    Ok(entries(bpffs_dir)?.into_iter().filter(|path| is_layout(path) && *path != own).collect())
+}
+
 fn is_layout(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"layout-"))
 }
 
 /// What is in a directory; nothing when there is none.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, LoadError> {
+pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let listed = match fs::read_dir(directory) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         listed => listed.and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect()),

@@ -17,7 +17,7 @@ impl Steering {
     /// Kernel errors.
     pub fn remains(&self, survey: &Survey, netns_cookie: u64, netns: BorrowedFd<'_>) -> Result<Vec<String>, LoadError> {
         let mut left: Vec<String> = self.pod(netns_cookie)?.map(|_| "pod_entry".to_owned()).into_iter().collect();
-        left.extend(survey.at(lookup_at(netns)?).iter().filter(|found| found.is_ours()).map(described));
+        left.extend(survey.complete()?.at(lookup_at(netns)?).iter().filter(|found| found.is_ours()).map(described));
         left.extend(link::open(&self.pins.pod_link(netns_cookie))?.map(|_| "pinned link".to_owned()));
         left.extend(self.listeners(netns_cookie)?.iter().map(|one| format!("listener {}", one.kind.name())));
         left.extend(self.locals(netns_cookie)?.iter().map(|address| format!("learnt address {address}")));

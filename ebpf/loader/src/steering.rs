@@ -88,11 +88,20 @@ impl Steering {
                 link::remove(&pin)?;
             }
         }
-        for (name, hook) in ROOT {
-            let target = cgroup_target(&steering.root, hook);
-            link::attach(steering.program(name)?, target, &steering.pins.root_link(name))?;
-        }
+        steering.attach_root()?;
         Ok(steering)
+    }
+
+    /// Attaches the programs of the node's cgroup root, or replaces them in place.
+    ///
+    /// # Errors
+    /// Kernel errors.
+    pub fn attach_root(&self) -> Result<(), LoadError> {
+        for (name, hook) in ROOT {
+            let target = cgroup_target(&self.root, hook);
+            link::attach(self.program(name)?, target, &self.pins.root_link(name))?;
+        }
+        Ok(())
     }
 
     /// Where it is attached and pinned.
@@ -206,7 +215,7 @@ impl Steering {
         self.clear_remains(netns_cookie)
     }
 
-    /// Attaches the pod's `sk_lookup` program, or replaces it in place. Takes 20 to 30 ms.
+    /// Attaches the pod's `sk_lookup` program, or replaces it in place.
     ///
     /// # Errors
     /// Kernel errors; the verifier's.

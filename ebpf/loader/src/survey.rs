@@ -2,6 +2,8 @@
 //! the machine, whoever's it is, and a proof that looked by itself would pay that for every pod.
 //!
 //! It says how things were when it was taken, and only of links: pins and map entries are read by who asks (`verify`).
+//! Our own links are proved through their pins. The look at all links shows only what else is attached, so links that other
+//! processes are creating or removing meanwhile, which cannot be opened, prove nothing.
 
 use std::{
     collections::HashMap,
@@ -36,8 +38,33 @@ impl Found {
 /// The links of cgroups and network namespaces at one moment.
 #[derive(Debug)]
 pub struct Survey {
-    links: HashMap<Attached, Vec<Found>>,
+    links: Links,
     root: Vec<Check>,
+}
+
+/// Links by what they are attached to.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    by_place: HashMap<Attached, Vec<Found>>,
+    /// Why some links could not be read, for another reason than that they come or go.
+    unread: Option<String>,
+}
+
+impl Links {
+    /// The links at one place that could be read.
+    pub(crate) fn at(&self, place: Attached) -> &[Found] {
+        self.by_place.get(&place).map_or(&[], Vec::as_slice)
+    }
+
+    /// Fails when there may be more links than could be read.
+    pub(crate) fn complete(&self) -> Result<&Self, LoadError> {
+        match &self.unread {
+            None => Ok(self),
+            Some(reason) => {
+                Err(LoadError::kernel("read all of", "the links of the kernel")(io::Error::other(reason.clone())))
+            }
+        }
+    }
 }
 
 impl Steering {
@@ -68,33 +95,50 @@ impl Survey {
     /// Programs that are attached to a network namespace, each with its link: pinned or not, ours by name or not.
     ///
     /// # Errors
-    /// When the descriptor is no namespace's.
+    /// When the descriptor is no namespace's; when some links of the kernel could not be read.
     pub fn links_at(&self, netns: impl AsFd) -> Result<Vec<String>, LoadError> {
-        Ok(self.at(lookup_at(netns.as_fd())?).iter().map(described).collect())
+        Ok(self.complete()?.at(lookup_at(netns.as_fd())?).iter().map(described).collect())
     }
 
-    pub(crate) fn at(&self, place: Attached) -> &[Found] {
-        self.links.get(&place).map_or(&[], Vec::as_slice)
+    /// The `sk_lookup` programs at a network namespace that are not ours: each may take connections from the proxy.
+    ///
+    /// # Errors
+    /// As [`Self::links_at`].
+    pub fn foreign_lookups(&self, netns: impl AsFd) -> Result<Vec<String>, LoadError> {
+        let here = self.complete()?.at(lookup_at(netns.as_fd())?);
+        Ok(here.iter().filter(|found| !found.is_ours()).map(described).collect())
     }
 
-    /// Is what is expected there, once, pinned, and the right program?
+    pub(crate) fn complete(&self) -> Result<&Links, LoadError> {
+        self.links.complete()
+    }
+
+    /// Is what is expected pinned, attached to its place, the right program, and the only one of its name there?
+    ///
+    /// # Errors
+    /// When the pinned link cannot be read, which says nothing about it.
     pub(crate) fn check(&self, expected: &Expected) -> Result<Check, LoadError> {
-        let Expected { name, program, place, pin, .. } = expected;
-        let here: Vec<&Found> = self.at(*place).iter().filter(|found| found.program.name() == *program).collect();
-        let [one] = here.as_slice() else {
-            let what = format!("{} links with {program} at {}, expected 1", here.len(), place.words());
-            return Ok(Check::failed(*name, what));
+        let Expected { name, program, place, pin, code } = expected;
+        let unread = || LoadError::kernel("read the pinned link", pin.display());
+        let Some(pinned) = link::open(pin)? else {
+            return Ok(Check::failed(*name, format!("not pinned at {}", pin.display())));
         };
-        let tag: String = one.program.tag.iter().map(|byte| format!("{byte:02x}")).collect();
-        let detail = format!("link {} at {}, program {} tag {tag}", one.link.id, place.words(), one.program.id);
-        let Some(pinned) = link::open(pin)? else { return Ok(Check::failed(*name, format!("{detail}: not pinned"))) };
-        Ok(match link::info(pinned.as_fd()) {
-            Ok(info) if info.id != one.link.id => Check::failed(*name, format!("{detail}: pinned is link {}", info.id)),
-            Err(err) => Check::failed(*name, format!("{detail}: the pin cannot be read: {err}")),
-            Ok(_) => match expected.code.differs_from(&one.program) {
-                Some(other) => Check::failed(*name, format!("{detail}: {other}")),
-                None => Check::passed(*name, detail),
-            },
+        let info = link::info(pinned.as_fd()).map_err(unread())?;
+        if info.attached() != *place {
+            let what =
+                format!("link {} is attached to {}, expected {}", info.id, info.attached().words(), place.words());
+            return Ok(Check::failed(*name, what));
+        }
+        let runs = kernel::program_info(info.program).map_err(unread())?;
+        let tag: String = runs.tag.iter().map(|byte| format!("{byte:02x}")).collect();
+        let detail = format!("link {} at {}, program {} tag {tag}", info.id, place.words(), runs.id);
+        if let Some(other) = code.differs_from(&runs) {
+            return Ok(Check::failed(*name, format!("{detail}: {other}")));
+        }
+        let same_name = |found: &&Found| found.program.name() == *program && found.link.id != info.id;
+        Ok(match self.links.at(*place).iter().find(same_name) {
+            Some(second) => Check::failed(*name, format!("{detail}: a second one is link {}", second.link.id)),
+            None => Check::passed(*name, detail),
         })
     }
 }
@@ -109,21 +153,28 @@ pub(crate) fn described(found: &Found) -> String {
     format!("link {} of program {}", found.link.id, found.program.name())
 }
 
-/// Links and programs that go away meanwhile are left out.
-pub(crate) fn links() -> Result<HashMap<Attached, Vec<Found>>, LoadError> {
-    let failed = || LoadError::kernel("list", "the links of the kernel");
-    let mut links: HashMap<Attached, Vec<Found>> = HashMap::new();
+/// All links. Those that come or go meanwhile are left out.
+///
+/// # Errors
+/// When the ids cannot be listed.
+pub(crate) fn links() -> Result<Links, LoadError> {
+    let mut links = Links::default();
     let mut id = 0;
-    while let Some(next) = kernel::next_link(id).map_err(failed())? {
+    while let Some(next) = kernel::next_link(id).map_err(LoadError::kernel("list", "the links of the kernel"))? {
         id = next;
         match look(id) {
-            Ok(Some((place, found))) => links.entry(place).or_default().push(found),
+            Ok(Some((place, found))) => links.by_place.entry(place).or_default().push(found),
             Ok(None) => {}
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-            Err(err) => return Err(failed()(err)),
+            Err(err) if comes_or_goes(&err) => {}
+            Err(err) => links.unread = Some(format!("link {id}: {err}")),
         }
     }
     Ok(links)
+}
+
+/// `ENOENT`: removed since its id was listed. `EAGAIN`: its creator has reserved the id and not attached it yet.
+fn comes_or_goes(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(libc::ENOENT | libc::EAGAIN))
 }
 
 /// `None` for a link that is attached to something else than a cgroup or namespace.

@@ -1,12 +1,47 @@
 //! Takes everything off the kernel, and reads back that it is off.
 
+use std::{fs, path::Path};
+
 use crate::{
     LoadError, Steering,
-    kernel::Attached,
+    kernel::{self, Attached},
     link,
     object::ROOT,
+    pins,
     survey::{self, described},
 };
+
+/// Detaches and removes what versions with other layouts have pinned in this directory, which this version cannot take over.
+/// Returns how many such layouts there were. The agents of those versions must not run.
+///
+/// # Errors
+/// Kernel errors; what was not reached stays.
+pub fn remove_other_layouts(bpffs_dir: &Path) -> Result<usize, LoadError> {
+    let others = pins::other_layouts(bpffs_dir)?;
+    for layout in &others {
+        detach_all(layout)?;
+        fs::remove_dir_all(layout).map_err(LoadError::kernel("remove", layout.display()))?;
+    }
+    Ok(others.len())
+}
+
+/// Detaches every link that is pinned below this directory. A map is none, and goes with its pin.
+fn detach_all(directory: &Path) -> Result<(), LoadError> {
+    for path in pins::entries(directory)? {
+        if path.is_dir() {
+            detach_all(&path)?;
+            continue;
+        }
+        let Some(object) = link::open(&path)? else { continue };
+        match kernel::link_detach(std::os::fd::AsFd::as_fd(&object)) {
+            Ok(()) => {}
+            // What it was attached to has gone, or it is a map.
+            Err(err) if matches!(err.raw_os_error(), Some(libc::ENOLINK | libc::EINVAL | libc::EOPNOTSUPP)) => {}
+            Err(err) => return Err(LoadError::kernel("detach", path.display())(err)),
+        }
+    }
+    Ok(())
+}
 
 impl Steering {
     /// Takes everything off the kernel: links, pins, maps. Pods are open after that, and this handle
@@ -28,7 +63,8 @@ impl Steering {
         }
         self.pins.remove_all()?;
         let links = survey::links()?;
-        let left = places.iter().filter_map(|place| links.get(place)).flatten();
+        let links = links.complete()?;
+        let left = places.iter().flat_map(|place| links.at(*place));
         let left: Vec<String> = left.filter(|found| found.is_ours()).map(described).collect();
         if left.is_empty() { Ok(()) } else { Err(LoadError::StillAttached { left }) }
     }

@@ -83,7 +83,7 @@ impl Steering {
         let cookie = match cookie_of(netns) {
             Ok(cookie) if cookie == netns_cookie => Check::passed("netns_cookie", cookie.to_string()),
             Ok(cookie) => Check::failed("netns_cookie", format!("{cookie}, expected {netns_cookie}")),
-            Err(err) => Check::failed("netns_cookie", err.to_string()),
+            Err(err) => return Err(LoadError::kernel("read the cookie of", "the network namespace")(err)),
         };
         let lookup = Expected {
             name: "sk_lookup",
@@ -146,7 +146,7 @@ impl Attached {
     /// For a reader.
     pub(crate) fn words(self) -> String {
         match self {
-            Self::Cgroup { id, .. } => format!("cgroup {id}"),
+            Self::Cgroup { id, hook } => format!("hook {hook} of cgroup {id}"),
             Self::Netns { inode, .. } => format!("netns {inode}"),
             Self::Other => "nowhere".to_owned(),
         }

@@ -31,6 +31,10 @@ pub enum PodState {
     Leaving,
     /// A step failed; it is tried again. See `reason`.
     Failed,
+    /// Enrolled before and still announced so, and some facts cannot be read; they are read again. See `reason`.
+    Unverified,
+    /// Enrolled before and still announced so, and some facts do not hold; they are being repaired. See `reason`.
+    Broken,
 }
 
 impl PodState {
@@ -44,6 +48,8 @@ impl PodState {
             Self::Enrolled => "enrolled",
             Self::Leaving => "leaving",
             Self::Failed => "failed",
+            Self::Unverified => "unverified",
+            Self::Broken => "broken",
         }
     }
 }
@@ -55,6 +61,9 @@ pub struct Check {
     pub name: String,
     /// As it should be?
     pub ok: bool,
+    /// It could not be read, which says nothing about it; then `ok` is false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreadable: bool,
     /// What was found.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -83,6 +92,9 @@ pub struct PodReport {
     /// What the pod asks for and does not get, in words; whatever the state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What else in the pod's network namespace may take connections away from the proxy, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hazards: Vec<String>,
     /// The facts behind `state`.
     #[serde(default)]
     pub checks: Vec<Check>,

@@ -15,13 +15,15 @@ use crate::metrics;
 use crate::report::Reports;
 
 /// Every state, for the gauge.
-const STATES: [PodState; 6] = [
+const STATES: [PodState; 8] = [
     PodState::Unknown,
     PodState::NotSelected,
     PodState::Enrolling,
     PodState::Enrolled,
     PodState::Leaving,
     PodState::Failed,
+    PodState::Unverified,
+    PodState::Broken,
 ];
 
 /// Binds all addresses and serves them as long as the agent runs: none of the tasks ends before it.

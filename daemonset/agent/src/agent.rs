@@ -21,13 +21,14 @@ use zds::server::Server;
 use crate::cgroups::CgroupTree;
 use crate::config::Config;
 use crate::controller::{Controller, Seats};
-use crate::enrol::{PodSpec, Redirection, StepError, Timing, Wanted, expel};
+use crate::enrol::{Node as _, PodSpec, Redirection, StepError, Timing, Wanted, expel};
 use crate::finder::Finder;
 use crate::node::{LiveNode, described};
 use crate::proxies::Proxies;
 use crate::report::Reports;
 use crate::surveys::Surveys;
 use crate::sysctl::PreviousValues;
+use crate::takeover::TakenOver;
 use crate::{admin, metrics, prober, proxies, takeover};
 
 /// How often gauges and the kernel's counters are looked up.
@@ -77,7 +78,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     let mut controller = Controller::new(&config.node, enablement(&config));
     let mut problems = Problems::default();
     until_in_sync(&mut source, &mut controller, &mut problems).await?;
-    let footprints = takeover::take_over(&node, controller.pods().collect()).await;
+    let TakenOver { footprints, swept } = takeover::take_over(&node, controller.pods().collect()).await;
     let seats = Seats {
         node: Arc::new(node.clone()),
         reports: reports.clone(),
@@ -90,7 +91,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
         prober::Search { tree: tree(&config)?, configured: config.prober_cgroup.clone(), host: host_netns(&config)? };
     let probing = tokio::spawn(prober::keep_tagged(search, node.clone()));
     let accepting = tokio::spawn(proxies::accept(server, node.proxies.clone(), node.steering.clone()));
-    let mut tasks = Tasks { serving, probing, accepting, shutdown };
+    let mut tasks = Tasks { serving, probing, accepting, shutdown, swept };
     drop(starting);
     tracing::info!(node = config.node, "ready");
 
@@ -109,6 +110,8 @@ struct Tasks {
     probing: JoinHandle<Infallible>,
     accepting: JoinHandle<Infallible>,
     shutdown: JoinHandle<io::Result<runtime::signals::Signal>>,
+    /// What a predecessor left and nobody owns was removed.
+    swept: bool,
 }
 
 /// Follows the cluster until a signal comes or something that the agent depends on ends.
@@ -142,6 +145,9 @@ async fn work(
             _ = upkeep.tick() => {
                 admin::refresh(reports);
                 count_steering(&node.steering);
+                if !tasks.swept {
+                    tasks.swept = takeover::sweep_when_found(node, controller.pods()).await;
+                }
             }
         }
     }
@@ -172,7 +178,7 @@ async fn build(config: &Config) -> Result<(LiveNode, Server), AgentError> {
     }
     let server = Server::bind(socket).map_err(at("listen on", socket))?;
     let node = LiveNode {
-        surveys: Surveys::of(steering.clone()),
+        surveys: Surveys::of(steering.clone(), tree.clone()),
         steering,
         finder: Finder::new(tree.clone(), host.id()),
         registry: server.registry(),
@@ -284,6 +290,11 @@ impl Problems {
 /// All of [`AgentError`]; what was not reached stays, and the next attempt goes on.
 pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     config.check()?;
+    let pins = config.bpffs_dir.clone();
+    let removed = tokio::task::spawn_blocking(move || ebpf_loader::remove_other_layouts(&pins)).await??;
+    if removed > 0 {
+        tracing::info!(layouts = removed, "removed what another version had pinned");
+    }
     // The proxies' socket is ours from here on and nobody is accepted: no proxy is told of pods meanwhile.
     let (node, _server) = build(&config).await?;
     let mut source = open_source(&config)?;
@@ -293,14 +304,24 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     clear(&config, &node, pods).await
 }
 
+fn unfound(pod: &PodSpec, error: &StepError) {
+    tracing::warn!(pod = pod.key.path(), %error, "an enrolled pod is not found; its rules are removed with the pod itself");
+}
+
 async fn clear(
     config: &Config,
     node: &LiveNode,
     pods: Vec<(PodSpec, Wanted, Option<Redirection>)>,
 ) -> Result<(), AgentError> {
-    let footprints = takeover::take_over(node, pods.clone()).await;
+    let TakenOver { footprints, .. } = takeover::take_over(node, pods.clone()).await;
     for (pod, _, told) in pods {
-        expel(node, &pod, footprints.get(&pod.uid).cloned(), told).await?;
+        let place = match footprints.get(&pod.uid) {
+            Some(place) => Some(place.clone()),
+            // Announced, and this version has no entry of it: another one enrolled it, whose rules may be there.
+            None if told.is_some() => node.locate(&pod).await.inspect_err(|error| unfound(&pod, error)).ok(),
+            None => None,
+        };
+        expel(node, &pod, place, told).await?;
     }
     let steered = kernel_config(config)?;
     let unloaded = tokio::task::spawn_blocking(move || Steering::open(steered)?.unload());

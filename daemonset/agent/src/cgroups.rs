@@ -31,22 +31,24 @@ impl CgroupTree {
 
     /// Every process at or below the root, each with the cgroup it sits in.
     ///
-    /// A cgroup that goes away meanwhile is left out, and so is one whose processes cannot be listed (threaded ones).
+    /// A cgroup that goes away meanwhile is left out, and so is a threaded one, whose processes the kernel lists for the
+    /// cgroup above it.
     ///
     /// # Errors
-    /// When the root itself cannot be read.
+    /// When the root or one of the cgroups cannot be read: a process that is not in the list does not exist.
     pub fn members(&self) -> io::Result<Vec<Member>> {
         let mut members = Vec::new();
         fs::read_dir(&self.root)?;
         let mut pending = vec![self.root.clone()];
         while let Some(cgroup) = pending.pop() {
-            let listed = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-            // 0: a process of a pid namespace that we do not see.
-            let pids = listed.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0);
-            members.extend(pids.map(|pid| Member { pid, cgroup: cgroup.clone() }));
-            let Ok(entries) = fs::read_dir(&cgroup) else { continue };
-            let children = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            pending.extend(children.map(|entry| entry.path()));
+            match read(&cgroup) {
+                Ok((pids, children)) => {
+                    members.extend(pids.into_iter().map(|pid| Member { pid, cgroup: cgroup.clone() }));
+                    pending.extend(children);
+                }
+                Err(error) if has_gone(&error) => {}
+                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", cgroup.display()))),
+            }
         }
         Ok(members)
     }
@@ -87,6 +89,32 @@ impl CgroupTree {
         }
         None
     }
+}
+
+/// Processes of one cgroup and the cgroups below it.
+fn read(cgroup: &Path) -> io::Result<(Vec<u32>, Vec<PathBuf>)> {
+    let listed = match fs::read_to_string(cgroup.join("cgroup.procs")) {
+        // Removed since it was listed; then it has no children either.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        // A threaded cgroup.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()) => String::new(),
+        listed => listed?,
+    };
+    // 0: a process of a pid namespace that we do not see.
+    let pids = listed.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect();
+    let mut children = Vec::new();
+    for entry in fs::read_dir(cgroup)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            children.push(entry.path());
+        }
+    }
+    Ok((pids, children))
+}
+
+/// Removed since it was listed; `ENODEV` when it was open already.
+fn has_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
 }
 
 /// The cgroup of all pods: `kubepods` of the kubelet's cgroupfs driver, `kubepods.slice` of the systemd one, which
@@ -208,5 +236,20 @@ mod tests {
         assert_eq!(tree.cgroup_of(1).unwrap(), Some(dir.path().to_owned()));
         assert_eq!(tree.cgroup_of(44).unwrap(), None);
         assert_eq!(tree.members().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_cgroup_that_cannot_be_read_is_not_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("kubepods");
+        fs::create_dir(&inner).unwrap();
+        fs::write(dir.path().join("cgroup.procs"), "1\n").unwrap();
+        let tree = CgroupTree::new(dir.path());
+        assert_eq!(tree.members().unwrap().len(), 1);
+
+        fs::create_dir(inner.join("cgroup.procs")).unwrap();
+
+        let error = tree.members().unwrap_err();
+        assert!(error.to_string().contains("kubepods"), "{error}");
     }
 }

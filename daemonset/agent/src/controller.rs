@@ -6,6 +6,7 @@ use std::sync::Arc;
 use graph::enrolment::{Enablement, Enrolment};
 use kube_api::core::{Namespace, Pod};
 use kube_api::{Event, ObjectRef, Resource};
+use model::report::PodState;
 use runtime::Backoff;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -14,7 +15,7 @@ use zds::{PodId, WorkloadInfo};
 
 use crate::enrol::{Actor, Claim, Goal, Node, Place, PodSpec, Redirection, Timing, Wanted};
 use crate::report::{Reports, View};
-use crate::{metrics, unsupported};
+use crate::{metrics, static_pods, unsupported};
 
 /// Everything the controller hands to the tasks it starts.
 pub struct Seats<N> {
@@ -144,7 +145,7 @@ impl<N: Node> Controller<N> {
         if self.seats.get(key).is_some_and(|seat| seat.uid != spec.uid) {
             self.unseat(key);
         }
-        let goal = Goal { wanted: self.wanted(&pod), pod: spec };
+        let goal = Goal { wanted: self.wanted(&pod), pod: spec, annotated: Redirection::of(&pod) };
         let selected = self.selection(&pod).is_selected();
         // Who is outside the mesh asks for nothing.
         let notes = if selected { unsupported::notes(&pod) } else { Vec::new() };
@@ -153,28 +154,21 @@ impl<N: Node> Controller<N> {
             Some(seat) => {
                 seat.view.described(&goal.pod, selected);
                 seat.goal.send_if_modified(|current| {
-                    let changed = *current != goal;
+                    let changed = current.pod != goal.pod || current.wanted != goal.wanted || goal.is_misannounced();
                     *current = goal;
                     changed
                 });
             }
-            None => self.take_seat(key, goal, selected, Redirection::of(&pod), footprints),
+            None => self.take_seat(key, goal, selected, footprints),
         }
         if let Some(seat) = self.seats.get(key) {
             seat.view.noted(&described, notes);
         }
     }
 
-    fn take_seat(
-        &mut self,
-        key: &ObjectRef,
-        goal: Goal,
-        selected: bool,
-        told: Option<Redirection>,
-        footprints: &HashMap<PodId, Arc<Place>>,
-    ) {
+    fn take_seat(&mut self, key: &ObjectRef, goal: Goal, selected: bool, footprints: &HashMap<PodId, Arc<Place>>) {
         let Some(tasks) = &self.tasks else { return };
-        let uid = goal.pod.uid.clone();
+        let (uid, told) = (goal.pod.uid.clone(), goal.annotated);
         let view = tasks.reports.view(&goal.pod);
         view.described(&goal.pod, selected);
         let footprint = footprints.get(&uid).cloned();
@@ -234,7 +228,7 @@ async fn keep_running<N: Node>(
         let Some(Err(error)) = task.join_next().await else { return };
         metrics::task_lost();
         tracing::error!(%error, "a pod's task ended early and is started anew");
-        view.failed(&format!("the task that proves it ended early: {error}"), Some(Vec::new()));
+        view.failed(PodState::Failed, &format!("the task that proves it ended early: {error}"), Some(Vec::new()));
         claim = Claim::Uncertain;
         tokio::time::sleep(backoff.pause()).await;
     }
@@ -260,6 +254,7 @@ fn spec(pod: &Pod) -> Option<PodSpec> {
     Some(PodSpec {
         key: ObjectRef::new(kube_api::Kind::Pod, meta.namespace.clone(), meta.name.clone()),
         uid: PodId::new(&meta.uid)?,
+        cgroup_uid: static_pods::cgroup_uid(pod).to_owned(),
         info: WorkloadInfo {
             name: meta.name.as_str().into(),
             namespace: meta.namespace.as_str().into(),
@@ -272,7 +267,6 @@ fn spec(pod: &Pod) -> Option<PodSpec> {
 #[cfg(test)]
 mod tests {
     use kube_api::ClusterId;
-    use model::report::PodState;
 
     use super::*;
     use crate::enrol::tests::{Fake, TIMING};

@@ -4,13 +4,18 @@
 mod actor;
 mod claim;
 mod entering;
+mod goal;
 mod leaving;
+mod proof;
+mod repairing;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use actor::{Actor, Goal, Timing, Wanted};
+pub use actor::Actor;
 pub use claim::Claim;
+pub use goal::{Goal, Timing, Wanted};
 pub use leaving::expel;
+pub use proof::{Fact, Proof, Reading, Side, Verdict};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -30,6 +35,8 @@ use zds::{PodId, WorkloadInfo};
 pub struct PodSpec {
     pub key: ObjectRef,
     pub uid: PodId,
+    /// The uid in the name of the pod's cgroup. For a static pod the kubelet takes it from the file, and the API has another.
+    pub cgroup_uid: String,
     pub info: WorkloadInfo,
     /// Empty until the pod has one.
     pub ips: Vec<IpAddr>,
@@ -104,6 +111,8 @@ pub enum Step {
     Announce,
     CatchUp,
     ReadBack,
+    Watch,
+    Mend,
     Annotate,
     Drain,
     Dismiss,
@@ -124,6 +133,8 @@ impl Step {
             Self::Announce => "announce",
             Self::CatchUp => "catch_up",
             Self::ReadBack => "read_back",
+            Self::Watch => "watch",
+            Self::Mend => "mend",
             Self::Annotate => "annotate",
             Self::Drain => "drain",
             Self::Dismiss => "dismiss",
@@ -147,7 +158,7 @@ pub enum StepError {
     #[error("{step}: {source}")]
     Failed { step: Step, source: Box<dyn std::error::Error + Send + Sync> },
     /// Every step succeeded, and what was read back is something else.
-    #[error("read_back: {}", failing(.checks))]
+    #[error("read_back: {}", proof::failing(.checks))]
     Unproved { checks: Vec<Check> },
     /// Removal succeeded, and something is still there.
     #[error("remove: still there: {}", .left.join(", "))]
@@ -170,64 +181,22 @@ impl StepError {
     }
 }
 
-fn failing(checks: &[Check]) -> String {
-    let failing = checks.iter().filter(|check| !check.ok);
-    failing.map(|check| format!("{}: {}", check.name, check.detail)).collect::<Vec<_>>().join("; ")
-}
-
-/// Whose fault it is when a fact is not as it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Traffic may pass the proxy by: the pod must not be announced as enrolled.
-    Kernel,
-    /// Traffic waits or is refused until the proxy is back.
-    Proxy,
-}
-
-/// One fact that was read back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fact {
-    pub side: Side,
-    pub check: Check,
-}
-
-/// Everything that makes a pod enrolled, as it was found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Proof(pub Vec<Fact>);
-
-impl Proof {
-    /// Nothing could be read: whatever the reason, traffic may pass the proxy by.
-    pub fn unread(reason: String) -> Self {
-        let mut proof = Self::default();
-        proof.push(Side::Kernel, "read_back", Err(reason));
-        proof
-    }
-
-    /// Adds a fact; `Err` says what was found instead.
-    pub fn push(&mut self, side: Side, name: &str, found: Result<String, String>) {
-        let ok = found.is_ok();
-        let (Ok(detail) | Err(detail)) = found;
-        self.0.push(Fact { side, check: Check { name: name.to_owned(), ok, detail } });
-    }
-
-    /// All facts are as they should be. A proof without facts proves nothing.
-    pub fn holds(&self) -> bool {
-        !self.0.is_empty() && self.0.iter().all(|fact| fact.check.ok)
-    }
-
-    /// Something is wrong on the kernel's side.
-    pub fn is_open(&self) -> bool {
-        self.0.is_empty() || self.0.iter().any(|fact| fact.side == Side::Kernel && !fact.check.ok)
-    }
-
-    /// The facts, for the report.
-    pub fn checks(&self) -> Vec<Check> {
-        self.0.iter().map(|fact| fact.check.clone()).collect()
-    }
+/// Changes to the routing of a namespace. They may get lost: the regular proof does not depend on them.
+pub trait Watch: Send {
+    /// Waits until something has changed since the last call. Cancel-safe.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
 }
 
 /// The steps as the node can do them, each idempotent. Faked in tests of their order.
 pub trait Node: Send + Sync + 'static {
+    /// Tells of changes to the routing of one namespace.
+    type Watch: Watch;
+
+    /// Begins to watch the namespace's routing rules, routes, addresses and interfaces.
+    fn watch(&self, place: &Arc<Place>) -> Result<Self::Watch, StepError>;
+    /// Repairs rules, routes and their order, when a lookup shows that they have no effect any more; returns what was
+    /// repaired, in words.
+    fn mend(&self, pod: &PodSpec, place: &Arc<Place>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
     /// Finds the pod's network namespace.
     fn locate(&self, pod: &PodSpec) -> impl Future<Output = Result<Arc<Place>, StepError>> + Send;
     /// Has the kernel know every connected proxy's sockets.
@@ -247,9 +216,11 @@ pub trait Node: Send + Sync + 'static {
     fn announce(&self, pod: &PodSpec, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Has the kernel know the listeners that the newest proxy opened unseen.
     fn catch_up(&self) -> impl Future<Output = Result<(), StepError>> + Send;
-    /// Reads everything back. Never fails: what cannot be read is a fact that does not hold. What all pods share may have
-    /// been read at `since`.
+    /// Reads everything back. Never fails: what cannot be read is said of that fact. What all pods share may have been read
+    /// at `since`.
     fn proof(&self, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> impl Future<Output = Proof> + Send;
+    /// What else in the namespace may take connections away from the proxy, in words. It is reported, and no fact.
+    fn hazards(&self, place: &Arc<Place>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
     /// Tells the cluster how far the pod is; `None` takes back what was told.
     fn annotate(
         &self,

@@ -3,13 +3,14 @@
 //! Only processes below the node's cgroup are looked at; the cgroup's name says which pod they belong to. A process
 //! may be on its way through somebody else's namespace, so a namespace counts only when it holds an address of the pod.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 
 use runtime::sys::Netns;
 use runtime::sys::netns::NetnsId;
+use rustix::io::Errno;
 
 use crate::cgroups::{CgroupTree, canonical_uid};
 use crate::netlink::{NetlinkError, interface_of};
@@ -86,16 +87,20 @@ impl Finder {
         let members = self.tree.members().map_err(FindError::Processes)?;
         let pids = members.iter().filter(|member| self.tree.pod_uid(&member.cgroup).as_ref() == Some(&uid));
         // Ordered by start; a process that ends meanwhile has neither a start time nor a namespace to open.
-        let by_age: BTreeMap<(u64, u32), ()> =
-            pids.filter_map(|member| Some(((start_time(member.pid)?, member.pid), ()))).collect();
+        let mut by_age = BTreeSet::new();
+        for member in pids {
+            if let Some(started) = start_time(member.pid).map_err(FindError::Processes)? {
+                by_age.insert((started, member.pid));
+            }
+        }
         if by_age.is_empty() {
             return Err(FindError::NoProcess);
         }
         let mut seen = HashSet::from([self.host]);
         let mut candidates = Vec::new();
-        for ((_, pid), ()) in by_age {
-            let Ok(netns) = Netns::open(format!("/proc/{pid}/ns/net")) else { continue };
-            if seen.insert(netns.id()) {
+        for (_, pid) in by_age {
+            let opened = unless_gone(Netns::open(format!("/proc/{pid}/ns/net"))).map_err(FindError::Processes)?;
+            if let Some(netns) = opened.filter(|netns| seen.insert(netns.id())) {
                 candidates.push(Candidate { pid, netns });
             }
         }
@@ -108,9 +113,23 @@ struct Candidate {
     netns: Netns,
 }
 
+/// `None` for a process that has ended; every other error is one.
+fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Field 22 of `/proc/<pid>/stat`, clock ticks since boot. The name in field 2 may contain anything, also `) `.
-fn start_time(pid: u32) -> Option<u64> {
-    parse_start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+fn start_time(pid: u32) -> io::Result<Option<u64>> {
+    let stat = unless_gone(fs::read_to_string(format!("/proc/{pid}/stat")))?;
+    Ok(stat.as_deref().and_then(parse_start_time))
 }
 
 fn parse_start_time(stat: &str) -> Option<u64> {
@@ -127,6 +146,7 @@ mod tests {
 
         assert_eq!(parse_start_time(stat), Some(12345));
         assert_eq!(parse_start_time("7 (x"), None);
-        assert!(start_time(std::process::id()).is_some());
+        assert!(start_time(std::process::id()).unwrap().is_some());
+        assert!(start_time(u32::MAX).unwrap().is_none());
     }
 }

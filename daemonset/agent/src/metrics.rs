@@ -32,6 +32,36 @@ pub(crate) fn unserved() {
     counter!("strake_agent_unserved_total").increment(1);
 }
 
+/// Traffic of a pod that stays announced as enrolled may bypass the proxy.
+pub(crate) fn broken() {
+    counter!("strake_agent_broken_total").increment(1);
+}
+
+/// A pod that stays announced as enrolled could not be verified.
+pub(crate) fn unverified() {
+    counter!("strake_agent_unverified_total").increment(1);
+}
+
+/// A fact of a pod could not be read; `check` is a `Fact`'s name.
+pub(crate) fn unreadable(check: &'static str) {
+    counter!("strake_agent_unreadable_total", "check" => check).increment(1);
+}
+
+/// Something was found in an enrolled pod that may take connections from the proxy.
+pub(crate) fn hazard() {
+    counter!("strake_agent_hazards_total").increment(1);
+}
+
+/// Changes to a pod's routing are noticed by polling only.
+pub(crate) fn unwatched() {
+    counter!("strake_agent_unwatched_total").increment(1);
+}
+
+/// Somebody else had changed the annotation of an enrolled pod.
+pub(crate) fn annotation_corrected() {
+    counter!("strake_agent_annotations_corrected_total").increment(1);
+}
+
 pub(crate) fn drain_expired() {
     counter!("strake_agent_drain_expired_total").increment(1);
 }
@@ -40,9 +70,9 @@ pub(crate) fn step_failed(code: &'static str) {
     counter!("strake_agent_step_failures_total", "code" => code).increment(1);
 }
 
-/// `check` is one of the fixed names of `node`'s proof.
-pub(crate) fn repair(check: &str) {
-    counter!("strake_agent_repairs_total", "check" => check.to_owned()).increment(1);
+/// A fact of an enrolled pod did not hold; `check` is its name.
+pub(crate) fn repair(check: &'static str) {
+    counter!("strake_agent_repairs_total", "check" => check).increment(1);
 }
 
 /// A pod's facts were read back, whatever they were.

@@ -1,13 +1,33 @@
-//! rtnetlink inside a pod's network namespace. It carries requests; what to ask is in `rules` and `finder`.
+//! rtnetlink inside a pod's network namespace. It carries requests; what to ask is in `rules`, `finder` and `hooks`.
 
+use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use futures::{Stream, TryStreamExt};
+use futures::StreamExt;
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::{Error, Handle, new_connection};
 use runtime::sys::Netns;
+use runtime::sys::packet::watched;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use socket2::Socket;
+use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Longest wait for an answer of the kernel, which takes microseconds.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Lists that may be interrupted in a row.
+const DUMPS: usize = 5;
+
+/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV4_RULE`, `RTMGRP_IPV6_IFADDR`, `RTMGRP_IPV6_ROUTE`, and
+/// the bit of `RTNLGRP_IPV6_RULE` (19).
+const ROUTING_GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18;
 
 /// Why a question to the kernel's routing tables failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +38,15 @@ pub enum NetlinkError {
     /// The kernel refused.
     #[error("{action}: {source}")]
     Refused { action: &'static str, source: Error },
+    /// The kernel did not answer, or not to the end.
+    #[error("{action}: no answer of the kernel within {ANSWER_DEADLINE:?}")]
+    Late { action: &'static str },
+    /// The answer ended before the kernel said so.
+    #[error("{action}: the answer of the kernel is incomplete")]
+    Incomplete { action: &'static str },
+    /// What was listed changed at each attempt (`NLM_F_DUMP_INTR`).
+    #[error("{action}: the list changes faster than it can be read")]
+    Interrupted { action: &'static str },
 }
 
 impl NetlinkError {
@@ -25,7 +54,11 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused { source: Error::NetlinkError(message), .. } => Some(-message.raw_code()),
-            Self::Refused { .. } | Self::Open(_) => None,
+            Self::Refused { .. }
+            | Self::Open(_)
+            | Self::Late { .. }
+            | Self::Incomplete { .. }
+            | Self::Interrupted { .. } => None,
         }
     }
 }
@@ -38,15 +71,92 @@ pub(crate) struct Netlink {
 
 impl Netlink {
     /// Needs a tokio runtime.
-    pub(crate) fn open(netns: &Netns) -> io::Result<Self> {
-        let (connection, handle, _) = netns.run(new_connection)?;
+    pub(crate) fn open(netns: &Netns) -> Result<Self, NetlinkError> {
+        let (mut connection, handle, _) = netns.run(new_connection)?;
+        // A list without its end is not whole.
+        connection.set_forward_done(true);
         Ok(Self { handle, driver: tokio::spawn(connection) })
+    }
+
+    /// Everything that the kernel lists for `request`, as it was at one moment.
+    pub(crate) async fn dump(
+        &self,
+        action: &'static str,
+        request: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        for _ in 0..DUMPS {
+            if let Some(listed) = within(action, self.dump_once(action, request.clone())).await? {
+                return Ok(listed);
+            }
+        }
+        Err(NetlinkError::Interrupted { action })
+    }
+
+    /// `None` when the list was interrupted.
+    async fn dump_once(
+        &self,
+        action: &'static str,
+        request: RouteNetlinkMessage,
+    ) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
+        let mut answers = self.send(action, request, NLM_F_REQUEST | NLM_F_DUMP)?;
+        let (mut listed, mut interrupted) = (Vec::new(), false);
+        while let Some(answer) = answers.next().await {
+            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+            match answer.payload {
+                NetlinkPayload::InnerMessage(message) => listed.push(message),
+                NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(listed)),
+                NetlinkPayload::Error(error) => {
+                    return Err(NetlinkError::Refused { action, source: Error::NetlinkError(error) });
+                }
+                _ => break,
+            }
+        }
+        Err(NetlinkError::Incomplete { action })
+    }
+
+    /// The kernel's single answer to `request`.
+    pub(crate) async fn ask(
+        &self,
+        action: &'static str,
+        request: RouteNetlinkMessage,
+    ) -> Result<RouteNetlinkMessage, NetlinkError> {
+        let mut answers = self.send(action, request, NLM_F_REQUEST)?;
+        let first = async { Ok(answers.next().await) };
+        match within(action, first).await?.map(|answer| answer.payload) {
+            Some(NetlinkPayload::InnerMessage(message)) => Ok(message),
+            Some(NetlinkPayload::Error(error)) => {
+                Err(NetlinkError::Refused { action, source: Error::NetlinkError(error) })
+            }
+            Some(_) | None => Err(NetlinkError::Incomplete { action }),
+        }
+    }
+
+    fn send(
+        &self,
+        action: &'static str,
+        request: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<impl StreamExt<Item = NetlinkMessage<RouteNetlinkMessage>> + Unpin + use<>, NetlinkError> {
+        let mut message = NetlinkMessage::from(request);
+        message.header.flags = flags;
+        let answers = self.handle.clone().request(message);
+        Ok(Box::pin(answers.map_err(|source| NetlinkError::Refused { action, source })?))
     }
 
     /// Every address of the namespace with the index of its interface.
     pub(crate) async fn addresses(&self) -> Result<Vec<(u32, IpAddr)>, NetlinkError> {
-        let messages = collect("list addresses", self.handle.address().get().execute()).await?;
-        Ok(messages.iter().flat_map(|message| own_addresses(message).map(|ip| (message.header.index, ip))).collect())
+        let listed = self.dump("list addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+        let addresses = listed.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(message) => Some((message.header.index, own_address(message)?)),
+            _ => None,
+        });
+        Ok(addresses.collect())
+    }
+
+    /// The interface that holds one of `wanted`, in the order of `wanted`.
+    pub(crate) async fn interface_of(&self, wanted: &[IpAddr]) -> Result<Option<u32>, NetlinkError> {
+        let held = self.addresses().await?;
+        Ok(wanted.iter().find_map(|ip| held.iter().find(|(_, address)| address == ip)).map(|(index, _)| *index))
     }
 }
 
@@ -56,16 +166,15 @@ impl Drop for Netlink {
     }
 }
 
-/// The interface that holds one of `wanted`, in the order of `wanted`.
+/// As [`Netlink::interface_of`], for a namespace that nothing else is asked of.
 ///
 /// # Errors
 /// When the namespace cannot be asked.
 pub async fn interface_of(netns: &Netns, wanted: &[IpAddr]) -> Result<Option<u32>, NetlinkError> {
-    let held = Netlink::open(netns)?.addresses().await?;
-    Ok(wanted.iter().find_map(|ip| held.iter().find(|(_, address)| address == ip)).map(|(index, _)| *index))
+    Netlink::open(netns)?.interface_of(wanted).await
 }
 
-fn own_addresses(message: &AddressMessage) -> impl Iterator<Item = IpAddr> {
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     // On a point-to-point interface `Address` is the other end and `Local` is ours.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(ip) => Some(*ip),
@@ -75,20 +184,66 @@ fn own_addresses(message: &AddressMessage) -> impl Iterator<Item = IpAddr> {
         AddressAttribute::Address(ip) => Some(*ip),
         _ => None,
     });
-    local.or(plain).into_iter()
+    local.or(plain)
 }
 
-pub(crate) async fn collect<T>(
+async fn within<T>(
     action: &'static str,
-    stream: impl Stream<Item = Result<T, Error>>,
-) -> Result<Vec<T>, NetlinkError> {
-    stream.try_collect().await.map_err(|source| NetlinkError::Refused { action, source })
+    answer: impl Future<Output = Result<T, NetlinkError>>,
+) -> Result<T, NetlinkError> {
+    timeout(ANSWER_DEADLINE, answer).await.unwrap_or(Err(NetlinkError::Late { action }))
 }
 
-/// The outcome of a request that may already be fulfilled: `tolerated` is the `errno` that says so.
-pub(crate) fn tolerate(action: &'static str, result: Result<(), Error>, tolerated: &[i32]) -> Result<(), NetlinkError> {
-    match result.map_err(|source| NetlinkError::Refused { action, source }) {
+/// Waits for the outcome of a change. `tolerated` are values of `errno` that say that it is made already.
+pub(crate) async fn change(
+    action: &'static str,
+    request: impl Future<Output = Result<(), Error>>,
+    tolerated: &[i32],
+) -> Result<(), NetlinkError> {
+    let changed = within(action, async { request.await.map_err(|source| NetlinkError::Refused { action, source }) });
+    match changed.await {
         Err(error) if error.errno().is_some_and(|errno| tolerated.contains(&errno)) => Ok(()),
         other => other,
+    }
+}
+
+/// Tells that interfaces, addresses, rules or routes of a namespace have changed, not how.
+#[derive(Debug)]
+pub struct RoutingWatch(AsyncFd<Socket>);
+
+impl RoutingWatch {
+    /// Begins to watch. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered or no descriptor is left.
+    pub fn new(netns: &Netns) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let made = || rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None);
+        let socket = netns.run(|| Ok(made()?))?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, ROUTING_GROUPS))?;
+        Ok(Self(watched(Socket::from(socket))?))
+    }
+}
+
+impl crate::enrol::Watch for RoutingWatch {
+    async fn changed(&mut self) {
+        loop {
+            let Ok(mut ready) = self.0.readable().await else { return std::future::pending().await };
+            let mut changed = false;
+            // Every notification that is there. One that was lost (`ENOBUFS`) is a change too.
+            while let Ok(received) = ready.try_io(|socket| {
+                let received = rustix::net::recv(socket.get_ref(), &mut [0_u8; 64][..], RecvFlags::empty());
+                if received == Err(rustix::io::Errno::AGAIN) {
+                    Err(io::ErrorKind::WouldBlock.into())
+                } else {
+                    Ok(received)
+                }
+            }) {
+                changed |= received.is_ok();
+            }
+            if changed {
+                return;
+            }
+        }
     }
 }

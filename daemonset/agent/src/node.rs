@@ -5,6 +5,7 @@ mod proof;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ebpf_common::{F_IN, F_OUT, PodConfig};
 use ebpf_loader::{LoadError, Steering, Survey};
@@ -16,16 +17,23 @@ use zds::server::Registry;
 
 use crate::enrol::{Capture, Node, Place, PodSpec, Proof, Redirection, Step, StepError};
 use crate::finder::{Finder, Found};
+use crate::netlink::RoutingWatch;
 use crate::proxies::Proxies;
 use crate::rules::{self, Routing};
-use crate::surveys::Surveys;
+use crate::surveys::{Shared, Surveys};
 use crate::sysctl::{self, PreviousValues};
-use crate::{connections, prober};
+use crate::{connections, hooks, prober};
 
 /// Ports of the proxy inside a pod; Istio's.
 const OUTBOUND_PORT: u16 = 15001;
 const INBOUND_PORT: u16 = 15006;
 const HBONE_PORT: u16 = 15008;
+
+/// Age of a survey that is good enough for what is only reported.
+const HAZARD_AGE: Duration = Duration::from_secs(5);
+
+/// Programs at the node's cgroup root, as the loader names their checks.
+const ROOT_PROGRAMS: [&str; 3] = ["connect4", "connect6", "sockops"];
 
 /// What a node is made of; see [`Node`] for what it does.
 #[derive(Clone)]
@@ -56,15 +64,33 @@ impl LiveNode {
         self.surveys.since(Instant::now()).await.map_err(StepError::at(step))
     }
 
-    /// Has the kernel know the prober and every live proxy, again if somebody took their tags away.
+    /// Has the programs of the node attached, and the kernel know the prober and every live proxy, again if somebody took
+    /// them away. A proxy whose cgroup holds a process of an enrolled pod loses its tag: the pod's connections would count as
+    /// its own.
     async fn tag_all(&self) -> Result<(), StepError> {
-        let (proxies, prober) = (self.proxies.cgroups(), self.prober.cgroup());
-        let survey = self.survey(Step::Tag).await?;
-        self.kernel(Step::Tag, move |steering| tag(steering, &survey, &proxies, prober)).await
+        let prober = self.prober.cgroup();
+        let Shared { links, members } = self.surveys.shared_since(Instant::now()).await;
+        let (survey, members) = (links.map_err(StepError::at(Step::Tag))?, members.map_err(StepError::at(Step::Tag))?);
+        let (shared, own) = self.proxies.partition(&members);
+        self.kernel(Step::Tag, move |steering| {
+            for cgroup in shared {
+                if steering.untag(&cgroup)? {
+                    tracing::error!(
+                        cgroup = %cgroup.display(),
+                        "a proxy's cgroup holds processes of an enrolled pod; it no longer counts as a proxy's"
+                    );
+                }
+            }
+            tag(steering, &survey, &own, prober)
+        })
+        .await
     }
 }
 
 fn tag(steering: &Steering, survey: &Survey, proxies: &[PathBuf], prober: Option<PathBuf>) -> Result<(), LoadError> {
+    if survey.root().iter().any(|check| ROOT_PROGRAMS.contains(&check.name.as_str()) && !check.ok) {
+        steering.attach_root()?;
+    }
     for cgroup in proxies {
         if !steering.verify_proxy(survey, cgroup)?.ok {
             steering.tag_proxy(cgroup)?;
@@ -123,11 +149,21 @@ fn entry(pod: &PodSpec, place: &Place, flags: u32) -> PodConfig {
 }
 
 impl Node for LiveNode {
+    type Watch = RoutingWatch;
+
+    fn watch(&self, place: &Arc<Place>) -> Result<RoutingWatch, StepError> {
+        RoutingWatch::new(&place.netns).map_err(StepError::at(Step::Watch))
+    }
+
+    async fn mend(&self, pod: &PodSpec, place: &Arc<Place>) -> Result<Vec<String>, StepError> {
+        rules::apply(&place.netns, &routing(pod, place)).await.map_err(StepError::at(Step::Mend))
+    }
+
     async fn locate(&self, pod: &PodSpec) -> Result<Arc<Place>, StepError> {
-        if self.proxies.runs_in(pod.uid.as_str()) {
+        if self.proxies.runs_in(&pod.cgroup_uid) {
             return Err(StepError::at(Step::Locate)("a node proxy runs in this pod"));
         }
-        let found = self.finder.find(pod.uid.as_str(), &pod.ips).await;
+        let found = self.finder.find(&pod.cgroup_uid, &pod.ips).await;
         let Found { netns, interface, .. } = found.map_err(StepError::at(Step::Locate))?;
         Ok(Arc::new(Place::new(netns, interface).map_err(StepError::at(Step::Locate))?))
     }
@@ -139,6 +175,7 @@ impl Node for LiveNode {
     async fn put_entry(&self, pod: &PodSpec, place: &Arc<Place>, capture: Capture) -> Result<(), StepError> {
         // A proxy that connects meanwhile and has the pod from before must not drain it.
         self.registry.keep(&pod.uid, pod.info.clone());
+        self.proxies.excludes(&pod.uid, &pod.cgroup_uid);
         let (pod, place) = (pod.clone(), place.clone());
         self.kernel(Step::Entry, move |steering| {
             let flags = match capture {
@@ -154,7 +191,11 @@ impl Node for LiveNode {
     async fn put_rules(&self, pod: &PodSpec, place: &Arc<Place>) -> Result<(), StepError> {
         let (previous, held) = (self.previous.clone(), place.clone());
         blocking(Step::Rules, move || sysctl::apply(&held.netns, held.cookie, &previous)).await?;
-        rules::apply(&place.netns, &routing(pod, place)).await.map_err(StepError::at(Step::Rules))
+        let repaired = rules::apply(&place.netns, &routing(pod, place)).await.map_err(StepError::at(Step::Rules))?;
+        for moved in repaired.iter().filter(|what| what.contains("in front")) {
+            tracing::warn!(pod = pod.key.path(), "{moved}: it is moved behind");
+        }
+        Ok(())
     }
 
     async fn attach(&self, place: &Arc<Place>) -> Result<(), StepError> {
@@ -181,6 +222,13 @@ impl Node for LiveNode {
         proof::read(self, pod, place, since).await
     }
 
+    async fn hazards(&self, place: &Arc<Place>) -> Result<Vec<String>, StepError> {
+        let now = Instant::now();
+        let survey = self.surveys.since(now.checked_sub(HAZARD_AGE).unwrap_or(now)).await;
+        let survey = survey.map_err(StepError::at(Step::ReadBack))?;
+        hooks::find(place, &survey).await.map_err(StepError::at(Step::ReadBack))
+    }
+
     async fn annotate(&self, pod: &PodSpec, redirection: Option<Redirection>) -> Result<(), StepError> {
         let value = redirection.map(Redirection::as_str);
         let patch = json!({ "metadata": { "annotations": { REDIRECTION_ANNOTATION: value } } });
@@ -198,6 +246,7 @@ impl Node for LiveNode {
     }
 
     async fn dismiss(&self, pod: &PodSpec) -> Result<(), StepError> {
+        self.proxies.no_longer_excludes(&pod.uid);
         self.registry.del(&pod.uid).await.map(|_| ()).map_err(StepError::at(Step::Dismiss))
     }
 

@@ -1,7 +1,7 @@
 //! The node proxies that connected: which of them is admitted, and what the kernel must know of each.
 //! What they are told is the business of `zds`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -70,11 +70,13 @@ impl Refusal {
 pub struct Proxies {
     tree: CgroupTree,
     live: Arc<Mutex<BTreeMap<ConnectionId, Proxy>>>,
+    /// Uids in the names of the enrolled pods' cgroups, which no proxy may share.
+    enrolled: Arc<Mutex<BTreeMap<PodId, String>>>,
 }
 
 impl Proxies {
     pub fn new(tree: CgroupTree) -> Self {
-        Self { tree, live: Arc::default() }
+        Self { tree, live: Arc::default(), enrolled: Arc::default() }
     }
 
     /// The proxy that new pods go to.
@@ -82,11 +84,29 @@ impl Proxies {
         self.lock().last_key_value().map(|(id, proxy)| (*id, proxy.clone()))
     }
 
-    /// Their cgroups, each once.
-    pub fn cgroups(&self) -> Vec<PathBuf> {
-        let mut cgroups: Vec<_> = self.lock().values().map(|proxy| proxy.cgroup.clone()).collect();
-        cgroups.dedup();
-        cgroups
+    /// From now on no proxy may share a cgroup with this pod.
+    pub fn excludes(&self, pod: &PodId, cgroup_uid: &str) {
+        self.lock_enrolled().insert(pod.clone(), canonical_uid(cgroup_uid));
+    }
+
+    /// The pod is no longer enrolled.
+    pub fn no_longer_excludes(&self, pod: &PodId) {
+        self.lock_enrolled().remove(pod);
+    }
+
+    /// The cgroup of a live proxy that holds a process of this pod.
+    pub fn shared_with(&self, cgroup_uid: &str, members: &[Member]) -> Option<PathBuf> {
+        let uids = BTreeSet::from([canonical_uid(cgroup_uid)]);
+        let live = self.lock();
+        let cgroups = live.values().map(|proxy| &proxy.cgroup);
+        cgroups.into_iter().find(|cgroup| sharing(&self.tree, cgroup, members, &uids).is_some()).cloned()
+    }
+
+    /// The cgroups of the live proxies, each once: those that hold a process of an enrolled pod, and the others.
+    pub fn partition(&self, members: &[Member]) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let cgroups: BTreeSet<PathBuf> = self.lock().values().map(|proxy| proxy.cgroup.clone()).collect();
+        let enrolled: BTreeSet<String> = self.lock_enrolled().values().cloned().collect();
+        cgroups.into_iter().partition(|cgroup| sharing(&self.tree, cgroup, members, &enrolled).is_some())
     }
 
     /// Does one of them run in the pod with this uid?
@@ -95,13 +115,20 @@ impl Proxies {
         self.lock().values().any(|proxy| self.tree.pod_uid(&proxy.cgroup).as_ref() == Some(&uid))
     }
 
-    /// May this process be told of pods? `enrolled` are the pods whose connections must not count as its own.
-    fn judge(&self, peer: Peer, enrolled: &[PodId]) -> Result<Proxy, Refusal> {
+    /// May this process be told of pods? `registered` are pods whose connections must not count as its own, beside those that
+    /// are [excluded](Self::excludes).
+    fn judge(&self, peer: Peer, registered: &[PodId]) -> Result<Proxy, Refusal> {
         if peer.uid != 0 {
             return Err(Refusal::NotRoot { uid: peer.uid });
         }
         let pid = peer.pid.ok_or(Refusal::Unseen)?;
-        judge(&self.tree, pid, &self.tree.members().map_err(Refusal::Cgroups)?, enrolled)
+        let mut enrolled: BTreeSet<String> = self.lock_enrolled().values().cloned().collect();
+        enrolled.extend(registered.iter().map(|uid| canonical_uid(uid.as_str())));
+        judge(&self.tree, pid, &self.tree.members().map_err(Refusal::Cgroups)?, &enrolled)
+    }
+
+    fn lock_enrolled(&self) -> MutexGuard<'_, BTreeMap<PodId, String>> {
+        self.enrolled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, Proxy>> {
@@ -109,22 +136,26 @@ impl Proxies {
     }
 }
 
-fn judge(tree: &CgroupTree, pid: u32, members: &[Member], enrolled: &[PodId]) -> Result<Proxy, Refusal> {
+fn judge(tree: &CgroupTree, pid: u32, members: &[Member], enrolled: &BTreeSet<String>) -> Result<Proxy, Refusal> {
     let own = members.iter().find(|member| member.pid == pid).map(|member| member.cgroup.as_path());
     let own = own.ok_or_else(|| Refusal::NotOnNode { pid, root: tree.root().to_owned() })?;
     if own == tree.root() {
         return Err(Refusal::InRoot { pid });
     }
     let cgroup = tree.pod_cgroup(own).unwrap_or_else(|| own.to_owned());
-    let enrolled: Vec<String> = enrolled.iter().map(|uid| canonical_uid(uid.as_str())).collect();
-    let overlaps = |other: &Path| other.starts_with(&cgroup) || cgroup.starts_with(other);
-    for member in members {
-        let (Some(pod), Some(uid)) = (tree.pod_cgroup(&member.cgroup), tree.pod_uid(&member.cgroup)) else { continue };
-        if enrolled.contains(&uid) && overlaps(&pod) {
-            return Err(Refusal::SharesCgroup { pid, cgroup, pod: uid });
-        }
+    match sharing(tree, &cgroup, members, enrolled) {
+        Some(pod) => Err(Refusal::SharesCgroup { pid, cgroup, pod }),
+        None => Ok(Proxy { pid, cgroup }),
     }
-    Ok(Proxy { pid, cgroup })
+}
+
+/// The uid of an enrolled pod with a process in a proxy's cgroup, or whose cgroup holds that of the proxy.
+fn sharing(tree: &CgroupTree, cgroup: &Path, members: &[Member], enrolled: &BTreeSet<String>) -> Option<String> {
+    let overlaps = |other: &Path| other.starts_with(cgroup) || cgroup.starts_with(other);
+    members.iter().find_map(|member| {
+        let (pod, uid) = (tree.pod_cgroup(&member.cgroup)?, tree.pod_uid(&member.cgroup)?);
+        (enrolled.contains(&uid) && overlaps(&pod)).then_some(uid)
+    })
 }
 
 /// Admits and serves proxies as long as the agent runs.
@@ -226,7 +257,7 @@ mod tests {
     fn judged(cgroup: &str, others: &[&str]) -> Result<Proxy, Refusal> {
         let member = |(pid, path): (u32, &str)| Member { pid, cgroup: path.into() };
         let members: Vec<Member> = (PROXY..).zip([&[cgroup], others].concat()).map(member).collect();
-        let enrolled = [PodId::new("aaaaaaaa-1").unwrap()];
+        let enrolled = BTreeSet::from(["aaaaaaaa-1".to_owned()]);
         judge(&CgroupTree::new("/n"), PROXY, &members, &enrolled)
     }
 
@@ -246,8 +277,26 @@ mod tests {
             Err(Refusal::SharesCgroup { .. })
         ));
         assert!(matches!(judged("/n/kubepods", &["/n/kubepods/podaaaaaaaa-1/app"]), Err(Refusal::SharesCgroup { .. })));
-        let elsewhere = judge(&CgroupTree::new("/n"), 7, &[], &[]);
+        let elsewhere = judge(&CgroupTree::new("/n"), 7, &[], &BTreeSet::new());
         assert!(matches!(elsewhere, Err(Refusal::NotOnNode { pid: 7, .. })));
+    }
+
+    #[test]
+    fn a_proxy_that_shares_its_cgroup_later_is_found_and_a_static_pod_is_known_by_its_cgroup() {
+        let proxies = Proxies::new(CgroupTree::new("/n"));
+        let cgroup = PathBuf::from("/n/kubepods/podcccccccc-3");
+        proxies.lock().insert(ConnectionId::default(), Proxy { pid: PROXY, cgroup: cgroup.clone() });
+        let members = [Member { pid: 7, cgroup: cgroup.join("app") }];
+        assert_eq!(proxies.partition(&members), (vec![], vec![cgroup.clone()]));
+
+        // The API's uid is another one.
+        proxies.excludes(&PodId::new("aaaaaaaa-1").unwrap(), "cccccccc_3");
+
+        assert_eq!(proxies.partition(&members), (vec![cgroup.clone()], vec![]));
+        assert_eq!(proxies.shared_with("cccccccc-3", &members), Some(cgroup.clone()));
+        assert_eq!(proxies.shared_with("cccccccc-3", &[]), None);
+        proxies.no_longer_excludes(&PodId::new("aaaaaaaa-1").unwrap());
+        assert_eq!(proxies.partition(&members), (vec![], vec![cgroup]));
     }
 
     #[tokio::test(start_paused = true)]

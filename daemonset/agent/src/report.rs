@@ -80,6 +80,21 @@ impl View {
         });
     }
 
+    /// What in the pod's namespace may take connections away from the proxy. Each is counted and logged when it is new.
+    pub(crate) fn endangered(&self, pod: &PodSpec, hazards: Vec<String>) {
+        self.update(|report| {
+            for hazard in hazards.iter().filter(|hazard| !report.hazards.contains(hazard)) {
+                crate::metrics::hazard();
+                tracing::warn!(
+                    pod = pod.key.path(),
+                    hazard,
+                    "something in an enrolled pod may take connections from ztunnel"
+                );
+            }
+            report.hazards = hazards;
+        });
+    }
+
     pub(crate) fn state(&self, state: PodState, reason: &str) {
         self.update(|report| {
             enter(report, state);
@@ -87,9 +102,10 @@ impl View {
         });
     }
 
-    pub(crate) fn failed(&self, reason: &str, checks: Option<Vec<Check>>) {
+    /// `state`: how a pod for which a step failed stands.
+    pub(crate) fn failed(&self, state: PodState, reason: &str, checks: Option<Vec<Check>>) {
         self.update(|report| {
-            enter(report, PodState::Failed);
+            enter(report, state);
             reason.clone_into(&mut report.reason);
             if let Some(checks) = checks {
                 report.checks = checks;
@@ -117,6 +133,7 @@ impl View {
             enter(report, PodState::NotSelected);
             reason.clone_into(&mut report.reason);
             report.checks.clear();
+            report.hazards.clear();
             report.netns.clear();
             report.cookie = None;
         });

@@ -1,29 +1,62 @@
-//! The routing rule and routes in a pod's network namespace that bring marked packets to `lo`.
+//! The routing rule and routes in a pod's network namespace that bring marked packets to `lo`, and the proof that they do.
 //! It decides nothing: which pods get them, and when they go, is the enrolment's business.
 //!
 //! ```text
-//! ip rule  pref 32764 fwmark 0x111/0xfff lookup 100
-//! ip route local default dev lo   src <ip> table 100             (IPv6: metric 1024)
-//! ip route local default dev eth0 src <ip> table 100 metric 10   (IPv6: metric 4096)
+//! ip rule  pref 0 fwmark 0x111/0xfff lookup 1500111
+//! ip route local default dev lo   src <ip> table 1500111             (IPv6: metric 1024)
+//! ip route local default dev eth0 src <ip> table 1500111 metric 10   (IPv6: metric 4096)
 //! ```
 //! The second route is for sockets that are bound to the pod's interface.
+//!
+//! With priority 0 the rule comes right after the kernel's own for the table `local`, and before every rule that somebody
+//! adds later: the kernel appends a rule to those of its priority, and a rule without a priority gets 0 then. Also `ip rule
+//! flush` leaves it alone.
 
+mod lookup;
+mod message;
+
+use std::fmt;
 use std::net::IpAddr;
 
-use ebpf_common::{LOOP_MARK, LOOP_MARK_MASK, LOOPBACK_INTERFACE};
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use rtnetlink::{IpVersion, RouteMessageBuilder};
+use ebpf_common::LOOPBACK_INTERFACE;
+use rtnetlink::packet_route::route::RouteMessage;
 use runtime::sys::Netns;
 use rustix::io::Errno;
 
-use crate::netlink::{Netlink, NetlinkError, collect, tolerate};
+use crate::enrol::Reading;
+use crate::netlink::{Netlink, NetlinkError, change};
 
-/// Priority of the rule, just before the main table's 32766; Istio's number.
-pub const RULE_PRIORITY: u32 = 32764;
-/// The table with the routes to `lo`; Istio's number. Nothing else may use it in a pod.
-pub const TABLE: u8 = 100;
+use message::{Route, Rule};
+
+/// Priority of the rule.
+pub const RULE_PRIORITY: u32 = 0;
+
+/// The table with the routes to `lo`. Nothing else may use it in a pod. Names of tables in use elsewhere are small numbers:
+/// the CNI plugin `sbr` counts from 100, VPN clients take 52 or 51820, network plugins numbers below 3000.
+pub const TABLE: u32 = 1_500_111;
+
+/// Value of `rtm_protocol` and `FRA_PROTOCOL` by which our routes and rules are told from others'.
+pub const PROTOCOL: u8 = 83;
+
+/// Rules of others that are moved behind ours at most, in one attempt.
+const MOVES: usize = 64;
+
+/// One address of each family, where only the family matters.
+const FAMILIES: [IpAddr; 2] =
+    [IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)];
+
+/// Why the routing of a pod could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Routes of somebody else are in our table; they are not deleted.
+    #[error("routing table {TABLE} is used by somebody else: {}; remove these routes, or take the pod out of the mesh", .routes.join(", "))]
+    TableTaken { routes: Vec<String> },
+    /// Rules of somebody else come back to the front as fast as they are moved.
+    #[error("{rules} rules of somebody else come before the rule of the mesh")]
+    NotInFront { rules: usize },
+}
 
 /// What a pod's routes depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,43 +87,156 @@ impl Routing {
     }
 }
 
-/// Puts rule and routes in place. Idempotent; a route of ours with other values is replaced.
+/// `IPv4` or `IPv6`.
+fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// What is in our table and is not ours, in words.
+fn foreign(routes: &[RouteMessage]) -> Vec<String> {
+    routes.iter().filter(|route| !message::is_ours(route)).map(message::words).collect()
+}
+
+/// Puts rule and routes in place and the rule to the front. Idempotent; returns what was missing, wrong or in front of the
+/// rule, in words. A route of ours with other values is replaced; those of others are left alone.
 ///
 /// # Errors
-/// Those of the kernel; some of it may then be in place, see [`remove`].
-pub async fn apply(netns: &Netns, routing: &Routing) -> Result<(), NetlinkError> {
+/// When the table is used by somebody else, and those of the kernel; some of it may then be in place, see [`remove`].
+pub async fn apply(netns: &Netns, routing: &Routing) -> Result<Vec<String>, RulesError> {
     let link = Netlink::open(netns)?;
+    let mut repaired = Vec::new();
     for source in routing.sources() {
-        let mut request = link.handle.rule().add();
-        *request.message_mut() = rule(source);
-        tolerate("add the rule", request.execute().await, &[Errno::EXIST.raw_os_error()])?;
-        let present = routes_of(&link, source).await?;
-        for route in routing.routes(source) {
-            if !present.contains(&route) {
-                let added = link.handle.route().add(route.message()).replace().execute().await;
-                tolerate("add the route", added, &[])?;
-            }
-        }
+        apply_routes(&link, source, &routing.routes(source), &mut repaired).await?;
+        apply_rule(&link, source, &mut repaired).await?;
+    }
+    Ok(repaired)
+}
+
+async fn apply_routes(
+    link: &Netlink,
+    source: IpAddr,
+    wanted: &[Route],
+    repaired: &mut Vec<String>,
+) -> Result<(), RulesError> {
+    let present = message::routes(link, source, TABLE).await?;
+    let taken = foreign(&present);
+    if !taken.is_empty() {
+        return Err(RulesError::TableTaken { routes: taken });
+    }
+    let gone = [Errno::NOENT.raw_os_error(), Errno::SRCH.raw_os_error()];
+    let is_wanted = |route: &RouteMessage| Route::parse(route).is_some_and(|route| wanted.contains(&route));
+    for stale in present.iter().filter(|route| !is_wanted(route)) {
+        change("delete the route", link.handle.route().del(stale.clone()).execute(), &gone).await?;
+    }
+    let present: Vec<Route> = present.iter().filter_map(Route::parse).collect();
+    for route in wanted.iter().filter(|route| !present.contains(route)) {
+        let added = link.handle.route().add(route.message()).execute();
+        change("add the route", added, &[Errno::EXIST.raw_os_error()]).await?;
+        repaired.push(format!("{} route by interface {}", family(source), route.interface));
     }
     Ok(())
 }
 
-/// What of rule and routes is not in place, in words; empty when all is.
+async fn apply_rule(link: &Netlink, source: IpAddr, repaired: &mut Vec<String>) -> Result<(), RulesError> {
+    let family = family(source);
+    let gone = [Errno::NOENT.raw_os_error()];
+    if !message::rules(link, source).await?.iter().any(Rule::is_wanted) {
+        let mut request = link.handle.rule().add();
+        *request.message_mut() = message::rule(source);
+        change("add the rule", request.execute(), &[Errno::EXIST.raw_os_error()]).await?;
+        repaired.push(format!("{family} rule"));
+    }
+    for moved in 0..=MOVES {
+        let rules = message::rules(link, source).await?;
+        let Some(first) = message::in_front(&rules).next() else { return Ok(()) };
+        if moved == MOVES {
+            return Err(RulesError::NotInFront { rules: message::in_front(&rules).count() });
+        }
+        // The copy comes behind ours; then the first of the two is deleted, which the kernel finds first. It is never away.
+        let mut copy = link.handle.rule().add().replace();
+        *copy.message_mut() = first.message.clone();
+        change("move a rule behind ours", copy.execute(), &[]).await?;
+        change("move a rule behind ours", link.handle.rule().del(first.message.clone()).execute(), &gone).await?;
+        repaired.push(format!("{family} rule \"{first}\" was in front of ours"));
+    }
+    Ok(())
+}
+
+/// What the kernel's routing says of a pod.
+#[derive(Debug)]
+pub struct Facts {
+    /// The pod's address is on its interface.
+    pub address: Reading,
+    /// Rule and routes are in place, the rule in front, and nobody else's route in the table.
+    pub rules: Reading,
+    /// Marked packets go to `lo`.
+    pub outbound: Reading,
+    /// Packets to the pod's address are delivered locally.
+    pub inbound: Reading,
+}
+
+/// Reads everything back.
+pub async fn read(netns: &Netns, routing: &Routing) -> Facts {
+    let link = match Netlink::open(netns) {
+        Ok(link) => link,
+        Err(error) => {
+            let unreadable = || Reading::Unreadable(crate::node::described(&error));
+            return Facts { address: unreadable(), rules: unreadable(), outbound: unreadable(), inbound: unreadable() };
+        }
+    };
+    Facts {
+        address: Reading::of(address(&link, routing).await),
+        rules: Reading::of(missing_on(&link, routing).await.map(none_of("in place and in front"))),
+        outbound: Reading::of(lookup::outbound(&link, routing).await),
+        inbound: Reading::of(lookup::inbound(&link, routing).await),
+    }
+}
+
+fn none_of(praise: &str) -> impl FnOnce(Vec<String>) -> Result<String, String> {
+    let praise = praise.to_owned();
+    move |found| if found.is_empty() { Ok(praise) } else { Err(found.join(", ")) }
+}
+
+async fn address(link: &Netlink, routing: &Routing) -> Result<Result<String, String>, NetlinkError> {
+    let held = link.addresses().await?;
+    let wrong = routing.sources().filter_map(|source| {
+        let on: Vec<u32> = held.iter().filter(|(_, ip)| *ip == source).map(|(index, _)| *index).collect();
+        match on.as_slice() {
+            [] => Some(format!("{source} is on no interface")),
+            on if on.contains(&routing.interface) => None,
+            on => Some(format!("{source} is on interface {}, was on {}", on[0], routing.interface)),
+        }
+    });
+    Ok(none_of(&format!("on interface {}", routing.interface))(wrong.collect()))
+}
+
+/// What of rule and routes is not in place, or in front of the rule, in words; empty when all is well.
 ///
 /// # Errors
 /// When the kernel cannot be asked.
 pub async fn missing(netns: &Netns, routing: &Routing) -> Result<Vec<String>, NetlinkError> {
-    let link = Netlink::open(netns)?;
+    missing_on(&Netlink::open(netns)?, routing).await
+}
+
+async fn missing_on(link: &Netlink, routing: &Routing) -> Result<Vec<String>, NetlinkError> {
     let mut missing = Vec::new();
     for source in routing.sources() {
-        let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
-        if our_rules(&link, source).await?.is_empty() {
-            missing.push(format!("{family} rule {RULE_PRIORITY}"));
+        let family = family(source);
+        let rules = message::rules(link, source).await?;
+        if rules.iter().any(Rule::is_wanted) {
+            missing
+                .extend(message::in_front(&rules).map(|rule| format!("{family} rule \"{rule}\" is in front of ours")));
+        } else {
+            missing.push(format!("no {family} rule"));
         }
-        let present = routes_of(&link, source).await?;
+        let routes = message::routes(link, source, TABLE).await?;
+        let present: Vec<Route> = routes.iter().filter_map(Route::parse).collect();
         for route in routing.routes(source).iter().filter(|route| !present.contains(route)) {
-            missing.push(format!("{family} route by interface {}", route.interface));
+            missing.push(format!("no {family} route by interface {}", route.interface));
         }
+        missing.extend(
+            foreign(&routes).iter().map(|route| format!("{family} route of somebody else in table {TABLE}: {route}")),
+        );
     }
     Ok(missing)
 }
@@ -105,11 +251,11 @@ pub async fn remove(netns: &Netns) -> Result<(), NetlinkError> {
     let link = Netlink::open(netns)?;
     let gone = [Errno::NOENT.raw_os_error(), Errno::SRCH.raw_os_error()];
     for family in FAMILIES {
-        for rule in our_rules(&link, family).await? {
-            tolerate("delete the rule", link.handle.rule().del(rule).execute().await, &gone)?;
+        for rule in message::rules(&link, family).await?.into_iter().filter(Rule::is_ours) {
+            change("delete the rule", link.handle.rule().del(rule.message).execute(), &gone).await?;
         }
-        for route in table_messages(&link, family).await? {
-            tolerate("delete the route", link.handle.route().del(route).execute().await, &gone)?;
+        for route in message::routes(&link, family, TABLE).await?.into_iter().filter(message::is_ours) {
+            change("delete the route", link.handle.route().del(route).execute(), &gone).await?;
         }
     }
     Ok(())
@@ -123,183 +269,24 @@ pub async fn leftovers(netns: &Netns) -> Result<Vec<String>, NetlinkError> {
     let link = Netlink::open(netns)?;
     let mut left = Vec::new();
     for family in FAMILIES {
-        left.extend(our_rules(&link, family).await?.iter().map(|_| format!("rule {RULE_PRIORITY}")));
-        left.extend(table_messages(&link, family).await?.iter().map(|_| format!("route in table {TABLE}")));
+        let rules = message::rules(&link, family).await?;
+        left.extend(rules.iter().filter(|rule| rule.is_ours()).map(|rule| format!("rule {rule}")));
+        let routes = message::routes(&link, family, TABLE).await?;
+        left.extend(
+            routes
+                .iter()
+                .filter(|route| message::is_ours(route))
+                .map(|route| format!("route {}", message::words(route))),
+        );
     }
     Ok(left)
 }
 
-/// One address of each family, where only the family matters.
-const FAMILIES: [IpAddr; 2] =
-    [IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)];
-
-/// A `local default` route of our table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Route {
-    source: IpAddr,
-    interface: u32,
-    metric: Option<u32>,
-}
-
-impl Route {
-    fn message(&self) -> RouteMessage {
-        let mut message = match self.source {
-            IpAddr::V4(ip) => RouteMessageBuilder::<std::net::Ipv4Addr>::new().pref_source(ip).build(),
-            IpAddr::V6(ip) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().pref_source(ip).build(),
-        };
-        message.header.table = TABLE;
-        message.header.kind = RouteType::Local;
-        message.header.scope = if self.source.is_ipv4() { RouteScope::Host } else { RouteScope::Universe };
-        message.attributes.push(RouteAttribute::Oif(self.interface));
-        message.attributes.extend(self.metric.map(RouteAttribute::Priority));
-        message
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words())
     }
-
-    /// `None` for a route that is not of the kind we make.
-    fn parse(message: &RouteMessage) -> Option<Self> {
-        let (mut source, mut interface, mut metric) = (None, None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                RouteAttribute::PrefSource(address) => source = address_of(address),
-                RouteAttribute::Oif(index) => interface = Some(*index),
-                RouteAttribute::Priority(value) => metric = Some(*value).filter(|value| *value != 0),
-                _ => {}
-            }
-        }
-        let ours = message.header.kind == RouteType::Local && message.header.destination_prefix_length == 0;
-        ours.then_some(Self { source: source?, interface: interface?, metric })
-    }
-}
-
-fn address_of(address: &rtnetlink::packet_route::route::RouteAddress) -> Option<IpAddr> {
-    use rtnetlink::packet_route::route::RouteAddress;
-    match address {
-        RouteAddress::Inet(ip) => Some((*ip).into()),
-        RouteAddress::Inet6(ip) => Some((*ip).into()),
-        _ => None,
-    }
-}
-
-async fn routes_of(link: &Netlink, family: IpAddr) -> Result<Vec<Route>, NetlinkError> {
-    Ok(table_messages(link, family).await?.iter().filter_map(Route::parse).collect())
-}
-
-async fn table_messages(link: &Netlink, family: IpAddr) -> Result<Vec<RouteMessage>, NetlinkError> {
-    let mut query = RouteMessage::default();
-    query.header.address_family = if family.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let all = collect("list routes", link.handle.route().get(query).execute()).await?;
-    Ok(all.into_iter().filter(|message| message.header.table == TABLE).collect())
-}
-
-async fn our_rules(link: &Netlink, family: IpAddr) -> Result<Vec<RuleMessage>, NetlinkError> {
-    let version = if family.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
-    let all = collect("list rules", link.handle.rule().get(version).execute()).await?;
-    let wanted = rule(family);
-    let ours = |message: &RuleMessage| {
-        message.header.table == TABLE
-            && message.header.action == RuleAction::ToTable
-            && wanted.attributes.iter().all(|attribute| message.attributes.contains(attribute))
-    };
-    Ok(all.into_iter().filter(ours).collect())
-}
-
-fn rule(family: IpAddr) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = if family.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    message.header.table = TABLE;
-    message.header.action = RuleAction::ToTable;
-    message.attributes = vec![
-        RuleAttribute::Priority(RULE_PRIORITY),
-        RuleAttribute::FwMark(LOOP_MARK),
-        RuleAttribute::FwMask(LOOP_MARK_MASK),
-    ];
-    message
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sysctl::{self, PreviousValues};
-    use crate::testing;
-
-    async fn pod() -> Option<(Netns, Routing)> {
-        let netns = testing::netns()?;
-        let addresses: Vec<IpAddr> = vec!["10.244.1.7".parse().unwrap(), "fd00:10:244:1::7".parse().unwrap()];
-        testing::loopback_up(&netns).await;
-        let interface = testing::add_interface(&netns, &addresses).await;
-        Some((netns, Routing { addresses, interface }))
-    }
-
-    #[tokio::test]
-    async fn rules_are_in_place_after_applying_once_or_twice_and_gone_after_removal() {
-        let Some((netns, routing)) = pod().await else { return };
-        assert_eq!(missing(&netns, &routing).await.unwrap().len(), 6);
-
-        apply(&netns, &routing).await.unwrap();
-        apply(&netns, &routing).await.unwrap();
-        assert_eq!(missing(&netns, &routing).await.unwrap(), Vec::<String>::new());
-        assert_eq!(leftovers(&netns).await.unwrap().len(), 6);
-
-        remove(&netns).await.unwrap();
-        remove(&netns).await.unwrap();
-        assert_eq!(leftovers(&netns).await.unwrap(), Vec::<String>::new());
-    }
-
-    #[tokio::test]
-    async fn a_rule_or_route_that_somebody_took_away_is_missed_and_comes_back() {
-        let Some((netns, routing)) = pod().await else { return };
-        apply(&netns, &routing).await.unwrap();
-        let link = Netlink::open(&netns).unwrap();
-        let rules = our_rules(&link, routing.addresses[0]).await.unwrap();
-        link.handle.rule().del(rules[0].clone()).execute().await.unwrap();
-        let routes = table_messages(&link, routing.addresses[1]).await.unwrap();
-        link.handle.route().del(routes[0].clone()).execute().await.unwrap();
-
-        let noticed = missing(&netns, &routing).await.unwrap();
-        apply(&netns, &routing).await.unwrap();
-
-        assert_eq!(noticed.len(), 2, "{noticed:?}");
-        assert!(missing(&netns, &routing).await.unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_pod_without_ipv6_gets_no_ipv6_rules() {
-        let Some((netns, mut routing)) = pod().await else { return };
-        routing.addresses.truncate(1);
-
-        apply(&netns, &routing).await.unwrap();
-
-        assert_eq!(leftovers(&netns).await.unwrap().len(), 3);
-    }
-
-    #[tokio::test]
-    async fn the_interface_is_the_one_that_holds_the_address() {
-        let Some((netns, routing)) = pod().await else { return };
-
-        let found = crate::netlink::interface_of(&netns, &routing.addresses).await.unwrap();
-        let nobodys = crate::netlink::interface_of(&netns, &["10.9.9.9".parse().unwrap()]).await.unwrap();
-
-        assert_eq!(found, Some(routing.interface));
-        assert_eq!(nobodys, None);
-    }
-
-    #[tokio::test]
-    async fn settings_return_to_what_they_were() {
-        let Some(netns) = testing::netns() else { return };
-        let dir = tempfile::tempdir().unwrap();
-        let previous = PreviousValues::new(dir.path().join("sysctl"));
-        let reflect = "/proc/sys/net/ipv6/fwmark_reflect";
-        netns.run(|| std::fs::write(reflect, "1")).unwrap();
-        assert_eq!(sysctl::missing(&netns).unwrap().len(), 2);
-
-        sysctl::apply(&netns, 7, &previous).unwrap();
-        sysctl::apply(&netns, 7, &previous).unwrap();
-        assert_eq!(sysctl::missing(&netns).unwrap(), Vec::<String>::new());
-        sysctl::restore(&netns, 7, &previous).unwrap();
-        sysctl::restore(&netns, 7, &previous).unwrap();
-
-        assert_eq!(sysctl::missing(&netns).unwrap().len(), 2);
-        assert_eq!(netns.run(|| std::fs::read_to_string(reflect)).unwrap().trim(), "1");
-        assert_eq!(std::fs::read_dir(dir.path().join("sysctl")).unwrap().count(), 0);
-    }
-}
+mod tests;

@@ -1,20 +1,37 @@
-//! One survey of the kernel's links for all pods that are proved at about the same time. It judges nothing; see `node::proof`.
+//! One survey of the kernel's links and of the node's processes for all pods that are proved at about the same time. It judges
+//! nothing; see `node::proof`.
 
 use std::sync::Arc;
 
-use ebpf_loader::{LoadError, Steering, Survey};
+use ebpf_loader::{Steering, Survey};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::cgroups::{CgroupTree, Member};
 use crate::metrics;
 use crate::node::described;
 
-/// A survey, or why there is none.
+/// What all pods of the node share. Each part may be unreadable by itself.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The kernel's links.
+    pub links: Result<Arc<Survey>, String>,
+    /// The node's processes and their cgroups.
+    pub members: Result<Arc<Vec<Member>>, String>,
+}
+
+/// A survey of one moment.
 #[derive(Debug, Clone)]
 struct Taken {
     /// Everything in it is as it was then or later.
     begun: Instant,
-    outcome: Result<Arc<Survey>, String>,
+    outcome: Shared,
+}
+
+impl Shared {
+    fn unreadable(reason: &str) -> Self {
+        Self { links: Err(reason.to_owned()), members: Err(reason.to_owned()) }
+    }
 }
 
 /// Asks for surveys; clones share them.
@@ -27,25 +44,35 @@ pub struct Surveys {
 
 impl Surveys {
     /// Starts the task that takes them, one at a time. It ends with the last clone. Needs a tokio runtime.
-    pub fn of(steering: Arc<Steering>) -> Self {
-        Self::taken_by(move || steering.survey())
+    pub fn of(steering: Arc<Steering>, tree: CgroupTree) -> Self {
+        Self::taken_by(move || Shared {
+            links: steering.survey().map(Arc::new).map_err(|error| described(&error)),
+            members: tree.members().map(Arc::new).map_err(|error| error.to_string()),
+        })
     }
 
-    fn taken_by(survey: impl Fn() -> Result<Survey, LoadError> + Send + Sync + 'static) -> Self {
+    fn taken_by(survey: impl Fn() -> Shared + Send + Sync + 'static) -> Self {
         let (ask, asked) = mpsc::channel(1);
         let (give, taken) = watch::channel(None);
         tokio::spawn(work(Arc::new(survey), asked, give));
         Self { ask, taken }
     }
 
-    /// Links as they were at `moment` or later; taken now when no survey is that young. However many ask, at most the
-    /// one that is under way and one more are waited for.
+    /// The kernel's links as they were at `moment` or later.
     ///
     /// Cancel-safe.
     ///
     /// # Errors
-    /// Why the kernel's links cannot be listed, in words.
+    /// Why they cannot be listed, in words.
     pub async fn since(&self, moment: Instant) -> Result<Arc<Survey>, String> {
+        self.shared_since(moment).await.links
+    }
+
+    /// Links and processes as they were at `moment` or later; taken now when no survey is that young. However many ask, at
+    /// most the one that is under way and one more are waited for.
+    ///
+    /// Cancel-safe.
+    pub async fn shared_since(&self, moment: Instant) -> Shared {
         let young = |taken: &Option<Taken>| taken.as_ref().is_some_and(|taken| taken.begun >= moment);
         let mut taken = self.taken.clone();
         if !young(&taken.borrow()) {
@@ -54,13 +81,13 @@ impl Surveys {
         }
         match taken.wait_for(young).await.as_deref() {
             Ok(Some(taken)) => taken.outcome.clone(),
-            Ok(None) | Err(_) => Err("nobody looks at the kernel's links any more".to_owned()),
+            Ok(None) | Err(_) => Shared::unreadable("the task that surveys the node has stopped"),
         }
     }
 }
 
 async fn work(
-    survey: Arc<dyn Fn() -> Result<Survey, LoadError> + Send + Sync>,
+    survey: Arc<dyn Fn() -> Shared + Send + Sync>,
     mut asked: mpsc::Receiver<()>,
     give: watch::Sender<Option<Taken>>,
 ) {
@@ -68,8 +95,8 @@ async fn work(
         let begun = Instant::now();
         let survey = survey.clone();
         let outcome = match tokio::task::spawn_blocking(move || survey()).await {
-            Ok(outcome) => outcome.map(Arc::new).map_err(|error| described(&error)),
-            Err(error) => Err(error.to_string()),
+            Ok(outcome) => outcome,
+            Err(error) => Shared::unreadable(&error.to_string()),
         };
         metrics::surveyed(begun.elapsed());
         give.send_replace(Some(Taken { begun, outcome }));
@@ -95,7 +122,7 @@ mod tests {
             let surveys = Surveys::taken_by(move || {
                 begin.send(()).unwrap();
                 permits.lock().unwrap().recv().unwrap();
-                Err(LoadError::StillAttached { left: vec!["something".to_owned()] })
+                Shared::unreadable("something")
             });
             Self { surveys, begun, permit }
         }

@@ -25,6 +25,9 @@ pub(crate) async fn loopback_up(netns: &Netns) {
 pub(crate) async fn add_interface(netns: &Netns, addresses: &[IpAddr]) -> u32 {
     let link = Netlink::open(netns).unwrap();
     link.handle.link().add(rtnetlink::LinkVeth::new("eth0", "peer0").up().build()).execute().await.unwrap();
+    // Without a carrier the kernel has no IPv6 route to the interface's address.
+    let peer = rtnetlink::LinkUnspec::new_with_name("peer0").up().build();
+    link.handle.link().set(peer).execute().await.unwrap();
     let index = netns.run(|| Ok(rustix::net::netdevice::name_to_index(socket()?, "eth0")?)).unwrap();
     for ip in addresses {
         let length = if ip.is_ipv4() { 32 } else { 128 };

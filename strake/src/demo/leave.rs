@@ -24,7 +24,7 @@ const SOME: u32 = 10;
 const SETTINGS: [&str; 3] = ["net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect"];
 
 /// Routing table and mark that the agent uses inside of pods.
-const TABLE: &str = "100";
+const TABLE: &str = "1500111";
 const MARK: &str = "0x111";
 
 pub(crate) async fn tell(story: &mut Story) -> Result<()> {

@@ -25,6 +25,7 @@ const PENDING: &str = "pending";
 #[derive(Debug, Args)]
 #[command(
     after_help = "STATE    not-selected, enrolling, enrolled (every check was read back from the kernel), leaving, failed;
+         unverified or broken when it was enrolled and some checks cannot be read or do not hold (peers still use HBONE);
          pending when the agent has not seen the pod's present labels;
          unknown when the agent of the node does not answer or has not looked at the pod
 CHECKS   checks that hold / checks made; `-o wide` names each
@@ -217,7 +218,11 @@ fn join(pod: PodInfo, reports: &Reports, intent: &Intent) -> Row {
         selected,
         state,
         reason,
-        notes: report.notes,
+        notes: report
+            .notes
+            .into_iter()
+            .chain(report.hazards.iter().map(|one| format!("may bypass ztunnel: {one}")))
+            .collect(),
         checks: report.checks,
         netns: report.netns,
         cookie: report.cookie,

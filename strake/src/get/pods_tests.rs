@@ -18,7 +18,7 @@ fn pod(name: &str, uid: &str, node: &str) -> PodInfo {
 }
 
 fn reports() -> Reports {
-    let check = |name: &str, ok| Check { name: name.into(), ok, detail: String::new() };
+    let check = |name: &str, ok| Check { name: name.into(), ok, ..Check::default() };
     let cart = PodReport {
         uid: "1".into(),
         selected: true,

@@ -61,6 +61,14 @@ pub const CATALOGUE: &[Metric] = &[
     gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
     gauge("process_threads", "Number of OS threads in the process."),
     gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
+    counter(
+        "strake_agent_annotations_corrected_total",
+        "Annotations of enrolled pods that somebody else had changed and that were set again.",
+    ),
+    counter(
+        "strake_agent_broken_total",
+        "Times traffic of an enrolled pod might bypass its proxy until it was repaired.",
+    ),
     counter("strake_agent_departures_total", "Pods of this node that left the mesh."),
     counter(
         "strake_agent_drain_expired_total",
@@ -72,6 +80,10 @@ pub const CATALOGUE: &[Metric] = &[
         "Time from the decision to enrol a pod until it was proved enrolled.",
     ),
     counter("strake_agent_enrolments_total", "Pods of this node that entered the mesh."),
+    counter(
+        "strake_agent_hazards_total",
+        "Programs and netfilter chains found in enrolled pods that may take connections from the proxy.",
+    ),
     gauge("strake_agent_pods", "Pods of this node, by state of their enrolment."),
     counter("strake_agent_proofs_total", "Proofs of enrolled pods that were read from the kernel and the proxy."),
     counter("strake_agent_proxies_refused_total", "Proxies whose connection the agent refused, by reason."),
@@ -83,10 +95,13 @@ pub const CATALOGUE: &[Metric] = &[
     histogram("strake_agent_survey_duration_seconds", SECONDS, "Time that listing the kernel's BPF links took."),
     counter("strake_agent_surveys_total", "Lists of the kernel's BPF links that were read."),
     counter("strake_agent_tasks_lost_total", "Enrolment tasks that panicked."),
+    counter("strake_agent_unreadable_total", "Checks of pods that could not be read, by check."),
     counter(
         "strake_agent_unserved_total",
         "Times an enrolled pod was found without a serving proxy; its traffic was blocked.",
     ),
+    counter("strake_agent_unverified_total", "Times an enrolled pod could not be verified; it stays announced."),
+    counter("strake_agent_unwatched_total", "Times changes to a pod's routing could be noticed by polling only."),
     counter("strake_agent_withdrawals_total", "Times a pod was announced as outside of the mesh again."),
     counter("strake_ca_requests_total", "Certificate requests, by outcome."),
     counter("strake_ca_ttl_shortened_total", "Certificates signed for less time than requested, because of the maximum."),

@@ -2,63 +2,19 @@
 //! It does one thing at a time for its pod; pods do not wait for each other.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use model::report::PodState;
 use runtime::Backoff;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::claim::{Cause, Claim};
+use super::claim::Claim;
 use super::entering::{Enrolled, Located, Proved, prove};
+use super::goal::{Goal, Timing, Wanted};
 use super::leaving::{Drain, Withdrawn, undo};
-use super::{Node, Place, PodSpec, Proof, Redirection, StepError, failing};
+use super::{Node, Place, PodSpec, Proof, Redirection, StepError, Verdict, repairing};
 use crate::metrics;
 use crate::report::View;
-
-/// Where a pod is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// In the mesh.
-    In,
-    /// Not in the mesh, for this reason; its connections may finish.
-    Out { reason: String },
-    /// Not in the mesh, and its processes have ended.
-    Finished { reason: String },
-    /// The pod no longer exists.
-    Gone,
-}
-
-/// A pod and where it is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Goal {
-    pub pod: PodSpec,
-    pub wanted: Wanted,
-}
-
-/// How long things may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    /// `--unenrol-grace`: how long a pod that leaves keeps its proxied connections.
-    pub unenrol_grace: Duration,
-    /// Pause between two proofs of an enrolled pod.
-    pub proof_interval: Duration,
-    /// First pause after a failure.
-    pub retry_min: Duration,
-    /// Longest pause after failures in a row.
-    pub retry_max: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            unenrol_grace: Duration::from_secs(30),
-            proof_interval: Duration::from_secs(3),
-            retry_min: Duration::from_millis(25),
-            retry_max: Duration::from_secs(2),
-        }
-    }
-}
 
 /// Removals of a pod that is gone, before what is left is left to the next sweep.
 const REMOVAL_TRIES: u32 = 8;
@@ -88,8 +44,10 @@ pub struct Actor<N> {
     /// Something was claimed of the pod before this task: then something of ours was in it.
     inherited: bool,
     claim: Claim,
-    /// The proxy does not serve the pod although the cluster was told that it is enrolled.
-    unserved: bool,
+    /// What the last proof said of a pod that the cluster takes for enrolled; alarms are raised when it changes.
+    verdict: Verdict,
+    /// The last proof met an annotation that is not the agent's. The next one corrects it: an event may be late.
+    annotation_missed: bool,
     /// Since when the pod leaves: the grace period is one, whatever changes meanwhile.
     leaving_since: Option<Instant>,
     failures: u32,
@@ -117,7 +75,8 @@ impl<N: Node> Actor<N> {
             unexplored: true,
             inherited: claim != Claim::None,
             claim,
-            unserved: false,
+            verdict: Verdict::Holds,
+            annotation_missed: false,
             leaving_since: None,
             failures: 0,
         }
@@ -127,11 +86,11 @@ impl<N: Node> Actor<N> {
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(self.timing.retry_min, self.timing.retry_max);
         loop {
-            let Goal { pod, wanted } = self.goal.borrow_and_update().clone();
+            let Goal { pod, wanted, annotated } = self.goal.borrow_and_update().clone();
             let outcome = match wanted {
                 Wanted::In => self.stay_in(&pod, &mut backoff).await,
-                Wanted::Out { reason } => self.leave(&pod, &reason).await,
-                Wanted::Finished { reason } => self.finish(&pod, &reason).await,
+                Wanted::Out { reason } => self.leave(&pod, &reason, annotated).await,
+                Wanted::Finished { reason } => self.finish(&pod, &reason, annotated).await,
                 Wanted::Gone => self.vanish(&pod).await,
             };
             let open = match outcome {
@@ -165,7 +124,7 @@ impl<N: Node> Actor<N> {
             StepError::Unproved { checks } => Some(checks.clone()),
             StepError::Failed { .. } | StepError::Leftovers { .. } => None,
         };
-        self.view.failed(&error.to_string(), checks);
+        self.view.failed(self.failure(), &error.to_string(), checks);
         let pause = backoff.pause();
         let (pod, code, failures) = (pod.key.path(), error.code(), self.failures);
         // The first few and then ever fewer, because a pod may take minutes to start.
@@ -181,6 +140,16 @@ impl<N: Node> Actor<N> {
         }
     }
 
+    /// State of a pod for which a step failed.
+    fn failure(&self) -> PodState {
+        match self.verdict {
+            // The proof holds and another step failed, or the pod is not announced as enrolled.
+            Verdict::Holds => PodState::Failed,
+            Verdict::Unverified => PodState::Unverified,
+            Verdict::Unserved | Verdict::Open => PodState::Broken,
+        }
+    }
+
     async fn stay_in(&mut self, pod: &PodSpec, backoff: &mut Backoff) -> Result<Next, StepError> {
         self.leaving_since = None;
         let begun = Instant::now();
@@ -190,31 +159,73 @@ impl<N: Node> Actor<N> {
                 // What is where it was left counts, not which step failed: without a place nothing is known.
                 let proof = match &self.footprint {
                     Some(place) => prove(&*self.node, pod, place, Instant::now()).await,
-                    None => Proof::default(),
+                    None => Proof::unreadable(&error.to_string()),
                 };
-                self.doubt(pod, &proof, &error).await?;
+                self.assess(pod, &proof).await?;
                 return Err(error);
             }
         };
         metrics::enrolled(begun.elapsed());
         self.settle(backoff);
-        self.unserved = false;
+        self.verdict = Verdict::Holds;
         self.view.enrolled(&enrolled.place, enrolled.proof.checks());
+        self.keep_proved(pod, &enrolled.place).await
+    }
+
+    /// Proves an enrolled pod again and again, until its goal changes or a proof does not hold.
+    async fn keep_proved(&mut self, pod: &PodSpec, place: &Arc<Place>) -> Result<Next, StepError> {
+        let mut watch = repairing::watch(&*self.node, pod, place);
+        let (mut due, mut quiet_until) = (Instant::now() + self.timing.proof_interval, Instant::now());
+        let mut hazards_due = Instant::now();
         loop {
+            if Instant::now() >= hazards_due {
+                repairing::report_hazards(&*self.node, pod, place, &self.view).await;
+                hazards_due = Instant::now() + repairing::HAZARD_INTERVAL;
+            }
+            // Every arm is cancel-safe.
             tokio::select! {
                 changed = self.goal.changed() => return Ok(if changed.is_ok() { Next::Again } else { Next::Wait }),
+                () = repairing::disturbed(&mut watch, quiet_until) => {
+                    quiet_until = Instant::now() + repairing::MEND_PAUSE;
+                    // What cannot be mended is proved at once, and repaired by all steps.
+                    if repairing::mend(&*self.node, pod, place).await {
+                        continue;
+                    }
+                }
                 _ = self.nudge.changed() => {}
-                () = sleep(self.timing.proof_interval) => {}
+                () = sleep_until(due) => {}
             }
-            let proof = self.look_again(pod, &enrolled.place).await;
+            due = Instant::now() + self.timing.proof_interval;
+            let proof = self.look_again(pod, place).await;
             if !proof.holds() {
-                count_repairs(pod, &proof);
-                let error = StepError::Unproved { checks: proof.checks() };
-                self.doubt(pod, &proof, &error).await?;
-                return Err(error);
+                repairing::count(pod, &proof);
+                self.assess(pod, &proof).await?;
+                return Err(StepError::Unproved { checks: proof.checks() });
             }
-            self.view.enrolled(&enrolled.place, proof.checks());
+            self.view.enrolled(place, proof.checks());
+            self.correct_annotation(pod).await?;
         }
+    }
+
+    /// Writes the annotation again when it no longer says what was written: peers go by it.
+    async fn correct_annotation(&mut self, pod: &PodSpec) -> Result<(), StepError> {
+        let seen = self.goal.borrow().annotated;
+        if self.claim == Claim::Told(Redirection::Enabled) && seen != Some(Redirection::Enabled) {
+            if std::mem::replace(&mut self.annotation_missed, true) {
+                self.node.annotate(pod, Some(Redirection::Enabled)).await?;
+                metrics::annotation_corrected();
+                let found = seen.map_or("not set", Redirection::as_str);
+                tracing::warn!(
+                    pod = pod.key.path(),
+                    found,
+                    "somebody else changed the annotation of an enrolled pod; it is set again"
+                );
+                self.annotation_missed = false;
+            }
+        } else {
+            self.annotation_missed = false;
+        }
+        Ok(())
     }
 
     /// The regular proof of an enrolled pod. It shares what is not too old with the proofs of other pods; but what is old
@@ -234,11 +245,13 @@ impl<N: Node> Actor<N> {
         let place = self.recognise(place).await?;
         self.unexplored = false;
         let proof = prove(&*self.node, pod, &place, Instant::now()).await;
-        if proof.holds() {
-            return self.claim(Proved::from(place, proof)?, pod).await;
-        }
-        if proof.is_open() {
-            self.withdraw(pod, &Cause::Unproved(failing(&proof.checks()))).await?;
+        match proof.verdict() {
+            Verdict::Holds => return self.claim(Proved::from(place, proof)?, pod).await,
+            // Nothing is known to be wrong with a pod that was enrolled: it is read again, and left alone.
+            Verdict::Unverified if self.claim.may_count() => {
+                return Err(StepError::Unproved { checks: proof.checks() });
+            }
+            Verdict::Unverified | Verdict::Unserved | Verdict::Open => {}
         }
         let steered = Located(place).steer(&*self.node, pod).await?;
         let proved = steered.announce(&*self.node, pod).await?.prove(&*self.node, pod).await?;
@@ -274,46 +287,43 @@ impl<N: Node> Actor<N> {
         Ok(found)
     }
 
-    /// Takes a claim back when traffic may pass the proxy by. Where only the proxy is missing the claim stays, however
-    /// long that takes: the pod is closed meanwhile, whereas peers that hear it left the mesh send plaintext, which the
-    /// next proxy would take before they have heard better.
-    async fn doubt(&mut self, pod: &PodSpec, proof: &Proof, error: &StepError) -> Result<(), StepError> {
+    /// Draws conclusions from a proof that may not hold. The pod stays announced as it was: a peer that hears that it left
+    /// the mesh sends plaintext, which only the user may ask for. While the proof does not hold, an alarm says so.
+    async fn assess(&mut self, pod: &PodSpec, proof: &Proof) -> Result<(), StepError> {
         self.view.doubted(proof.checks());
-        if proof.is_open() {
-            let missing = failing(&proof.checks());
-            let reason = if missing.is_empty() { error.to_string() } else { missing };
-            return self.withdraw(pod, &Cause::Unproved(reason)).await;
-        }
-        if proof.holds() {
-            return Ok(());
-        }
-        if self.claim == Claim::None {
+        let verdict = proof.verdict();
+        proof.unread().for_each(|fact| metrics::unreadable(fact.name()));
+        if verdict == Verdict::Unserved && self.claim == Claim::None {
             self.claim = Claim::Uncertain;
             self.node.annotate(pod, Some(Redirection::Pending)).await?;
             self.claim = Claim::Told(Redirection::Pending);
         }
-        if self.claim.may_count() && !std::mem::replace(&mut self.unserved, true) {
-            metrics::unserved();
-            let (pod, reason) = (pod.key.path(), failing(&proof.checks()));
-            tracing::warn!(pod, reason, "the proxy does not serve an enrolled pod: it is closed, and stays announced");
+        let verdict = if self.claim.may_count() { verdict } else { Verdict::Holds };
+        if std::mem::replace(&mut self.verdict, verdict) != verdict {
+            repairing::alarm(pod, verdict, &proof.complaint());
         }
         Ok(())
     }
 
-    async fn withdraw(&mut self, pod: &PodSpec, cause: &Cause<'_>) -> Result<(), StepError> {
+    async fn withdraw(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<(), StepError> {
+        if self.claim == Claim::None {
+            // Somebody else announces it.
+            self.claim = annotated.into();
+        }
         if self.claim != Claim::None {
             self.node.annotate(pod, None).await?;
             if self.claim.may_count() {
                 metrics::withdrawn();
-                cause.log(pod);
+                tracing::info!(pod = pod.key.path(), reason, "a pod leaves and is no longer announced as enrolled");
             }
             self.claim = Claim::None;
         }
+        self.verdict = Verdict::Holds;
         Ok(())
     }
 
-    async fn leave(&mut self, pod: &PodSpec, reason: &str) -> Result<Next, StepError> {
-        self.withdraw(pod, &Cause::Unwanted(reason)).await?;
+    async fn leave(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<Next, StepError> {
+        self.withdraw(pod, reason, annotated).await?;
         let Some(place) = self.explore(pod).await? else {
             self.view.outside(reason);
             return Ok(Next::Wait);
@@ -322,7 +332,7 @@ impl<N: Node> Actor<N> {
         let since = *self.leaving_since.get_or_insert_with(Instant::now);
         let draining = Withdrawn(place).stop_capturing(&*self.node, pod, since, self.timing.unenrol_grace).await?;
         let (drained, how) = tokio::select! {
-            drained = draining.drain(&*self.node) => drained?,
+            drained = draining.drain(&*self.node) => drained,
             changed = self.goal.changed() => return Ok(if changed.is_ok() { Next::Again } else { Next::Wait }),
         };
         if how == Drain::Expired {
@@ -353,8 +363,8 @@ impl<N: Node> Actor<N> {
         Ok(self.footprint.clone())
     }
 
-    async fn finish(&mut self, pod: &PodSpec, reason: &str) -> Result<Next, StepError> {
-        self.withdraw(pod, &Cause::Unwanted(reason)).await?;
+    async fn finish(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<Next, StepError> {
+        self.withdraw(pod, reason, annotated).await?;
         self.remove_now(pod).await?;
         self.view.outside(reason);
         Ok(Next::Wait)
@@ -387,13 +397,5 @@ impl<N: Node> Actor<N> {
         self.footprint = None;
         self.claim = Claim::None;
         Ok(())
-    }
-}
-
-fn count_repairs(pod: &PodSpec, proof: &Proof) {
-    for fact in proof.0.iter().filter(|fact| !fact.check.ok) {
-        metrics::repair(&fact.check.name);
-        let (pod, check, detail) = (pod.key.path(), &fact.check.name, &fact.check.detail);
-        tracing::warn!(pod, check, detail, "the proof of an enrolled pod failed");
     }
 }

@@ -1,6 +1,6 @@
-//! What the cluster was told of a pod, as far as its task knows, and why that is taken back.
+//! What the cluster was told of a pod, as far as its task knows.
 
-use super::{PodSpec, Redirection};
+use super::Redirection;
 
 /// What the cluster was told of the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,31 +23,5 @@ impl Claim {
 impl From<Option<Redirection>> for Claim {
     fn from(told: Option<Redirection>) -> Self {
         told.map_or(Self::None, Self::Told)
-    }
-}
-
-/// Why a claim is taken back.
-pub(super) enum Cause<'a> {
-    /// The pod is to leave.
-    Unwanted(&'a str),
-    /// Traffic may pass the proxy by.
-    Unproved(String),
-}
-
-impl Cause<'_> {
-    pub(super) fn log(&self, pod: &PodSpec) {
-        let pod = pod.key.path();
-        match self {
-            Self::Unwanted(reason) => {
-                tracing::info!(pod, reason, "a pod leaves and is no longer announced as enrolled")
-            }
-            Self::Unproved(reason) => {
-                tracing::warn!(
-                    pod,
-                    reason,
-                    "a pod is no longer announced as enrolled: its traffic may pass the proxy by"
-                );
-            }
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::{Capture, Node, Place, PodSpec, Proof, Redirection, StepError};
+use super::{Capture, Node, Place, PodSpec, Proof, Redirection, StepError, Verdict};
 use crate::metrics;
 
 /// The namespace is known.
@@ -32,14 +32,14 @@ pub(super) struct Enrolled {
     pub(super) proof: Proof,
 }
 
-/// Longest wait for what is read back, which takes milliseconds. A proof that does not end is none.
+/// Longest wait for what is read back, which takes milliseconds. A proof that does not end says nothing.
 pub(super) const PROOF_DEADLINE: Duration = Duration::from_secs(10);
 
 /// [`Node::proof`] with an end.
 pub(super) async fn prove<N: Node>(node: &N, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> Proof {
     metrics::proved();
     let proof = timeout(PROOF_DEADLINE, node.proof(pod, place, since)).await;
-    proof.unwrap_or_else(|_| Proof::unread(format!("no answer within {PROOF_DEADLINE:?}")))
+    proof.unwrap_or_else(|_| Proof::unreadable(&format!("no answer within {PROOF_DEADLINE:?}")))
 }
 
 impl Located {
@@ -68,7 +68,7 @@ impl Announced {
     /// A proxy that had its listeners before the kernel knew the pod is caught up with once.
     pub(super) async fn prove<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Proved, StepError> {
         let mut proof = prove(node, pod, &self.0, Instant::now()).await;
-        if !proof.holds() && !proof.is_open() {
+        if proof.verdict() == Verdict::Unserved {
             node.catch_up().await?;
             proof = prove(node, pod, &self.0, Instant::now()).await;
         }

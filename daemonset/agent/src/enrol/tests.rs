@@ -2,6 +2,7 @@
 
 mod bench;
 mod entering;
+mod facts;
 mod fake;
 mod leaving;
 mod proving;

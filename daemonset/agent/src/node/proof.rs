@@ -7,86 +7,111 @@ use ebpf_common::{F_IN, F_OUT, Family, Kind};
 use ebpf_loader::{Check, Listener, LoadError, Steering, Survey};
 use tokio::time::Instant;
 
-use super::{LiveNode, described, entry, routing};
-use crate::enrol::{Place, PodSpec, Proof, Side};
-use crate::netlink::interface_of;
+use super::{LiveNode, entry, routing};
+use crate::cgroups::Member;
+use crate::enrol::{Fact, Place, PodSpec, Proof, Reading};
+use crate::proxies::Proxy;
+use crate::surveys::Shared;
 use crate::{rules, sysctl};
 
-/// Programs at the node's cgroup root, as the loader names them.
-const ROOT_PROGRAMS: [&str; 3] = ["connect4", "connect6", "sockops"];
+/// Programs at the node's cgroup root, and how the loader names their checks.
+const ROOT_PROGRAMS: [(Fact, &str); 3] =
+    [(Fact::Connect4, "connect4"), (Fact::Connect6, "connect6"), (Fact::Sockops, "sockops")];
 
-/// `since`: the kernel's links as they were then or later; everything else as it is now.
+/// `since`: the kernel's links and the node's processes as they were then or later; everything else as it is now.
 pub(super) async fn read(node: &LiveNode, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> Proof {
     let mut proof = Proof::default();
-    match node.surveys.since(since).await {
-        Ok(survey) => kernel(&mut proof, node, survey, (pod, place)).await,
-        Err(reason) => proof.push(Side::Kernel, "programs", Err(reason)),
-    }
-    proof.push(Side::Kernel, "rules", nothing_missing(rules::missing(&place.netns, &routing(pod, place)).await));
-    let held = match interface_of(&place.netns, &pod.ips).await {
-        Ok(Some(index)) if index == place.interface => Ok(format!("interface {index}")),
-        Ok(Some(index)) => Err(format!("on interface {index}, was on {}", place.interface)),
-        Ok(None) => Err("the namespace no longer holds an address of the pod".to_owned()),
-        Err(error) => Err(described(&error)),
-    };
-    proof.push(Side::Kernel, "address", held);
+    let Shared { links, members } = node.surveys.shared_since(since).await;
+    let newest = node.proxies.newest().map(|(_, proxy)| proxy);
+    kernel(&mut proof, node, links, newest, (pod, place)).await;
+    let rules::Facts { address, rules, outbound, inbound } = rules::read(&place.netns, &routing(pod, place)).await;
+    proof.push(Fact::Address, address);
+    proof.push(Fact::Rules, rules);
+    proof.push(Fact::Outbound, outbound);
+    proof.push(Fact::Inbound, inbound);
+    proof.push(
+        Fact::ProxyCgroup,
+        members.map_or_else(Reading::Unreadable, |members| shared_cgroup(node, pod, &members)),
+    );
     let acknowledged = node.registry.acknowledged(&pod.uid).map(|connection| format!("by connection {connection}"));
-    proof.push(Side::Proxy, "acknowledged", acknowledged);
+    proof.push(Fact::Acknowledged, reading(acknowledged));
     proof
 }
 
 /// Everything that is a blocking call, in one go.
-async fn kernel(proof: &mut Proof, node: &LiveNode, survey: Arc<Survey>, (pod, place): (&PodSpec, &Arc<Place>)) {
-    let (steering, proxy) = (node.steering.clone(), node.proxies.newest());
-    let (pod, place) = (pod.clone(), place.clone());
+async fn kernel(
+    proof: &mut Proof,
+    node: &LiveNode,
+    links: Result<Arc<Survey>, String>,
+    proxy: Option<Proxy>,
+    (pod, place): (&PodSpec, &Arc<Place>),
+) {
+    let (steering, pod, place) = (node.steering.clone(), pod.clone(), place.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut proof = Proof::default();
-        root(&mut proof, &survey);
-        entered(&mut proof, &steering, &pod, &place);
-        lookup(&mut proof, &steering, &survey, &place);
-        proof.push(Side::Kernel, "settings", nothing_missing(sysctl::missing(&place.netns)));
-        let tagged = match &proxy {
-            Some((_, proxy)) => steering.verify_proxy(&survey, &proxy.cgroup).map(found),
-            None => Ok(Err("no proxy is connected".to_owned())),
-        };
-        proof.push(Side::Proxy, "proxy_tag", tagged.unwrap_or_else(unreadable));
-        let listeners = steering.listeners(place.cookie).map(|listeners| covered(&pod, &listeners));
-        proof.push(Side::Proxy, "listeners", listeners.unwrap_or_else(unreadable));
-        proof
-    });
-    match read.await {
-        Ok(read) => proof.0.extend(read.0),
-        Err(error) => proof.push(Side::Kernel, "programs", Err(error.to_string())),
-    }
-}
-
-fn root(proof: &mut Proof, survey: &Survey) {
-    for name in ROOT_PROGRAMS {
-        let check = survey.root().iter().find(|check| check.name == name).cloned().map(found);
-        proof.push(Side::Kernel, name, check.unwrap_or_else(|| Err("not attached".to_owned())));
-    }
-}
-
-fn entered(proof: &mut Proof, steering: &Steering, pod: &PodSpec, place: &Place) {
-    let wanted = entry(pod, place, F_OUT | F_IN);
-    let entered = match steering.pod(place.cookie) {
-        Ok(Some(known)) if known == wanted => Ok(format!("netns cookie {}", place.cookie)),
-        Ok(Some(known)) => Err(format!("{known:?}, expected {wanted:?}")),
-        Ok(None) => Err(format!("no entry for netns cookie {}", place.cookie)),
-        Err(error) => unreadable(error),
-    };
-    proof.push(Side::Kernel, "pod_entry", entered);
-}
-
-fn lookup(proof: &mut Proof, steering: &Steering, survey: &Survey, place: &Place) {
-    match steering.verify_pod(survey, place.cookie, place.netns.as_fd()) {
-        Ok(checks) => {
-            for check in checks.into_iter().filter(|check| check.name != "pod_entry") {
-                let name = check.name.clone();
-                proof.push(Side::Kernel, &name, found(check));
+        match links {
+            Ok(survey) => attached(&mut proof, &steering, &survey, proxy.as_ref(), &place),
+            Err(reason) => {
+                let programs = ROOT_PROGRAMS.map(|(fact, _)| fact);
+                for fact in programs.into_iter().chain([Fact::SkLookup, Fact::NetnsCookie, Fact::ProxyTag]) {
+                    proof.push(fact, Reading::Unreadable(reason.clone()));
+                }
             }
         }
-        Err(error) => proof.push(Side::Kernel, "sk_lookup", unreadable(error)),
+        proof.push(Fact::PodEntry, Reading::of(entered(&steering, &pod, &place)));
+        proof.push(Fact::Settings, Reading::of(sysctl::missing(&place.netns).map(none_missing)));
+        let listeners = steering.listeners(place.cookie).map(|listeners| covered(&pod, &listeners));
+        proof.push(Fact::Listeners, Reading::of(listeners));
+        proof
+    });
+    // Facts that are not pushed count as unreadable.
+    match read.await {
+        Ok(read) => proof.append(read),
+        Err(error) => tracing::warn!(%error, "reading back from the kernel ended early"),
+    }
+}
+
+/// Facts of links, each proved by its pin.
+fn attached(proof: &mut Proof, steering: &Steering, survey: &Survey, proxy: Option<&Proxy>, place: &Place) {
+    for (fact, name) in ROOT_PROGRAMS {
+        let check = survey.root().iter().find(|check| check.name == name).cloned();
+        proof.push(fact, reading(check.map_or_else(|| Err("not attached".to_owned()), found)));
+    }
+    match steering.verify_pod(survey, place.cookie, place.netns.as_fd()) {
+        Ok(checks) => {
+            for (fact, name) in [(Fact::NetnsCookie, "netns_cookie"), (Fact::SkLookup, "sk_lookup")] {
+                if let Some(check) = checks.iter().find(|check| check.name == name).cloned() {
+                    proof.push(fact, reading(found(check)));
+                }
+            }
+        }
+        Err(error) => {
+            for fact in [Fact::NetnsCookie, Fact::SkLookup] {
+                proof.push(fact, Reading::Unreadable(super::described(&error)));
+            }
+        }
+    }
+    let tagged = match proxy {
+        Some(proxy) => Reading::of(steering.verify_proxy(survey, &proxy.cgroup).map(found)),
+        None => Reading::Fails("no proxy is connected".to_owned()),
+    };
+    proof.push(Fact::ProxyTag, tagged);
+}
+
+fn entered(steering: &Steering, pod: &PodSpec, place: &Place) -> Result<Result<String, String>, LoadError> {
+    let wanted = entry(pod, place, F_OUT | F_IN);
+    Ok(match steering.pod(place.cookie)? {
+        Some(known) if known == wanted => Ok(format!("netns cookie {}", place.cookie)),
+        Some(known) => Err(format!("{known:?}, expected {wanted:?}")),
+        None => Err(format!("no entry for netns cookie {}", place.cookie)),
+    })
+}
+
+/// Is a process of the pod in the cgroup of a proxy, so that the pod's connections count as the proxy's?
+fn shared_cgroup(node: &LiveNode, pod: &PodSpec, members: &[Member]) -> Reading {
+    match node.proxies.shared_with(&pod.cgroup_uid, members) {
+        Some(cgroup) => Reading::Fails(format!("the proxy's cgroup {} holds processes of the pod", cgroup.display())),
+        None => Reading::Holds("no process of the pod is in a proxy's cgroup".to_owned()),
     }
 }
 
@@ -110,20 +135,16 @@ fn covered(pod: &PodSpec, listeners: &[Listener]) -> Result<String, String> {
     }
 }
 
+fn reading(found: Result<String, String>) -> Reading {
+    found.map_or_else(Reading::Fails, Reading::Holds)
+}
+
 fn found(check: Check) -> Result<String, String> {
     if check.ok { Ok(check.detail) } else { Err(check.detail) }
 }
 
-fn unreadable(error: LoadError) -> Result<String, String> {
-    Err(described(&error))
-}
-
-fn nothing_missing<E: std::error::Error>(missing: Result<Vec<String>, E>) -> Result<String, String> {
-    match missing {
-        Ok(missing) if missing.is_empty() => Ok("all in place".to_owned()),
-        Ok(missing) => Err(missing.join(", ")),
-        Err(error) => Err(described(&error)),
-    }
+fn none_missing(missing: Vec<String>) -> Result<String, String> {
+    if missing.is_empty() { Ok("all in place".to_owned()) } else { Err(missing.join(", ")) }
 }
 
 #[cfg(test)]

@@ -95,3 +95,14 @@ async fn rules_that_somebody_removes_come_back() {
 
     assert_eq!(node.connect(&pod, DESTINATION), captured(DESTINATION));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_annotation_that_somebody_else_removes_is_set_again() {
+    let Some(Joined { node, pod, .. }) = Joined::new().await else { return };
+
+    std::fs::remove_file(node.overlay(&pod)).unwrap();
+    node.until("the annotation is set again", |node| node.is_annotated(&pod).then_some(()));
+
+    assert_eq!(node.count("strake_agent_annotations_corrected_total"), Some(1));
+    assert_eq!(node.connect(&pod, DESTINATION), captured(DESTINATION));
+}

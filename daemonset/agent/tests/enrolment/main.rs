@@ -1,9 +1,11 @@
 //! The agent as a process, with the real kernel programs, against a proxy that only listens and tells where
 //! connections were going.
 
+mod facts;
 mod finding;
 mod joining;
 mod killed;
+mod memory;
 mod node;
 mod proxies;
 mod restarting;
@@ -31,11 +33,16 @@ struct Joined {
 impl Joined {
     /// `None` where this machine cannot do it.
     async fn new() -> Option<Self> {
+        Self::with_proxy(PROXY_CGROUP).await
+    }
+
+    /// As [`Joined::new`], with the proxy in this cgroup.
+    async fn with_proxy(cgroup: &str) -> Option<Self> {
         let mut node = Node::new()?;
         node.label_namespace(true);
         let pod = node.start_pod("web").await;
         let agent = node.start_agent();
-        let proxy = node.start_proxy(PROXY_CGROUP);
+        let proxy = node.start_proxy(cgroup);
         node.until("the pod is enrolled", |node| enrolled(node, &pod));
         Some(Self { node, pod, agent, proxy })
     }

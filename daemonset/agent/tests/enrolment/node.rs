@@ -27,6 +27,9 @@ pub(crate) struct Node {
     pub(crate) dir: tempfile::TempDir,
     cgroup: PathBuf,
     children: Vec<Child>,
+    /// The proxy that was started last, and the process of [`Node::start_intruder`].
+    proxy: Option<usize>,
+    intruder: Option<usize>,
 }
 
 /// A pod: a namespace with an interface, and a process in it that does nothing.
@@ -58,7 +61,7 @@ impl Node {
         for name in ["bpf", "run", "state", "manifests"] {
             fs::create_dir(dir.path().join(name)).map_err(|error| error.to_string())?;
         }
-        let node = Self { dir, cgroup, children: Vec::new() };
+        let node = Self { dir, cgroup, children: Vec::new(), proxy: None, intruder: None };
         let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(node.path("bpf")).status();
         match mounted {
             Ok(status) if status.success() => Ok(node),
@@ -139,6 +142,11 @@ impl Node {
         });
     }
 
+    /// Ends the process with which the pod was started. Its uid ends with the number of that child.
+    pub(crate) fn stop_pause(&mut self, pod: &Pod) {
+        self.kill(pod.uid.rsplit('-').next().unwrap().parse().unwrap());
+    }
+
     pub(crate) fn cgroup(&self) -> &Path {
         &self.cgroup
     }
@@ -173,7 +181,42 @@ impl Node {
             .env(PROXY, self.path("zds.sock"))
             .stdout(Stdio::null());
         self.children.push(proxy.spawn().unwrap());
+        self.proxy = Some(self.children.len() - 1);
         self.children.len() - 1
+    }
+
+    /// Ends the proxy that was started last.
+    pub(crate) fn stop_proxy(&mut self) {
+        let proxy = self.proxy.take().expect("a proxy runs");
+        self.kill(proxy);
+    }
+
+    /// A process that does nothing in this cgroup of the node.
+    pub(crate) fn start_intruder(&mut self, cgroup: &str) {
+        let mut process = self.joining(cgroup, Path::new("sleep"));
+        self.children.push(process.arg("1000").spawn().unwrap());
+        self.intruder = Some(self.children.len() - 1);
+    }
+
+    pub(crate) fn stop_intruder(&mut self) {
+        let intruder = self.intruder.take().expect("an intruder runs");
+        self.kill(intruder);
+    }
+
+    /// Sets how many descriptors a child may have open; those that it has stay. Returns how many it was.
+    pub(crate) fn limit_descriptors(&self, child: usize, limit: u64) -> u64 {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        let pid = Pid::from_child(&self.children[child]);
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let before = prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(limit), maximum }).unwrap();
+        before.current.unwrap_or(1024)
+    }
+
+    /// The value of a line of a child's `/proc/<pid>/status`.
+    pub(crate) fn status(&self, child: usize, key: &str) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.children[child].id())).unwrap();
+        let value = status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {key} in {status}"))
     }
 
     pub(crate) fn kill(&mut self, child: usize) {

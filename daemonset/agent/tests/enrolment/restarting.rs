@@ -1,5 +1,7 @@
 //! An agent that ends, and the one after it.
 
+use ebpf_loader::observe;
+
 use crate::node::{Node, Pod};
 use crate::{DESTINATION, Joined, captured, enrolled};
 
@@ -34,4 +36,31 @@ async fn a_restarted_agent_finds_everything_and_interrupts_nothing() {
         written,
         "the claim was written anew"
     );
+}
+
+/// Whether the node's programs know the pod.
+fn entered(node: &Node, pod: &Pod) -> bool {
+    observe::cookies(&node.path("bpf/mesh")).unwrap()["PODS"].contains(&pod.netns.cookie().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_owns_is_removed_as_soon_as_every_enrolled_pod_is_found_and_not_before() {
+    let Some(Joined { mut node, pod, agent, .. }) = Joined::new().await else { return };
+    let other = node.start_pod("other").await;
+    node.until("the other pod is enrolled", |node| enrolled(node, &other));
+
+    node.kill(agent);
+    node.forget(&other);
+    node.stop_pause(&pod);
+    let agent = node.start_agent();
+    node.until("the metrics are refreshed", |node| {
+        node.get("/metrics").filter(|text| text.contains("strake_agent_steering_total"))
+    });
+    assert!(entered(&node, &other), "an entry was removed although one pod was not found");
+    assert!(entered(&node, &pod) && node.is_annotated(&pod));
+    node.start_process_in(&pod, &pod.netns);
+
+    node.until("the entry is removed", |node| (!entered(node, &other)).then_some(()));
+    node.until("the pod that was not found is proved", |node| enrolled(node, &pod));
+    assert!(node.terminate(agent));
 }

@@ -58,7 +58,7 @@ impl World {
 }
 
 /// iproute2 in a namespace.
-fn ip(netns: &Netns, arguments: &str) {
+pub(crate) fn ip(netns: &Netns, arguments: &str) {
     let status = netns.run(|| Command::new("ip").args(arguments.split(' ')).status()).unwrap();
     assert!(status.success(), "ip {arguments}");
 }

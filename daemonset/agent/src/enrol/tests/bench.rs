@@ -26,6 +26,7 @@ pub(crate) fn pod() -> PodSpec {
     PodSpec {
         key: ObjectRef::new(Kind::Pod, "default", "web"),
         uid: PodId::new("u1").unwrap(),
+        cgroup_uid: "u1".to_owned(),
         info: WorkloadInfo { name: "web".into(), namespace: "default".into(), service_account: "sa".into() },
         ips: vec!["10.0.0.1".parse().unwrap()],
     }
@@ -37,21 +38,19 @@ pub(super) fn out() -> Wanted {
 
 impl Bench {
     pub(super) fn start(wanted: Wanted, annotated: bool, state: State) -> Self {
-        Self::start_at(Arc::new(Fake::of(State { annotated, ..state })), wanted)
+        let in_mesh = annotated && wanted == Wanted::In;
+        Self::start_at(Arc::new(Fake::of(State { annotated, in_mesh, ..state })), wanted)
     }
 
     /// A task that starts with what is on the node, as that of a new agent does.
     fn start_at(node: Arc<Fake>, wanted: Wanted) -> Self {
-        let (goal, goals) = watch::channel(Goal { pod: pod(), wanted });
+        node.with(|state| state.in_mesh &= wanted == Wanted::In);
+        let annotated = told(&node);
+        let (goal, goals) = watch::channel(Goal { pod: pod(), wanted, annotated });
         let (nudge, nudges) = watch::channel(0);
         let reports = Reports::default();
         let view = reports.view(&pod());
-        let told = match node.with(|state| (state.annotated, state.pending)) {
-            (true, _) => Some(Redirection::Enabled),
-            (false, true) => Some(Redirection::Pending),
-            (false, false) => None,
-        };
-        let actor = Actor::new(node.clone(), goals, nudges, view, TIMING, told.into(), None);
+        let actor = Actor::new(node.clone(), goals, nudges, view, TIMING, annotated.into(), None);
         Self { node, goal, nudge, reports, actor: tokio::spawn(actor.run()) }
     }
 
@@ -67,7 +66,16 @@ impl Bench {
     }
 
     pub(super) fn want(&self, wanted: Wanted) {
-        self.goal.send(Goal { pod: pod(), wanted }).unwrap();
+        self.node.with(|state| state.in_mesh &= wanted == Wanted::In);
+        self.goal.send(Goal { pod: pod(), wanted, annotated: told(&self.node) }).unwrap();
+    }
+
+    /// Has the cluster's event with the pod's annotation arrive.
+    pub(super) fn deliver(&self, annotated: Option<Redirection>) {
+        self.goal.send_if_modified(|goal| {
+            goal.annotated = annotated;
+            false
+        });
     }
 
     /// Lets the actor work, in the clock of the test, until `done`.
@@ -78,6 +86,7 @@ impl Bench {
     pub(super) async fn enrolled() -> Self {
         let bench = Self::start(Wanted::In, false, State::default());
         bench.until(|state| state.annotated).await;
+        bench.deliver(Some(Redirection::Enabled));
         bench
     }
 
@@ -89,6 +98,7 @@ impl Bench {
         self.reports.node("n").pods[0].state
     }
 
+    /// Fails when the pod was announced before it was closed, or no longer announced although nobody asked for that.
     pub(super) fn assert_never_open(&self) {
         assert_eq!(self.node.with(|state| state.violation.clone()), None);
     }
@@ -105,6 +115,15 @@ impl Bench {
             );
             assert!(state.touched.is_empty());
         });
+    }
+}
+
+/// What the cluster knows of the pod.
+fn told(node: &Fake) -> Option<Redirection> {
+    match node.with(|state| (state.annotated, state.pending)) {
+        (true, _) => Some(Redirection::Enabled),
+        (false, true) => Some(Redirection::Pending),
+        (false, false) => None,
     }
 }
 

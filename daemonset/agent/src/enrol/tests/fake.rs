@@ -1,13 +1,14 @@
 //! A node that remembers what was done to its only pod, fails where it is told to, and stands still where an agent dies.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 
 use runtime::sys::Netns;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::enrol::{Capture, Node, Place, PodSpec, Proof, Redirection, Side, Step, StepError};
+use crate::enrol::{Capture, Fact, Node, Place, PodSpec, Proof, Reading, Redirection, Step, StepError, Watch};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -37,8 +38,20 @@ pub(super) struct State {
     pub(super) proof_breaks: bool,
     /// Proofs with links of an earlier moment miss the pod's.
     pub(super) old_links_lack_ours: bool,
-    /// Set when the pod was announced as enrolled without being closed.
+    /// How these facts are read, whatever the state is. See [`State::disturb`].
+    pub(super) injected: BTreeMap<Fact, Injected>,
+    pub(super) hazards: Vec<String>,
+    /// The pod was announced as enrolled, and nobody asked for it to leave.
+    pub(super) in_mesh: bool,
+    /// Set when a pod that was in the mesh was no longer announced, or one was announced before it was closed.
     pub(super) violation: Option<String>,
+}
+
+/// A fact that is not as it should be.
+pub(super) struct Injected {
+    pub(super) reading: Reading,
+    /// The step that makes it hold again.
+    pub(super) repaired_by: Option<Step>,
 }
 
 impl State {
@@ -48,9 +61,55 @@ impl State {
         self.acknowledged = false;
         self.faults.insert(Step::Announce, u32::MAX);
     }
+
+    fn fact(&self, fact: Fact, since: Instant) -> Reading {
+        if let Some(injected) = self.injected.get(&fact) {
+            return injected.reading.clone();
+        }
+        let holds = match fact {
+            Fact::PodEntry => self.entry == Some(Capture::On),
+            Fact::SkLookup => self.link && !(self.old_links_lack_ours && since < Instant::now()),
+            Fact::Rules | Fact::Outbound => self.rules,
+            Fact::Listeners => self.listeners,
+            Fact::Acknowledged => self.acknowledged,
+            Fact::Connect4
+            | Fact::Connect6
+            | Fact::Sockops
+            | Fact::NetnsCookie
+            | Fact::Settings
+            | Fact::Address
+            | Fact::Inbound
+            | Fact::ProxyTag
+            | Fact::ProxyCgroup => true,
+        };
+        if holds { Reading::Holds(String::new()) } else { Reading::Fails("missing".to_owned()) }
+    }
+
+    fn repair(&mut self, step: Step) {
+        self.injected.retain(|_, injected| injected.repaired_by != Some(step));
+    }
+
+    /// A pod leaves the mesh by its user's wish only.
+    fn check_announcement(&mut self, after: &str) {
+        if self.in_mesh && !self.annotated && self.violation.is_none() {
+            self.violation = Some(format!("no longer announced after {after}"));
+        }
+    }
 }
 
-pub(crate) struct Fake(Mutex<State>);
+pub(crate) struct Fake {
+    state: Mutex<State>,
+    disturbance: Arc<Notify>,
+}
+
+/// Ticks with [`Fake::disturb`].
+pub(crate) struct FakeWatch(Arc<Notify>);
+
+impl Watch for FakeWatch {
+    async fn changed(&mut self) {
+        self.0.notified().await;
+    }
+}
 
 impl Default for Fake {
     fn default() -> Self {
@@ -60,7 +119,7 @@ impl Default for Fake {
 
 impl Fake {
     pub(super) fn of(state: State) -> Self {
-        Self(Mutex::new(State { cookie: 7, ..state }))
+        Self { state: Mutex::new(State { cookie: 7, ..state }), disturbance: Arc::default() }
     }
 
     pub(crate) fn is_annotated(&self) -> bool {
@@ -84,8 +143,13 @@ impl Fake {
         self.with(|state| state.proof_breaks = true);
     }
 
+    /// Notifies of a change to the pod's routing.
+    pub(super) fn disturb(&self) {
+        self.disturbance.notify_one();
+    }
+
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
-        look(&mut self.0.lock().unwrap())
+        look(&mut self.state.lock().unwrap())
     }
 
     async fn step<T>(&self, step: Step, name: &'static str, act: impl FnOnce(&mut State) -> T) -> Result<T, StepError> {
@@ -100,16 +164,26 @@ impl Fake {
                 return Err(StepError::at(step)("injected"));
             }
             let done = act(state);
-            let closed = state.entry == Some(Capture::On) && state.rules && state.link;
-            if state.annotated && !closed && state.violation.is_none() {
-                state.violation = Some(format!("open after {name}"));
-            }
+            state.repair(step);
+            state.check_announcement(name);
             Ok(done)
         })
     }
 }
 
 impl Node for Fake {
+    type Watch = FakeWatch;
+
+    fn watch(&self, _: &Arc<Place>) -> Result<FakeWatch, StepError> {
+        Ok(FakeWatch(self.disturbance.clone()))
+    }
+    async fn mend(&self, _: &PodSpec, _: &Arc<Place>) -> Result<Vec<String>, StepError> {
+        let mended = |state: &mut State| {
+            let had = std::mem::replace(&mut state.rules, true);
+            if had { Vec::new() } else { vec!["rule".to_owned()] }
+        };
+        self.step(Step::Mend, "mend", mended).await
+    }
     async fn locate(&self, _: &PodSpec) -> Result<Arc<Place>, StepError> {
         let cookie = self.step(Step::Locate, "locate", |state| state.cookie).await?;
         let mut place = Place::new(Netns::current().unwrap(), 2).unwrap();
@@ -156,16 +230,13 @@ impl Node for Fake {
         }
         assert!(!self.with(|state| std::mem::take(&mut state.proof_breaks)), "injected");
         self.with(|state| {
-            let fact = |ok: bool| if ok { Ok(String::new()) } else { Err("missing".to_owned()) };
-            let unseen = state.old_links_lack_ours && since < Instant::now();
             let mut proof = Proof::default();
-            proof.push(Side::Kernel, "entry", fact(state.entry == Some(Capture::On)));
-            proof.push(Side::Kernel, "rules", fact(state.rules));
-            proof.push(Side::Kernel, "link", fact(state.link && !unseen));
-            proof.push(Side::Proxy, "listeners", fact(state.listeners));
-            proof.push(Side::Proxy, "acknowledged", fact(state.acknowledged));
+            Fact::ALL.into_iter().for_each(|fact| proof.push(fact, state.fact(fact, since)));
             proof
         })
+    }
+    async fn hazards(&self, _: &Arc<Place>) -> Result<Vec<String>, StepError> {
+        Ok(self.with(|state| state.hazards.clone()))
     }
     async fn annotate(&self, _: &PodSpec, redirection: Option<Redirection>) -> Result<(), StepError> {
         let name = match redirection {
@@ -176,6 +247,11 @@ impl Node for Fake {
         self.step(Step::Annotate, name, |state| {
             state.annotated = redirection == Some(Redirection::Enabled);
             state.pending = redirection == Some(Redirection::Pending);
+            state.in_mesh |= state.annotated;
+            let closed = state.entry == Some(Capture::On) && state.rules && state.link;
+            if state.annotated && !closed && state.violation.is_none() {
+                state.violation = Some(format!("open after {name}"));
+            }
         })
         .await
     }
@@ -183,6 +259,7 @@ impl Node for Fake {
         self.step(Step::Annotate, "forget", |state| {
             state.annotated = false;
             state.pending = false;
+            state.in_mesh = false;
         })
         .await
     }

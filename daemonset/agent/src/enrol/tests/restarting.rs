@@ -30,13 +30,14 @@ async fn a_restarted_agent_finds_everything_proved_and_touches_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_an_earlier_pod_left_behind_is_withdrawn_first() {
+async fn a_pod_of_which_nothing_is_left_in_the_kernel_stays_announced_and_is_enrolled_again() {
     let bench = Bench::start(Wanted::In, true, State::default());
 
-    bench.until(|state| state.annotated && state.entry == Some(Capture::On)).await;
+    bench.until(|state| state.listeners && state.entry == Some(Capture::On)).await;
+    pass(Duration::from_secs(1)).await;
 
-    let log = steps(bench.log());
-    assert_eq!(log[..2], ["locate", "withdraw"]);
+    assert_eq!(bench.state(), PodState::Enrolled);
+    bench.assert_never_open();
 }
 
 #[tokio::test(start_paused = true)]

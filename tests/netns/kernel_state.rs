@@ -49,7 +49,7 @@ impl Place {
         for family in ["-4", "-6"] {
             let rules = lab.exec(&self.pod, &["ip", family, "rule", "show"]).await.text();
             assert!(!rules.is_empty() && !rules.contains("0x111"), "{}: {rules}", self.pod);
-            let routes = lab.exec(&self.pod, &["ip", family, "route", "show", "table", "100"]).await.text();
+            let routes = lab.exec(&self.pod, &["ip", family, "route", "show", "table", "1500111"]).await.text();
             assert_eq!(routes, "", "{}", self.pod);
         }
         assert_eq!(self.settings(), never.settings(), "{}", self.pod);

@@ -5,6 +5,7 @@ mod certificates;
 mod demo;
 mod discovery;
 mod drain;
+mod drift;
 mod faults;
 mod kernel_state;
 mod manifests;

@@ -25,7 +25,7 @@ const PENDING: &str = "pending";
 #[derive(Debug, Args)]
 #[command(
     after_help = "STATE    not-selected, enrolling, enrolled (every check was read back from the kernel), leaving, failed;
-         unverified or broken when it was enrolled and some checks cannot be read or do not hold (peers still use HBONE);
+         unverified, broken (was enrolled; checks cannot be read or fail; peers still use HBONE);
          pending when the agent has not seen the pod's present labels;
          unknown when the agent of the node does not answer or has not looked at the pod
 CHECKS   checks that hold / checks made; `-o wide` names each

@@ -8,12 +8,14 @@
 //!   "spec.rules[0].to[0].operation.ports[0]", "file": "/manifests/web.yaml", "line": 12, "message": "..."}`. `object` is
 //!   kind, namespace and name; `severity` is `warning` or `info`; `reason` is a code of `graph::Reason`; `field` is empty
 //!   when it is about the object as a whole; `file` and `line` are `null` when no manifest defines the object.
-//! - `/debug/problems`, in the order of files: what in a manifest is not understood.
-//!   `{"file": "/manifests/web.yaml", "line": 7, "field": "spec.rules", "message": "...", "severity":
-//!   "refused", "lastGood": "2026-01-02T03:04:05Z"}`. `line` is 0 and `field` empty where it is about the whole file, or
-//!   about a directory that is gone; `severity` is `refused` (the last good state stays), `ignored` (the document is left
-//!   out) or `noted` (the file is in force; its copy for the next start is not as it should be). `lastGood` is when the
-//!   state in force was first read, `null` when nothing of the file is in force and where it is not about a file.
+//! - `/debug/problems`, in the order of files: mistakes in manifests and what of them has no effect.
+//!   `{"file": "/manifests/web.yaml", "line": 7, "kind": "AuthorizationPolicy", "namespace": "app", "name": "web", "field":
+//!   "spec.rule", "message": "...", "severity": "error", "code": "unknown_field", "inForce": "last_good", "lastGood":
+//!   "2026-01-02T03:04:05Z"}`. `line` is 0 and `field` empty where it is about the whole file, or about a directory;
+//!   `kind`, `namespace` and `name` are empty as far as they are not known. `severity` is `error` (the document is not in
+//!   force), `warning` (a kind that protects or routes traffic has no effect here) or `note` (something has no effect
+//!   here); `code` is a name of `kube_api::Code`. `inForce` is `last_good` (then `lastGood` is when that state was first
+//!   read), `nothing`, or `null` where nothing is kept out of force.
 //! - `/debug/policies`, in the order of objects: what holds of each policy. `{"object": "AuthorizationPolicy app/web",
 //!   "conditions": [{"type": "Enforced", "status": "True", "reason": "Enforced", "message": "..."}]}`. `status` is `True`,
 //!   `False` or `Unknown`. The same conditions, with times, are in the object's status.

@@ -73,7 +73,7 @@ impl Pipeline {
                 self.graph.remove(&key);
             }
             Event::InSync { cluster } => {
-                tracing::info!(%cluster, "manifests are read");
+                tracing::info!(%cluster, "all manifests read");
                 return true;
             }
             Event::Problem(problem) => self.reports.problem(problem),

@@ -1,5 +1,5 @@
-//! What is wrong with the manifests, and what holds of the policies, as far as is known now: for log, metrics and admin
-//! pages.
+//! Problems of manifests, findings about objects and conditions of policies, as far as is known now: for log, metrics and
+//! admin pages.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graph::Finding;
 use kube_api::core::Condition;
-use kube_api::{ObjectRef, Severity, SourceProblem};
+use kube_api::{Code, ObjectRef, Severity, SourceProblem};
 use serde_json::{Value, json};
 
 /// Problems of files, findings about objects, conditions of policies. Clones share them.
@@ -23,18 +23,26 @@ struct Inner {
 
 impl Reports {
     pub(crate) fn problem(&self, problem: SourceProblem) {
-        tracing::warn!(
-            file = %problem.file.display(), line = problem.line, field = problem.field,
-            reason = problem.message, code = severity(problem.severity),
-            "{}", headline(&problem),
-        );
+        let (file, code) = (problem.file.display(), problem.code.name());
+        let SourceProblem { line, field, message, subject, severity, .. } = &problem;
+        match severity {
+            Severity::Error | Severity::Warning => tracing::warn!(
+                %file, line, object = %subject, field, reason = message, code, severity = severity.name(),
+                "{}", headline(&problem),
+            ),
+            Severity::Note => tracing::info!(
+                %file, line, object = %subject, field, reason = message, code, severity = severity.name(),
+                "{}", headline(&problem),
+            ),
+        }
         let mut inner = self.lock();
         inner.problems.entry(problem.file.clone()).or_default().push(problem);
         inner.count_problems();
     }
 
+    /// Takes back the problems of a file; those that still hold follow.
     pub(crate) fn solved(&self, file: &Path) {
-        tracing::info!(file = %file.display(), "manifest understood");
+        tracing::info!(file = %file.display(), "earlier problems of the manifest are over");
         let mut inner = self.lock();
         inner.problems.remove(file);
         inner.count_problems();
@@ -93,17 +101,10 @@ impl Reports {
         policies.collect()
     }
 
-    /// Problems as JSON.
+    /// Problems as JSON, in the order of files.
     pub(crate) fn problems_json(&self) -> Value {
         let inner = self.lock();
-        let problems = inner.problems.values().flatten().map(|problem| {
-            json!({
-                "file": problem.file, "line": problem.line, "field": problem.field,
-                "message": problem.message, "severity": severity(problem.severity),
-                "lastGood": problem.in_force.and_then(|in_force| in_force.last_good()),
-            })
-        });
-        problems.collect()
+        inner.problems.values().flatten().map(|problem| json!(problem)).collect()
     }
 
     /// Findings as JSON.
@@ -132,8 +133,11 @@ impl Reports {
 
 impl Inner {
     fn count_problems(&self) {
-        let count = self.problems.values().map(Vec::len).sum::<usize>();
-        metrics::gauge!("strake_control_manifest_problems").set(count as f64);
+        let problems = || self.problems.values().flatten();
+        for severity in [Severity::Error, Severity::Warning, Severity::Note] {
+            let count = problems().filter(|problem| problem.severity == severity).count();
+            metrics::gauge!("strake_control_manifest_problems", "severity" => severity.name()).set(count as f64);
+        }
     }
 }
 
@@ -144,19 +148,17 @@ fn finding_json(finding: &Finding) -> Value {
     })
 }
 
-const fn severity(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Refused => "refused",
-        Severity::Ignored => "ignored",
-        Severity::Noted => "noted",
-    }
-}
-
 fn headline(problem: &SourceProblem) -> String {
     match (problem.severity, &problem.in_force) {
-        (Severity::Refused, Some(in_force)) => format!("manifest not understood; {in_force}"),
-        (Severity::Refused, None) => "manifests not read".to_owned(),
-        (Severity::Ignored, _) => "manifest not understood; it is left out".to_owned(),
-        (Severity::Noted, _) => "manifests are not kept for the next start".to_owned(),
+        (Severity::Error, Some(in_force)) => match in_force.last_good() {
+            Some(since) => format!("invalid manifest ignored; the last good state of {since} stays in force"),
+            None => "invalid manifest ignored; it is NOT in force: no good state of it is known".to_owned(),
+        },
+        (Severity::Error, None) => "manifest not used".to_owned(),
+        (Severity::Warning, _) => "manifest has no effect here".to_owned(),
+        (Severity::Note, _) if problem.code == Code::LastGoodNotSaved => {
+            "last-good copies are not being saved".to_owned()
+        }
+        (Severity::Note, _) => "note about a manifest".to_owned(),
     }
 }

@@ -141,6 +141,8 @@ fn start_pipeline(
 ) -> Result<Acks, StartError> {
     let directories = DirectoryConfig { manifests: config.manifests.clone(), state: config.state.clone() };
     let source = Source::keeper_of(directories, ClusterId::new(&config.mesh.cluster_id))?;
+    let reader = source.health();
+    pages.readiness.probe("manifest reader", move || std::future::ready(reader.is_well()));
     let (conditions, writer) = conditions::writer(Status::directory(&config.state, WRITER));
     working.spawn(writer);
     let acks = Acks::new(&config.trusted_node_accounts);

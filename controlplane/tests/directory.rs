@@ -106,7 +106,16 @@ async fn a_manifest_with_a_mistake_keeps_its_last_good_state_and_is_told() {
         let told = |page: &serde_json::Value| page[0]["line"] == line && page[0]["field"] == field;
         let page = running.page_when("/debug/problems", told).await;
         assert!(problem(&page)["file"].as_str().unwrap().ends_with("policy.yaml"), "{page}");
-        assert_eq!(problem(&page)["severity"], "refused");
+        assert_eq!(
+            (&problem(&page)["severity"], &problem(&page)["inForce"]),
+            (&"error".into(), &"last_good".into()),
+            "{page}"
+        );
+        assert_eq!(
+            (&problem(&page)["kind"], &problem(&page)["name"]),
+            (&"AuthorizationPolicy".into(), &"web".into()),
+            "{page}"
+        );
         let seen = proxy.holds(|seen| seen.policies.len() == 1).await;
         assert_eq!(seen.policies["app/web"].rules.len(), 1);
     }
@@ -133,7 +142,7 @@ async fn a_manifest_that_is_broken_at_the_start_has_the_state_that_the_last_proc
     let page = second.page_when("/debug/problems", |page| page.as_array().is_some_and(|page| page.len() == 2)).await;
     for (problem, file, since) in [(&page[0], "never.yaml", false), (&page[1], "policy.yaml", true)] {
         assert!(problem["file"].as_str().unwrap().ends_with(file), "{page}");
-        assert_eq!((&problem["line"], &problem["severity"]), (&9.into(), &"refused".into()), "{page}");
+        assert_eq!((&problem["line"], &problem["severity"]), (&9.into(), &"error".into()), "{page}");
         assert_eq!(problem["field"], "spec.rules[0].from[0].source.namespace");
         assert_eq!(problem["lastGood"].as_str().is_some_and(|since| since.ends_with('Z')), since, "{page}");
     }

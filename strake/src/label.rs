@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use kube_api::{
     Kind, ObjectRef,
-    manifest::{LabelChange, LabelError, set_label},
+    manifest::{LabelChange, LabelError, Labelled, set_label},
 };
 use lab::PodInfo;
 
@@ -51,12 +51,17 @@ enum LabelKind {
 impl Label {
     pub(crate) async fn run(&self) -> Result<ExitCode> {
         let key = self.key();
-        let file = edit(&self.target.manifests()?, &key, &self.changes, self.overwrite)?;
+        let labelled = edit(&self.target.manifests()?, &key, &self.changes, self.overwrite)?;
         let kind = match self.kind {
             LabelKind::Namespace => "namespace",
             LabelKind::Pod => "pod",
         };
-        println!("{kind}/{} labeled ({})", self.name, file.display());
+        let file = labelled.file().display();
+        match &labelled {
+            Labelled::Changed(_) => println!("{kind}/{} labeled ({file})", self.name),
+            Labelled::Unchanged(_) => println!("{kind}/{} not labeled: it has the labels already ({file})", self.name),
+            Labelled::Added(_) => println!("{kind}/{} labeled (no manifest defined it: added to {file})", self.name),
+        }
         if self.wait.is_asked() {
             let lab = self.target.attach().await?;
             let concerns = |pod: &PodInfo| match self.kind {
@@ -79,23 +84,22 @@ impl Label {
     }
 }
 
-/// Edits the manifest in the first directory that defines the object; its path.
+/// Edits the manifest that defines the object; which file that is.
 pub(crate) fn edit(
     directories: &[PathBuf],
     key: &ObjectRef,
     changes: &[LabelChange],
     overwrite: bool,
-) -> Result<PathBuf> {
-    for directory in directories {
-        match set_label(directory, key, changes, overwrite) {
-            Ok(file) => return Ok(file),
-            Err(LabelError::NoManifest(_)) => {}
-            Err(err @ LabelError::Exists { .. }) => bail!("{err}: --overwrite replaces it"),
-            Err(err) => return Err(err.into()),
+) -> Result<Labelled> {
+    match set_label(directories, key, changes, overwrite) {
+        Ok(labelled) => Ok(labelled),
+        Err(err @ LabelError::Exists { .. }) => bail!("{err}: --overwrite replaces it"),
+        Err(err @ LabelError::NoManifest(_)) => {
+            let searched: Vec<_> = directories.iter().map(|dir| dir.display().to_string()).collect();
+            bail!("{err} below {}", searched.join(", "))
         }
+        Err(err) => Err(err.into()),
     }
-    let searched: Vec<_> = directories.iter().map(|dir| dir.display().to_string()).collect();
-    bail!("no manifest below {} defines {key}", searched.join(", "))
 }
 
 pub(crate) fn parse_change(text: &str) -> Result<LabelChange, String> {

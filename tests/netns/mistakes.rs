@@ -1,5 +1,5 @@
-//! Mistakes in the user's manifests: said with file, line and field; everything else goes on as it was, also when the
-//! control plane starts with them, and when the directory of the manifests itself is gone.
+//! Mistakes in the user's manifests: reported with file, line, object and field; everything else is in force, also when
+//! the control plane starts with them, and when the directory of the manifests itself is gone.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
@@ -127,8 +127,8 @@ fn a_policy_with_a_mistake_keeps_its_last_good_state() {
         lab.write("policy.yaml", &good).unwrap();
         becomes_refused(lab).await;
 
-        // One good object and a bad one: the file is refused as a whole, so the good one does not become PERMISSIVE.
-        let one_of_two = peer_authentication("mesh", "PERMISSIVE")
+        // One good object and a bad one: the good one is in force.
+        let one_of_two = good.clone()
             + &deny("mesh", "nobody", "cluster.local/ns/mesh/sa/nobody").replace("principals:", "principal:");
         let mistakes = [
             (good.replace("  mtls:", "  mtls: ["), 8, ""),
@@ -141,14 +141,19 @@ fn a_policy_with_a_mistake_keeps_its_last_good_state() {
             lab.write("policy.yaml", &text).unwrap();
 
             let problem = problem(lab, "policy.yaml", line, field).await;
-            assert_eq!(problem["severity"], "refused");
-            assert!(problem["lastGood"].is_string(), "{problem}");
-            said(lab, &["policy.yaml", &format!("line={line}"), field, "the last good state of"]).await;
+            assert_eq!(problem["severity"], "error");
+            let is_new = problem["name"] == "nobody";
+            assert_eq!(problem["lastGood"].is_null(), is_new, "{problem}");
+            let state = if is_new { "NOT in force" } else { "the last good state of" };
+            said(lab, &["policy.yaml", &format!("line={line}"), field, state]).await;
             still_strict(lab).await;
         }
         let status = lab.strake(&["lab", "status"]).unwrap();
         let line = status.lines().find(|line| line.starts_with("problem: ")).unwrap_or_default();
-        assert!(line.contains("policy.yaml:21: spec.rules[0].from[0].source.principal: "), "{status}");
+        assert!(
+            line.contains("policy.yaml:21: AuthorizationPolicy mesh/nobody: spec.rules[0].from[0].source.principal: "),
+            "{status}"
+        );
 
         lab.remove("policy.yaml").unwrap();
         becomes_let_in(lab).await;
@@ -246,5 +251,22 @@ fn a_directory_that_vanishes_takes_nothing_with_it() {
         assert_eq!(lab.pod("mesh/server").await.uid, before.uid, "the pod ran on");
         lab.remove("policy.yaml").unwrap();
         becomes_let_in(lab).await;
+    });
+}
+
+#[test]
+fn a_mistake_in_one_document_leaves_the_policies_beside_it_in_force_from_the_first_load() {
+    let misspelt = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: hours, namespace: mesh}\n\
+                    spec:\n  rules:\n  - when:\n    - {key: request.time, values: ['9']}\n";
+    labs::run_alone("beside", &manifests(), async |lab| {
+        lab.meshed(&["mesh/client", "mesh/server"]).await;
+
+        lab.write("policies.yaml", &(strict() + misspelt)).unwrap();
+
+        becomes_refused(lab).await;
+        lab.client_ok("mesh/client", &["http", "server:80"]).await;
+        let status = lab.strake(&["lab", "status"]).unwrap();
+        let line = status.lines().find(|line| line.starts_with("problem: ")).unwrap_or_default();
+        assert!(line.contains("AuthorizationPolicy mesh/hours") && line.contains("NOT in force"), "{status}");
     });
 }

@@ -1,53 +1,13 @@
-//! One YAML document with the place of everything in it. It does not know what the fields mean.
+//! One document of a manifest, YAML or JSON, with the place of everything in it. It does not know what the fields mean.
 
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Options, Spanned};
 
-/// The text of one document of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Chunk<'a> {
-    pub(crate) text: &'a str,
-    /// Byte offset of the text in the file.
-    pub(crate) offset: usize,
-    /// Line of the file on which the text begins, from 1.
-    pub(crate) line: usize,
-}
-
-/// Cuts a file at its document markers. A line that begins with `---` is one everywhere, also inside
-/// a block scalar: YAML forbids it there.
-pub(crate) fn split(file: &str) -> Vec<Chunk<'_>> {
-    let mut chunks = Vec::new();
-    let (mut start, mut start_line) = (0, 1);
-    let mut offset = 0;
-    for (index, line) in file.split_inclusive('\n').enumerate() {
-        if is_marker(line) {
-            chunks.push(Chunk { text: &file[start..offset], offset: start, line: start_line });
-            // What follows the marker on its own line belongs to the document.
-            start = offset + 3;
-            start_line = index + 1;
-        }
-        offset += line.len();
-    }
-    chunks.push(Chunk { text: &file[start..], offset: start, line: start_line });
-    chunks.retain(|chunk| !is_blank(chunk.text));
-    chunks
-}
-
-fn is_marker(line: &str) -> bool {
-    let rest = line.strip_prefix("---").or_else(|| line.strip_prefix("...").filter(|rest| rest.trim().is_empty()));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
-}
-
-fn is_blank(text: &str) -> bool {
-    text.lines().all(|line| {
-        let line = line.trim();
-        line.is_empty() || line.starts_with('#') || line.starts_with('%')
-    })
-}
+use crate::scalar::{self, NotFinite};
 
 /// A value with its place in the document.
 #[derive(Clone, Debug)]
@@ -57,6 +17,8 @@ pub(crate) struct Node {
     pub(crate) line: usize,
     /// Byte range in the document, where it is known.
     pub(crate) span: Option<Range<usize>>,
+    /// Byte range of the text that gives the value: for an alias that of its anchor.
+    defined: Option<Range<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,10 +34,11 @@ pub(crate) struct Entry {
     /// Line of the key in the document, from 1.
     pub(crate) line: usize,
     pub(crate) key_span: Option<Range<usize>>,
+    key_defined: Option<Range<usize>>,
     pub(crate) value: Node,
 }
 
-/// A document that is no YAML, or not the kind of YAML that can be an object.
+/// A document that is neither YAML nor JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SyntaxError {
     /// Line in the document, from 1; 0 when it is not known.
@@ -83,20 +46,81 @@ pub(crate) struct SyntaxError {
     pub(crate) message: String,
 }
 
+/// Most values in one document: 20 000 pods in a `List` have less than half of it.
+const MAX_VALUES: usize = 4_000_000;
+
+pub(crate) const DUPLICATE_KEY: &str = "duplicate mapping key";
+
 impl Node {
     /// Reads one document.
     pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
         let mut options = Options::default();
         options.duplicate_keys = DuplicateKeyPolicy::Error;
         options.non_finite_float_policy = NonFiniteFloatPolicy::AsString;
-        options.strict_booleans = true;
         options.with_snippet = false;
-        serde_saphyr::from_str_with_options::<Spanned<Data>>(text, options).map(Self::from).map_err(|error| {
-            SyntaxError {
-                line: error.location().map_or(0, |location| count(location.line())),
-                message: without_place(&one_line(&error.without_snippet().to_string())),
+        if let Some(budget) = &mut options.budget {
+            budget.max_nodes = MAX_VALUES;
+            budget.max_events = 4 * MAX_VALUES;
+        }
+        let parsed = serde_saphyr::from_str_with_options::<Spanned<Data>>(text, options);
+        let mut node = parsed.map(Self::from).map_err(|error| SyntaxError {
+            line: error.location().map_or(0, |location| count(location.line())),
+            message: plain_message(&one_line(&error.without_snippet().to_string())),
+        })?;
+        node.resolve(text)?;
+        Ok(node)
+    }
+
+    pub(crate) fn without_places(value: Value) -> Self {
+        let data = match value {
+            Value::Array(items) => Data::List(items.into_iter().map(Self::without_places).collect()),
+            Value::Object(fields) => {
+                let entry = |(key, value)| Entry {
+                    key,
+                    line: 1,
+                    key_span: None,
+                    key_defined: None,
+                    value: Self::without_places(value),
+                };
+                Data::Map(fields.into_iter().map(entry).collect())
             }
-        })
+            Value::Number(number) => {
+                let whole = number.as_f64().filter(|_| number.is_f64()).and_then(scalar::whole_or_float);
+                Data::Scalar(Value::Number(whole.unwrap_or(number)))
+            }
+            scalar @ (Value::Null | Value::Bool(_) | Value::String(_)) => Data::Scalar(scalar),
+        };
+        Self { data, line: 1, span: None, defined: None }
+    }
+
+    /// Gives plain scalars and keys the types that they have for kubectl.
+    fn resolve(&mut self, text: &str) -> Result<(), SyntaxError> {
+        let not_finite = |line| move |NotFinite| SyntaxError { line, message: "not a finite number".to_owned() };
+        match &mut self.data {
+            Data::Scalar(value) => {
+                if let Some(range) = &self.defined
+                    && let Some(raw) = Scalar::at(text, range)
+                {
+                    raw.apply(value).map_err(not_finite(self.line))?;
+                }
+            }
+            Data::List(items) => items.iter_mut().try_for_each(|item| item.resolve(text))?,
+            Data::Map(entries) => {
+                for entry in entries {
+                    let mut key = Value::Null;
+                    if let Some(range) = &entry.key_defined
+                        && let Some(raw) = Scalar::at(text, range)
+                    {
+                        raw.apply(&mut key).map_err(not_finite(entry.line))?;
+                    }
+                    if matches!(key, Value::Bool(_) | Value::Number(_)) {
+                        entry.key = key.to_string();
+                    }
+                    entry.value.resolve(text)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The value without places.
@@ -116,6 +140,15 @@ impl Node {
             Data::Map(entries) => entries.iter().find(|entry| entry.key == key),
             Data::Scalar(_) | Data::List(_) => None,
         }
+    }
+
+    /// The value at a path.
+    pub(crate) fn at(&self, path: &[Step]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, step| match (&node.data, step) {
+            (Data::Map(_), Step::Field(name)) => node.entry(name).map(|entry| &entry.value),
+            (Data::List(items), Step::Index(index)) => items.get(*index),
+            _ => None,
+        })
     }
 
     /// Line of the deepest place that `path` reaches, in the document, from 1.
@@ -167,7 +200,56 @@ pub(crate) fn display_path(path: &[Step]) -> String {
 
 impl From<Spanned<Data>> for Node {
     fn from(spanned: Spanned<Data>) -> Self {
-        Self { line: count(spanned.referenced.line()), span: range(&spanned.referenced), data: spanned.value }
+        Self {
+            line: count(spanned.referenced.line()),
+            span: range(&spanned.referenced),
+            defined: range(&spanned.defined),
+            data: spanned.value,
+        }
+    }
+}
+
+/// Bytes before a scalar in which its tag and its anchor are.
+const LOOK_BACK: usize = 512;
+
+/// A plain scalar in the text.
+enum Scalar<'a> {
+    Untagged(&'a str),
+    /// With a tag that only a program knows: a string.
+    Tagged(&'a str),
+}
+
+impl<'a> Scalar<'a> {
+    /// The scalar at this place; `None` when it is quoted or its type is written before it.
+    fn at(text: &'a str, range: &Range<usize>) -> Option<Self> {
+        let raw = text.get(range.clone())?.trim();
+        if raw.is_empty() || raw.starts_with(['"', '\'', '|', '>', '&', '*', '!']) || raw.contains(char::is_whitespace)
+        {
+            return None;
+        }
+        // As far back as tags and anchors reach; more would take quadratic time in a file of one line.
+        let from = (0..=range.start.saturating_sub(LOOK_BACK)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let mut before = text.get(from..range.start)?.trim_end();
+        loop {
+            let word = before.rsplit([' ', '\t', '\r', '\n', '{', '[', ',']).next().unwrap_or_default();
+            if word.starts_with('&') {
+                before = before[..before.len() - word.len()].trim_end();
+            } else if word.starts_with("!!") || word.starts_with(['|', '>']) {
+                return None;
+            } else if word.starts_with('!') {
+                return Some(Self::Tagged(raw));
+            } else {
+                return Some(Self::Untagged(raw));
+            }
+        }
+    }
+
+    fn apply(&self, value: &mut Value) -> Result<(), NotFinite> {
+        match self {
+            Self::Tagged(text) => *value = (*text).into(),
+            Self::Untagged(text) => *value = scalar::resolve(text)?.unwrap_or_else(|| (*text).into()),
+        }
+        Ok(())
     }
 }
 
@@ -186,8 +268,20 @@ fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The message without the parser's `at line 1, column 2`: it counts from the document's beginning, while
-/// a line that users are told counts from the file's.
+/// The message in words that do not need the parser's documentation.
+fn plain_message(message: &str) -> String {
+    if let Some((_, key)) = message.split_once(DUPLICATE_KEY) {
+        let key = key.split_once(", set ").map_or(key, |(key, _)| key);
+        return without_place(&format!("{DUPLICATE_KEY}{key}"));
+    }
+    if message.contains("budget") {
+        return "the document is too large or too deeply nested".to_owned();
+    }
+    without_place(message)
+}
+
+/// The message without the parser's `at line 1, column 2`: it counts from the document's beginning, while the line of a
+/// problem counts from the file's.
 fn without_place(message: &str) -> String {
     let is_place = |place: &str| {
         place.split_once(", column ").is_some_and(|(line, column)| {
@@ -236,7 +330,7 @@ impl<'de> Visitor<'de> for DataVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Data, E> {
-        Number::from_f64(value)
+        scalar::whole_or_float(value)
             .map(|number| Data::Scalar(Value::Number(number)))
             .ok_or_else(|| E::custom("not a finite number"))
     }
@@ -271,6 +365,7 @@ impl<'de> Visitor<'de> for DataVisitor {
             entries.push(Entry {
                 line: count(key.referenced.line()),
                 key_span: range(&key.referenced),
+                key_defined: range(&key.defined),
                 key: key.value,
                 value: value.into(),
             });
@@ -285,7 +380,7 @@ mod tests {
 
     #[test]
     fn places_of_keys_and_values_are_known() {
-        let text = "a: 1\nb:\n  - x: yes\n    y: {k: \"v\", 80: z}\n";
+        let text = "a: 1\nb:\n  - x: yes\n    w: {k: \"v\", 80: z}\n";
 
         let node = Node::parse(text).unwrap();
 
@@ -294,35 +389,49 @@ mod tests {
         let Data::List(items) = &b.value.data else {
             panic!("not a list");
         };
-        let y = items[0].entry("y").unwrap();
-        let k = y.value.entry("k").unwrap();
+        let w = items[0].entry("w").unwrap();
+        let k = w.value.entry("k").unwrap();
         assert_eq!(&text[k.key_span.clone().unwrap()], "k");
         assert_eq!(&text[k.value.span.clone().unwrap()], "\"v\"");
-        assert!(y.value.entry("80").is_some());
-        let path = [Step::Field("b".into()), Step::Index(0), Step::Field("y".into())];
+        assert!(w.value.entry("80").is_some());
+        let path = [Step::Field("b".into()), Step::Index(0), Step::Field("w".into())];
         assert_eq!(node.line_of(&path), 4);
-        assert_eq!(display_path(&path), "b[0].y");
+        assert_eq!(display_path(&path), "b[0].w");
     }
 
     #[test]
     fn plain_scalars_are_typed_and_quoted_ones_are_text() {
-        let node = Node::parse("a: 1\nb: 'true'\nc: true\nd: ~\ne: 1.5\nf: 0x10\ng: 1e3\nh:\ni: .nan\n").unwrap();
+        let node = Node::parse("a: 1\nb: 'true'\nc: true\nd: ~\ne: 1.5\nf: 0x10\ng: 1e3\nh:\n").unwrap();
 
         assert_eq!(
             node.to_value(),
-            serde_json::json!({"a": 1, "b": "true", "c": true, "d": null, "e": 1.5, "f": 16, "g": 1000.0, "h": null, "i": ".nan"})
+            serde_json::json!({"a": 1, "b": "true", "c": true, "d": null, "e": 1.5, "f": 16, "g": 1000, "h": null})
         );
     }
 
     #[test]
-    fn a_file_is_cut_at_markers() {
-        let file = "# head\n---\na: 1\n--- # second\nb: |\n  text\n...\n---\n\n";
+    fn scalars_and_keys_have_the_types_that_kubectl_gives_them() {
+        let text = "a: 0755\nb: &x yes\nc: *x\nd: !!str 0755\ne: !custom 5\nf: !!int \"5\"\n80: on\nno: '0755'\ng: {h: 1_000, i: [0o17, off]}\nj: 12:30\nk: 2001-01-01\nl: |\n  yes\nm: !!bool \"yes\"\np: &y !!str yes\no: 3.0\nq: |-\n  0755\nr: !!str\n  0755\ns: ['010', \"off\", 010]\n";
 
-        let chunks = split(file);
+        assert_eq!(
+            Node::parse(text).unwrap().to_value(),
+            serde_json::json!({
+                "a": 493, "b": true, "c": true, "d": "0755", "e": "5", "f": 5, "80": true, "false": "0755",
+                "g": {"h": 1000, "i": [15, false]}, "j": "12:30", "k": "2001-01-01", "l": "yes\n", "m": true, "p": "yes",
+                "o": 3, "q": "0755", "r": "0755", "s": ["010", "off", 8],
+            })
+        );
+        assert_eq!(Node::parse("a: 1\nb: .inf\n").unwrap_err().line, 2);
+    }
 
-        assert_eq!(chunks.len(), 2);
-        assert_eq!((chunks[0].line, chunks[1].line), (2, 4));
-        assert_eq!(Node::parse(chunks[0].text).unwrap().entry("a").unwrap().line, 2);
+    #[test]
+    fn merge_keys_and_anchors_are_opened() {
+        let text = "base: &base {a: 1, b: 010}\nit:\n  <<: *base\n  a: 2\n";
+
+        assert_eq!(
+            Node::parse(text).unwrap().to_value(),
+            serde_json::json!({"base": {"a": 1, "b": 8}, "it": {"a": 2, "b": 8}})
+        );
     }
 
     #[test]

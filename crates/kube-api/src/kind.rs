@@ -1,4 +1,4 @@
-//! What a resource is called: its kind, namespace and name. It knows nothing of contents.
+//! Names of resources: kind, namespace and name. It knows nothing of contents.
 
 use std::fmt;
 use std::str::FromStr;
@@ -84,12 +84,46 @@ impl Kind {
         }
     }
 
+    /// The versions of the group that are read; they differ in nothing that matters here.
+    pub(crate) const fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::PeerAuthentication | Self::AuthorizationPolicy => &["v1", "v1beta1"],
+            Self::Namespace
+            | Self::Node
+            | Self::ServiceAccount
+            | Self::ConfigMap
+            | Self::Service
+            | Self::Deployment
+            | Self::StatefulSet
+            | Self::DaemonSet
+            | Self::Job
+            | Self::Pod
+            | Self::EndpointSlice => &["v1"],
+        }
+    }
+
+    /// Path of the specification of the pod that the object is, or of the pods that it makes.
+    pub(crate) const fn pod_spec(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Pod => Some(&["spec"]),
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet | Self::Job => Some(&["spec", "template", "spec"]),
+            Self::Namespace
+            | Self::Node
+            | Self::ServiceAccount
+            | Self::ConfigMap
+            | Self::PeerAuthentication
+            | Self::AuthorizationPolicy
+            | Self::Service
+            | Self::EndpointSlice => None,
+        }
+    }
+
     /// Does an object of this kind live in a namespace?
     pub const fn is_namespaced(self) -> bool {
         !matches!(self, Self::Namespace | Self::Node)
     }
 
-    /// Every field of these kinds is known: one that is not is an error, not something to skip.
+    /// Is an empty field of the specification an error? It would widen a policy.
     pub const fn is_strict(self) -> bool {
         matches!(self, Self::PeerAuthentication | Self::AuthorizationPolicy)
     }
@@ -101,9 +135,9 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A kind that is not read.
+/// A kind that is not supported.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("kind {0:?} is not one of those that are read")]
+#[error("unsupported kind {0:?}")]
 pub struct UnknownKind(pub String);
 
 impl FromStr for Kind {

@@ -1,25 +1,29 @@
 //! Changes one label in the text of a document: comments, order and style of everything else stay.
-//! Whether the result is right is proved by whoever calls, by reading it again.
+//! The caller proves the result by reading it again.
 
 use std::ops::Range;
 
-use crate::document::{Data, Entry, Node};
+use crate::document::{Data, Entry, Node, Step};
 
-/// Why a document is left alone.
+/// Reason why a document is not edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EditError {
     #[error("it cannot be read")]
     Syntax,
     #[error("metadata is not written as a mapping")]
     Metadata,
-    #[error("a part of metadata has no place in the text (an alias, perhaps)")]
+    #[error("metadata has an anchor, an alias, a merge key or a tag, which this command does not edit")]
+    Anchor,
+    #[error("a part of metadata cannot be found in the text")]
     NoPlace,
 }
 
-/// The document with `label` set, or removed. Unchanged text is returned as it was.
-pub(crate) fn edit(text: &str, label: &str, value: Option<&str>) -> Result<String, EditError> {
-    let node = Node::parse(text).map_err(|_| EditError::Syntax)?;
-    let metadata = node.entry("metadata").ok_or(EditError::Metadata)?;
+/// The document with `label` of the object at `place` set, or removed. Unchanged text is returned as it was.
+pub(crate) fn edit(text: &str, place_of: &[Step], label: &str, value: Option<&str>) -> Result<String, EditError> {
+    let node = Node::parse(&text.replace('\t', " ")).map_err(|_| EditError::Syntax)?;
+    let object = node.at(place_of).ok_or(EditError::NoPlace)?;
+    let metadata = object.entry("metadata").ok_or(EditError::Metadata)?;
+    check_plain(text, metadata)?;
     let Data::Map(fields) = &metadata.value.data else {
         return Err(EditError::Metadata);
     };
@@ -39,6 +43,28 @@ pub(crate) fn edit(text: &str, label: &str, value: Option<&str>) -> Result<Strin
         (None, _, Some(value)) => editor.create(metadata, fields, label, value),
         (None, Some(_), None) => Ok(text.to_owned()),
     }
+}
+
+/// Nothing that is edited may be written elsewhere: with an anchor or an alias a change would not stay in its place.
+fn check_plain(text: &str, metadata: &Entry) -> Result<(), EditError> {
+    let labels = metadata.value.entry("labels");
+    let own = [Some(metadata), labels].into_iter().flatten();
+    let entries = labels.into_iter().chain([metadata]).flat_map(|entry| match &entry.value.data {
+        Data::Map(entries) => entries.as_slice(),
+        Data::Scalar(_) | Data::List(_) => &[],
+    });
+    for entry in own.chain(entries) {
+        let key = key_place(entry)?;
+        // The place of a merged entry is that of its merge key.
+        if text.get(key.clone()).is_none_or(|text| text.trim_matches(['"', '\'']) != entry.key) {
+            return Err(EditError::Anchor);
+        }
+        let behind = text[key.end..].trim_start_matches(['"', '\'']).trim_start().trim_start_matches(':').trim_start();
+        if behind.starts_with(['&', '*', '!']) {
+            return Err(EditError::Anchor);
+        }
+    }
+    Ok(())
 }
 
 struct Editor<'a> {
@@ -178,7 +204,7 @@ fn key_place(entry: &Entry) -> Result<Range<usize>, EditError> {
 }
 
 /// The value as YAML text: plain where every YAML reader takes it for text.
-fn scalar(value: &str) -> String {
+pub(crate) fn scalar(value: &str) -> String {
     const OLD_BOOLEANS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "true", "false"];
     let lower = value.to_ascii_lowercase();
     let plain = value.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -193,11 +219,11 @@ mod tests {
     use super::*;
 
     fn set(text: &str) -> String {
-        edit(text, "istio.io/dataplane-mode", Some("ambient")).unwrap()
+        edit(text, &[], "istio.io/dataplane-mode", Some("ambient")).unwrap()
     }
 
     fn unset(text: &str, label: &str) -> String {
-        edit(text, label, None).unwrap()
+        edit(text, &[], label, None).unwrap()
     }
 
     #[test]
@@ -268,7 +294,7 @@ mod tests {
     #[test]
     fn values_that_yaml_takes_for_something_else_are_quoted() {
         assert_eq!(
-            edit("metadata:\n  name: x\n", "a", Some("true")).unwrap(),
+            edit("metadata:\n  name: x\n", &[], "a", Some("true")).unwrap(),
             "metadata:\n  name: x\n  labels:\n    a: \"true\"\n"
         );
         assert_eq!(scalar("1.0"), "\"1.0\"");
@@ -282,5 +308,33 @@ mod tests {
             set("metadata:\r\n  name: x\r\n"),
             "metadata:\r\n  name: x\r\n  labels:\r\n    istio.io/dataplane-mode: ambient\r\n"
         );
+    }
+
+    #[test]
+    fn an_item_of_a_list_is_edited_in_its_place() {
+        let text = "kind: List\nitems:\n- metadata: {name: a}\n- metadata:\n    name: b\n";
+        let place = [Step::Field("items".to_owned()), Step::Index(1)];
+
+        let edited = edit(text, &place, "x", Some("z")).unwrap();
+
+        assert_eq!(
+            edited,
+            "kind: List\nitems:\n- metadata: {name: a}\n- metadata:\n    name: b\n    labels:\n      x: z\n"
+        );
+    }
+
+    #[test]
+    fn anchors_aliases_and_merge_keys_are_left_alone() {
+        for text in [
+            "metadata:\n  name: x\n  labels: &l {a: b}\n",
+            "metadata:\n  name: x\n  labels: &l\n    a: b\n",
+            "base: &b {a: b}\nmetadata:\n  name: x\n  labels: *b\n",
+            "base: &b {a: b}\nmetadata:\n  name: x\n  labels:\n    <<: *b\n",
+            "metadata: &m\n  name: x\n",
+            "metadata:\n  name: x\n  labels:\n    a: &v b\n",
+            "metadata:\n  name: x\n  labels: !!map {a: b}\n",
+        ] {
+            assert_eq!(edit(text, &[], "k", Some("v")), Err(EditError::Anchor), "{text}");
+        }
     }
 }

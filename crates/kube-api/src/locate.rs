@@ -1,18 +1,15 @@
 //! Finds the lines of fields in manifests, when somebody asks: no place is kept for what is in order.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::chunk;
 use crate::decode::{self, Head};
 use crate::document::{Node, Step};
 use crate::kind::ObjectRef;
-
-/// Directories deeper than this are not searched.
-const DEPTH: usize = 32;
-
-/// Larger files are not searched.
-const FILE_BYTES: u64 = 16 << 20;
+use crate::source::disk::Progress;
+use crate::source::{open, walk};
 
 /// Place of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +17,12 @@ pub struct Place {
     pub file: PathBuf,
     /// From 1; of the deepest part of the path that the manifest has.
     pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
 }
 
 /// Places of fields of objects, in the order in which they are wanted; `None` where no manifest below `roots` defines the
@@ -30,7 +33,7 @@ pub fn locate(roots: &[PathBuf], wanted: &[(&ObjectRef, &str)]) -> Vec<Option<Pl
         search.wanted.entry(object).or_default().push((index, steps(field)));
     }
     for root in roots {
-        search.path(root, DEPTH);
+        search.path(root);
     }
     search.found
 }
@@ -42,17 +45,12 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn path(&mut self, path: &Path, depth: usize) {
-        let Ok(metadata) = fs::metadata(path) else { return };
-        if metadata.is_file() && metadata.len() <= FILE_BYTES {
-            if let Ok(text) = fs::read_to_string(path) {
-                self.file(path, &text);
+    fn path(&mut self, path: &Path) {
+        let Ok(found) = walk::manifests(path, None, &Progress::default()) else { return };
+        for file in &found.files {
+            if let Ok(text) = open::read(file) {
+                self.file(file, &text.text);
             }
-        } else if metadata.is_dir() && depth > 0 {
-            let entries = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-            let mut entries: Vec<_> = entries.filter(|path| is_searched(path)).collect();
-            entries.sort();
-            entries.iter().for_each(|path| self.path(path, depth - 1));
         }
     }
 
@@ -62,10 +60,10 @@ impl Search<'_> {
         if !mentions(text) {
             return;
         }
-        let documents: Vec<_> = documents(text).into_iter().filter(|(_, text)| mentions(text)).collect();
-        for (line, text) in documents {
-            if let Ok(node) = Node::parse(text) {
-                self.document(path, line, &node);
+        let chunks: Vec<_> = chunk::split(text).into_iter().filter(|chunk| mentions(chunk.text)).collect();
+        for chunk in chunks {
+            if let Ok(node) = chunk.parse() {
+                self.document(path, chunk.line, &node);
             }
         }
     }
@@ -80,26 +78,6 @@ impl Search<'_> {
             }
         }
     }
-}
-
-fn is_searched(path: &Path) -> bool {
-    let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    let is_manifest = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json");
-    !is_hidden && (is_manifest || path.is_dir())
-}
-
-/// Documents of a file, each with the line where it begins, from 1.
-fn documents(text: &str) -> Vec<(usize, &str)> {
-    let (mut documents, mut start, mut first, mut offset) = (Vec::new(), 0, 1, 0);
-    for (index, line) in text.split_inclusive('\n').enumerate() {
-        if line.starts_with("---") && offset > start {
-            documents.push((first, &text[start..offset]));
-            (start, first) = (offset, index + 1);
-        }
-        offset += line.len();
-    }
-    documents.push((first, &text[start..]));
-    documents
 }
 
 /// The steps of a path; what is not a path has none, so that it is the object's place.

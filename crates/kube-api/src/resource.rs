@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::address;
 use crate::core::{
     ConfigMap, DaemonSet, Deployment, EndpointSlice, Job, Namespace, Node, Pod, Service, ServiceAccount, StatefulSet,
 };
@@ -91,10 +92,24 @@ impl Resource {
     }
 
     /// Reads an object of a kind that is known. Fields that nobody reads are skipped, those that are
-    /// `null` count as absent. Mistakes in a manifest are told better by [`crate::manifest`].
+    /// `null` count as absent. [`crate::manifest`] names mistakes better.
     pub fn from_value(kind: Kind, mut value: Value) -> Result<Self, serde_json::Error> {
         strip_nulls(&mut value);
+        Self::complete(kind, &mut value);
         Self::read(kind, &value)
+    }
+
+    /// Fills in what an API server fills in before it stores an object, as far as it is read here: `serviceAccountName`
+    /// from its former name `serviceAccount`. Addresses become canonical.
+    pub(crate) fn complete(kind: Kind, value: &mut Value) {
+        let pod = kind.pod_spec().and_then(|path| path.iter().try_fold(&mut *value, |value, name| value.get_mut(name)));
+        if let Some(Value::Object(spec)) = pod
+            && let Some(former) = spec.remove("serviceAccount")
+            && spec.get("serviceAccountName").is_none_or(|name| name == "")
+        {
+            spec.insert("serviceAccountName".to_owned(), former);
+        }
+        address::canonicalise(kind, value);
     }
 
     /// Reads an object from any deserializer.

@@ -15,11 +15,11 @@ const CLUSTER_SCOPE: &str = "_cluster";
 
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    #[error("{0:?} cannot be part of a file name")]
+    #[error("invalid file name {0:?}")]
     Name(String),
-    #[error("{path}: not written")]
+    #[error("failed to write {path}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path}: not representable as YAML")]
+    #[error("failed to write {path} as YAML")]
     Yaml { path: PathBuf, source: Box<serde_saphyr::SerializeError> },
 }
 

@@ -10,6 +10,7 @@ use std::{
     path::PathBuf,
 };
 
+use kube_api::SourceProblem;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
@@ -132,8 +133,14 @@ pub struct Status {
     pub pods: Vec<PodInfo>,
     /// Services, by namespace and name.
     pub services: Vec<ServiceInfo>,
-    /// What is wrong with the manifests.
+    /// Errors of manifests, and pods that cannot run; a line each.
     pub problems: Vec<String>,
+    /// Manifests that protect or route traffic elsewhere and have no effect here; a line each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Problems of manifests, notes too.
+    #[serde(default)]
+    pub manifests: Vec<SourceProblem>,
     /// What of the manifests is not played, although what it belongs to runs.
     #[serde(default)]
     pub notes: Vec<String>,

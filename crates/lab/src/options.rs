@@ -90,8 +90,13 @@ impl Options {
         if !(1..=MAX_NODES).contains(&self.nodes) {
             return Err(LabError::Invalid(format!("{} nodes: a lab has 1 to {MAX_NODES}", self.nodes)));
         }
-        for path in self.manifests.iter_mut().chain([&mut self.bin_dir, &mut self.program]) {
+        for path in [&mut self.bin_dir, &mut self.program] {
             *path = path.canonicalize().map_err(|err| unusable(path, err))?;
+        }
+        for path in &mut self.manifests {
+            // Links stay: one that is switched to another directory later on is followed anew.
+            let absolute = std::path::absolute(&*path).and_then(|absolute| absolute.metadata().map(|_| absolute));
+            *path = absolute.map_err(|err| unusable(path, err))?;
         }
         let missing: Vec<_> = PROGRAMS.into_iter().filter(|name| !self.bin_dir.join(name).is_file()).collect();
         if self.mesh && !missing.is_empty() {

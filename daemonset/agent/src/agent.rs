@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ebpf_loader::{LoadError, Steering};
 use graph::enrolment::Enablement;
-use kube_api::{DirectoryConfig, Event, Source, SourceError, Status};
+use kube_api::{DirectoryConfig, Event, Severity, Source, SourceError, Status};
 use runtime::drain;
 use runtime::sys::Netns;
 use telemetry::metrics::Recorder;
@@ -75,6 +75,8 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
 
     let (node, server) = build(&config).await?;
     let mut source = open_source(&config)?;
+    let reader = source.health();
+    readiness.probe("manifest reader", move || std::future::ready(reader.is_well()));
     let mut controller = Controller::new(&config.node, enablement(&config));
     let mut problems = Problems::default();
     until_in_sync(&mut source, &mut controller, &mut problems).await?;
@@ -264,13 +266,14 @@ async fn until_in_sync(
     }
 }
 
-/// Mistakes in the cluster's objects, which concern the agent only as a number: others explain them.
+/// Errors in manifests, which the agent only counts: the control plane explains them.
 #[derive(Default)]
 struct Problems(HashMap<PathBuf, usize>);
 
 impl Problems {
     fn note(&mut self, event: &Event) {
         match event {
+            Event::Problem(problem) if problem.severity != Severity::Error => return,
             Event::Problem(problem) => {
                 *self.0.entry(problem.file.clone()).or_default() += 1;
                 tracing::debug!("{problem}");

@@ -129,6 +129,7 @@ fn render(status: &Status, said: &Said) -> String {
         }),
     );
     let mut lines: Vec<_> = status.problems.iter().map(|problem| format!("problem: {problem}\n")).collect();
+    lines.extend(status.warnings.iter().map(|warning| format!("warning: {warning}\n")));
     lines.extend(said.policies.iter().map(|Unenforced { object, status, reason, message }| {
         let known = if status == "False" { "is not enforced" } else { "is not known to be enforced" };
         format!("policy: {object} {known}: {message} ({reason})\n")
@@ -190,6 +191,7 @@ mod tests {
         let status = Status {
             services: vec![serde_json::from_value(service).unwrap()],
             problems: vec!["web.yaml:3: expected text".to_owned()],
+            warnings: vec!["net.yaml:1: NetworkPolicy shop/x: not enforced".to_owned()],
             notes: vec!["web.yaml:9: not played".to_owned()],
             ..Status::default()
         };
@@ -200,7 +202,8 @@ mod tests {
         let text = render(&status, &said);
 
         assert!(text.contains("shop/web   10.96.1.1   2\n"), "{text}");
-        let end = "\nproblem: web.yaml:3: expected text\nwarning: Pod shop/web: it has no address (no_address)\n\
+        let end = "\nproblem: web.yaml:3: expected text\nwarning: net.yaml:1: NetworkPolicy shop/x: not enforced\n\
+                   warning: Pod shop/web: it has no address (no_address)\n\
                    note: web.yaml:9: not played\n";
         assert!(text.ends_with(end), "{text}");
     }

@@ -83,7 +83,7 @@ pub(crate) fn manifests(file: &Path) -> Vec<Resource> {
     let refused: Vec<_> = loaded
         .problems
         .iter()
-        .filter(|problem| problem.severity == kube_api::Severity::Refused)
+        .filter(|problem| problem.severity == kube_api::Severity::Error)
         .map(ToString::to_string)
         .collect();
     assert!(refused.is_empty(), "{refused:?}");

@@ -1,13 +1,11 @@
-//! Values of an AuthorizationPolicy that nobody could ever match: a typing mistake in a DENY policy would
-//! open what it should close. What a node proxy leaves to others is no mistake and is not looked at.
-
-use std::net::IpAddr;
-
-use ipnet::IpNet;
+//! Values of an AuthorizationPolicy that cannot match anything: a typing error in a DENY policy would open what it
+//! should close. Attributes that a node proxy leaves to a waypoint are no mistake and are not checked.
 
 use super::authorization_policy::{AuthorizationPolicy, AuthorizationRule, Condition, Operation, Source};
+use crate::address::parse_block;
 use crate::document::Step;
 use crate::mistake::Mistake;
+use crate::schema::nearest;
 
 /// Conditions whose whole name is the key.
 const KEYS: [&str; 12] = [
@@ -28,7 +26,7 @@ const KEYS: [&str; 12] = [
 /// Conditions whose key goes on in brackets.
 const KEYS_WITH_NAME: [&str; 2] = ["request.headers", "request.auth.claims"];
 
-/// What a value has to be.
+/// Form of a value.
 struct Form {
     expected: &'static str,
     is: fn(&str) -> bool,
@@ -36,10 +34,10 @@ struct Form {
 
 const NAME: Form = Form { expected: "a name, with '*' at one end at most", is: is_name };
 const ACCOUNT: Form = Form { expected: "a service account as namespace/name or name, without '*'", is: is_account };
-const BLOCK: Form = Form { expected: "an address or a block, as 10.0.0.0/8", is: is_block };
+const BLOCK: Form = Form { expected: "an address or a block, for example 10.0.0.0/8", is: is_block };
 const PORT: Form = Form { expected: "a port number from 1 to 65535", is: is_port };
 
-/// Every such value of the policy.
+/// Mistakes in the rules of a policy.
 pub(crate) fn mistakes(policy: &AuthorizationPolicy) -> Vec<Mistake> {
     let mut found = Found { path: vec![field("spec"), field("rules")], mistakes: Vec::new() };
     for (index, rule) in policy.spec.rules.iter().enumerate() {
@@ -65,8 +63,8 @@ impl Found {
         self.path.truncate(depth);
     }
 
-    fn tell(&mut self, message: String) {
-        self.mistakes.push(Mistake { path: self.path.clone(), message });
+    fn report(&mut self, message: String) {
+        self.mistakes.push(Mistake::value(self.path.clone(), message));
     }
 
     fn rule(&mut self, rule: &AuthorizationRule) {
@@ -84,7 +82,7 @@ impl Found {
 
     fn source(&mut self, source: &Source) {
         if *source == Source::default() {
-            return self.tell("has no field: name one, or leave the source out".to_owned());
+            return self.report("is empty: set a field or remove it".to_owned());
         }
         self.list("ipBlocks", &source.ip_blocks, &BLOCK);
         self.list("notIpBlocks", &source.not_ip_blocks, &BLOCK);
@@ -102,7 +100,7 @@ impl Found {
 
     fn operation(&mut self, operation: &Operation) {
         if *operation == Operation::default() {
-            return self.tell("has no field: name one, or leave the operation out".to_owned());
+            return self.report("is empty: set a field or remove it".to_owned());
         }
         self.list("ports", &operation.ports, &PORT);
         self.list("notPorts", &operation.not_ports, &PORT);
@@ -112,11 +110,12 @@ impl Found {
         if !is_known(&when.key) {
             let expected = KEYS.map(str::to_owned).into_iter().chain(KEYS_WITH_NAME.map(|key| format!("{key}[...]")));
             let expected = expected.collect::<Vec<_>>().join(", ");
-            let message = format!("{:?} is no condition: expected one of {expected}", when.key);
-            return self.within(&[field("key")], |found| found.tell(message));
+            let meant = nearest(&when.key, KEYS).map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
+            let message = format!("unknown condition {:?}: expected one of {expected}{meant}", when.key);
+            return self.within(&[field("key")], |found| found.report(message));
         }
         if when.values.is_empty() && when.not_values.is_empty() {
-            return self.tell("has neither values nor notValues".to_owned());
+            return self.report("has neither values nor notValues: set one of them".to_owned());
         }
         let form = match when.key.as_str() {
             "source.ip" | "destination.ip" | "remote.ip" => BLOCK,
@@ -132,7 +131,7 @@ impl Found {
     fn list(&mut self, name: &str, values: &[String], form: &Form) {
         for (index, value) in values.iter().enumerate().filter(|(_, value)| !(form.is)(value)) {
             let steps = [field(name), Step::Index(index)];
-            self.within(&steps, |found| found.tell(format!("{value:?} cannot be matched: expected {}", form.expected)));
+            self.within(&steps, |found| found.report(format!("invalid value {value:?}: expected {}", form.expected)));
         }
     }
 }
@@ -161,7 +160,7 @@ fn is_account(value: &str) -> bool {
 }
 
 fn is_block(value: &str) -> bool {
-    value.parse::<IpNet>().is_ok() || value.parse::<IpAddr>().is_ok()
+    parse_block(value).is_some()
 }
 
 fn is_port(value: &str) -> bool {

@@ -1,20 +1,23 @@
-//! Copies of the user's manifests as they were last understood, for a start that finds one of them broken: without
-//! them a policy that somebody is editing would be off until it is mended.
+//! Copies of the user's objects as they were last good, for a start that finds one of them broken: without them a policy
+//! that somebody is editing would be off until its mistake is corrected.
 //!
-//! The whole text of a file is kept, not its policies alone: a policy protects by what it selects (labels and service
-//! accounts of pods, enrolment of namespaces), and the objects of a file are one state, of which no part is mixed with
-//! another. Copies lie below `<state>/last-good/files` under the manifest's own absolute path; their modification time
-//! is when that text was first read. Beside them `roots.json` has device and inode of each directory that was read.
+//! Every kind is kept, not policies alone: a policy protects by what it selects (labels and service accounts of pods,
+//! enrolment of namespaces). The objects of a manifest are in `<state>/last-good/files` below the manifest's own absolute
+//! path, as JSON, each with the time at which it was first read. Beside them `roots.json` has device and inode of each
+//! directory that was read.
 //!
-//! All readers of a state directory use the copies, one of them ([`Keeping::Write`]) makes them. It reads nothing of
-//! what the files mean.
+//! All readers of a state directory use the copies, one of them ([`Keeping::Write`]) makes them. This module does not read
+//! what the objects mean.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::state;
 
@@ -22,7 +25,7 @@ use crate::state;
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// What a reader does with the copies of its state directory.
+/// Use that a reader makes of the copies of its state directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keeping {
     /// Another program keeps them.
@@ -30,27 +33,34 @@ pub(super) enum Keeping {
     Write,
 }
 
-/// Which directory it is, whatever it is called. Unique among what exists on a machine at the same time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DirectoryId {
+/// Identity of a directory, whatever its name. Unique among what exists on a machine at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DirectoryId {
     device: u64,
     inode: u64,
 }
 
-impl DirectoryId {
-    /// Of what is at `path`, links followed.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+impl From<&Metadata> for DirectoryId {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 
-/// The text of a file that was understood.
-#[derive(Debug)]
+impl DirectoryId {
+    /// Identity of the directory at `path`, links followed.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self::from(&fs::metadata(path)?))
+    }
+}
+
+/// An object that was good.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Copy {
-    pub(super) text: String,
-    /// When it was first read.
+    /// When it was first read in this form.
     pub(super) since: SystemTime,
+    /// Line in the manifest where it began, from 1.
+    pub(super) line: usize,
+    pub(super) object: Value,
 }
 
 #[derive(Debug)]
@@ -64,37 +74,38 @@ impl LastGood {
         Self { dir: state::last_good_dir(state), keeping }
     }
 
-    /// Where the copy of a manifest is.
+    /// Path of the copy of a manifest.
     pub(super) fn path(&self, manifest: &Path) -> PathBuf {
         self.files().join(manifest.strip_prefix("/").unwrap_or(manifest))
     }
 
-    /// The copy of a manifest; `None` when it never was good.
-    pub(super) fn load(&self, manifest: &Path) -> io::Result<Option<Copy>> {
-        let path = self.path(manifest);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(Copy { text, since: fs::metadata(&path)?.modified()? })),
-            Err(error) if is_absent(&error) => Ok(None),
+    /// The good objects of a manifest; none when there never were any.
+    pub(super) fn load(&self, manifest: &Path) -> io::Result<Vec<Copy>> {
+        match fs::read(self.path(manifest)) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(error) if is_absent(&error) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
-    /// Keeps a text that was understood; since when it is known.
-    pub(super) fn keep(&self, manifest: &Path, text: &str) -> io::Result<SystemTime> {
-        if let Ok(Some(copy)) = self.load(manifest)
-            && copy.text == text
-        {
-            return Ok(copy.since);
+    /// Keeps the good objects of a manifest.
+    pub(super) fn keep(&self, manifest: &Path, objects: &[Copy]) -> io::Result<()> {
+        if self.keeping == Keeping::Read {
+            return Ok(());
         }
-        if self.keeping == Keeping::Write {
-            let path = self.path(manifest);
-            self.make_directory(path.parent().unwrap_or(&path))?;
-            state::write_private(&path, text.as_bytes(), FILE_MODE)?;
+        if objects.is_empty() {
+            return self.forget(manifest);
         }
-        Ok(SystemTime::now())
+        let path = self.path(manifest);
+        let text = serde_json::to_vec(objects)?;
+        if fs::read(&path).is_ok_and(|old| old == text) {
+            return Ok(());
+        }
+        self.make_directory(path.parent().unwrap_or(&path))?;
+        state::write_private(&path, &text, FILE_MODE)
     }
 
-    /// The manifest was deleted: so is its copy, and every directory that is empty without it.
+    /// Deletes the copy of a manifest, and every directory that is empty without it.
     pub(super) fn forget(&self, manifest: &Path) -> io::Result<()> {
         if self.keeping == Keeping::Read {
             return Ok(());
@@ -181,22 +192,27 @@ mod tests {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
+    fn objects(name: &str) -> Vec<Copy> {
+        let object = serde_json::json!({"kind": "Pod", "metadata": {"name": name}});
+        vec![Copy { since: SystemTime::now(), line: 3, object }]
+    }
+
     #[test]
-    fn a_copy_is_private_and_keeps_the_time_of_its_first_reading() {
+    fn a_copy_is_private_and_comes_back_as_it_was() {
         let state = tempfile::tempdir().unwrap();
         let copies = LastGood::new(state.path(), Keeping::Write);
         let manifest = Path::new("/manifests/deep/web.yaml");
 
-        let first = copies.keep(manifest, "one").unwrap();
+        copies.keep(manifest, &objects("one")).unwrap();
         let path = state.path().join("last-good/files/manifests/deep/web.yaml");
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-        let written = fs::metadata(&path).unwrap().modified().unwrap();
-        assert!(written <= first.max(SystemTime::now()));
-        assert_eq!(copies.keep(manifest, "one").unwrap(), written, "nothing is new");
-        copies.keep(manifest, "two").unwrap();
+        let second = objects("two");
+        copies.keep(manifest, &second).unwrap();
 
-        assert_eq!(copies.load(manifest).unwrap().unwrap().text, "two");
+        assert_eq!(copies.load(manifest).unwrap(), second);
         assert_eq!(mode(&path), 0o600);
+        copies.keep(manifest, &[]).unwrap();
+        assert!(copies.load(manifest).unwrap().is_empty() && !path.exists());
     }
 
     #[test]
@@ -204,7 +220,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let copies = LastGood::new(state.path(), Keeping::Write);
         for name in ["/m/a/one.yaml", "/m/a/b/two.yaml", "/other/three.yaml"] {
-            copies.keep(Path::new(name), name).unwrap();
+            copies.keep(Path::new(name), &objects("x")).unwrap();
         }
         assert_eq!(copies.manifests(Path::new("/m")).unwrap().len(), 2);
         assert_eq!(copies.manifests(Path::new("/other/three.yaml")).unwrap(), [Path::new("/other/three.yaml")]);
@@ -218,22 +234,22 @@ mod tests {
         copies.forget(Path::new("/m/a/one.yaml")).unwrap();
 
         assert!(!copies.path(Path::new("/m")).exists());
-        assert!(copies.load(Path::new("/m/a/one.yaml")).unwrap().is_none());
+        assert!(copies.load(Path::new("/m/a/one.yaml")).unwrap().is_empty());
     }
 
     #[test]
-    fn who_only_reads_writes_nothing() {
+    fn a_reader_that_does_not_keep_copies_writes_nothing() {
         let state = tempfile::tempdir().unwrap();
         let copies = LastGood::new(state.path(), Keeping::Read);
 
-        copies.keep(Path::new("/m/a.yaml"), "text").unwrap();
+        copies.keep(Path::new("/m/a.yaml"), &objects("x")).unwrap();
         copies.keep_roots(&BTreeMap::from([("/m".to_owned(), DirectoryId::of(state.path()).unwrap())])).unwrap();
 
         assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn directories_are_known_again() {
+    fn directories_are_recognised() {
         let state = tempfile::tempdir().unwrap();
         let copies = LastGood::new(state.path(), Keeping::Write);
         let roots = BTreeMap::from([("/m".to_owned(), DirectoryId::of(state.path()).unwrap())]);

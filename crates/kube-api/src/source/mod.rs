@@ -1,8 +1,13 @@
 //! Delivers resources and their changes. Where they come from is hidden: what follows a source is the
 //! same for a directory and a cluster.
 
+pub(crate) mod disk;
 pub(crate) mod file;
 mod last_good;
+mod ledger;
+mod manifests;
+pub(crate) mod open;
+mod overlay;
 mod reader;
 mod roots;
 mod store;
@@ -15,15 +20,16 @@ use tokio::sync::mpsc;
 
 use crate::event::Event;
 use crate::kind::ClusterId;
+use disk::ReaderHealth;
 use last_good::Keeping;
 
 /// Events that wait for their reader; the source stops reading files while it is full.
 const QUEUE: usize = 1024;
 
-/// Which directories make up the cluster.
+/// The directories that make up the cluster.
 #[derive(Clone, Debug)]
 pub struct DirectoryConfig {
-    /// The user's manifests: directories (searched recursively for `*.yaml` and `*.yml`) or files.
+    /// The user's manifests: directories (searched recursively for `*.yaml`, `*.yml` and `*.json`) or files.
     pub manifests: Vec<PathBuf>,
     /// Derived objects, overlays, and copies of the manifests as they last were good; made when it is not there.
     pub state: PathBuf,
@@ -31,24 +37,25 @@ pub struct DirectoryConfig {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    #[error("{path}: not readable")]
+    #[error("failed to read {path}")]
     Directory { path: PathBuf, source: std::io::Error },
-    #[error("changes of {path} cannot be watched")]
+    #[error("failed to watch {path} for changes")]
     Watch { path: PathBuf, source: notify::Error },
-    #[error("no thread to read manifests")]
+    #[error("failed to start the thread that reads manifests")]
     Thread(#[source] std::io::Error),
 }
 
 /// A stream of [`Event`]s: all that exists, then `InSync`, then changes. Within one batch what was
 /// removed comes first, then what applies in the order of keys, then problems.
 ///
-/// A file with a mistake is refused as a whole and says what it said before; when the source starts with it, what it
-/// said when it last was good. A directory that is gone, or replaced by one without manifests, is a problem and what was
-/// read from it stays. A file that is gone from a directory that is still there was deleted.
+/// A document with a mistake is refused by itself, and its object stays as it was; when the source starts with it, as it
+/// was when it last was good. A directory that is gone, or replaced by one without manifests, is a problem and what was
+/// read from it stays. A file that is gone from a directory that is still there was deleted. Only regular files of bounded
+/// size are read.
 #[derive(Debug)]
 pub struct Source {
     events: mpsc::Receiver<Event>,
-    _reader: reader::Handle,
+    reader: reader::Handle,
 }
 
 impl Source {
@@ -72,7 +79,7 @@ impl Source {
     fn start(config: DirectoryConfig, cluster: ClusterId, keeping: Keeping) -> Result<Self, SourceError> {
         let (sender, events) = mpsc::channel(QUEUE);
         let reader = reader::start(config, cluster, keeping, sender)?;
-        Ok(Self { events, _reader: reader })
+        Ok(Self { events, reader })
     }
 
     /// The next event; `None` when the reader has ended. Dropping the future loses nothing.
@@ -80,8 +87,8 @@ impl Source {
         self.events.recv().await
     }
 
-    /// The next event if one is there already: to take a batch as a whole.
-    pub fn try_next(&mut self) -> Option<Event> {
-        self.events.try_recv().ok()
+    /// State of the thread that reads the files, for readiness.
+    pub fn health(&self) -> ReaderHealth {
+        self.reader.health.clone()
     }
 }

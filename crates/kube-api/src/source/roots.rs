@@ -1,6 +1,9 @@
 //! The directories (and single files) that a source reads, and whether they are still those that it read. It reads no
 //! manifest.
 //!
+//! The path as the user wrote it is the truth: links in it are followed anew at every look, and a directory that a link
+//! leads to now takes the place of the one before.
+//!
 //! A file that is not below its directory any more was deleted. A directory that is not there any more says nothing of
 //! its files: it was moved, its mount went, or an empty one was mounted over it. So a root counts as gone, and nothing
 //! below it as deleted, when it
@@ -12,22 +15,26 @@
 //! in a row: somebody may still be copying them.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
+use super::disk::Disk;
 use super::last_good::{DirectoryId, LastGood};
-use super::{DirectoryConfig, SourceError, walk};
+use super::walk::{self, Found};
+use super::{DirectoryConfig, SourceError};
+use crate::problem::{Code, SourceProblem};
 use crate::state;
 
-/// What became of a root since the last look.
+/// Change of a root since the last look.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// Nothing is known of what is below it now, and why.
-    Gone { path: PathBuf, message: String },
-    /// It can be read again, perhaps under another path than before.
-    Back { path: PathBuf, before: PathBuf },
+    /// Nothing is known of what is below it now.
+    Gone(SourceProblem),
+    /// It can be read again.
+    Back(PathBuf),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -41,9 +48,7 @@ enum Presence {
 
 #[derive(Debug)]
 struct Root {
-    /// As the user gave it; links in it may lead elsewhere one day.
-    given: PathBuf,
-    /// Where that led when it was read.
+    /// As the user gave it, absolute; links in it are not resolved.
     path: PathBuf,
     /// The directory that was read; for a single file the one that it is in. `None` before the first time.
     id: Option<DirectoryId>,
@@ -52,7 +57,23 @@ struct Root {
     is_users: bool,
 }
 
-/// All roots, and what watches them.
+/// Everything below the roots.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) files: Vec<PathBuf>,
+    /// Problems of what was not searched or is not read.
+    pub(super) skipped: Vec<SourceProblem>,
+    unknown: Vec<PathBuf>,
+}
+
+impl Listing {
+    /// Was the place searched at which the path is?
+    pub(super) fn knows(&self, path: &Path) -> bool {
+        !self.unknown.iter().any(|unknown| path.starts_with(unknown))
+    }
+}
+
+/// All roots, and the watches on them.
 #[derive(Debug)]
 pub(super) struct Roots {
     list: Vec<Root>,
@@ -62,91 +83,91 @@ pub(super) struct Roots {
 }
 
 impl Roots {
-    /// Looks for the first time, with paths that are absolute and without links. A directory that is not there is an
-    /// error unless it was read by an earlier process, which left copies.
+    /// Looks for the first time. A directory that is not there is an error unless it was read by an earlier process,
+    /// which left copies.
     pub(super) fn open(
         config: &DirectoryConfig,
         copies: &LastGood,
         watcher: RecommendedWatcher,
+        disk: &mut Disk,
     ) -> Result<(Self, Vec<Turn>), SourceError> {
         let read_before = copies.roots();
         let mut list = Vec::new();
         for given in &config.manifests {
-            let path = resolved(given).map_err(|source| SourceError::Directory { path: given.clone(), source })?;
+            let failed = |source| SourceError::Directory { path: given.clone(), source };
+            let path = std::path::absolute(given).map_err(failed)?;
             let id = read_before.get(path.to_string_lossy().as_ref()).copied();
-            list.push(Root { given: given.clone(), path, id, presence: Presence::Gone(String::new()), is_users: true });
+            list.push(Root { path, id, presence: Presence::Gone(String::new()), is_users: true });
         }
         for path in [state::objects_dir(&config.state), state::overlays_dir(&config.state)] {
-            let presence = Presence::Gone(String::new());
-            list.push(Root { given: path.clone(), path, id: None, presence, is_users: false });
+            list.push(Root { path, id: None, presence: Presence::Gone(String::new()), is_users: false });
         }
         let mut roots = Self { list, state: config.state.clone(), watcher };
-        let turns = roots.first_look(copies)?;
+        let turns = roots.first_look(copies, disk)?;
         Ok((roots, turns))
     }
 
-    fn first_look(&mut self, copies: &LastGood) -> Result<Vec<Turn>, SourceError> {
+    fn first_look(&mut self, copies: &LastGood, disk: &mut Disk) -> Result<Vec<Turn>, SourceError> {
         let mut turns = Vec::new();
         for index in 0..self.list.len() {
             let root = &self.list[index];
             let has_copies = root.is_users && copies.manifests(&root.path).is_ok_and(|copies| !copies.is_empty());
-            match find(&root.given) {
-                Ok((path, id)) => {
+            match find(&root.path, disk) {
+                Ok(id) => {
                     let is_other = root.id.is_some_and(|before| before != id);
-                    if is_other && has_copies && self.listing(&path).is_ok_and(|listing| listing.is_empty()) {
+                    let mut is_empty = || self.listing(&root.path, disk).is_ok_and(|found| found.files.is_empty());
+                    if is_other && has_copies && is_empty() {
                         turns.push(self.lose(index, REPLACED.to_owned()));
                     } else {
-                        let path = root.given.clone();
-                        self.accept(index, id).map_err(|source| SourceError::Watch { path, source })?;
+                        let path = root.path.clone();
+                        self.accept(index, id, disk).map_err(|source| SourceError::Watch { path, source })?;
                     }
                 }
                 Err(error) if has_copies => turns.push(self.lose(index, absent(&error))),
-                Err(source) => return Err(SourceError::Directory { path: root.given.clone(), source }),
+                Err(source) => return Err(SourceError::Directory { path: root.path.clone(), source }),
             }
         }
         Ok(turns)
     }
 
     /// Looks at every root again; `has_files` tells whether something below a path is in force.
-    pub(super) fn look_again(&mut self, has_files: impl Fn(&Path) -> bool) -> Vec<Turn> {
-        (0..self.list.len()).filter_map(|index| self.look_at(index, &has_files)).collect()
+    pub(super) fn look_again(&mut self, disk: &mut Disk, has_files: impl Fn(&Path) -> bool) -> Vec<Turn> {
+        (0..self.list.len()).filter_map(|index| self.look_at(index, disk, &has_files)).collect()
     }
 
-    fn look_at(&mut self, index: usize, has_files: impl Fn(&Path) -> bool) -> Option<Turn> {
+    fn look_at(&mut self, index: usize, disk: &mut Disk, has_files: impl Fn(&Path) -> bool) -> Option<Turn> {
         let root = &self.list[index];
-        let before = root.path.clone();
-        let (path, id) = match find(&root.given) {
-            Ok(found) => found,
+        let path = root.path.clone();
+        let id = match find(&path, disk) {
+            Ok(id) => id,
             Err(error) => return self.lose_anew(index, absent(&error)),
         };
-        let is_same = path == before && root.id == Some(id);
+        let is_same = root.id == Some(id);
         if is_same && root.presence == Presence::There {
             return None;
         }
-        if !is_same && has_files(&before) {
-            let listing = match self.listing(&path) {
-                Ok(listing) if listing.is_empty() => return self.lose_anew(index, REPLACED.to_owned()),
-                Ok(listing) => Presence::Settling(id, listing),
+        if !is_same && has_files(&path) {
+            let listing = match self.listing(&path, disk) {
+                Ok(found) if found.files.is_empty() => return self.lose_anew(index, REPLACED.to_owned()),
+                Ok(found) => Presence::Settling(id, found.files),
                 Err(error) => return self.lose_anew(index, absent(&error)),
             };
             if self.list[index].presence != listing {
-                self.unwatch(index);
+                self.unwatch(index, disk);
                 self.list[index].presence = listing;
                 return None;
             }
         }
-        self.list[index].path.clone_from(&path);
-        match self.accept(index, id) {
-            Ok(()) => Some(Turn::Back { path, before }),
-            Err(error) => self.lose_anew(index, format!("cannot be watched: {error}")),
+        match self.accept(index, id, disk) {
+            Ok(()) => Some(Turn::Back(path)),
+            Err(error) => self.lose_anew(index, format!("failed to watch: {error}")),
         }
     }
 
     /// Is the root of this path as it was read, at this moment?
-    pub(super) fn is_there(&self, path: &Path) -> bool {
+    pub(super) fn is_there(&self, path: &Path, disk: &mut Disk) -> bool {
         self.root_of(path).is_some_and(|root| {
-            root.presence == Presence::There
-                && find(&root.given).is_ok_and(|(path, id)| path == root.path && root.id == Some(id))
+            root.presence == Presence::There && find(&root.path, disk).is_ok_and(|id| root.id == Some(id))
         })
     }
 
@@ -174,20 +195,29 @@ impl Roots {
             .filter(|root| path.starts_with(root))
     }
 
-    /// Every file of manifests or overlays below the roots that are there, and the paths of the roots that turned out to
-    /// be unreadable.
-    pub(super) fn files(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let (mut files, mut unread) = (Vec::new(), Vec::new());
+    /// Every file of manifests or overlays below the roots that are there.
+    pub(super) fn files(&self, disk: &mut Disk) -> Listing {
+        let mut all = Listing::default();
         for root in self.list.iter().filter(|root| root.presence == Presence::There) {
-            match self.listing(&root.path) {
-                Ok(found) => files.extend(found),
-                Err(_) => unread.push(root.path.clone()),
+            match self.listing(&root.path, disk) {
+                Ok(found) => {
+                    all.files.extend(found.files);
+                    all.skipped.extend(found.skipped);
+                    all.unknown.extend(found.unknown);
+                }
+                // The next look names it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => all.unknown.push(root.path.clone()),
+                Err(error) => {
+                    let code = if error.kind() == io::ErrorKind::TimedOut { Code::NoAnswer } else { Code::Unreadable };
+                    all.skipped.push(SourceProblem::of_file(&root.path, code, absent(&error)));
+                    all.unknown.push(root.path.clone());
+                }
             }
         }
-        (files, unread)
+        all
     }
 
-    /// Which directories of the user's were read, for the next process.
+    /// Identities of the user's directories that were read, for the next process.
     pub(super) fn ids(&self) -> BTreeMap<String, DirectoryId> {
         let users = self.list.iter().filter(|root| root.is_users);
         users.filter_map(|root| Some((root.path.to_string_lossy().into_owned(), root.id?))).collect()
@@ -198,44 +228,51 @@ impl Roots {
         containing.max_by_key(|root| root.path.as_os_str().len())
     }
 
-    fn listing(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        walk::manifests(path, (!path.starts_with(&self.state)).then_some(self.state.as_path()))
+    fn listing(&self, path: &Path, disk: &mut Disk) -> io::Result<Found> {
+        let except = if path.starts_with(&self.state) { None } else { Some(self.state.clone()) };
+        let root = path.to_owned();
+        let found = disk.call(path, move |progress| {
+            let except = except.map(|state| DirectoryId::of(&state)).transpose()?;
+            walk::manifests(&root, except, progress)
+        });
+        found.unwrap_or_else(|error| Err(io::Error::new(io::ErrorKind::TimedOut, error)))
     }
 
-    fn accept(&mut self, index: usize, id: DirectoryId) -> notify::Result<()> {
-        self.unwatch(index);
+    fn accept(&mut self, index: usize, id: DirectoryId, disk: &mut Disk) -> notify::Result<()> {
+        self.unwatch(index, disk);
         let root = &mut self.list[index];
         root.id = Some(id);
         root.presence = Presence::There;
-        let (target, mode) = watched(&root.path);
+        let (target, mode) = watched(&root.path, disk);
         self.watcher.watch(&target, mode)
     }
 
     fn lose_anew(&mut self, index: usize, message: String) -> Option<Turn> {
-        let is_told = matches!(&self.list[index].presence, Presence::Gone(told) if *told == message);
-        (!is_told).then(|| self.lose(index, message))
+        let is_known = matches!(&self.list[index].presence, Presence::Gone(known) if *known == message);
+        (!is_known).then(|| self.lose(index, message))
     }
 
     fn lose(&mut self, index: usize, message: String) -> Turn {
-        self.unwatch(index);
         let root = &mut self.list[index];
         root.presence = Presence::Gone(message.clone());
-        Turn::Gone { path: root.path.clone(), message }
+        // What was deleted has no watch any more, and there need not be one.
+        let _ = self.watcher.unwatch(&root.path);
+        Turn::Gone(SourceProblem::of_file(&root.path, Code::DirectoryGone, message))
     }
 
     /// Stops to watch a root, and goes on with those that shared the watch.
-    fn unwatch(&mut self, index: usize) {
-        let (target, _) = watched(&self.list[index].path);
+    fn unwatch(&mut self, index: usize, disk: &mut Disk) {
+        let (target, _) = watched(&self.list[index].path, disk);
         // There need not be a watch, and what was deleted has none any more.
         let _ = self.watcher.unwatch(&target);
         for other in self.list.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, root)| root) {
-            let (theirs, mode) = watched(&other.path);
+            let (theirs, mode) = watched(&other.path, disk);
             if other.presence == Presence::There
                 && theirs.starts_with(&target)
                 && let Err(error) = self.watcher.watch(&theirs, mode)
             {
                 // The next look at everything finds what changes meanwhile.
-                tracing::warn!(path = %other.path.display(), %error, "directory is not watched");
+                tracing::warn!(path = %other.path.display(), %error, "failed to watch directory; reading it from time to time");
             }
         }
     }
@@ -246,33 +283,31 @@ const REPLACED: &str = "another directory is here now, without any manifest: wha
 fn absent(error: &io::Error) -> String {
     let what = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "is gone".to_owned(),
+        io::ErrorKind::TimedOut => error.to_string(),
         _ => format!("is not readable ({error})"),
     };
     format!("{what}: what was read from it stays in force until it is back")
 }
 
-/// Where `given` leads now, and which directory that is.
-fn find(given: &Path) -> io::Result<(PathBuf, DirectoryId)> {
-    let path = given.canonicalize()?;
-    let id = DirectoryId::of(&watched(&path).0)?;
-    Ok((path, id))
-}
-
-/// As [`find`], for something that need not exist: then only what is above it is resolved.
-fn resolved(given: &Path) -> io::Result<PathBuf> {
-    match (given.canonicalize(), given.parent(), given.file_name()) {
-        (Err(_), Some(parent), Some(name)) => {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            Ok(parent.canonicalize()?.join(name))
+/// Directory to which a path leads now; of a file the one that it is in.
+fn find(path: &Path, disk: &mut Disk) -> io::Result<DirectoryId> {
+    let target = path.to_owned();
+    let found = disk.call(path, move |_| {
+        let metadata = fs::metadata(&target)?;
+        if metadata.is_dir() {
+            return Ok(DirectoryId::from(&metadata));
         }
-        (result, _, _) => result,
-    }
+        DirectoryId::of(target.parent().unwrap_or(Path::new("/")))
+    });
+    found.unwrap_or_else(|error| Err(io::Error::new(io::ErrorKind::TimedOut, error)))
 }
 
 /// A file that is replaced is a new file: its directory is what can be watched.
-fn watched(path: &Path) -> (PathBuf, RecursiveMode) {
+fn watched(path: &Path, disk: &mut Disk) -> (PathBuf, RecursiveMode) {
+    let target = path.to_owned();
+    let is_file = disk.call(path, move |_| target.is_file()).unwrap_or(false);
     match path.parent() {
-        Some(parent) if path.is_file() => (parent.to_owned(), RecursiveMode::NonRecursive),
+        Some(parent) if is_file => (parent.to_owned(), RecursiveMode::NonRecursive),
         Some(_) | None => (path.to_owned(), RecursiveMode::Recursive),
     }
 }

@@ -1,9 +1,8 @@
-//! Lays what the files say over each other and tells what changed. It reads no files.
+//! Objects of all files, with overlays, and which changes of them were reported. It reads no files.
 //!
-//! An overlay with `preconditions: {uid: U}` beside its patch, which is Kubernetes' word for it, is about the object with
-//! that uid and no other of the same name: [`crate::Status::apply_to`] writes it. Where the object's uid is another, or
-//! there is none, the overlay is passed over, so that what was found of one pod is never said of its successor. The uid
-//! is the base's or comes from an overlay without precondition; one with a precondition names it and does not give it.
+//! The unit is the object: one whose document has a mistake keeps its last good state, the others of its file are in
+//! force as they are. A document that does not tell which object it is may be any that the file had: then all that are
+//! not in the file any more stay.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,181 +11,215 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::file::{Contents, Object};
+use super::last_good::Copy;
+use super::ledger::Ledger;
+use super::overlay::{self, Overlay};
 use crate::decode;
 use crate::document::display_path;
-use crate::event::{Event, InForce, Severity, SourceProblem};
-use crate::kind::{ClusterId, ObjectRef};
-use crate::merge::merge;
+use crate::event::Event;
+use crate::kind::{ClusterId, Kind, ObjectRef};
+use crate::problem::{Code, InForce, Severity, SourceProblem, Subject};
 use crate::resource::Resource;
 
-/// Where a whole object comes from. The user's own manifest wins.
+/// Source of a whole object. The user's own manifest wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tier {
     User,
     Derived,
 }
 
+/// An object of one file.
 #[derive(Debug)]
-struct Overlay {
-    file: PathBuf,
-    /// The only object it is about; `None`: whatever has the key.
-    uid: Option<String>,
-    value: Value,
-}
-
-impl Overlay {
-    /// Takes the precondition out of what a file says.
-    fn new(file: &Path, mut value: Value) -> Result<Self, SourceProblem> {
-        let mut uid = None;
-        if let Some(preconditions) = value.as_object_mut().and_then(|map| map.remove("preconditions")) {
-            match preconditions.get("uid").and_then(Value::as_str).filter(|uid| !uid.is_empty()) {
-                Some(named) => uid = Some(named.to_owned()),
-                None => {
-                    return Err(SourceProblem {
-                        file: file.to_owned(),
-                        line: 0,
-                        field: "preconditions.uid".to_owned(),
-                        message: "expected the uid of an object".to_owned(),
-                        severity: Severity::Refused,
-                        in_force: None,
-                    });
-                }
-            }
-        }
-        Ok(Self { file: file.to_owned(), uid, value })
-    }
-
-    fn is_about(&self, resource: &Resource) -> bool {
-        self.uid.as_ref().is_none_or(|uid| *uid == resource.meta().uid)
-    }
-}
-
-/// A file of manifests as last understood.
-#[derive(Debug)]
-struct Good {
-    tier: Tier,
-    keys: Vec<ObjectRef>,
+struct Base {
+    object: Object,
     /// When it was first read in this form.
     since: SystemTime,
+    /// Its document has a mistake now, or cannot be found.
+    is_stale: bool,
 }
 
-/// A file with an overlay as last understood.
+/// A file of manifests.
 #[derive(Debug)]
-struct GoodOverlay {
+struct Manifest {
+    tier: Tier,
+    /// Objects that are in force, stale ones too.
+    keys: BTreeSet<ObjectRef>,
+}
+
+/// A file with an overlay as last read.
+#[derive(Debug)]
+struct OverlayFile {
     key: ObjectRef,
     writer: String,
     since: SystemTime,
 }
 
-/// Everything that the files say, and what was told of it.
+/// Contents of all files.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    bases: BTreeMap<ObjectRef, BTreeMap<(Tier, PathBuf), Object>>,
-    files: HashMap<PathBuf, Good>,
+    bases: BTreeMap<ObjectRef, BTreeMap<(Tier, PathBuf), Base>>,
+    files: HashMap<PathBuf, Manifest>,
     /// Per object by the name of the writer.
     overlays: BTreeMap<ObjectRef, BTreeMap<String, Overlay>>,
-    overlay_files: HashMap<PathBuf, GoodOverlay>,
-    told: BTreeMap<ObjectRef, Resource>,
-    /// Problems of a file by itself.
-    own: BTreeMap<PathBuf, Vec<SourceProblem>>,
-    /// Problems of an object that come from its files taken together.
-    joint: BTreeMap<ObjectRef, Vec<SourceProblem>>,
-    told_problems: BTreeMap<PathBuf, Vec<SourceProblem>>,
+    overlay_files: HashMap<PathBuf, OverlayFile>,
+    reported: BTreeMap<ObjectRef, Resource>,
+    ledger: Ledger,
     dirty: BTreeSet<ObjectRef>,
-    dirty_files: BTreeSet<PathBuf>,
 }
 
 impl Store {
-    /// Is something of this file in force?
+    /// Was this file read before?
     pub(super) fn knows(&self, path: &Path) -> bool {
-        self.files.contains_key(path) || self.overlay_files.contains_key(path)
+        self.files.contains_key(path)
     }
 
-    /// Takes the new contents of a file of manifests, first read in this form at `since`. When they are refused, what it
-    /// said before stays.
-    pub(super) fn put_file(&mut self, path: &Path, tier: Tier, contents: Contents, since: SystemTime) {
-        let refused = contents.is_refused();
-        self.set_own(path, contents.problems);
-        if refused {
-            return;
-        }
-        self.forget_objects(path);
-        let mut keys = Vec::with_capacity(contents.objects.len());
-        for object in contents.objects {
+    /// Would these contents remove an object that is in force?
+    pub(super) fn would_remove(&self, path: &Path, contents: &Contents) -> bool {
+        let new: BTreeSet<_> = contents.objects.iter().map(|object| &object.key).collect();
+        let old = self.files.get(path).into_iter().flat_map(|manifest| &manifest.keys);
+        old.into_iter().any(|key| !new.contains(key) && !contents.may_have(key))
+    }
+
+    /// Takes the contents of a file of manifests as read at `now`. `copies` are its good objects of an earlier process,
+    /// for a file that is read for the first time. Returns problems of copies that cannot be used.
+    pub(super) fn put_file(
+        &mut self,
+        path: &Path,
+        tier: Tier,
+        contents: Contents,
+        copies: Vec<Copy>,
+        now: SystemTime,
+    ) -> Vec<SourceProblem> {
+        let mut copies: BTreeMap<ObjectRef, Copy> =
+            copies.into_iter().filter_map(|copy| Some((key_of(&copy.object)?, copy))).collect();
+        let before = self.files.remove(path).map(|manifest| manifest.keys).unwrap_or_default();
+        let place = (tier, path.to_owned());
+        let mut keys = BTreeSet::new();
+        let Contents { objects, mut problems, refused, has_unknown } = contents;
+        for object in objects {
             let key = object.key.clone();
+            let bases = self.bases.entry(key.clone()).or_default();
+            let known = bases.get(&place).map(|base| (&base.object.value, base.since));
+            let known = known.or_else(|| copies.get(&key).map(|copy| (&copy.object, copy.since)));
+            let since = known.filter(|(value, _)| **value == object.value).map_or(now, |(_, since)| since);
+            bases.insert(place.clone(), Base { object, since, is_stale: false });
+            copies.remove(&key);
             self.dirty.insert(key.clone());
-            keys.push(key.clone());
-            self.bases.entry(key).or_default().insert((tier, path.to_owned()), object);
+            keys.insert(key);
         }
-        self.files.insert(path.to_owned(), Good { tier, keys, since });
+        let may_have = |key: &ObjectRef| has_unknown || refused.contains(key);
+        for key in before.difference(&keys).cloned().collect::<Vec<_>>() {
+            copies.remove(&key);
+            if may_have(&key) {
+                if let Some(base) = self.bases.get_mut(&key).and_then(|bases| bases.get_mut(&place)) {
+                    base.is_stale = true;
+                }
+                self.dirty.insert(key.clone());
+                keys.insert(key);
+            } else {
+                self.remove_base(&key, &place);
+            }
+        }
+        let mut unusable = Vec::new();
+        for (key, copy) in copies.into_iter().filter(|(key, _)| may_have(key)) {
+            match decode::object(key.kind, &copy.object) {
+                Ok(decoded) => {
+                    let Copy { since, line, object: value } = copy;
+                    let object = Object { key: key.clone(), value, resource: decoded.resource, line };
+                    self.bases
+                        .entry(key.clone())
+                        .or_default()
+                        .insert(place.clone(), Base { object, since, is_stale: true });
+                    self.dirty.insert(key.clone());
+                    keys.insert(key);
+                }
+                // It was good for an earlier version of this program.
+                Err(mistakes) => unusable.extend(mistakes.into_iter().map(|mistake| SourceProblem {
+                    subject: Subject::from(&key),
+                    field: display_path(&mistake.path),
+                    ..SourceProblem::of_file(path, Code::LastGoodInvalid, mistake.message)
+                })),
+            }
+        }
+        self.set_in_force(&place, &keys, &mut problems);
+        self.ledger.set_own(path, problems);
+        self.files.insert(path.to_owned(), Manifest { tier, keys });
+        unusable
     }
 
-    /// Takes the new contents of an overlay of `writer` for `key`, first read in this form at `since`.
+    /// Adds to each error what is in force instead.
+    fn set_in_force(&self, place: &(Tier, PathBuf), keys: &BTreeSet<ObjectRef>, problems: &mut [SourceProblem]) {
+        let stale = |key: &ObjectRef| {
+            let base = self.bases.get(key)?.get(place)?;
+            base.is_stale.then_some(base.since)
+        };
+        let oldest = keys.iter().filter_map(stale).min();
+        let is_refusal =
+            |problem: &&mut SourceProblem| problem.severity == Severity::Error && problem.code != Code::Duplicate;
+        for problem in problems.iter_mut().filter(is_refusal) {
+            let since = match subject_key(&problem.subject) {
+                Some(key) => stale(&key),
+                None => oldest,
+            };
+            problem.in_force = Some(since.map_or(InForce::Nothing, |since| InForce::LastGood { since }));
+        }
+    }
+
+    /// The objects of a file that are in force, for the next process.
+    pub(super) fn copies(&self, path: &Path) -> Vec<Copy> {
+        let Some(manifest) = self.files.get(path) else {
+            return Vec::new();
+        };
+        let place = (manifest.tier, path.to_owned());
+        let bases = manifest.keys.iter().filter_map(|key| self.bases.get(key)?.get(&place));
+        let copy = |base: &Base| Copy { since: base.since, line: base.object.line, object: base.object.value.clone() };
+        bases.map(copy).collect()
+    }
+
+    /// Takes the contents of an overlay of `writer` for `key`, first read in this form at `since`.
     pub(super) fn put_overlay(
         &mut self,
         path: &Path,
         (writer, key): (String, ObjectRef),
-        contents: Result<Value, SourceProblem>,
+        contents: Result<Value, Box<SourceProblem>>,
         since: SystemTime,
     ) {
         match contents.and_then(|value| Overlay::new(path, value)) {
             Ok(overlay) => {
-                self.set_own(path, Vec::new());
+                self.ledger.set_own(path, Vec::new());
                 self.dirty.insert(key.clone());
-                let good = GoodOverlay { key: key.clone(), writer: writer.clone(), since };
-                self.overlay_files.insert(path.to_owned(), good);
+                let file = OverlayFile { key: key.clone(), writer: writer.clone(), since };
+                self.overlay_files.insert(path.to_owned(), file);
                 self.overlays.entry(key).or_default().insert(writer, overlay);
             }
-            Err(problem) => self.set_own(path, vec![problem]),
+            Err(mut problem) => {
+                let since = self.overlay_files.get(path).map(|file| file.since);
+                problem.in_force = Some(since.map_or(InForce::Nothing, |since| InForce::LastGood { since }));
+                self.ledger.set_own(path, vec![*problem]);
+            }
         }
     }
 
-    /// The file cannot be read or has no business where it is: what it said before stays.
-    pub(super) fn put_problem(&mut self, problem: SourceProblem) {
-        let file = problem.file.clone();
-        self.set_own(&file, vec![problem]);
+    /// Replaces the problems of a path that is not a manifest: a directory, a copy, something that is not read.
+    pub(super) fn put_problems(&mut self, path: &Path, problems: Vec<SourceProblem>) {
+        self.ledger.set_own(path, problems);
     }
 
-    /// What is wrong with a file beside the manifests.
-    pub(super) fn put_problems(&mut self, file: &Path, problems: Vec<SourceProblem>) {
-        self.set_own(file, problems);
-    }
-
-    /// Something is wrong with a directory, which is said in full by the problem.
-    pub(super) fn put_directory_problem(&mut self, problem: SourceProblem) {
-        self.dirty_files.insert(problem.file.clone());
-        self.own.insert(problem.file.clone(), vec![problem]);
-    }
-
-    /// What was told of a path as a whole no longer holds.
+    /// The problems of a path by itself are over.
     pub(super) fn solve(&mut self, path: &Path) {
-        if self.own.contains_key(path) {
-            self.set_own(path, Vec::new());
-        }
-    }
-
-    /// Replaces the problems of a file by itself; each that refuses it tells what is in force instead.
-    fn set_own(&mut self, path: &Path, mut problems: Vec<SourceProblem>) {
-        self.dirty_files.insert(path.to_owned());
-        let since = self.files.get(path).map(|good| good.since);
-        let since = since.or_else(|| self.overlay_files.get(path).map(|good| good.since));
-        let in_force = since.map_or(InForce::Nothing, |since| InForce::LastGood { since });
-        for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Refused) {
-            problem.in_force = Some(in_force);
-        }
-        if problems.is_empty() {
-            self.own.remove(path);
-        } else {
-            self.own.insert(path.to_owned(), problems);
+        if self.ledger.has_own(path) {
+            self.ledger.set_own(path, Vec::new());
         }
     }
 
     /// The file is gone.
     pub(super) fn remove(&mut self, path: &Path) {
-        self.dirty_files.insert(path.to_owned());
-        self.own.remove(path);
-        self.forget_objects(path);
-        if let Some(GoodOverlay { key, writer, .. }) = self.overlay_files.remove(path) {
+        self.ledger.set_own(path, Vec::new());
+        if let Some(Manifest { tier, keys }) = self.files.remove(path) {
+            let place = (tier, path.to_owned());
+            keys.iter().for_each(|key| self.remove_base(key, &place));
+        }
+        if let Some(OverlayFile { key, writer, .. }) = self.overlay_files.remove(path) {
             if let Some(overlays) = self.overlays.get_mut(&key) {
                 overlays.remove(&writer);
                 if overlays.is_empty() {
@@ -197,38 +230,32 @@ impl Store {
         }
     }
 
-    fn forget_objects(&mut self, path: &Path) {
-        let Some(Good { tier, keys, .. }) = self.files.remove(path) else {
-            return;
-        };
-        for key in keys {
-            if let Some(bases) = self.bases.get_mut(&key) {
-                bases.remove(&(tier, path.to_owned()));
-                if bases.is_empty() {
-                    self.bases.remove(&key);
-                }
+    fn remove_base(&mut self, key: &ObjectRef, place: &(Tier, PathBuf)) {
+        if let Some(bases) = self.bases.get_mut(key) {
+            bases.remove(place);
+            if bases.is_empty() {
+                self.bases.remove(key);
             }
-            self.dirty.insert(key);
         }
+        self.dirty.insert(key.clone());
     }
 
-    /// What changed since the last call: removals, then what applies, both in the order of keys, then
-    /// problems.
-    pub(super) fn settle(&mut self, cluster: &ClusterId) -> Vec<Event> {
+    /// Changes since the last call: removals, then what applies, both in the order of keys, then problems.
+    pub(super) fn changes(&mut self, cluster: &ClusterId) -> Vec<Event> {
         let mut removed = Vec::new();
         let mut applied = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
             let (resource, problems) = self.effective(&key);
-            self.set_joint(&key, problems);
+            self.ledger.set_joint(&key, problems);
             match resource {
                 None => {
-                    if self.told.remove(&key).is_some() {
+                    if self.reported.remove(&key).is_some() {
                         let cluster = cluster.clone();
                         removed.push(Event::Removed { cluster, key });
                     }
                 }
-                Some(resource) if self.told.get(&key) != Some(&resource) => {
-                    self.told.insert(key, resource.clone());
+                Some(resource) if self.reported.get(&key) != Some(&resource) => {
+                    self.reported.insert(key, resource.clone());
                     let cluster = cluster.clone();
                     applied.push(Event::Applied { cluster, resource });
                 }
@@ -236,104 +263,56 @@ impl Store {
             }
         }
         removed.append(&mut applied);
-        self.settle_problems(&mut removed);
+        removed.append(&mut self.ledger.changes());
         removed
     }
 
-    fn set_joint(&mut self, key: &ObjectRef, problems: Vec<SourceProblem>) {
-        let old = if problems.is_empty() {
-            self.joint.remove(key)
-        } else {
-            self.dirty_files.extend(problems.iter().map(|problem| problem.file.clone()));
-            self.joint.insert(key.clone(), problems)
-        };
-        self.dirty_files.extend(old.into_iter().flatten().map(|problem| problem.file));
-    }
-
-    fn settle_problems(&mut self, events: &mut Vec<Event>) {
-        for file in std::mem::take(&mut self.dirty_files) {
-            let joint = self.joint.values().flatten().filter(|p| p.file == file);
-            let own = self.own.get(&file).into_iter().flatten();
-            let mut now: Vec<_> = own.chain(joint).cloned().collect();
-            now.sort();
-            if self.told_problems.get(&file).map_or(&[][..], Vec::as_slice) == now {
-                continue;
-            }
-            if self.told_problems.remove(&file).is_some() {
-                events.push(Event::Solved { file: file.clone() });
-            }
-            events.extend(now.iter().cloned().map(Event::Problem));
-            if !now.is_empty() {
-                self.told_problems.insert(file, now);
-            }
-        }
-    }
-
-    /// The object with its overlays, and what is wrong with them taken together.
+    /// The object with its overlays, and the problems of its files taken together. Of several definitions of one tier the
+    /// first by path is in force, a good one before a stale one.
     fn effective(&self, key: &ObjectRef) -> (Option<Resource>, Vec<SourceProblem>) {
-        let mut problems = Vec::new();
         let Some(bases) = self.bases.get(key) else {
-            return (None, problems);
+            return (None, Vec::new());
         };
-        let mut bases = bases.iter();
-        let Some(((tier, winner), base)) = bases.next() else {
-            return (None, problems);
+        let winner = bases.iter().min_by_key(|((tier, path), base)| (*tier, base.is_stale, path));
+        let Some(((tier, winner), base)) = winner else {
+            return (None, Vec::new());
         };
-        problems.extend(bases.filter(|((other, _), _)| other == tier).map(|((_, file), object)| SourceProblem {
-            file: file.clone(),
-            line: object.line,
-            field: "metadata.name".to_owned(),
-            message: format!("{key} is already in {}", winner.display()),
-            severity: Severity::Ignored,
-            in_force: None,
-        }));
-        let overlays = || self.overlays.get(key).into_iter().flat_map(BTreeMap::values);
-        let (own, mut joint) = lay_all_over(key, base, overlays().filter(|overlay| overlay.uid.is_none()));
-        let mut resource = own;
-        if overlays().any(|overlay| overlay.uid.is_some() && overlay.is_about(&resource)) {
-            (resource, joint) = lay_all_over(key, base, overlays().filter(|overlay| overlay.is_about(&resource)));
-        }
+        let others = bases.iter().filter(|((other, path), base)| other == tier && path != winner && !base.is_stale);
+        let mut problems: Vec<_> = others
+            .map(|((_, file), object)| {
+                let message = format!(
+                    "is already defined in {}:{}, which is in force; this second definition is not",
+                    winner.display(),
+                    base.object.line
+                );
+                SourceProblem {
+                    line: object.object.line,
+                    field: "metadata.name".to_owned(),
+                    subject: Subject::from(key),
+                    ..SourceProblem::of_file(file, Code::Duplicate, message)
+                }
+            })
+            .collect();
+        let overlays = self.overlays.get(key).into_iter().flat_map(BTreeMap::values);
+        let (resource, mut joint) = overlay::apply(key, &base.object, overlays);
         problems.append(&mut joint);
         (Some(resource), problems)
     }
 }
 
-/// The object with these overlays. One that leaves nothing valid is left out and told.
-fn lay_all_over<'a>(
-    key: &ObjectRef,
-    base: &Object,
-    overlays: impl Iterator<Item = &'a Overlay>,
-) -> (Resource, Vec<SourceProblem>) {
-    let (mut value, mut resource) = (base.value.clone(), base.resource.clone());
-    let mut problems = Vec::new();
-    for overlay in overlays {
-        match lay_over(key, &value, overlay) {
-            Ok((merged, typed)) => (value, resource) = (merged, typed),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    (resource, problems)
+/// Key of an object that was good.
+fn key_of(object: &Value) -> Option<ObjectRef> {
+    let kind = object.get("kind")?.as_str()?.parse::<Kind>().ok()?;
+    decode::key(kind, &mut object.clone()).ok()
 }
 
-fn lay_over(key: &ObjectRef, base: &Value, overlay: &Overlay) -> Result<(Value, Resource), SourceProblem> {
-    let mut merged = base.clone();
-    merge(&mut merged, &overlay.value);
-    if let Some(uid) = &overlay.uid {
-        merged["metadata"]["uid"] = uid.as_str().into();
-    }
-    // An overlay says something about an object, never which object it is.
-    merged["metadata"]["name"] = key.name.as_str().into();
-    if key.kind.is_namespaced() {
-        merged["metadata"]["namespace"] = key.namespace.as_str().into();
-    }
-    match decode::object(key.kind, &merged) {
-        Ok(resource) => Ok((merged, resource)),
-        Err(mistakes) => {
-            let first = mistakes.into_iter().next();
-            let (field, message) =
-                first.map_or_else(Default::default, |mistake| (display_path(&mistake.path), mistake.message));
-            let file = overlay.file.clone();
-            Err(SourceProblem { file, line: 0, field, message, severity: Severity::Ignored, in_force: None })
-        }
-    }
+/// Key of the object that a problem is about, if it is known.
+fn subject_key(subject: &Subject) -> Option<ObjectRef> {
+    let kind = subject.kind.parse::<Kind>().ok()?;
+    let namespace = match (kind.is_namespaced(), subject.namespace.as_str()) {
+        (false, _) => "",
+        (true, "") => "default",
+        (true, namespace) => namespace,
+    };
+    (!subject.name.is_empty()).then(|| ObjectRef::new(kind, namespace, subject.name.as_str()))
 }

@@ -11,7 +11,7 @@ use notify::event::{AccessKind, AccessMode, EventKind};
 /// Notifications that wait for the reader. When full, the reader looks at everything instead.
 const NOTIFICATIONS: usize = 4096;
 
-/// What the reader is told.
+/// Signal for the reader.
 #[derive(Debug)]
 pub(super) enum Signal {
     Changed(PathBuf),
@@ -30,7 +30,7 @@ pub(super) fn watcher(signals: SyncSender<Signal>, overflow: Arc<AtomicBool>) ->
             Ok(event) if is_read(&event.kind) => false,
             Ok(event) => event.paths.into_iter().any(|path| signals.try_send(Signal::Changed(path)).is_err()),
             Err(error) => {
-                tracing::warn!(%error, "a change may have been missed; reading everything again");
+                tracing::warn!(%error, "failed to watch for changes; reading everything again");
                 true
             }
         };

@@ -1,10 +1,9 @@
-//! What exists, what changes, what is refused.
+//! Objects that exist, changes, and mistakes.
 
 use std::fs;
 use std::path::Path;
 
-use kube_api::manifest::{self, LabelChange, LabelError};
-use kube_api::{Event, Kind, ObjectRef, Resource, Severity, Source, Status};
+use kube_api::{Code, Event, InForce, Kind, ObjectRef, Resource, Severity, Source, SourceProblem, Status, manifest};
 use serde_json::json;
 
 use crate::support::{Dir, POD, next, summary, until_in_sync};
@@ -35,28 +34,137 @@ async fn what_exists_is_told_in_order_then_in_sync_then_changes() {
     assert_eq!(summary(&next(&mut source).await), "- Namespace app");
 }
 
+async fn problem(source: &mut Source) -> SourceProblem {
+    match next(source).await {
+        Event::Problem(problem) => problem,
+        other => panic!("expected a problem, got {other:?}"),
+    }
+}
+
+const NODE: &str = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n1}\n";
+
 #[tokio::test]
-async fn a_file_with_a_mistake_keeps_its_last_good_state() {
+async fn a_document_with_a_mistake_keeps_its_last_good_state_and_the_others_change() {
     let dir = Dir::new();
-    dir.write("p.yaml", POD);
+    dir.write("p.yaml", &format!("{POD}{NODE}"));
     let mut source = dir.source();
     until_in_sync(&mut source).await;
 
-    dir.write("p.yaml", &format!("{POD}---\nkind: [\n"));
-    match next(&mut source).await {
-        Event::Problem(problem) => {
-            assert_eq!(problem.severity, Severity::Refused);
-            assert!(problem.line >= 6, "{problem}");
-        }
-        other => panic!("expected a problem, got {other:?}"),
-    }
-    dir.write("p.yaml", &POD.replace("name: c}", "name: c, ports: [{containerPort: http}]}"));
-    assert_eq!(summary(&next(&mut source).await), "ok p.yaml");
-    assert_eq!(summary(&next(&mut source).await), "! p.yaml:4 spec.containers[0].ports[0].containerPort");
-    dir.write("p.yaml", &POD.replace("web,", "web, labels: {a: b},"));
+    // The pod has a mistake, the node is another one, a second pod is new.
+    let broken = POD.replace("name: c}", "name: c, ports: [{containerPort: http}]}");
+    let text = format!("{broken}{}---\n{}", NODE.replace("n1", "n2"), POD.replace("web", "new"));
+    dir.write("p.yaml", &text);
+    let events = [next(&mut source).await, next(&mut source).await, next(&mut source).await];
+    assert_eq!(events.each_ref().map(summary), ["- Node n1", "+ Node n2", "+ Pod app/new"]);
+    let told = problem(&mut source).await;
+    assert_eq!((told.severity, told.code, told.line), (Severity::Error, Code::InvalidValue, 4));
+    assert_eq!(told.subject.to_string(), "Pod app/web");
+    assert_eq!(told.field, "spec.containers[0].ports[0].containerPort");
+    assert!(matches!(told.in_force, Some(InForce::LastGood { .. })), "{told}");
 
-    assert_eq!(pod(&mut source).await.metadata.labels["a"], "b");
+    // Corrected, with a change.
+    dir.write("p.yaml", &text.replace("containerPort: http", "containerPort: 80"));
+    assert_eq!(pod(&mut source).await.spec.containers[0].ports[0].container_port, 80);
     assert_eq!(summary(&next(&mut source).await), "ok p.yaml");
+
+    // The document is gone: so is its object.
+    dir.write("p.yaml", &NODE.replace("n1", "n2"));
+    let gone = [next(&mut source).await, next(&mut source).await];
+    assert_eq!(gone.each_ref().map(summary), ["- Pod app/new", "- Pod app/web"]);
+}
+
+#[tokio::test]
+async fn a_document_that_does_not_say_which_object_it_is_may_be_any_of_its_file() {
+    let dir = Dir::new();
+    dir.write("p.yaml", &format!("{POD}{NODE}"));
+    let mut source = dir.source();
+    until_in_sync(&mut source).await;
+
+    for (text, code) in [
+        (format!("kind: [{NODE}"), Code::Syntax),
+        (format!("{}{NODE}", POD.replace("name: web", "name: Web_")), Code::NoObject),
+        (format!("{}{NODE}", POD.replace("kind: Pod", "kind: pod")), Code::UnknownKind),
+    ] {
+        dir.write("p.yaml", &text);
+
+        let told = loop {
+            match next(&mut source).await {
+                Event::Solved { .. } => {}
+                Event::Problem(problem) => break problem,
+                other => panic!("nothing changes: {other:?}"),
+            }
+        };
+        assert_eq!(told.code, code, "{told}");
+        assert!(matches!(told.in_force, Some(InForce::LastGood { .. })) || !told.subject.is_unknown(), "{told}");
+    }
+    dir.write("p.yaml", &NODE.replace("---\n", ""));
+
+    assert_eq!(summary(&next(&mut source).await), "- Pod app/web");
+}
+
+#[tokio::test]
+async fn a_file_that_moves_on_to_another_takes_the_good_definition() {
+    let dir = Dir::new();
+    dir.write("a.yaml", POD);
+    let mut source = dir.source();
+    until_in_sync(&mut source).await;
+
+    dir.write("a.yaml", &POD.replace("spec:", "sepc:"));
+    let told = problem(&mut source).await;
+    assert_eq!((told.line, told.field.as_str()), (4, "sepc"));
+    dir.write("b.yaml", &POD.replace("web,", "web, labels: {from: b},"));
+
+    assert_eq!(pod(&mut source).await.metadata.labels["from"], "b", "a good definition is in force before a stale one");
+}
+
+#[tokio::test]
+async fn a_file_that_is_rewritten_slowly_in_its_place_removes_nothing_before_it_is_whole() {
+    use std::io::Write as _;
+    let dir = Dir::new();
+    let text = format!("{POD}{NODE}");
+    dir.write("p.yaml", &text);
+    let mut source = dir.source();
+    until_in_sync(&mut source).await;
+
+    let mut file = fs::File::create(dir.manifests().join("p.yaml")).unwrap();
+    let new = text.replace("name: c", "name: d");
+    let mut events = Vec::new();
+    for part in new.as_bytes().chunks(new.len() / 6) {
+        file.write_all(part).unwrap();
+        file.sync_all().unwrap();
+        // The source has time to read it as it is now, cut off.
+        let wait = std::time::Duration::from_millis(100);
+        while let Ok(Some(event)) = tokio::time::timeout(wait, source.next()).await {
+            events.push(summary(&event));
+        }
+    }
+    drop(file);
+
+    while !events.contains(&"+ Pod app/web".to_owned()) {
+        events.push(summary(&next(&mut source).await));
+    }
+    assert!(!events.iter().any(|event| event.starts_with('-')), "nothing was removed: {events:?}");
+    // In the end it is really shorter.
+    fs::write(dir.manifests().join("p.yaml"), POD.replace("name: c", "name: d")).unwrap();
+    let event = loop {
+        match next(&mut source).await {
+            Event::Problem(_) | Event::Solved { .. } => {}
+            event => break summary(&event),
+        }
+    };
+    assert_eq!(event, "- Node n1");
+}
+
+#[tokio::test]
+async fn lists_and_json_are_read_item_by_item() {
+    let dir = Dir::new();
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Node\n  metadata: {name: n1}\n- apiVersion: v1\n  kind: Node\n  metadata: {name: n2, lables: {}}\n- apiVersion: v1\n  kind: Node\n  metadata: {name: n3}\n";
+    dir.write("list.yaml", list);
+    dir.write("two.json", "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"n4\"}}\n{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Node\",\n\t\"metadata\": {\"name\": \"n5\"},\n\t\"sepc\": {}\n}\n");
+
+    let start: Vec<_> = until_in_sync(&mut dir.source()).await.iter().map(summary).collect();
+
+    assert_eq!(start, ["+ Node n1", "+ Node n3", "+ Node n4", "! list.yaml:9 metadata.lables", "! two.json:6 sepc"]);
 }
 
 #[tokio::test]
@@ -165,53 +273,7 @@ async fn a_second_definition_is_told_and_takes_over_when_the_first_goes() {
 }
 
 #[test]
-fn a_label_is_set_in_the_right_document_and_nothing_else_changes() {
-    let dir = Dir::new();
-    let text = "# all of it\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: other\n---\n# mine\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: app\n  labels:\n    a: b # keep\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: app}\n";
-    dir.write("x.yaml", text);
-    let key = ObjectRef::new(Kind::Namespace, "", "app");
-    let change =
-        |label: &str, value: Option<&str>| LabelChange { label: label.to_owned(), value: value.map(str::to_owned) };
-    let ambient = [change("istio.io/dataplane-mode", Some("ambient"))];
-
-    let file = manifest::set_label(&dir.manifests(), &key, &ambient, false).unwrap();
-    let labelled = fs::read_to_string(&file).unwrap();
-    assert_eq!(labelled, text.replace("a: b # keep\n", "a: b # keep\n    istio.io/dataplane-mode: ambient\n"));
-    let other = [change("a", Some("c"))];
-    let refused = manifest::set_label(&dir.manifests(), &key, &other, false);
-    assert!(matches!(refused, Err(LabelError::Exists { .. })), "{refused:?}");
-    let back = [change("istio.io/dataplane-mode", None)];
-    manifest::set_label(&dir.manifests(), &key, &back, false).unwrap();
-    assert_eq!(fs::read_to_string(&file).unwrap(), text);
-    let missing = ObjectRef::new(Kind::Namespace, "", "nobody");
-    let nothing = manifest::set_label(&dir.manifests(), &missing, &ambient, false);
-    assert!(matches!(nothing, Err(LabelError::NoManifest(_))));
-    let invalid = manifest::set_label(&dir.manifests(), &key, &[change("a b", None)], false);
-    assert!(matches!(invalid, Err(LabelError::Invalid(_))));
-}
-
-#[test]
-fn a_label_in_a_file_that_is_refused_as_a_whole_is_an_error_and_changes_nothing() {
-    let dir = Dir::new();
-    let key = ObjectRef::new(Kind::Pod, "app", "web");
-    let change = [LabelChange { label: "a".to_owned(), value: Some("b".to_owned()) }];
-    for (text, line) in
-        [(format!("{POD}---\nkind: [\n"), 6), (format!("{POD}---\napiVersion: v1\nkind: Pod\nmetadata: {{}}\n"), 8)]
-    {
-        dir.write("p.yaml", &text);
-
-        match manifest::set_label(&dir.manifests(), &key, &change, false) {
-            Err(LabelError::Refused(problem)) => {
-                assert!(problem.line >= line && problem.file.ends_with("p.yaml"), "{problem}")
-            }
-            other => panic!("expected a refusal, got {other:?}"),
-        }
-        assert_eq!(fs::read_to_string(dir.manifests().join("p.yaml")).unwrap(), text);
-    }
-}
-
-#[test]
-fn loading_once_tells_objects_and_problems() {
+fn loading_once_returns_objects_and_problems() {
     let dir = Dir::new();
     dir.write("good.yaml", POD);
     dir.write("bad.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: 5\n");

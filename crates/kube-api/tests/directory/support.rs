@@ -1,4 +1,4 @@
-//! A directory of manifests with its state, and what a source of it tells.
+//! A directory of manifests with its state, and the events of a source of it.
 
 use std::fs;
 use std::path::PathBuf;

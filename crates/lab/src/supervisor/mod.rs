@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use kube_api::{DirectoryConfig, Event, Kind, ObjectRef, Resource, Source, core::ConfigMap, manifest};
+use kube_api::{DirectoryConfig, Event, Kind, ObjectRef, Resource, Source, SourceProblem, core::ConfigMap, manifest};
 use tokio::sync::{Notify, mpsc, watch};
 
 pub(crate) use self::leave::{HOME_VARIABLE, current_cgroup};
@@ -84,7 +84,7 @@ struct Supervisor {
     objects: Objects,
     in_sync: bool,
     /// Problems of manifests by file, and those of pods, as of the last look.
-    file_problems: BTreeMap<PathBuf, Vec<String>>,
+    file_problems: BTreeMap<PathBuf, Vec<SourceProblem>>,
     pod_problems: Vec<String>,
     /// What is not played, as of the last look.
     notes: Vec<String>,
@@ -202,8 +202,8 @@ impl Supervisor {
             Event::Removed { key, .. } => drop(self.objects.remove(&key)),
             Event::InSync { .. } => self.in_sync = true,
             Event::Problem(problem) => {
-                tracing::warn!(%problem, "manifest");
-                self.file_problems.entry(problem.file.clone()).or_default().push(problem.to_string());
+                tracing::warn!(severity = problem.severity.name(), "{problem}");
+                self.file_problems.entry(problem.file.clone()).or_default().push(problem);
             }
             Event::Solved { file } => drop(self.file_problems.remove(&file)),
         }

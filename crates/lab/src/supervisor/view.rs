@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kube_api::{Kind, ObjectRef, Resource, core::EndpointSlice};
+use kube_api::{Kind, ObjectRef, Resource, Severity, core::EndpointSlice};
 
 use super::{Supervisor, nodes::Node, publish::Desired, running};
 use crate::{
@@ -44,7 +44,15 @@ impl Supervisor {
             let key = ObjectRef::new(Kind::Pod, &info.namespace, &info.name);
             running.publish(&mut desired, info, self.objects.contains_key(&key));
         }
-        let mut problems: Vec<_> = self.file_problems.values().flatten().cloned().collect();
+        let manifests: Vec<_> = self.file_problems.values().flatten().cloned().collect();
+        let summary = kube_api::summary(&manifests);
+        let lines = |severity: Severity| {
+            let lines = summary.iter().filter(move |(line, _)| *line == severity);
+            lines.map(|(_, line)| line.clone())
+        };
+        let mut problems: Vec<_> = lines(Severity::Error).collect();
+        let warnings = lines(Severity::Warning).collect();
+        let notes = lines(Severity::Note).chain(self.notes.iter().cloned()).collect();
         problems.extend(self.pod_problems.iter().cloned());
         let pods = infos.into_iter().map(|(_, info)| info).collect();
         running::publish_nodes(&mut desired, &self.nodes, &self.objects);
@@ -57,7 +65,9 @@ impl Supervisor {
             pods,
             services: resolved.iter().map(service_info).collect(),
             problems,
-            notes: self.notes.clone(),
+            warnings,
+            manifests,
+            notes,
         };
     }
 

@@ -23,9 +23,12 @@ struct Workload {
     protocol: String,
 }
 
-/// Protocols by namespace and name of the pod, for each node.
+/// Protocols by namespace and name of the pod.
+type Protocols = HashMap<(String, String), String>;
+
+/// Name of each node, and what its proxy knows.
 #[derive(Debug, Default)]
-pub(crate) struct Peers(Vec<(String, HashMap<(String, String), String>)>);
+pub(crate) struct Peers(Vec<(String, Protocols)>);
 
 impl Peers {
     /// Asks the node proxy of every node.
@@ -49,7 +52,7 @@ impl Peers {
     /// Nodes whose proxy would not reach a pod by HBONE (`true`) or in plaintext (`false`), as it should.
     pub(crate) fn behind(&self, namespace: &str, name: &str, hbone: bool) -> Vec<&str> {
         let key = (namespace.to_owned(), name.to_owned());
-        let agrees = |known: &HashMap<_, String>| match known.get(&key) {
+        let agrees = |known: &Protocols| match known.get(&key) {
             Some(protocol) => (protocol == HBONE) == hbone,
             // A proxy reaches what it does not know in plaintext.
             None => !hbone,

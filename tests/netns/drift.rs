@@ -48,7 +48,7 @@ async fn ip(lab: &TestLab, pod: &str, family: &str, arguments: &str) {
 }
 
 /// Fails when a frame between the nodes shows anything of the calls.
-async fn assert_sealed(lab: &TestLab, frames: &[lab::wire::Frame], marker: &[u8]) {
+async fn assert_sealed(lab: &TestLab, frames: &[wire::Frame], marker: &[u8]) {
     let audit = lab.audit(frames, &PODS).await;
     assert!(audit.plain.is_empty() && audit.broken.is_empty(), "{audit:?}");
     assert_eq!(wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), marker), 0, "{audit:?}");

@@ -105,7 +105,7 @@ impl Subscriptions {
         let key = TypeKey::new(type_url);
         let known = self.types.remove(&key);
         let is_first = known.is_none();
-        let mut subscription = known.unwrap_or_else(Subscription::new);
+        let mut subscription = known.unwrap_or_else(Subscription::with_snapshot);
         let versions = if is_first { request.initial_versions } else { HashMap::new() };
         // An empty list means everything, in the first request of a type only.
         let everything = [WILDCARD.to_owned()];
@@ -224,7 +224,8 @@ impl Subscriptions {
 }
 
 impl Subscription {
-    fn new() -> Self {
+    /// One whose first answer is still owed.
+    fn with_snapshot() -> Self {
         Self { snapshot: Some(Snapshot::default()), ..Self::default() }
     }
 

@@ -20,7 +20,8 @@ fn member(dir: &Path) -> WorkloadCertificate {
     let issued = issuer.sign(&csr, &identity(), None).unwrap();
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject as _;
-    let certificates = |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+    let certificates =
+        |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
     WorkloadCertificate::new(certificates(&issued.leaf), &key, certificates(&issued.roots)).unwrap()
 }
 

@@ -33,7 +33,8 @@ impl Departed {
             self.0.retain(|_, since| now.duration_since(*since) < REFUSED_FOR);
             while self.0.len() >= MOST {
                 // Rare, so a walk through all of them is no loss.
-                let Some(first) = self.0.iter().min_by_key(|(_, since)| **since).map(|(address, _)| address.clone()) else {
+                let Some(first) = self.0.iter().min_by_key(|(_, since)| **since).map(|(address, _)| address.clone())
+                else {
                     break;
                 };
                 self.0.remove(&first);
@@ -80,7 +81,10 @@ mod tests {
     fn pods_outside_of_the_mesh_and_other_kinds_are_not_remembered() {
         let (mut departed, now) = (Departed::default(), Instant::now());
         departed.remember(&Workload { protocol: InboundProtocol::TCP, ..workload("a", "10.0.0.1") }, now);
-        departed.remember(&Workload { uid: "c/networking.istio.io/WorkloadEntry/ns/a".into(), ..workload("a", "10.0.0.1") }, now);
+        departed.remember(
+            &Workload { uid: "c/networking.istio.io/WorkloadEntry/ns/a".into(), ..workload("a", "10.0.0.1") },
+            now,
+        );
 
         assert!(departed.0.is_empty());
     }

@@ -104,7 +104,10 @@ pub const CATALOGUE: &[Metric] = &[
     counter("strake_agent_unwatched_total", "Times changes to a pod's routing could be noticed by polling only."),
     counter("strake_agent_withdrawals_total", "Times a pod was announced as outside of the mesh again."),
     counter("strake_ca_requests_total", "Certificate requests, by outcome."),
-    counter("strake_ca_ttl_shortened_total", "Certificates signed for less time than requested, because of the maximum."),
+    counter(
+        "strake_ca_ttl_shortened_total",
+        "Certificates signed for less time than requested, because of the maximum.",
+    ),
     counter("strake_certificate_fetches_total", "Certificates that this proxy requested, by outcome."),
     counter(
         "strake_certificate_prefetches_dropped_total",

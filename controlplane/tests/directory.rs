@@ -168,7 +168,8 @@ async fn the_status_of_a_policy_tells_what_is_enforced() {
     running
         .page_when("/debug/findings", |page| {
             page[0]["reason"] == "http_attribute"
-                && page[0]["field"] == "spec.rules[0].from[0].source.requestPrincipals" && page[0]["line"] == 9
+                && page[0]["field"] == "spec.rules[0].from[0].source.requestPrincipals"
+                && page[0]["line"] == 9
         })
         .await;
     running.write("strict.yaml", STRICT);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use graph::{Change, Placement, Scope, Update};
-use kube_api::{Kind, ObjectRef};
 use kube_api::core::Condition;
+use kube_api::{Kind, ObjectRef};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use tokio::time::Instant;
 use xds::server::Report;
@@ -85,9 +85,9 @@ impl State {
 
     /// A resource is another one, or gone: the policy that it is made of, or any PeerAuthentication that needs it.
     fn touch(&mut self, resource: &str) {
-        let own = resource.split_once('/').map(|(namespace, name)| {
-            ObjectRef::new(Kind::AuthorizationPolicy, namespace, name)
-        });
+        let own = resource
+            .split_once('/')
+            .map(|(namespace, name)| ObjectRef::new(Kind::AuthorizationPolicy, namespace, name));
         match own.filter(|own| self.rulings.contains_key(own)) {
             Some(own) => drop(self.touched.insert(own)),
             None => {

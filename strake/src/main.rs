@@ -9,6 +9,8 @@ fn main() -> ExitCode {
     if let Some(code) = lab::process::run_if_asked() {
         return code;
     }
+    // Whoever reads what is printed may stop (`| head`): that ends the program without a word, as it ends others.
+    runtime::sys::process::end_on_closed_pipe();
     match strake::run(strake::Cli::parse()) {
         Ok(code) => code,
         Err(err) => {

@@ -2,6 +2,7 @@
 //! A file per part of the promise; tests of one file share a lab where they do not disturb each other.
 
 mod certificates;
+mod commands;
 mod demo;
 mod discovery;
 mod drain;
@@ -12,6 +13,7 @@ mod manifests;
 mod mistakes;
 mod nonsense;
 mod plain;
+mod shapes;
 mod story;
 mod traffic;
 mod waiting;

@@ -63,8 +63,11 @@ pub(crate) fn canonicalise(kind: Kind, value: &mut Value) {
         Kind::Namespace
         | Kind::ServiceAccount
         | Kind::ConfigMap
+        | Kind::Secret
+        | Kind::PersistentVolumeClaim
         | Kind::PeerAuthentication
         | Kind::Deployment
+        | Kind::ReplicaSet
         | Kind::StatefulSet
         | Kind::DaemonSet
         | Kind::Job => {}

@@ -14,10 +14,13 @@ pub enum Kind {
     Node,
     ServiceAccount,
     ConfigMap,
+    Secret,
+    PersistentVolumeClaim,
     PeerAuthentication,
     AuthorizationPolicy,
     Service,
     Deployment,
+    ReplicaSet,
     StatefulSet,
     DaemonSet,
     Job,
@@ -27,15 +30,18 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Namespace,
         Self::Node,
         Self::ServiceAccount,
         Self::ConfigMap,
+        Self::Secret,
+        Self::PersistentVolumeClaim,
         Self::PeerAuthentication,
         Self::AuthorizationPolicy,
         Self::Service,
         Self::Deployment,
+        Self::ReplicaSet,
         Self::StatefulSet,
         Self::DaemonSet,
         Self::Job,
@@ -50,10 +56,13 @@ impl Kind {
             Self::Node => "Node",
             Self::ServiceAccount => "ServiceAccount",
             Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+            Self::PersistentVolumeClaim => "PersistentVolumeClaim",
             Self::PeerAuthentication => "PeerAuthentication",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::Service => "Service",
             Self::Deployment => "Deployment",
+            Self::ReplicaSet => "ReplicaSet",
             Self::StatefulSet => "StatefulSet",
             Self::DaemonSet => "DaemonSet",
             Self::Job => "Job",
@@ -65,9 +74,16 @@ impl Kind {
     /// The API group; empty for the core group.
     pub const fn group(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Node | Self::ServiceAccount | Self::ConfigMap | Self::Service | Self::Pod => "",
+            Self::Namespace
+            | Self::Node
+            | Self::ServiceAccount
+            | Self::ConfigMap
+            | Self::Secret
+            | Self::PersistentVolumeClaim
+            | Self::Service
+            | Self::Pod => "",
             Self::PeerAuthentication | Self::AuthorizationPolicy => "security.istio.io",
-            Self::Deployment | Self::StatefulSet | Self::DaemonSet => "apps",
+            Self::Deployment | Self::ReplicaSet | Self::StatefulSet | Self::DaemonSet => "apps",
             Self::Job => "batch",
             Self::EndpointSlice => "discovery.k8s.io",
         }
@@ -76,9 +92,16 @@ impl Kind {
     /// The `apiVersion` written for new objects.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Node | Self::ServiceAccount | Self::ConfigMap | Self::Service | Self::Pod => "v1",
+            Self::Namespace
+            | Self::Node
+            | Self::ServiceAccount
+            | Self::ConfigMap
+            | Self::Secret
+            | Self::PersistentVolumeClaim
+            | Self::Service
+            | Self::Pod => "v1",
             Self::PeerAuthentication | Self::AuthorizationPolicy => "security.istio.io/v1",
-            Self::Deployment | Self::StatefulSet | Self::DaemonSet => "apps/v1",
+            Self::Deployment | Self::ReplicaSet | Self::StatefulSet | Self::DaemonSet => "apps/v1",
             Self::Job => "batch/v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
         }
@@ -92,8 +115,11 @@ impl Kind {
             | Self::Node
             | Self::ServiceAccount
             | Self::ConfigMap
+            | Self::Secret
+            | Self::PersistentVolumeClaim
             | Self::Service
             | Self::Deployment
+            | Self::ReplicaSet
             | Self::StatefulSet
             | Self::DaemonSet
             | Self::Job
@@ -106,11 +132,15 @@ impl Kind {
     pub(crate) const fn pod_spec(self) -> Option<&'static [&'static str]> {
         match self {
             Self::Pod => Some(&["spec"]),
-            Self::Deployment | Self::StatefulSet | Self::DaemonSet | Self::Job => Some(&["spec", "template", "spec"]),
+            Self::Deployment | Self::ReplicaSet | Self::StatefulSet | Self::DaemonSet | Self::Job => {
+                Some(&["spec", "template", "spec"])
+            }
             Self::Namespace
             | Self::Node
             | Self::ServiceAccount
             | Self::ConfigMap
+            | Self::Secret
+            | Self::PersistentVolumeClaim
             | Self::PeerAuthentication
             | Self::AuthorizationPolicy
             | Self::Service

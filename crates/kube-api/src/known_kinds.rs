@@ -25,14 +25,12 @@ const GROUPS: [(&str, &[&str]); 11] = [
             "LimitRange",
             "List",
             "PersistentVolume",
-            "PersistentVolumeClaim",
             "PodTemplate",
             "ReplicationController",
             "ResourceQuota",
-            "Secret",
         ],
     ),
-    ("apps", &["ControllerRevision", "ReplicaSet"]),
+    ("apps", &["ControllerRevision"]),
     ("batch", &["CronJob"]),
     ("discovery.k8s.io", &[]),
     ("autoscaling", &["HorizontalPodAutoscaler", "Scale"]),
@@ -107,7 +105,7 @@ mod tests {
     #[test]
     fn a_typing_error_is_told_from_a_kind_that_is_not_read() {
         assert_eq!(of("", "pod"), Err(Some("Pod")));
-        assert_eq!(of("", "Secret"), Ok(Unread::Other));
+        assert_eq!(of("", "Endpoints"), Ok(Unread::Other));
         assert_eq!(of("", "Frobnicator"), Err(None));
         assert_eq!(of("security.istio.io", "AuthorizationPolicies"), Err(Some("AuthorizationPolicy")));
         assert_eq!(of("example.com", "Anything"), Ok(Unread::Other));

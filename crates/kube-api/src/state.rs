@@ -13,6 +13,13 @@ use crate::kind::{Kind, ObjectRef};
 /// Directory name that stands for the namespace of cluster-scoped objects.
 const CLUSTER_SCOPE: &str = "_cluster";
 
+/// Longest part of a name that becomes a file's name: with what is put around it that has to stay below 256 bytes, and
+/// names have up to 253.
+const LONGEST_PART: usize = 200;
+
+/// Where a name goes on below a directory. It is in no name.
+const CONTINUED: char = '~';
+
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     #[error("invalid file name {0:?}")]
@@ -65,7 +72,11 @@ pub(crate) fn overlay_key(state: &Path, path: &Path) -> Option<(String, ObjectRe
     let writer = parts.next()??;
     let kind = parts.next()??.parse::<Kind>().ok()?;
     let namespace = parts.next()??;
-    let name = parts.next()??.strip_suffix(".yaml")?;
+    let mut name = parts.next()??.to_owned();
+    if let Some(front) = name.strip_suffix(CONTINUED) {
+        name = format!("{front}{}", parts.next()??.strip_prefix(CONTINUED)?);
+    }
+    let name = name.strip_suffix(".yaml")?;
     if parts.next().is_some() || (namespace == CLUSTER_SCOPE) == kind.is_namespaced() {
         return None;
     }
@@ -80,7 +91,13 @@ fn key_path(root: PathBuf, key: &ObjectRef) -> Result<PathBuf, WriteError> {
             return Err(WriteError::Name(part.to_owned()));
         }
     }
-    Ok(root.join(key.kind.name()).join(namespace).join(format!("{}.yaml", key.name)))
+    let directory = root.join(key.kind.name()).join(namespace);
+    Ok(match key.name.split_at_checked(LONGEST_PART) {
+        Some((front, rest)) if !rest.is_empty() => {
+            directory.join(format!("{front}{CONTINUED}")).join(format!("{CONTINUED}{rest}.yaml"))
+        }
+        _ => directory.join(format!("{}.yaml", key.name)),
+    })
 }
 
 fn is_file_name(part: &str) -> bool {
@@ -148,5 +165,23 @@ pub(crate) fn remove(path: &Path) -> Result<(), WriteError> {
             Err(WriteError::Io { path: path.to_owned(), source })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_name_has_a_path_that_leads_back_to_it() {
+        let state = Path::new("/state");
+        for length in [1, LONGEST_PART - 1, LONGEST_PART, LONGEST_PART + 1, 253] {
+            let key = ObjectRef::new(Kind::Pod, "n".repeat(63), "p".repeat(length));
+
+            let path = overlay_path(state, "lab", &key).unwrap();
+
+            assert_eq!(overlay_key(state, &path), Some(("lab".to_owned(), key)), "{length}");
+            assert!(path.iter().all(|part| part.len() + ".4194304.tmp.".len() < 256), "{length}");
+        }
     }
 }

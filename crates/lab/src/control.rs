@@ -53,6 +53,9 @@ pub enum Request {
         argv: Vec<String>,
         /// Added to the container's environment.
         env: Vec<(String, String)>,
+        /// Whether the first descriptor is a terminal that the command is in charge of.
+        #[serde(default)]
+        terminal: bool,
     },
     /// Sends a signal to the main process of a container.
     Kill {
@@ -141,7 +144,13 @@ pub struct Status {
     /// Problems of manifests, notes too.
     #[serde(default)]
     pub manifests: Vec<SourceProblem>,
-    /// What of the manifests is not played, although what it belongs to runs.
+    /// What besides pods is still to come: a Job's next try.
+    #[serde(default)]
+    pub waiting: Vec<String>,
+    /// Pods that a lab cannot run because they need a container image.
+    #[serde(default)]
+    pub without_image: u32,
+    /// What of the manifests is not supported, although what it belongs to runs.
     #[serde(default)]
     pub notes: Vec<String>,
 }
@@ -176,6 +185,9 @@ pub struct PodInfo {
     pub ready: bool,
     /// Whether it is being stopped.
     pub terminating: bool,
+    /// Whether nothing of it can start until a manifest changes; `reason` says why.
+    #[serde(default)]
+    pub blocked: bool,
     /// Why it is not ready, in words; empty when it is.
     pub reason: String,
     /// Its containers, in order.
@@ -193,6 +205,9 @@ pub struct PodInfo {
 pub struct ContainerInfo {
     /// Its name.
     pub name: String,
+    /// What it is in its pod.
+    #[serde(default)]
+    pub role: Role,
     /// Whether its main process runs.
     pub running: bool,
     /// Whether its readiness probe passes; without a probe, whether it runs.
@@ -204,6 +219,19 @@ pub struct ContainerInfo {
     /// Process id of its main process, as the caller of `Lab::pods` sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+}
+
+/// What a container is in its pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// One of `containers`.
+    #[default]
+    Main,
+    /// One of `initContainers`: runs to its end before the others start.
+    Init,
+    /// One of `initContainers` with `restartPolicy: Always`: goes on running.
+    Sidecar,
 }
 
 /// A Service.
@@ -349,7 +377,12 @@ mod tests {
     async fn a_request_arrives_with_its_descriptors() {
         let (client, server) = UnixStream::pair().unwrap();
         let (mut read, write) = io::pipe().unwrap();
-        let request = Request::Exec { target: Target::Node("node-1".into()), argv: vec!["true".into()], env: vec![] };
+        let request = Request::Exec {
+            target: Target::Node("node-1".into()),
+            argv: vec!["true".into()],
+            env: vec![],
+            terminal: false,
+        };
 
         Connection::new(client).send(&request, &[write.as_fd()]).await.unwrap();
         drop(write);

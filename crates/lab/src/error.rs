@@ -47,7 +47,7 @@ pub enum LabError {
         reason: String,
     },
     /// Something that should run and be ready is not.
-    #[error("not ready after {waited:?}:\n{}", reasons.join("\n"))]
+    #[error("not ready after {seconds:.1} s:\n{}", reasons.join("\n"), seconds = waited.as_secs_f64())]
     NotReady {
         /// How long was waited.
         waited: Duration,

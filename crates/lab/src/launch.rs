@@ -35,7 +35,7 @@ pub(crate) async fn supervisor(mut options: Options) -> Result<Connection, LabEr
     let run = RunDir::of(&options.name);
     let lock = Lock::take_from_silent(&options.name).await?;
     remove_leftovers(&options.name)?;
-    fs::DirBuilder::new().mode(0o755).create(run.root())?;
+    fs::DirBuilder::new().mode(0o755).create(run.root()).map_err(|err| LabError::of(err, run.root()))?;
     options.write_own_manifests(&run)?;
     let file = options.write(&run)?;
     let log = File::create(run.supervisor_log())?;
@@ -105,8 +105,7 @@ fn last_words(run: &RunDir) -> String {
 
 /// Kills whatever runs of a lab and removes its files and cgroups.
 pub(crate) fn sweep(name: &str) -> Result<(), LabError> {
-    let cgroups = Cgroups::of(name)?;
-    cgroups.sweep()?;
+    sweep_cgroups(name)?;
     let deadline = Instant::now() + SWEEP_DEADLINE;
     let lock = loop {
         if let Some(lock) = Lock::take(name)? {
@@ -123,12 +122,17 @@ pub(crate) fn sweep(name: &str) -> Result<(), LabError> {
 }
 
 fn remove_leftovers(name: &str) -> Result<(), LabError> {
-    Cgroups::of(name)?.sweep()?;
+    sweep_cgroups(name)?;
     let run = RunDir::of(name);
     match fs::remove_dir_all(run.root()) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err.into()),
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(LabError::of(err, run.root())),
         _ => Ok(()),
     }
+}
+
+fn sweep_cgroups(name: &str) -> Result<(), LabError> {
+    let cgroups = Cgroups::of(name)?;
+    cgroups.sweep().map_err(|err| LabError::of(err, cgroups.root()))
 }
 
 /// Tells when the last process of a supervisor is gone.

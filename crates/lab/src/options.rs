@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    env,
+    ffi::OsStr,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,7 +29,7 @@ const DEFAULT_NODES: usize = 2;
 const MAX_NODES: usize = 200;
 
 /// Programs of the mesh.
-const PROGRAMS: [&str; 3] = ["strake-control", "strake-agent", "ztunnel"];
+pub const SYSTEM_PROGRAMS: [&str; 3] = ["strake-control", "strake-agent", "ztunnel"];
 
 /// Everything `Lab::start` needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,6 +53,9 @@ pub struct Options {
     pub mesh: bool,
     /// Added to the environment of every system pod's container.
     pub system_env: BTreeMap<String, String>,
+    /// Added to the environment of one program of the mesh, by its name; wins over everything else.
+    #[serde(default)]
+    pub program_env: BTreeMap<String, BTreeMap<String, String>>,
     /// How long a pod that left the mesh keeps its old connections (the agent's `--unenrol-grace`).
     pub unenrol_grace: Duration,
 }
@@ -76,6 +81,7 @@ impl Options {
             bin_dir,
             mesh: true,
             system_env: BTreeMap::new(),
+            program_env: BTreeMap::new(),
             unenrol_grace: Duration::from_secs(2),
         }
     }
@@ -98,7 +104,7 @@ impl Options {
             let absolute = std::path::absolute(&*path).and_then(|absolute| absolute.metadata().map(|_| absolute));
             *path = absolute.map_err(|err| unusable(path, err))?;
         }
-        let missing: Vec<_> = PROGRAMS.into_iter().filter(|name| !self.bin_dir.join(name).is_file()).collect();
+        let missing: Vec<_> = SYSTEM_PROGRAMS.into_iter().filter(|name| !self.bin_dir.join(name).is_file()).collect();
         if self.mesh && !missing.is_empty() {
             let reason = format!(
                 "{} not there: `make build` makes them, --bin-dir or {BIN_DIR_VARIABLE} says where they are, --no-mesh does \
@@ -107,8 +113,17 @@ impl Options {
             );
             return Err(unusable(&self.bin_dir, reason));
         }
+        if find_program("nft", env::var_os("PATH").as_deref()).is_none() {
+            let reason = "nft is not in PATH: Services are made of nftables rules; install the package nftables";
+            return Err(LabError::Invalid(reason.to_owned()));
+        }
         Ok(self)
     }
+}
+
+/// Where a program is, in the directories of `PATH`.
+fn find_program(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+    env::split_paths(path?).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
 impl Options {
@@ -146,7 +161,9 @@ impl Options {
         }
         fs::create_dir(run.manifests())?;
         for (name, text) in &self.own_manifests {
-            fs::write(run.manifests().join(name), text)?;
+            let path = run.manifests().join(name);
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::write(path, text)?;
         }
         self.manifests.push(run.manifests());
         Ok(())
@@ -195,6 +212,17 @@ mod tests {
     fn a_lab_that_does_not_run_has_no_options() {
         assert!(matches!(Options::of_running("no-such-lab"), Err(LabError::NotRunning { .. })));
         assert!(matches!(Options::of_running("../x"), Err(LabError::Invalid(_))));
+    }
+
+    #[test]
+    fn a_program_is_looked_for_in_every_directory_of_the_path() {
+        let (empty, full) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(full.path().join("nft"), "").unwrap();
+        let path = env::join_paths([empty.path(), full.path()]).unwrap();
+
+        assert_eq!(find_program("nft", Some(&path)), Some(full.path().join("nft")));
+        assert_eq!(find_program("nft", Some(empty.path().as_os_str())), None);
+        assert_eq!(find_program("nft", None), None);
     }
 
     #[test]

@@ -8,8 +8,17 @@ use std::{
 /// Parent of the run directories of all labs.
 const RUN_ROOT: &str = "/run/strake/lab";
 
-/// Longest name of a lab: its unix socket's path must fit into 108 bytes.
+/// Longest name of a lab: its unix sockets' paths must fit into 107 bytes.
 pub const MAX_NAME: usize = 32;
+
+/// Longest name of a node's directory, for the same reason: `/run/strake/lab/NAME/nodes/NODE/ztunnel/admin.sock`.
+const MAX_NODE_DIR: usize = 32;
+
+/// Cgroup of a pod's first process. No container can have this name.
+pub(crate) const PAUSE: &str = "_pause";
+
+/// Cgroup of a lab's supervisor. No node can have this name.
+const SUPERVISOR: &str = "_supervisor";
 
 /// The files of one lab, below `/run/strake/lab/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,13 +84,25 @@ impl RunDir {
     /// Output of one container, over all its restarts.
     #[must_use]
     pub fn log(&self, namespace: &str, pod: &str, container: &str) -> PathBuf {
-        self.logs().join(format!("{namespace}_{pod}_{container}.log"))
+        self.logs().join(namespace).join(pod).join(format!("{container}.log"))
     }
 
     /// What one node's programs share: `bpffs`, `zds`, `ztunnel`, `agent`.
     #[must_use]
     pub fn node(&self, node: &str) -> PathBuf {
-        self.root.join("nodes").join(node)
+        self.root.join("nodes").join(short(node))
+    }
+
+    /// What pods of a node see as paths of the node.
+    #[must_use]
+    pub fn host(&self, node: &str) -> PathBuf {
+        self.node(node).join("host")
+    }
+
+    /// Directories of the PersistentVolumeClaims of a namespace.
+    #[must_use]
+    pub fn claims(&self, namespace: &str) -> PathBuf {
+        self.root.join("claims").join(namespace)
     }
 
     /// The control plane's files: certificate authority, node tokens.
@@ -93,7 +114,13 @@ impl RunDir {
     /// Files that the lab makes for one pod: `resolv.conf`, `hosts`, volumes.
     #[must_use]
     pub fn pod(&self, uid: &str) -> PathBuf {
-        self.root.join("pods").join(uid)
+        self.pods().join(uid)
+    }
+
+    /// Files of all pods.
+    #[must_use]
+    pub fn pods(&self) -> PathBuf {
+        self.root.join("pods")
     }
 
     /// Captures.
@@ -101,6 +128,16 @@ impl RunDir {
     pub fn captures(&self) -> PathBuf {
         self.root.join("pcap")
     }
+}
+
+/// A node's name, or what stands for it where it would be too long for the path of a unix socket.
+pub(crate) fn short(node: &str) -> String {
+    if node.len() <= MAX_NODE_DIR {
+        return node.to_owned();
+    }
+    // Names are ASCII: each byte is a character. `_` is in no name, so nothing else is called so.
+    let digest = format!("_{:016x}", xxhash_rust::xxh64::xxh64(node.as_bytes(), 0));
+    format!("{}{digest}", node.get(..MAX_NODE_DIR - digest.len()).unwrap_or_default())
 }
 
 /// The cgroups of one lab, below `<cgroup2>/strake-lab-<name>`.
@@ -127,7 +164,7 @@ impl Cgroups {
     /// Where the supervisor runs.
     #[must_use]
     pub fn supervisor(&self) -> PathBuf {
-        self.root.join("supervisor")
+        self.root.join(SUPERVISOR)
     }
 
     /// The root of a node: what `--cgroup-root` of its agent names.
@@ -206,8 +243,20 @@ mod tests {
 
     #[test]
     fn a_socket_path_of_the_longest_name_fits() {
-        let socket = RunDir::of(&"n".repeat(MAX_NAME)).socket();
+        let run = RunDir::of(&"n".repeat(MAX_NAME));
+        let node = run.node(&"n".repeat(253));
 
-        assert!(socket.as_os_str().len() < 108);
+        for socket in [run.socket(), node.join("zds/ztunnel.sock"), node.join("ztunnel/admin.sock")] {
+            assert!(socket.as_os_str().len() < 108, "{}", socket.display());
+        }
+    }
+
+    #[test]
+    fn nodes_with_long_names_have_directories_of_their_own() {
+        let run = RunDir::of("x");
+        let long = "n".repeat(253);
+
+        assert!(run.node("node-1").ends_with("nodes/node-1"));
+        assert_ne!(run.node(&long), run.node(&format!("{}x", &long[1..])));
     }
 }

@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path};
 
-use crate::control::PodInfo;
+use crate::{control::PodInfo, paths::PAUSE};
 
 /// Looks up the process ids of a pod and its containers.
 pub(crate) fn fill_in(pod: &mut PodInfo) {
-    pod.pid = oldest_process(&pod.cgroup.join("pause"));
+    pod.pid = oldest_process(&pod.cgroup.join(PAUSE));
     for container in &mut pod.containers {
         container.pid = container.running.then(|| oldest_process(&pod.cgroup.join(&container.name))).flatten();
     }

@@ -82,18 +82,29 @@ impl Family {
     }
 }
 
-/// A Service with the addresses it has in the lab: what it asks for, else both families from the allocator.
+/// A Service with the addresses it has in the lab: what it asks for, else from the allocator. As in Kubernetes it has one
+/// family, IPv4, unless it asks for more.
 pub(crate) fn with_addresses(service: &Service, hosts: &mut ServiceHosts) -> Service {
     let mut service = service.clone();
     let spec = &mut service.spec;
+    let named: Vec<_> = spec.addresses().filter_map(|text| text.parse().ok()).map(Family::of).collect();
+    let dual = match spec.ip_family_policy.as_deref() {
+        Some("PreferDualStack" | "RequireDualStack") => true,
+        // Nothing says which families the endpoints have that somebody else writes.
+        None => spec.is_headless() && spec.selector.is_empty(),
+        Some(_) => false,
+    };
     if spec.ip_families.is_empty() {
-        let named: Vec<_> = spec.addresses().filter_map(|text| text.parse().ok()).map(Family::of).collect();
-        let single = spec.ip_family_policy.as_deref() == Some("SingleStack");
-        spec.ip_families = match named.as_slice() {
-            [] if single => vec![Family::V4.name().to_owned()],
-            [] => [Family::V4, Family::V6].map(|family| family.name().to_owned()).to_vec(),
-            named => named.iter().map(|family| family.name().to_owned()).collect(),
-        };
+        let first = named.first().copied().unwrap_or(Family::V4);
+        let families = if named.len() > 1 { named.clone() } else { vec![first] };
+        spec.ip_families = families.iter().map(|family| family.name().to_owned()).collect();
+    }
+    if dual && named.is_empty() {
+        for family in [Family::V4, Family::V6].map(Family::name) {
+            if !spec.ip_families.iter().any(|known| known == family) {
+                spec.ip_families.push(family.to_owned());
+            }
+        }
     }
     if spec.is_headless() || spec.r#type.as_deref() == Some("ExternalName") {
         return service;
@@ -131,17 +142,17 @@ pub(crate) fn resolve(service: &Service, backends: &[Backend], foreign: &[&Endpo
         ips: service.spec.addresses().filter_map(|ip| ip.parse().ok()).collect(),
         ports,
         hosts,
-        endpoint_count: count(&all),
+        endpoint_count: count(&all, !service.spec.ports.is_empty()),
         slices,
     }
 }
 
 /// Pods that may be used, and addresses that belong to no pod: of those the larger family, since nothing
-/// says which two are one machine's.
-fn count(slices: &[&EndpointSlice]) -> usize {
+/// says which two are one machine's. With `ports`, those that have none of the Service's ports are left out.
+fn count(slices: &[&EndpointSlice], ports: bool) -> usize {
     let mut pods = BTreeSet::new();
     let mut others: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
-    for (slice, endpoint) in usable(slices) {
+    for (slice, endpoint) in usable(slices).filter(|(slice, _)| !ports || !slice.ports.is_empty()) {
         match &endpoint.target_ref {
             Some(target) => drop(pods.insert((&target.kind, &target.namespace, &target.name))),
             None => others.entry(&slice.address_type).or_default().extend(&endpoint.addresses),
@@ -295,18 +306,35 @@ mod tests {
     }
 
     fn web() -> Service {
-        service(json!({"selector": {"app": "web"}, "ports": [{"name": "p", "port": 80, "targetPort": "http"}]}))
+        service(json!({"selector": {"app": "web"}, "ipFamilyPolicy": "PreferDualStack",
+            "ports": [{"name": "p", "port": 80, "targetPort": "http"}]}))
     }
 
     #[test]
-    fn a_service_has_both_families_unless_it_asks_otherwise() {
-        assert_eq!(web().spec.ip_families, ["IPv4", "IPv6"]);
+    fn a_service_has_one_family_unless_it_asks_for_both() {
+        let families = |spec: serde_json::Value| service(spec).spec.ip_families.join(",");
+        assert_eq!(families(json!({})), "IPv4");
+        assert_eq!(families(json!({"ipFamilyPolicy": "SingleStack"})), "IPv4");
+        assert_eq!(families(json!({"ipFamilyPolicy": "PreferDualStack"})), "IPv4,IPv6");
+        assert_eq!(families(json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6"]})), "IPv6,IPv4");
+        assert_eq!(families(json!({"clusterIP": "None"})), "IPv4,IPv6");
+        assert_eq!(families(json!({"clusterIP": "None", "selector": {"a": "b"}})), "IPv4");
         assert_eq!(web().spec.cluster_ips.len(), 2);
         assert_eq!(web().spec.cluster_ip, web().spec.cluster_ips.first().cloned());
         assert_eq!(service(json!({"ipFamilies": ["IPv6"]})).spec.cluster_ips.len(), 1);
         assert_eq!(service(json!({"clusterIP": "10.96.7.7"})).spec.cluster_ips, ["10.96.7.7"]);
-        assert_eq!(service(json!({"clusterIP": "10.96.7.7"})).spec.ip_families, ["IPv4"]);
+        assert_eq!(families(json!({"clusterIP": "10.96.7.7"})), "IPv4");
         assert!(service(json!({"clusterIP": "None"})).spec.cluster_ips.is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_without_any_port_of_the_service_is_not_counted() {
+        let ports = json!([{"name": "p", "port": 80, "targetPort": "none"}]);
+        let service = service(json!({"selector": {"app": "web"}, "ports": ports}));
+
+        let resolved = resolve(&service, &[backend("a", &["10.244.1.2"])], &[]);
+
+        assert_eq!(resolved.endpoint_count, 0);
     }
 
     #[test]

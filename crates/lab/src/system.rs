@@ -89,7 +89,7 @@ fn control_service() -> Value {
     json!({
         "metadata": {"name": "strake-control", "namespace": SYSTEM_NAMESPACE},
         "spec": {
-            "selector": {"app": "strake-control"},
+            "selector": {"app": "strake-control"}, "ipFamilyPolicy": "RequireDualStack",
             "ports": [{"name": "grpc-xds", "port": 15012}, {"name": "http-monitoring", "port": 15014}],
         },
     })
@@ -109,6 +109,7 @@ pub(crate) struct SystemOptions {
     pub(crate) bin_dir: PathBuf,
     pub(crate) manifests: Vec<PathBuf>,
     pub(crate) env: BTreeMap<String, String>,
+    pub(crate) program_env: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) unenrol_grace_seconds: f64,
 }
 
@@ -122,6 +123,7 @@ impl Mesh {
             bin_dir: options.bin_dir.clone(),
             manifests: options.manifests.clone(),
             env,
+            program_env: options.program_env.clone(),
             unenrol_grace_seconds: options.unenrol_grace.as_secs_f64(),
         };
         Self { options, run, cgroups }
@@ -183,9 +185,11 @@ impl Mesh {
         self.options.manifests.iter().flat_map(|path| ["--manifests".to_owned(), text(path)]).collect()
     }
 
-    fn environment(&self, own: &[(&str, String)]) -> Value {
+    /// Of a program: what holds for all, what it needs here, and what the user set for it.
+    fn environment(&self, program: &str, own: &[(&str, String)]) -> Value {
         let mut all = self.options.env.clone();
         all.extend(own.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        all.extend(self.options.program_env.get(program).into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
         all.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
     }
 
@@ -206,10 +210,10 @@ impl Mesh {
         json!({
             "metadata": metadata("strake-control", "strake-control"),
             "spec": {
-                "serviceAccountName": "strake-control", "terminationGracePeriodSeconds": 5,
+                "serviceAccountName": "strake-control", "terminationGracePeriodSeconds": 5, "enableServiceLinks": false,
                 "containers": [{
                     "name": "strake-control", "command": [self.program("strake-control")], "args": args,
-                    "env": self.environment(&[]),
+                    "env": self.environment("strake-control", &[]),
                     "readinessProbe": {"httpGet": {"path": "/readyz", "port": 15014}, "periodSeconds": 1},
                 }],
             },
@@ -237,10 +241,10 @@ impl Mesh {
             "metadata": metadata(&format!("strake-agent-{}", node.name), "strake-agent"),
             "spec": {
                 "serviceAccountName": "strake-agent", "nodeName": node.name, "hostNetwork": true,
-                "terminationGracePeriodSeconds": 10,
+                "terminationGracePeriodSeconds": 10, "enableServiceLinks": false,
                 "containers": [{
                     "name": "strake-agent", "command": [self.program("strake-agent")], "args": args,
-                    "env": self.environment(&[]),
+                    "env": self.environment("strake-agent", &[]),
                     "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8000}, "periodSeconds": 1},
                 }],
             },
@@ -252,17 +256,20 @@ impl Mesh {
         let path = |path: PathBuf| path.display().to_string();
         let control = format!("https://strake-control.{SYSTEM_NAMESPACE}.svc:15012");
         let root = path(self.authority().join("root-cert.pem"));
-        let mut env = self.environment(&[
-            ("SERVICE_ACCOUNT", "ztunnel".to_owned()),
-            ("XDS_ADDRESS", control.clone()),
-            ("CA_ADDRESS", control),
-            ("XDS_ROOT_CA", root.clone()),
-            ("CA_ROOT_CA", root),
-            ("AUTH_TOKEN", path(self.token(&node.name))),
-            ("INPOD_UDS", path(dir.join("zds").join("ztunnel.sock"))),
-            ("STRAKE_RUN_DIR", path(dir.join("ztunnel"))),
-            ("ISTIO_META_DNS_CAPTURE", "false".to_owned()),
-        ]);
+        let mut env = self.environment(
+            "ztunnel",
+            &[
+                ("SERVICE_ACCOUNT", "ztunnel".to_owned()),
+                ("XDS_ADDRESS", control.clone()),
+                ("CA_ADDRESS", control),
+                ("XDS_ROOT_CA", root.clone()),
+                ("CA_ROOT_CA", root),
+                ("AUTH_TOKEN", path(self.token(&node.name))),
+                ("INPOD_UDS", path(dir.join("zds").join("ztunnel.sock"))),
+                ("STRAKE_RUN_DIR", path(dir.join("ztunnel"))),
+                ("ISTIO_META_DNS_CAPTURE", "false".to_owned()),
+            ],
+        );
         if let Value::Array(env) = &mut env {
             env.extend(
                 [
@@ -277,7 +284,7 @@ impl Mesh {
         json!({
             "metadata": metadata(&format!("ztunnel-{}", node.name), "ztunnel"),
             "spec": {
-                "serviceAccountName": "ztunnel", "nodeName": node.name, "terminationGracePeriodSeconds": 10,
+                "serviceAccountName": "ztunnel", "nodeName": node.name, "terminationGracePeriodSeconds": 10, "enableServiceLinks": false,
                 "containers": [{
                     "name": "ztunnel", "command": [self.program("ztunnel")], "args": ["proxy", "ztunnel"], "env": env,
                     "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 1},
@@ -298,7 +305,7 @@ fn flags(flags: &[(&str, &Path)]) -> Vec<String> {
 
 fn planned(value: Value) -> Option<Planned> {
     let pod: Pod = serde_json::from_value(value).ok()?;
-    Some(Planned { fingerprint: digest(&pod.spec), by_user: false, rollout: None, pod })
+    Some(Planned { fingerprint: digest(&pod.spec), by_user: false, rollout: None, job: None, pod })
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -330,6 +337,10 @@ mod tests {
             bin_dir: PathBuf::from("/bin"),
             manifests: vec![PathBuf::from("/m")],
             env: BTreeMap::from([("RUST_LOG".to_owned(), "debug".to_owned())]),
+            program_env: BTreeMap::from([(
+                "ztunnel".to_owned(),
+                BTreeMap::from([("LOG_FORMAT".to_owned(), "json".to_owned())]),
+            )]),
             unenrol_grace_seconds: 2.0,
         };
         Mesh { options, run: RunDir::of("x"), cgroups: Cgroups::of("x").unwrap() }
@@ -355,6 +366,8 @@ mod tests {
         assert_eq!(grace.map(String::as_str), Some("2s"));
         let ztunnel = &pods[2].pod.spec.containers[0].env;
         assert!(ztunnel.iter().any(|variable| variable.name == "RUST_LOG"));
+        let format = |env: &[kube_api::core::EnvVar]| env.iter().any(|variable| variable.name == "LOG_FORMAT");
+        assert!(format(ztunnel) && !format(&agent.containers[0].env), "it is set for one program only");
         assert!(ztunnel.iter().any(|variable| variable.name == "INSTANCE_IP" && variable.value_from.is_some()));
     }
 

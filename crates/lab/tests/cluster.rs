@@ -140,7 +140,7 @@ async fn pods_of_a_stateful_set_have_names() {
 apiVersion: v1
 kind: Service
 metadata: {name: db}
-spec: {clusterIP: None, selector: {app: db}, ports: [{port: 80}]}
+spec: {clusterIP: None, ipFamilyPolicy: PreferDualStack, selector: {app: db}, ports: [{port: 80}]}
 ---
 apiVersion: apps/v1
 kind: StatefulSet

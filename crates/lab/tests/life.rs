@@ -86,7 +86,7 @@ spec:
 apiVersion: v1
 kind: Service
 metadata: {name: p}
-spec: {selector: {app: p}, ports: [{port: 80}]}
+spec: {ipFamilyPolicy: PreferDualStack, selector: {app: p}, ports: [{port: 80}]}
 "#;
     let fixture = Fixture::start(&[("p.yaml", pod)]).await;
     let lab = &fixture.lab;
@@ -143,16 +143,18 @@ async fn edited_manifests_take_effect() {
 }
 
 #[tokio::test]
-async fn a_container_without_command_is_named_with_its_file() {
+async fn a_container_without_command_is_named_with_its_file_and_the_rest_runs() {
     if !common::possible() {
         return;
     }
     let pod = "# one\napiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: x}]}\n";
-    let fixture = Fixture::start(&[("p.yaml", pod)]).await;
+    let fixture = Fixture::up(&[("p.yaml", pod), ("a.yaml", &waiting("a", "node-1"))]).await;
 
-    let err = fixture.lab.wait_ready(DEADLINE).await.unwrap_err().to_string();
+    let status = fixture.lab.status().await.unwrap();
 
-    assert!(err.contains("p.yaml:") && err.contains("container \"c\" has no command"), "{err}");
+    let said = "Pod default/p: container \"c\" needs a container image: give it a `command`";
+    assert!(status.notes.iter().any(|note| note.contains("p.yaml:") && note.ends_with(said)), "{:?}", status.notes);
+    assert_eq!((status.without_image, status.pods.len()), (1, 1));
     fixture.lab.down().await.unwrap();
 }
 

@@ -10,7 +10,8 @@ use super::{
 
 pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     story.report.step("Before the label: what cart sends to db can be read on the wire between the nodes");
-    story.report.say("$ strake lab exec shop/cart -- curl http://db/order?card...    (the wire is recorded)");
+    story.report.say("the wire is recorded");
+    story.command(&format!("lab exec --name {} shop/cart -- curl -s 'http://db{}'", story.lab.name(), story.path()));
 
     let called = story.captured("node-1", story.call_by_name(CART, "db")).await;
     let (called, frames) = match called {

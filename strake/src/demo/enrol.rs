@@ -22,7 +22,7 @@ const PROMISE: Duration = Duration::from_secs(2);
 /// Labels the namespace and makes the calls of the story; what was on the wire meanwhile.
 pub(crate) async fn tell(story: &mut Story) -> Result<Vec<Frame>> {
     story.report.step("The label: running pods join the mesh, nothing is restarted");
-    story.report.say("$ strake label namespace shop istio.io/dataplane-mode=ambient");
+    story.command(&format!("label namespace shop istio.io/dataplane-mode=ambient --lab {}", story.lab.name()));
 
     let pids = pids(story).await?;
     let begun = Instant::now();
@@ -50,7 +50,7 @@ pub(crate) async fn tell(story: &mut Story) -> Result<Vec<Frame>> {
     story.report.prove("no process of theirs was restarted", same);
     let frames = calls(story).await?;
     let rows = story.shop().await?;
-    story.report.say("$ strake get pods -n shop");
+    story.command(&format!("get pods -n shop --lab {}", story.lab.name()));
     pods::table(&rows).lines().for_each(|line| story.report.say(&format!("  {line}")));
     Ok(frames)
 }

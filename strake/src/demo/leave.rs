@@ -37,7 +37,7 @@ pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     let v6 = format!("[{}]:8080", Family::V6.of(story.lab.pod(DB).await?.ips.iter())?);
     let load6 = Load::requests(story, &v6).await?;
     story.calls(SOME).await?;
-    story.report.say("$ strake label namespace shop istio.io/dataplane-mode-");
+    story.command(&format!("label namespace shop istio.io/dataplane-mode- --lab {}", story.lab.name()));
     set_label(story, "istio.io/dataplane-mode-")?;
 
     let left = eventually(TAKES_EFFECT, async || story.all_in_state("not-selected").await).await;

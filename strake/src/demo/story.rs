@@ -109,6 +109,11 @@ impl Story {
         Self { manifests: lab.run_dir().manifests(), lab, report: Report::new(), marker }
     }
 
+    /// Prints a command that a user can run as it stands.
+    pub(crate) fn command(&self, arguments: &str) {
+        self.report.say(&format!("$ strake {arguments}"));
+    }
+
     /// The path of every request: the payload that should not be readable.
     pub(crate) fn path(&self) -> String {
         format!("/order?{}", self.marker)

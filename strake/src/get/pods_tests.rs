@@ -10,6 +10,7 @@ fn pod(name: &str, uid: &str, node: &str) -> PodInfo {
         phase: Phase::Running,
         ready: true,
         terminating: false,
+        blocked: false,
         reason: String::new(),
         containers: Vec::new(),
         cgroup: "/".into(),

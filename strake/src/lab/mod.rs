@@ -3,6 +3,7 @@
 mod exec;
 mod logs;
 mod status;
+mod terminal;
 mod up;
 
 use std::process::ExitCode;
@@ -55,6 +56,7 @@ pub async fn run(command: LabCommand) -> Result<ExitCode> {
                 return Err(::lab::LabError::not_running(&lab.name).into());
             }
             ::lab::down(&lab.name).await?;
+            println!("lab {} is down", lab.name);
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -2,13 +2,16 @@
 
 use std::{net::IpAddr, process::ExitCode};
 
-use ::lab::{Lab, PodInfo, Status};
+use ::lab::{Lab, PodInfo, Role, Status};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::{Name, up::shorten};
 use crate::admin;
+
+/// Most characters of a pod's status in a table that is not wide.
+const STATUS_WIDTH: usize = 60;
 
 /// Shows a lab.
 #[derive(Debug, Args)]
@@ -22,6 +25,8 @@ pub struct Show {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
+    /// The table, with the whole of each status
+    Wide,
     Json,
 }
 
@@ -87,7 +92,7 @@ impl Show {
             Some(Output::Json) => {
                 println!("{}", serde_json::to_string_pretty(&View { status: &status, said: &said })?)
             }
-            None => print!("{}", render(&status, &said)),
+            wide => print!("{}", render(&status, &said, wide.is_some())),
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -112,11 +117,14 @@ fn unenforced(policy: Policy) -> Option<Unenforced> {
     (status != "True").then_some(Unenforced { object, status, reason, message })
 }
 
-fn render(status: &Status, said: &Said) -> String {
+fn render(status: &Status, said: &Said, wide: bool) -> String {
     let mut text =
         columns(&["NODE", "ADDRESSES"], status.nodes.iter().map(|node| vec![node.name.clone(), join(&node.addresses)]));
     text.push('\n');
-    text += &columns(&["POD", "READY", "STATUS", "RESTARTS", "NODE", "ADDRESSES"], status.pods.iter().map(pod));
+    text += &columns(
+        &["POD", "READY", "STATUS", "RESTARTS", "NODE", "ADDRESSES"],
+        status.pods.iter().map(|info| pod(info, wide)),
+    );
     text.push('\n');
     text += &columns(
         &["SERVICE", "ADDRESSES", "ENDPOINTS"],
@@ -147,19 +155,22 @@ fn render(status: &Status, said: &Said) -> String {
     text
 }
 
-fn pod(pod: &PodInfo) -> Vec<String> {
-    let ready = pod.containers.iter().filter(|container| container.ready).count();
+fn pod(pod: &PodInfo, wide: bool) -> Vec<String> {
+    // Init containers end before there is anything to be ready, as `kubectl get pods` counts.
+    let counted = || pod.containers.iter().filter(|container| container.role != Role::Init);
+    let ready = counted().filter(|container| container.ready).count();
     let restarts: u32 = pod.containers.iter().map(|container| container.restarts).sum();
     let mut phase = pod.phase.as_str().to_owned();
     if !pod.reason.is_empty() {
-        phase = format!("{phase} ({})", pod.reason);
+        let reason = if wide { pod.reason.clone() } else { shorten(&pod.reason, STATUS_WIDTH) };
+        phase = format!("{phase} ({reason})");
     }
     vec![
         format!("{}/{}", pod.namespace, pod.name),
-        format!("{ready}/{}", pod.containers.len()),
+        format!("{ready}/{}", counted().count()),
         phase,
         restarts.to_string(),
-        pod.node.clone(),
+        if pod.node.is_empty() { "<none>".to_owned() } else { pod.node.clone() },
         join(&pod.ips),
     ]
 }
@@ -199,7 +210,7 @@ mod tests {
             "message": "it has no address"}]);
         let said = Said { findings: serde_json::from_value(findings).unwrap(), policies: Vec::new() };
 
-        let text = render(&status, &said);
+        let text = render(&status, &said, false);
 
         assert!(text.contains("shop/web   10.96.1.1   2\n"), "{text}");
         let end = "\nproblem: web.yaml:3: expected text\nwarning: net.yaml:1: NetworkPolicy shop/x: not enforced\n\
@@ -226,7 +237,7 @@ mod tests {
         ];
         let said = Said { policies: policies.into_iter().filter_map(unenforced).collect(), ..Said::default() };
 
-        let text = render(&Status::default(), &said);
+        let text = render(&Status::default(), &said, false);
 
         let end = "\n\npolicy: AuthorizationPolicy shop/none is not enforced: selects no workload (NoWorkload)\n\
                    policy: AuthorizationPolicy shop/some is not known to be enforced: no connection to the proxy of node n1 \
@@ -235,6 +246,23 @@ mod tests {
         let view = serde_json::to_value(View { status: &Status::default(), said: &said }).unwrap();
         assert_eq!(view["policies"][1]["reason"], "ProxyGone");
         assert_eq!(view["findings"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn a_long_status_is_short_in_the_table_and_whole_when_it_is_wide() {
+        let container = |name: &str, role: &str, ready: bool| serde_json::json!({"name": name, "role": role, "running": ready, "ready": ready, "restarts": 0, "lastExit": 0});
+        let words = "w".repeat(300);
+        let info: PodInfo = serde_json::from_value(serde_json::json!({"namespace": "n", "name": "p", "uid": "u", "node": "a",
+            "ips": [], "phase": "Running", "ready": false, "terminating": false, "cgroup": "",
+            "reason": format!("c: exited with 1, last words: {words}"),
+            "containers": [container("i", "init", false), container("s", "sidecar", true), container("c", "main", false)]}))
+        .unwrap();
+
+        let (short, wide) = (pod(&info, false), pod(&info, true));
+
+        assert!(short[2].len() < 80 && short[2].contains("c: exited with 1"), "{short:?}");
+        assert!(wide[2].contains(&words));
+        assert_eq!(short[1], "1/2");
     }
 
     #[test]

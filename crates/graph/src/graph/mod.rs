@@ -163,7 +163,8 @@ impl Graph {
             Resource::StatefulSet(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
             Resource::DaemonSet(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
             Resource::Job(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
-            Resource::ConfigMap(_) => {}
+            Resource::ReplicaSet(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
+            Resource::ConfigMap(_) | Resource::Secret(_) | Resource::PersistentVolumeClaim(_) => {}
         }
     }
 
@@ -179,8 +180,10 @@ impl Graph {
             Kind::AuthorizationPolicy => self.set_policy(name, None),
             Kind::PeerAuthentication => self.set_peer(name, None),
             Kind::ServiceAccount => self.set_account(name, false),
-            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => self.set_template(key, None),
-            Kind::ConfigMap => {}
+            Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => {
+                self.set_template(key, None);
+            }
+            Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim => {}
         }
     }
 

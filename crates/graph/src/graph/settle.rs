@@ -41,7 +41,10 @@ impl Graph {
                 Kind::Node
                 | Kind::ServiceAccount
                 | Kind::ConfigMap
+                | Kind::Secret
+                | Kind::PersistentVolumeClaim
                 | Kind::Deployment
+                | Kind::ReplicaSet
                 | Kind::StatefulSet
                 | Kind::DaemonSet
                 | Kind::Job => continue,

@@ -16,6 +16,8 @@ pub struct Probe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exec: Option<ExecAction>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcAction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_delay_seconds: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub period_seconds: Option<u32>,
@@ -25,6 +27,19 @@ pub struct Probe {
     pub failure_threshold: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub success_threshold: Option<u32>,
+    /// Of the container that a startup or liveness probe ends; absent: the pod's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub termination_grace_period_seconds: Option<u64>,
+}
+
+/// A call of `grpc.health.v1.Health/Check`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GrpcAction {
+    pub port: u16,
+    /// Name that the server is asked about; absent: the server as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -55,9 +55,34 @@ impl Lab {
         argv: &[A],
         stdio: [BorrowedFd<'_>; 3],
     ) -> Result<Running, LabError> {
+        self.begin(target, argv, stdio, false).await
+    }
+
+    /// As `exec_with`, with the first descriptor as the terminal that the command is in charge of.
+    ///
+    /// # Errors
+    /// As `exec_with`, and when the descriptor is no terminal that is free.
+    pub async fn exec_on_terminal<A: AsRef<str>>(
+        &self,
+        target: Target,
+        argv: &[A],
+        stdio: [BorrowedFd<'_>; 3],
+    ) -> Result<Running, LabError> {
+        self.begin(target, argv, stdio, true).await
+    }
+
+    async fn begin<A: AsRef<str>>(
+        &self,
+        target: Target,
+        argv: &[A],
+        stdio: [BorrowedFd<'_>; 3],
+        terminal: bool,
+    ) -> Result<Running, LabError> {
         let argv = argv.iter().map(|arg| arg.as_ref().to_owned()).collect();
+        let env = std::env::var("TERM").ok().filter(|_| terminal).map(|term| ("TERM".to_owned(), term));
+        let env = env.into_iter().collect();
         let mut connection = self.connect().await?;
-        connection.send(&Request::Exec { target, argv, env: Vec::new() }, &stdio).await?;
+        connection.send(&Request::Exec { target, argv, env, terminal }, &stdio).await?;
         match connection.receive().await?.ok_or(LabError::Gone)? {
             Reply::Started => Ok(Running::new(connection)),
             other => Err(unexpected(&other)),

@@ -64,6 +64,18 @@ impl Lab {
     /// `NotReady` with a line for each thing that is wrong, then for each that is missing: when the deadline
     /// passes, or when all is ready that can be.
     pub async fn wait_ready(&self, deadline: Duration) -> Result<(), LabError> {
+        self.wait_ready_with(deadline, |_| {}).await
+    }
+
+    /// As `wait_ready`; `progress` is told again and again what is still missing.
+    ///
+    /// # Errors
+    /// As `wait_ready`.
+    pub async fn wait_ready_with(
+        &self,
+        deadline: Duration,
+        mut progress: impl FnMut(&[String]),
+    ) -> Result<(), LabError> {
         let start = Instant::now();
         loop {
             let status = self.status().await?;
@@ -76,6 +88,7 @@ impl Lab {
                 let reasons = [status.problems, waiting].concat();
                 return Err(LabError::NotReady { waited: start.elapsed(), reasons });
             }
+            progress(&waiting);
             tokio::time::sleep(POLL).await;
         }
     }
@@ -113,14 +126,22 @@ fn waiting(status: &Status) -> Vec<String> {
     if !status.synced {
         reasons.push("the manifests have not been read".to_owned());
     }
-    let waiting = |pod: &&PodInfo| !(pod.ready || pod.phase == Phase::Succeeded);
+    // What is blocked or has failed for good is a problem, and a failed pod of a Job is tried again by the Job.
+    let ended = |pod: &PodInfo| matches!(pod.phase, Phase::Succeeded | Phase::Failed) && !pod.terminating;
+    let waiting = |pod: &&PodInfo| !(pod.ready || pod.blocked || ended(pod));
     reasons.extend(status.pods.iter().filter(waiting).map(describe));
+    reasons.extend(status.waiting.iter().cloned());
     reasons
 }
 
 fn describe(pod: &PodInfo) -> String {
-    let reason = if pod.reason.is_empty() { "ready" } else { &pod.reason };
-    format!("{}/{} on {}: {}: {reason}", pod.namespace, pod.name, pod.node, pod.phase.as_str())
+    let place = if pod.node.is_empty() { String::new() } else { format!(" on {}", pod.node) };
+    let state = match pod.reason.as_str() {
+        "" if pod.ready => "ready".to_owned(),
+        "" => pod.phase.as_str().to_owned(),
+        reason => format!("{}: {reason}", pod.phase.as_str()),
+    };
+    format!("{}/{}{place}: {state}", pod.namespace, pod.name)
 }
 
 #[cfg(test)]
@@ -131,5 +152,29 @@ mod tests {
     fn a_lab_is_waited_for_until_its_manifests_are_read() {
         assert_eq!(waiting(&Status { synced: true, ..Status::default() }), Vec::<String>::new());
         assert_eq!(waiting(&Status::default()).len(), 1);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_pod_that_has_ended_or_cannot_start() {
+        let pod = |phase: &str, more: serde_json::Value| -> PodInfo {
+            let mut pod = serde_json::json!({"namespace": "n", "name": "p", "uid": "", "node": "a", "ips": [], "phase": phase,
+                "ready": false, "terminating": false, "reason": "c: why", "containers": [], "cgroup": ""});
+            pod.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            serde_json::from_value(pod).unwrap()
+        };
+        let none = serde_json::json!({});
+        let status = Status {
+            synced: true,
+            pods: vec![
+                pod("Failed", none.clone()),
+                pod("Succeeded", none.clone()),
+                pod("Pending", serde_json::json!({"blocked": true})),
+                pod("Running", none),
+            ],
+            waiting: vec!["Job n/j: tried again".to_owned()],
+            ..Status::default()
+        };
+
+        assert_eq!(waiting(&status), ["n/p on a: Running: c: why", "Job n/j: tried again"]);
     }
 }

@@ -1,11 +1,17 @@
 //! The kubelet's part of one pod: its pause process, its containers and its end. Its network is made before and taken away
 //! after by the supervisor.
 
+pub(crate) mod catalogue;
 pub(crate) mod container;
 pub(crate) mod environment;
+pub(crate) mod facts;
 pub(crate) mod files;
+mod lifecycle;
+mod mounts;
 pub(crate) mod probe;
+mod start;
 pub(crate) mod state;
+pub(crate) mod volumes;
 
 use std::{
     io,
@@ -13,7 +19,7 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _},
     path::PathBuf,
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -22,8 +28,10 @@ use runtime::sys::Netns;
 use tokio::{process::Child, sync::watch, task::JoinSet};
 
 use crate::{
-    paths::{Cgroups, RunDir, remove_tree},
-    pod::{environment::Facts, state::Shared},
+    control::Role,
+    logs::Marks,
+    paths::{Cgroups, PAUSE, RunDir, remove_tree},
+    pod::{catalogue::Catalogue, facts::Facts, state::Shared, volumes::Places},
     process::enter::Entry,
     supervisor::prober::Prober,
 };
@@ -31,15 +39,40 @@ use crate::{
 /// `terminationGracePeriodSeconds` when nothing is said.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
-/// Name of the pause process's cgroup.
-const PAUSE: &str = "pause";
-
 /// What all pods of a lab share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) program: PathBuf,
     pub(crate) run: RunDir,
     pub(crate) cgroups: Cgroups,
+    /// When which log began and grew.
+    pub(crate) marks: Marks,
+    catalogue: RwLock<Arc<Catalogue>>,
+}
+
+impl Context {
+    pub(crate) fn new(program: PathBuf, run: RunDir, cgroups: Cgroups) -> Self {
+        Self { program, run, cgroups, marks: Marks::default(), catalogue: RwLock::default() }
+    }
+
+    /// What containers may refer to now.
+    pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces what containers that start from now on may refer to.
+    pub(crate) fn set_catalogue(&self, catalogue: Catalogue) {
+        *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
+    }
+}
+
+/// The containers of a pod in the order of their indexes, with their roles.
+pub(crate) fn roles(pod: &Pod) -> impl Iterator<Item = (&Container, Role)> {
+    let initial = pod.spec.init_containers.iter().map(|container| {
+        let sidecar = container.restart_policy.as_deref() == Some("Always");
+        (container, if sidecar { Role::Sidecar } else { Role::Init })
+    });
+    initial.chain(pod.spec.containers.iter().map(|container| (container, Role::Main)))
 }
 
 /// Everything that is settled about a pod before it starts.
@@ -63,6 +96,18 @@ impl Setup {
     /// The pod's cgroup.
     pub(crate) fn cgroup(&self) -> PathBuf {
         self.context.cgroups.pod(&self.node, &self.uid)
+    }
+
+    /// The directories that the pod's volumes are made in.
+    pub(crate) fn places(&self) -> Places {
+        let run = &self.context.run;
+        Places { pod: self.dir(), host: run.host(&self.node), claims: run.claims(&self.pod.metadata.namespace) }
+    }
+
+    /// The file that a container's output goes to.
+    pub(crate) fn log(&self, container: &Container) -> PathBuf {
+        let meta = &self.pod.metadata;
+        self.context.run.log(&meta.namespace, &meta.name, &container.name)
     }
 
     /// The directory of the pod's files.
@@ -98,7 +143,7 @@ impl Setup {
             cgroup: self.cgroup().join(&container.name),
             netns: Some(self.netns_path()),
             like: Some(pid),
-            env: environment::environment(container, &self.facts())?,
+            env: environment::environment(container, &self.facts(), &self.context.catalogue())?,
             directory: container.working_dir.as_ref().map(PathBuf::from),
             user: self.user(container),
             group: self.group(container),
@@ -141,39 +186,47 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Init containers one after the other, then all others at once, until each has ended for good.
+/// Init containers one after the other, then all others at once, until each has ended for good. Sidecars end last.
 async fn run_containers(setup: &Arc<Setup>, shared: &Shared, stop: &watch::Receiver<bool>) {
-    let spec = &setup.pod.spec;
-    let initial = spec.init_containers.len();
-    // Sidecars too: nothing of the pod is started again once this returns.
-    let mut tasks = JoinSet::new();
-    for index in 0..initial {
-        let sidecar = spec.init_containers[index].restart_policy.as_deref() == Some("Always");
-        if sidecar {
-            tasks.spawn(container::run(Arc::clone(setup), index, shared.clone(), stop.clone()));
-            continue;
-        }
-        container::run(Arc::clone(setup), index, shared.clone(), stop.clone()).await;
-        let failed = shared.get().containers.get(index).is_none_or(|container| container.last_exit != Some(0));
-        if *stop.borrow() || failed {
-            tasks.join_all().await;
-            return;
+    let (end_sidecars, sidecars_end) = watch::channel(false);
+    let run =
+        |index, stop: &watch::Receiver<bool>| container::run(Arc::clone(setup), index, shared.clone(), stop.clone());
+    let (mut sidecars, mut mains) = (JoinSet::new(), JoinSet::new());
+    for (index, (_, role)) in roles(&setup.pod).enumerate() {
+        match role {
+            Role::Sidecar => {
+                sidecars.spawn(run(index, &sidecars_end));
+                let mut stop = stop.clone();
+                tokio::select! {
+                    // Both are safe to drop: they only wait.
+                    () = shared.started(index) => {}
+                    () = stopped(&mut stop) => break,
+                }
+            }
+            Role::Init => {
+                run(index, stop).await;
+                let failed = shared.get().containers.get(index).is_none_or(|container| container.last_exit != Some(0));
+                if *stop.borrow() || failed {
+                    break;
+                }
+            }
+            Role::Main => drop(mains.spawn(run(index, stop))),
         }
     }
-    for index in initial..initial + spec.containers.len() {
-        tasks.spawn(container::run(Arc::clone(setup), index, shared.clone(), stop.clone()));
-    }
-    tasks.join_all().await;
+    mains.join_all().await;
+    end_sidecars.send_replace(true);
+    // Nothing of the pod is started again once this returns.
+    sidecars.join_all().await;
 }
 
 /// The process that keeps the pod together, and the oldest in its cgroup.
 fn start_pause(setup: &Setup) -> io::Result<Child> {
     let program = &setup.context.program;
-    let argv = [program.to_string_lossy().as_ref(), "lab", "process", PAUSE].map(str::to_owned).to_vec();
+    let argv = [program.to_string_lossy().as_ref(), "lab", "process", "pause"].map(str::to_owned).to_vec();
     let entry = Entry {
         cgroup: setup.cgroup().join(PAUSE),
         netns: Some(setup.netns_path()),
-        hostname: Some(files::hostname(&setup.pod).to_owned()),
+        hostname: Some(files::hostname(&setup.pod)),
         argv,
         ..Entry::default()
     };

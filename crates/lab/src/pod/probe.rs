@@ -1,20 +1,41 @@
 //! When a container's probes are tried and what their results mean. The tries themselves are made by the node's prober
-//! (HTTP, TCP) or run in the container (exec).
+//! (HTTP, TCP, gRPC) or run in the container (exec).
 
-use std::{net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
-use kube_api::core::{Container, IntOrString, Probe};
-use tokio::time::{Instant, sleep, timeout};
+use kube_api::core::{Container, GrpcAction, HttpGetAction, IntOrString, Probe, TcpSocketAction};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
-    process::kubelet::HttpGet,
+    process::kubelet::{HttpGet, Question},
     services::container_port,
     supervisor::prober::{Ask, Prober},
 };
 
-/// What a probe asks, with ports resolved.
+/// Pause before the second try of a probe that has not passed yet; each further one is twice as long, up to the period.
+const EAGER: Duration = Duration::from_millis(50);
+
+/// What a probe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProbeKind {
+    Startup,
+    Liveness,
+    Readiness,
+}
+
+impl fmt::Display for ProbeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Startup => "startup probe",
+            Self::Liveness => "liveness probe",
+            Self::Readiness => "readiness probe",
+        })
+    }
+}
+
+/// How a probe or a lifecycle hook is carried out, with ports resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Question {
+pub(crate) enum Action {
     /// Over the network, from the node.
     Network(Ask),
     /// A command in the container.
@@ -24,53 +45,82 @@ pub(crate) enum Question {
 /// A probe with Kubernetes' defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
-    pub(crate) question: Question,
+    pub(crate) action: Action,
     initial_delay: Duration,
     period: Duration,
     pub(crate) timeout: Duration,
     failures: u32,
     successes: u32,
+    /// For the container's end when this probe ends it; the pod's where it is absent.
+    pub(crate) grace: Option<Duration>,
 }
 
 impl Plan {
     /// Reads a probe of `container`; the words say what is wrong with it.
     pub(crate) fn read(probe: &Probe, container: &Container, address: IpAddr) -> Result<Self, String> {
         let seconds = |value: Option<u32>, default: u32| Duration::from_secs(value.unwrap_or(default).into());
+        let target = Target { container, address };
+        let action = match (&probe.http_get, &probe.tcp_socket, &probe.grpc, &probe.exec) {
+            (Some(get), _, _, _) => target.http(get)?,
+            (None, Some(tcp), _, _) => target.tcp(tcp)?,
+            (None, None, Some(grpc), _) => target.grpc(grpc),
+            (None, None, None, Some(exec)) if !exec.command.is_empty() => Action::Exec(exec.command.clone()),
+            (None, None, None, _) => return Err("it has none of httpGet, tcpSocket, grpc and exec".to_owned()),
+        };
         Ok(Self {
-            question: question(probe, container, address)?,
+            action,
             initial_delay: seconds(probe.initial_delay_seconds, 0),
             period: seconds(probe.period_seconds, 10).max(Duration::from_secs(1)),
             timeout: seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1)),
             failures: probe.failure_threshold.unwrap_or(3).max(1),
             successes: probe.success_threshold.unwrap_or(1).max(1),
+            grace: probe.termination_grace_period_seconds.map(Duration::from_secs),
         })
     }
 }
 
-fn question(probe: &Probe, container: &Container, address: IpAddr) -> Result<Question, String> {
-    let port = |port: &IntOrString| match port {
-        IntOrString::Int(number) => Ok(*number),
-        IntOrString::String(name) => container_port(std::slice::from_ref(container), name)
-            .ok_or_else(|| format!("a probe names the port {name:?}, which the container does not have")),
-    };
-    let host = |host: &Option<String>| match host {
-        Some(text) => text.parse().map_err(|_| format!("a probe's host {text:?} is no address")),
-        None => Ok(address),
-    };
-    if let Some(get) = &probe.http_get {
-        if get.scheme.as_deref().is_some_and(|scheme| scheme != "HTTP") {
-            return Err("only probes with the scheme HTTP are run here".to_owned());
-        }
+/// Whom probes and hooks of a container ask.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) container: &'a Container,
+    pub(crate) address: IpAddr,
+}
+
+impl Target<'_> {
+    pub(crate) fn http(&self, get: &HttpGetAction) -> Result<Action, String> {
+        let tls = match get.scheme.as_deref().unwrap_or("HTTP") {
+            "HTTP" => false,
+            "HTTPS" => true,
+            other => return Err(format!("its scheme {other:?} is neither HTTP nor HTTPS")),
+        };
         let headers = get.http_headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
-        let http = Some(HttpGet { path: get.path.clone(), headers });
-        return Ok(Question::Network(Ask { address: host(&get.host)?, port: port(&get.port)?, http }));
+        let question = Question::Http { get: HttpGet { path: get.path.clone(), headers }, tls };
+        Ok(Action::Network(Ask { address: self.host(get.host.as_ref())?, port: self.port(&get.port)?, question }))
     }
-    if let Some(tcp) = &probe.tcp_socket {
-        return Ok(Question::Network(Ask { address: host(&tcp.host)?, port: port(&tcp.port)?, http: None }));
+
+    fn tcp(&self, tcp: &TcpSocketAction) -> Result<Action, String> {
+        let (address, port) = (self.host(tcp.host.as_ref())?, self.port(&tcp.port)?);
+        Ok(Action::Network(Ask { address, port, question: Question::Tcp }))
     }
-    match &probe.exec {
-        Some(exec) if !exec.command.is_empty() => Ok(Question::Exec(exec.command.clone())),
-        _ => Err("a probe has none of httpGet, tcpSocket and exec".to_owned()),
+
+    fn grpc(&self, grpc: &GrpcAction) -> Action {
+        let question = Question::Grpc { service: grpc.service.clone().unwrap_or_default() };
+        Action::Network(Ask { address: self.address, port: grpc.port, question })
+    }
+
+    fn port(&self, port: &IntOrString) -> Result<u16, String> {
+        match port {
+            IntOrString::Int(number) => Ok(*number),
+            IntOrString::String(name) => container_port(std::slice::from_ref(self.container), name)
+                .ok_or_else(|| format!("it names the port {name:?}, which the container does not have")),
+        }
+    }
+
+    fn host(&self, host: Option<&String>) -> Result<IpAddr, String> {
+        match host {
+            Some(text) => text.parse().map_err(|_| format!("its host {text:?} is not an IP address")),
+            None => Ok(self.address),
+        }
     }
 }
 
@@ -110,11 +160,11 @@ pub(crate) trait RunInside {
 /// that a lab is ready when its pods are.
 pub(crate) async fn readiness(plan: &Plan, prober: &Prober, inside: &impl RunInside, tell: impl Fn(bool, String)) {
     let mut verdict = Verdict { good: false, same: 0 };
-    let mut eager = Duration::from_millis(50);
+    let mut eager = EAGER;
     sleep(plan.initial_delay).await;
     loop {
         let started = Instant::now();
-        let result = attempt(plan, prober, inside).await;
+        let result = attempt(&plan.action, plan.timeout, prober, inside).await;
         let reason = result.clone().err().unwrap_or_default();
         verdict.take(result.is_ok(), plan);
         tell(verdict.good, reason);
@@ -123,7 +173,7 @@ pub(crate) async fn readiness(plan: &Plan, prober: &Prober, inside: &impl RunIns
         if verdict.good {
             eager = plan.period;
         }
-        tokio::time::sleep_until(started + pause).await;
+        sleep_until(started + pause).await;
     }
 }
 
@@ -132,39 +182,54 @@ pub(crate) async fn liveness(plan: &Plan, prober: &Prober, inside: &impl RunInsi
     let mut verdict = Verdict { good: true, same: 0 };
     sleep(plan.initial_delay).await;
     loop {
-        sleep(plan.period).await;
-        let result = attempt(plan, prober, inside).await;
+        let started = Instant::now();
+        let result = attempt(&plan.action, plan.timeout, prober, inside).await;
         verdict.take(result.is_ok(), plan);
         if let (false, Err(reason)) = (verdict.good, result) {
             return reason;
         }
+        sleep_until(started + plan.period).await;
     }
 }
 
-/// Waits until a startup probe has succeeded.
+/// Waits until a startup probe has succeeded. Between the tries that count there are others, so that a container that is
+/// up early is not waited for.
 pub(crate) async fn startup(plan: &Plan, prober: &Prober, inside: &impl RunInside) -> Result<(), String> {
-    let mut failures = 0;
     sleep(plan.initial_delay).await;
+    let mut counts_at = Instant::now();
+    let mut eager = EAGER;
+    let mut failures = 0;
     loop {
-        match attempt(plan, prober, inside).await {
+        let started = Instant::now();
+        let counts = started >= counts_at;
+        match attempt(&plan.action, plan.timeout, prober, inside).await {
             Ok(()) => return Ok(()),
-            Err(reason) => {
+            Err(reason) if counts => {
                 failures += 1;
                 if failures >= plan.failures {
                     return Err(reason);
                 }
+                counts_at = started + plan.period;
             }
+            Err(_) => {}
         }
-        sleep(plan.period).await;
+        sleep_until((started + eager).min(counts_at)).await;
+        eager = (eager * 2).min(plan.period);
     }
 }
 
-async fn attempt(plan: &Plan, prober: &Prober, inside: &impl RunInside) -> Result<(), String> {
-    match &plan.question {
-        Question::Network(ask) => prober.ask(ask.clone(), plan.timeout).await,
-        Question::Exec(argv) => match timeout(plan.timeout, inside.run(argv)).await {
+/// Carries out an action once.
+pub(crate) async fn attempt(
+    action: &Action,
+    limit: Duration,
+    prober: &Prober,
+    inside: &impl RunInside,
+) -> Result<(), String> {
+    match action {
+        Action::Network(ask) => prober.ask(ask.clone(), limit).await,
+        Action::Exec(argv) => match timeout(limit, inside.run(argv)).await {
             Ok(result) => result,
-            Err(_) => Err(format!("the probe's command took more than {:?}", plan.timeout)),
+            Err(_) => Err(format!("the command took more than {limit:?}")),
         },
     }
 }
@@ -181,27 +246,47 @@ mod tests {
         Plan::read(&serde_json::from_value(probe).unwrap(), &container, "10.244.1.2".parse().unwrap())
     }
 
+    fn ask(probe: serde_json::Value) -> Ask {
+        match read(probe).unwrap().action {
+            Action::Network(ask) => ask,
+            Action::Exec(argv) => panic!("not over the network: {argv:?}"),
+        }
+    }
+
     #[test]
     fn a_named_port_is_found_and_defaults_are_those_of_kubernetes() {
         let plan = read(json!({"httpGet": {"path": "/ok", "port": "http"}})).unwrap();
 
-        let Question::Network(ask) = &plan.question else { panic!("not over the network") };
+        let ask = ask(json!({"httpGet": {"path": "/ok", "port": "http"}}));
         assert_eq!((ask.address.to_string().as_str(), ask.port), ("10.244.1.2", 80));
         assert_eq!((plan.period.as_secs(), plan.timeout.as_secs(), plan.failures), (10, 1, 3));
     }
 
     #[test]
+    fn each_handler_asks_its_own_question() {
+        let service = |service: &str| Question::Grpc { service: service.to_owned() };
+        assert_eq!(ask(json!({"grpc": {"port": 9}})).question, service(""));
+        assert_eq!(ask(json!({"grpc": {"port": 9, "service": "s"}})).question, service("s"));
+        assert_eq!(ask(json!({"tcpSocket": {"port": 9}})).question, Question::Tcp);
+        let https = ask(json!({"httpGet": {"path": "/", "port": 1, "scheme": "HTTPS", "host": "fd00::1"}}));
+        assert!(matches!(https.question, Question::Http { tls: true, .. }));
+        assert_eq!(https.address.to_string(), "fd00::1");
+    }
+
+    #[test]
     fn a_probe_that_cannot_be_tried_says_why() {
         assert!(read(json!({"httpGet": {"path": "/", "port": "x"}})).unwrap_err().contains("\"x\""));
-        assert!(read(json!({})).is_err());
-        assert!(read(json!({"httpGet": {"path": "/", "port": 1, "scheme": "HTTPS"}})).is_err());
+        assert!(read(json!({})).unwrap_err().contains("none of httpGet"));
+        assert!(read(json!({"exec": {"command": []}})).is_err());
+        assert!(read(json!({"httpGet": {"path": "/", "port": 1, "scheme": "FTP"}})).unwrap_err().contains("\"FTP\""));
     }
 
     #[test]
     fn a_verdict_needs_as_many_results_in_a_row_as_asked() {
-        let plan = read(json!({"tcpSocket": {"port": 1}, "failureThreshold": 2})).unwrap();
+        let plan = read(json!({"tcpSocket": {"port": 1}, "failureThreshold": 2, "successThreshold": 2})).unwrap();
         let mut verdict = Verdict { good: false, same: 0 };
 
+        assert!(!verdict.take(true, &plan));
         assert!(verdict.take(true, &plan));
         assert!(!verdict.take(false, &plan));
         assert!(!verdict.take(true, &plan));

@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
     },
     path::{Path, PathBuf},
@@ -14,6 +14,7 @@ use std::{
 };
 
 use rustix::{
+    fs::{Mode, OFlags},
     mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, unmount},
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
@@ -42,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) binds: Vec<Bind>,
     /// Directory for the upper sides of overlays, when a mount point has to be made.
     pub(crate) scratch: PathBuf,
+    /// Whether standard input is a terminal that the command is to be in charge of.
+    pub(crate) terminal: bool,
     /// Whether standard input is a pipe to report a failure on: it ends without a word at `exec`,
     /// and the command reads `/dev/null`.
     pub(crate) report: bool,
@@ -122,14 +125,16 @@ fn become_entry(entry: &Entry) -> Result<std::convert::Infallible, (String, u8)>
     }
     if !entry.binds.is_empty() {
         runtime::sys::process::unshare_mounts().map_err(step("no mount namespace"))?;
-        for bind in &entry.binds {
-            put_over(bind, &entry.scratch).map_err(step(&format!("cannot mount {}", bind.target.display())))?;
-        }
+        mount_all(&entry.binds, &entry.scratch)?;
     }
     let directory = entry.directory.as_deref().unwrap_or(Path::new("/"));
     std::env::set_current_dir(directory).map_err(step(&format!("cannot change to {}", directory.display())))?;
     // A process that leads no group already can always do this.
     let _ = rustix::process::setsid();
+    if entry.terminal {
+        let take = || Ok(rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?);
+        take().map_err(step("cannot take the terminal"))?;
+    }
     let [program, arguments @ ..] = entry.argv.as_slice() else {
         return Err(("there is no command".to_owned(), CANNOT_START));
     };
@@ -174,27 +179,57 @@ fn join_namespaces(entry: &Entry) -> io::Result<()> {
     join(mnt, LinkNameSpaceType::Mount)
 }
 
-/// Binds a file or directory; where nothing is to bind it over, the place is made in an overlay,
-/// so that the machine's own files never change.
-fn put_over(bind: &Bind, scratch: &Path) -> io::Result<()> {
-    if !bind.target.exists() {
-        make_place(bind, scratch)?;
+/// Binds files and directories over others, outer ones first. Where nothing is to bind one over, the place is made in an
+/// overlay, so that the machine's own files never change. Overlays come before all binds: they would hide them. They would
+/// also hide what is bound (a lab's files are below `/run`), so that is opened before.
+fn mount_all(binds: &[Bind], scratch: &Path) -> Result<(), (String, u8)> {
+    let step = |bind: &Bind| {
+        let what = format!("cannot mount {}", bind.target.display());
+        move |err: io::Error| (format!("{what}: {err}"), CANNOT_START)
+    };
+    let mut binds: Vec<_> = binds.iter().collect();
+    binds.sort_by_key(|bind| bind.target.components().count());
+    let mut has_own_root = false;
+    for bind in binds.iter().filter(|bind| existing(&bind.target) == Path::new("/") && bind.target != Path::new("/")) {
+        if !has_own_root {
+            own_root(scratch).map_err(step(bind))?;
+            has_own_root = true;
+        }
+        make_target(bind).map_err(step(bind))?;
     }
-    mount_bind(&bind.source, &bind.target)?;
-    if bind.read_only {
+    let open = |bind: &Bind| Ok(rustix::fs::open(&bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+    let sources: Result<Vec<OwnedFd>, _> = binds.iter().map(|bind| open(bind).map_err(step(bind))).collect();
+    let sources = sources?;
+    for bind in &binds {
+        // An outer place may have brought it along.
+        if !bind.target.exists() {
+            overlay(existing(&bind.target), scratch).and_then(|()| make_target(bind)).map_err(step(bind))?;
+        }
+    }
+    for (bind, source) in binds.iter().zip(&sources) {
+        put_over(bind, source).map_err(step(bind))?;
+    }
+    for bind in binds.iter().filter(|bind| bind.read_only) {
         let flags = MountFlags::BIND | MountFlags::RDONLY;
-        rustix::mount::mount_remount(&bind.target, flags, c"")?;
+        rustix::mount::mount_remount(&bind.target, flags, c"").map_err(|err| step(bind)(err.into()))?;
     }
     Ok(())
 }
 
-fn make_place(bind: &Bind, scratch: &Path) -> io::Result<()> {
-    let existing = bind.target.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    if existing == Path::new("/") {
-        own_root(scratch)?;
-    } else {
-        overlay(existing, scratch)?;
+/// The innermost directory of a path that is there.
+fn existing(target: &Path) -> &Path {
+    target.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+}
+
+fn put_over(bind: &Bind, source: &OwnedFd) -> io::Result<()> {
+    if !bind.target.exists() {
+        // It is in a volume that was bound just before, so this is a place in the volume.
+        make_target(bind)?;
     }
+    Ok(mount_bind(format!("/proc/self/fd/{}", source.as_raw_fd()), &bind.target)?)
+}
+
+fn make_target(bind: &Bind) -> io::Result<()> {
     if bind.source.is_dir() {
         return fs::create_dir_all(&bind.target);
     }

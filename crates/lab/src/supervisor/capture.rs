@@ -13,7 +13,10 @@ use runtime::sys::{Netns, packet::packet_socket};
 use socket2::Socket;
 use tokio::{io::unix::AsyncFd, sync::oneshot, task::JoinHandle};
 
-use crate::{network::INTERFACE_INDEX, paths::RunDir};
+use crate::{
+    network::INTERFACE_INDEX,
+    paths::{RunDir, short},
+};
 
 /// pcap with nanoseconds, in this machine's byte order.
 const MAGIC: u32 = 0xa1b2_3c4d;
@@ -52,7 +55,7 @@ pub(crate) fn start(netns: &Netns, run: &RunDir, node: &str) -> io::Result<Captu
     }
     fs::create_dir_all(run.captures())?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let file = run.captures().join(format!("{node}-{number}.pcap"));
+    let file = run.captures().join(format!("{}-{number}.pcap", short(node)));
     let mut output = BufWriter::new(File::create(&file)?);
     write_header(&mut output)?;
     let (stop, stopped) = oneshot::channel();

@@ -4,38 +4,48 @@
 mod capture;
 mod leave;
 mod nodes;
+mod plan;
 pub(crate) mod prober;
 mod publish;
 mod requests;
+mod review;
 mod running;
-mod unplayed;
+mod unsupported;
 mod view;
 
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
-use kube_api::{DirectoryConfig, Event, Kind, ObjectRef, Resource, Source, SourceProblem, core::ConfigMap, manifest};
-use tokio::sync::{Notify, mpsc, watch};
+use kube_api::{DirectoryConfig, Event, Kind, ObjectRef, Source, SourceProblem};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, MissedTickBehavior, sleep_until},
+};
 
 pub(crate) use self::leave::{HOME_VARIABLE, current_cgroup};
-use self::{nodes::Node, publish::Publisher, requests::Command, running::Running};
+use self::{nodes::Node, publish::Publisher, requests::Command, review::Review, running::Running};
 use crate::{
     addresses::ServiceHosts,
-    control::Status,
+    control::{PodInfo, Status},
     dns::Zone,
+    logs,
     network::Wire,
     options::Options,
     paths::{Cgroups, RunDir},
-    pod::Context,
+    pod::{Context, catalogue::Catalogue},
     scheduler::Scheduler,
     system::{self, Mesh, SystemNode},
-    workloads::{self, Objects, Planned},
+    workloads::{
+        Objects, Planned,
+        jobs::{self, Jobs},
+    },
 };
 
 /// How long changes of files are collected before they take effect together.
@@ -83,11 +93,21 @@ struct Supervisor {
     pods: BTreeMap<PodKey, Running>,
     objects: Objects,
     in_sync: bool,
+    /// Whether objects changed since the last look.
+    objects_changed: bool,
     /// Problems of manifests by file, and those of pods, as of the last look.
     file_problems: BTreeMap<PathBuf, Vec<SourceProblem>>,
     pod_problems: Vec<String>,
-    /// What is not played, as of the last look.
-    notes: Vec<String>,
+    /// Of pods that run, as of the last change of objects.
+    volume_problems: Vec<String>,
+    /// What is said about the manifests.
+    review: Review,
+    jobs: Jobs,
+    job_plan: jobs::Plan,
+    /// Pods that cannot start, as of the last look.
+    blocked: BTreeMap<PodKey, PodInfo>,
+    /// Pods that need a container image.
+    without_image: u32,
     scheduler: Scheduler,
     service_hosts: ServiceHosts,
     publisher: Publisher,
@@ -102,7 +122,9 @@ impl Supervisor {
         let cgroups = Cgroups::of(&options.name)?;
         fs::create_dir_all(run.logs())?;
         fs::create_dir_all(run.state())?;
-        let context = Context { program: options.program.clone(), run: run.clone(), cgroups: cgroups.clone() };
+        // Volumes have Secrets in them.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(run.pods())?;
+        let context = Context::new(options.program.clone(), run.clone(), cgroups.clone());
         Ok(Self {
             context: Arc::new(context),
             mesh: options.mesh.then(|| Mesh::new(&options, run.clone(), cgroups)),
@@ -112,9 +134,15 @@ impl Supervisor {
             pods: BTreeMap::new(),
             objects: Objects::new(),
             in_sync: false,
+            objects_changed: true,
             file_problems: BTreeMap::new(),
             pod_problems: Vec::new(),
-            notes: Vec::new(),
+            volume_problems: Vec::new(),
+            review: Review::default(),
+            jobs: Jobs::default(),
+            job_plan: jobs::Plan::default(),
+            blocked: BTreeMap::new(),
+            without_image: 0,
             scheduler: Scheduler::default(),
             service_hosts: ServiceHosts::default(),
             publisher: Publisher::new(run),
@@ -136,7 +164,9 @@ impl Supervisor {
         let forgotten = never_held(held);
         tokio::pin!(forgotten);
         let mut ended = Vec::new();
+        tokio::spawn(look_at_logs(Arc::clone(&self.context)));
         loop {
+            let wake = self.job_plan.wake;
             tokio::select! {
                 // Each is safe to drop: nothing is taken before it is returned.
                 event = source.next() => match event {
@@ -144,6 +174,7 @@ impl Supervisor {
                     None => return Err(io::Error::other("the reader of the manifests ended")),
                 },
                 () = self.changed.notified() => {}
+                () = at(wake) => {}
                 () = &mut forgotten, if !self.stopping => {
                     tracing::warn!("whoever started the lab is gone");
                     self.stopping = true;
@@ -198,8 +229,14 @@ impl Supervisor {
 
     fn read(&mut self, event: Event) {
         match event {
-            Event::Applied { resource, .. } => drop(self.objects.insert(resource.key(), resource)),
-            Event::Removed { key, .. } => drop(self.objects.remove(&key)),
+            Event::Applied { resource, .. } => {
+                self.objects.insert(resource.key(), resource);
+                self.objects_changed = true;
+            }
+            Event::Removed { key, .. } => {
+                self.objects.remove(&key);
+                self.objects_changed = true;
+            }
             Event::InSync { .. } => self.in_sync = true,
             Event::Problem(problem) => {
                 tracing::warn!(severity = problem.severity.name(), "{problem}");
@@ -212,21 +249,31 @@ impl Supervisor {
     /// Brings what runs to what should run.
     async fn reconcile(&mut self) {
         let mut problems = self.ensure_nodes().await;
+        if std::mem::take(&mut self.objects_changed) {
+            self.review = review::review(&self.objects, &self.options.manifests);
+            let services = self.services();
+            self.context.set_catalogue(Catalogue::new(&self.objects, services));
+            self.volume_problems = self.refresh_volumes();
+        }
         let planned = self.plan(&mut problems);
         self.forget_stopped().await;
         self.stop_unwanted(&planned);
+        self.blocked.clear();
         if !self.stopping {
             for (key, planned) in planned {
-                if !self.pods.contains_key(&key)
-                    && let Err(reason) = self.start(planned).await
-                {
-                    problems.push(format!("pod {}/{}: {reason}", key.0, key.1));
+                if self.pods.contains_key(&key) {
+                    continue;
+                }
+                let blocked = running::blocked_info(&planned);
+                if let Err(reason) = self.start(planned).await {
+                    problems.push(format!("pod {}/{} is pending: {reason}", key.0, key.1));
+                    self.blocked.insert(key, PodInfo { reason, ..blocked });
                 }
             }
         }
-        problems.extend(self.refresh_volumes());
+        problems.extend(self.job_plan.problems.iter().cloned());
+        problems.extend(self.failed_pods());
         self.pod_problems = problems;
-        self.notes = unplayed::notes(&self.objects, &self.options.manifests);
     }
 
     /// Makes the nodes that are missing. A node stays as long as the lab.
@@ -258,43 +305,6 @@ impl Supervisor {
 
     fn system_nodes(&self) -> Vec<SystemNode> {
         self.nodes.iter().map(Node::system).collect()
-    }
-
-    /// Every pod that should run, by name.
-    fn plan(&self, problems: &mut Vec<String>) -> BTreeMap<PodKey, Planned> {
-        let candidates: Vec<_> = self.nodes.iter().map(|node| node.candidate.clone()).collect();
-        let system = self.mesh.iter().flat_map(|mesh| mesh.pods(&self.system_nodes()));
-        let mut planned = BTreeMap::new();
-        for pod in system.chain(workloads::expand(&self.objects, &candidates)) {
-            if let Some(container) = workloads::without_command(&pod.pod.spec) {
-                problems.push(self.no_command(&pod, container));
-                continue;
-            }
-            planned.entry(pod.key()).or_insert(pod);
-        }
-        problems.dedup();
-        planned
-    }
-
-    fn no_command(&self, planned: &Planned, container: &str) -> String {
-        let meta = &planned.pod.metadata;
-        // A pod of a ReplicaSet is in the manifest of its Deployment.
-        let owner = meta.controller().map_or(meta.name.as_str(), |owner| owner.name.as_str());
-        let is_source = |key: &ObjectRef| {
-            key.namespace == meta.namespace
-                && (key.name == owner || planned.rollout.as_ref() == Some(key))
-                && matches!(key.kind, Kind::Pod | Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job)
-        };
-        let found = self.options.manifests.iter().find_map(|path| {
-            let loaded = manifest::load_directory(path).ok()?;
-            loaded.objects.into_iter().find(|object| is_source(&object.resource.key()))
-        });
-        let place =
-            found.map(|object| format!("{}:{}: {}: ", object.file.display(), object.line, object.resource.key()));
-        format!(
-            "{}container {container:?} has no command, which a lab needs: images are not run here",
-            place.unwrap_or_else(|| format!("Pod {}/{}: ", meta.namespace, meta.name))
-        )
     }
 
     /// Asks pods to stop that are not wanted any more, or not as they are.
@@ -347,23 +357,36 @@ impl Supervisor {
             return Err(format!("there is no node {name:?}"));
         };
         let key = planned.key();
-        let objects = &self.objects;
-        let maps = |name: &str| config_map(objects, &key.0, name);
-        let running = Running::start(planned, node, &self.context, &self.changed, maps).await;
-        self.pods.insert(key.clone(), running.map_err(|err| err.to_string())?);
+        self.pods.insert(key, Running::start(planned, node, &self.context, &self.changed).await?);
         Ok(())
     }
 
-    /// Brings changed ConfigMaps to the pods that mount them.
+    /// Brings changed ConfigMaps and Secrets to the pods that mount them.
     fn refresh_volumes(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        for ((namespace, name), running) in &self.pods {
-            let maps = |map: &str| config_map(&self.objects, namespace, map);
-            if let Err(err) = crate::pod::files::write_volumes(&running.setup.dir(), &running.setup.pod, maps) {
-                problems.push(format!("pod {namespace}/{name}: {err}"));
-            }
-        }
-        problems
+        let catalogue = self.context.catalogue();
+        let refresh = |((namespace, name), running): (&PodKey, &Running)| {
+            let written = running.write_volumes(&catalogue);
+            written.err().map(|reason| format!("pod {namespace}/{name}: {reason}"))
+        };
+        self.pods.iter().filter_map(refresh).collect()
+    }
+}
+
+/// Notes how the containers' logs grow, as long as the lab runs.
+async fn look_at_logs(context: Arc<Context>) {
+    let mut tick = tokio::time::interval(logs::LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        context.marks.look();
+    }
+}
+
+/// Waits for a time, for ever when there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -372,12 +395,5 @@ async fn never_held(mut held: watch::Receiver<bool>) {
     if let Ok(taken) = tokio::time::timeout(LEASH_DEADLINE, held.wait_for(|held| *held)).await {
         drop(taken);
         std::future::pending::<()>().await;
-    }
-}
-
-fn config_map<'a>(objects: &'a Objects, namespace: &str, name: &str) -> Option<&'a ConfigMap> {
-    match objects.get(&ObjectRef::new(Kind::ConfigMap, namespace, name)) {
-        Some(Resource::ConfigMap(map)) => Some(map),
-        _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{any::Any, fs, io, path::PathBuf, sync::Arc};
 
-use kube_api::Resource;
+use kube_api::{Resource, StringMap};
 use runtime::sys::Netns;
 use rustix::mount::{MountFlags, mount};
 
@@ -60,17 +60,26 @@ impl Node {
     }
 }
 
+/// Instance type of every node that does not say otherwise.
+const INSTANCE_TYPE: &str = "strake-lab";
+
+/// Region of every node that does not say otherwise; each node is a zone of its own.
+const REGION: &str = "lab";
+
 /// The nodes that manifests ask for; `count` of them when they name none.
 pub(crate) fn wanted(objects: &Objects, count: usize) -> Vec<Candidate> {
     let named: Vec<_> = objects
         .values()
         .filter_map(|resource| match resource {
-            Resource::Node(node) => Some(Candidate {
-                name: node.metadata.name.clone(),
-                labels: with_hostname(node.metadata.labels.clone(), &node.metadata.name),
-                schedulable: !node.spec.unschedulable,
-            }),
+            Resource::Node(node) => Some(node),
             _ => None,
+        })
+        .zip(1..)
+        .map(|(node, number)| Candidate {
+            name: node.metadata.name.clone(),
+            labels: well_known(node.metadata.labels.clone(), &node.metadata.name, number),
+            schedulable: !node.spec.unschedulable,
+            taints: node.spec.taints.clone(),
         })
         .collect();
     if !named.is_empty() {
@@ -79,17 +88,32 @@ pub(crate) fn wanted(objects: &Objects, count: usize) -> Vec<Candidate> {
     (1..=count)
         .map(|number| {
             let name = format!("node-{number}");
-            Candidate { labels: with_hostname(Default::default(), &name), name, schedulable: true }
+            let labels = well_known(StringMap::new(), &name, number);
+            Candidate { name, labels, schedulable: true, taints: Vec::new() }
         })
         .collect()
 }
 
-fn with_hostname(
-    mut labels: std::collections::BTreeMap<String, String>,
-    name: &str,
-) -> std::collections::BTreeMap<String, String> {
-    labels.entry("kubernetes.io/hostname".to_owned()).or_insert_with(|| name.to_owned());
-    labels.entry("kubernetes.io/os".to_owned()).or_insert_with(|| "linux".to_owned());
+/// Adds the labels that every node of a cluster has, where the manifest does not have them.
+fn well_known(mut labels: StringMap, name: &str, number: usize) -> StringMap {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let zone = format!("{REGION}-{number}");
+    // A label has at most 63 bytes, a node's name more.
+    let hostname = name.get(..63).unwrap_or(name).trim_end_matches(['-', '.']);
+    for (label, value) in [
+        ("kubernetes.io/hostname", hostname),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture),
+        ("node.kubernetes.io/instance-type", INSTANCE_TYPE),
+        ("topology.kubernetes.io/region", REGION),
+        ("topology.kubernetes.io/zone", &zone),
+    ] {
+        labels.entry(label.to_owned()).or_insert_with(|| value.to_owned());
+    }
     labels
 }
 
@@ -155,5 +179,23 @@ mod tests {
         assert!(!nodes[0].schedulable);
         assert_eq!(nodes[0].labels["kubernetes.io/hostname"], "east");
         assert_eq!(nodes[0].labels["zone"], "e");
+    }
+
+    #[test]
+    fn every_node_has_the_labels_that_clusters_have() {
+        let mut objects = Objects::new();
+        let counted = wanted(&objects, 2);
+        let own = json!({"metadata": {"name": "east", "labels": {"topology.kubernetes.io/zone": "own"}},
+            "spec": {"taints": [{"key": "gpu", "effect": "NoSchedule"}]}});
+        let own = Resource::from_value(Kind::Node, own).unwrap();
+        objects.insert(own.key(), own);
+        let named = wanted(&objects, 2);
+
+        assert_ne!(counted[0].labels["topology.kubernetes.io/zone"], counted[1].labels["topology.kubernetes.io/zone"]);
+        assert_eq!(named[0].labels["topology.kubernetes.io/zone"], "own");
+        assert_eq!(named[0].taints[0].key, "gpu");
+        for label in ["kubernetes.io/arch", "kubernetes.io/os", "node.kubernetes.io/instance-type"] {
+            assert!(named[0].labels.contains_key(label), "{label}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::process::{
     enter::Entry,
-    kubelet::{Attempt, HttpGet, Outcome},
+    kubelet::{Attempt, Outcome, Question},
 };
 
 /// Tries that wait for the prober; when it is this far behind, the probes wait too.
@@ -32,8 +32,7 @@ const SLACK: Duration = Duration::from_secs(2);
 pub(crate) struct Ask {
     pub(crate) address: IpAddr,
     pub(crate) port: u16,
-    /// `None` is satisfied with a connection.
-    pub(crate) http: Option<HttpGet>,
+    pub(crate) question: Question,
 }
 
 type Answer = oneshot::Sender<Option<String>>;
@@ -119,7 +118,8 @@ async fn run(
             // Safe to drop: nothing is taken from the channel before it is returned.
             Some((ask, limit, answer)) = requests.recv() => {
                 next += 1;
-                let attempt = Attempt { id: next, address: ask.address, port: ask.port, timeout: limit, http: ask.http };
+                let Ask { address, port, question } = ask;
+                let attempt = Attempt { id: next, address, port, timeout: limit, question };
                 let mut line = serde_json::to_vec(&attempt)?;
                 line.push(b'\n');
                 input.write_all(&line).await?;

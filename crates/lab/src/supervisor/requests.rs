@@ -55,6 +55,13 @@ pub(crate) enum Command {
     Down(Done),
 }
 
+/// A command that a client wants to be run.
+struct Call {
+    argv: Vec<String>,
+    env: Vec<(String, String)>,
+    terminal: bool,
+}
+
 /// What all connections share.
 struct Desk {
     commands: mpsc::Sender<Command>,
@@ -165,7 +172,9 @@ impl Desk {
                 let status = self.ask(Command::Status).await?;
                 reply(connection, &Reply::Status(Box::new(status))).await
             }
-            Request::Exec { target, argv, env } => self.exec(target, argv, env, connection).await,
+            Request::Exec { target, argv, env, terminal } => {
+                self.exec(target, Call { argv, env, terminal }, connection).await
+            }
             Request::Kill { pod, container, signal } => {
                 let pid = self.ask(|answer| Command::Process { pod, container, answer }).await??;
                 kill_process(pid_of(pid)?, signal_of(signal)?).map_err(|err| err.to_string())?;
@@ -212,13 +221,7 @@ impl Desk {
         }
     }
 
-    async fn exec(
-        &self,
-        target: Target,
-        argv: Vec<String>,
-        env: Vec<(String, String)>,
-        connection: &mut Connection,
-    ) -> Result<(), String> {
+    async fn exec(&self, target: Target, call: Call, connection: &mut Connection) -> Result<(), String> {
         let node = if let Target::Node(node) = &target { Some(node.clone()) } else { None };
         let (mut entry, netns) = self.ask(|answer| Command::Enter(target, answer)).await??;
         if let Some(node) = node {
@@ -226,8 +229,9 @@ impl Desk {
             let cgroups = crate::paths::Cgroups::of(&name).map_err(|err| err.to_string())?;
             entry.cgroup = cgroups.node(&node).join(NODE_CGROUP);
         }
-        entry.argv = argv;
-        entry.env.extend(env);
+        entry.argv = call.argv;
+        entry.env.extend(call.env);
+        entry.terminal = call.terminal;
         let Ok([stdin, stdout, stderr]) = <[_; 3]>::try_from(connection.take_descriptors()) else {
             return Err("a command needs the three descriptors of input, output and error".to_owned());
         };

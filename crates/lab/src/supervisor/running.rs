@@ -1,10 +1,10 @@
 //! A pod that was started: its network, its task, and how it is seen from outside.
 
-use std::{fs, io, net::IpAddr, sync::Arc};
+use std::{fs, net::IpAddr, sync::Arc};
 
 use kube_api::{
     Kind, ObjectMeta, ObjectRef, Resource,
-    core::{ConfigMap, NodeAddress, NodeSpec, NodeStatus},
+    core::{NodeAddress, NodeSpec, NodeStatus},
 };
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -20,8 +20,12 @@ use crate::{
     kube_proxy::LocalPod,
     network,
     pod::{
-        self, Context, Setup, files,
+        self, Context, Setup,
+        catalogue::Catalogue,
+        facts::Facts,
+        files,
         state::{ContainerState, Shared},
+        volumes::{self, Places},
     },
     services::Backend,
     workloads::{Objects, Planned, format_uid},
@@ -40,34 +44,53 @@ pub(crate) struct Running {
 
 impl Running {
     /// Makes the pod's network and files and starts it.
-    pub(crate) async fn start<'a>(
+    pub(crate) async fn start(
         planned: Planned,
         node: &mut Node,
         context: &Arc<Context>,
         changed: &Arc<Notify>,
-        config_maps: impl Fn(&str) -> Option<&'a ConfigMap>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, String> {
         let host_ips = node.number.addresses().both().to_vec();
         let uid = format_uid(rand::random());
         let dir = context.run.pod(&uid);
-        files::write_volumes(&dir, &planned.pod, config_maps)?;
-        let (host, ips, netns) = if planned.pod.spec.host_network {
-            (None, host_ips.clone(), Arc::clone(&node.netns))
-        } else {
-            let host = node.hosts.take().ok_or_else(|| io::Error::other("the node has no address left"))?;
-            let netns = network::add_pod(&node.namespace, node.number, host).await;
-            let netns = netns.inspect_err(|_| node.hosts.give_back(host))?;
-            (Some(host), node.number.pod(host).both().to_vec(), Arc::new(netns))
+        let name = node.candidate.name.clone();
+        let host_network = planned.pod.spec.host_network;
+        let host = if host_network { None } else { Some(node.hosts.take().ok_or("the node has no address left")?) };
+        let ips = host.map_or_else(|| host_ips.clone(), |host| node.number.pod(host).both().to_vec());
+        let facts = Facts { pod: &planned.pod, uid: &uid, node: &name, ips: &ips, host_ips: &host_ips };
+        let places = Places {
+            pod: dir.clone(),
+            host: context.run.host(&name),
+            claims: context.run.claims(&planned.pod.metadata.namespace),
         };
-        files::write_common(&dir, &planned.pod, &ips)?;
-        let spec = &planned.pod.spec;
-        let containers = spec.init_containers.iter().chain(&spec.containers).map(|container| container.name.clone());
+        let files = || {
+            files::write_common(&dir, &planned.pod, &ips).map_err(|err| format!("{}: {err}", dir.display()))?;
+            volumes::write(&places, &facts, &context.catalogue())
+        };
+        let made = match (files(), host) {
+            (Err(reason), _) => Err(reason),
+            (Ok(()), None) => Ok(Arc::clone(&node.netns)),
+            (Ok(()), Some(host)) => {
+                let netns = network::add_pod(&node.namespace, node.number, host).await;
+                netns.map(Arc::new).map_err(|err| format!("its network: {err}"))
+            }
+        };
+        let netns = match made {
+            Ok(netns) => netns,
+            Err(reason) => {
+                host.into_iter().for_each(|host| node.hosts.give_back(host));
+                // Nothing may have been made yet.
+                let _ = fs::remove_dir_all(&dir);
+                return Err(reason);
+            }
+        };
+        let containers = pod::roles(&planned.pod).map(|(container, role)| (container.name.clone(), role));
         let shared = Shared::new(containers, Arc::clone(changed));
         let setup = Arc::new(Setup {
             context: Arc::clone(context),
             pod: planned.pod.clone(),
             uid,
-            node: node.candidate.name.clone(),
+            node: name,
             ips,
             host_ips,
             netns,
@@ -77,6 +100,18 @@ impl Running {
         tokio::spawn(pod::run(Arc::clone(&setup), shared.clone(), stopped));
         let times = Times { created: now(), deleted: None };
         Ok(Self { planned, setup, shared, stop, host, times })
+    }
+
+    /// Makes the files in its volumes what they should be now.
+    pub(crate) fn write_volumes(&self, catalogue: &Catalogue) -> Result<(), String> {
+        // Its labels may have changed since it was started.
+        let facts = Facts { pod: &self.planned.pod, ..self.setup.facts() };
+        volumes::write(&self.setup.places(), &facts, catalogue)
+    }
+
+    /// Whether it was asked to stop.
+    pub(crate) const fn is_stopping(&self) -> bool {
+        self.times.deleted.is_some()
     }
 
     /// Asks it to stop; it says when it has.
@@ -114,6 +149,7 @@ impl Running {
             phase: state.phase(),
             ready: state.ready() && !terminating,
             terminating,
+            blocked: false,
             reason: if terminating { "it is being stopped".to_owned() } else { state.reason() },
             containers: state.containers.iter().map(ContainerState::info).collect(),
             cgroup: self.setup.cgroup(),
@@ -155,6 +191,28 @@ impl Running {
     }
 }
 
+/// A pod that cannot start, before the reason is known.
+pub(crate) fn blocked_info(planned: &Planned) -> PodInfo {
+    let containers = pod::roles(&planned.pod).map(|(container, role)| {
+        ContainerState { name: container.name.clone(), role, ..ContainerState::default() }.info()
+    });
+    PodInfo {
+        namespace: planned.pod.metadata.namespace.clone(),
+        name: planned.pod.metadata.name.clone(),
+        uid: String::new(),
+        node: String::new(),
+        ips: Vec::new(),
+        phase: Phase::Pending,
+        ready: false,
+        terminating: false,
+        blocked: true,
+        reason: String::new(),
+        containers: containers.collect(),
+        cgroup: Default::default(),
+        pid: None,
+    }
+}
+
 /// Adds the nodes to what the state directory says.
 pub(crate) fn publish_nodes(desired: &mut Desired, nodes: &[Node], objects: &Objects) {
     for node in nodes {
@@ -176,7 +234,11 @@ pub(crate) fn publish_nodes(desired: &mut Desired, nodes: &[Node], objects: &Obj
                     labels: node.candidate.labels.clone(),
                     ..ObjectMeta::default()
                 },
-                spec: NodeSpec { unschedulable: !node.candidate.schedulable, pod_cidrs },
+                spec: NodeSpec {
+                    unschedulable: !node.candidate.schedulable,
+                    pod_cidrs,
+                    taints: node.candidate.taints.clone(),
+                },
                 status,
             };
             desired.whole(&Resource::Node(object.into()));

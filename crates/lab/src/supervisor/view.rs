@@ -52,9 +52,12 @@ impl Supervisor {
         };
         let mut problems: Vec<_> = lines(Severity::Error).collect();
         let warnings = lines(Severity::Warning).collect();
-        let notes = lines(Severity::Note).chain(self.notes.iter().cloned()).collect();
-        problems.extend(self.pod_problems.iter().cloned());
-        let pods = infos.into_iter().map(|(_, info)| info).collect();
+        let notes = lines(Severity::Note).chain(self.review.notes.iter().cloned()).collect();
+        for more in [&self.review.problems, &self.pod_problems, &self.volume_problems] {
+            problems.extend(more.iter().cloned());
+        }
+        let mut pods: Vec<_> = infos.into_iter().map(|(_, info)| info).chain(self.blocked.values().cloned()).collect();
+        pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         running::publish_nodes(&mut desired, &self.nodes, &self.objects);
         self.zone.set(&resolved);
         problems.extend(self.apply_rules(&resolved).await);
@@ -67,6 +70,8 @@ impl Supervisor {
             problems,
             warnings,
             manifests,
+            waiting: self.job_plan.waiting.clone(),
+            without_image: self.without_image,
             notes,
         };
     }

@@ -91,6 +91,7 @@ pub(crate) fn waiting(name: &str, node: &str) -> String {
 }
 
 /// A web server of three replicas with a Service, each answering with its host name.
+#[allow(dead_code, reason = "not every test file has a server")]
 pub(crate) const WEB: &str = r#"
 apiVersion: v1
 kind: ConfigMap
@@ -133,6 +134,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec:
+  ipFamilyPolicy: RequireDualStack
   selector: {app: web}
   ports: [{name: http, port: 80, targetPort: http}]
 "#;

@@ -46,6 +46,13 @@ pub fn unshare_directories() -> io::Result<()> {
     unsafe { unshare_unsafe(UnshareFlags::FS) }.map_err(io::Error::from)
 }
 
+/// A write to a pipe that nobody reads any more ends this process, as it does for programs that are not Rust's; without
+/// this it is an error, and a panic of `println!`. Sockets are not concerned: writes to them do not raise the signal.
+pub fn end_on_closed_pipe() {
+    // SAFETY: the disposition is the system's own, so no code of ours runs in a signal handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, thread};

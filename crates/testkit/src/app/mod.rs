@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub mod bulk;
 pub mod client;
+pub mod grpc;
 pub mod hbone;
 pub mod http;
 pub mod load;
@@ -57,6 +58,8 @@ pub enum Role {
     HboneClient(HboneClientArgs),
     /// Plays a workload's HBONE port with a certificate of choice.
     HboneServer(HboneServerArgs),
+    /// Answers gRPC health checks.
+    GrpcHealth(GrpcHealthArgs),
 }
 
 /// A client's action and target.
@@ -207,6 +210,20 @@ pub struct HboneServerArgs {
     pub key: PathBuf,
 }
 
+/// What to answer to health checks.
+#[derive(Debug, Args)]
+pub struct GrpcHealthArgs {
+    /// Where to listen.
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// The service that it knows besides the server as a whole.
+    #[arg(long)]
+    pub service: Option<String>,
+    /// It is not serving while this file is there.
+    #[arg(long)]
+    pub failing_while: Option<PathBuf>,
+}
+
 /// Runs the program; the exit code.
 pub fn run(cli: Cli) -> i32 {
     match cli.role {
@@ -215,5 +232,6 @@ pub fn run(cli: Cli) -> i32 {
         Role::Measure(args) => measure::run(&args),
         Role::HboneClient(args) => hbone::client(&args),
         Role::HboneServer(args) => hbone::server(&args),
+        Role::GrpcHealth(args) => grpc::run(args),
     }
 }

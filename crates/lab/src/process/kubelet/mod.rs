@@ -1,5 +1,8 @@
-//! The node's prober: a process in the kubelet's cgroup and the node's netns that makes the sockets of HTTP and
+//! The node's prober: a process in the kubelet's cgroup and the node's netns that makes the sockets of HTTP, gRPC and
 //! TCP probes. One JSON line in is one try, one line out its result; when to try is the supervisor's business.
+
+mod grpc;
+mod https;
 
 use std::{
     io,
@@ -11,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
     net::TcpStream,
     sync::mpsc,
     time::timeout,
@@ -34,8 +37,24 @@ pub(crate) struct Attempt {
     pub(crate) port: u16,
     /// How long it may take.
     pub(crate) timeout: Duration,
-    /// What to ask; `None` is satisfied with a connection.
-    pub(crate) http: Option<HttpGet>,
+    /// What to ask.
+    pub(crate) question: Question,
+}
+
+/// What is asked of a socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Question {
+    /// A connection is enough.
+    Tcp,
+    /// A request, whose answer's status is below 400.
+    Http {
+        get: HttpGet,
+        /// Whether over TLS; whose certificate it is does not matter.
+        tls: bool,
+    },
+    /// `grpc.health.v1.Health/Check` of this service, without TLS.
+    Grpc { service: String },
 }
 
 /// An HTTP request of a probe.
@@ -97,12 +116,34 @@ async fn serve() -> io::Result<()> {
 
 async fn probe(attempt: &Attempt) -> Result<(), String> {
     let address = SocketAddr::new(attempt.address, attempt.port);
-    let mut stream = TcpStream::connect(address).await.map_err(|err| format!("{address}: {err}"))?;
-    let Some(http) = &attempt.http else { return Ok(()) };
-    let request = render(http, address);
-    stream.write_all(request.as_bytes()).await.map_err(|err| format!("{address}: {err}"))?;
-    let status = read_status(&mut stream).await.map_err(|err| format!("{address}: {err}"))?;
-    match status {
+    let stream = TcpStream::connect(address).await.map_err(|err| format!("{address}: {err}"))?;
+    match &attempt.question {
+        Question::Tcp => Ok(()),
+        Question::Http { get, tls: false } => http(get, address, stream).await,
+        Question::Http { get, tls: true } => {
+            let name = host(get).unwrap_or_else(|| address.ip().to_string());
+            let stream = https::connect(stream, &name).await.map_err(|err| format!("{address}: {err}"))?;
+            http(get, address, stream).await
+        }
+        Question::Grpc { service } => {
+            grpc::check(stream, address, service).await.map_err(|err| format!("{address}: {err}"))
+        }
+    }
+}
+
+/// The name that a probe's own `Host` header gives, without a port.
+fn host(get: &HttpGet) -> Option<String> {
+    let (_, value) = get.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"))?;
+    Some(value.rsplit_once(':').map_or(value.as_str(), |(name, _)| name).to_owned())
+}
+
+async fn http(
+    get: &HttpGet,
+    address: SocketAddr,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+) -> Result<(), String> {
+    stream.write_all(render(get, address).as_bytes()).await.map_err(|err| format!("{address}: {err}"))?;
+    match read_status(&mut stream).await.map_err(|err| format!("{address}: {err}"))? {
         200..400 => Ok(()),
         other => Err(format!("HTTP probe failed with statuscode: {other}")),
     }
@@ -121,7 +162,7 @@ fn render(http: &HttpGet, address: SocketAddr) -> String {
     text
 }
 
-async fn read_status(stream: &mut TcpStream) -> io::Result<u16> {
+async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<u16> {
     let mut bytes = Vec::new();
     while bytes.len() < MAX_STATUS_LINE && !bytes.contains(&b'\n') {
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -162,8 +203,13 @@ mod tests {
     async fn a_refused_connection_fails_with_the_address() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut attempt =
-            Attempt { id: 1, address: address.ip(), port: address.port(), timeout: Duration::from_secs(1), http: None };
+        let mut attempt = Attempt {
+            id: 1,
+            address: address.ip(),
+            port: address.port(),
+            timeout: Duration::from_secs(1),
+            question: Question::Tcp,
+        };
 
         assert_eq!(probe(&attempt).await, Ok(()));
         drop(listener);

@@ -106,7 +106,7 @@ impl Logs {
             tail.printed = history.written_before(at);
         }
         if let Some(lines) = self.tail {
-            tail.printed = last_lines(&tail.read(path)?, lines) + tail.printed;
+            tail.printed += last_lines(&tail.read(path)?, lines);
         }
         Ok(tail)
     }

@@ -18,14 +18,13 @@ const STATUS_WIDTH: usize = 60;
 pub struct Show {
     #[command(flatten)]
     lab: Name,
-    /// Form of the output
+    /// Form of the output; wide is the table with the whole of each pod's status
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// The table, with the whole of each status
     Wide,
     Json,
 }

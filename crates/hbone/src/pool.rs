@@ -226,6 +226,9 @@ async fn drive<T: AsyncBufRead + AsyncWrite + Unpin>(driver: Driver<T>) {
     match driver.await {
         Ok(()) => tracing::debug!("tunnel closed"),
         Err(e @ TunnelError::PingTimeout(_)) => tracing::warn!(error = %e, code = e.code(), "tunnel lost"),
+        Err(e) if e.flood().is_some() => {
+            tracing::warn!(error = %e, code = e.code(), "closed a tunnel whose peer floods it");
+        }
         Err(e) => tracing::debug!(error = %e, code = e.code(), "tunnel ended"),
     }
 }

@@ -7,7 +7,7 @@ use super::{Failure, authorise, capture, dial, proxy_header, relay, report};
 use crate::workers::{Connection, PodHere};
 use hbone::headers::{self, Baggage, Trace};
 use hbone::tls::TlsStream;
-use hbone::{Request, Server, Stream};
+use hbone::{Request, Server, Stream, TunnelError};
 use http::{HeaderMap, Method, StatusCode};
 use identity::Identity;
 use model::Workload;
@@ -29,6 +29,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests of one tunnel that may be worked on, per stream that its peer is allowed. A peer may reset a stream and open
 /// another before we have noticed; beyond this it is answered 503 at once.
 const REQUESTS_PER_STREAM: usize = 2;
+/// Tunnels that were closed because their peer sends more frames of a kind than anybody needs.
+const FLOODS: &str = "strake_hbone_floods_total";
 /// Requests that were refused so.
 const REQUESTS_REFUSED: &str = "strake_hbone_requests_refused_total";
 
@@ -73,7 +75,8 @@ async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut So
         let config = here.tls.server(&certificate).map_err(|e| dial::DialError::Tls(Arc::new(e)))?;
         let accepted = hbone::tls::accept(socket, config, tls::peer_identity).await;
         let (tls, identity) = accepted.map_err(dial::tls_failure)?;
-        let server = Server::handshake(tls, &here.shared().tunnels).await?;
+        let server = Server::handshake(tls, &here.shared().tunnels).await;
+        let server = server.inspect_err(|e| count_flood(peer, identity.as_ref(), e))?;
         Ok::<_, Failure>((identity, server))
     };
     let late = dial::DialError::HandshakeTimeout(peer);
@@ -127,11 +130,20 @@ async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
             }
             Ok(None) => return,
             Err(e) => {
+                count_flood(tunnel.client, tunnel.identity.as_ref(), &e);
                 tracing::debug!(peer = %tunnel.client, error = %e, code = e.code(), "tunnel ended");
                 return;
             }
         }
     }
+}
+
+/// Counts and logs a peer that was disconnected because of what it sends too much of.
+fn count_flood(peer: SocketAddr, identity: Option<&Identity>, e: &TunnelError) {
+    let Some(flood) = e.flood() else { return };
+    metrics::counter!(FLOODS, "kind" => flood.code()).increment(1);
+    let identity = identity.map(ToString::to_string).unwrap_or_default();
+    tracing::warn!(%peer, identity, kind = flood.code(), error = %e, "closed a tunnel whose peer floods it");
 }
 
 async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {

@@ -3,6 +3,7 @@
 use super::Error;
 use super::huffman;
 use super::table::{FIELD_BYTES, Name, Table};
+use std::cell::Cell;
 
 /// What each of the two scratch buffers may keep between blocks.
 const SCRATCH_BYTES: usize = 1024;
@@ -22,14 +23,23 @@ pub(crate) enum Fits {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     table: Table,
-    /// Strings that had to be decoded: the name and the value of one field at a time.
+}
+
+/// Strings that had to be decoded: the name and the value of one field at a time.
+#[derive(Default)]
+struct Scratch {
     name: Vec<u8>,
     value: Vec<u8>,
 }
 
+thread_local! {
+    /// Shared by all connections of a thread, so that one that waits keeps none.
+    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch { name: Vec::new(), value: Vec::new() }) };
+}
+
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self { table: Table::new(), name: Vec::new(), value: Vec::new() }
+        Self { table: Table::new() }
     }
 
     /// Decodes a whole block: what HEADERS and its CONTINUATIONs carry, joined. Blocks must come in the
@@ -53,6 +63,7 @@ impl Decoder {
         let mut list = List { left_bytes: limit_bytes, fits: Fits::Yes, field };
         let mut block = Block { rest: block };
         let mut may_resize = true;
+        let mut scratch = SCRATCH.take();
         while let Some(first) = block.rest.first() {
             // The kind is told by where the first 1 is.
             match first.leading_zeros() {
@@ -60,27 +71,34 @@ impl Decoder {
                     let (name, value) = self.table.field(block.integer(7)?)?;
                     list.add(name, value);
                 }
-                1 => self.literal(true, &mut block, &mut list)?,
+                1 => self.literal(true, &mut scratch, &mut block, &mut list)?,
                 2 if may_resize => {
                     self.table.resize(block.integer(5)?)?;
                     continue;
                 }
                 2 => return Err(Error::SizeUpdateTooLate),
                 // Not to be indexed, now or ever: the same for who does not send it on.
-                _ => self.literal(false, &mut block, &mut list)?,
+                _ => self.literal(false, &mut scratch, &mut block, &mut list)?,
             }
             may_resize = false;
         }
-        for scratch in [&mut self.name, &mut self.value] {
-            scratch.clear();
-            scratch.shrink_to(SCRATCH_BYTES);
+        for buffer in [&mut scratch.name, &mut scratch.value] {
+            buffer.clear();
+            buffer.shrink_to(SCRATCH_BYTES);
         }
+        SCRATCH.set(scratch);
         Ok(list.fits)
     }
 
     /// A field whose value is written out, and its name too unless an index is given (section 6.2).
     /// With `keep` it goes into the dynamic table.
-    fn literal<F>(&mut self, keep: bool, block: &mut Block<'_>, list: &mut List<F>) -> Result<(), Error>
+    fn literal<F>(
+        &mut self,
+        keep: bool,
+        scratch: &mut Scratch,
+        block: &mut Block<'_>,
+        list: &mut List<F>,
+    ) -> Result<(), Error>
     where
         F: FnMut(&[u8], &[u8]),
     {
@@ -88,9 +106,9 @@ impl Decoder {
         let known = if index > 0 { Some(self.table.name(index)?) } else { None };
         let name = match &known {
             Some(known) => known.as_bytes(),
-            None => block.string(&mut self.name)?,
+            None => block.string(&mut scratch.name)?,
         };
-        let value = block.string(&mut self.value)?;
+        let value = block.string(&mut scratch.value)?;
         list.add(name, value);
         if keep {
             let name = match &known {
@@ -511,7 +529,8 @@ mod tests {
         let got = fields(&mut decoder, &[&[PASS], &*string, &*string].concat()).unwrap();
 
         assert_eq!(got, [("a".repeat(100_000), "a".repeat(100_000))]);
-        assert!(decoder.name.capacity() <= SCRATCH_BYTES && decoder.value.capacity() <= SCRATCH_BYTES);
+        let scratch = SCRATCH.take();
+        assert!(scratch.name.capacity() <= SCRATCH_BYTES && scratch.value.capacity() <= SCRATCH_BYTES);
     }
 
     struct Random(u64);

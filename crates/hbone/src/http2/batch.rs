@@ -2,6 +2,7 @@
 
 use super::frame::{FrameHead, HEAD_BYTES};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -27,6 +28,11 @@ impl Piece {
     }
 }
 
+thread_local! {
+    /// A batch that was written. All connections of a thread share it, so that one that waits keeps none.
+    static SPARE: Cell<Option<Box<Batch>>> = const { Cell::new(None) };
+}
+
 /// Frames about to be written, control frames first.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -37,6 +43,17 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// An empty batch, with the room that its last user needed.
+    pub(super) fn take() -> Box<Self> {
+        SPARE.take().unwrap_or_default()
+    }
+
+    /// Gives an empty batch back.
+    pub(super) fn give_back(self: Box<Self>) {
+        debug_assert!(self.is_empty());
+        SPARE.set(Some(self));
+    }
+
     /// Whether everything in it has been written.
     pub(super) const fn is_empty(&self) -> bool {
         self.control.is_empty() && self.pieces.is_empty()

@@ -24,13 +24,20 @@ pub(crate) struct Head {
     pub(super) content_length: Option<i64>,
 }
 
+/// Where a request goes that is no CONNECT.
+#[derive(Debug, Default)]
+struct Target {
+    scheme: Option<Vec<u8>>,
+    path: Option<Vec<u8>>,
+}
+
 /// A header list as it was read. It is checked for what section 8.2 says of each field; whether it is a request, an answer
 /// or trailers is decided by whoever expects one of these.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     method: Option<Method>,
-    scheme: Option<Vec<u8>>,
-    path: Option<Vec<u8>>,
+    /// What no CONNECT has.
+    target: Option<Box<Target>>,
     authority: Option<String>,
     status: Option<StatusCode>,
     headers: HeaderMap,
@@ -50,7 +57,7 @@ impl Fields {
         let fits = decoder.decode(block, limit_bytes, |name, value| {
             fields.list_bytes += name.len() + value.len() + FIELD_BYTES;
             let taken = match name {
-                _ if !is_value(value) => None,
+                _ if !is_trimmed(value) => None,
                 [b':', pseudo @ ..] => fields.pseudo(pseudo, value),
                 _ => fields.regular(name, value),
             };
@@ -63,9 +70,11 @@ impl Fields {
     fn pseudo(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
         let once = match name {
             b"method" => self.method.replace(Method::from_bytes(value).ok()?).is_none(),
-            b"scheme" => self.scheme.replace(value.to_owned()).is_none(),
-            b"path" => self.path.replace(value.to_owned()).is_none(),
-            b"authority" => self.authority.replace(str::from_utf8(value).ok()?.to_owned()).is_none(),
+            b"scheme" if is_text(value) => {
+                self.target.get_or_insert_default().scheme.replace(value.to_owned()).is_none()
+            }
+            b"path" if is_text(value) => self.target.get_or_insert_default().path.replace(value.to_owned()).is_none(),
+            b"authority" if is_text(value) => self.authority.replace(str::from_utf8(value).ok()?.to_owned()).is_none(),
             b"status" => self.status.replace(StatusCode::from_bytes(value).ok()?).is_none(),
             // Also `:protocol`: we do not announce SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441).
             _ => false,
@@ -108,9 +117,10 @@ impl Fields {
         }
         let target = if is_tunnel {
             // A tunnel begins with its request, so that cannot be its end (RFC 9110, section 9.3.6).
-            !end_stream && self.scheme.is_none() && self.path.is_none()
+            !end_stream && self.target.is_none()
         } else {
-            is_scheme(&self.scheme?) && is_path(&self.path?, &method)
+            let target = *self.target?;
+            is_scheme(&target.scheme?) && is_path(&target.path?, &method)
         };
         let authority = self.authority.unwrap_or_default();
         // Sections 8.3.1: no userinfo, and `host` names nobody else.
@@ -125,8 +135,7 @@ impl Fields {
 
     /// Returns the answer, or `None` if it is malformed. `end_stream` says whether it ends with its header block.
     pub(super) fn answer(self, end_stream: bool) -> Option<Head> {
-        let of_requests =
-            self.method.is_some() || self.authority.is_some() || self.scheme.is_some() || self.path.is_some();
+        let of_requests = self.method.is_some() || self.authority.is_some() || self.target.is_some();
         if self.malformed || of_requests {
             return None;
         }
@@ -142,11 +151,8 @@ impl Fields {
 
     /// Whether this can stand behind content (section 8.1).
     pub(super) const fn is_trailers(&self) -> bool {
-        let pseudo = self.method.is_some()
-            || self.authority.is_some()
-            || self.scheme.is_some()
-            || self.path.is_some()
-            || self.status.is_some();
+        let pseudo =
+            self.method.is_some() || self.authority.is_some() || self.target.is_some() || self.status.is_some();
         !self.malformed && !pseudo
     }
 
@@ -162,11 +168,15 @@ impl Fields {
 /// A field that cannot be what its name says.
 struct Malformed;
 
-/// Whether a value has no control characters and neither begins nor ends with a space or tab (section 8.2.1).
-fn is_value(value: &[u8]) -> bool {
+/// Whether a value neither begins nor ends with a space or tab (section 8.2.1).
+fn is_trimmed(value: &[u8]) -> bool {
     let is_blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    let is_control = |b: &u8| b.is_ascii_control() && *b != b'\t';
-    !is_blank(value.first()) && !is_blank(value.last()) && !value.iter().any(is_control)
+    !is_blank(value.first()) && !is_blank(value.last())
+}
+
+/// Whether a value has no control characters (section 8.2.1). The types of other values see to that themselves.
+fn is_text(value: &[u8]) -> bool {
+    !value.iter().any(|b| b.is_ascii_control())
 }
 
 /// Whether this is a scheme (RFC 3986, section 3.1).

@@ -11,6 +11,7 @@ mod engine;
 mod fields;
 mod frame;
 mod keepalive;
+mod pieces;
 mod reader;
 mod state;
 mod stream;

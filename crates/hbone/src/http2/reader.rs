@@ -96,7 +96,9 @@ impl Reader {
                 }
                 Place::Head(have) => {
                     // A frame that was collected has been handled by now.
-                    self.partial = Vec::new();
+                    if self.partial.capacity() > 0 {
+                        self.partial = Vec::new();
+                    }
                     let n = input.len().min(HEAD_BYTES - have);
                     let (now, later) = input.split_at(n);
                     self.head[have..have + n].copy_from_slice(now);

@@ -1,11 +1,11 @@
 //! One stream: what waits to be sent, what has arrived, and how it ended. It knows no frames; see `connection`.
 
 use super::Head;
+use super::pieces::Pieces;
 use super::state::{Cause, StreamState};
 use crate::{Reason, StreamError};
 use bytes::Bytes;
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -27,7 +27,7 @@ pub(crate) struct State {
     pub(super) id: u32,
     pub(super) state: StreamState,
     /// Waits to be sent.
-    pub(super) out: VecDeque<Bytes>,
+    pub(super) out: Pieces,
     pub(super) out_bytes: usize,
     /// What the peer lets us send; SETTINGS can make it negative (section 6.9.2).
     pub(super) send_window: i64,
@@ -39,7 +39,7 @@ pub(crate) struct State {
     /// Whoever sends waits until less is queued.
     wants_room: bool,
     /// Has arrived and is not read.
-    arrived: VecDeque<Bytes>,
+    arrived: Pieces,
     /// Has arrived and is not given back, read or not, bytes.
     pub(super) held_bytes: u32,
     /// What the peer may still send.
@@ -48,7 +48,7 @@ pub(crate) struct State {
     pub(super) returned_bytes: u32,
     receive_waker: Option<Waker>,
     /// The peer's answer, until it is taken. Only a client's stream has one.
-    pub(super) head: Option<Head>,
+    pub(super) head: Option<Box<Head>>,
     /// The final answer has been sent or received.
     pub(super) answered: bool,
     /// Carries a tunnel: a server's CONNECT, or a client's that was answered with 2xx.
@@ -64,14 +64,14 @@ impl State {
         Self {
             id,
             state: StreamState::Open,
-            out: VecDeque::new(),
+            out: Pieces::new(),
             out_bytes: 0,
             send_window,
             end_stream_queued: false,
             listed: false,
             send_waker: None,
             wants_room: false,
-            arrived: VecDeque::new(),
+            arrived: Pieces::new(),
             held_bytes: 0,
             receive_window,
             returned_bytes: 0,
@@ -102,6 +102,12 @@ impl State {
             self.wake_sender();
             self.wake_receiver();
         }
+    }
+
+    /// Whether nothing is queued, with no memory behind it.
+    #[cfg(test)]
+    pub(super) const fn has_no_queues(&self) -> bool {
+        self.out.is_unallocated() && self.arrived.is_unallocated()
     }
 
     pub(crate) fn queue(&mut self, data: Bytes) {
@@ -194,8 +200,8 @@ impl State {
     }
 
     /// The peer's answer, once.
-    pub(crate) const fn take_head(&mut self) -> Option<Head> {
-        self.head.take()
+    pub(crate) fn take_head(&mut self) -> Option<Head> {
+        self.head.take().map(|head| *head)
     }
 
     /// The next piece that has arrived.

@@ -2,6 +2,7 @@
 
 mod closed_streams;
 mod floods;
+mod memory;
 mod random;
 
 use super::batch::Batch;

@@ -11,7 +11,8 @@ use tokio::io::AsyncWrite;
 /// Frames on their way to a byte stream.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
-    batch: Batch,
+    /// What is being written, if anything is.
+    batch: Option<Box<Batch>>,
     /// Written, and perhaps not yet with the kernel.
     unflushed: bool,
 }
@@ -24,15 +25,24 @@ impl Writer {
         connection: &RefCell<Connection>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            if self.batch.is_empty() {
-                connection.borrow_mut().fill(&mut self.batch);
-                if self.batch.is_empty() {
-                    break;
-                }
+        // A batch is taken only while there is something to write.
+        while self.batch.is_some() || connection.borrow().has_output() {
+            let mut batch = self.batch.take().unwrap_or_else(Batch::take);
+            if batch.is_empty() {
+                connection.borrow_mut().fill(&mut batch);
+            }
+            if batch.is_empty() {
+                // What is there has to wait for the peer's windows.
+                batch.give_back();
+                break;
             }
             self.unflushed = true;
-            ready!(self.batch.poll_write(io, cx))?;
+            let written = batch.poll_write(io, cx);
+            if !matches!(written, Poll::Ready(Ok(()))) {
+                self.batch = Some(batch);
+                return written;
+            }
+            batch.give_back();
         }
         if self.unflushed {
             ready!(Pin::new(io).poll_flush(cx))?;

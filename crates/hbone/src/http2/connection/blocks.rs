@@ -166,7 +166,7 @@ impl Connection {
             Some(head) if !too_long => {
                 stream.is_tunnel = head.status.is_success();
                 stream.expect_content(head.content_length);
-                stream.head = Some(head);
+                stream.head = Some(Box::new(head));
                 stream.answered = true;
                 if end_stream {
                     self.end(&mut stream);

@@ -35,6 +35,8 @@ use streams::Found;
 
 /// Answers to a peer that does not read them: from here on we do not read what it sends, bytes.
 const CONTROL_BYTES: usize = 64 << 10;
+/// Room for requests that a connection keeps when nobody has asked for anything. A burst needs more.
+const KEPT_REQUESTS: usize = 4;
 /// What our PINGs carry.
 const ALIVE: [u8; 8] = *b"strake:a";
 const DRAINED: [u8; 8] = *b"strake:d";
@@ -241,6 +243,14 @@ impl Connection {
         self.settings.connection_window_bytes.max(FIRST_WINDOW_BYTES) as usize
     }
 
+    /// Room in buffers of the connection, bytes.
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self) -> usize {
+        let streams = self.ready.capacity() * size_of::<Line>();
+        let requests = self.asked.capacity() * size_of::<(Line, Asked)>();
+        self.control.capacity() + streams + requests + self.waiting.capacity() * size_of::<Waker>()
+    }
+
     /// What the peer may send on all streams when it has heard of all that was given back, bytes.
     #[cfg(test)]
     pub(super) fn free_window_bytes(&self) -> i64 {
@@ -311,7 +321,11 @@ impl Connection {
     /// The next request, if there is one that its peer has not given up.
     pub(crate) fn take_asked(&mut self) -> Option<(Line, Asked)> {
         loop {
-            let (line, asked) = self.asked.pop_front()?;
+            let next = self.asked.pop_front();
+            if self.asked.is_empty() && self.asked.capacity() > KEPT_REQUESTS {
+                self.asked = VecDeque::new();
+            }
+            let (line, asked) = next?;
             if line.borrow().abort_cause().is_none() {
                 return Some((line, asked));
             }

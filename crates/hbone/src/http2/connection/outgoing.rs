@@ -9,6 +9,12 @@ use std::collections::VecDeque;
 /// Payload that one stream sends before the next has its turn, bytes.
 const ROUND_BYTES: usize = 64 << 10;
 
+/// Room for control frames that a connection keeps, bytes: some WINDOW_UPDATEs and a request.
+const KEPT_BYTES: usize = 256;
+
+/// Room for streams with something to send that a connection keeps.
+const KEPT_STREAMS: usize = 8;
+
 impl Connection {
     /// `stream` has got something to send.
     pub(crate) fn list(&mut self, line: &Line) {
@@ -16,9 +22,20 @@ impl Connection {
         self.kick();
     }
 
+    /// Whether there is something to send, or something that waits for the peer's windows.
+    pub(in super::super) fn has_output(&self) -> bool {
+        !self.control.is_empty() || !self.ready.is_empty()
+    }
+
     /// Moves what is to be sent to an empty `batch`, as far as it and the peer's windows go. Streams take turns.
     pub(in super::super) fn fill(&mut self, batch: &mut Batch) {
-        std::mem::swap(&mut self.control, &mut batch.control);
+        if !self.control.is_empty() {
+            batch.control.append(&mut self.control);
+            // A connection that waits keeps little of what its busiest moment needed.
+            if self.control.capacity() > KEPT_BYTES {
+                self.control = Vec::new();
+            }
+        }
         let mut blocked = 0;
         while batch.room() > 0 && blocked < self.ready.len() {
             let Some(line) = self.ready.pop_front() else { break };
@@ -41,6 +58,9 @@ impl Connection {
                 }
             }
         }
+        if self.ready.is_empty() && self.ready.capacity() > KEPT_STREAMS {
+            self.ready = VecDeque::new();
+        }
     }
 
     /// One DATA frame of a stream that has work.
@@ -48,7 +68,7 @@ impl Connection {
         let windows = usize::try_from(self.send_window.min(stream.send_window)).unwrap_or(0);
         let most = windows.min(self.peer.frame_bytes).min(ROUND_BYTES).min(batch.room());
         let (mut pieces, mut length) = (0, 0);
-        for piece in &stream.out {
+        for piece in stream.out.iter() {
             if length == most || pieces == batch.room_pieces() {
                 break;
             }
@@ -60,12 +80,9 @@ impl Connection {
         batch.head(FrameHead { length, kind: kind::DATA, flags, stream: stream.id });
         let mut left = length;
         while left > 0 {
-            let Some(mut piece) = stream.out.pop_front() else { break };
-            if piece.len() > left {
-                let now = piece.split_to(left);
-                stream.out.push_front(piece);
-                piece = now;
-            }
+            let piece =
+                if stream.out.first_len() > left { Some(stream.out.split_front(left)) } else { stream.out.pop_front() };
+            let Some(piece) = piece else { break };
             left -= piece.len();
             batch.payload(piece);
         }

@@ -107,7 +107,7 @@ impl Connection {
     }
 
     pub(super) fn wake_waiting(&mut self) {
-        for waker in self.waiting.drain(..) {
+        for waker in std::mem::take(&mut self.waiting) {
             waker.wake();
         }
     }

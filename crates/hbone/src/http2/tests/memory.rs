@@ -1,0 +1,48 @@
+//! What open streams and tunnels cost that wait: thousands of them are on a node.
+
+use super::*;
+use crate::http2::{Engine, State};
+use std::cell::RefCell;
+
+#[test]
+fn an_open_stream_and_a_tunnel_are_small() {
+    let stream = size_of::<RefCell<State>>();
+    let connection = size_of::<RefCell<Connection>>();
+    let engine = size_of::<Engine<()>>();
+
+    assert!(stream <= 264, "a stream: {stream} bytes");
+    assert!(connection <= 800, "a connection: {connection} bytes");
+    assert!(engine <= 240, "an engine: {engine} bytes");
+}
+
+#[test]
+fn a_connection_that_waits_keeps_no_buffers_whatever_it_has_carried() {
+    let mut peer = server();
+    peer.says(|out| put_number(out, kind::WINDOW_UPDATE, 0, MOST / 2)).unwrap();
+    peer.says(|out| put_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 1 << 20)])).unwrap();
+    let lines: Vec<_> = (0..100).map(|i| peer.opens(2 * i + 1)).collect();
+    for line in &lines {
+        let id = line.borrow().id;
+        for _ in 0..20 {
+            line.borrow_mut().queue(Bytes::from_static(&[7; 100]));
+            peer.says(|out| put(out, kind::DATA, 0, id, &[7; 1000])).unwrap();
+        }
+        peer.connection.list(line);
+    }
+    for _ in 0..1000 {
+        peer.says(|out| put(out, kind::PING, 0, 0, &[0; 8])).unwrap();
+    }
+    peer.hears();
+    for line in &lines {
+        let mut stream = line.borrow_mut();
+        while let Some(piece) = stream.take_arrived() {
+            peer.connection.give_back(&mut stream, piece.len());
+        }
+    }
+    peer.hears();
+
+    let kept = peer.connection.kept_bytes();
+
+    assert!(kept <= 1000, "{kept} bytes in buffers");
+    assert!(lines.iter().all(|line| line.borrow().has_no_queues()));
+}

@@ -105,6 +105,12 @@ impl RunDir {
         self.root.join("claims").join(namespace)
     }
 
+    /// The socket on which a node's agent answers CNI plugins.
+    #[must_use]
+    pub fn plugin_socket(&self, node: &str) -> PathBuf {
+        self.node(node).join("agent").join(contract::cni::SOCKET_NAME)
+    }
+
     /// The control plane's files: certificate authority, node tokens.
     #[must_use]
     pub fn control(&self) -> PathBuf {

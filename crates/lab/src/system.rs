@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, env, fs, io, os::unix::fs::OpenOptionsExt as _, path::Path, path::PathBuf};
 
+use graph::enrolment::Enablement;
 use kube_api::{Kind, Resource, core::Pod};
 use serde_json::{Value, json};
 
@@ -232,6 +233,7 @@ impl Mesh {
             ("--ztunnel-uds-address", &dir.join("zds").join("ztunnel.sock")),
             ("--prober-cgroup", &self.cgroups.kubelet(&node.name)),
             ("--run-dir", &dir.join("agent")),
+            ("--cni-agent-run-dir", &dir.join("agent")),
             ("--unenrol-grace", Path::new(&format!("{}s", self.options.unenrol_grace_seconds))),
             ("--exclude-namespaces", Path::new(KUBE_NAMESPACE)),
             ("--monitoring-address", Path::new("[::]:15014")),
@@ -292,6 +294,11 @@ impl Mesh {
             },
         })
     }
+}
+
+/// Which pods belong into the mesh, as the lab's agents see it.
+pub(crate) fn enablement() -> Enablement {
+    Enablement { excluded_namespaces: vec![KUBE_NAMESPACE.to_owned()], system_namespace: SYSTEM_NAMESPACE.to_owned() }
 }
 
 fn metadata(name: &str, app: &str) -> Value {

@@ -19,6 +19,7 @@ use tokio::time::interval;
 use zds::server::Server;
 
 use crate::cgroups::CgroupTree;
+use crate::cni::{Asked, Desk};
 use crate::config::Config;
 use crate::controller::{Controller, Seats};
 use crate::enrol::{Node as _, PodSpec, Redirection, StepError, Timing, Wanted, expel};
@@ -29,7 +30,7 @@ use crate::report::Reports;
 use crate::surveys::Surveys;
 use crate::sysctl::PreviousValues;
 use crate::takeover::TakenOver;
-use crate::{admin, metrics, prober, proxies, takeover};
+use crate::{admin, cni, metrics, prober, proxies, takeover};
 
 /// How often gauges and the kernel's counters are looked up.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
@@ -43,7 +44,7 @@ pub enum AgentError {
     Path { action: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot serve health and metrics: {0}")]
     Admin(#[source] io::Error),
-    #[error("health and metrics are no longer served")]
+    #[error("health, metrics or CNI plugins are no longer served")]
     AdminEnded,
     #[error(transparent)]
     Unsupported(#[from] ebpf_loader::probe::Unsupported),
@@ -71,7 +72,10 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     let (_trigger, drain) = drain::channel();
     let (readiness, reports) = (Readiness::new(), Reports::default());
     let starting = readiness.task("pods are not known yet");
-    let serving = admin::serve(&config, &recorder, &readiness, &reports, &drain).await.map_err(AgentError::Admin)?;
+    let mut serving =
+        admin::serve(&config, &recorder, &readiness, &reports, &drain).await.map_err(AgentError::Admin)?;
+    // Early, though nobody is answered before the pods are known: a plugin that asks meanwhile waits instead of failing.
+    let mut asked = serve_plugins(&config, &reports, &drain, &mut serving)?;
 
     let (node, server) = build(&config).await?;
     let mut source = open_source(&config)?;
@@ -97,7 +101,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     drop(starting);
     tracing::info!(node = config.node, "ready");
 
-    let ended = work(&mut source, &mut controller, &mut problems, &mut tasks, (&node, &reports)).await;
+    let ended = work(&mut source, &mut controller, (&mut problems, &mut asked), &mut tasks, (&node, &reports)).await;
     tasks.probing.abort();
     // Without goals every task ends and leaves its pod as it is.
     let pods = controller.stop().await;
@@ -120,7 +124,7 @@ struct Tasks {
 async fn work(
     source: &mut Source,
     controller: &mut Controller<LiveNode>,
-    problems: &mut Problems,
+    (problems, asked): (&mut Problems, &mut Asked),
     tasks: &mut Tasks,
     (node, reports): (&LiveNode, &Reports),
 ) -> Result<(), AgentError> {
@@ -132,6 +136,12 @@ async fn work(
                 let event = event.ok_or(AgentError::SourceEnded)?;
                 problems.note(&event);
                 controller.apply(event);
+                asked.note_change();
+            }
+            Some(ask) = asked.asks.recv() => {
+                // A plugin may have gone meanwhile; what its pod's task has been given stays.
+                let standing = controller.sandboxed(&ask);
+                let _: Result<(), cni::Standing> = ask.answer.send(standing);
             }
             ended = &mut tasks.accepting => match ended? {},
             ended = &mut tasks.probing => match ended? {},
@@ -153,6 +163,20 @@ async fn work(
             }
         }
     }
+}
+
+fn serve_plugins(
+    config: &Config,
+    reports: &Reports,
+    drain: &drain::Watch,
+    serving: &mut JoinSet<()>,
+) -> Result<Asked, AgentError> {
+    let directory = &config.cni_agent_run_dir;
+    let (desk, asked) = Desk::new(reports.clone(), host_netns(config)?.id());
+    let served = cni::serve(directory, desk, drain.clone());
+    let failed = |source| AgentError::Path { action: "serve CNI plugins in", path: directory.clone(), source };
+    serving.spawn(served.map_err(failed)?);
+    Ok(asked)
 }
 
 fn count_steering(steering: &Steering) {

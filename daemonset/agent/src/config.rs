@@ -31,6 +31,9 @@ pub struct Config {
     /// Socket on which node proxies connect.
     #[arg(long, env = "ZTUNNEL_UDS_ADDRESS", global = true, default_value = "/var/run/ztunnel/ztunnel.sock")]
     pub ztunnel_uds_address: PathBuf,
+    /// Directory of the socket on which CNI plugins ask for pods that start.
+    #[arg(long, env = "CNI_AGENT_RUN_DIR", global = true, default_value = "/var/run/istio-cni")]
+    pub cni_agent_run_dir: PathBuf,
     /// cgroup whose probes pass the proxy by; default: that of a process called kubelet.
     #[arg(long, env = "STRAKE_PROBER_CGROUP", global = true)]
     pub prober_cgroup: Option<PathBuf>,

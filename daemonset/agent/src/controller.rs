@@ -1,5 +1,8 @@
 //! Turns the cluster's pods and namespaces into goals, one per pod of this node. Reaching them is `enrol`'s business.
 
+mod sandboxes;
+mod spec;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -11,11 +14,13 @@ use runtime::Backoff;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
-use zds::{PodId, WorkloadInfo};
+use zds::PodId;
 
+use self::spec::spec;
+use crate::cni::Sandbox;
 use crate::enrol::{Actor, Claim, Goal, Node, Place, PodSpec, Redirection, Timing, Wanted};
 use crate::report::{Reports, View};
-use crate::{metrics, static_pods, unsupported};
+use crate::{metrics, unsupported};
 
 /// Everything the controller hands to the tasks it starts.
 pub struct Seats<N> {
@@ -46,6 +51,8 @@ pub struct Controller<N> {
     enablement: Enablement,
     namespaces: HashMap<String, Arc<Namespace>>,
     pods: BTreeMap<ObjectRef, Arc<Pod>>,
+    /// Told by CNI plugins, of pods that are wanted in the mesh.
+    sandboxes: HashMap<PodId, Arc<Sandbox>>,
     seats: BTreeMap<ObjectRef, Seat>,
     /// Tasks of pods that are gone and not yet removed: a pod of the same name waits for them.
     departing: HashMap<ObjectRef, Departing>,
@@ -60,6 +67,7 @@ impl<N: Node> Controller<N> {
             enablement,
             namespaces: HashMap::new(),
             pods: BTreeMap::new(),
+            sandboxes: HashMap::new(),
             seats: BTreeMap::new(),
             departing: HashMap::new(),
             tasks: None,
@@ -78,7 +86,7 @@ impl<N: Node> Controller<N> {
 
     /// The pods of this node, with what they are annotated with.
     pub fn pods(&self) -> impl Iterator<Item = (PodSpec, Wanted, Option<Redirection>)> {
-        self.pods.values().filter_map(|pod| Some((spec(pod)?, self.wanted(pod), Redirection::of(pod))))
+        self.pods.values().filter_map(|pod| Some((spec(pod, None)?, self.wanted(pod), Redirection::of(pod))))
     }
 
     /// Starts a task for every pod noted so far. `footprints`: where an earlier agent enrolled pods, by uid.
@@ -141,11 +149,13 @@ impl<N: Node> Controller<N> {
     /// Sets the goal of one pod, starting its task if it has none.
     fn seat(&mut self, key: &ObjectRef, footprints: &HashMap<PodId, Arc<Place>>) {
         let Some(pod) = self.pods.get(key).filter(|_| self.tasks.is_some()).cloned() else { return };
-        let Some(spec) = spec(&pod) else { return };
+        let wanted = self.wanted(&pod);
+        let sandbox = self.sandbox_of(&pod, &wanted);
+        let Some(spec) = spec(&pod, sandbox.as_ref()) else { return };
         if self.seats.get(key).is_some_and(|seat| seat.uid != spec.uid) {
             self.unseat(key);
         }
-        let goal = Goal { wanted: self.wanted(&pod), pod: spec, annotated: Redirection::of(&pod) };
+        let goal = Goal { wanted, pod: spec, annotated: Redirection::of(&pod) };
         let selected = self.selection(&pod).is_selected();
         // Who is outside the mesh asks for nothing.
         let notes = if selected { unsupported::notes(&pod) } else { Vec::new() };
@@ -191,7 +201,8 @@ impl<N: Node> Controller<N> {
 
     fn unseat(&mut self, key: &ObjectRef) {
         self.departing.retain(|_, departing| !departing.task.is_finished());
-        if let Some(Seat { goal, task, .. }) = self.seats.remove(key) {
+        if let Some(Seat { uid, goal, task, .. }) = self.seats.remove(key) {
+            self.sandboxes.remove(&uid);
             goal.send_modify(|goal| goal.wanted = Wanted::Gone);
             self.departing.insert(key.clone(), Departing { _goal: goal, task });
         }
@@ -246,22 +257,6 @@ async fn end(tasks: Vec<JoinHandle<()>>) {
             let _: Result<(), tokio::task::JoinError> = task.await;
         }
     }
-}
-
-/// `None` for a pod that nothing can be done for yet: it has no uid.
-fn spec(pod: &Pod) -> Option<PodSpec> {
-    let meta = &pod.metadata;
-    Some(PodSpec {
-        key: ObjectRef::new(kube_api::Kind::Pod, meta.namespace.clone(), meta.name.clone()),
-        uid: PodId::new(&meta.uid)?,
-        cgroup_uid: static_pods::cgroup_uid(pod).to_owned(),
-        info: WorkloadInfo {
-            name: meta.name.as_str().into(),
-            namespace: meta.namespace.as_str().into(),
-            service_account: pod.service_account().into(),
-        },
-        ips: pod.addresses().filter_map(|ip| ip.parse().ok()).collect(),
-    })
 }
 
 #[cfg(test)]

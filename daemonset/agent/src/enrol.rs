@@ -30,6 +30,8 @@ use runtime::sys::Netns;
 use tokio::time::Instant;
 use zds::{PodId, WorkloadInfo};
 
+use crate::cni::Sandbox;
+
 /// What enrolment needs to know of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodSpec {
@@ -40,6 +42,8 @@ pub struct PodSpec {
     pub info: WorkloadInfo,
     /// Empty until the pod has one.
     pub ips: Vec<IpAddr>,
+    /// The namespace that a CNI plugin has named, of use while no process of the pod runs.
+    pub sandbox: Option<Arc<Sandbox>>,
 }
 
 /// Where a pod's sockets live. Keeps the network namespace open.

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod agent;
 pub mod cgroups;
+pub mod cni;
 pub mod config;
 pub mod connections;
 pub mod controller;

@@ -9,6 +9,28 @@ pub fn proxies_connected(count: usize) {
     gauge!("ztunnel_connected").set(count as f64);
 }
 
+/// An answer to a CNI plugin. Name and label are Istio's.
+pub(crate) fn cni_request(status: u16, took: Duration) {
+    counter!("istio_cni_plugin_requests_total", "response_code" => status.to_string()).increment(1);
+    histogram!("strake_agent_cni_request_duration_seconds").record(took.as_secs_f64());
+}
+
+/// A CNI plugin waits for its answer, until this is dropped.
+pub(crate) struct Waiting(());
+
+impl Waiting {
+    pub(crate) fn begin() -> Self {
+        gauge!("strake_agent_cni_requests_waiting").increment(1);
+        Self(())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        gauge!("strake_agent_cni_requests_waiting").decrement(1);
+    }
+}
+
 /// A change of a pod on this node: `add`, `update` or `delete`.
 pub fn reconcile(kind: &'static str) {
     counter!("nodeagent_reconcile_events_total", "type" => kind).increment(1);

@@ -11,13 +11,14 @@ use ebpf_common::{F_IN, F_OUT, PodConfig};
 use ebpf_loader::{LoadError, Steering, Survey};
 use graph::enrolment::REDIRECTION_ANNOTATION;
 use kube_api::Status;
+use runtime::sys::Netns;
 use serde_json::json;
 use tokio::time::Instant;
 use zds::server::Registry;
 
 use crate::enrol::{Capture, Node, Place, PodSpec, Proof, Redirection, Step, StepError};
 use crate::finder::{Finder, Found};
-use crate::netlink::RoutingWatch;
+use crate::netlink::{RoutingWatch, interface_of};
 use crate::proxies::Proxies;
 use crate::rules::{self, Routing};
 use crate::surveys::{Shared, Surveys};
@@ -129,6 +130,14 @@ where
     }
 }
 
+/// The namespace that a CNI plugin named, while it holds the pod's address, and the interface that does.
+async fn named(pod: &PodSpec) -> Result<Option<(Netns, u32)>, StepError> {
+    let Some(sandbox) = &pod.sandbox else { return Ok(None) };
+    let interface = interface_of(sandbox.netns(), &pod.ips).await.map_err(StepError::at(Step::Locate))?;
+    let netns = sandbox.netns().try_clone().map_err(StepError::at(Step::Locate))?;
+    Ok(interface.map(|interface| (netns, interface)))
+}
+
 fn routing(pod: &PodSpec, place: &Place) -> Routing {
     Routing { addresses: pod.ips.clone(), interface: place.interface }
 }
@@ -163,8 +172,10 @@ impl Node for LiveNode {
         if self.proxies.runs_in(&pod.cgroup_uid) {
             return Err(StepError::at(Step::Locate)("a node proxy runs in this pod"));
         }
-        let found = self.finder.find(&pod.cgroup_uid, &pod.ips).await;
-        let Found { netns, interface, .. } = found.map_err(StepError::at(Step::Locate))?;
+        let (netns, interface) = match self.finder.find(&pod.cgroup_uid, &pod.ips).await {
+            Ok(Found { netns, interface, .. }) => (netns, interface),
+            Err(error) => named(pod).await?.ok_or_else(|| StepError::at(Step::Locate)(error))?,
+        };
         Ok(Arc::new(Place::new(netns, interface).map_err(StepError::at(Step::Locate))?))
     }
 

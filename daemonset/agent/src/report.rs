@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use model::report::{Check, NodeReport, PodReport, PodState};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
 
 use crate::enrol::{Place, PodSpec};
 
@@ -15,7 +16,14 @@ type Key = (String, String, String);
 
 /// Every pod's report; clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Reports(Arc<Mutex<BTreeMap<Key, PodReport>>>);
+pub struct Reports(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    reports: Mutex<BTreeMap<Key, PodReport>>,
+    /// Ticks when a report has changed, come or gone.
+    changed: watch::Sender<u64>,
+}
 
 impl Reports {
     /// The report of one pod, which disappears with the last clone of its view.
@@ -26,12 +34,23 @@ impl Reports {
         let report =
             PodReport { uid, namespace, name, reason, ips: pod.ips.clone(), since: now(), ..PodReport::default() };
         self.lock().insert(key.clone(), report);
+        self.note_change();
         View(Arc::new(Entry { reports: self.clone(), key }))
     }
 
     /// The answer to `GET /pods`.
     pub fn node(&self, node: &str) -> NodeReport {
         NodeReport { node: node.to_owned(), pods: self.lock().values().cloned().collect() }
+    }
+
+    /// The report of one pod, while there is one.
+    pub fn find(&self, namespace: &str, name: &str, uid: &str) -> Option<PodReport> {
+        self.lock().get(&(namespace.to_owned(), name.to_owned(), uid.to_owned())).cloned()
+    }
+
+    /// Ticks when a report has changed, come or gone.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
     }
 
     /// How many pods are in each state.
@@ -41,7 +60,11 @@ impl Reports {
 
     /// Every change under the lock leaves a whole report: a poisoned lock guards sound data.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, PodReport>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_change(&self) {
+        self.0.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
@@ -58,6 +81,7 @@ struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.reports.lock().remove(&self.key);
+        self.reports.note_change();
     }
 }
 
@@ -143,6 +167,7 @@ impl View {
         if let Some(report) = self.0.reports.lock().get_mut(&self.0.key) {
             change(report);
         }
+        self.0.reports.note_change();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The kubelet's part of one pod: its pause process, its containers and its end. Its network is made before and taken away
 //! after by the supervisor.
 
+mod admission;
 pub(crate) mod catalogue;
 pub(crate) mod container;
 pub(crate) mod environment;
@@ -86,6 +87,8 @@ pub(crate) struct Setup {
     pub(crate) host_ips: Vec<IpAddr>,
     pub(crate) netns: Arc<Netns>,
     pub(crate) prober: Prober,
+    /// Whether the node agent has to enrol the pod before it starts: the lab has a mesh, and the labels ask for it.
+    pub(crate) selected: watch::Receiver<bool>,
 }
 
 impl Setup {
@@ -160,16 +163,19 @@ pub(crate) fn netns_path(netns: &Netns) -> PathBuf {
 
 /// Runs a pod until `stop` turns true and everything in it has ended.
 pub(crate) async fn run(setup: Arc<Setup>, shared: Shared, mut stop: watch::Receiver<bool>) {
-    match start_pause(&setup) {
-        Ok(mut pause) => {
-            run_containers(&setup, &shared, &stop).await;
-            stopped(&mut stop).await;
-            // It may be gone already, when somebody killed it.
-            let _ = pause.kill().await;
-        }
-        Err(err) => {
-            shared.update(|state| state.failure = Some(format!("the pod's first process: {err}")));
-            stopped(&mut stop).await;
+    // As a CNI plugin is asked: the network is there, and no process.
+    if admission::passed(&setup, &shared, &mut stop).await {
+        match start_pause(&setup) {
+            Ok(mut pause) => {
+                run_containers(&setup, &shared, &stop).await;
+                stopped(&mut stop).await;
+                // It may be gone already, when somebody killed it.
+                let _ = pause.kill().await;
+            }
+            Err(err) => {
+                shared.update(|state| state.failure = Some(format!("the pod's first process: {err}")));
+                stopped(&mut stop).await;
+            }
         }
     }
     let cgroup = setup.cgroup();

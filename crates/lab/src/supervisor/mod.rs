@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use kube_api::{DirectoryConfig, Event, Kind, ObjectRef, Source, SourceProblem};
+use kube_api::{DirectoryConfig, Event, Kind, ObjectRef, Resource, Source, SourceProblem, core::Pod};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, MissedTickBehavior, sleep_until},
@@ -258,6 +258,9 @@ impl Supervisor {
         let planned = self.plan(&mut problems);
         self.forget_stopped().await;
         self.stop_unwanted(&planned);
+        for running in self.pods.values() {
+            running.select(self.selected(&running.planned.pod));
+        }
         self.blocked.clear();
         if !self.stopping {
             for (key, planned) in planned {
@@ -337,6 +340,15 @@ impl Supervisor {
         }
     }
 
+    /// Whether the mesh is to have the pod before it starts.
+    fn selected(&self, pod: &Pod) -> bool {
+        let namespace = match self.objects.get(&ObjectRef::new(Kind::Namespace, "", &pod.metadata.namespace)) {
+            Some(Resource::Namespace(namespace)) => Some(namespace.as_ref()),
+            _ => None,
+        };
+        self.mesh.is_some() && system::enablement().selected(pod, namespace).is_selected()
+    }
+
     /// Frees what pods had that are gone.
     async fn forget_stopped(&mut self) {
         let stopped: Vec<_> =
@@ -353,11 +365,12 @@ impl Supervisor {
     async fn start(&mut self, planned: Planned) -> Result<(), String> {
         let candidates: Vec<_> = self.nodes.iter().map(|node| node.candidate.clone()).collect();
         let name = self.scheduler.place(&planned.pod.spec, &candidates).map_err(|err| err.to_string())?;
+        let selected = self.selected(&planned.pod);
         let Some(node) = self.nodes.iter_mut().find(|node| node.candidate.name == name) else {
             return Err(format!("there is no node {name:?}"));
         };
         let key = planned.key();
-        self.pods.insert(key, Running::start(planned, node, &self.context, &self.changed).await?);
+        self.pods.insert(key, Running::start(planned, selected, node, &self.context, &self.changed).await?);
         Ok(())
     }
 

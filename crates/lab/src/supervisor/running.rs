@@ -37,15 +37,18 @@ pub(crate) struct Running {
     pub(crate) setup: Arc<Setup>,
     pub(crate) shared: Shared,
     stop: watch::Sender<bool>,
+    /// Whether it belongs into the mesh, for a pod that has not started yet.
+    selected: watch::Sender<bool>,
     /// Last byte of its addresses; `None` on the host network.
     host: Option<u8>,
     times: Times,
 }
 
 impl Running {
-    /// Makes the pod's network and files and starts it.
+    /// Makes the pod's network and files and starts it; when it is `selected`, as soon as it is enrolled.
     pub(crate) async fn start(
         planned: Planned,
+        selected: bool,
         node: &mut Node,
         context: &Arc<Context>,
         changed: &Arc<Notify>,
@@ -86,6 +89,7 @@ impl Running {
         };
         let containers = pod::roles(&planned.pod).map(|(container, role)| (container.name.clone(), role));
         let shared = Shared::new(containers, Arc::clone(changed));
+        let (selected, selection) = watch::channel(selected);
         let setup = Arc::new(Setup {
             context: Arc::clone(context),
             pod: planned.pod.clone(),
@@ -95,11 +99,17 @@ impl Running {
             host_ips,
             netns,
             prober: node.prober.clone(),
+            selected: selection,
         });
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(pod::run(Arc::clone(&setup), shared.clone(), stopped));
         let times = Times { created: now(), deleted: None };
-        Ok(Self { planned, setup, shared, stop, host, times })
+        Ok(Self { planned, setup, shared, stop, selected, host, times })
+    }
+
+    /// Says whether it belongs into the mesh. Without effect once it has started: then the agent follows the labels.
+    pub(crate) fn select(&self, selected: bool) {
+        self.selected.send_if_modified(|current| std::mem::replace(current, selected) != selected);
     }
 
     /// Makes the files in its volumes what they should be now.

@@ -17,8 +17,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::drain::Watch;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener, UnixSocket},
+    net::{TcpListener, UnixListener, UnixSocket, UnixStream},
     task::JoinSet,
+    time::timeout,
 };
 use tracing::{debug, warn};
 
@@ -26,6 +27,8 @@ use super::{Request, Response, Router, text};
 
 /// How long a client may take to send a request's head.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client may take to send a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest body of a request.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Connections to a unix socket that may wait.
@@ -41,19 +44,21 @@ enum Socket {
 /// A bound socket that does not serve yet. Dropping it closes the socket and removes a unix socket's file.
 pub struct Server {
     socket: Socket,
+    /// Only peers whose uid is 0 are heard.
+    root_only: bool,
 }
 
 impl Server {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn tcp(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { socket: Socket::Tcp(TcpListener::bind(address).await?) })
+        Ok(Self { socket: Socket::Tcp(TcpListener::bind(address).await?), root_only: false })
     }
 
     /// Takes a listener that was bound elsewhere.
     #[must_use]
     pub const fn from_listener(listener: TcpListener) -> Self {
-        Self { socket: Socket::Tcp(listener) }
+        Self { socket: Socket::Tcp(listener), root_only: false }
     }
 
     /// Binds a unix socket for this user only (0600). A socket left over by an ended program is replaced.
@@ -70,7 +75,14 @@ impl Server {
         // Before it listens: nobody else can have connected.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         let listener = socket.listen(BACKLOG)?;
-        Ok(Self { socket: Socket::Unix(listener, path.to_owned()) })
+        Ok(Self { socket: Socket::Unix(listener, path.to_owned()), root_only: false })
+    }
+
+    /// Closes connections to a unix socket whose peer is not root, whatever the file's mode has become.
+    #[must_use]
+    pub fn for_root_only(mut self) -> Self {
+        self.root_only = true;
+        self
     }
 
     /// Address of a TCP server.
@@ -90,10 +102,11 @@ impl Server {
             tokio::select! {
                 // Cancel safe: both accepts are.
                 accepted = self.accept() => match accepted {
-                    Ok(stream) => {
+                    Ok(Some(stream)) => {
                         let router = router.clone();
                         connections.spawn(serve_connection(stream, router));
                     }
+                    Ok(None) => {}
                     Err(error) => {
                         warn!(%error, "accept failed");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -105,10 +118,17 @@ impl Server {
         }
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// `None`: the peer may not ask, and its connection is closed.
+    async fn accept(&self) -> io::Result<Option<Box<dyn Stream>>> {
         match &self.socket {
-            Socket::Tcp(listener) => Ok(Box::new(listener.accept().await?.0)),
-            Socket::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+            Socket::Tcp(listener) => Ok(Some(Box::new(listener.accept().await?.0))),
+            Socket::Unix(listener, _) => {
+                let stream = listener.accept().await?.0;
+                if self.root_only && !is_root(&stream) {
+                    return Ok(None);
+                }
+                Ok(Some(Box::new(stream)))
+            }
         }
     }
 }
@@ -118,6 +138,20 @@ impl Drop for Server {
         if let Socket::Unix(_, path) = &self.socket {
             // Already gone is as good.
             let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn is_root(stream: &UnixStream) -> bool {
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 => true,
+        Ok(peer) => {
+            warn!(uid = peer.uid(), "connection refused: the peer is not root");
+            false
+        }
+        Err(error) => {
+            warn!(%error, "connection refused: failed to read who the peer is");
+            false
         }
     }
 }
@@ -142,9 +176,10 @@ async fn serve_connection(stream: Box<dyn Stream>, router: Arc<Router>) {
 
 async fn answer(router: &Router, request: ::http::Request<Incoming>) -> Response {
     let (head, body) = request.into_parts();
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(body) => router.answer(Request::from_parts(head, body.to_bytes())).await,
-        Err(_) => text(413, Bytes::from_static(b"the body is too long, or broke off\n")),
+    match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+        Ok(Ok(body)) => router.answer(Request::from_parts(head, body.to_bytes())).await,
+        Ok(Err(_)) => text(413, Bytes::from_static(b"the body is too long, or broke off\n")),
+        Err(_) => text(408, Bytes::from_static(b"the body did not arrive in time\n")),
     }
 }
 
@@ -177,7 +212,7 @@ mod tests {
         let tasks = [tokio::spawn(tcp.serve(router(), drain.clone())), tokio::spawn(unix.serve(router(), drain))];
 
         let over_tcp = ask(tokio::net::TcpStream::connect(address).await.unwrap()).await;
-        let over_unix = ask(tokio::net::UnixStream::connect(&path).await.unwrap()).await;
+        let over_unix = ask(UnixStream::connect(&path).await.unwrap()).await;
 
         assert!(over_tcp.starts_with("HTTP/1.1 200 OK\r\n") && over_tcp.ends_with("here\n"), "{over_tcp}");
         assert!(over_unix.ends_with("here\n"));
@@ -197,6 +232,40 @@ mod tests {
         let _server = Server::unix(&path).unwrap();
 
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_half_a_body_is_answered_in_time() {
+        let (mut client, server) = tokio::io::duplex(4096);
+        client.write_all(b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+
+        let serving = tokio::spawn(serve_connection(Box::new(server), router()));
+        let mut head = [0; 12];
+        client.read_exact(&mut head).await.unwrap();
+
+        assert_eq!(&head, b"HTTP/1.1 408");
+        drop(client);
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_socket_for_root_answers_root_only() {
+        let (trigger, drain) = runtime::drain::channel();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.sock");
+        let server = Server::unix(&path).unwrap().for_root_only();
+        let task = tokio::spawn(server.serve(router(), drain));
+
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        let own = stream.peer_cred().unwrap().uid();
+        let mut answer = String::new();
+        // An error: the connection was closed before the request was written.
+        let _ = stream.write_all(GET).await;
+        let _ = stream.read_to_string(&mut answer).await;
+
+        assert_eq!(answer.starts_with("HTTP/1.1 200"), own == 0, "{answer}");
+        trigger.start(Duration::ZERO);
+        task.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

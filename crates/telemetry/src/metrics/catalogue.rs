@@ -43,6 +43,10 @@ const SECONDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 /// Metrics of all programs, sorted by name. Names of Istio's ztunnel and istio-cni stay as they are there.
 pub const CATALOGUE: &[Metric] = &[
     gauge("istio_build", "Version of this program; the value is always 1."),
+    counter(
+        "istio_cni_plugin_requests_total",
+        "Requests of CNI plugins that the agent answered, by status of the answer.",
+    ),
     counter("istio_on_demand_dns_total", "Host names of workloads without an address that were resolved."),
     counter("istio_tcp_connections_closed_total", "TCP connections that ended."),
     counter("istio_tcp_connections_failed_total", "TCP connections that ended with an error, by response flag."),
@@ -69,6 +73,12 @@ pub const CATALOGUE: &[Metric] = &[
         "strake_agent_broken_total",
         "Times traffic of an enrolled pod might bypass its proxy until it was repaired.",
     ),
+    histogram(
+        "strake_agent_cni_request_duration_seconds",
+        SECONDS,
+        "Time until a CNI plugin was told whether its pod is enrolled.",
+    ),
+    gauge("strake_agent_cni_requests_waiting", "Requests of CNI plugins that are not answered yet."),
     counter("strake_agent_departures_total", "Pods of this node that left the mesh."),
     counter(
         "strake_agent_drain_expired_total",

@@ -7,10 +7,12 @@ mod joining;
 mod killed;
 mod memory;
 mod node;
+mod plugin;
 mod proxies;
 mod restarting;
 mod roles;
 mod rounds;
+mod starting;
 mod world;
 
 use model::report::PodState;

@@ -111,6 +111,7 @@ impl Node {
             ("--bpffs-dir", self.path("bpf/mesh")),
             ("--ztunnel-uds-address", self.path("zds.sock")),
             ("--run-dir", self.path("run")),
+            ("--cni-agent-run-dir", self.path("run")),
         ] {
             command.arg(flag).arg(path);
         }
@@ -151,18 +152,32 @@ impl Node {
         &self.cgroup
     }
 
+    /// A pod whose network is there and of which no process runs: as its CNI plugin sees it. The cluster knows nothing of it.
+    pub(crate) async fn start_sandbox(&self, name: &str, number: u32) -> Pod {
+        let netns = Netns::create().unwrap();
+        add_interface(&netns).await;
+        Pod { uid: format!("00000000-0000-4000-9000-{number:0>12}"), name: name.to_owned(), netns }
+    }
+
+    /// What the API server tells of a pod that has been given to this node and has no address yet.
+    pub(crate) fn schedule(&self, pod: &Pod) {
+        self.write_pod(pod, "status:\n  phase: Pending\n");
+    }
+
     fn describe(&self, pod: &Pod) {
+        let ips: Vec<String> = ADDRESSES.iter().map(|ip| format!("{{ ip: \"{ip}\" }}")).collect();
+        let (ip, ips) = (ADDRESSES[0], ips.join(", "));
+        self.write_pod(pod, &format!("status:\n  phase: Running\n  podIP: {ip}\n  podIPs: [{ips}]\n"));
+    }
+
+    fn write_pod(&self, pod: &Pod, status: &str) {
         let directory = self.path("state/objects/Pod/app");
         fs::create_dir_all(&directory).unwrap();
-        let ips: Vec<String> = ADDRESSES.iter().map(|ip| format!("{{ ip: \"{ip}\" }}")).collect();
         let text = format!(
             "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: app\n  uid: {uid}\n\
-             spec:\n  nodeName: node-1\n  serviceAccountName: sa\n  containers: [{{ name: app, image: none }}]\n\
-             status:\n  phase: Running\n  podIP: {ip}\n  podIPs: [{ips}]\n",
+             spec:\n  nodeName: node-1\n  serviceAccountName: sa\n  containers: [{{ name: app, image: none }}]\n{status}",
             name = pod.name,
             uid = pod.uid,
-            ip = ADDRESSES[0],
-            ips = ips.join(", "),
         );
         let draft = self.path("draft");
         fs::write(&draft, text).unwrap();

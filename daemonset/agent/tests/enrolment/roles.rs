@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use runtime::sys::Netns;
+use runtime::sys::netns::NetnsId;
 use socket2::{Domain, SockRef, Socket, Type};
 use zds::client::{Client, Command};
 
@@ -27,7 +28,7 @@ const CALL_PAUSE: Duration = Duration::from_millis(4);
 #[tokio::test]
 async fn proxy_process() {
     let Some(path) = std::env::var_os(PROXY) else { return };
-    let mut pods: Vec<(zds::PodId, Vec<TcpListener>)> = Vec::new();
+    let mut pods: Vec<Served> = Vec::new();
     loop {
         let Ok(mut client) = Client::connect(Path::new(&path)).await else {
             std::thread::park_timeout(zds::RECONNECT_MIN);
@@ -35,14 +36,9 @@ async fn proxy_process() {
         };
         while let Ok(command) = client.next().await {
             let outcome = match command {
-                Command::Add { uid, .. } if pods.iter().any(|(known, _)| *known == uid) => Ok(()),
-                Command::Add { uid, netns, .. } => listen(netns).map(|listeners| pods.push((uid, listeners))),
+                Command::Add { uid, netns, .. } => add(&mut pods, uid, netns),
                 Command::Del { uid } => {
-                    for (_, listeners) in pods.extract_if(.., |(known, _)| *known == uid) {
-                        listeners.iter().for_each(|listener| {
-                            let _: std::io::Result<()> = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
-                        });
-                    }
+                    drop_pod(&mut pods, &uid);
                     Ok(())
                 }
                 Command::Keep { .. } | Command::SnapshotSent => Ok(()),
@@ -54,9 +50,36 @@ async fn proxy_process() {
     }
 }
 
+/// A pod and the proxy's listeners in it.
+struct Served {
+    uid: zds::PodId,
+    netns: NetnsId,
+    listeners: Vec<TcpListener>,
+}
+
+/// As a proxy does it: nothing for a pod that it serves in this namespace; another namespace takes the place of the old one.
+fn add(pods: &mut Vec<Served>, uid: zds::PodId, netns: std::os::fd::OwnedFd) -> std::io::Result<()> {
+    let netns = Netns::from_fd(netns)?;
+    if pods.iter().any(|pod| pod.uid == uid && pod.netns == netns.id()) {
+        return Ok(());
+    }
+    drop_pod(pods, &uid);
+    let listeners = listen(&netns)?;
+    pods.push(Served { uid, netns: netns.id(), listeners });
+    Ok(())
+}
+
+fn drop_pod(pods: &mut Vec<Served>, uid: &zds::PodId) {
+    for pod in pods.extract_if(.., |pod| pod.uid == *uid) {
+        pod.listeners.iter().for_each(|listener| {
+            let _: std::io::Result<()> = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+        });
+    }
+}
+
 /// A proxy's listeners in a pod; each tells every connection where it was going.
-fn listen(netns: std::os::fd::OwnedFd) -> std::io::Result<Vec<TcpListener>> {
-    Netns::from_fd(netns)?.run(|| {
+fn listen(netns: &Netns) -> std::io::Result<Vec<TcpListener>> {
+    netns.run(|| {
         [15001, 15006, 15008]
             .into_iter()
             .map(|port| {

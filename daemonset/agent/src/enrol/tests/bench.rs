@@ -24,6 +24,7 @@ pub(super) struct Bench {
 
 pub(crate) fn pod() -> PodSpec {
     PodSpec {
+        sandbox: None,
         key: ObjectRef::new(Kind::Pod, "default", "web"),
         uid: PodId::new("u1").unwrap(),
         cgroup_uid: "u1".to_owned(),

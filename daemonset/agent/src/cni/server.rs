@@ -1,0 +1,36 @@
+//! The socket on which CNI plugins ask. What is answered is the desk's matter.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use contract::cni::{ADD_PATH, AddResponse, SOCKET_NAME};
+use runtime::drain::Watch;
+use telemetry::http::{Request, Response, Router, Server, json, text};
+use tokio::time::Instant;
+
+use super::Desk;
+use crate::metrics;
+
+/// Binds the socket in `directory` (0600) and returns the future that serves it: root only, until the drain's deadline.
+///
+/// # Errors
+/// When directory or socket cannot be made.
+pub fn serve(directory: &Path, desk: Desk, drain: Watch) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    std::fs::create_dir_all(directory)?;
+    let server = Server::unix(&directory.join(SOCKET_NAME))?.for_root_only();
+    let router = Router::new().any(ADD_PATH, move |request| answer(desk.clone(), request));
+    Ok(server.serve(Arc::new(router), drain))
+}
+
+async fn answer(desk: Desk, request: Request) -> Response {
+    if request.method() != "POST" {
+        return text(405, "method not allowed, expected POST\n");
+    }
+    let (begun, _waiting) = (Instant::now(), metrics::Waiting::begin());
+    let AddResponse { outcome, reason } = desk.add(request.body()).await;
+    let status = outcome.status();
+    metrics::cni_request(status, begun.elapsed());
+    let body = String::from_utf8_lossy(request.body());
+    tracing::debug!(?outcome, reason, %body, "a CNI plugin was answered");
+    json(status, &AddResponse { outcome, reason })
+}

@@ -1,0 +1,156 @@
+//! What the controller says to a CNI plugin that asks for a pod, and the sandboxes it has been told of.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kube_api::ObjectRef;
+use kube_api::core::Pod;
+use zds::PodId;
+
+use super::Controller;
+use crate::cni::{Ask, Sandbox, Standing};
+use crate::enrol::{Node, Wanted};
+
+impl<N: Node> Controller<N> {
+    /// Notes the sandbox of a pod that belongs into the mesh, which sets its task to work, and says how the pod stands.
+    ///
+    /// Nothing is guessed of what the cluster has not told: a pod or namespace that is not known yet, or a pod of the same name
+    /// that is on its way out, is [`Standing::NotYet`].
+    pub fn sandboxed(&mut self, ask: &Ask) -> Standing {
+        let standing = self.standing(&ask.key, ask.uid.as_ref());
+        if let Standing::Wanted { uid } = &standing {
+            self.sandboxes.insert(uid.clone(), ask.sandbox.clone());
+            self.seat(&ask.key, &HashMap::new());
+        }
+        standing
+    }
+
+    /// The sandbox of a pod that is wanted in the mesh. Of a pod outside it no plugin tells the next one, so that the known one
+    /// could be an old one: it is forgotten.
+    pub(super) fn sandbox_of(&mut self, pod: &Pod, wanted: &Wanted) -> Option<Arc<Sandbox>> {
+        let uid = PodId::new(&pod.metadata.uid)?;
+        match wanted {
+            Wanted::In => self.sandboxes.get(&uid).cloned(),
+            Wanted::Out { .. } | Wanted::Finished { .. } | Wanted::Gone => {
+                self.sandboxes.remove(&uid);
+                None
+            }
+        }
+    }
+
+    fn standing(&self, key: &ObjectRef, uid: Option<&PodId>) -> Standing {
+        let not_yet = |what| Standing::NotYet { what };
+        let Some(pod) = self.pods.get(key) else {
+            return not_yet("the pod is not known yet on this node");
+        };
+        let Some(known) = PodId::new(&pod.metadata.uid) else {
+            return not_yet("the pod has no uid yet");
+        };
+        if uid.is_some_and(|uid| *uid != known) {
+            return not_yet("another pod of this name is known");
+        }
+        if pod.metadata.deletion_timestamp.is_some() || pod.is_terminated() {
+            return not_yet("the pod of this name has ended or is being deleted");
+        }
+        if !self.namespaces.contains_key(&key.namespace) {
+            return not_yet("the pod's namespace is not known yet");
+        }
+        match self.wanted(pod) {
+            Wanted::In => Standing::Wanted { uid: known },
+            Wanted::Out { reason } | Wanted::Finished { reason } => Standing::NotSelected { reason },
+            Wanted::Gone => not_yet("the pod is gone"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use graph::enrolment::Enablement;
+    use kube_api::core::Namespace;
+    use kube_api::{ClusterId, Event, Kind, Resource};
+    use runtime::sys::Netns;
+
+    use super::*;
+    use crate::enrol::tests::Fake;
+    use crate::testing;
+
+    fn applied(resource: Resource) -> Event {
+        Event::Applied { cluster: ClusterId::default(), resource }
+    }
+
+    fn namespace() -> Event {
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = "app".to_owned();
+        namespace.metadata.labels.insert("istio.io/dataplane-mode".to_owned(), "ambient".to_owned());
+        applied(Resource::Namespace(Arc::new(namespace)))
+    }
+
+    fn pod(uid: &str, change: impl FnOnce(&mut Pod)) -> Event {
+        let mut pod = Pod::default();
+        pod.metadata.name = "web".to_owned();
+        pod.metadata.namespace = "app".to_owned();
+        pod.metadata.uid = uid.to_owned();
+        pod.spec.node_name = Some("n1".to_owned());
+        change(&mut pod);
+        applied(Resource::Pod(Arc::new(pod)))
+    }
+
+    /// What is said of `app/web` after each of these events, in turn; `None` where no namespace can be made.
+    async fn told(uid: Option<&str>, events: impl IntoIterator<Item = Event>) -> Option<Vec<Standing>> {
+        let netns = testing::netns()?;
+        let ips: Vec<IpAddr> = vec!["10.244.1.7".parse().unwrap()];
+        testing::add_interface(&netns, &ips).await;
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&netns)));
+        let host = Netns::current().unwrap().id();
+        let sandbox = Arc::new(Sandbox::open(&path, ips, host).await.unwrap());
+        let (answer, _) = tokio::sync::oneshot::channel();
+        let key = ObjectRef::new(Kind::Pod, "app", "web");
+        let ask = Ask { key, uid: uid.and_then(PodId::new), sandbox, answer };
+        let mut controller: Controller<Fake> = Controller::new("n1", Enablement::default());
+        let standings = events.into_iter().map(|event| {
+            controller.apply(event);
+            controller.sandboxed(&ask)
+        });
+        Some(standings.collect())
+    }
+
+    fn is_not_yet(standing: &Standing, why: &str) -> bool {
+        matches!(standing, Standing::NotYet { what } if what.contains(why))
+    }
+
+    #[tokio::test]
+    async fn nothing_is_guessed_before_pod_and_namespace_are_known() {
+        let Some(told) = told(Some("u1"), [namespace(), pod("u1", |_| ())]).await else { return };
+        assert!(is_not_yet(&told[0], "not known yet on this node"), "{told:?}");
+        assert_eq!(told[1], Standing::Wanted { uid: PodId::new("u1").unwrap() });
+
+        let Some(told) = self::told(Some("u1"), [pod("u1", |_| ()), namespace()]).await else { return };
+        assert!(is_not_yet(&told[0], "namespace"), "{told:?}");
+        assert_eq!(told[1], Standing::Wanted { uid: PodId::new("u1").unwrap() });
+    }
+
+    #[tokio::test]
+    async fn a_pod_on_its_way_out_is_not_taken_for_its_successor() {
+        let ending = |pod: &mut Pod| pod.metadata.deletion_timestamp = Some("2026-11-21T10:00:00Z".to_owned());
+        let ended = |pod: &mut Pod| pod.status.phase = Some("Succeeded".to_owned());
+        let events = [namespace(), pod("u1", ending), pod("u1", ended), pod("u2", |_| ())];
+
+        let Some(told) = told(None, events).await else { return };
+
+        assert!(told[1..3].iter().all(|standing| is_not_yet(standing, "ended or is being deleted")), "{told:?}");
+        assert_eq!(told[3], Standing::Wanted { uid: PodId::new("u2").unwrap() });
+    }
+
+    #[tokio::test]
+    async fn another_uid_is_another_pod_and_a_label_that_says_no_is_final() {
+        let out =
+            |pod: &mut Pod| drop(pod.metadata.labels.insert("istio.io/dataplane-mode".to_owned(), "none".to_owned()));
+
+        let Some(told) = told(Some("u2"), [namespace(), pod("u1", |_| ()), pod("u2", out)]).await else { return };
+
+        assert!(is_not_yet(&told[1], "another pod of this name"), "{told:?}");
+        assert!(matches!(&told[2], Standing::NotSelected { reason } if reason.contains("not ambient")), "{told:?}");
+    }
+}

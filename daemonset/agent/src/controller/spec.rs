@@ -1,0 +1,33 @@
+//! From a pod of the cluster to what its enrolment needs to know.
+
+use std::sync::Arc;
+
+use kube_api::core::Pod;
+use kube_api::{Kind, ObjectRef};
+use zds::{PodId, WorkloadInfo};
+
+use crate::cni::Sandbox;
+use crate::enrol::PodSpec;
+use crate::static_pods;
+
+/// `None` for a pod that nothing can be done for yet: it has no uid. The addresses of a sandbox are newer than those of the
+/// pod's status, which the kubelet writes once the sandbox is there.
+pub(super) fn spec(pod: &Pod, sandbox: Option<&Arc<Sandbox>>) -> Option<PodSpec> {
+    let meta = &pod.metadata;
+    let ips = match sandbox {
+        Some(sandbox) => sandbox.ips().to_vec(),
+        None => pod.addresses().filter_map(|ip| ip.parse().ok()).collect(),
+    };
+    Some(PodSpec {
+        key: ObjectRef::new(Kind::Pod, meta.namespace.clone(), meta.name.clone()),
+        uid: PodId::new(&meta.uid)?,
+        cgroup_uid: static_pods::cgroup_uid(pod).to_owned(),
+        info: WorkloadInfo {
+            name: meta.name.as_str().into(),
+            namespace: meta.namespace.as_str().into(),
+            service_account: pod.service_account().into(),
+        },
+        ips,
+        sandbox: sandbox.cloned(),
+    })
+}

@@ -3,9 +3,10 @@
 use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
-use ebpf_common::{Counter, PodConfig};
+use ebpf_common::{Counter, LOCALS_PER_POD, PodConfig, ProbePorts};
 use socket2::Domain;
 
 use crate::stage::{
@@ -96,6 +97,118 @@ fn an_old_admission_does_not_count() {
     }
     assert_eq!(stage.count(Counter::AdmissionExpired), 2);
     assert_eq!(stage.count(Counter::LookupInbound), 2);
+}
+
+/// A GET of a prober's, and whether the application saw the prober's own connection.
+fn probe(stage: &Stage, target: std::net::SocketAddr) -> bool {
+    let (own, answer) = stage.as_prober(|| {
+        let stream = connect(target).unwrap();
+        (stream.local_addr().unwrap(), exchange(stream, "probe").unwrap())
+    });
+    answer == format!("probe from {own}")
+}
+
+#[test]
+fn a_prober_passes_the_proxy_by_only_where_the_pod_declares_a_probe() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _proxy = stage.proxy();
+
+    for (pod, _) in FAMILIES {
+        let _declared = stage.application(at(any(pod), APP_PORT));
+        let _other = stage.application(at(any(pod), APP_PORT + 2));
+
+        assert!(probe(&stage, at(pod, APP_PORT)), "a declared probe met the proxy");
+        assert!(!probe(&stage, at(pod, APP_PORT + 2)), "an undeclared port passed the proxy by");
+    }
+    assert_eq!(stage.count(Counter::LookupAdmitted), 2);
+    assert_eq!(stage.count(Counter::ProbeUndeclared), 2);
+    assert_eq!(stage.count(Counter::LookupInbound), 2);
+}
+
+#[test]
+fn a_probe_that_is_no_longer_declared_meets_the_proxy() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _proxy = stage.proxy();
+    stage.steering.put_probes(stage.cookie, &ProbePorts::of([APP_PORT + 1])).unwrap();
+
+    for (pod, _) in FAMILIES {
+        let _application = stage.application(at(any(pod), APP_PORT));
+
+        assert!(!probe(&stage, at(pod, APP_PORT)));
+    }
+}
+
+#[test]
+fn a_probe_of_a_further_address_meets_the_proxy() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _proxy = stage.proxy();
+
+    for address in SECOND {
+        stage.add_pod_address(address);
+        let _application = stage.application(at(any(address), APP_PORT));
+
+        assert!(!probe(&stage, at(address, APP_PORT)));
+    }
+    assert_eq!(stage.count(Counter::ProbeUndeclared), 2);
+}
+
+#[test]
+fn a_pod_has_no_more_than_its_share_of_further_addresses_and_gets_it_back_with_time() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _proxy = stage.proxy();
+    let share = u8::try_from(LOCALS_PER_POD).unwrap();
+    let further: Vec<IpAddr> = (0..share + 4).map(|last| Ipv4Addr::new(10, 77, 0, 120 + last).into()).collect();
+    let _application = stage.application(at(any(further[0]), APP_PORT));
+    for address in &further {
+        stage.add_pod_address(*address);
+        // The proxy accepts it in any case; what is not learnt does not get as far as the application.
+        stage.as_host(|| connect(at(*address, APP_PORT)).map(drop)).unwrap();
+    }
+
+    assert_eq!(stage.steering.locals(stage.cookie).unwrap().len(), usize::from(share));
+    assert!(stage.count(Counter::LocalsFull) >= 4);
+    let kept = stage.steering.age_locals(Duration::from_secs(3600)).unwrap();
+    assert_eq!((kept.known, kept.forgotten, kept.pods_full), (usize::from(share), 0, 1));
+    let aged = stage.steering.age_locals(Duration::ZERO).unwrap();
+    assert_eq!((aged.known, aged.forgotten, aged.pods_full), (0, usize::from(share), 0));
+
+    let last = *further.last().unwrap();
+    let answer = stage.as_host(|| ask(at(last, APP_PORT), "hello").unwrap());
+    assert!(answer.starts_with("hello from "), "{answer}");
+}
+
+#[test]
+fn a_neighbour_that_uses_up_its_share_takes_nothing_from_others() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _proxy = stage.proxy();
+    // As many neighbours as a node can have, each with all that a pod can have.
+    stage.fill_shares_of_neighbours();
+
+    for address in SECOND {
+        stage.add_pod_address(address);
+        let _application = stage.application(at(any(address), APP_PORT));
+
+        let answer = stage.as_host(|| ask(at(address, APP_PORT), "hello").unwrap());
+
+        assert!(answer.starts_with("hello from "), "{answer}");
+    }
+    assert_eq!(stage.count(Counter::LocalsFull), 0);
+}
+
+#[test]
+fn a_pod_that_is_forgotten_leaves_no_probes_and_no_addresses() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _proxy = stage.proxy();
+    stage.add_pod_address(SECOND[0]);
+    stage.as_host(|| connect(at(SECOND[0], APP_PORT)).map(drop)).unwrap();
+    assert_eq!(stage.steering.locals(stage.cookie).unwrap(), [SECOND[0]]);
+
+    stage.steering.remove_pod(stage.cookie).unwrap();
+
+    assert_eq!(stage.steering.probes(stage.cookie).unwrap(), None);
+    assert_eq!(stage.steering.locals(stage.cookie).unwrap(), Vec::<IpAddr>::new());
+    let known = ebpf_loader::observe::cookies(&stage.config().bpffs_dir).unwrap();
+    assert!(known.values().all(|cookies| !cookies.contains(&stage.cookie)), "{known:?}");
 }
 
 #[test]

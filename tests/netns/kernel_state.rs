@@ -55,7 +55,7 @@ impl Place {
         assert_eq!(self.settings(), never.settings(), "{}", self.pod);
         assert_eq!(observe::links_at(&self.netns).unwrap(), Vec::<String>::new(), "{}", self.pod);
         let known = observe::cookies(&self.bpffs).unwrap();
-        for map in [names::PODS, names::SOCKS, names::LOCALS] {
+        for map in [names::PODS, names::SOCKS, names::PROBES, names::LOCALS, names::LOCALS_USED] {
             assert!(!known[map].contains(&self.cookie), "{}: cookie {} is in {map}: {known:?}", self.pod, self.cookie);
         }
     }

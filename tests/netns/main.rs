@@ -14,6 +14,7 @@ mod mistakes;
 mod new_pods;
 mod nonsense;
 mod plain;
+mod probes;
 mod relay;
 mod shapes;
 mod story;

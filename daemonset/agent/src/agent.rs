@@ -30,7 +30,7 @@ use crate::report::Reports;
 use crate::surveys::Surveys;
 use crate::sysctl::PreviousValues;
 use crate::takeover::TakenOver;
-use crate::{admin, cni, metrics, prober, proxies, takeover};
+use crate::{admin, cni, locals, metrics, prober, proxies, takeover};
 
 /// How often gauges and the kernel's counters are looked up.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
@@ -97,12 +97,14 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
         prober::Search { tree: tree(&config)?, configured: config.prober_cgroup.clone(), host: host_netns(&config)? };
     let probing = tokio::spawn(prober::keep_tagged(search, node.clone()));
     let accepting = tokio::spawn(proxies::accept(server, node.proxies.clone(), node.steering.clone()));
-    let mut tasks = Tasks { serving, probing, accepting, shutdown, swept };
+    let ageing = tokio::spawn(locals::keep_young(node.steering.clone()));
+    let mut tasks = Tasks { serving, probing, accepting, ageing, shutdown, swept };
     drop(starting);
     tracing::info!(node = config.node, "ready");
 
     let ended = work(&mut source, &mut controller, (&mut problems, &mut asked), &mut tasks, (&node, &reports)).await;
     tasks.probing.abort();
+    tasks.ageing.abort();
     // Without goals every task ends and leaves its pod as it is.
     let pods = controller.stop().await;
     ended?;
@@ -115,6 +117,7 @@ struct Tasks {
     serving: JoinSet<()>,
     probing: JoinHandle<Infallible>,
     accepting: JoinHandle<Infallible>,
+    ageing: JoinHandle<Infallible>,
     shutdown: JoinHandle<io::Result<runtime::signals::Signal>>,
     /// What a predecessor left and nobody owns was removed.
     swept: bool,
@@ -145,6 +148,7 @@ async fn work(
             }
             ended = &mut tasks.accepting => match ended? {},
             ended = &mut tasks.probing => match ended? {},
+            ended = &mut tasks.ageing => match ended? {},
             Some(ended) = tasks.serving.join_next() => {
                 ended?;
                 return Err(AgentError::AdminEnded);

@@ -20,7 +20,7 @@ use self::spec::spec;
 use crate::cni::Sandbox;
 use crate::enrol::{Actor, Claim, Goal, Node, Place, PodSpec, Redirection, Timing, Wanted};
 use crate::report::{Reports, View};
-use crate::{metrics, unsupported};
+use crate::{metrics, probes, unsupported};
 
 /// Everything the controller hands to the tasks it starts.
 pub struct Seats<N> {
@@ -158,7 +158,11 @@ impl<N: Node> Controller<N> {
         let goal = Goal { wanted, pod: spec, annotated: Redirection::of(&pod) };
         let selected = self.selection(&pod).is_selected();
         // Who is outside the mesh asks for nothing.
-        let notes = if selected { unsupported::notes(&pod) } else { Vec::new() };
+        let mut notes = Vec::new();
+        if selected {
+            notes.extend(unsupported::notes(&pod));
+            notes.extend(probes::declared(&pod, &goal.pod.ips).notes);
+        }
         let described = goal.pod.clone();
         match self.seats.get(key) {
             Some(seat) => {

@@ -44,6 +44,8 @@ pub struct PodSpec {
     pub ips: Vec<IpAddr>,
     /// The namespace that a CNI plugin has named, of use while no process of the pod runs.
     pub sandbox: Option<Arc<Sandbox>>,
+    /// Ports on which the pod's own spec has it probed.
+    pub probe_ports: Vec<u16>,
 }
 
 /// Where a pod's sockets live. Keeps the network namespace open.

@@ -133,6 +133,17 @@ pub fn steering(name: &'static str, value: u64) {
     counter!("strake_agent_steering_total", "event" => name).absolute(value);
 }
 
+/// Further addresses of pods that the kernel programs have learnt, and pods that have used up their share of them.
+pub(crate) fn further_addresses(known: usize, pods_full: usize) {
+    gauge!("strake_agent_further_addresses").set(known as f64);
+    gauge!("strake_agent_further_addresses_full_pods").set(pods_full as f64);
+}
+
+/// Further addresses that were forgotten, because nothing arrived for them any more.
+pub(crate) fn further_addresses_forgotten(count: usize) {
+    counter!("strake_agent_further_addresses_forgotten_total").increment(count as u64);
+}
+
 /// Files of the source that have a mistake.
 pub fn source_problems(count: usize) {
     gauge!("strake_agent_source_problems").set(count as f64);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ebpf_common::{F_IN, F_OUT, PodConfig};
+use ebpf_common::{F_IN, F_OUT, PodConfig, ProbePorts};
 use ebpf_loader::{LoadError, Steering, Survey};
 use graph::enrolment::REDIRECTION_ANNOTATION;
 use kube_api::Status;
@@ -194,6 +194,8 @@ impl Node for LiveNode {
                 Capture::On => F_OUT | F_IN,
                 Capture::Off => 0,
             };
+            // First: the kubelet must not find the pod captured and its probes unknown.
+            steering.put_probes(place.cookie, &ProbePorts::of(pod.probe_ports.iter().copied()))?;
             steering.put_pod(place.cookie, &entry(&pod, &place, flags))
         })
         .await

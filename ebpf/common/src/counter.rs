@@ -63,7 +63,7 @@ counters! {
     NoListener = "no_listener",
     /// A connection was refused: the kernel did not accept the proxy's listener for it.
     AssignFailed = "assign_failed",
-    /// A further address of a pod could not be noted; connections to it time out.
+    /// A further address of a pod could not be noted, because the pod has as many as it may have; connections to it time out.
     LocalsFull = "locals_full",
     /// A prober's connection from another network namespace than the node's was not admitted.
     ProbeForeign = "probe_foreign",
@@ -72,6 +72,8 @@ counters! {
     /// An application's connection was refused: no rule would bring it to the proxy, because the pod has no
     /// address of its family or because it is link-local.
     OutboundUnroutable = "outbound_unroutable",
+    /// A prober's connection went to the proxy: the pod declares no probe on that address and port.
+    ProbeUndeclared = "probe_undeclared",
 }
 
 #[cfg(test)]

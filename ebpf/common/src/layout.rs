@@ -1,13 +1,13 @@
 //! What is pinned, in numbers: the maps as the kernel tells of them. One list, read by the programs
 //! (how many entries), by the loader (is what is pinned what we would pin?) and by the test below.
 
-use crate::{Admission, Counter, LocalKey, PodConfig, SocketKey, Tag, Tuple, names};
+use crate::{Admission, Counter, LOCALS_PER_POD, LocalKey, PodConfig, ProbePorts, SocketKey, Tag, Tuple, names};
 
 /// Version of the maps and of what their bytes mean. Part of the directory in which maps are pinned, so
 /// that programs of one layout never open maps of another.
 ///
-/// 2: what is pinned is compared with [`MAPS`]. 1: it was not, and maps with fewer counters have that number too.
-pub const LAYOUT: u32 = 2;
+/// 3: probes that pods declare, a share of `LOCALS` for each pod. 2: what is pinned is compared with [`MAPS`]. 1: it was not, and maps with fewer counters have that number too.
+pub const LAYOUT: u32 = 3;
 
 /// `BPF_MAP_TYPE_HASH`.
 const HASH: u32 = 1;
@@ -48,8 +48,10 @@ pub const PODS_ENTRIES: usize = 1024;
 pub const SOCKS_ENTRIES: usize = 8192;
 /// Connections that can be admitted past the proxy at a time.
 pub const ADMITTED_ENTRIES: usize = 65536;
-/// Further addresses of all pods together.
-pub const LOCALS_ENTRIES: usize = 4096;
+/// Further addresses of all pods together: each pod's share is there whatever the others have.
+pub const LOCALS_ENTRIES: usize = PODS_ENTRIES * LOCALS_PER_POD as usize;
+/// Flags of `LOCALS`: memory is taken for what is in it, not for what could be.
+pub const LOCALS_FLAGS: usize = NO_PREALLOC as usize;
 /// One for each [`Counter`].
 pub const COUNTERS_ENTRIES: usize = Counter::ALL.len();
 /// Flags of `TAGS`.
@@ -61,7 +63,9 @@ pub const MAPS: [MapLayout; names::MAPS.len()] = [
     map::<SocketKey, u64>(names::SOCKS, SOCKHASH, SOCKS_ENTRIES, 0),
     map::<i32, Tag>(names::TAGS, SK_STORAGE, 0, TAGS_FLAGS),
     map::<Tuple, Admission>(names::ADMITTED, LRU_HASH, ADMITTED_ENTRIES, 0),
-    map::<LocalKey, u32>(names::LOCALS, HASH, LOCALS_ENTRIES, 0),
+    map::<u64, ProbePorts>(names::PROBES, HASH, PODS_ENTRIES, 0),
+    map::<LocalKey, u64>(names::LOCALS, HASH, LOCALS_ENTRIES, LOCALS_FLAGS),
+    map::<u64, u64>(names::LOCALS_USED, HASH, PODS_ENTRIES, 0),
     map::<u32, u64>(names::COUNTERS, PERCPU_ARRAY, COUNTERS_ENTRIES, 0),
 ];
 
@@ -100,6 +104,7 @@ mod tests {
             fields!(Tag: flags kind),
             fields!(Tuple: source destination source_port destination_port),
             fields!(Admission: since_ns netns_cookie reason pad),
+            fields!(ProbePorts: ports),
             fields!(LocalKey: netns_cookie address),
             fields!(Address: words_be),
         ];

@@ -11,6 +11,7 @@ mod counter;
 pub mod layout;
 pub mod names;
 mod pod;
+mod probe;
 mod socket;
 mod tuple;
 
@@ -21,8 +22,9 @@ pub use address::Address;
 pub use counter::Counter;
 pub use layout::LAYOUT;
 pub use pod::{F_DNS, F_IN, F_OUT, PodConfig};
+pub use probe::{PROBES_PER_POD, ProbePorts};
 pub use socket::{Family, Kind, SocketKey, TAG_PROBER, TAG_PROXY, Tag};
-pub use tuple::{Admission, LocalKey, Tuple};
+pub use tuple::{Admission, LOCALS_PER_POD, LocalKey, Tuple};
 
 /// Mark of packets that the pod's routing rule sends to `lo`: those of application sockets on
 /// their way to the proxy, and both directions between proxy and application.

@@ -1,7 +1,7 @@
 //! Names of maps and programs, as the kernel and `bpftool` show them (at most 15 bytes).
 
 /// Maps that the programs share and that stay pinned. What each holds: `programs/src/maps.rs`.
-pub const MAPS: [&str; 6] = [PODS, SOCKS, TAGS, ADMITTED, LOCALS, COUNTERS];
+pub const MAPS: [&str; 8] = [PODS, SOCKS, TAGS, ADMITTED, PROBES, LOCALS, LOCALS_USED, COUNTERS];
 /// netns cookie -> [`crate::PodConfig`].
 pub const PODS: &str = "PODS";
 /// [`crate::SocketKey`] -> listener.
@@ -10,8 +10,12 @@ pub const SOCKS: &str = "SOCKS";
 pub const TAGS: &str = "TAGS";
 /// [`crate::Tuple`] -> [`crate::Admission`].
 pub const ADMITTED: &str = "ADMITTED";
-/// [`crate::LocalKey`] -> 1.
+/// netns cookie -> [`crate::ProbePorts`].
+pub const PROBES: &str = "PROBES";
+/// [`crate::LocalKey`] -> time.
 pub const LOCALS: &str = "LOCALS";
+/// netns cookie -> number.
+pub const LOCALS_USED: &str = "LOCALS_USED";
 /// [`crate::Counter`] -> number, per CPU.
 pub const COUNTERS: &str = "COUNTERS";
 

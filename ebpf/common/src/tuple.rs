@@ -54,6 +54,9 @@ impl Admission {
     pub const LIFETIME_NS: u64 = 60_000_000_000;
 }
 
+/// Further addresses that one pod can have in `LOCALS` at a time.
+pub const LOCALS_PER_POD: u64 = 32;
+
 /// Key of the map `LOCALS`: a further address of an enrolled pod.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

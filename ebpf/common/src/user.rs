@@ -5,7 +5,7 @@ extern crate std;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::{Address, Admission, LocalKey, PodConfig, SocketKey, Tag, Tuple};
+use crate::{Address, Admission, LocalKey, PROBES_PER_POD, PodConfig, ProbePorts, SocketKey, Tag, Tuple};
 
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
@@ -45,6 +45,22 @@ impl Address {
     }
 }
 
+impl ProbePorts {
+    /// The first [`PROBES_PER_POD`] of these ports.
+    pub fn of(ports: impl IntoIterator<Item = u16>) -> Self {
+        let mut probes = Self::default();
+        for (place, port) in probes.ports.iter_mut().zip(ports.into_iter().filter(|port| *port != 0)) {
+            *place = port;
+        }
+        probes
+    }
+
+    /// The ports, in the order of their places.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        self.ports[..PROBES_PER_POD].iter().copied().filter(|port| *port != 0)
+    }
+}
+
 macro_rules! plain_bytes {
     ($($type:ty)*) => {$(
         // SAFETY: `repr(C)`, `Copy`, made of integers only, and without padding (sizes are asserted).
@@ -52,7 +68,7 @@ macro_rules! plain_bytes {
     )*};
 }
 
-plain_bytes!(Address Admission LocalKey PodConfig SocketKey Tag Tuple);
+plain_bytes!(Address Admission LocalKey PodConfig ProbePorts SocketKey Tag Tuple);
 
 #[cfg(test)]
 mod tests {

@@ -378,9 +378,9 @@ struct ElementAttr {
 }
 
 /// A map's element. The sizes of `K` and of `value` are the map's; [`crate::map::Map`] sees to that.
-fn element<K>(command: Command, map: RawFd, key: Option<&K>, value: u64) -> io::Result<()> {
+fn element<K>(command: Command, map: RawFd, key: Option<&K>, value: u64, flags: u64) -> io::Result<()> {
     let key = key.map_or(0, |key| std::ptr::from_ref(key) as u64);
-    let mut attr = ElementAttr { map: map as u32, pad: 0, key, value, flags: 0 };
+    let mut attr = ElementAttr { map: map as u32, pad: 0, key, value, flags };
     // SAFETY: the structure of the command; the callers below pass pointers to as many bytes as the map's
     // keys and values have.
     unsafe { bpf(command, &mut attr) }.map(drop)
@@ -388,22 +388,39 @@ fn element<K>(command: Command, map: RawFd, key: Option<&K>, value: u64) -> io::
 
 /// Reads an element. `values` has one entry, or as many as there may be CPUs.
 pub(crate) fn map_lookup<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K, values: &mut [V]) -> io::Result<()> {
-    element(Command::MapLookup, map.as_raw_fd(), Some(key), values.as_mut_ptr() as u64)
+    element(Command::MapLookup, map.as_raw_fd(), Some(key), values.as_mut_ptr() as u64, 0)
 }
 
-/// Writes an element, new or not.
-pub(crate) fn map_update<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
-    element(Command::MapUpdate, map.as_raw_fd(), Some(key), std::ptr::from_ref(value) as u64)
+/// Which elements an update may write.
+#[derive(Debug, Clone, Copy)]
+#[repr(u64)]
+pub(crate) enum Write {
+    /// New or not (`BPF_ANY`).
+    Any = 0,
+    /// A new one; else `AlreadyExists` (`BPF_NOEXIST`).
+    New = 1,
+    /// One that is there; else `NotFound` (`BPF_EXIST`).
+    Existing = 2,
+}
+
+/// Writes an element.
+pub(crate) fn map_update<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+    write: Write,
+) -> io::Result<()> {
+    element(Command::MapUpdate, map.as_raw_fd(), Some(key), std::ptr::from_ref(value) as u64, write as u64)
 }
 
 /// Deletes an element.
 pub(crate) fn map_delete<K: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
-    element(Command::MapDelete, map.as_raw_fd(), Some(key), 0)
+    element(Command::MapDelete, map.as_raw_fd(), Some(key), 0, 0)
 }
 
 /// The key after `key`; without one, or when it has gone, the first; `None`: it was the last.
 pub(crate) fn map_next_key<K: aya::Pod>(map: BorrowedFd<'_>, key: Option<&K>, next: &mut K) -> io::Result<bool> {
-    match element(Command::MapNextKey, map.as_raw_fd(), key, std::ptr::from_mut(next) as u64) {
+    match element(Command::MapNextKey, map.as_raw_fd(), key, std::ptr::from_mut(next) as u64, 0) {
         Ok(()) => Ok(true),
         Err(err) if err.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(err) => Err(err),
@@ -413,4 +430,12 @@ pub(crate) fn map_next_key<K: aya::Pod>(map: BorrowedFd<'_>, key: Option<&K>, ne
 /// What the kernel tells of a program by its id.
 pub(crate) fn program_info(id: u32) -> io::Result<ProgramInfo> {
     info(program_by_id(id)?.as_fd())
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a structure of this call's type, which the kernel fills. It does not fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -1,6 +1,8 @@
 //! A pinned map with typed keys and values.
 
 use std::{
+    collections::HashSet,
+    hash::Hash,
     io,
     marker::PhantomData,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -12,7 +14,7 @@ use ebpf_common::layout::MapLayout;
 
 use crate::{
     LoadError,
-    kernel::{self, MapInfo},
+    kernel::{self, MapInfo, Write},
 };
 
 /// Owns a descriptor of the map. All calls are single system calls and may come from any thread.
@@ -63,7 +65,23 @@ impl<K: Pod + PartialEq, V: Pod + Default> Map<K, V> {
 
     pub(crate) fn put(&self, key: &K, value: &V) -> io::Result<()> {
         debug_assert_eq!(self.width, 1, "only programs write per-CPU maps");
-        kernel::map_update(self.fd.as_fd(), key, value)
+        kernel::map_update(self.fd.as_fd(), key, value, Write::Any)
+    }
+
+    /// Leaves a value that is there as it is.
+    pub(crate) fn put_new(&self, key: &K, value: &V) -> io::Result<()> {
+        match kernel::map_update(self.fd.as_fd(), key, value, Write::New) {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Changes a value unless it has gone meanwhile.
+    pub(crate) fn replace(&self, key: &K, value: &V) -> io::Result<()> {
+        match kernel::map_update(self.fd.as_fd(), key, value, Write::Existing) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
     }
 
     /// Was it there?
@@ -78,13 +96,13 @@ impl<K: Pod + PartialEq, V: Pod + Default> Map<K, V> {
     /// All keys at about this moment.
     pub(crate) fn keys(&self) -> io::Result<Vec<K>>
     where
-        K: Default,
+        K: Default + Eq + Hash,
     {
-        let mut keys: Vec<K> = Vec::new();
+        let (mut keys, mut seen): (Vec<K>, HashSet<K>) = Default::default();
         let mut next = K::default();
         while kernel::map_next_key(self.fd.as_fd(), keys.last(), &mut next)? {
             // A key that went in between makes the walk start again.
-            if keys.contains(&next) {
+            if !seen.insert(next) {
                 break;
             }
             keys.push(next);

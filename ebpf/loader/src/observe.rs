@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::Hash,
     os::fd::AsFd,
     path::Path,
 };
 
 use aya::Pod;
-use ebpf_common::{LocalKey, PodConfig, SocketKey, names};
+use ebpf_common::{LocalKey, PodConfig, ProbePorts, SocketKey, names};
 
 use crate::{
     LoadError,
@@ -26,7 +27,7 @@ pub fn links_at(netns: impl AsFd) -> Result<Vec<String>, LoadError> {
 }
 
 /// Netns cookies of which the maps pinned below a node's `bpffs_dir` hold something, by the name of the map: entered pods
-/// (`PODS`), listeners (`SOCKS`), further addresses (`LOCALS`).
+/// (`PODS`), listeners (`SOCKS`), declared probes (`PROBES`), further addresses (`LOCALS`, `LOCALS_USED`).
 ///
 /// # Errors
 /// When nothing is pinned there.
@@ -35,7 +36,9 @@ pub fn cookies(bpffs_dir: &Path) -> Result<BTreeMap<&'static str, BTreeSet<u64>>
     Ok(BTreeMap::from([
         (names::PODS, keys::<u64, PodConfig>(&pins, names::PODS)?.into_iter().collect()),
         (names::SOCKS, keys::<SocketKey, u64>(&pins, names::SOCKS)?.iter().map(|key| key.netns_cookie).collect()),
-        (names::LOCALS, keys::<LocalKey, u32>(&pins, names::LOCALS)?.iter().map(|key| key.netns_cookie).collect()),
+        (names::PROBES, keys::<u64, ProbePorts>(&pins, names::PROBES)?.into_iter().collect()),
+        (names::LOCALS_USED, keys::<u64, u64>(&pins, names::LOCALS_USED)?.into_iter().collect()),
+        (names::LOCALS, keys::<LocalKey, u64>(&pins, names::LOCALS)?.iter().map(|key| key.netns_cookie).collect()),
     ]))
 }
 
@@ -50,7 +53,7 @@ pub fn pod(bpffs_dir: &Path, netns_cookie: u64) -> Result<Option<PodConfig>, Loa
 
 fn keys<K, V>(pins: &Pins, name: &'static str) -> Result<Vec<K>, LoadError>
 where
-    K: Pod + PartialEq + Default,
+    K: Pod + Default + Eq + Hash,
     V: Pod + Default,
 {
     Map::<K, V>::open(&pins.map(name))?.keys().map_err(LoadError::kernel("list", name))

@@ -1,8 +1,8 @@
-//! What a pod leaves in the kernel: its entry and link, learnt addresses and listeners.
+//! What a pod leaves in the kernel: its entry and link, declared probes, learnt addresses and listeners.
 
 use std::{net::IpAddr, os::fd::BorrowedFd};
 
-use ebpf_common::{Family, Kind, LocalKey, SocketKey, names};
+use ebpf_common::{Family, Kind, SocketKey, names};
 
 use crate::{
     LoadError, Steering, Survey, link,
@@ -20,6 +20,7 @@ impl Steering {
         left.extend(survey.complete()?.at(lookup_at(netns)?).iter().filter(|found| found.is_ours()).map(described));
         left.extend(link::open(&self.pins.pod_link(netns_cookie))?.map(|_| "pinned link".to_owned()));
         left.extend(self.listeners(netns_cookie)?.iter().map(|one| format!("listener {}", one.kind.name())));
+        left.extend(self.probes(netns_cookie)?.map(|_| "declared probes".to_owned()));
         left.extend(self.locals(netns_cookie)?.iter().map(|address| format!("learnt address {address}")));
         Ok(left)
     }
@@ -32,8 +33,11 @@ impl Steering {
         Ok(self.local_keys(netns_cookie)?.into_iter().filter_map(|key| key.address.to_ip()).collect())
     }
 
-    /// Forgets learnt addresses and listeners. The pod's entry must be gone: with it, programs note them again.
+    /// Forgets declared probes, learnt addresses and listeners. The pod's entry must be gone: with it, programs note them again.
     pub(crate) fn clear_remains(&self, netns_cookie: u64) -> Result<(), LoadError> {
+        self.probes.delete(&netns_cookie).map_err(LoadError::kernel("clear", names::PROBES))?;
+        // First: without a number nothing more is learnt.
+        self.locals_used.delete(&netns_cookie).map_err(LoadError::kernel("clear", names::LOCALS_USED))?;
         for key in self.local_keys(netns_cookie)? {
             self.locals.delete(&key).map_err(LoadError::kernel("clear", names::LOCALS))?;
         }
@@ -45,10 +49,5 @@ impl Steering {
             }
         }
         Ok(())
-    }
-
-    fn local_keys(&self, netns_cookie: u64) -> Result<Vec<LocalKey>, LoadError> {
-        let keys = self.locals.keys().map_err(LoadError::kernel("list", names::LOCALS))?;
-        Ok(keys.into_iter().filter(|key| key.netns_cookie == netns_cookie).collect())
     }
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ebpf_common::{Counter, LocalKey, PodConfig, SocketKey, Tag, names};
+use ebpf_common::{Counter, LocalKey, PodConfig, ProbePorts, SocketKey, Tag, names};
 use rustix::fs::fstat;
 
 use crate::{
@@ -53,7 +53,9 @@ pub struct Steering {
     pub(crate) pods: Map<u64, PodConfig>,
     pub(crate) sockets: Map<SocketKey, u64>,
     pub(crate) tags: Map<i32, Tag>,
-    pub(crate) locals: Map<LocalKey, u32>,
+    pub(crate) probes: Map<u64, ProbePorts>,
+    pub(crate) locals: Map<LocalKey, u64>,
+    pub(crate) locals_used: Map<u64, u64>,
     counters: Map<u32, u64>,
 }
 
@@ -73,7 +75,9 @@ impl Steering {
             pods: Map::open(&pins.map(names::PODS))?,
             sockets: Map::open(&pins.map(names::SOCKS))?,
             tags: Map::open(&pins.map(names::TAGS))?,
+            probes: Map::open(&pins.map(names::PROBES))?,
             locals: Map::open(&pins.map(names::LOCALS))?,
+            locals_used: Map::open(&pins.map(names::LOCALS_USED))?,
             counters: Map::open_per_cpu(&pins.map(names::COUNTERS))?,
             log: KernelLog::of(&mut ebpf),
             config,
@@ -179,7 +183,26 @@ impl Steering {
     /// # Errors
     /// Kernel errors; `E2BIG` when there are as many pods as the map holds.
     pub fn put_pod(&self, netns_cookie: u64, pod: &PodConfig) -> Result<(), LoadError> {
+        self.locals_used
+            .put_new(&netns_cookie, &0)
+            .map_err(LoadError::kernel("count addresses of pod", netns_cookie))?;
         self.pods.put(&netns_cookie, pod).map_err(LoadError::kernel("enter pod", netns_cookie))
+    }
+
+    /// From now on a prober's connections to these ports of the pod pass the proxy by, and to no others.
+    ///
+    /// # Errors
+    /// Kernel errors; `E2BIG` when there are as many pods as the map holds.
+    pub fn put_probes(&self, netns_cookie: u64, probes: &ProbePorts) -> Result<(), LoadError> {
+        self.probes.put(&netns_cookie, probes).map_err(LoadError::kernel("enter probes of pod", netns_cookie))
+    }
+
+    /// Ports of a pod on which a prober's connections pass the proxy by.
+    ///
+    /// # Errors
+    /// Kernel errors.
+    pub fn probes(&self, netns_cookie: u64) -> Result<Option<ProbePorts>, LoadError> {
+        self.probes.get(&netns_cookie).map_err(LoadError::kernel("read probes of pod", netns_cookie))
     }
 
     /// What the kernel programs know of one pod.

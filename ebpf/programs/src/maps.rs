@@ -9,8 +9,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ebpf_common::{
-    Admission, Counter, LocalKey, PodConfig, SocketKey, Tag, Tuple,
-    layout::{ADMITTED_ENTRIES, COUNTERS_ENTRIES, LOCALS_ENTRIES, PODS_ENTRIES, SOCKS_ENTRIES, TAGS_FLAGS},
+    Admission, Counter, LocalKey, PodConfig, ProbePorts, SocketKey, Tag, Tuple,
+    layout::{
+        ADMITTED_ENTRIES, COUNTERS_ENTRIES, LOCALS_ENTRIES, LOCALS_FLAGS, PODS_ENTRIES, SOCKS_ENTRIES, TAGS_FLAGS,
+    },
 };
 
 /// Enrolled pods.
@@ -39,7 +41,7 @@ pub(crate) static SOCKS: SocketHash<SocketKey, SOCKS_ENTRIES> = MapDefinition::n
 #[allow(dead_code, reason = "only the cgroup programs know sockets by their tag")]
 pub(crate) static TAGS: SocketStorage<Tag> = MapDefinition::new();
 
-/// Connections that pass the proxy by.
+/// Connections that may pass the proxy by where the pod declares a probe; see [`PROBES`].
 ///
 /// Key: the connection as its connecting side sees it. Written by `sockops` when a prober
 /// connects from the node's network namespace. Deleted by `sockops` when the pod's application has
@@ -48,12 +50,30 @@ pub(crate) static TAGS: SocketStorage<Tag> = MapDefinition::new();
 #[btf_map]
 pub(crate) static ADMITTED: LruHashMap<Tuple, Admission, ADMITTED_ENTRIES> = LruHashMap::new();
 
+/// Ports on which pods declare probes.
+///
+/// Key: cookie of the pod's network namespace. Written by the loader (`put_probes`) from the pod's own spec. Deleted by the
+/// loader (`remove_pod`, `sweep`). Full: as `PODS`, which has as many entries; a pod's further ports go through the proxy.
+#[btf_map]
+#[allow(dead_code, reason = "only sk_lookup knows to which pod a connection comes")]
+pub(crate) static PROBES: HashMap<u64, ProbePorts, PODS_ENTRIES> = HashMap::new();
+
 /// Further addresses of enrolled pods, learnt from packets that arrived for them.
 ///
-/// Key: namespace and address. Written by `sk_lookup`. Deleted by the loader (`remove_pod`, `sweep`).
-/// Full: connections to an address not yet in it time out, and [`Counter::LocalsFull`] counts.
+/// Key: namespace and address. Value: when a packet arrived for it last, `CLOCK_MONOTONIC`, nanoseconds. Written by `sk_lookup`,
+/// `LOCALS_PER_POD` for each pod. Deleted by the loader (`age_locals`, `remove_pod`, `sweep`). A pod's share is used up:
+/// connections to an address not yet in it time out, and [`Counter::LocalsFull`] counts. The map itself has room for all shares.
 #[btf_map]
-pub(crate) static LOCALS: HashMap<LocalKey, u32, LOCALS_ENTRIES> = HashMap::new();
+pub(crate) static LOCALS: HashMap<LocalKey, u64, LOCALS_ENTRIES, LOCALS_FLAGS> = HashMap::new();
+
+/// Number of a pod's entries in `LOCALS`.
+///
+/// Key: cookie of the pod's network namespace. Written by the loader (`put_pod` with 0, `age_locals` with what it counted) and
+/// by `sk_lookup`, which adds to it. Deleted by the loader (`remove_pod`, `sweep`). Full: as `PODS`. Without an entry nothing
+/// is learnt for the pod.
+#[btf_map]
+#[allow(dead_code, reason = "only sk_lookup learns addresses")]
+pub(crate) static LOCALS_USED: HashMap<u64, u64, PODS_ENTRIES> = HashMap::new();
 
 /// Numbers for the metrics page.
 ///

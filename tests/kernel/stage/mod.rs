@@ -19,7 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ebpf_common::{Address, Admission, Counter, F_IN, F_OUT, PodConfig, TAG_PROBER, Tuple, names};
+use ebpf_common::{
+    Address, Admission, Counter, F_IN, F_OUT, LOCALS_PER_POD, LocalKey, PodConfig, ProbePorts, TAG_PROBER, Tuple,
+    layout::PODS_ENTRIES, names,
+};
 use ebpf_loader::{Config, Steering};
 use runtime::sys::Netns;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -126,9 +129,10 @@ impl Stage {
         }
     }
 
-    /// In the order of the agent: entry, rules, program.
+    /// In the order of the agent: entry, rules, program. The pod declares probes on `APP_PORT` and on the port after it.
     pub(crate) fn enrol(&self) {
         self.steering.put_pod(self.cookie, &self.pod_config()).unwrap();
+        self.steering.put_probes(self.cookie, &ProbePorts::of([APP_PORT, APP_PORT + 1])).unwrap();
         self.network.add_rules();
         self.steering.attach_pod(self.cookie, self.pod.as_fd()).unwrap();
     }
@@ -208,6 +212,19 @@ impl Stage {
         let map = aya::maps::Map::LruHashMap(aya::maps::MapData::from_pin(pin).unwrap());
         let mut admitted: aya::maps::HashMap<_, Tuple, Admission> = map.try_into().unwrap();
         admitted.insert(connection, admission, 0).unwrap();
+    }
+
+    /// Notes addresses of all other pods that a node can have, as the kernel program would: each has its whole share.
+    pub(crate) fn fill_shares_of_neighbours(&self) {
+        let pin = self.pins.list().into_iter().find(|pin| pin.ends_with(names::LOCALS)).unwrap();
+        let map = aya::maps::Map::HashMap(aya::maps::MapData::from_pin(pin).unwrap());
+        let mut locals: aya::maps::HashMap<_, LocalKey, u64> = map.try_into().unwrap();
+        let neighbours = (1..PODS_ENTRIES as u64).map(|number| u64::MAX - number);
+        for netns_cookie in neighbours {
+            for last in 0..LOCALS_PER_POD as u32 {
+                locals.insert(LocalKey { netns_cookie, address: Address::from_v4(last) }, 1, 0).unwrap();
+            }
+        }
     }
 
     pub(crate) fn count(&self, counter: Counter) -> u64 {

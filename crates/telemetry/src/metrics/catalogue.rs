@@ -90,6 +90,18 @@ pub const CATALOGUE: &[Metric] = &[
         "Time from the decision to enrol a pod until it was proved enrolled.",
     ),
     counter("strake_agent_enrolments_total", "Pods of this node that entered the mesh."),
+    gauge(
+        "strake_agent_further_addresses",
+        "Addresses besides those that the mesh knows, learnt for pods of this node.",
+    ),
+    counter(
+        "strake_agent_further_addresses_forgotten_total",
+        "Learnt addresses that were forgotten because no connection arrived for them any more.",
+    ),
+    gauge(
+        "strake_agent_further_addresses_full_pods",
+        "Pods with as many learnt addresses as a pod may have; connections to others of theirs time out.",
+    ),
     counter(
         "strake_agent_hazards_total",
         "Programs and netfilter chains found in enrolled pods that may take connections from the proxy.",

@@ -8,13 +8,13 @@ use zds::{PodId, WorkloadInfo};
 
 use crate::cni::Sandbox;
 use crate::enrol::PodSpec;
-use crate::static_pods;
+use crate::{probes, static_pods};
 
 /// `None` for a pod that nothing can be done for yet: it has no uid. The addresses of a sandbox are newer than those of the
 /// pod's status, which the kubelet writes once the sandbox is there.
 pub(super) fn spec(pod: &Pod, sandbox: Option<&Arc<Sandbox>>) -> Option<PodSpec> {
     let meta = &pod.metadata;
-    let ips = match sandbox {
+    let ips: Vec<_> = match sandbox {
         Some(sandbox) => sandbox.ips().to_vec(),
         None => pod.addresses().filter_map(|ip| ip.parse().ok()).collect(),
     };
@@ -27,6 +27,7 @@ pub(super) fn spec(pod: &Pod, sandbox: Option<&Arc<Sandbox>>) -> Option<PodSpec>
             namespace: meta.namespace.as_str().into(),
             service_account: pod.service_account().into(),
         },
+        probe_ports: probes::declared(pod, &ips).ports,
         ips,
         sandbox: sandbox.cloned(),
     })

@@ -23,6 +23,8 @@ pub enum Fact {
     Sockops,
     /// The kernel programs know the pod, with these ports, addresses and flags.
     PodEntry,
+    /// The kernel programs know exactly the ports that the pod declares as probes.
+    Probes,
     /// The pod's network namespace has the cookie under which the pod is entered.
     NetnsCookie,
     /// The pod's `sk_lookup` program is attached to its network namespace.
@@ -50,11 +52,12 @@ pub enum Fact {
 
 impl Fact {
     /// Every fact; a proof that lacks one of them does not hold.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Connect4,
         Self::Connect6,
         Self::Sockops,
         Self::PodEntry,
+        Self::Probes,
         Self::NetnsCookie,
         Self::SkLookup,
         Self::Settings,
@@ -75,6 +78,7 @@ impl Fact {
             Self::Connect6 => "connect6",
             Self::Sockops => "sockops",
             Self::PodEntry => "pod_entry",
+            Self::Probes => "probes",
             Self::NetnsCookie => "netns_cookie",
             Self::SkLookup => "sk_lookup",
             Self::Settings => "settings",
@@ -96,6 +100,7 @@ impl Fact {
             | Self::Connect6
             | Self::Sockops
             | Self::PodEntry
+            | Self::Probes
             | Self::NetnsCookie
             | Self::SkLookup
             | Self::Settings

@@ -59,6 +59,7 @@ async fn kernel(
             }
         }
         proof.push(Fact::PodEntry, Reading::of(entered(&steering, &pod, &place)));
+        proof.push(Fact::Probes, Reading::of(probed(&steering, &pod, &place)));
         proof.push(Fact::Settings, Reading::of(sysctl::missing(&place.netns).map(none_missing)));
         let listeners = steering.listeners(place.cookie).map(|listeners| covered(&pod, &listeners));
         proof.push(Fact::Listeners, Reading::of(listeners));
@@ -105,6 +106,14 @@ fn entered(steering: &Steering, pod: &PodSpec, place: &Place) -> Result<Result<S
         Some(known) => Err(format!("{known:?}, expected {wanted:?}")),
         None => Err(format!("no entry for netns cookie {}", place.cookie)),
     })
+}
+
+/// A port too many would let a probe bypass the proxy; one that is missing keeps a probe from being answered.
+fn probed(steering: &Steering, pod: &PodSpec, place: &Place) -> Result<Result<String, String>, LoadError> {
+    let known = steering.probes(place.cookie)?;
+    let known: Vec<u16> = known.iter().flat_map(|probes| probes.iter().collect::<Vec<_>>()).collect();
+    let found = format!("ports {known:?}, declared {:?}", pod.probe_ports);
+    Ok(if known == pod.probe_ports { Ok(found) } else { Err(found) })
 }
 
 /// Is a process of the pod in the cgroup of a proxy, so that the pod's connections count as the proxy's?

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ebpf_common::PodConfig;
+use ebpf_common::{PodConfig, ProbePorts};
 use ebpf_loader::Steering;
 use model::report::PodState;
 use runtime::sys::Netns;
@@ -117,6 +117,9 @@ fn rows(fact: Fact) -> Vec<Row> {
             by_agent("captures nothing", |node, pod| change_entry(node, pod, |entry| entry.flags = 0)),
             by_agent("another port", |node, pod| change_entry(node, pod, |entry| entry.in_port = 1)),
         ],
+        Fact::Probes => vec![by_agent("a port too many", |node, pod| {
+            steering(node).put_probes(pod.netns.cookie().unwrap(), &ProbePorts::of([1])).unwrap();
+        })],
         Fact::SkLookup => vec![
             by_agent("detached", |node, pod| {
                 assert!(steering(node).detach_pod(pod.netns.cookie().unwrap()).unwrap());

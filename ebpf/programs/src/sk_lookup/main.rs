@@ -16,11 +16,13 @@ mod steer;
 use aya_ebpf::{
     Global, bindings::bpf_sk_lookup, helpers::bpf_ktime_get_ns, macros::sk_lookup, programs::SkLookupContext,
 };
-use ebpf_common::{Address, Admission, Counter, F_IN, Kind, LOOPBACK_INTERFACE, LocalKey, PodConfig, Tuple};
+use ebpf_common::{
+    Address, Admission, Counter, F_IN, Kind, LOCALS_PER_POD, LOOPBACK_INTERFACE, LocalKey, PodConfig, Tuple,
+};
 
 use crate::{
     context::{read, read_words},
-    maps::{ADMITTED, LOCALS, count, is_known_local, pod},
+    maps::{ADMITTED, LOCALS, LOCALS_USED, PROBES, count, is_known_local, pod},
     steer::{PASS, steer},
 };
 
@@ -30,6 +32,9 @@ static NETNS_COOKIE: Global<u64> = Global::new(0);
 
 const AF_INET: u32 = 2;
 const TCP: u32 = 6;
+
+/// Leaves an entry that is there (`BPF_NOEXIST`).
+const NO_EXIST: u64 = 1;
 
 /// A packet found no connection: for which listener is it?
 #[sk_lookup]
@@ -73,8 +78,11 @@ fn from_outside(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Option
         return Some(Kind::Hbone);
     }
     if is_admitted(&arrival.tuple) {
-        count(Counter::LookupAdmitted);
-        return None;
+        if is_declared(netns_cookie, pod, &arrival.tuple) {
+            count(Counter::LookupAdmitted);
+            return None;
+        }
+        count(Counter::ProbeUndeclared);
     }
     if !pod.owns(&arrival.tuple.destination) {
         learn(LocalKey { netns_cookie, address: arrival.tuple.destination });
@@ -82,7 +90,16 @@ fn from_outside(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Option
     Some(Kind::Inbound)
 }
 
-/// May it pass the proxy by? An admission that was never used up must not wait for whoever has its addresses and ports next.
+/// Does the pod itself declare a probe there? The prober also connects on behalf of other pods (`httpGet.host`) and of users
+/// (`pods/proxy` where API server and kubelet are one process): these must not have its privilege.
+#[inline(always)]
+fn is_declared(netns_cookie: u64, pod: &PodConfig, tuple: &Tuple) -> bool {
+    let Some(probes) = PROBES.get_ptr(netns_cookie) else { return false };
+    // SAFETY: the kernel gave the pointer to a value of this type, valid until the program ends.
+    pod.owns(&tuple.destination) && unsafe { (*probes).contains(tuple.destination_port) }
+}
+
+/// Is it a prober's? An admission that was never used up must not wait for whoever has its addresses and ports next.
 #[inline(always)]
 fn is_admitted(tuple: &Tuple) -> bool {
     let Some(admission) = ADMITTED.get_ptr(tuple) else { return false };
@@ -100,9 +117,32 @@ fn is_admitted(tuple: &Tuple) -> bool {
 /// Arrived through an interface, so it is an address of this namespace, though not the pod's.
 #[inline(always)]
 fn learn(key: LocalKey) {
-    if !is_known_local(key) && LOCALS.insert(key, 1, 0).is_err() {
-        count(Counter::LocalsFull);
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if let Some(seen_ns) = LOCALS.get_ptr_mut(key) {
+        // SAFETY: the kernel gave the pointer to a value of this type, valid until the program ends; one aligned word.
+        unsafe { seen_ns.write_volatile(now_ns) };
+        return;
     }
+    if !has_share_left(key.netns_cookie) || LOCALS.insert(key, now_ns, NO_EXIST).is_err() {
+        count(Counter::LocalsFull);
+        return;
+    }
+    if let Some(used) = LOCALS_USED.get_ptr_mut(key.netns_cookie) {
+        // SAFETY: as above.
+        let before = unsafe { used.read_volatile() };
+        // SAFETY: as above. There is no atomic addition for this target: CPUs that add at the same moment count as one, so that a
+        // pod gets at most its share once for each CPU. The loader counts again every few seconds.
+        unsafe { used.write_volatile(before + 1) };
+    }
+}
+
+/// May the pod have one more address in `LOCALS`?
+#[inline(always)]
+fn has_share_left(netns_cookie: u64) -> bool {
+    let Some(used) = LOCALS_USED.get_ptr(netns_cookie) else { return false };
+    // SAFETY: the kernel gave the pointer to a value of this type, valid until the program ends; one aligned word.
+    unsafe { used.read_volatile() < LOCALS_PER_POD }
 }
 
 /// The packet that looks for a listener.

@@ -25,6 +25,7 @@ pub(super) struct Bench {
 pub(crate) fn pod() -> PodSpec {
     PodSpec {
         sandbox: None,
+        probe_ports: vec![8080],
         key: ObjectRef::new(Kind::Pod, "default", "web"),
         uid: PodId::new("u1").unwrap(),
         cgroup_uid: "u1".to_owned(),

@@ -23,7 +23,7 @@ const DISTURBANCES: [Disturbance; 3] = [Disturbance::Unreadable, Disturbance::Mi
 fn repaired_by(fact: Fact) -> Option<Step> {
     match fact {
         Fact::Connect4 | Fact::Connect6 | Fact::Sockops | Fact::ProxyTag | Fact::ProxyCgroup => Some(Step::Tag),
-        Fact::PodEntry => Some(Step::Entry),
+        Fact::PodEntry | Fact::Probes => Some(Step::Entry),
         Fact::SkLookup => Some(Step::Link),
         Fact::Settings | Fact::Rules | Fact::Outbound => Some(Step::Rules),
         Fact::Listeners => Some(Step::CatchUp),

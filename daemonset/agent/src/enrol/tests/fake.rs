@@ -75,6 +75,7 @@ impl State {
             Fact::Connect4
             | Fact::Connect6
             | Fact::Sockops
+            | Fact::Probes
             | Fact::NetnsCookie
             | Fact::Settings
             | Fact::Address

@@ -319,9 +319,16 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Replaces the file as a whole, and only when it changes: the control plane reads it again at any time, and half a list of
+/// tokens would lock out node proxies.
 fn write_secret(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
-    io::Write::write_all(&mut file, text.as_bytes())
+    if fs::read_to_string(path).is_ok_and(|present| present == text) {
+        return Ok(());
+    }
+    let draft = path.with_extension("draft");
+    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    fs::rename(draft, path)
 }
 
 #[cfg(test)]
@@ -376,6 +383,25 @@ mod tests {
         let format = |env: &[kube_api::core::EnvVar]| env.iter().any(|variable| variable.name == "LOG_FORMAT");
         assert!(format(ztunnel) && !format(&agent.containers[0].env), "it is set for one program only");
         assert!(ztunnel.iter().any(|variable| variable.name == "INSTANCE_IP" && variable.value_from.is_some()));
+    }
+
+    #[test]
+    fn a_file_of_secrets_is_replaced_as_a_whole_and_only_when_it_changes() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node-tokens");
+        let inode = || fs::metadata(&path).unwrap().ino();
+        write_secret(&path, "first").unwrap();
+        let (first, reader) = (inode(), fs::File::open(&path).unwrap());
+
+        write_secret(&path, "first").unwrap();
+        assert_eq!(inode(), first);
+        write_secret(&path, "second").unwrap();
+
+        assert_eq!(io::read_to_string(reader).unwrap(), "first", "a reader saw a file that was being written");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -301,7 +301,7 @@ pub(crate) fn constants(bytes: &[u8]) -> io::Result<OwnedFd> {
     // SAFETY: the structure of the command; it holds no pointers.
     let map = unsafe { bpf(Command::MapCreate, &mut attr) }.map(owned)?;
     // The value has as many bytes as the map that was just made with their number.
-    element(Command::MapUpdate, map.as_raw_fd(), Some(&0_u32), bytes.as_ptr() as u64)?;
+    element(Command::MapUpdate, map.as_raw_fd(), Some(&0_u32), bytes.as_ptr() as u64, Write::Any as u64)?;
     Ok(map)
 }
 

@@ -129,8 +129,6 @@ pub struct Container {
     pub liveness_probe: Option<Probe>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub startup_probe: Option<Probe>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lifecycle: Option<Lifecycle>,
     /// `Always` on an init container makes it a sidecar that keeps running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<String>,

@@ -17,6 +17,7 @@ use tokio::io::{AsyncBufRead, AsyncWrite};
 pub struct Tunnel {
     connection: Rc<Used>,
     open: Rc<Cell<usize>>,
+    valid: Option<Rc<dyn Fn() -> bool>>,
 }
 
 /// Closes the connection when nobody can open streams any more.
@@ -52,7 +53,7 @@ where
 {
     let engine = Engine::new(io, Role::Client, settings);
     let connection = Rc::new(Used(engine.connection().clone()));
-    (Tunnel { connection, open: Rc::default() }, Driver(engine))
+    (Tunnel { connection, open: Rc::default(), valid: None }, Driver(engine))
 }
 
 impl<T: AsyncBufRead + AsyncWrite + Unpin> Future for Driver<T> {
@@ -64,6 +65,13 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Future for Driver<T> {
 }
 
 impl Tunnel {
+    /// Lets the tunnel take new streams only as long as `valid` says so. Streams that are open go on, and the tunnel closes
+    /// with the last of them. Clones made before do not know of it.
+    #[must_use]
+    pub fn valid_while(self, valid: impl Fn() -> bool + 'static) -> Self {
+        Self { valid: Some(Rc::new(valid)), ..self }
+    }
+
     /// Opens a stream to `authority` (`ip:port`, `[v6]:port` or `host:port`).
     pub async fn connect(&self, authority: &str, headers: HeaderMap) -> Result<Accepted, ConnectError> {
         self.connect_at(self.reserve(), authority, headers).await
@@ -131,9 +139,9 @@ impl Tunnel {
         self.connection.0.borrow().most_streams() == 0
     }
 
-    /// Whether the tunnel lives and the peer takes new streams.
+    /// Whether the tunnel lives, the peer takes new streams, and both may still prove themselves with what they showed.
     pub fn is_usable(&self) -> bool {
-        self.connection.0.borrow().is_usable()
+        self.connection.0.borrow().is_usable() && self.valid.as_ref().is_none_or(|valid| valid())
     }
 
     /// A place kept for a stream that is about to be opened, so that others see it as taken.

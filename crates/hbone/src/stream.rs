@@ -42,9 +42,20 @@ pub struct Stream {
 impl Stream {
     pub(crate) fn new(connection: Shared, line: Line, place: Option<Rc<Place>>) -> Self {
         Self {
-            send: SendHalf { connection: connection.clone(), line: line.clone(), _place: place.clone() },
+            send: SendHalf {
+                connection: connection.clone(),
+                line: line.clone(),
+                _place: place.clone(),
+                losses_are_ends: false,
+            },
             recv: RecvHalf { connection, line, _place: place },
         }
+    }
+
+    /// For a peer whose proxy leaves its client waiting when a stream is reset for a loss: it is told `CANCEL` instead, which
+    /// such a proxy passes on as an end.
+    pub const fn tell_losses_as_ends(&mut self) {
+        self.send.losses_are_ends = true;
     }
 
     /// The halves, to be used side by side.
@@ -58,6 +69,8 @@ pub struct SendHalf {
     connection: Shared,
     line: Line,
     _place: Option<Rc<Place>>,
+    /// See [`Stream::tell_losses_as_ends`].
+    losses_are_ends: bool,
 }
 
 impl SendHalf {
@@ -108,8 +121,14 @@ impl SendHalf {
         Ok(())
     }
 
+    /// Bytes that are queued and not on their way. None are on a stream that is cut.
+    pub fn queued_bytes(&self) -> usize {
+        self.line.borrow().queued_bytes()
+    }
+
     /// Ends both directions at once; what is queued is thrown away.
     pub fn reset(&mut self, reason: Reason) {
+        let reason = if self.losses_are_ends { Reason::Cancel } else { reason };
         self.connection.borrow_mut().reset(&self.line, reason);
     }
 
@@ -141,7 +160,7 @@ impl Drop for SendHalf {
     fn drop(&mut self) {
         if !self.line.borrow().is_finished() {
             // Nothing on a stream that is reset or whose tunnel is gone.
-            self.connection.borrow_mut().reset(&self.line, Reason::InternalError);
+            self.reset(Reason::InternalError);
         }
     }
 }

@@ -3,10 +3,12 @@
 //! Nothing here knows of workloads, tunnels or policies.
 
 pub mod backoff;
+pub mod budget;
 pub mod drain;
 pub mod problems;
 pub mod signals;
 pub mod sys;
 
 pub use backoff::Backoff;
+pub use budget::{Budget, Permit};
 pub use problems::{Problem, Problems};

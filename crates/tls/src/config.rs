@@ -68,8 +68,12 @@ pub fn server_name() -> ServerName<'static> {
     ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into())
 }
 
+/// The peer's certificate, after the handshake.
+pub fn peer_leaf(connection: &CommonState) -> Option<Leaf> {
+    Leaf::parse(connection.peer_certificates()?.first()?).ok()
+}
+
 /// The first SPIFFE id of the peer's certificate, after the handshake.
 pub fn peer_identity(connection: &CommonState) -> Option<Identity> {
-    let leaf = connection.peer_certificates()?.first()?;
-    Leaf::parse(leaf).ok()?.identity().cloned()
+    peer_leaf(connection)?.identity().cloned()
 }

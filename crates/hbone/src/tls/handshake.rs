@@ -1,6 +1,6 @@
 //! The handshake, by rustls, up to the traffic keys. What comes after is `record`'s.
 
-use super::record::invalid;
+use super::record::{HANDSHAKE, invalid};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -12,6 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// Room for what a peer sends during its handshake, at first and at most, bytes. Who it is is not known yet,
 /// so it gets little until its messages need more.
 const INPUT_BYTES: (usize, usize) = (4 << 10, 64 << 10);
+
+/// Content type, version and length of a record; type and length of a handshake message, bytes.
+const RECORD_HEAD_BYTES: usize = 5;
+const MESSAGE_HEAD_BYTES: usize = 4;
 
 /// Keys that follow on the first ones, of either role.
 pub(super) enum Keys {
@@ -83,13 +87,14 @@ impl Role for UnbufferedServerConnection {
 }
 
 /// What came from the peer and is not processed.
-struct Input {
+#[derive(Debug)]
+pub(super) struct Input {
     bytes: Vec<u8>,
     filled: usize,
 }
 
 impl Input {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { bytes: vec![0; INPUT_BYTES.0], filled: 0 }
     }
 
@@ -112,6 +117,54 @@ impl Input {
         }
         Ok(&mut self.bytes[self.filled..])
     }
+
+    /// Reads once; the end of the peer's bytes is an error.
+    async fn read<IO: AsyncRead + Unpin>(&mut self, io: &mut IO) -> io::Result<()> {
+        match io.read(self.room()?).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                self.filled += n;
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads until the first handshake message is whole, or cannot become one, which rustls then tells the peer.
+    pub(super) async fn read_first_message<IO: AsyncRead + Unpin>(&mut self, io: &mut IO) -> io::Result<()> {
+        while !is_first_message_whole(&self.bytes[..self.filled]) {
+            self.read(io).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `bytes` begin with records (RFC 8446, section 5.1) that hold a handshake message (section 4) with its end,
+/// or with something else. The message may be cut by records.
+fn is_first_message_whole(mut bytes: &[u8]) -> bool {
+    let (mut head, mut missing) = (Vec::with_capacity(MESSAGE_HEAD_BYTES), None::<usize>);
+    while let Some((record, rest)) = bytes.split_at_checked(RECORD_HEAD_BYTES) {
+        let length = usize::from(u16::from_be_bytes([record[3], record[4]]));
+        if record[0] != HANDSHAKE || length == 0 {
+            return true;
+        }
+        let mut payload = &rest[..length.min(rest.len())];
+        let is_cut = payload.len() < length;
+        let n = payload.len().min(MESSAGE_HEAD_BYTES - head.len());
+        head.extend_from_slice(&payload[..n]);
+        payload = &payload[n..];
+        if let [_, a, b, c] = head[..] {
+            let left = missing.unwrap_or(u32::from_be_bytes([0, a, b, c]) as usize);
+            if left <= payload.len() {
+                return true;
+            }
+            missing = Some(left - payload.len());
+        }
+        if is_cut {
+            return false;
+        }
+        bytes = &rest[length..];
+    }
+    false
 }
 
 enum Step {
@@ -125,13 +178,13 @@ enum Step {
 pub(super) async fn run<C, IO, R>(
     io: &mut IO,
     mut role: C,
+    mut input: Input,
     see: impl FnOnce(&CommonState) -> R,
 ) -> io::Result<Finished<R>>
 where
     C: Role,
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut input = Input::new();
     let (mut output, mut early) = (Vec::new(), Vec::new());
     loop {
         let UnbufferedStatus { mut discard, state } = role.process(input.filled());
@@ -151,10 +204,7 @@ where
         }
         match step {
             Step::Again | Step::Send => {}
-            Step::Read => match io.read(input.room()?).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => input.filled += n,
-            },
+            Step::Read => input.read(io).await?,
             Step::Done => break,
         }
     }
@@ -240,6 +290,29 @@ mod tests {
         }
 
         assert_eq!(input.filled, 64 << 10);
+    }
+
+    #[test]
+    fn a_first_message_is_whole_when_its_last_byte_has_come_however_records_cut_it() {
+        let body: Vec<u8> = (0..100).collect();
+        let message = [vec![1, 0, 0, 100], body].concat();
+        for cut in [1, 2, 3, 4, 5, 50, 103, 104] {
+            let record = |part: &[u8]| [vec![HANDSHAKE, 3, 1, 0, part.len() as u8], part.to_vec()].concat();
+            let bytes: Vec<u8> = message.chunks(cut).flat_map(record).collect();
+
+            for n in 0..bytes.len() {
+                assert!(!is_first_message_whole(&bytes[..n]), "records of {cut}: {n} bytes of {}", bytes.len());
+            }
+            assert!(is_first_message_whole(&bytes), "records of {cut}");
+            assert!(is_first_message_whole(&[bytes, vec![0; 9]].concat()), "records of {cut}, and more behind it");
+        }
+    }
+
+    #[test]
+    fn what_cannot_become_a_first_message_is_not_waited_for() {
+        assert!(is_first_message_whole(b"GET / HTTP/1.1"));
+        assert!(is_first_message_whole(&[HANDSHAKE, 3, 1, 0, 0]));
+        assert!(!is_first_message_whole(b""));
     }
 
     #[test]

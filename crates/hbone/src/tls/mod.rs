@@ -10,7 +10,7 @@ mod record;
 mod tests;
 
 use control::{Alert, KEY_UPDATE, Messages};
-use handshake::{Finished, Keys};
+use handshake::{Finished, Input, Keys};
 use record::{ALERT, DATA, Fault, HANDSHAKE, Opened, Opener, Sealer};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
@@ -78,7 +78,7 @@ where
     let name = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
     let wants_protocol = !config.alpn_protocols.is_empty();
     let role = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
-    let finished = handshake::run(&mut io, role, |session| (has_protocol(session), see(session))).await?;
+    let finished = handshake::run(&mut io, role, Input::new(), |session| (has_protocol(session), see(session))).await?;
     with_protocol(TlsStream::new(io, finished)?, wants_protocol).await
 }
 
@@ -93,9 +93,35 @@ pub async fn accept<IO, R>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
+    let hello = client_hello(&mut io).await?;
+    accept_after(io, hello, config, see).await
+}
+
+/// A client's first message, received and not looked at.
+#[derive(Debug)]
+pub struct ClientHello(Input);
+
+/// Waits for a client's whole first message, at most 64 KiB. A server that handshakes with few clients at once takes
+/// its permit after this: a client that sends a byte and no more holds none.
+pub async fn client_hello<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<ClientHello> {
+    let mut input = Input::new();
+    input.read_first_message(io).await?;
+    Ok(ClientHello(input))
+}
+
+/// The rest of the server's handshake behind `hello`; `see` looks at the session at its end.
+pub async fn accept_after<IO, R>(
+    mut io: IO,
+    hello: ClientHello,
+    config: Arc<ServerConfig>,
+    see: impl FnOnce(&CommonState) -> R,
+) -> io::Result<(TlsStream<IO>, R)>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
     let wants_protocol = !config.alpn_protocols.is_empty();
     let role = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
-    let finished = handshake::run(&mut io, role, |session| (has_protocol(session), see(session))).await?;
+    let finished = handshake::run(&mut io, role, hello.0, |session| (has_protocol(session), see(session))).await?;
     with_protocol(TlsStream::new(io, finished)?, wants_protocol).await
 }
 

@@ -8,6 +8,8 @@ use std::{
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::socket;
+
 /// A listener that a runtime watches. Owns its descriptor; connections that wait in it when it is dropped are reset.
 #[derive(Debug)]
 pub struct Listener(AsyncFd<TcpListener>);
@@ -21,6 +23,13 @@ impl Listener {
         // SAFETY: the listener owns its descriptor, has no other for life, and is dropped with the `AsyncFd`.
         let watched = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
         Ok(Self(watched?))
+    }
+
+    /// Leaves new connections to a successor's listener on the same port, if there is one; see
+    /// [`socket::leave_reuseport_group`]. Those that the kernel has begun to take still come here.
+    pub fn leave_group(&self) {
+        // Fails for a listener without `SO_REUSEPORT`, which has no successor beside it.
+        let _ = socket::leave_reuseport_group(self.0.get_ref());
     }
 
     /// The next connection, not blocking, and who opened it. Dropping the future loses none.

@@ -4,6 +4,12 @@ use std::io;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+/// The soft limit of open descriptors; `None`: unlimited.
+#[must_use]
+pub fn nofile() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// Raises the soft limit of open descriptors to the hard one and returns it; `None`: unlimited.
 ///
 /// # Errors

@@ -100,6 +100,41 @@ pub fn set_user_timeout(socket: &impl AsFd, timeout: Duration) -> io::Result<()>
     SockRef::from(socket).set_tcp_user_timeout(Some(timeout))
 }
 
+/// Bytes that were written to a TCP socket and that its peer has not acknowledged (`SIOCOUTQ`, tcp(7)). Says nothing of
+/// use about a socket that was reset.
+///
+/// # Errors
+/// Those of ioctl(2).
+pub fn unacknowledged_bytes(socket: &impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the pointer is to a live c_int, which is what the kernel writes for this request (`SIOCOUTQ`).
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { Ok(usize::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives new connections of a `SO_REUSEPORT` group to its second member, for a listener that is about to close: the
+/// first is the older one. Without a second member nothing changes, and what waits for the first stays with it. Needs
+/// Linux 4.5 (`SO_ATTACH_REUSEPORT_CBPF`).
+///
+/// # Errors
+/// Those of setsockopt(2), so when the socket is in no group.
+pub fn leave_reuseport_group(listener: &impl AsFd) -> io::Result<()> {
+    // `BPF_RET | BPF_K`: the index of the member.
+    let mut program = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 1 }];
+    let filter = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
+    // SAFETY: both pointers are to live values, the lengths are theirs, and the kernel copies the program.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The cookie of the network namespace that a socket was made in. Needs Linux 5.14.
 ///
 /// # Errors
@@ -140,6 +175,51 @@ mod tests {
 
             assert_eq!(original_dst(&listener, loopback.parse().unwrap()), None);
         }
+    }
+
+    #[test]
+    fn what_a_peer_has_not_read_counts_as_unacknowledged_only_until_its_kernel_has_it() {
+        use std::io::Write;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        near.set_nonblocking(true).unwrap();
+        let far = listener.accept().unwrap();
+
+        // Until neither kernel takes more.
+        let chunk = [7; 65536];
+        while near.write(&chunk).is_ok() {}
+
+        assert!(unacknowledged_bytes(&near).unwrap() > 0);
+        assert_eq!(unacknowledged_bytes(&far.0).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_listener_that_leaves_its_group_gets_no_new_connection() {
+        let member = |address: SocketAddr| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            socket.bind(&address.into()).unwrap();
+            socket.listen(128).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            TcpListener::from(socket)
+        };
+        let first = member("127.0.0.1:0".parse().unwrap());
+        let address = first.local_addr().unwrap();
+        let second = member(address);
+
+        leave_reuseport_group(&first).unwrap();
+
+        let clients: Vec<_> = (0..50).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        assert!(first.accept().is_err());
+        let mut taken = 0;
+        while second.accept().is_ok() {
+            taken += 1;
+        }
+        assert_eq!(taken, clients.len());
+        // A group of one goes on as it was.
+        drop(first);
+        std::net::TcpStream::connect(address).unwrap();
+        assert!(second.accept().is_ok());
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub struct PeerLabels {
     pub version: Arc<str>,
     /// Cluster id.
     pub cluster: Arc<str>,
-    /// Region; with zone absent from the labels when neither side knows its own.
+    /// Region.
     pub region: Arc<str>,
     /// Zone.
     pub zone: Arc<str>,
@@ -122,9 +122,7 @@ impl TrafficLabels {
             ("destination_region", &d.region),
             ("destination_zone", &d.zone),
         ];
-        if places.iter().any(|(_, value)| !value.is_empty()) {
-            labels.extend(places.map(|(name, value)| Label::new(name, or_unknown(value))));
-        }
+        labels.extend(places.map(|(name, value)| Label::new(name, or_unknown(value))));
         labels
     }
 }
@@ -332,14 +330,20 @@ mod tests {
             "request_protocol",
             "response_flags",
             "connection_security_policy",
+            "source_region",
+            "source_zone",
+            "destination_region",
+            "destination_zone",
         ];
         assert_eq!(names(&text), expected);
         assert!(text.contains("source_principal=\"unknown\""));
-        assert!(text.contains("response_flags=\"-\",connection_security_policy=\"mutual_tls\"} 1"));
+        assert!(
+            text.contains("response_flags=\"-\",connection_security_policy=\"mutual_tls\",source_region=\"unknown\"")
+        );
     }
 
     #[test]
-    fn places_are_told_when_one_side_knows_its_own() {
+    fn regions_and_zones_are_labels_whether_they_are_known_or_not() {
         let mut labels = labels();
         labels.destination.zone = "z1".into();
 

@@ -65,6 +65,7 @@ pub const CATALOGUE: &[Metric] = &[
     gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
     gauge("process_threads", "Number of OS threads in the process."),
     gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
+    counter("strake_accept_failures_total", "Accepts that failed for want of descriptors or memory."),
     counter(
         "strake_agent_annotations_corrected_total",
         "Annotations of enrolled pods that somebody else had changed and that were set again.",
@@ -125,6 +126,7 @@ pub const CATALOGUE: &[Metric] = &[
     counter("strake_agent_unverified_total", "Times an enrolled pod could not be verified; it stays announced."),
     counter("strake_agent_unwatched_total", "Times changes to a pod's routing could be noticed by polling only."),
     counter("strake_agent_withdrawals_total", "Times a pod was announced as outside of the mesh again."),
+    counter("strake_budget_exceeded_total", "Times that a pod, a client or a tunnel wanted more than its budget holds."),
     counter("strake_ca_requests_total", "Certificate requests, by outcome."),
     counter(
         "strake_ca_ttl_shortened_total",
@@ -168,6 +170,7 @@ pub const CATALOGUE: &[Metric] = &[
         "strake_metrics_descriptions_dropped_total",
         "Connections whose descriptions from baggage were dropped because a workload had too many.",
     ),
+    counter("strake_pod_start_failures_total", "Starts of pods that failed, by reason; each is tried again."),
     counter("strake_policy_invalid_total", "Connections denied because a policy of their workload is invalid."),
     counter(
         "strake_policy_revoked_connections_total",
@@ -177,6 +180,7 @@ pub const CATALOGUE: &[Metric] = &[
         "strake_policy_unknown_total",
         "Connections denied because their workload names a policy that is not known.",
     ),
+    counter("strake_tunnels_expired_total", "Accepted tunnels drained or cut because the peer's certificate has expired."),
     gauge("workload_manager_active_proxy_count", "Pods that this proxy serves."),
     gauge("workload_manager_pending_proxy_count", "Pods that this proxy was told to serve and cannot serve yet."),
     counter("workload_manager_proxies_started_total", "Pods that this proxy began to serve."),

@@ -245,6 +245,26 @@ fn a_closed_port_ends_the_connection_at_once_and_the_log_says_why() {
 }
 
 #[test]
+fn the_proxys_own_ports_turn_everybody_away_by_every_address_of_the_pod() {
+    LAB.run(async |lab| {
+        meshed(lab).await;
+
+        for from in [CLIENT, FAR, NEAR, "plain/client"] {
+            for port in [15001, 15006] {
+                for target in both(lab, CLIENT, port).await {
+                    let report = lab.client(from, &["echo", &target]).await;
+
+                    assert_turned_away(&format!("{from} calls {target}"), &report);
+                    assert!(report["seconds"].as_f64() < Some(5.0), "{target}: {report}");
+                }
+            }
+        }
+        lab.says("node-1", &["attempted recursive call to ourselves"]).await;
+        to_pod(lab, FAR, CLIENT, 7000, "echo", &["--bytes", "100000"]).await;
+    });
+}
+
+#[test]
 fn an_unreachable_address_is_an_error_in_time_and_the_log_says_why() {
     LAB.run(async |lab| {
         meshed(lab).await;

@@ -3,6 +3,7 @@
 //! It never sees Kubernetes: pods come from the node agent, everything else from discovery.
 
 pub mod admin;
+pub mod budget;
 pub mod config;
 pub mod discovery;
 pub mod inpod;

@@ -69,10 +69,14 @@ fn run(run_dir: Option<String>) -> ExitCode {
 }
 
 fn start(run_dir: Option<String>) -> anyhow::Result<()> {
+    let memory = runtime::sys::give_memory_back();
     let mut environment = Environment::of_process()?;
     environment.variables.extend(run_dir.map(|dir| ("STRAKE_RUN_DIR".to_owned(), dir)));
     let config = Config::from_env(&environment)?;
     let logs = telemetry::logging::init(config.telemetry.format(), Some(&config.telemetry.log_filter))?;
+    if let Err(e) = memory {
+        tracing::warn!(error = %e, "failed to set up the allocator; free memory is kept longer");
+    }
     // Slow things only; traffic has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(ztunnel::process::run(config, logs));

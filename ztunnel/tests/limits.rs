@@ -255,6 +255,38 @@ fn what_is_no_connect_or_names_no_address_of_the_pod_is_refused() {
     });
 }
 
+/// What the client of a stream sees when the application resets its connection at once.
+async fn reset_seen_by(client: &Pod, server: &Pod, headers: HeaderMap) -> String {
+    let tunnel = tunnel(client, hbone_port(server)).await;
+    let accepted = tunnel.connect("10.77.0.2:8080", headers).await.unwrap();
+    let (mut send, mut recv) = accepted.stream.split();
+    send.send("go".into()).await.unwrap();
+    let seen = tokio::time::timeout(PATIENCE, recv.data()).await.expect("the client is not left waiting");
+    format!("{:?}", seen.unwrap_err())
+}
+
+#[test]
+fn a_peer_that_passes_no_resets_on_is_told_of_a_loss_in_a_way_that_it_passes_on() {
+    let Some((client, server)) = two_pods("losses") else { return };
+    let _proxy = Proxy::start(state(&client, &server, "HBONE"), &[&server]);
+    let listener = server.listen("0.0.0.0:8080");
+    std::thread::spawn(move || {
+        while let Ok((mut socket, _)) = listener.accept() {
+            // Reset before it has connected, the connection would be refused.
+            socket.read_exact(&mut [0]).unwrap();
+            socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    });
+
+    local(async {
+        let istio = reset_seen_by(&client, &server, HeaderMap::new()).await;
+        let headers = HeaderMap::from_iter([(hbone::headers::PASSES_RESETS, hbone::headers::YES)]);
+        let ours = reset_seen_by(&client, &server, headers).await;
+
+        assert_eq!((istio.as_str(), ours.as_str()), ("Reset(Cancel)", "Reset(Other(10))"));
+    });
+}
+
 #[test]
 fn two_hundred_connections_at_once_share_few_tunnels() {
     let Some((client, server)) = two_pods("many") else { return };

@@ -284,3 +284,125 @@ fn a_stream_that_a_peer_cancels_is_a_reset() {
         assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
     });
 }
+
+/// Waits until the kernel of the other end has taken all that was written.
+async fn acknowledged(socket: &TcpStream) {
+    let taken = async {
+        while runtime::sys::socket::unacknowledged_bytes(socket).unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, taken).await.expect("the proxy reads");
+}
+
+/// Everything that can be read, and how it ends.
+async fn read_all(socket: &mut TcpStream) -> (usize, Result<(), ErrorKind>) {
+    let (mut total, mut block) = (0, vec![0; 8 << 10]);
+    loop {
+        match timeout(PATIENCE, socket.read(&mut block)).await.expect("neither data nor an end") {
+            Ok(0) => return (total, Ok(())),
+            Ok(n) => total += n,
+            Err(e) => return (total, Err(e.kind())),
+        }
+    }
+}
+
+#[test]
+fn everything_that_the_proxy_has_read_before_a_reset_arrives_before_it() {
+    const SAID: usize = 60 << 10;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (way, client_resets) in [(Way::Tunnel, true), (Way::Tunnel, false), (Way::Plain, true), (Way::Plain, false)] {
+        LocalSet::new().block_on(&runtime, async {
+            let (client, server) = mesh(way).await;
+            let (mut near, mut far) = if client_resets { (client, server) } else { (server, client) };
+            near.write_all(&vec![7; SAID]).await.unwrap();
+            acknowledged(&near).await;
+
+            socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(near);
+
+            let seen = read_all(&mut far).await;
+            assert_eq!(seen, (SAID, Err(ErrorKind::ConnectionReset)), "{way:?}, the client resets: {client_resets}");
+        });
+    }
+}
+
+#[test]
+fn a_body_that_arrived_before_its_stream_was_reset_is_delivered_whole() {
+    const BODY: usize = 3 << 20;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for half_closed in [false, true] {
+        LocalSet::new().block_on(&runtime, async {
+            let (mut app, mut captured) = connected().await;
+            let (tunnel, mut server) = tunnel(&Settings::default()).await;
+            let (reset, was_reset) = tokio::sync::oneshot::channel::<()>();
+            spawn_local(async move {
+                let request = server.accept().await.unwrap().unwrap();
+                spawn_local(async move {
+                    let (mut send, _recv) = request.accept(HeaderMap::new()).unwrap().split();
+                    send.send(vec![7; BODY].into()).await.unwrap();
+                    while send.queued_bytes() > 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    // As Envoy does when the server behind it stops in the middle of a body.
+                    send.reset(Reason::InternalError);
+                    reset.send(()).unwrap();
+                });
+                while let Ok(Some(_)) = server.accept().await {}
+            });
+            let stream = tunnel.connect("10.0.0.1:80", HeaderMap::new()).await.unwrap().stream;
+            if half_closed {
+                app.shutdown().await.unwrap();
+            }
+            let relayed = async move {
+                let ended = relay::outbound(&mut captured, stream, &Scratch::default(), &counts()).await;
+                assert!(ended.is_err(), "a loss counts as a success");
+                drop(captured);
+            };
+            let read = async {
+                // Not a byte is read before the reset is on its way.
+                timeout(PATIENCE, was_reset).await.unwrap().unwrap();
+                read_all(&mut app).await
+            };
+
+            let (_, seen) = tokio::join!(relayed, read);
+
+            assert_eq!(seen, (BODY, Err(ErrorKind::ConnectionReset)), "half closed: {half_closed}");
+        });
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_a_reset_back_for_a_while_and_no_longer() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for way in [Way::Tunnel, Way::Plain] {
+        LocalSet::new().block_on(&runtime, async {
+            let (mut client, server) = mesh(way).await;
+            fill(&mut client).await;
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(client);
+
+            let seen = timeout(PATIENCE, server.ready(Interest::ERROR)).await;
+
+            assert!(seen.is_ok(), "{way:?}: the reader keeps the connection for ever");
+        });
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_a_bounded_amount() {
+    // Both proxies' buffers, the stream's window, and what two pairs of small sockets take.
+    const BOUND: usize = 2 << 20;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for way in [Way::Tunnel, Way::Plain] {
+        LocalSet::new().block_on(&runtime, async {
+            let (mut client, _server) = mesh(way).await;
+            let (all, mut sent) = (vec![7; MUCH], 0);
+            while let Ok(n) = timeout(STUCK, client.write(&all[sent..])).await {
+                sent += n.unwrap();
+            }
+
+            assert!(sent < BOUND, "{way:?}: {sent} bytes were taken that nobody reads");
+        });
+    }
+}

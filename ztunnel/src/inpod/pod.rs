@@ -1,6 +1,7 @@
 //! One pod that this proxy serves, as all threads see it.
 
 use super::{Connections, Sockets};
+use crate::budget::Usage;
 use runtime::sys::netns::NetnsId;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +26,7 @@ pub struct Pod {
     /// `None`: the process's own namespace.
     pub netns: Option<NetnsId>,
     pub connections: Connections,
+    pub usage: Usage,
     stopped: AtomicBool,
 }
 
@@ -38,6 +40,7 @@ impl Pod {
             sockets,
             netns,
             connections: Connections::default(),
+            usage: Usage::default(),
             stopped: AtomicBool::new(false),
         }
     }

@@ -20,7 +20,8 @@ pub struct PodStatus {
 /// All pods of this proxy.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
-    /// The agent has named all pods, and all of them run.
+    /// The agent has named all pods, and each was started or tried. One that cannot be started is that pod's failure,
+    /// which the agent has heard of: it never decides about the node.
     pub ready: bool,
     pub pods: Vec<PodStatus>,
     /// Pods started and stopped since the process began.
@@ -49,9 +50,24 @@ pub enum StartError {
     Worker(#[from] std::io::Error),
 }
 
+impl StartError {
+    /// Stable name for logs and metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Listen(e) => e.code(),
+            Self::Worker(_) => "worker",
+        }
+    }
+}
+
+/// Starts of pods that failed.
+const START_FAILURES: &str = "strake_pod_start_failures_total";
+
 struct Waiting {
     info: PodInfo,
     netns: Arc<Netns>,
+    /// Why it does not run.
+    code: &'static str,
 }
 
 /// The pods, and the one place that changes them.
@@ -110,8 +126,13 @@ impl Pods {
         let sockets = Sockets::inside(netns.clone(), self.home.clone(), self.options.clone());
         let pod = Arc::new(Pod::new(uid, info.clone(), sockets, Some(netns.id())));
         if let Err(e) = launch(&self.workers, &pod, &ListenerKind::ALL).await {
-            tracing::warn!(uid, error = %e, "pod not started, will be tried again");
-            self.pending.insert(uid.to_owned(), Waiting { info, netns });
+            let (name, namespace, code) = (&info.name, &info.namespace, e.code());
+            metrics::counter!(START_FAILURES, "code" => code).increment(1);
+            // Once for each reason, then quietly: it is tried again every few seconds.
+            if self.pending.get(uid).is_none_or(|before| before.code != code) {
+                tracing::warn!(uid, name, namespace, error = %e, code, "failed to start pod; trying again");
+            }
+            self.pending.insert(uid.to_owned(), Waiting { info, netns, code });
             return Err(e);
         }
         tracing::info!(uid, name = pod.info.name, namespace = pod.info.namespace, "pod started");
@@ -164,9 +185,11 @@ impl Pods {
 
     /// Tries pods again that could not be started.
     pub async fn retry(&mut self) {
-        for (uid, waiting) in std::mem::take(&mut self.pending) {
-            // A failure puts it back.
-            let _ = self.start(&uid, waiting.info, waiting.netns).await;
+        let waiting: Vec<_> =
+            self.pending.iter().map(|(uid, w)| (uid.clone(), w.info.clone(), w.netns.clone())).collect();
+        for (uid, info, netns) in waiting {
+            // It stays where it is when it fails again.
+            let _ = self.start(&uid, info, netns).await;
         }
         self.publish();
     }
@@ -185,7 +208,7 @@ impl Pods {
         let waiting =
             self.pending.iter().map(|(uid, w)| PodStatus { uid: uid.clone(), info: w.info.clone(), running: None });
         self.status.send_replace(Status {
-            ready: self.snapshot && self.pending.is_empty(),
+            ready: self.snapshot,
             pods: up.chain(waiting).collect(),
             started: self.counters.0,
             stopped: self.counters.1,

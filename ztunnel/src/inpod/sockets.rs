@@ -4,7 +4,7 @@
 //! thread and without waiting.
 
 use super::stock::Stock;
-use runtime::sys::{Netns, socket};
+use runtime::sys::{Netns, route, socket};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
@@ -175,6 +175,11 @@ impl Sockets {
             socket::set_user_timeout(socket, k.idle + k.interval * k.retries)?;
         }
         Ok(())
+    }
+
+    /// Whether the kernel delivers `address` within this namespace. An error says neither.
+    pub fn is_local(&self, address: IpAddr) -> io::Result<bool> {
+        self.enter(|| route::is_local(address))
     }
 
     /// Connects, from `source` when given.

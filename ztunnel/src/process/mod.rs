@@ -8,6 +8,7 @@ mod servers;
 pub use capabilities::CapabilityError;
 
 use crate::admin::{Admin, Shutdown};
+use crate::budget::Budgets;
 use crate::config::Config;
 use crate::discovery::{self, Discovery};
 use crate::inpod::{self, Status};
@@ -22,6 +23,7 @@ use policy::ConnectionRegistry;
 use runtime::drain::{Trigger, Watch};
 use runtime::signals::{self, Signal};
 use std::sync::Arc;
+use std::time::Duration;
 use telemetry::logging;
 use telemetry::readiness::{Readiness, Task};
 use tokio::sync::watch;
@@ -57,6 +59,9 @@ pub enum StartError {
     Agent(#[from] zds::ZdsError),
 }
 
+/// How long the answer to a request for the end may take to go out.
+const ANSWER_GRACE: Duration = Duration::from_millis(100);
+
 /// What the process is made of.
 struct Parts {
     config: Arc<Config>,
@@ -70,19 +75,23 @@ struct Parts {
     quit: watch::Receiver<bool>,
     drained: watch::Sender<bool>,
     drain: Watch,
+    /// Ends the process's own servers, after the drain.
+    servers: Trigger,
 }
 
 /// Runs until the process is asked to end and its connections have, or the deadline has passed.
 pub async fn run(config: Config, logs: logging::Handle) -> Result<(), StartError> {
-    if let Err(e) = runtime::sys::raise_nofile() {
-        tracing::warn!(error = %e, "the limit of open files stays low");
-    }
+    let descriptors = runtime::sys::raise_nofile().unwrap_or_else(|e| {
+        tracing::warn!(error = %e, "failed to raise RLIMIT_NOFILE; connections share the limit as it is");
+        runtime::sys::nofile()
+    });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "configuration:\n{}", config.to_yaml());
     for what in &config.without_effect {
         tracing::warn!("{what}");
     }
     let (trigger, drain) = runtime::drain::channel();
-    let mut parts = build(Arc::new(config), &logs, drain).await?;
+    let budgets = Arc::new(Budgets::new(descriptors));
+    let mut parts = build(Arc::new(config), budgets, &logs, drain).await?;
     let mut quit = parts.quit.clone();
     let result = tokio::select! {
         ended = serve(&mut parts) => ended,
@@ -97,7 +106,12 @@ pub async fn run(config: Config, logs: logging::Handle) -> Result<(), StartError
     result
 }
 
-async fn build(config: Arc<Config>, logs: &logging::Handle, drain: Watch) -> Result<Parts, StartError> {
+async fn build(
+    config: Arc<Config>,
+    budgets: Arc<Budgets>,
+    logs: &logging::Handle,
+    drain: Watch,
+) -> Result<Parts, StartError> {
     let recorder = telemetry::metrics::install()?;
     telemetry::metrics::record_build("ztunnel", config.node.istio_version());
     let readiness = Readiness::new();
@@ -118,7 +132,8 @@ async fn build(config: Arc<Config>, logs: &logging::Handle, drain: Watch) -> Res
     };
     let updates = discovery::updates(state.clone(), certificates.clone(), policies.clone());
     let (manager, starting) = (readiness.task("state manager"), Some(readiness.task("proxy")));
-    servers::start(&config, &recorder, &readiness, admin, &drain).await?;
+    let (servers, served) = runtime::drain::channel();
+    servers::start(&config, &recorder, &readiness, admin, &served).await?;
     let discovery = discovery::start(&config, updates, manager, drain.clone()).await?;
 
     let shared = Arc::new(Shared {
@@ -128,6 +143,7 @@ async fn build(config: Arc<Config>, logs: &logging::Handle, drain: Watch) -> Res
         names: Names::system(),
         tunnels: tunnels(&config),
         pool_limits: limits(&config),
+        budgets,
         drain: drain.clone(),
         localhost_app_tunnel: config.traffic.localhost_app_tunnel,
         response_baggage: config.traffic.response_baggage,
@@ -138,7 +154,7 @@ async fn build(config: Arc<Config>, logs: &logging::Handle, drain: Watch) -> Res
         let workers = probed.clone();
         async move { workers.answer().await }
     });
-    Ok(Parts { config, readiness, starting, discovery, workers, status, quit, drained, drain })
+    Ok(Parts { config, readiness, starting, discovery, workers, status, quit, drained, drain, servers })
 }
 
 /// Opens listeners once the mesh is known, and serves; ends only with an error.
@@ -178,6 +194,11 @@ async fn end(parts: &Parts, trigger: &Trigger) {
         tracing::warn!(connections = cut, "drain duration expired with pending connections, forcefully shutting down");
     }
     parts.drained.send_replace(true);
+    if *parts.quit.borrow() {
+        // Whoever asked by the admin interface hears that it is done.
+        parts.servers.start(ANSWER_GRACE);
+        parts.servers.watch().expired().await;
+    }
     tracing::info!("ended");
 }
 

@@ -77,7 +77,7 @@ async fn start_self(config: &Config, workers: &Arc<Workers>) -> Result<(), Start
     Ok(())
 }
 
-/// Not ready while a pod waits or the agent has not named all pods. Also keeps the gauges.
+/// Not ready while the agent has not named all pods. Also keeps the gauges.
 fn follow(readiness: Readiness, mut status: watch::Receiver<Status>) {
     let mut pending: Option<Task> = Some(readiness.task(PODS_TASK));
     tokio::spawn(async move {

@@ -14,30 +14,30 @@ use telemetry::readiness::Readiness;
 /// How often samples are folded and descriptors counted.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Binds all of them, then serves until the drain is over.
+/// Binds all of them, then serves until `end` has passed: also while connections drain, so that their end can be watched.
 pub(super) async fn start(
     config: &Config,
     recorder: &Recorder,
     readiness: &Readiness,
     admin: Admin,
-    drain: &Watch,
+    end: &Watch,
 ) -> Result<(), StartError> {
     let listeners = &config.listeners;
     let metrics = Arc::new(recorder.routes(Router::new()));
-    serve(tcp(listeners.metrics).await?, metrics, drain);
+    serve(tcp(listeners.metrics).await?, metrics, end);
     let ready = Arc::new(readiness.routes(Router::new()));
-    serve(tcp(listeners.readiness).await?, ready, drain);
+    serve(tcp(listeners.readiness).await?, ready, end);
     let pages = Arc::new(admin.router());
-    serve(tcp(listeners.admin).await?, pages.clone(), drain);
+    serve(tcp(listeners.admin).await?, pages.clone(), end);
     if let Some(v6) = listeners.admin_v6() {
-        serve(tcp(v6).await?, pages.clone(), drain);
+        serve(tcp(v6).await?, pages.clone(), end);
     }
     if let Some(dir) = &listeners.run_dir {
         let path = dir.join("admin.sock");
         let failed = |source| StartError::Bind { address: path.display().to_string(), source };
         std::fs::create_dir_all(dir).map_err(failed)?;
         let socket = Server::unix(&path).map_err(failed)?;
-        serve(socket, pages, drain);
+        serve(socket, pages, end);
     }
     upkeep(recorder.clone());
     Ok(())
@@ -47,8 +47,8 @@ async fn tcp(address: SocketAddr) -> Result<Server, StartError> {
     Server::tcp(address).await.map_err(|source| StartError::Bind { address: address.to_string(), source })
 }
 
-fn serve(server: Server, router: Arc<Router>, drain: &Watch) {
-    tokio::spawn(server.serve(router, drain.clone()));
+fn serve(server: Server, router: Arc<Router>, end: &Watch) {
+    tokio::spawn(server.serve(router, end.clone()));
 }
 
 fn upkeep(recorder: Recorder) {

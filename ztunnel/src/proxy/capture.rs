@@ -2,6 +2,7 @@
 
 use super::guarded::Guarded;
 use crate::inpod::Pod;
+use crate::workers::{ListenerKind, PodHere};
 use model::Workload;
 use model::view::is_proxy_port;
 use runtime::sys::socket;
@@ -46,15 +47,6 @@ impl CaptureError {
     }
 }
 
-/// Which destinations of a captured connection lead back to the proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loop {
-    /// The proxy's ports on loopback: the pod calls its proxy's listeners.
-    OnLoopback,
-    /// The proxy's ports on any address: somebody outside does.
-    Anywhere,
-}
-
 /// How connections of a pod come to their listener; found out from the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Steering {
@@ -64,24 +56,34 @@ pub enum Steering {
     Assigned,
 }
 
-/// Finds out where a connection was going that came to the listener of `port`. One system call when it is steered as
-/// the connection before it, which `steering` remembers.
+/// Finds out where a connection was going that came to the listener of `kind`, and refuses one that leads to a listener
+/// of ours. One system call when it is steered as the connection before it, which `here.steering` remembers.
 pub fn redirected(
+    here: &PodHere,
+    kind: ListenerKind,
     accepted: TcpStream,
     client: SocketAddr,
-    (port, steering): (u16, &Cell<Steering>),
-    refuse: Loop,
 ) -> Result<Captured, CaptureError> {
     let accepted = Guarded::new(accepted);
-    let destination = destination(&accepted, client, port, steering)?;
-    let loops = match refuse {
-        Loop::OnLoopback => destination.ip().is_loopback() && is_proxy_port(destination),
-        Loop::Anywhere => is_proxy_port(destination),
-    };
-    if loops {
+    let destination = destination(&accepted, client, kind.port(), &here.steering)?;
+    if is_self_call(here, kind, destination)? {
         return Err(CaptureError::SelfCall { destination });
     }
     Ok(Captured { socket: accepted, client, destination })
+}
+
+/// Whether the connection was made to a listener of ours.
+///
+/// Whoever connects to the pod means it by every address. What an application of the pod opens may be for a port of
+/// another machine that has the same number: then the kernel's routes say whether the address is one of this namespace.
+fn is_self_call(here: &PodHere, kind: ListenerKind, destination: SocketAddr) -> io::Result<bool> {
+    if !is_proxy_port(destination) {
+        return Ok(false);
+    }
+    match kind {
+        ListenerKind::Outbound => here.pod.sockets.is_local(destination.ip()),
+        ListenerKind::Plaintext | ListenerKind::Hbone => Ok(true),
+    }
 }
 
 /// From netfilter when that redirected it, else from the socket, which keeps the destination.

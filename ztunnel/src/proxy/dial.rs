@@ -1,16 +1,18 @@
 //! Fourth step: opens the connection to the next hop, as a stream of a pooled tunnel or as plain TCP.
 //! It chooses no destination; see `resolve`.
 
+use super::tunnel_socket::TunnelSocket;
 use crate::workers::{Key, PodHere};
-use ca::Priority;
+use ca::{CertificateManager, Priority};
 use hbone::{Accepted, ConnectError, Driver, Tunnel};
 use http::HeaderMap;
 use identity::Identity;
+use model::view::is_proxy_port;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tls::{TlsError, WorkloadCertificate};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -53,6 +55,9 @@ pub enum DialError {
     /// The peer has the request and says neither yes nor no.
     #[error("no answer to CONNECT from {peer} within {waited:?}")]
     AnswerTimeout { peer: SocketAddr, waited: Duration },
+    /// The destination is a listener of ours in the pod's namespace: the connection would come back for ever.
+    #[error("attempted recursive call to ourselves")]
+    SelfCall(SocketAddr),
     /// Nobody waits for the connection any more.
     #[error("the client is gone")]
     ClientGone,
@@ -71,6 +76,7 @@ impl DialError {
             Self::Connect(e) => e.code(),
             Self::CertificateTimeout(_) => "certificate_timeout",
             Self::AnswerTimeout { .. } => "answer_timeout",
+            Self::SelfCall(_) => "self_call",
             Self::ClientGone => "client_gone",
         }
     }
@@ -97,7 +103,11 @@ pub async fn tunnel(
     }
 }
 
-async fn open(here: &PodHere, key: &Key) -> Result<(Tunnel, Driver<hbone::tls::TlsStream<TcpStream>>), DialError> {
+async fn open(here: &PodHere, key: &Key) -> Result<(Tunnel, Driver<hbone::tls::TlsStream<TunnelSocket>>), DialError> {
+    // A pod that calls itself has a tunnel to its own HBONE listener, and nothing comes back from there.
+    if key.to.port() != model::HBONE_PORT {
+        refuse_self_call(here, key.to)?;
+    }
     let certificate = certificate(here, &key.source).await?;
     let config = here.tls.client(&certificate, &key.expected).map_err(|e| DialError::Tls(Arc::new(e)))?;
     let socket = timeout(CONNECT_TIMEOUT, here.pod.sockets.connect_tunnel(key.to)).await;
@@ -106,11 +116,31 @@ async fn open(here: &PodHere, key: &Key) -> Result<(Tunnel, Driver<hbone::tls::T
         Ok(Err(e)) if e.kind() != io::ErrorKind::TimedOut => return Err(DialError::Outbound(Arc::new(e))),
         Ok(Err(_)) | Err(_) => return Err(DialError::TunnelTimeout(key.to)),
     };
+    let budgets = &here.shared().budgets;
+    let window = budgets.window(&here.pod, here.shared().tunnels.connection_window_bytes);
+    let settings = window.apply(&here.shared().tunnels);
+    let socket = TunnelSocket::new(socket, budgets.descriptors_in_use(&here.pod, 1), window);
     let handshakes = async {
-        let tls = hbone::tls::connect(socket, config, |_| ()).await.map_err(tls_failure)?.0;
-        Ok(hbone::client::start(tls, &here.shared().tunnels))
+        let (tls, leaf) = hbone::tls::connect(socket, config, tls::peer_leaf).await.map_err(tls_failure)?;
+        let (tunnel, driver) = hbone::client::start(tls, &settings);
+        let is_valid = validity(here.shared().certificates.clone(), certificate, leaf.map(|l| l.not_after));
+        Ok((tunnel.valid_while(is_valid), driver))
     };
     timeout(CONNECT_TIMEOUT, handshakes).await.unwrap_or(Err(DialError::HandshakeTimeout(key.to)))
+}
+
+/// Whether a tunnel may take new streams: as long as neither certificate has expired, and ours is the one that we would
+/// show today.
+fn validity(
+    certificates: CertificateManager,
+    own: Arc<WorkloadCertificate>,
+    peer_not_after: Option<SystemTime>,
+) -> impl Fn() -> bool {
+    let until = peer_not_after.map_or(own.not_after(), |peer| peer.min(own.not_after()));
+    move || {
+        let renewed = || certificates.current(own.identity()).is_some_and(|current| !Arc::ptr_eq(&current, &own));
+        SystemTime::now() < until && !renewed()
+    }
 }
 
 /// What `identity` proves itself with.
@@ -147,8 +177,20 @@ pub fn key(source: Identity, from: IpAddr, to: SocketAddr, expected: Vec<Identit
     Key { source, expected: expected.into(), to, from }
 }
 
+/// Refuses a port of the proxy at an address of the pod's namespace, however discovery or DNS led there. When the
+/// kernel does not say whose address it is, the connection is refused as well.
+fn refuse_self_call(here: &PodHere, to: SocketAddr) -> Result<(), DialError> {
+    let is_ours = is_proxy_port(to)
+        && here.pod.sockets.is_local(to.ip()).unwrap_or_else(|error| {
+            tracing::warn!(%to, %error, "failed to look up the route; the connection is refused as one to ourselves");
+            true
+        });
+    if is_ours { Err(DialError::SelfCall(to)) } else { Ok(()) }
+}
+
 /// Plain TCP out of the pod.
 pub async fn plain(here: &PodHere, to: SocketAddr) -> Result<TcpStream, DialError> {
+    refuse_self_call(here, to)?;
     let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
     let connected = timeout(CONNECT_TIMEOUT, here.pod.sockets.connect(to, None)).await;
     connected.unwrap_or_else(|_| Err(timed_out())).map_err(|e| DialError::Outbound(Arc::new(e)))
@@ -156,6 +198,7 @@ pub async fn plain(here: &PodHere, to: SocketAddr) -> Result<TcpStream, DialErro
 
 /// TCP to the application of the pod, from `source` when given.
 pub async fn application(here: &PodHere, to: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
+    refuse_self_call(here, to)?;
     let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
     let connected = timeout(CONNECT_TIMEOUT, here.pod.sockets.connect(to, source)).await;
     connected.unwrap_or_else(|_| Err(timed_out())).map_err(|e| DialError::Inbound(Arc::new(e)))

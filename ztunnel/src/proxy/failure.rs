@@ -5,6 +5,7 @@ use super::capture::CaptureError;
 use super::dial::DialError;
 use super::relay::RelayError;
 use super::resolve::ResolveError;
+use crate::budget::Resource;
 use hbone::TunnelError;
 use http::StatusCode;
 use model::view::InboundError;
@@ -33,6 +34,9 @@ pub enum Failure {
     /// A tunnel that we accepted.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
+    /// The pod, or one of its clients, has used up what is its own.
+    #[error("the budget of {} is used up", .0.as_str())]
+    Budget(Resource),
     /// The pod is gone, or the process had to end.
     #[error("connection closed due to connection drain")]
     Cut,
@@ -60,6 +64,7 @@ impl Failure {
                 | DialError::Inbound(_)
                 | DialError::Connect(_)
                 | DialError::AnswerTimeout { .. }
+                | DialError::SelfCall(_)
                 | DialError::ClientGone => ResponseFlags::Connect,
             },
             Self::Tunnel(TunnelError::Handshake(_)) => ResponseFlags::Http2Handshake,
@@ -69,6 +74,7 @@ impl Failure {
             | Self::Request(_)
             | Self::Relay(_)
             | Self::Tunnel(TunnelError::Protocol(_) | TunnelError::PingTimeout(_))
+            | Self::Budget(_)
             | Self::Cut => ResponseFlags::Connect,
         }
     }
@@ -79,9 +85,13 @@ impl Failure {
             Self::Request(_) => StatusCode::BAD_REQUEST,
             Self::Denied(_) | Self::Revoked(_) => StatusCode::UNAUTHORIZED,
             Self::Inbound(e) => StatusCode::from_u16(e.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
-            Self::Capture(_) | Self::Resolve(_) | Self::Dial(_) | Self::Relay(_) | Self::Tunnel(_) | Self::Cut => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Capture(_)
+            | Self::Resolve(_)
+            | Self::Dial(_)
+            | Self::Relay(_)
+            | Self::Tunnel(_)
+            | Self::Budget(_)
+            | Self::Cut => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -99,6 +109,7 @@ impl Failure {
             Self::Relay(RelayError::Send(_)) => "send",
             Self::Relay(RelayError::Receive(_)) => "receive",
             Self::Tunnel(e) => e.code(),
+            Self::Budget(_) => "budget",
             Self::Cut => "drain",
         }
     }

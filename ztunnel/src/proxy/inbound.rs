@@ -3,7 +3,9 @@
 use super::failure::RequestError;
 use super::guarded::Guarded;
 use super::report::{Direction, Opened, Peer, Report};
+use super::validity::{self, Validity};
 use super::{Failure, authorise, capture, dial, proxy_header, relay, report};
+use crate::budget::{self, Descriptors, Owner, Resource, Window};
 use crate::workers::{Connection, PodHere};
 use hbone::headers::{self, Baggage, Trace};
 use hbone::tls::TlsStream;
@@ -13,6 +15,7 @@ use identity::Identity;
 use model::Workload;
 use model::view::{self, Authority, InboundRequest, InboundTarget, SourceAddress};
 use policy::Registration;
+use runtime::Permit;
 use runtime::sys::socket::canonical;
 use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +25,9 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+/// How long a peer may take for its first message, from the first byte on. It fits in two packets.
+pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a peer may take for TLS and the start of HTTP/2.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,16 +40,28 @@ const FLOODS: &str = "strake_hbone_floods_total";
 /// Requests that were refused so.
 const REQUESTS_REFUSED: &str = "strake_hbone_requests_refused_total";
 
+/// Tunnels whose peer's certificate has expired while they were open.
+const EXPIRED: &str = "strake_tunnels_expired_total";
+
 /// What all streams of a tunnel have in common.
 struct Tunnel {
     here: Rc<PodHere>,
     client: SocketAddr,
     destination: SocketAddr,
     identity: Option<Identity>,
+    validity: Option<Validity>,
     /// May the client's address be used towards the application?
     transparent: bool,
     /// Is the client a gateway of another network? Found out when it matters.
     gateway: OnceCell<bool>,
+    _held: Held,
+}
+
+/// What a tunnel holds of the budgets until its last stream is over.
+struct Held {
+    _permit: Permit<IpAddr>,
+    _window: Window,
+    _descriptors: Descriptors,
 }
 
 /// Carries the tunnel to its end.
@@ -62,37 +80,64 @@ pub async fn serve(here: Rc<PodHere>, connection: Connection) {
 type Accepted = (Tunnel, Server<TlsStream<TcpStream>>, crate::workers::Load);
 
 async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<Accepted, Failure> {
-    let Connection { socket, peer, transparent, load, .. } = connection;
+    let Connection { mut socket, peer, transparent, load, descriptors, .. } = connection;
     *destination = canonical(socket.local_addr().map_err(capture::CaptureError::Socket)?);
     let local = capture::local_workload(&here.shared().state, &here.pod).await?;
     let identity = local.identity().ok_or_else(|| unknown(here))?;
+    let late = || dial::DialError::HandshakeTimeout(peer);
     let handshakes = async {
-        // Who says nothing keeps nobody else from a handshake.
+        // A client that says nothing has no buffer yet.
         socket.readable().await.map_err(capture::CaptureError::Socket)?;
-        // Held until the peer has proven who it is. The semaphore is never closed.
-        let _permit = here.worker.handshakes.acquire().await;
+        let hello = timeout(CLIENT_HELLO_TIMEOUT, hbone::tls::client_hello(&mut socket)).await.map_err(|_| late())?;
+        let hello = hello.map_err(dial::tls_failure)?;
+        // Held until the peer has proven who it is.
+        let _permits = handshake_permits(here, peer.ip()).await;
         let certificate = dial::certificate(here, &identity).await?;
         let config = here.tls.server(&certificate).map_err(|e| dial::DialError::Tls(Arc::new(e)))?;
-        let accepted = hbone::tls::accept(socket, config, tls::peer_identity).await;
-        let (tls, identity) = accepted.map_err(dial::tls_failure)?;
-        let server = Server::handshake(tls, &here.shared().tunnels).await;
-        let server = server.inspect_err(|e| count_flood(peer, identity.as_ref(), e))?;
-        Ok::<_, Failure>((identity, server))
+        let accepted = hbone::tls::accept_after(socket, hello, config, tls::peer_leaf).await;
+        let (tls, leaf) = accepted.map_err(dial::tls_failure)?;
+        let window = here.shared().budgets.window(&here.pod, here.shared().tunnels.connection_window_bytes);
+        let server = Server::handshake(tls, &window.apply(&here.shared().tunnels)).await;
+        let server = server.inspect_err(|e| count_flood(peer, leaf.as_ref().and_then(|l| l.identity()), e))?;
+        Ok::<_, Failure>((leaf, server, window))
     };
-    let late = dial::DialError::HandshakeTimeout(peer);
-    let (identity, server) = timeout(HANDSHAKE_TIMEOUT, handshakes).await.map_err(|_| late)??;
-    Ok((
-        Tunnel {
-            here: here.clone(),
-            client: peer,
-            destination: *destination,
-            identity,
-            transparent,
-            gateway: OnceCell::new(),
-        },
-        server,
-        load,
-    ))
+    let (leaf, server, window) = timeout(HANDSHAKE_TIMEOUT, handshakes).await.map_err(|_| late())??;
+    let Some(permit) = here.tunnels.try_acquire(&peer.ip()) else {
+        budget::exceeded(&here.pod, Resource::Tunnels, Owner::Source(peer.ip()));
+        return Err(Failure::Budget(Resource::Tunnels));
+    };
+    let tunnel = Tunnel {
+        here: here.clone(),
+        client: peer,
+        destination: *destination,
+        identity: leaf.as_ref().and_then(|leaf| leaf.identity().cloned()),
+        validity: leaf.as_ref().map(Validity::of),
+        transparent,
+        gateway: OnceCell::new(),
+        _held: Held { _permit: permit, _window: window, _descriptors: descriptors },
+    };
+    Ok((tunnel, server, load))
+}
+
+/// Permits for a handshake with `client`: one of its share among the pod's, then one of the pod's share among the
+/// worker's. Whoever has used its share waits, and nobody else does.
+async fn handshake_permits(here: &PodHere, client: IpAddr) -> (Permit<IpAddr>, Permit<u64>) {
+    let source = match here.handshakes.try_acquire(&client) {
+        Some(permit) => permit,
+        None => {
+            budget::exceeded(&here.pod, Resource::Handshakes, Owner::Source(client));
+            here.handshakes.acquire(client).await
+        }
+    };
+    let handshakes = &here.worker.handshakes;
+    let pod = match handshakes.try_acquire(&here.pod.serial) {
+        Some(permit) => permit,
+        None => {
+            budget::exceeded(&here.pod, Resource::Handshakes, Owner::Pod);
+            handshakes.acquire(here.pod.serial).await
+        }
+    };
+    (source, pod)
 }
 
 fn unknown(here: &PodHere) -> capture::CaptureError {
@@ -104,10 +149,13 @@ fn unknown(here: &PodHere) -> capture::CaptureError {
     }
 }
 
-/// Accepts streams until the tunnel ends. When the proxy drains, the peer is told to open no more.
+/// Accepts streams until the tunnel ends. When the proxy drains, or the peer's certificate has expired, the peer is told to
+/// open no more; a lifetime of the certificate later what is left of them is cut.
 async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
     let mut drain = tunnel.here.shared().drain.clone();
     let mut draining = false;
+    let mut expired = false;
+    let mut passing = Box::pin(validity::passed(tunnel.validity.map(|v| v.not_after)));
     let limit = REQUESTS_PER_STREAM * tunnel.here.shared().tunnels.max_concurrent_streams as usize;
     loop {
         let next = tokio::select! {
@@ -117,11 +165,24 @@ async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
                 server.drain();
                 continue;
             }
+            () = passing.as_mut() => {
+                metrics::counter!(EXPIRED, "outcome" => if expired { "cut" } else { "drained" }).increment(1);
+                tracing::info!(peer = %tunnel.client, code = "expired", cut = expired, "certificate of the tunnel's peer has expired");
+                if expired {
+                    // Dropping the server resets what is open.
+                    return;
+                }
+                expired = true;
+                passing.set(validity::passed(tunnel.validity.map(|v| v.cut_at)));
+                server.drain();
+                continue;
+            }
         };
         match next {
             // Each request that is worked on holds the tunnel, as we do.
             Ok(Some(request)) if Rc::strong_count(&tunnel) > limit => {
                 metrics::counter!(REQUESTS_REFUSED).increment(1);
+                budget::exceeded(&tunnel.here.pod, Resource::Requests, Owner::Tunnel(tunnel.client.ip()));
                 request.refuse(StatusCode::SERVICE_UNAVAILABLE);
             }
             Ok(Some(request)) => {
@@ -148,6 +209,11 @@ fn count_flood(peer: SocketAddr, identity: Option<&Identity>, e: &TunnelError) {
 
 async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
     let _load = tunnel.here.worker.handle().add_load();
+    // For the connection to the application.
+    let Some(_descriptors) = tunnel.here.shared().budgets.descriptors(&tunnel.here.pod, 1) else {
+        budget::exceeded(&tunnel.here.pod, Resource::Descriptors, Owner::Pod);
+        return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+    };
     let (local, authority, target) = match find(&tunnel, &request) {
         Ok(found) => found,
         Err(e) => {
@@ -164,9 +230,13 @@ async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
     };
     match reached {
         Ok((registration, app)) => {
-            let Some(stream) = request.accept(answer_headers(&tunnel, &local)) else {
-                return report.close(Ok(()));
+            let passes_resets = headers::passes_resets(request.headers());
+            let Some(mut stream) = request.accept(answer_headers(&tunnel, &local)) else {
+                return report.close(Err(dial::DialError::ClientGone.into()));
             };
+            if !passes_resets {
+                stream.tell_losses_as_ends();
+            }
             let result = carry(&tunnel, &target, registration, app, stream, &report).await;
             report.close(result);
         }
@@ -258,7 +328,8 @@ async fn carry(
 fn answer_headers(tunnel: &Tunnel, local: &Arc<Workload>) -> HeaderMap {
     let wanted = tunnel.here.shared().response_baggage;
     let baggage = wanted.then(|| tunnel.here.description.baggage(local)).flatten();
-    HeaderMap::from_iter(baggage.map(|b| (headers::BAGGAGE, b)))
+    let passes_resets = (headers::PASSES_RESETS, headers::YES);
+    HeaderMap::from_iter(baggage.map(|b| (headers::BAGGAGE, b)).into_iter().chain([passes_resets]))
 }
 
 fn opened(
@@ -281,6 +352,7 @@ fn opened(
         direction: Direction::Inbound,
         client: tunnel.client,
         destination: tunnel.destination,
+        listed: target.policy_destination,
         original: headers::forwarded_host(request.headers()),
         source: Peer {
             workload: source,

@@ -19,6 +19,8 @@ pub mod report;
 pub mod resolve;
 mod shared;
 mod tls_configs;
+mod tunnel_socket;
+mod validity;
 
 pub use failure::Failure;
 pub use foreign::Foreign;

@@ -1,6 +1,6 @@
 //! The steps of a connection that an application of the pod opens (listener 15001).
 
-use super::capture::{self, Loop};
+use super::capture;
 use super::guarded::Guarded;
 use super::report::{Direction, Opened, Peer, Report};
 use super::resolve::{self, Resolved};
@@ -26,8 +26,8 @@ pub async fn serve(here: Rc<PodHere>, connection: Connection) {
 
 /// Fails only before there is a report.
 async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
-    let Connection { socket, peer, load: _load, kind, .. } = connection;
-    let mut captured = capture::redirected(socket, peer, (kind.port(), &here.steering), Loop::OnLoopback)?;
+    let Connection { socket, peer, load: _load, mut descriptors, kind, .. } = connection;
+    let mut captured = capture::redirected(here, kind, socket, peer)?;
     *destination = captured.destination;
     let shared = here.shared();
     let source = capture::local_workload(&shared.state, &here.pod).await?;
@@ -39,6 +39,8 @@ async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut Soc
     let app = &mut captured.socket;
     let result = match &resolved.route.kind {
         RouteKind::Hbone(hbone) => {
+            // The tunnel counts for itself.
+            descriptors.keep(1);
             let leg = Leg { source: &source, client, resolved: &resolved, trace };
             through_tunnel(here, app, leg, hbone, &report).await
         }
@@ -74,7 +76,10 @@ async fn through_tunnel(
     })?;
     let key = dial::key(identity, leg.client.ip(), leg.resolved.to, hbone.expected.clone());
     let dial = dial::tunnel(here, &key, &hbone.authority, || request_headers(here, &leg));
-    let accepted = dial::for_client(app, dial).await?;
+    let mut accepted = dial::for_client(app, dial).await?;
+    if !headers::passes_resets(&accepted.headers) {
+        accepted.stream.tell_losses_as_ends();
+    }
     relay::outbound(app, accepted.stream, &here.worker.scratch, report.counts()).await?;
     Ok(())
 }
@@ -102,7 +107,8 @@ fn other_network(resolved: &Resolved) -> Failure {
 
 fn request_headers(here: &PodHere, leg: &Leg<'_>) -> HeaderMap {
     let service = leg.resolved.route.service.as_deref().map(|s| s.hostname.as_str());
-    let mut map = HeaderMap::with_capacity(3);
+    let mut map = HeaderMap::with_capacity(4);
+    map.insert(headers::PASSES_RESETS, headers::YES);
     if let Some(baggage) = here.description.baggage(leg.source) {
         map.insert(headers::BAGGAGE, baggage);
     }
@@ -129,6 +135,7 @@ fn opened(
         direction: Direction::Outbound,
         client: captured.client,
         destination: resolved.to,
+        listed: resolved.to,
         original: Some(captured.destination.to_string()),
         source: Peer {
             workload: Some(source.clone()),

@@ -143,6 +143,7 @@ mod tests {
             direction: Direction::Inbound,
             client: "10.0.0.1:1".parse().unwrap(),
             destination: "10.0.0.2:15008".parse().unwrap(),
+            listed: "10.0.0.2:80".parse().unwrap(),
             original: None,
             source: peer(source, proven),
             target: peer(source, None),

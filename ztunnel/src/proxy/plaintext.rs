@@ -1,6 +1,6 @@
 //! The steps of a connection that comes to the pod outside of a tunnel (listener 15006).
 
-use super::capture::{self, Loop};
+use super::capture;
 use super::guarded::Guarded;
 use super::report::{Direction, Opened, Peer, Report};
 use super::{Failure, authorise, dial, relay, report};
@@ -24,8 +24,8 @@ pub async fn serve(here: Rc<PodHere>, connection: Connection) {
 
 /// Fails only before there is a report.
 async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
-    let Connection { socket, peer, transparent, load: _load, kind, .. } = connection;
-    let captured = capture::redirected(socket, peer, (kind.port(), &here.steering), Loop::Anywhere)?;
+    let Connection { socket, peer, transparent, load: _load, descriptors: _descriptors, kind } = connection;
+    let captured = capture::redirected(here, kind, socket, peer)?;
     *destination = captured.destination;
     let local = capture::local_workload(&here.shared().state, &here.pod).await?;
     let report = Report::open(here, opened(here, &captured, &local));
@@ -71,6 +71,7 @@ fn opened(here: &PodHere, captured: &capture::Captured, local: &Arc<Workload>) -
         direction: Direction::Inbound,
         client: captured.client,
         destination: captured.destination,
+        listed: captured.destination,
         original: None,
         source: Peer { workload: source, identity: None, baggage: None },
         target: Peer { workload: Some(local.clone()), identity: here.description.identity(local), baggage: None },

@@ -39,6 +39,8 @@ pub struct Opened {
     pub client: SocketAddr,
     /// The next hop; inbound, the pod's own address.
     pub destination: SocketAddr,
+    /// What the dump calls the actual destination: inbound, the application's address.
+    pub listed: SocketAddr,
     /// What the dump calls the original destination.
     pub original: Option<String>,
     pub source: Peer,
@@ -75,7 +77,7 @@ impl Report {
         let listed = here.pod.connections.list(ConnectionEntry {
             src: opened.client,
             original_dst: opened.original.clone(),
-            actual_dst: opened.destination,
+            actual_dst: opened.listed,
             protocol: opened.protocol,
             inbound: opened.direction == Direction::Inbound,
         });

@@ -1,12 +1,14 @@
 //! What all connections of the process share. Read through handles; nothing of it is locked across a wait.
 
 use super::resolve::Names;
+use crate::budget::Budgets;
 use ca::CertificateManager;
 use hbone::Settings;
 use hbone::pool::Limits;
 use model::State;
 use policy::ConnectionRegistry;
 use runtime::drain::Watch;
+use std::sync::Arc;
 
 /// Handles to everything a connection asks.
 pub struct Shared {
@@ -16,6 +18,8 @@ pub struct Shared {
     pub names: Names,
     pub tunnels: Settings,
     pub pool_limits: Limits,
+    /// What pods may use together.
+    pub budgets: Arc<Budgets>,
     pub drain: Watch,
     /// Deliver what comes through a PROXY tunnel to loopback.
     pub localhost_app_tunnel: bool,

@@ -1,17 +1,28 @@
 //! Accepts connections and decides which worker carries them. It reads nothing from them.
 
 use super::{Handover, PodHere};
+use crate::budget::{self, Descriptors, Owner, Resource};
 use crate::inpod::Pod;
+use runtime::drain::Watch;
 use runtime::sys::Listener;
 use runtime::sys::socket::canonical;
 use std::io;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// Connections accepted in a row before other tasks get their turn.
 const BATCH: usize = 64;
 /// Pause when the process or the machine has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Pause of a pod's listener whose connections hold all that there is for them.
+const BUDGET_PAUSE: Duration = Duration::from_millis(20);
+/// Accepts that failed for want of descriptors or memory.
+const ACCEPT_FAILURES: &str = "strake_accept_failures_total";
+/// How long a listener of a proxy that drains accepts what the kernel has begun to take for it: longer than the round
+/// trip of a handshake between two machines.
+const LAST_ACCEPTS: Duration = Duration::from_millis(25);
 /// How much busier than the least busy worker one may be before it gives connections away. Small
 /// differences are not worth a wake-up of another thread, and a second tunnel: with 1, every other one of sixteen
 /// short connections at a time was given away.
@@ -41,6 +52,14 @@ impl ListenerKind {
         }
     }
 
+    /// Descriptors that a connection needs: its own, and that of its next hop. Each stream of a tunnel counts for itself.
+    const fn descriptors(self) -> usize {
+        match self {
+            Self::Outbound | Self::Plaintext => 2,
+            Self::Hbone => 1,
+        }
+    }
+
     /// Application connections need TCP's keepalive; tunnels have pings.
     pub const fn needs_keepalive(self) -> bool {
         match self {
@@ -50,19 +69,44 @@ impl ListenerKind {
     }
 }
 
-/// Accepts until the pod stops or the proxy drains.
-pub(super) async fn accept(here: Weak<PodHere>, kind: ListenerKind, listener: Listener, transparent: bool) {
+/// Accepts until the pod stops or the proxy drains. Connections that the kernel has taken before the drain are accepted
+/// for [`LAST_ACCEPTS`] more: closing the listener would reset them, though a successor listens beside it.
+pub(super) async fn accept(
+    here: Weak<PodHere>,
+    kind: ListenerKind,
+    listener: Listener,
+    transparent: bool,
+    mut drain: Watch,
+) {
+    let accepting = accept_all(&here, kind, &listener, transparent);
+    let mut accepting = pin!(accepting);
+    tokio::select! {
+        // Both may be dropped; the first goes on below.
+        () = accepting.as_mut() => return,
+        _ = drain.started() => {}
+    }
+    listener.leave_group();
+    let _ = timeout(LAST_ACCEPTS, accepting).await;
+}
+
+/// Accepts until the pod stops.
+async fn accept_all(here: &Weak<PodHere>, kind: ListenerKind, listener: &Listener, transparent: bool) {
     let mut row = 0;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
-                let Some(here) = here.upgrade() else { return };
+                let Some((here, descriptors)) = admit(here, kind).await else { return };
                 let (peer, load) = (canonical(peer), here.worker.handle().add_load());
-                route(&here, Handover { pod: here.pod.clone(), kind, socket, peer, transparent, load });
+                route(&here, Handover { pod: here.pod.clone(), kind, socket, peer, transparent, load, descriptors });
             }
             Err(e) if is_transient(&e) => {}
             Err(e) => {
-                tracing::warn!(error = %e, port = kind.port(), "cannot accept connections");
+                let Some(here) = here.upgrade() else { return };
+                metrics::counter!(ACCEPT_FAILURES).increment(1);
+                here.span().in_scope(|| {
+                    tracing::warn!(error = %e, port = kind.port(), code = "accept", "failed to accept; trying again");
+                });
+                drop(here);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
@@ -70,6 +114,21 @@ pub(super) async fn accept(here: Weak<PodHere>, kind: ListenerKind, listener: Li
         if row == 0 {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// What an accepted connection may use, once there is so much for its pod. Until then the next ones wait with the
+/// kernel, which takes no more when their queue is full. `None` when the pod is gone.
+async fn admit(here: &Weak<PodHere>, kind: ListenerKind) -> Option<(Rc<PodHere>, Descriptors)> {
+    loop {
+        let pod = here.upgrade()?;
+        if let Some(descriptors) = pod.shared().budgets.descriptors(&pod.pod, kind.descriptors()) {
+            return Some((pod, descriptors));
+        }
+        budget::exceeded(&pod.pod, Resource::Descriptors, Owner::Pod);
+        // Must not keep the pod alive.
+        drop(pod);
+        tokio::time::sleep(BUDGET_PAUSE).await;
     }
 }
 
@@ -97,5 +156,5 @@ fn route(here: &Rc<PodHere>, mut connection: Handover) {
 
 /// A socket that no runtime can watch is closed.
 pub(super) fn unwatchable(pod: &Pod, error: &io::Error) {
-    tracing::warn!(uid = pod.uid, %error, code = "watch", "a connection is closed that cannot be watched");
+    tracing::warn!(uid = pod.uid, %error, code = "watch", "failed to register accepted socket; connection closed");
 }

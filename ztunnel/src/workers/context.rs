@@ -1,6 +1,7 @@
 //! What a worker keeps for itself: its pods, their tunnels and tasks. Nothing of it is shared between threads.
 
 use super::{Handle, ListenerKind};
+use crate::budget::Member;
 use crate::inpod::Pod;
 use crate::proxy::capture::Steering;
 use crate::proxy::dial::DialError;
@@ -8,6 +9,7 @@ use crate::proxy::relay::Scratch;
 use crate::proxy::{Description, Foreign, Live, Pairs, Shared, TlsConfigs};
 use hbone::Pool;
 use identity::Identity;
+use runtime::Budget;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use telemetry::access::Direction;
 use telemetry::metrics::{SocketGuard, SocketsOpen, TrafficCache};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::Span;
 
@@ -34,8 +36,17 @@ pub struct Key {
     pub from: IpAddr,
 }
 
-/// Handshakes of a worker with peers that have said something and proven nothing yet. Others wait, as long as a handshake may take.
+/// Handshakes of a worker with peers whose first message is there and that have proven nothing yet. Others wait, as
+/// long as a handshake may take.
 pub const HANDSHAKES: usize = 1024;
+/// Those of one pod.
+pub const POD_HANDSHAKES: usize = 128;
+/// Those of one client address to one pod.
+pub const SOURCE_HANDSHAKES: usize = 32;
+/// Inbound tunnels of one pod on one worker.
+pub const POD_TUNNELS: usize = 4096;
+/// Those of one client address.
+pub const SOURCE_TUNNELS: usize = 512;
 
 /// Tasks of connections that panicked.
 const PANICS: &str = "strake_connection_panics_total";
@@ -106,8 +117,8 @@ pub struct WorkerContext {
     pub live: Live,
     pub pods: RefCell<HashMap<u64, Rc<PodHere>>>,
     pub draining: Cell<bool>,
-    /// A permit for each handshake under way; see [`HANDSHAKES`].
-    pub handshakes: Semaphore,
+    /// A permit for each handshake under way, by the pod's serial; see [`HANDSHAKES`].
+    pub handshakes: Budget<u64>,
     /// Told that this worker is of no more use.
     pub(super) lost: watch::Sender<Option<usize>>,
 }
@@ -147,6 +158,11 @@ pub struct PodHere {
     pub connections: Local,
     /// Accept loops; only on the worker that the pod belongs to.
     pub listeners: Local,
+    /// By client address; the worker's permit is taken after this one.
+    pub handshakes: Budget<IpAddr>,
+    /// By client address.
+    pub tunnels: Budget<IpAddr>,
+    _member: Member,
     /// Made when it is first wanted; see [`span`](Self::span).
     span: RefCell<Span>,
 }
@@ -154,6 +170,7 @@ pub struct PodHere {
 impl PodHere {
     fn new(worker: Rc<WorkerContext>, pod: Arc<Pod>) -> Self {
         let limits = worker.shared.pool_limits;
+        let member = worker.shared.budgets.enter();
         Self {
             pod,
             worker,
@@ -163,6 +180,9 @@ impl PodHere {
             steering: Cell::new(Steering::Redirected),
             connections: Local::default(),
             listeners: Local::default(),
+            handshakes: Budget::new(POD_HANDSHAKES, SOURCE_HANDSHAKES),
+            tunnels: Budget::new(POD_TUNNELS, SOURCE_TUNNELS),
+            _member: member,
             span: RefCell::new(Span::none()),
         }
     }

@@ -6,8 +6,11 @@ mod context;
 mod thread;
 
 pub use accept::ListenerKind;
-pub use context::{HANDSHAKES, Key, Local, PodHere, WorkerContext};
+pub use context::{
+    HANDSHAKES, Key, Local, POD_HANDSHAKES, POD_TUNNELS, PodHere, SOURCE_HANDSHAKES, SOURCE_TUNNELS, WorkerContext,
+};
 
+use crate::budget::Descriptors;
 use crate::inpod::{Listening, Pod};
 use crate::proxy::Shared;
 use std::net::{SocketAddr, TcpStream};
@@ -47,6 +50,8 @@ pub struct Connection {
     pub transparent: bool,
     /// Counts it as long as it lives.
     pub load: Load,
+    /// What it may open, itself included.
+    pub descriptors: Descriptors,
 }
 
 /// An accepted connection that no worker carries yet.
@@ -58,13 +63,15 @@ pub struct Handover {
     transparent: bool,
     /// Counts it for the worker that gets it.
     load: Load,
+    descriptors: Descriptors,
 }
 
 impl Handover {
     /// Puts it on this worker.
     fn arrive(self) -> std::io::Result<Connection> {
-        let Self { kind, socket, peer, transparent, load, .. } = self;
-        Ok(Connection { kind, socket: tokio::net::TcpStream::from_std(socket)?, peer, transparent, load })
+        let Self { kind, socket, peer, transparent, load, descriptors, .. } = self;
+        let socket = tokio::net::TcpStream::from_std(socket)?;
+        Ok(Connection { kind, socket, peer, transparent, load, descriptors })
     }
 }
 

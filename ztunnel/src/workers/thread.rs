@@ -1,10 +1,11 @@
 //! A worker's thread: a runtime of its own, and the loop that obeys commands.
 
-use super::context::HANDSHAKES;
+use super::context::{HANDSHAKES, POD_HANDSHAKES};
 use super::{Command, Handle, ListenerKind, PodHere, WorkerContext, accept};
 use crate::inpod::{Listening, Pod};
 use crate::proxy::report::{Direction, reporter};
 use crate::proxy::{FLUSH_EVERY, Foreign, Live, Pairs, Shared};
+use runtime::Budget;
 use runtime::sys::Listener;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use telemetry::metrics::SocketsOpen;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 
 /// Polls of tasks between two looks at the sockets. More of them make larger batches.
@@ -68,7 +69,7 @@ pub(super) fn start(
             live: Live::default(),
             pods: RefCell::default(),
             draining: Cell::new(false),
-            handshakes: Semaphore::new(HANDSHAKES),
+            handshakes: Budget::new(HANDSHAKES, POD_HANDSHAKES),
             lost,
         });
         runtime.block_on(obey(context, commands));
@@ -142,7 +143,8 @@ fn start_pod(worker: &Rc<WorkerContext>, pod: &Arc<Pod>, listeners: Vec<(Listene
         let transparent = listening.transparent;
         // Belongs to this worker's runtime from here on.
         let listener = Listener::new(listening.listener)?;
-        let accepting = accept::accept(Rc::downgrade(&here), kind, listener, transparent);
+        let drain = worker.shared.drain.clone();
+        let accepting = accept::accept(Rc::downgrade(&here), kind, listener, transparent, drain);
         here.listeners.spawn(or_lost(worker.clone(), accepting));
     }
     Ok(())
@@ -162,8 +164,15 @@ async fn or_lost(worker: Rc<WorkerContext>, work: impl Future<Output = ()>) {
     work.await;
 }
 
-/// Closes listeners, waits for connections, cuts what is left at the deadline; returns how many.
+/// Waits for listeners to close and for connections to end, cuts what is left at the deadline; returns how many.
 async fn drain(worker: &Rc<WorkerContext>) -> usize {
+    // They have seen the drain as well. One whose pod holds all that there is for it does not come to its end.
+    let closed = async {
+        for here in pods(worker) {
+            here.listeners.ended().await;
+        }
+    };
+    let _ = timeout(CUT_TIMEOUT, closed).await;
     for here in pods(worker) {
         here.listeners.cut();
         here.listeners.ended().await;

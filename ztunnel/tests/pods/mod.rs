@@ -159,6 +159,11 @@ impl Proxy {
 
     /// With other settings than usual.
     pub fn start_with(state: State, pods: &[&Pod], change: impl FnOnce(&mut Shared)) -> Self {
+        Self::start_on(2, state, pods, change)
+    }
+
+    /// With so many workers.
+    pub fn start_on(count: usize, state: State, pods: &[&Pod], change: impl FnOnce(&mut Shared)) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (drain, watch) = runtime::drain::channel();
         let policies = ConnectionRegistry::new(state.clone(), Logging::Debug);
@@ -171,13 +176,14 @@ impl Proxy {
             names: Names::none(),
             tunnels: hbone::Settings::default(),
             pool_limits: hbone::pool::Limits::default(),
+            budgets: Arc::new(ztunnel::budget::Budgets::new(None)),
             drain: watch,
             localhost_app_tunnel: true,
             response_baggage: true,
         };
         change(&mut shared);
         drop(inside);
-        let workers = Arc::new(Workers::start(2, &Arc::new(shared)).unwrap());
+        let workers = Arc::new(Workers::start(count, &Arc::new(shared)).unwrap());
         let options = SocketOptions {
             mark: Some(1337),
             reuse_port: true,

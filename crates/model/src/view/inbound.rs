@@ -158,6 +158,10 @@ pub fn inbound(state: &State, request: &InboundRequest<'_>) -> Result<InboundTar
         return Err(InboundError::SelfCall);
     }
     let mut target = target(network, request, SocketAddr::new(connection_ip, port), service.as_deref())?;
+    // An application tunnel has a port of its own.
+    if is_proxy_port(target.dial) {
+        return Err(InboundError::SelfCall);
+    }
     target.service = service.or_else(|| guess(&store, request.local, request.forwarded_host, port));
     Ok(target)
 }

@@ -4,9 +4,11 @@
 //! Owns neither side: the caller closes them. Half-close is passed on both ways, and neither direction
 //! is cancelled because the other ended, or because the peer of a stream takes no more of it. The loss of the
 //! connection (the tunnel, a reset stream, a reset socket) is passed on as a loss, also while bytes wait and after one
-//! half has ended: the other side is reset, so that nobody takes it for an end.
+//! half has ended: the other side is reset, so that nobody takes it for an end. What came before a reset goes first, as
+//! long as it is taken.
 
 mod counts;
+mod linger;
 mod pump;
 
 pub use counts::Counts;
@@ -21,6 +23,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
@@ -30,6 +33,8 @@ const BLOCK_BYTES: usize = 64 << 10;
 const LEAST_ROOM_BYTES: usize = 16 << 10;
 /// Reads up to this are copied, so that a slow small stream does not hold a whole block, bytes.
 const COPY_BYTES: usize = BLOCK_BYTES / 8;
+/// How long what came before a reset may stand still before it is given up.
+const STALL: Duration = Duration::from_secs(2);
 /// How a stream ends whose socket was reset (RFC 9113, 8.5: `CONNECT_ERROR`).
 const CONNECT_ERROR: Reason = Reason::Other(0xa);
 
@@ -105,12 +110,16 @@ pub async fn plain(
 ) -> Result<(), RelayError> {
     let marks = [Marks::default(), Marks::default()];
     let finished = [Finished::default(), Finished::default()];
-    let (client_reader, client_writer) = pump::split(client, &marks[0]);
-    let (server_reader, server_writer) = pump::split(server, &marks[1]);
-    let up = pump::socket_to_socket(client_reader, server_writer, scratch, (counts, Way::ToServer), &finished[0]);
-    let down = pump::socket_to_socket(server_reader, client_writer, scratch, (counts, Way::ToClient), &finished[1]);
-    let [sent, received] = both(up, down, &finished).await;
+    let [sent, received] = {
+        let (client_reader, client_writer) = pump::split(client, &marks[0]);
+        let (server_reader, server_writer) = pump::split(server, &marks[1]);
+        let up = pump::socket_to_socket(client_reader, server_writer, scratch, (counts, Way::ToServer), &finished[0]);
+        let down = pump::socket_to_socket(server_reader, client_writer, scratch, (counts, Way::ToClient), &finished[1]);
+        both(pin!(up), pin!(down), &finished).await.map(ended)
+    };
     if is_lost(&sent) || is_lost(&received) {
+        // Of the one that was reset nothing is waited for.
+        tokio::join!(linger::until_acknowledged(client), linger::until_acknowledged(server));
         reset_on_close(client);
         reset_on_close(server);
     }
@@ -127,26 +136,37 @@ async fn through_stream(
     let (mut send, mut recv) = stream.split();
     let (marks, finished) = (Marks::default(), [Finished::default(), Finished::default()]);
     let (reader, writer) = pump::split(app, &marks);
-    let out = pump::stream_to_socket(&mut recv, writer, (counts, way.back()));
-    let into = pump::socket_to_stream(reader, &mut send, scratch, (counts, way), &finished[1]);
-    let ends = both(out, into, &finished).await;
+    let ends = {
+        let mut out = pin!(pump::stream_to_socket(&mut recv, writer, (counts, way.back())));
+        let into = pin!(pump::socket_to_stream(reader, &mut send, scratch, (counts, way), &finished[1]));
+        let [received, sent] = both(out.as_mut(), into, &finished).await;
+        let received = match (received, &sent) {
+            // The peer has reset the stream: what it has sent before has arrived, and is on its way to the socket.
+            (None, Some(Err(Broken::Stream(_)))) => Some(linger::while_it_moves(out, || marks.written()).await),
+            (received, _) => received,
+        };
+        [received, sent].map(ended)
+    };
     if ends.iter().any(is_lost) {
+        tokio::join!(linger::until_acknowledged(app), linger::until_sent(&send));
         reset_on_close(app);
-        // The tunnel gets its turn: what was read before the reset goes out as far as the peer takes it.
-        tokio::task::yield_now().await;
         send.reset(CONNECT_ERROR);
     }
     ends
 }
 
+/// A direction that has not ended is finished, or ends with the other one.
+fn ended(end: Option<Ended>) -> Ended {
+    end.unwrap_or(Ok(()))
+}
+
 /// Waits for both directions, or for the loss of the connection. A direction that is finished counts as ended with
 /// the other one. The second may note something that concerns the first.
 async fn both(
-    first: impl Future<Output = Ended>,
-    second: impl Future<Output = Ended>,
+    mut first: Pin<&mut impl Future<Output = Ended>>,
+    mut second: Pin<&mut impl Future<Output = Ended>>,
     finished: &[Finished; 2],
-) -> [Ended; 2] {
-    let (mut first, mut second) = (pin!(first), pin!(second));
+) -> [Option<Ended>; 2] {
     let (mut one, mut two) = (None, None);
     poll_fn(|cx| {
         advance(first.as_mut(), &mut one, cx);
@@ -154,11 +174,11 @@ async fn both(
             advance(first.as_mut(), &mut one, cx);
         }
         let over = (one.is_some() || finished[0].get()) && (two.is_some() || finished[1].get());
-        let whole = |end: &Option<Ended>| matches!(end, Some(Err(Broken::Whole(_))));
+        let whole = |end: &Option<Ended>| matches!(end, Some(Err(Broken::Whole(_) | Broken::Stream(_))));
         if over || whole(&one) || whole(&two) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    [one.unwrap_or(Ok(())), two.unwrap_or(Ok(()))]
+    [one, two]
 }
 
 /// Polls a direction that has not ended; whether it has now.
@@ -174,12 +194,14 @@ fn advance(direction: Pin<&mut impl Future<Output = Ended>>, end: &mut Option<En
 
 /// Is the connection gone, and not only ended?
 const fn is_lost(end: &Ended) -> bool {
-    matches!(end, Err(Broken::Writing(_) | Broken::Whole(_)))
+    matches!(end, Err(Broken::Writing(_) | Broken::Stream(_) | Broken::Whole(_)))
 }
 
 fn outcome(sent: Ended, received: Ended) -> Result<(), RelayError> {
     let failure = |end: Ended| match end {
-        Err(Broken::Direction(e) | Broken::Writing(e) | Broken::Whole(e)) if !is_ordinary(&e) => Some(e),
+        Err(Broken::Direction(e) | Broken::Writing(e) | Broken::Stream(e) | Broken::Whole(e)) if !is_ordinary(&e) => {
+            Some(e)
+        }
         Err(_) | Ok(()) => None,
     };
     match (failure(sent), failure(received)) {

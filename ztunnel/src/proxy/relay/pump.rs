@@ -1,21 +1,27 @@
 //! One direction of a relay, from a socket or a stream to the other. What its end means for the whole is `super`'s.
 
 use super::counts::{Counts, Way};
-use super::{CONNECT_ERROR, Scratch};
+use super::{CONNECT_ERROR, STALL, Scratch};
 use bytes::{Buf, Bytes};
 use hbone::{Reason, RecvHalf, SendHalf, StreamError};
+use runtime::sys::socket;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::timeout;
 
 /// Pieces written to a socket in one call.
 const PIECES: usize = 32;
+/// Pause between the probes of a peer that has ended its half, and how many may stay without answer. Must stay below what
+/// conntrack gives a half-closed connection, 60 s on Linux (`nf_conntrack_tcp_timeout_close_wait`).
+const HALF_CLOSED_PROBES: (Duration, u32) = (Duration::from_secs(20), 3);
 /// Bytes taken from a stream before they are written.
 const GATHER_BYTES: usize = 256 << 10;
 
@@ -24,6 +30,8 @@ const GATHER_BYTES: usize = 256 << 10;
 pub(super) enum Broken {
     /// Alone: the peer of a stream takes no more of it.
     Direction(io::Error),
+    /// The stream it writes to is lost. What its peer has sent before may still be there to read.
+    Stream(io::Error),
     /// The socket it writes to is gone. What that one's application has said before may still be there to read.
     Writing(io::Error),
     /// With the connection, and so with the other one.
@@ -37,17 +45,21 @@ impl Broken {
     fn sending(e: StreamError) -> Self {
         match e {
             StreamError::BrokenPipe => Self::Direction(e.into()),
-            StreamError::Reset(_) | StreamError::Tunnel(_) => Self::receiving(e),
+            StreamError::Reset(_) | StreamError::Tunnel(_) => Self::Stream(lost_stream(e)),
         }
     }
 
     /// A receiver's: whatever is no end is a loss.
     fn receiving(e: StreamError) -> Self {
-        match e {
-            // The other proxy's socket was reset, and so will ours be: an ordinary end.
-            StreamError::Reset(CONNECT_ERROR | Reason::Cancel) => Self::Whole(ErrorKind::ConnectionReset.into()),
-            StreamError::BrokenPipe | StreamError::Reset(_) | StreamError::Tunnel(_) => Self::Whole(e.into()),
-        }
+        Self::Whole(lost_stream(e))
+    }
+}
+
+fn lost_stream(e: StreamError) -> io::Error {
+    match e {
+        // The other proxy's socket was reset, and so will ours be: an ordinary end.
+        StreamError::Reset(CONNECT_ERROR | Reason::Cancel) => reset(),
+        StreamError::BrokenPipe | StreamError::Reset(_) | StreamError::Tunnel(_) => e.into(),
     }
 }
 
@@ -56,6 +68,15 @@ impl Broken {
 pub(super) struct Marks {
     /// Writing has met the end of the socket: its reader must not take the end it sees then for one in order.
     gone: Cell<bool>,
+    /// Bytes written to the socket.
+    written: Cell<u64>,
+}
+
+impl Marks {
+    /// Bytes that the kernel has taken for the socket so far.
+    pub(super) const fn written(&self) -> u64 {
+        self.written.get()
+    }
 }
 
 /// The half of an application's socket that is read.
@@ -93,19 +114,30 @@ impl Reader<'_> {
         Broken::Whole(reset())
     }
 
-    /// Does `work`, unless the socket is reset before: then nobody is left who wants it done.
+    /// Does `work`. Once the socket is reset, what it has said before is still passed on, as long as it is taken: `work`
+    /// has [`STALL`] then.
     async fn unless_lost<T>(&self, work: impl Future<Output = T>) -> Result<T, Broken> {
+        let mut work = pin!(work);
         tokio::select! {
             biased;
-            done = work => Ok(done),
-            lost = self.lost() => Err(lost),
+            done = work.as_mut() => Ok(done),
+            // Boxed, as it is rare.
+            lost = self.lost() => Box::pin(timeout(STALL, work)).await.map_err(|_| lost),
         }
+    }
+
+    /// The peer has ended its half. One that has closed the other half too does not say so, and is found out by asking:
+    /// else bytes that nobody reads would keep both sockets for ever.
+    fn ask_whether_it_lives(&self) {
+        let (every, times) = HALF_CLOSED_PROBES;
+        // Fails only on a socket that is gone.
+        let _ = socket::set_keepalive(self.half.as_ref(), every, every, times);
     }
 }
 
 impl Writer<'_> {
     async fn write(&mut self, pieces: &mut VecDeque<Bytes>) -> Ended {
-        let result = write_all(&mut self.half, pieces).await;
+        let result = write_all(&mut self.half, pieces, &self.marks.written).await;
         self.ended(result)
     }
 
@@ -164,8 +196,11 @@ pub(super) async fn socket_to_stream(
     }
     to.finish().map_err(Broken::sending)?;
     finished.set(true);
-    let lost = from.unless_lost(to.closed()).await?;
-    Err(Broken::sending(lost))
+    from.ask_whether_it_lives();
+    tokio::select! {
+        lost = to.closed() => Err(Broken::sending(lost)),
+        lost = from.lost() => Err(lost),
+    }
 }
 
 pub(super) async fn stream_to_socket(from: &mut RecvHalf, mut to: Writer<'_>, (counts, way): (&Counts, Way)) -> Ended {
@@ -199,6 +234,7 @@ pub(super) async fn socket_to_socket(
         from.unless_lost(to.write(&mut pieces)).await??;
         counts.add(way, n);
     }
+    from.ask_whether_it_lives();
     to.shutdown().await?;
     finished.set(true);
     Err(from.lost().await)
@@ -215,7 +251,11 @@ fn gather(from: &mut RecvHalf, pieces: &mut VecDeque<Bytes>) -> usize {
     bytes
 }
 
-async fn write_all<W: AsyncWrite + Unpin>(to: &mut W, pieces: &mut VecDeque<Bytes>) -> io::Result<()> {
+async fn write_all<W: AsyncWrite + Unpin>(
+    to: &mut W,
+    pieces: &mut VecDeque<Bytes>,
+    written: &Cell<u64>,
+) -> io::Result<()> {
     while !pieces.is_empty() {
         let mut n = poll_fn(|cx| {
             let to = Pin::new(&mut *to);
@@ -232,6 +272,7 @@ async fn write_all<W: AsyncWrite + Unpin>(to: &mut W, pieces: &mut VecDeque<Byte
         if n == 0 {
             return Err(ErrorKind::WriteZero.into());
         }
+        written.set(written.get() + n as u64);
         while let Some(piece) = pieces.front_mut() {
             if n < piece.len() {
                 piece.advance(n);

@@ -1,5 +1,5 @@
 //! What pods use of the process together, and whose it is when that becomes too much. The numbers, and what happens
-//! beyond each, are in `docs/design/0004-budgets.md`. It delays and closes nothing itself.
+//! beyond each, are in `docs/design/0005-budgets.md`. It delays and closes nothing itself.
 
 use crate::inpod::Pod;
 use std::fmt;

@@ -126,7 +126,10 @@ pub const CATALOGUE: &[Metric] = &[
     counter("strake_agent_unverified_total", "Times an enrolled pod could not be verified; it stays announced."),
     counter("strake_agent_unwatched_total", "Times changes to a pod's routing could be noticed by polling only."),
     counter("strake_agent_withdrawals_total", "Times a pod was announced as outside of the mesh again."),
-    counter("strake_budget_exceeded_total", "Times that a pod, a client or a tunnel wanted more than its budget holds."),
+    counter(
+        "strake_budget_exceeded_total",
+        "Times that a pod, a client or a tunnel wanted more than its budget holds.",
+    ),
     counter("strake_ca_requests_total", "Certificate requests, by outcome."),
     counter(
         "strake_ca_ttl_shortened_total",
@@ -180,7 +183,10 @@ pub const CATALOGUE: &[Metric] = &[
         "strake_policy_unknown_total",
         "Connections denied because their workload names a policy that is not known.",
     ),
-    counter("strake_tunnels_expired_total", "Accepted tunnels drained or cut because the peer's certificate has expired."),
+    counter(
+        "strake_tunnels_expired_total",
+        "Accepted tunnels drained or cut because the peer's certificate has expired.",
+    ),
     gauge("workload_manager_active_proxy_count", "Pods that this proxy serves."),
     gauge("workload_manager_pending_proxy_count", "Pods that this proxy was told to serve and cannot serve yet."),
     counter("workload_manager_proxies_started_total", "Pods that this proxy began to serve."),

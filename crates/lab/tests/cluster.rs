@@ -148,6 +148,7 @@ metadata: {name: db}
 spec:
   serviceName: db
   replicas: 2
+  selector: {matchLabels: {app: db}}
   template:
     metadata: {labels: {app: db}}
     spec:

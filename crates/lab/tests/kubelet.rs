@@ -170,7 +170,7 @@ async fn an_object_that_an_api_server_would_refuse_is_named_and_not_run() {
     assert_eq!(reasons.len(), 3, "{reasons:#?}");
     assert!(said("spec.containers[0].livenessProbe: must specify a handler type"), "{reasons:#?}");
     assert!(said("serviceaccount \"robot\" not found"), "{reasons:#?}");
-    assert!(said("Deployment default/d: spec.selector: does not match"), "{reasons:#?}");
+    assert!(said("Deployment default/d: spec.selector: does not select the labels of the template"), "{reasons:#?}");
     assert!(err.to_string().contains(" s:\n"), "{err}");
     let names: Vec<_> = fixture.lab.pods().await.unwrap().into_iter().map(|pod| pod.name).collect();
     assert_eq!(names, ["good"]);
@@ -251,10 +251,12 @@ async fn a_pod_that_no_node_takes_is_pending_with_the_reason() {
     }
     let node = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {taints: [{key: gpu, value: 'yes', effect: NoSchedule}]}\n";
     let container = "containers: [{name: c, command: [sleep, infinity]}]";
-    let text = pod("no", &format!("nodeSelector: {{disk: ssd}}, tolerations: [{{operator: Exists}}], {container}"))
-        + &pod("tainted", container)
+    let text = pod(
+        "refused",
+        &format!("nodeSelector: {{disk: ssd}}, tolerations: [{{operator: Exists}}], {container}"),
+    ) + &pod("tainted", container)
         + &pod(
-            "yes",
+            "taken",
             &format!(
                 "nodeSelector: {{kubernetes.io/hostname: n1}}, tolerations: [{{key: gpu, operator: Exists}}], {container}"
             ),
@@ -265,10 +267,10 @@ async fn a_pod_that_no_node_takes_is_pending_with_the_reason() {
     let status = fixture.lab.status().await.unwrap();
 
     let affinity = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector";
-    assert!(err.contains(&format!("pod default/no is pending: {affinity}")), "{err}");
+    assert!(err.contains(&format!("pod default/refused is pending: {affinity}")), "{err}");
     assert!(err.contains("1 node(s) had untolerated taint {gpu: yes}"), "{err}");
-    assert_eq!((info(&status, "no").phase, info(&status, "no").reason.as_str()), (Phase::Pending, affinity));
-    assert!(info(&status, "yes").ready);
+    assert_eq!((info(&status, "refused").phase, info(&status, "refused").reason.as_str()), (Phase::Pending, affinity));
+    assert!(info(&status, "taken").ready);
     fixture.lab.down().await.unwrap();
 }
 

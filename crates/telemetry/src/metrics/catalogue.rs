@@ -168,6 +168,10 @@ pub const CATALOGUE: &[Metric] = &[
         "strake_discovery_unreadable_policies",
         "Policies received from discovery that are invalid; connections they would decide are denied.",
     ),
+    counter(
+        "strake_hbone_floods_total",
+        "Tunnels that were closed because their peer flooded them with cheap frames, by kind.",
+    ),
     counter("strake_hbone_requests_refused_total", "HBONE requests refused because their tunnel had too many at work."),
     counter(
         "strake_metrics_descriptions_dropped_total",

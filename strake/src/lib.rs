@@ -1,6 +1,7 @@
 //! The command line of Strake: what it accepts, and one module per command. It holds no behaviour of the mesh.
 
 mod admin;
+mod check;
 mod completion;
 pub mod demo;
 mod get;

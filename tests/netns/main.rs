@@ -5,6 +5,7 @@ mod certificates;
 mod commands;
 mod demo;
 mod discovery;
+mod discovery_faults;
 mod drain;
 mod drift;
 mod faults;

@@ -87,6 +87,14 @@ impl Authority {
         self.sign(SanType::IpAddress(ip), Validity::Now)
     }
 
+    /// For a host name.
+    ///
+    /// # Errors
+    /// When no key can be made, or the name is none.
+    pub fn issue_for_host(&self, host: &str) -> Result<Leaf> {
+        self.sign(SanType::DnsName(host.try_into()?), Validity::Now)
+    }
+
     fn sign(&self, name: SanType, validity: Validity) -> Result<Leaf> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();

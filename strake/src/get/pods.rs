@@ -13,10 +13,13 @@ use model::report::{Check, NodeReport, PodReport, PodState};
 use serde::Serialize;
 
 use super::table;
-use crate::{admin, intent::Intent, target::Target, wait::Wait};
-
-/// Exit code of `--check` when a pod is not where its labels want it. clap exits with 2 on a wrong command line.
-const CHECK_FAILED: u8 = 3;
+use crate::{
+    admin,
+    check::{self, Said},
+    intent::Intent,
+    target::Target,
+    wait::Wait,
+};
 
 /// State of a pod whose labels the agent has not seen yet.
 const PENDING: &str = "pending";
@@ -32,7 +35,7 @@ CHECKS   checks that hold / checks made; `-o wide` names each
 Below the table: unsupported settings of pods, whatever their state
 
 Exit code: 0; 1 when the lab cannot be asked, a pod does not exist, or --wait timed out; 2 for a wrong command line;
-3 with --check when a pod is not where its labels want it"
+3 with --check when a pod is not where its labels want it, a manifest has a problem, or a policy is not enforced"
 )]
 pub(crate) struct Pods {
     /// Only these pods
@@ -46,7 +49,7 @@ pub(crate) struct Pods {
     /// How to print them
     #[arg(short, long, default_value = "table")]
     output: Format,
-    /// Exit with 3 if a pod is not where its labels want it, and name each such pod
+    /// Exit with 3 if a pod is not where its labels want it, a manifest has a problem or a policy is not enforced
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -114,11 +117,13 @@ impl Pods {
         if !rows.is_empty() || matches!(self.output, Format::Json | Format::Yaml) {
             print!("{}", render(rows, self.output)?);
         }
-        if !self.check || unsettled.is_empty() {
+        if !self.check {
             return Ok(ExitCode::SUCCESS);
         }
-        unsettled.iter().for_each(|pod| eprintln!("check failed: {pod}"));
-        Ok(CHECK_FAILED.into())
+        let (status, said) = (lab.status().await?, Said::ask(&lab).await?);
+        let namespace = (!self.all_namespaces).then_some(self.namespace.as_str());
+        let failed = [unsettled, check::not_in_force(&status, &said, namespace)].concat();
+        Ok(check::verdict(&failed))
     }
 
     fn wants(&self, pod: &PodInfo) -> bool {

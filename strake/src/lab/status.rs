@@ -2,72 +2,35 @@
 
 use std::{net::IpAddr, process::ExitCode};
 
-use ::lab::{Lab, PodInfo, Role, Status};
+use ::lab::{Lab, Phase, PodInfo, Role, Status};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Name, up::shorten};
-use crate::admin;
+use crate::check::{self, Said};
 
 /// Most characters of a pod's status in a table that is not wide.
 const STATUS_WIDTH: usize = 60;
 
 /// Shows a lab.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit code: 0; 1 when the lab cannot be asked; 3 with --check when something is not in place")]
 pub struct Show {
     #[command(flatten)]
     lab: Name,
     /// Form of the output; wide is the table with the whole of each pod's status
     #[arg(short, long, value_enum)]
     output: Option<Output>,
+    /// Exit with 3 if a manifest has a problem, a pod is not ready or a policy is not enforced, and name each
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Wide,
     Json,
-}
-
-/// What the control plane says about an object that it read without a problem.
-#[derive(Debug, Serialize, Deserialize)]
-struct Finding {
-    object: String,
-    severity: String,
-    reason: String,
-    message: String,
-}
-
-/// A policy of which the control plane cannot say that it is enforced.
-#[derive(Debug, Serialize)]
-struct Unenforced {
-    object: String,
-    /// `False` or `Unknown`.
-    status: String,
-    reason: String,
-    message: String,
-}
-
-/// A policy, as the control plane shows it.
-#[derive(Debug, Deserialize)]
-struct Policy {
-    object: String,
-    conditions: Vec<Condition>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Condition {
-    r#type: String,
-    status: String,
-    reason: String,
-    message: String,
-}
-
-/// What the control plane says of the objects in a lab.
-#[derive(Debug, Default, Serialize)]
-struct Said {
-    findings: Vec<Finding>,
-    policies: Vec<Unenforced>,
 }
 
 /// A lab, and what its control plane says of the objects in it.
@@ -83,37 +46,32 @@ impl Show {
     pub(super) async fn run(self) -> Result<ExitCode> {
         let lab = Lab::attach(&self.lab.name).await?;
         let mut status = lab.status().await?;
-        let said = said(&lab).await.unwrap_or_else(|err| {
-            status.notes.push(format!("what the control plane found is not known: {err:#}"));
-            Said::default()
-        });
+        let asked = Said::ask(&lab).await;
+        let unknown = asked.as_ref().err().map(|err| format!("control plane unreachable: {err:#}"));
+        status.notes.extend(unknown.clone());
+        let said = asked.unwrap_or_default();
         match self.output {
             Some(Output::Json) => {
                 println!("{}", serde_json::to_string_pretty(&View { status: &status, said: &said })?)
             }
             wide => print!("{}", render(&status, &said, wide.is_some())),
         }
-        Ok(ExitCode::SUCCESS)
+        if !self.check {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut failed: Vec<String> = unknown.into_iter().chain(not_ready(&status)).collect();
+        failed.extend(check::not_in_force(&status, &said, None));
+        Ok(check::verdict(&failed))
     }
 }
 
-/// Asks the control plane, if the lab has one.
-async fn said(lab: &Lab) -> Result<Said> {
-    let run = lab.run_dir().control();
-    if !run.exists() {
-        return Ok(Said::default());
-    }
-    let socket = run.join("admin.sock");
-    let findings = serde_json::from_slice(&admin::get(&socket, "/debug/findings").await?)?;
-    let policies: Vec<Policy> = serde_json::from_slice(&admin::get(&socket, "/debug/policies").await?)?;
-    Ok(Said { findings, policies: policies.into_iter().filter_map(unenforced).collect() })
-}
-
-fn unenforced(policy: Policy) -> Option<Unenforced> {
-    let Policy { object, conditions } = policy;
-    let enforced = conditions.into_iter().find(|condition| condition.r#type == "Enforced")?;
-    let Condition { status, reason, message, .. } = enforced;
-    (status != "True").then_some(Unenforced { object, status, reason, message })
+/// Pods that should serve and do not, one text each.
+fn not_ready(status: &Status) -> impl Iterator<Item = String> {
+    let waits = |pod: &&PodInfo| !pod.ready && !pod.terminating && pod.phase != Phase::Succeeded;
+    status.pods.iter().filter(waits).map(|pod| {
+        let reason = if pod.reason.is_empty() { String::new() } else { format!(" ({})", pod.reason) };
+        format!("pod {}/{} is not ready: {}{reason}", pod.namespace, pod.name, pod.phase.as_str())
+    })
 }
 
 fn render(status: &Status, said: &Said, wide: bool) -> String {
@@ -137,15 +95,8 @@ fn render(status: &Status, said: &Said, wide: bool) -> String {
     );
     let mut lines: Vec<_> = status.problems.iter().map(|problem| format!("problem: {problem}\n")).collect();
     lines.extend(status.warnings.iter().map(|warning| format!("warning: {warning}\n")));
-    lines.extend(said.policies.iter().map(|Unenforced { object, status, reason, message }| {
-        let known = if status == "False" { "is not enforced" } else { "is not known to be enforced" };
-        format!("policy: {object} {known}: {message} ({reason})\n")
-    }));
-    lines.extend(
-        said.findings.iter().map(|Finding { object, severity, reason, message }| {
-            format!("{severity}: {object}: {message} ({reason})\n")
-        }),
-    );
+    lines.extend(said.policies.iter().map(|policy| policy.text() + "\n"));
+    lines.extend(said.findings.iter().map(|finding| finding.text() + "\n"));
     lines.extend(status.notes.iter().map(|note| format!("note: {note}\n")));
     if !lines.is_empty() {
         text.push('\n');
@@ -193,6 +144,7 @@ fn columns(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::{Policy, unenforced};
 
     #[test]
     fn endpoints_are_counted_once_and_what_is_wrong_comes_last() {

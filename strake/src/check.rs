@@ -1,0 +1,178 @@
+//! `--check`: what a gate has to know of manifests and policies, as the control plane and the lab say it.
+
+use anyhow::Result;
+use lab::{Lab, Status};
+use serde::{Deserialize, Serialize};
+
+use crate::admin;
+
+/// Exit code of `--check` when something is not as manifests and labels want it. clap exits with 2 on a wrong command line.
+pub(crate) const CHECK_FAILED: u8 = 3;
+
+/// Reason of a policy that is only logged because its author wants it so.
+const DRY_RUN: &str = "DryRun";
+
+/// Namespace whose policies hold for the whole mesh.
+const ROOT_NAMESPACE: &str = "istio-system";
+
+/// What the control plane says about an object that it read without a problem.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    object: String,
+    severity: String,
+    reason: String,
+    message: String,
+    /// Path of the field, such as `spec.rules[0]`; empty when it is about the object.
+    #[serde(default)]
+    field: String,
+    /// Manifest of the object, when it is known.
+    #[serde(default)]
+    file: Option<String>,
+    /// Line in the manifest, from 1; 0 when it is not known.
+    #[serde(default)]
+    line: Option<u64>,
+}
+
+impl Finding {
+    /// One line for people.
+    pub(crate) fn text(&self) -> String {
+        let place = match (&self.file, self.line.filter(|line| *line > 0)) {
+            (Some(file), Some(line)) => format!("{file}:{line}: "),
+            (Some(file), None) => format!("{file}: "),
+            (None, _) => String::new(),
+        };
+        let field = if self.field.is_empty() { String::new() } else { format!("{}: ", self.field) };
+        format!("{}: {place}{}: {field}{} ({})", self.severity, self.object, self.message, self.reason)
+    }
+}
+
+/// A policy of which the control plane cannot say that it is enforced.
+#[derive(Debug, Serialize)]
+pub(crate) struct Unenforced {
+    /// Kind, then namespace and name.
+    object: String,
+    /// `False` or `Unknown`.
+    status: String,
+    reason: String,
+    message: String,
+}
+
+impl Unenforced {
+    /// One line for people.
+    pub(crate) fn text(&self) -> String {
+        let known = if self.status == "False" { "is not enforced" } else { "is not known to be enforced" };
+        format!("policy: {} {known}: {} ({})", self.object, self.message, self.reason)
+    }
+
+    /// Whether its author did not want it to be enforced.
+    fn is_dry_run(&self) -> bool {
+        self.reason == DRY_RUN
+    }
+
+    /// Whether the policy may concern pods of a namespace.
+    fn concerns(&self, namespace: &str) -> bool {
+        let of = self.object.split_once(' ').and_then(|(_, name)| name.split_once('/')).map(|(of, _)| of);
+        of.is_none_or(|of| of == namespace || of == ROOT_NAMESPACE)
+    }
+}
+
+/// A policy, as the control plane shows it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Policy {
+    object: String,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Condition {
+    r#type: String,
+    status: String,
+    reason: String,
+    message: String,
+}
+
+/// What the control plane says of the objects in a lab.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Said {
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) policies: Vec<Unenforced>,
+}
+
+impl Said {
+    /// Asks the control plane, if the lab has one.
+    ///
+    /// # Errors
+    /// When it does not answer: what is in force is not known then.
+    pub(crate) async fn ask(lab: &Lab) -> Result<Self> {
+        let run = lab.run_dir().control();
+        if !run.exists() {
+            return Ok(Self::default());
+        }
+        let socket = run.join("admin.sock");
+        let findings = serde_json::from_slice(&admin::get(&socket, "/debug/findings").await?)?;
+        let policies: Vec<Policy> = serde_json::from_slice(&admin::get(&socket, "/debug/policies").await?)?;
+        Ok(Self { findings, policies: policies.into_iter().filter_map(unenforced).collect() })
+    }
+}
+
+/// The policy, unless it is enforced.
+pub(crate) fn unenforced(policy: Policy) -> Option<Unenforced> {
+    let Policy { object, conditions } = policy;
+    let enforced = conditions.into_iter().find(|condition| condition.r#type == "Enforced")?;
+    let Condition { status, reason, message, .. } = enforced;
+    (status != "True").then_some(Unenforced { object, status, reason, message })
+}
+
+/// What a check fails on besides pods, one text each: problems of manifests, and policies that are not enforced although
+/// their author wants it. `namespace`: only policies that concern it.
+pub(crate) fn not_in_force(status: &Status, said: &Said, namespace: Option<&str>) -> Vec<String> {
+    let problems = status.problems.iter().map(|problem| format!("problem: {problem}"));
+    let concerns = |policy: &&Unenforced| namespace.is_none_or(|namespace| policy.concerns(namespace));
+    let policies = said.policies.iter().filter(|policy| !policy.is_dry_run()).filter(concerns);
+    problems.chain(policies.map(Unenforced::text)).collect()
+}
+
+/// Prints what a check fails on, and the exit code that follows.
+pub(crate) fn verdict(failed: &[String]) -> std::process::ExitCode {
+    failed.iter().for_each(|what| eprintln!("check failed: {what}"));
+    if failed.is_empty() { std::process::ExitCode::SUCCESS } else { CHECK_FAILED.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(object: &str, reason: &str) -> Unenforced {
+        let (status, message) = ("False".to_owned(), "m".to_owned());
+        Unenforced { object: object.to_owned(), status, reason: reason.to_owned(), message }
+    }
+
+    #[test]
+    fn a_check_fails_on_problems_and_on_policies_that_should_be_enforced() {
+        let status = Status { problems: vec!["a.yaml:3: no".to_owned()], ..Status::default() };
+        let policies = vec![
+            policy("AuthorizationPolicy shop/db", "NoWorkload"),
+            policy("AuthorizationPolicy shop/test", DRY_RUN),
+            policy("AuthorizationPolicy other/x", "NoWorkload"),
+            policy("PeerAuthentication istio-system/default", "ProxyGone"),
+        ];
+        let said = Said { policies, ..Said::default() };
+
+        let of_shop = not_in_force(&status, &said, Some("shop"));
+
+        assert_eq!(of_shop.len(), 3, "{of_shop:?}");
+        assert!(of_shop[0].contains("a.yaml:3") && of_shop[1].contains("shop/db") && of_shop[2].contains("default"));
+        assert_eq!(not_in_force(&status, &said, None).len(), 4);
+    }
+
+    #[test]
+    fn a_finding_says_where_it_is() {
+        let finding: Finding = serde_json::from_value(serde_json::json!({"object": "AuthorizationPolicy shop/db",
+            "severity": "warning", "reason": "service_port", "message": "m", "field": "spec.rules[0]", "file": "/m/a.yaml",
+            "line": 7}))
+        .unwrap();
+
+        let text = "warning: /m/a.yaml:7: AuthorizationPolicy shop/db: spec.rules[0]: m (service_port)";
+        assert_eq!(finding.text(), text);
+    }
+}

@@ -1,0 +1,264 @@
+//! A node proxy whose discovery is cut, incomplete, reordered and partly lost, while pods keep their label: not one byte of
+//! theirs leaves in plaintext.
+
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::{io, io::Write as _};
+
+use lab::{Target, wire};
+use proto::ADDRESS_TYPE_URL;
+use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use runtime::sys::Netns;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use testkit::{
+    TestLab, eventually, labs,
+    labs::TAKES_EFFECT,
+    manifests::client_and_server,
+    pki::{Authority, Leaf},
+};
+use tls::control_plane::{Acceptor, Limits, RootSource, ServingCertificate};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use xds::testing::{Faults, LikeIstiod, Passed, Pieces, Relay};
+
+const PODS: [&str; 2] = ["mesh/client", "mesh/server"];
+const SERVER: &str = "/mesh/server";
+const PROXY: &str = "istio-system/ztunnel-node-1";
+const CONTROL: &str = "istio-system/strake-control";
+const HOST: &str = "strake-control.istio-system.svc";
+const PORT: u16 = 15012;
+const KILL: i32 = 9;
+
+/// Something that the relay does to the node proxy's discovery.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    /// Streams break in the middle of the snapshot, each time before the server is announced.
+    CutInTheMiddle,
+    /// As Istio's control plane: everything in one response, policies last.
+    Istiod,
+    /// A control plane without half of its state removes the server.
+    HalfTheState,
+    /// Streams break at once.
+    Cut,
+}
+
+struct Scripted {
+    mode: watch::Receiver<Mode>,
+    pieces: Pieces,
+    istiod: LikeIstiod,
+    server: String,
+    has_removed: bool,
+}
+
+impl Faults for Scripted {
+    fn request(&mut self, stream: usize, request: DeltaDiscoveryRequest) -> Vec<DeltaDiscoveryRequest> {
+        let mode = *self.mode.borrow();
+        match mode {
+            Mode::CutInTheMiddle => self.pieces.request(stream, request),
+            Mode::Istiod | Mode::HalfTheState | Mode::Cut => self.istiod.request(stream, request),
+        }
+    }
+
+    fn response(&mut self, stream: usize, response: DeltaDiscoveryResponse) -> Vec<Passed> {
+        let mode = *self.mode.borrow();
+        match mode {
+            Mode::CutInTheMiddle => {
+                let pieces = self.pieces.response(stream, response);
+                pieces.into_iter().map(|piece| if announces(&piece, SERVER) { Passed::Cut } else { piece }).collect()
+            }
+            Mode::Istiod | Mode::HalfTheState => self.istiod.response(stream, response),
+            Mode::Cut => vec![Passed::Cut],
+        }
+    }
+
+    fn idle(&mut self, stream: usize) -> Vec<Passed> {
+        let mode = *self.mode.borrow();
+        match mode {
+            Mode::CutInTheMiddle => Vec::new(),
+            Mode::Istiod => self.istiod.idle(stream),
+            Mode::HalfTheState if !self.has_removed => {
+                self.has_removed = true;
+                vec![
+                    DeltaDiscoveryResponse {
+                        type_url: ADDRESS_TYPE_URL.to_owned(),
+                        nonce: "half".to_owned(),
+                        removed_resources: vec![self.server.clone()],
+                        ..DeltaDiscoveryResponse::default()
+                    }
+                    .into(),
+                ]
+            }
+            Mode::HalfTheState => self.istiod.idle(stream),
+            Mode::Cut => vec![Passed::Cut],
+        }
+    }
+}
+
+fn announces(piece: &Passed, name: &str) -> bool {
+    match piece {
+        Passed::Response(response) => response.resources.iter().any(|resource| resource.name.ends_with(name)),
+        Passed::Request(_) | Passed::Wait(_) | Passed::Cut => false,
+    }
+}
+
+fn acceptor(leaf: &Leaf) -> Acceptor {
+    let chain = vec![CertificateDer::from_pem_slice(leaf.cert_pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
+    Acceptor::new(ServingCertificate::new(chain, &key).unwrap()).unwrap()
+}
+
+/// Runs `nft` in a network namespace.
+fn nft(netns: &Netns, script: &str) {
+    let run = || -> io::Result<()> {
+        let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
+        child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?.write_all(script.as_bytes())?;
+        let status = child.wait()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("nft: {status}"))) }
+    };
+    netns.run(run).unwrap();
+}
+
+/// A relay in the network namespace of the node proxy, to which its new connections to the control plane go.
+struct Interposed {
+    netns: Netns,
+    mode: watch::Sender<Mode>,
+    relay: Relay,
+}
+
+impl Interposed {
+    async fn start(lab: &TestLab) -> Self {
+        let netns = lab.lab().netns(Target::Pod { pod: PROXY.to_owned(), container: None }).await.unwrap();
+        let netns = Netns::from_fd(netns).unwrap();
+        let (mode, receiver) = watch::channel(Mode::CutInTheMiddle);
+        let ca = lab.lab().run_dir().control().join("ca");
+        let (control, control6) = (lab.ip(CONTROL, false).await, lab.ip(CONTROL, true).await);
+        let faults = Scripted {
+            mode: receiver,
+            pieces: Pieces::of(1),
+            istiod: LikeIstiod::default(),
+            server: format!("Kubernetes//Pod{SERVER}"),
+            has_removed: false,
+        };
+        let upstream = format!("https://{control}:{PORT}").parse().unwrap();
+        let roots = RootSource::Path(ca.join("root-cert.pem"));
+        let relay = Relay::to_host(upstream, roots, Some(HOST.to_owned()), faults);
+        let acceptor = acceptor(&Authority::open(&ca).unwrap().issue_for_host(HOST).unwrap());
+        serve(&netns, relay.clone(), acceptor);
+        nft(
+            &netns,
+            &format!(
+                "table inet relay {{ chain output {{ type nat hook output priority -100;\n\
+                 ip daddr != {{ {control}, 127.0.0.1 }} tcp dport {PORT} dnat ip to 127.0.0.1:{PORT}\n\
+                 ip6 daddr != {{ {control6}, ::1 }} tcp dport {PORT} dnat ip6 to [::1]:{PORT}\n}}\n}}\n"
+            ),
+        );
+        Self { netns, mode, relay }
+    }
+
+    /// New connections go to the control plane again.
+    fn step_aside(&self) {
+        nft(&self.netns, "delete table inet relay\n");
+        self.mode.send_replace(Mode::Cut);
+    }
+}
+
+/// Runs the relay on a thread of its own until the test process ends.
+fn serve(netns: &Netns, relay: Relay, acceptor: Acceptor) {
+    let inside = netns.try_clone().unwrap();
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let run = || -> io::Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let mut serving = tokio::task::JoinSet::new();
+                for local in ["127.0.0.1", "::1"] {
+                    let local: IpAddr = local.parse().map_err(io::Error::other)?;
+                    let listener = TcpListener::bind((local, PORT)).await?;
+                    let connections = xds::server::incoming(acceptor.clone(), listener, Limits::with_descriptors(None));
+                    serving.spawn(relay.service().serve_with_incoming(connections));
+                }
+                let _ = ready.send(());
+                while serving.join_next().await.is_some() {}
+                Ok(())
+            })
+        };
+        inside.run(run)
+    });
+    is_ready.recv().unwrap();
+}
+
+/// Fails unless a call gets no answer.
+async fn assert_unanswered(lab: &TestLab, address: &str, when: &str) {
+    for target in ["server:80", address] {
+        let args = ["http", target, "--text", "/marker-discovery", "--timeout-ms", "700"];
+        let report = lab.client(PODS[0], &args).await;
+        assert!(report.get("error").is_some(), "{when}: {target} answered: {report}");
+    }
+}
+
+async fn answered(lab: &TestLab, address: &str, when: &str) {
+    for target in ["server:80", address] {
+        eventually(&format!("{when}: {target} answers"), TAKES_EFFECT * 2, async || {
+            let args = ["http", target, "--text", "/marker-discovery", "--timeout-ms", "3000"];
+            let report = lab.client(PODS[0], &args).await;
+            if report["status"] == 200 { Ok(()) } else { Err(format!("{report}")) }
+        })
+        .await;
+    }
+}
+
+/// The node proxy of the client is restarted with discovery that never completes, then with one like Istio's, which then
+/// loses the server; at last the control plane is killed and comes back.
+async fn through_faults(lab: &TestLab) {
+    let address = format!("{}:8080", lab.ip(PODS[1], false).await);
+    let interposed = Interposed::start(lab).await;
+    let text = ["--text", "/marker-discovery", "--timeout-ms", "700", "--every-ms", "50"];
+    let by_name = lab.load(PODS[0], &[&["loop", "server:80"], &text[..]].concat()).await;
+    let by_address = lab.load(PODS[0], &[&["loop", &address], &text[..]].concat()).await;
+
+    lab.lab().kill(PROXY, KILL).await.unwrap();
+    eventually("the proxy tries discovery again and again", TAKES_EFFECT, async || match interposed.relay.streams() {
+        streams if streams >= 4 => Ok(()),
+        streams => Err(format!("{streams} streams")),
+    })
+    .await;
+    assert_unanswered(lab, &address, "half a snapshot").await;
+    assert!(!lab.pod(PROXY).await.ready, "ready with half a snapshot");
+
+    interposed.mode.send_replace(Mode::Istiod);
+    answered(lab, &address, "a whole snapshot in one response").await;
+
+    interposed.mode.send_replace(Mode::HalfTheState);
+    eventually("the proxy has lost the server", TAKES_EFFECT, async || {
+        match lab.knows("node-1", &PODS[1..], "HBONE").await {
+            Ok(()) => Err("it is still known"),
+            Err(_) => Ok(()),
+        }
+    })
+    .await;
+    assert_unanswered(lab, &address, "the control plane has lost the server").await;
+
+    interposed.step_aside();
+    lab.lab().kill(CONTROL, KILL).await.unwrap();
+    answered(lab, &address, "the control plane is back").await;
+    for load in [by_name, by_address] {
+        let report = load.stop().await;
+        assert!(report["ok"].as_u64() > Some(0) && report["failed"].as_u64() > Some(0), "{report}");
+    }
+}
+
+#[test]
+fn discovery_that_is_cut_or_incomplete_or_loses_pods_puts_nothing_on_the_wire_in_plaintext() {
+    labs::run_alone("xds-faults", &client_and_server(), async |lab| {
+        lab.meshed(&PODS).await;
+
+        let ((), frames) = lab.captured("node-1", through_faults(lab)).await;
+
+        let audit = lab.audit(&frames, &PODS).await;
+        assert!(audit.plain.is_empty() && audit.broken.is_empty(), "{audit:?}");
+        let marker = wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-discovery");
+        assert_eq!(marker, 0, "{audit:?}");
+        assert!(audit.protected_bytes > 0, "{audit:?}");
+    });
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use kube_api::{
     LabelSelector, Resource, StringMap,
-    core::{Container, LifecycleHandler, PodSpec, Probe},
+    core::{ClaimVolume, Container, LifecycleHandler, PodSpec, Probe, Volume},
 };
 
 use crate::{pod::catalogue::undecodable, workloads};
@@ -51,9 +51,22 @@ pub(crate) fn mistakes(resource: &Resource) -> Vec<String> {
         of_selector(selector, labels, &mut found);
     }
     if let Some(spec) = workloads::pod_spec(resource) {
-        of_pod(spec, prefix, &mut found);
+        let mut spec = spec.clone();
+        spec.volumes.extend(claimed_volumes(resource));
+        of_pod(&spec, prefix, &mut found);
     }
     found
+}
+
+/// Volumes that a StatefulSet's controller adds to its pods, one per claim template.
+fn claimed_volumes(resource: &Resource) -> Vec<Volume> {
+    let Resource::StatefulSet(set) = resource else { return Vec::new() };
+    let names = set.spec.volume_claim_templates.iter().map(|claim| &claim.metadata.name);
+    let volume = |name: &String| {
+        let claim = ClaimVolume { claim_name: name.clone(), read_only: false };
+        Volume { name: name.clone(), persistent_volume_claim: Some(claim), ..Volume::default() }
+    };
+    names.map(volume).collect()
 }
 
 type Template<'a> = (&'static str, Option<&'a LabelSelector>, Option<&'a StringMap>);
@@ -266,6 +279,15 @@ mod tests {
 
         assert_eq!(said.len(), 3, "{said:?}");
         assert_eq!(said[0], "spec.containers[0].volumeMounts[1].name: there is no volume \"w\"");
+    }
+
+    #[test]
+    fn a_mount_names_a_claim_of_its_stateful_set() {
+        let container = json!({"name": "c", "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
+        let spec = json!({"template": {"spec": {"containers": [container]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}}]});
+
+        assert_eq!(of(Kind::StatefulSet, spec), Vec::<String>::new());
     }
 
     #[test]

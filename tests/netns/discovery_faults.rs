@@ -243,8 +243,9 @@ async fn through_faults(lab: &TestLab) {
     lab.lab().kill(CONTROL, KILL).await.unwrap();
     answered(lab, &address, "the control plane is back").await;
     for load in [by_name, by_address] {
+        // How many of its calls fall between the faults is chance; that calls work then is asserted above.
         let report = load.stop().await;
-        assert!(report["ok"].as_u64() > Some(0) && report["failed"].as_u64() > Some(0), "{report}");
+        assert!(report["failed"].as_u64() > Some(0), "{report}");
     }
 }
 

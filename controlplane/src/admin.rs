@@ -42,7 +42,7 @@ pub(crate) struct Pages {
     pub(crate) reports: Reports,
     pub(crate) readiness: Readiness,
     pub(crate) recorder: Option<Recorder>,
-    /// Where manifests are, to find the lines of what is reported.
+    /// Paths of the manifests, to find the lines of what is reported.
     pub(crate) manifests: Arc<[PathBuf]>,
 }
 

@@ -108,7 +108,7 @@ impl Control {
         Ok(Self { address, monitoring, serving, working })
     }
 
-    /// Where discovery and certificates are served.
+    /// Address that serves discovery and certificates.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -90,7 +90,7 @@ impl Cause {
         }
     }
 
-    /// What is in the way on these nodes; `said` is what the proxy of the first of them answered.
+    /// Text about these nodes; `said` is the answer of the first node's proxy.
     fn message(self, nodes: &[&str], said: Option<&str>) -> String {
         let said = said.map(quote).unwrap_or_default();
         match self {

@@ -132,7 +132,7 @@ impl Running {
         FakeProxy::connect(self.uri(), self.roots(), token).await
     }
 
-    /// Where discovery and certificates are served.
+    /// Address that serves discovery and certificates.
     pub(crate) fn address(&self) -> std::net::SocketAddr {
         self.control.address()
     }

@@ -79,7 +79,7 @@ impl IpConfig {
 #[serde(rename_all = "camelCase")]
 pub struct AddResponse {
     pub outcome: Outcome,
-    /// Why the pod is not enrolled; empty when it is.
+    /// Reason that the pod is not enrolled; empty when it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }

@@ -10,7 +10,7 @@ use super::{Tallies, service_port};
 use crate::enforcement::Effect;
 use crate::finding::{Finding, Reason, Severity};
 
-/// What is known where a policy is looked at.
+/// Facts known where a policy is looked at.
 pub(crate) struct Surroundings<'a> {
     pub(crate) world: &'a World,
     pub(crate) tallies: &'a Tallies,
@@ -21,11 +21,11 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) is_dry_run: bool,
 }
 
-/// What was found.
+/// Result of the analysis.
 #[derive(Debug, Default)]
 pub(crate) struct Review {
     pub(crate) findings: Vec<Finding>,
-    /// How much each rule can match, and why no more.
+    /// Extent to which each rule can match, and the reason that it is no more.
     rules: Vec<(Standing, String)>,
     is_deny: bool,
 }
@@ -107,7 +107,7 @@ impl Review {
         }
     }
 
-    /// Why rules match nothing: the first two.
+    /// Reasons that rules match nothing: the first two.
     pub(crate) fn unmatched(&self) -> Option<String> {
         let told: Vec<_> = self.rules.iter().map(|(_, why)| why.as_str()).filter(|why| !why.is_empty()).collect();
         match told.as_slice() {

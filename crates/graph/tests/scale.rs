@@ -1,4 +1,4 @@
-//! Costs of changes in a mesh of 10 000 pods and 200 policies: `cargo test -p strake-graph --test scale -- --ignored --nocapture`.
+//! Costs of changes in a mesh of 10 000 pods and 200 policies: `cargo test -p graph --test scale -- --ignored --nocapture`.
 
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "support/proxy.rs"]

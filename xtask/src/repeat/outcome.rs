@@ -5,6 +5,9 @@ use std::fmt;
 /// Name under which a run counts that printed no summary: the program crashed or was killed.
 const UNFINISHED: &str = "(the suite did not finish)";
 
+/// Name under which a run counts that executed no test although it should: it proves nothing.
+const NOTHING_RAN: &str = "(no test ran)";
+
 /// Result of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Outcome {
@@ -13,8 +16,9 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Reads the summary line `test result: ...` and the names behind the last line `failures:`.
-    pub(super) fn parse(output: &str) -> Self {
+    /// Reads the summary line `test result: ...` and the names behind the last line `failures:`. A run without a test
+    /// fails unless `may_be_empty`.
+    pub(super) fn parse(output: &str, may_be_empty: bool) -> Self {
         let Some(summary) = output.lines().find(|line| line.starts_with("test result: ")) else {
             return Self { passed: 0, failures: vec![UNFINISHED.to_owned()] };
         };
@@ -24,7 +28,16 @@ impl Outcome {
         if failures.is_empty() && count(summary, "failed") != Some(0) {
             failures.push(UNFINISHED.to_owned());
         }
-        Self { passed: count(summary, "passed").unwrap_or(0), failures }
+        let passed = count(summary, "passed").unwrap_or(0);
+        if passed == 0 && failures.is_empty() && !may_be_empty {
+            failures.push(NOTHING_RAN.to_owned());
+        }
+        Self { passed, failures }
+    }
+
+    /// Number of tests that passed.
+    pub(super) fn passed(&self) -> u32 {
+        self.passed
     }
 
     /// Names of the tests that failed.
@@ -32,9 +45,9 @@ impl Outcome {
         &self.failures
     }
 
-    /// True when every test that ran has passed, and at least one ran.
+    /// True when every test that ran has passed, and at least one ran unless the run may be empty.
     pub(super) fn is_success(&self) -> bool {
-        self.failures.is_empty() && self.passed > 0
+        self.failures.is_empty()
     }
 }
 
@@ -80,7 +93,7 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
 
     #[test]
     fn the_last_list_names_the_tests_that_failed() {
-        let outcome = Outcome::parse(FAILED);
+        let outcome = Outcome::parse(FAILED, false);
 
         assert_eq!(outcome, Outcome { passed: 2, failures: vec!["a::bad".to_owned()] });
         assert!(!outcome.is_success());
@@ -88,15 +101,23 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
 
     #[test]
     fn a_run_without_failures_succeeds() {
-        let outcome = Outcome::parse("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out\n");
+        let outcome =
+            Outcome::parse("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out\n", false);
 
         assert_eq!(outcome, Outcome { passed: 12, failures: Vec::new() });
         assert!(outcome.is_success());
     }
 
     #[test]
-    fn a_run_that_was_cut_or_ran_nothing_is_no_success() {
-        assert_eq!(Outcome::parse("running 3 tests\ntest a ... ok\n").failures(), [UNFINISHED]);
-        assert!(!Outcome::parse("test result: ok. 0 passed; 0 failed; 0 ignored\n").is_success());
+    fn a_run_that_was_cut_fails() {
+        assert_eq!(Outcome::parse("running 3 tests\ntest a ... ok\n", true).failures(), [UNFINISHED]);
+    }
+
+    #[test]
+    fn a_run_without_a_test_fails_unless_a_filter_excludes_all() {
+        let empty = "test result: ok. 0 passed; 0 failed; 0 ignored\n";
+
+        assert_eq!(Outcome::parse(empty, false).failures(), [NOTHING_RAN]);
+        assert!(Outcome::parse(empty, true).is_success());
     }
 }

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use telemetry::http::{self, Request, Router};
 use telemetry::metrics::Recorder;
 use telemetry::readiness::Readiness;
-use xds::server::Cache;
+use xds_server::Cache;
 
 use crate::proxies::Proxies;
 use crate::reports::Reports;

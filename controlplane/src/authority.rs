@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use ca::{Authoriser, Caller, Denial};
+use ca_server::{Authoriser, Denial};
 use graph::enrolment::{self, Enablement};
-use identity::{Identity, TrustDomain};
+use identity::{Caller, Identity, TrustDomain};
 use kube_api::core::{Namespace, Pod};
 use kube_api::{ClusterId, Kind, ObjectRef, Resource};
 

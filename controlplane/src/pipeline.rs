@@ -9,7 +9,7 @@ use kube_api::{Event, ObjectRef, Resource, Source};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use telemetry::readiness::Task;
 use tokio::time::Instant;
-use xds::server::{self, Cache};
+use xds_server::Cache;
 
 use crate::acks::Acks;
 use crate::authority::Authority;
@@ -121,9 +121,9 @@ impl Pipeline {
     }
 }
 
-fn sent(change: &Change) -> server::Change {
+fn sent(change: &Change) -> xds_server::Change {
     match change.clone() {
-        Change::Upsert { name, version, value } => server::Change::Upsert { name, version, value: value.into() },
-        Change::Remove { name } => server::Change::Remove { name },
+        Change::Upsert { name, version, value } => xds_server::Change::Upsert { name, version, value: value.into() },
+        Change::Remove { name } => xds_server::Change::Remove { name },
     }
 }

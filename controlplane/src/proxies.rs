@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
-use xds::server::{Peer, Report};
+use xds_server::{Peer, Report};
 
 /// Connected proxies by the number of their connection. Clones share them.
 #[derive(Clone, Debug, Default)]

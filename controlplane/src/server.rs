@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca::{Issuer, IssuerError, NodeTokens, SignError, TokensError};
+use ca_server::{Issuer, IssuerError, NodeTokens, SignError, TokensError};
 use graph::Graph;
 use kube_api::{ClusterId, DirectoryConfig, Source, SourceError, Status};
 use runtime::drain;
@@ -19,7 +19,7 @@ use tls::control_plane::{Acceptor, Limits};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::transport::Server;
-use xds::server::Cache;
+use xds_server::Cache;
 
 use crate::acks::Acks;
 use crate::admin::Pages;
@@ -100,7 +100,7 @@ impl Control {
         });
         let mut working = JoinSet::new();
         let acks = start_pipeline(&config, &pages, &authority, &mut working)?;
-        working.spawn(ca::keep_fresh(issuer.clone(), names, acceptor.clone()));
+        working.spawn(ca_server::keep_fresh(issuer.clone(), names, acceptor.clone()));
         let monitoring = start_pages(&config, &pages, &drain, &mut working).await?;
         let mut serving = JoinSet::new();
         serving.spawn(serve(Services { acceptor, listener, tokens, issuer, authority, pages, acks, drain }));
@@ -200,7 +200,7 @@ async fn serve(services: Services) {
         acks.report(&report);
         proxies.take(report);
     };
-    let options = xds::server::Options::new(Arc::new(report), drain.clone());
+    let options = xds_server::Options::new(Arc::new(report), drain.clone());
     // A failure leaves the limit unknown, not the connections without one.
     let descriptors = runtime::sys::raise_nofile().unwrap_or_else(|error| {
         tracing::warn!(%error, code = "nofile", "failed to raise RLIMIT_NOFILE; the usual limit of 1024 is assumed");
@@ -213,11 +213,11 @@ async fn serve(services: Services) {
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .layer(ca::authenticate(tokens))
-        .add_service(xds::server::service(pages.cache, options))
-        .add_service(ca::service(issuer, Arc::new(authority)));
+        .layer(ca_server::authenticate(tokens))
+        .add_service(xds_server::service(pages.cache, options))
+        .add_service(ca_server::service(issuer, Arc::new(authority)));
     let mut expired = drain.clone();
-    let serving = router.serve_with_incoming_shutdown(xds::server::incoming(acceptor, listener, limits), async move {
+    let serving = router.serve_with_incoming_shutdown(xds_server::incoming(acceptor, listener, limits), async move {
         drain.started().await;
     });
     let result = tokio::select! {

@@ -1,8 +1,8 @@
-//! Messages of the wire protocols, generated from our own `.proto` files.
-//! No behaviour: conversion to checked types is the business of the crate that reads them.
-#![allow(unreachable_pub, unused_qualifications, clippy::all)]
+//! Messages of the wire protocols, generated from our own `.proto` files, and the constants that both sides of a protocol
+//! must agree on. No behaviour: conversion to checked types is the business of the crate that reads them.
 
 /// Workloads and services (`istio.workload`).
+#[allow(unreachable_pub, unused_qualifications, clippy::all)]
 pub mod workload {
     include!(concat!(env!("OUT_DIR"), "/istio.workload.rs"));
 
@@ -13,21 +13,33 @@ pub mod workload {
 }
 
 /// L4 policy (`istio.security`).
+#[allow(unreachable_pub, unused_qualifications, clippy::all)]
 pub mod security {
     include!(concat!(env!("OUT_DIR"), "/istio.security.rs"));
 }
 
 /// Delta discovery (`envoy.service.discovery.v3`); client and server with feature `grpc`.
+#[allow(unreachable_pub, unused_qualifications, clippy::all)]
 pub mod discovery {
     include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
 }
 
 /// Certificate service (`istio.v1.auth`); client and server with feature `grpc`.
+#[allow(unreachable_pub, unused_qualifications, clippy::all)]
 pub mod auth {
     include!(concat!(env!("OUT_DIR"), "/istio.v1.auth.rs"));
 }
+
+pub mod snapshot;
 
 /// Type URL of [`workload::Address`].
 pub const ADDRESS_TYPE_URL: &str = "type.googleapis.com/istio.workload.Address";
 /// Type URL of [`security::Authorization`].
 pub const AUTHORIZATION_TYPE_URL: &str = "type.googleapis.com/istio.security.Authorization";
+
+/// Largest discovery message that either side accepts, in bytes: other servers send the whole first answer of a large mesh
+/// in one message.
+pub const MAX_MESSAGE_BYTES: usize = 200 * 1024 * 1024;
+
+/// Key of [`auth::IstioCertificateRequest::metadata`] under which a node proxy names the identity that it requests.
+pub const IMPERSONATED_IDENTITY: &str = "ImpersonatedIdentity";

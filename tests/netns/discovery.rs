@@ -175,7 +175,7 @@ fn what_cannot_be_read_is_refused_by_name_and_the_rest_is_kept() {
         agent_without_pods(&socket);
         serve(&netns, async move |listener| {
             let service = AggregatedDiscoveryServiceServer::new(Nonsense(seen));
-            let connections = xds::server::incoming(acceptor, listener, Limits::with_descriptors(None));
+            let connections = xds_server::incoming(acceptor, listener, Limits::with_descriptors(None));
             tonic::transport::Server::builder().add_service(service).serve_with_incoming(connections).await.unwrap();
         });
 

@@ -20,7 +20,7 @@ use testkit::{
 use tls::control_plane::{Acceptor, Limits, RootSource, ServingCertificate};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use xds::testing::{Faults, LikeIstiod, Passed, Pieces, Relay};
+use xds_server::testing::{Faults, LikeIstiod, Passed, Pieces, Relay};
 
 const PODS: [&str; 2] = ["mesh/client", "mesh/server"];
 const SERVER: &str = "/mesh/server";
@@ -175,7 +175,7 @@ fn serve(netns: &Netns, relay: Relay, acceptor: Acceptor) {
                 for local in ["127.0.0.1", "::1"] {
                     let local: IpAddr = local.parse().map_err(io::Error::other)?;
                     let listener = TcpListener::bind((local, PORT)).await?;
-                    let connections = xds::server::incoming(acceptor.clone(), listener, Limits::with_descriptors(None));
+                    let connections = xds_server::incoming(acceptor.clone(), listener, Limits::with_descriptors(None));
                     serving.spawn(relay.service().serve_with_incoming(connections));
                 }
                 let _ = ready.send(());

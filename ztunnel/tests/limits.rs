@@ -3,7 +3,7 @@
 
 mod pods;
 
-use ca::{CertificateManager, CertificateSource, SourceError};
+use ca_client::{CertificateManager, CertificateSource, SourceError};
 use futures::future::BoxFuture;
 use hbone::headers::{Baggage, FORWARDED_NETWORK};
 use hbone::{Tunnel, client};

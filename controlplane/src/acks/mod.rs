@@ -23,7 +23,7 @@ use kube_api::ObjectRef;
 use kube_api::core::Condition;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use xds::server::Report;
+use xds_server::Report;
 
 use crate::authority::is_node_proxy;
 use crate::conditions;

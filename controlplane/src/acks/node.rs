@@ -7,7 +7,7 @@ use std::sync::Arc;
 use graph::{Placement, Scope};
 use kube_api::{Kind, ObjectRef};
 use tokio::time::Instant;
-use xds::server::Versions;
+use xds_server::Versions;
 
 use super::proxy::{Key, Proxy, Type};
 use super::verdict::{ANSWERS_WITHIN, Obstacle};

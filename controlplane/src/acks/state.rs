@@ -8,7 +8,7 @@ use kube_api::core::Condition;
 use kube_api::{Kind, ObjectRef};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use tokio::time::Instant;
-use xds::server::Report;
+use xds_server::Report;
 
 use super::node::{Node, Place, Workload};
 use super::proxy::{Proxy, Type};

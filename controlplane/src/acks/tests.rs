@@ -10,7 +10,7 @@ use kube_api::istio::{AuthorizationPolicy, MutualTls, PeerAuthentication, TlsMod
 use kube_api::{Kind, ObjectRef, Resource};
 use proto::{ADDRESS_TYPE_URL as ADDRESS, AUTHORIZATION_TYPE_URL as POLICY};
 use tokio::time::Instant;
-use xds::server::{Peer, Report};
+use xds_server::{Peer, Report};
 
 use super::Acks;
 use super::state::State;

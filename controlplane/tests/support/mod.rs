@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ca::CertificateSource as _;
+use ca_client::CertificateSource as _;
 use clap::Parser as _;
 use proto::security::Authorization;
 use proto::workload::address::Type;
@@ -23,7 +23,7 @@ use tls::control_plane::{RootSource, Token};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use xds::client::{Client, Interest, Rejection, Resource};
+use xds_client::{Client, Interest, Rejection, Resource};
 
 pub(crate) use fake::FakeProxy;
 
@@ -148,13 +148,13 @@ impl Running {
     /// A node proxy's subscription; `refuses` names a resource that it never accepts.
     pub(crate) fn subscribe(&self, token: &str, refuses: Option<&str>) -> Subscription {
         let (seen, receiver) = watch::channel(Seen::default());
-        let config = xds::client::Config {
+        let config = xds_client::Config {
             address: self.uri(),
             roots: self.roots(),
             alternative_host: None,
             token: Token::Literal(token.to_owned()),
             headers: Vec::new(),
-            node: xds::client::Node::ztunnel("10.0.0.1", "ztunnel-n1", "istio-system"),
+            node: xds_client::Node::ztunnel("10.0.0.1", "ztunnel-n1", "istio-system"),
         };
         let policies = handler(seen.clone(), None, |seen, name, policy: Option<Authorization>| match policy {
             Some(policy) => drop(seen.policies.insert(name, policy)),
@@ -176,7 +176,7 @@ impl Running {
 
     /// Asks for a certificate of `identity` with the token of a node.
     pub(crate) async fn certificate(&self, token: &str, identity: &str) -> Result<tls::WorkloadCertificate, String> {
-        let client = ca::Client::new(ca::ClientConfig {
+        let client = ca_client::Client::new(ca_client::ClientConfig {
             address: self.uri(),
             roots: self.roots(),
             alternative_host: None,

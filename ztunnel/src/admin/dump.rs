@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ca::{CertificateManager, CertificateStatus};
+use ca_client::{CertificateManager, CertificateStatus};
 use identity::Leaf;
 use model::Dump;
 use rustls_pki_types::CertificateDer;
@@ -181,8 +181,11 @@ mod tests {
     };
 
     struct Nothing;
-    impl ca::CertificateSource for Nothing {
-        fn fetch(&self, _: &identity::Identity) -> BoxFuture<'_, Result<tls::WorkloadCertificate, ca::SourceError>> {
+    impl ca_client::CertificateSource for Nothing {
+        fn fetch(
+            &self,
+            _: &identity::Identity,
+        ) -> BoxFuture<'_, Result<tls::WorkloadCertificate, ca_client::SourceError>> {
             Box::pin(std::future::pending())
         }
     }

@@ -5,7 +5,7 @@ mod logging;
 
 use std::{sync::Arc, time::Duration};
 
-use ca::CertificateManager;
+use ca_client::CertificateManager;
 use model::State;
 use telemetry::{
     http::{Request, Response, Router, json, text, typed},

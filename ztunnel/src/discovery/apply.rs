@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca::CertificateManager;
+use ca_client::CertificateManager;
 use metrics::gauge;
 use model::{Address, Authorization, Change, RefusedPolicy, Scope, State, Text, convert};
 use policy::{ConnectionRegistry, Reevaluation};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, security, workload};
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
-use xds::client::{Client, Handler, Interest, Rejection, Resource};
+use xds_client::{Client, Handler, Interest, Rejection, Resource};
 
 /// Time that an open connection may wait for a policy that its destination names and that has not arrived. Istio's control
 /// plane sends a workload's new policies after the workload, usually within milliseconds.
@@ -197,7 +197,7 @@ fn changes<M, T>(
 
 #[cfg(test)]
 mod tests {
-    use ca::CertificateSource;
+    use ca_client::CertificateSource;
     use futures::future::BoxFuture;
     use identity::Identity;
     use model::StateConfig;
@@ -208,7 +208,7 @@ mod tests {
     /// Never has a certificate; tests look at what was asked for.
     struct Nothing;
     impl CertificateSource for Nothing {
-        fn fetch(&self, _: &Identity) -> BoxFuture<'_, Result<tls::WorkloadCertificate, ca::SourceError>> {
+        fn fetch(&self, _: &Identity) -> BoxFuture<'_, Result<tls::WorkloadCertificate, ca_client::SourceError>> {
             Box::pin(std::future::pending())
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ca::CertificateSource;
+use ca_client::CertificateSource;
 use http::{HeaderName, HeaderValue};
 use tls::control_plane::RootSource;
 
@@ -17,7 +17,7 @@ pub enum SourceError {
     /// The fixed root cannot be made.
     #[cfg(feature = "testing")]
     #[error(transparent)]
-    FixedRoot(#[from] ca::IssuerError),
+    FixedRoot(#[from] ca_server::IssuerError),
     /// Not a trust domain.
     #[cfg(feature = "testing")]
     #[error(transparent)]
@@ -26,9 +26,9 @@ pub enum SourceError {
 
 /// How to reach discovery; none without a control plane.
 #[must_use]
-pub fn discovery_config(config: &Config) -> Option<xds::client::Config> {
+pub fn discovery_config(config: &Config) -> Option<xds_client::Config> {
     let discovery = &config.discovery;
-    Some(xds::client::Config {
+    Some(xds_client::Config {
         address: discovery.address.clone()?,
         roots: RootSource::from_setting(&discovery.root_ca),
         alternative_host: discovery.alternative_host.clone(),
@@ -48,7 +48,7 @@ pub fn certificate_source(config: &Config) -> Result<Arc<dyn CertificateSource>,
         Authority::FixedRoot => return fixed_root(config),
         Authority::Remote(address) => address.clone(),
     };
-    Ok(Arc::new(ca::Client::new(ca::ClientConfig {
+    Ok(Arc::new(ca_client::Client::new(ca_client::ClientConfig {
         address,
         roots: RootSource::from_setting(&certificates.root_ca),
         alternative_host: certificates.alternative_host.clone(),
@@ -62,7 +62,7 @@ pub fn certificate_source(config: &Config) -> Result<Arc<dyn CertificateSource>,
 #[cfg(feature = "testing")]
 fn fixed_root(config: &Config) -> Result<Arc<dyn CertificateSource>, SourceError> {
     let trust_domain = config.node.trust_domain.parse()?;
-    Ok(Arc::new(ca::testing::FixedRoot::new(trust_domain, config.certificates.ttl)?))
+    Ok(Arc::new(ca_server::testing::FixedRoot::new(trust_domain, config.certificates.ttl)?))
 }
 
 #[cfg(not(feature = "testing"))]
@@ -70,9 +70,9 @@ fn fixed_root(_: &Config) -> Result<Arc<dyn CertificateSource>, SourceError> {
     Err(SourceError::NoFixedRoot)
 }
 
-fn node(config: &Config) -> xds::client::Node {
+fn node(config: &Config) -> xds_client::Node {
     let own = &config.node;
-    let mut node = xds::client::Node::ztunnel(
+    let mut node = xds_client::Node::ztunnel(
         &own.instance_ip,
         own.pod_name.as_deref().unwrap_or_default(),
         own.pod_namespace.as_deref().unwrap_or_default(),

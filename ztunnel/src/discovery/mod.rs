@@ -9,7 +9,7 @@ mod seam;
 
 use std::sync::Arc;
 
-use ca::CertificateManager;
+use ca_client::CertificateManager;
 use model::State;
 use policy::ConnectionRegistry;
 use runtime::drain::Watch;
@@ -65,7 +65,7 @@ pub async fn start(
             watch::channel(true).1
         }
         Some(client) => {
-            let client = updates.handlers(xds::client::Client::new(client));
+            let client = updates.handlers(xds_client::Client::new(client));
             let mut synced = client.synced();
             let seen = synced.clone();
             tasks.spawn(client.run(drain));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ca::{CertificateManager, CertificateSource};
+use ca_client::{CertificateManager, CertificateSource};
 use futures::future::BoxFuture;
 use identity::Identity;
 use model::{State, StateConfig};
@@ -18,9 +18,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use runtime::drain;
 use tls::control_plane::{RootSource, Token};
 use tokio::sync::watch;
-use xds::client::{Client, Handler, Interest, Node, Rejection, Resource};
-use xds::server::{Cache, Change};
-use xds::testing::{Faults, Passed, Pieces, Relay};
+use xds_client::{Client, Handler, Interest, Node, Rejection, Resource};
+use xds_server::testing::{Faults, Passed, Pieces, Relay};
+use xds_server::{Cache, Change};
 
 use super::apply::Policies;
 use super::{Updates, updates};
@@ -32,7 +32,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Never has a certificate.
 struct Nothing;
 impl CertificateSource for Nothing {
-    fn fetch(&self, _: &Identity) -> BoxFuture<'_, Result<tls::WorkloadCertificate, ca::SourceError>> {
+    fn fetch(&self, _: &Identity) -> BoxFuture<'_, Result<tls::WorkloadCertificate, ca_client::SourceError>> {
         Box::pin(std::future::pending())
     }
 }
@@ -163,7 +163,7 @@ impl Proxy {
     }
 
     fn client(&self, port: u16) -> Client {
-        let config = xds::client::Config {
+        let config = xds_client::Config {
             address: format!("http://127.0.0.1:{port}").parse().unwrap(),
             roots: RootSource::System,
             alternative_host: None,
@@ -206,7 +206,7 @@ async fn no_delivery_of_a_mesh_that_refuses_everything_lets_a_connection_in() {
         cache.apply(AUTHORIZATION_TYPE_URL, mesh.policies().into_iter().map(Mesh::policy).collect());
         cache.apply(ADDRESS_TYPE_URL, vec![mesh.workload()]);
         cache.mark_synced();
-        let server = xds::testing::serve(cache.clone()).await.unwrap();
+        let server = xds_server::testing::serve(cache.clone()).await.unwrap();
         let (calm, is_calm) = watch::channel(false);
         let faults = Random { rng: SmallRng::seed_from_u64(seed), calm: is_calm, pieces: Pieces::of(1) };
         let relay = Relay::new(format!("http://{server}").parse().unwrap(), RootSource::System, faults);

@@ -15,7 +15,7 @@ use crate::inpod::{self, Status};
 use crate::proxy::Shared;
 use crate::proxy::resolve::Names;
 use crate::workers::Workers;
-use ca::CertificateManager;
+use ca_client::CertificateManager;
 use hbone::Settings;
 use hbone::pool::Limits;
 use model::{State, StateConfig};

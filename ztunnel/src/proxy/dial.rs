@@ -3,7 +3,7 @@
 
 use super::tunnel_socket::TunnelSocket;
 use crate::workers::{Key, PodHere};
-use ca::{CertificateManager, Priority};
+use ca_client::{CertificateManager, Priority};
 use hbone::{Accepted, ConnectError, Driver, Tunnel};
 use http::HeaderMap;
 use identity::Identity;
@@ -39,7 +39,7 @@ pub enum DialError {
     TunnelTimeout(SocketAddr),
     /// We have no certificate to show.
     #[error("identity error: {0}")]
-    Certificate(Arc<ca::CertificateError>),
+    Certificate(Arc<ca_client::CertificateError>),
     /// The authority, or the way to it, took too long.
     #[error("identity error: no certificate within {0:?}")]
     CertificateTimeout(Duration),

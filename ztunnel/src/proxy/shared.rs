@@ -2,7 +2,7 @@
 
 use super::resolve::Names;
 use crate::budget::Budgets;
-use ca::CertificateManager;
+use ca_client::CertificateManager;
 use hbone::Settings;
 use hbone::pool::Limits;
 use model::State;

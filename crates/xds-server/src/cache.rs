@@ -1,0 +1,282 @@
+//! What the control plane has to say, by type and name, and which connection still has to hear what.
+//! It sends nothing: see `stream`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+
+use crate::report::Versions;
+use crate::subscription::{Gate, Request, Subscriptions};
+use proto::MAX_MESSAGE_BYTES;
+use proto::snapshot::Mark;
+
+/// Stop filling a response beyond this size of its resources, in bytes; one resource is never split.
+const RESPONSE_BYTES: usize = 1024 * 1024;
+/// Names in one response, removals included.
+const RESPONSE_NAMES: usize = 16 * 1024;
+/// Size of the resources in the first response to a client that takes it for all there is, in bytes. Leaves room for names
+/// and framing within what such a client takes; a larger mesh is split all the same, and the log says so.
+const WHOLE_BYTES: usize = MAX_MESSAGE_BYTES / 10 * 9;
+
+/// One difference to what the cache held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// `value` is the encoded message; equal versions mean equal contents, so such a change is dropped.
+    Upsert { name: String, version: String, value: Bytes },
+    /// The resource is gone.
+    Remove { name: String },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) version: Arc<str>,
+    pub(crate) value: Bytes,
+}
+
+/// Resources of one type, ordered by name.
+pub(crate) type Entries = BTreeMap<Arc<str>, Entry>;
+
+/// The resources of all types. Cheap to clone; every clone is the same cache.
+///
+/// Nothing is sent before [`Cache::mark_synced`], for a client takes what is missing from a first answer for deleted.
+/// A connection that is slower than the changes gets the newest state of each changed name, not every step: what waits
+/// for it is a set of names, never longer than there are names.
+#[derive(Clone, Debug, Default)]
+pub struct Cache(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    synced: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    types: HashMap<String, Entries>,
+    subscribers: HashMap<u64, Subscriber>,
+    last_id: u64,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    subscriptions: Subscriptions,
+    wake: Arc<Notify>,
+    last_nonce: u64,
+    /// The client understands the marks of a snapshot's parts.
+    reads_marks: bool,
+}
+
+/// What one response tells.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) type_url: String,
+    pub(crate) upserts: Vec<(Arc<str>, Entry)>,
+    pub(crate) removed: Vec<Arc<str>>,
+    pub(crate) nonce: u64,
+    /// Position in a snapshot, for clients that understand it.
+    pub(crate) mark: Option<Mark>,
+}
+
+/// Limits of a response: bytes of its resources, and names.
+struct Limits {
+    bytes: usize,
+    names: usize,
+}
+
+impl Cache {
+    /// An empty cache that is not in sync yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes changes of one type over, in order, and wakes the connections that want them. Readers see all of them or none.
+    pub fn apply(&self, type_url: &str, changes: Vec<Change>) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let entries = match state.types.get_mut(type_url) {
+            Some(entries) => entries,
+            None => state.types.entry(type_url.to_owned()).or_default(),
+        };
+        let changed: Vec<(Arc<str>, bool)> =
+            changes.into_iter().filter_map(|change| take_over(entries, change)).collect();
+        if changed.is_empty() {
+            return;
+        }
+        for subscriber in state.subscribers.values_mut() {
+            if subscriber.subscriptions.touch(type_url, &changed) {
+                subscriber.wake.notify_one();
+            }
+        }
+    }
+
+    /// Everything that exists by now has been applied: connections get their first answers.
+    pub fn mark_synced(&self) {
+        self.0.synced.send_replace(true);
+    }
+
+    /// Was [`Cache::mark_synced`] called?
+    pub fn is_synced(&self) -> bool {
+        *self.0.synced.borrow()
+    }
+
+    /// Until [`Cache::mark_synced`] was called.
+    pub(crate) async fn synced(&self) {
+        // The sender lives as long as the cache, so this cannot fail.
+        let _ = self.0.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// How many resources of this type there are.
+    pub fn len(&self, type_url: &str) -> usize {
+        self.lock().types.get(type_url).map_or(0, BTreeMap::len)
+    }
+
+    /// Name and version of every resource of this type, for debug pages.
+    pub fn versions(&self, type_url: &str) -> Vec<(Arc<str>, Arc<str>)> {
+        let state = self.lock();
+        let entries = state.types.get(type_url).into_iter().flatten();
+        entries.map(|(name, entry)| (Arc::clone(name), Arc::clone(&entry.version))).collect()
+    }
+
+    /// Of what a client holds by name and version, what is served in just this version.
+    pub(crate) fn held(&self, type_url: &str, versions: &HashMap<String, String>) -> Versions {
+        if versions.is_empty() {
+            return Versions::new();
+        }
+        let state = self.lock();
+        let Some(entries) = state.types.get(type_url) else { return Versions::new() };
+        let same = versions.iter().filter_map(|(name, version)| {
+            let (name, entry) = entries.get_key_value(name.as_str())?;
+            (*entry.version == **version).then(|| (Arc::clone(name), Arc::clone(&entry.version)))
+        });
+        same.collect()
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.lock().subscribers.len()
+    }
+
+    /// A new connection: its number, and what wakes it when it has something to send.
+    pub(crate) fn connect(&self) -> (u64, Arc<Notify>) {
+        let mut state = self.lock();
+        state.last_id += 1;
+        let (id, wake) = (state.last_id, Arc::new(Notify::new()));
+        let (subscriptions, waker) = (Subscriptions::default(), Arc::clone(&wake));
+        let subscriber = Subscriber { subscriptions, wake: waker, last_nonce: 0, reads_marks: false };
+        state.subscribers.insert(id, subscriber);
+        (id, wake)
+    }
+
+    pub(crate) fn disconnect(&self, id: u64) {
+        self.lock().subscribers.remove(&id);
+    }
+
+    /// Takes a request over. False: the connection has subscribed to too many names.
+    pub(crate) fn subscribe(&self, id: u64, type_url: &str, request: Request) -> bool {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let none = Entries::new();
+        let entries = state.types.get(type_url).unwrap_or(&none);
+        match state.subscribers.get_mut(&id) {
+            Some(subscriber) => subscriber.subscriptions.request(type_url, request, entries),
+            None => true,
+        }
+    }
+
+    /// Notes that the client understands the marks of a snapshot's parts.
+    pub(crate) fn reads_marks(&self, id: u64) {
+        if let Some(subscriber) = self.lock().subscribers.get_mut(&id) {
+            subscriber.reads_marks = true;
+        }
+    }
+
+    /// Notes that the client has answered a response.
+    pub(crate) fn answered(&self, id: u64, type_url: &str, nonce: &str) {
+        let Ok(nonce) = nonce.parse() else { return };
+        if let Some(subscriber) = self.lock().subscribers.get_mut(&id) {
+            subscriber.subscriptions.answered(type_url, nonce);
+        }
+    }
+
+    /// Is anything to be sent on this connection now?
+    pub(crate) fn has_work(&self, id: u64, gate: Gate) -> bool {
+        let state = self.lock();
+        let subscriber = state.subscribers.get(&id);
+        subscriber.is_some_and(|subscriber| subscriber.subscriptions.next(gate).is_some())
+    }
+
+    /// The next response of this connection. About 1 MiB at most, but for a snapshot that the client cannot take in parts.
+    pub(crate) fn next_batch(&self, id: u64, gate: Gate) -> Option<Batch> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let subscriber = state.subscribers.get_mut(&id)?;
+        let subscriptions = &mut subscriber.subscriptions;
+        subscriptions.release_removals(gate);
+        let step = subscriptions.next(gate)?;
+        let is_whole = subscriptions.is_snapshot(&step) && !subscriber.reads_marks;
+        let limits = if is_whole {
+            Limits { bytes: WHOLE_BYTES, names: usize::MAX }
+        } else {
+            Limits { bytes: RESPONSE_BYTES, names: RESPONSE_NAMES }
+        };
+        subscriber.last_nonce += 1;
+        let type_url = step.type_url().to_owned();
+        let nonce = subscriber.last_nonce;
+        let entries = state.types.get(&type_url);
+        let mut batch = Batch { type_url, upserts: Vec::new(), removed: Vec::new(), nonce, mark: None };
+        fill(&mut batch, entries, limits, || subscriptions.take_name(&step));
+        let mark = subscriptions.end_response(&step);
+        subscriptions.sent(&step, nonce);
+        // Now, before another change makes addresses wait again.
+        subscriptions.release_removals(gate);
+        batch.mark = mark.filter(|_| subscriber.reads_marks);
+        if is_whole && mark.is_some_and(|mark| !mark.is_last) {
+            tracing::error!(
+                connection = id,
+                type_url = batch.type_url,
+                code = "snapshot_too_large",
+                "the mesh does not fit into one message of {MAX_MESSAGE_BYTES} bytes: \
+                 this client takes the first part of it for all there is",
+            );
+        }
+        Some(batch)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Moves names and contents into the response until it is full or nothing is left.
+fn fill(batch: &mut Batch, entries: Option<&Entries>, limits: Limits, mut take_name: impl FnMut() -> Option<Arc<str>>) {
+    let (mut bytes, mut names) = (0, 0);
+    while bytes < limits.bytes && names < limits.names {
+        let Some(name) = take_name() else { return };
+        bytes += name.len();
+        names += 1;
+        match entries.and_then(|entries| entries.get(&name)) {
+            Some(entry) => {
+                bytes += entry.value.len();
+                batch.upserts.push((name, entry.clone()));
+            }
+            None => batch.removed.push(name),
+        }
+    }
+}
+
+/// The name and whether the resource exists now, when the change changed something.
+fn take_over(entries: &mut Entries, change: Change) -> Option<(Arc<str>, bool)> {
+    match change {
+        Change::Upsert { name, version, value } => {
+            if entries.get(name.as_str()).is_some_and(|entry| *entry.version == *version) {
+                return None;
+            }
+            let name: Arc<str> = name.into();
+            entries.insert(Arc::clone(&name), Entry { version: version.into(), value });
+            Some((name, true))
+        }
+        Change::Remove { name } => entries.remove_entry(name.as_str()).map(|(name, _)| (name, false)),
+    }
+}

@@ -14,7 +14,7 @@
 //!   "2026-01-02T03:04:05Z"}`. `line` is 0 and `field` empty where it is about the whole file, or about a directory;
 //!   `kind`, `namespace` and `name` are empty as far as they are not known. `severity` is `error` (the document is not in
 //!   force), `warning` (a kind that protects or routes traffic has no effect here) or `note` (something has no effect
-//!   here); `code` is a name of `kube_api::Code`. `inForce` is `last_good` (then `lastGood` is when that state was first
+//!   here); `code` is a name of `kube_types::Code`. `inForce` is `last_good` (then `lastGood` is when that state was first
 //!   read), `nothing`, or `null` where nothing is kept out of force.
 //! - `/debug/policies`, in the order of objects: what holds of each policy. `{"object": "AuthorizationPolicy app/web",
 //!   "conditions": [{"type": "Enforced", "status": "True", "reason": "Enforced", "message": "..."}]}`. `status` is `True`,

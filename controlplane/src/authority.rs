@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use ca_server::{Authoriser, Denial};
 use graph::enrolment::{self, Enablement};
 use identity::{Caller, Identity, TrustDomain};
-use kube_api::core::{Namespace, Pod};
-use kube_api::{ClusterId, Kind, ObjectRef, Resource};
+use kube_types::core::{Namespace, Pod};
+use kube_types::{ClusterId, Kind, ObjectRef, Resource};
 
 /// Settings of the decision.
 #[derive(Clone, Debug)]

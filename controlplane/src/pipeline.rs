@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use graph::{Change, Graph, Update};
-use kube_api::core::Condition;
-use kube_api::{Event, ObjectRef, Resource, Source};
+use kube_types::core::Condition;
+use kube_types::{Event, ObjectRef, Resource};
+use manifests::Source;
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use telemetry::readiness::Task;
 use tokio::time::Instant;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use graph::Finding;
-use kube_api::core::Condition;
-use kube_api::{Code, ObjectRef, Severity, SourceProblem};
+use kube_types::core::Condition;
+use kube_types::{Code, ObjectRef, Severity, SourceProblem};
 use serde_json::{Value, json};
 
 /// Problems of files, findings about objects, conditions of policies. Clones share them.
@@ -116,7 +116,7 @@ impl Reports {
     pub(crate) fn located_findings_json(&self, manifests: &[PathBuf]) -> Value {
         let findings: Vec<_> = self.lock().findings.values().flatten().cloned().collect();
         let wanted: Vec<_> = findings.iter().map(|finding| (&finding.object, finding.field.as_str())).collect();
-        let places = kube_api::locate(manifests, &wanted);
+        let places = manifests::locate(manifests, &wanted);
         let located = findings.iter().zip(places).map(|(finding, place)| {
             let mut json = finding_json(finding);
             json["file"] = json!(place.as_ref().map(|place| &place.file));

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use ca_server::{Issuer, IssuerError, NodeTokens, SignError, TokensError};
 use graph::Graph;
-use kube_api::{ClusterId, DirectoryConfig, Source, SourceError, Status};
+use kube_types::ClusterId;
+use manifests::{DirectoryConfig, Source, SourceError, Status};
 use runtime::drain;
 use telemetry::http;
 use telemetry::metrics::Recorder;

@@ -5,10 +5,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use graph::enrolment::Enablement;
-use kube_api::{
-    DirectoryConfig, Event, Resource, Source,
-    core::{Namespace, Pod},
-};
+use kube_types::core::{Namespace, Pod};
+use kube_types::{Event, Resource};
+use manifests::{DirectoryConfig, Source};
 use tokio::time::timeout;
 
 use crate::target::Target;

@@ -4,11 +4,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use kube_api::{
-    Kind, ObjectRef,
-    manifest::{LabelChange, LabelError, Labelled, set_label},
-};
+use kube_types::{Kind, ObjectRef};
 use lab::PodInfo;
+use manifests::{LabelChange, LabelError, Labelled, set_label};
 
 use crate::{target::Target, wait::Wait};
 

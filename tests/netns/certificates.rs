@@ -3,7 +3,8 @@
 
 use std::net::SocketAddr;
 
-use kube_api::{Kind, ObjectRef, Status};
+use kube_types::{Kind, ObjectRef};
+use manifests::Status;
 use serde_json::{Value, json};
 use testkit::{
     Shared, TestLab,

@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use graph::Update;
-use kube_api::ObjectRef;
-use kube_api::core::Condition;
+use kube_types::ObjectRef;
+use kube_types::core::Condition;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use xds_server::Report;

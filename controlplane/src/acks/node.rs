@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use graph::{Placement, Scope};
-use kube_api::{Kind, ObjectRef};
+use kube_types::{Kind, ObjectRef};
 use tokio::time::Instant;
 use xds_server::Versions;
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use graph::Placement;
-use kube_api::ObjectRef;
+use kube_types::ObjectRef;
 use tokio::time::Instant;
 
 /// The two types of resources that matter here.

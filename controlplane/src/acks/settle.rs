@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use graph::{ENFORCED, Scope};
-use kube_api::core::Condition;
-use kube_api::{Kind, ObjectRef};
+use kube_types::core::Condition;
+use kube_types::{Kind, ObjectRef};
 use tokio::time::Instant;
 
 use super::node::Node;

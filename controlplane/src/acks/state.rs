@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use graph::{Change, Placement, Scope, Update};
-use kube_api::core::Condition;
-use kube_api::{Kind, ObjectRef};
+use kube_types::core::Condition;
+use kube_types::{Kind, ObjectRef};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use tokio::time::Instant;
 use xds_server::Report;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use graph::{Change, Graph, Mesh, enrolment};
 use identity::Caller;
-use kube_api::core::Pod;
-use kube_api::istio::{AuthorizationPolicy, MutualTls, PeerAuthentication, TlsMode, WorkloadSelector};
-use kube_api::{Kind, ObjectRef, Resource};
+use kube_types::core::Pod;
+use kube_types::istio::{AuthorizationPolicy, MutualTls, PeerAuthentication, TlsMode, WorkloadSelector};
+use kube_types::{Kind, ObjectRef, Resource};
 use proto::{ADDRESS_TYPE_URL as ADDRESS, AUTHORIZATION_TYPE_URL as POLICY};
 use tokio::time::Instant;
 use xds_server::{Peer, Report};

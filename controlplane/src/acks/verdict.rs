@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube_api::core::Condition;
+use kube_types::core::Condition;
 use tokio::time::Instant;
 
 /// How long a proxy may take to answer before it is called silent. A healthy one answers within milliseconds, and within

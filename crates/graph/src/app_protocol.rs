@@ -1,6 +1,6 @@
 //! The application protocol of a service port, from its fields.
 
-use kube_api::core::ServicePort;
+use kube_types::core::ServicePort;
 use proto::workload::AppProtocol;
 
 /// Ports of server-first protocols: TCP unless something else is said.

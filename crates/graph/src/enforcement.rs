@@ -3,7 +3,7 @@
 //! It says what node proxies are told to do for workloads whose enrolment the agent has read back from the kernel. Whether
 //! each proxy has acknowledged it is not known here: who serves them replaces what is not acknowledged.
 
-use kube_api::core::Condition;
+use kube_types::core::Condition;
 
 /// Type of the condition.
 pub const ENFORCED: &str = "Enforced";

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use kube_api::core::{Namespace, Pod};
+use kube_types::core::{Namespace, Pod};
 
 /// Label of pods and namespaces that asks for enrolment.
 pub const DATAPLANE_MODE_LABEL: &str = "istio.io/dataplane-mode";

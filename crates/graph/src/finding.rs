@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kube_api::ObjectRef;
+use kube_types::ObjectRef;
 
 /// How much it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

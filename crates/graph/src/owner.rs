@@ -1,6 +1,6 @@
 //! The name of the workload that a pod belongs to, guessed from its controller as Istio does.
 
-use kube_api::core::Pod;
+use kube_types::core::Pod;
 
 const WORKLOAD_NAME_LABEL: &str = "service.istio.io/workload-name";
 const POD_TEMPLATE_HASH: &str = "pod-template-hash";

@@ -11,9 +11,8 @@
 
 use std::collections::BTreeMap;
 
-use kube_api::StringMap;
-use kube_api::is_subset;
-use kube_api::istio::{PeerAuthentication, TlsMode};
+use kube_types::istio::{PeerAuthentication, TlsMode};
+use kube_types::{StringMap, is_subset};
 use proto::security::string_match::MatchType;
 use proto::security::{Action, Authorization, Clause, Match, Rule, Scope, StringMatch};
 

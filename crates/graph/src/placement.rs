@@ -1,6 +1,6 @@
 //! Where policies have to be in force: which workload is on which node, and what its node proxy needs for it.
 
-use kube_api::ObjectRef;
+use kube_types::ObjectRef;
 
 /// The workloads that a policy is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

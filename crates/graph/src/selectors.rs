@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use kube_api::{StringMap, is_subset};
+use kube_types::{StringMap, is_subset};
 
 /// Selectors by one of their pairs: what matches must have that pair too. An empty selector is not
 /// kept, it selects nothing here.

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use kube_api::ObjectRef;
-use kube_api::core::{IntOrString, Namespace, Pod, Service, ServicePort};
+use kube_types::ObjectRef;
+use kube_types::core::{IntOrString, Namespace, Pod, Service, ServicePort};
 use proto::workload::load_balancing::{HealthPolicy, Mode, Scope};
 use proto::workload::{self as wire, LoadBalancing, NetworkAddress, Port, PortList};
 

@@ -1,7 +1,7 @@
 //! Labels and annotations that ask for what this mesh does not do, so that they are not ignored in silence. What pods
 //! ask of their own capture is told by the agent, which knows.
 
-use kube_api::{Kind, ObjectMeta, ObjectRef};
+use kube_types::{Kind, ObjectMeta, ObjectRef};
 
 use crate::analysis::nearest;
 use crate::enrolment::DATAPLANE_MODE_LABEL;

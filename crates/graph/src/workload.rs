@@ -1,7 +1,7 @@
 //! Pod and EndpointSlice to the workloads of discovery.
 
-use kube_api::ObjectRef;
-use kube_api::core::{Endpoint, EndpointSlice, Node, Pod, Service};
+use kube_types::ObjectRef;
+use kube_types::core::{Endpoint, EndpointSlice, Node, Pod, Service};
 use proto::workload::{Locality, NetworkMode, Port, PortList, TunnelProtocol, Workload, WorkloadStatus, WorkloadType};
 
 use crate::enrolment;

@@ -7,8 +7,8 @@ mod proxy;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
-use kube_api::Resource;
-use kube_api::istio::{Action, AuthorizationPolicy, AuthorizationRule, Operation, RuleFrom, RuleSource, RuleTo};
+use kube_types::Resource;
+use kube_types::istio::{Action, AuthorizationPolicy, AuthorizationRule, Operation, RuleFrom, RuleSource, RuleTo};
 use model::{Authorization, Match, Scope};
 use policy::Connection;
 use prop::sample::select;
@@ -26,7 +26,7 @@ fn policy(action: Action, rules: Vec<AuthorizationRule>) -> Resource {
     let mut policy = AuthorizationPolicy::default();
     (policy.metadata.name, policy.metadata.namespace) = ("p".to_owned(), "foo".to_owned());
     policy.spec.selector =
-        Some(kube_api::istio::WorkloadSelector { match_labels: [("app".to_owned(), "httpbin".to_owned())].into() });
+        Some(kube_types::istio::WorkloadSelector { match_labels: [("app".to_owned(), "httpbin".to_owned())].into() });
     (policy.spec.action, policy.spec.rules) = (action, rules);
     Resource::AuthorizationPolicy(Arc::new(policy))
 }

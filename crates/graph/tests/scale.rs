@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use graph::{Graph, Mesh, Update};
-use kube_api::Resource;
-use kube_api::core::Pod;
+use kube_types::Resource;
+use kube_types::core::Pod;
 use proxy::resources;
 
 const NAMESPACES: usize = 50;

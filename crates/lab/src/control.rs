@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
 };
 
-use kube_api::SourceProblem;
+use kube_types::SourceProblem;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };

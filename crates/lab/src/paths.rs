@@ -69,7 +69,7 @@ impl RunDir {
         self.root.join("manifests")
     }
 
-    /// Derived objects and status overlays, as `kube_api::Source` reads them.
+    /// Derived objects and status overlays, as `manifests::Source` reads them.
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.root.join("state")

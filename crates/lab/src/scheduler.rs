@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use kube_api::{
-    LabelSelectorRequirement,
-    core::{NodeSelectorTerm, PodSpec, Taint},
-};
+use kube_types::LabelSelectorRequirement;
+use kube_types::core::{NodeSelectorTerm, PodSpec, Taint};
 
 /// A node that pods may run on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,7 +96,7 @@ pub(crate) fn refusal(node: &Candidate, spec: &PodSpec) -> Option<Refusal> {
 fn admits(node: &Candidate, spec: &PodSpec) -> bool {
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| affinity.required.as_ref());
-    kube_api::is_subset(&spec.node_selector, &node.labels)
+    kube_types::is_subset(&spec.node_selector, &node.labels)
         && required.is_none_or(|required| required.node_selector_terms.iter().any(|term| meets(node, term)))
 }
 

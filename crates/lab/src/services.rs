@@ -6,14 +6,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use kube_api::{
-    ObjectMeta,
-    core::{
-        Container, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort,
-        TargetRef,
-    },
-    is_subset,
+use kube_types::core::{
+    Container, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort, TargetRef,
 };
+use kube_types::{ObjectMeta, is_subset};
 
 use crate::{addresses::ServiceHosts, workloads::digest};
 

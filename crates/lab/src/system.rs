@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, env, fs, io, os::unix::fs::OpenOptionsExt as _, path::Path, path::PathBuf};
 
 use graph::enrolment::Enablement;
-use kube_api::{Kind, Resource, core::Pod};
+use kube_types::core::Pod;
+use kube_types::{Kind, Resource};
 use serde_json::{Value, json};
 
 use crate::{
@@ -333,7 +334,7 @@ fn write_secret(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use kube_api::core::IntOrString;
+    use kube_types::core::IntOrString;
 
     use super::*;
     use crate::addresses::NodeNumber;
@@ -380,7 +381,7 @@ mod tests {
         assert_eq!(grace.map(String::as_str), Some("2s"));
         let ztunnel = &pods[2].pod.spec.containers[0].env;
         assert!(ztunnel.iter().any(|variable| variable.name == "RUST_LOG"));
-        let format = |env: &[kube_api::core::EnvVar]| env.iter().any(|variable| variable.name == "LOG_FORMAT");
+        let format = |env: &[kube_types::core::EnvVar]| env.iter().any(|variable| variable.name == "LOG_FORMAT");
         assert!(format(ztunnel) && !format(&agent.containers[0].env), "it is set for one program only");
         assert!(ztunnel.iter().any(|variable| variable.name == "INSTANCE_IP" && variable.value_from.is_some()));
     }

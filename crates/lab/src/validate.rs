@@ -1,12 +1,10 @@
 //! What an API server would refuse of workloads that the lab runs: said with the field, and nothing of such an object is
-//! started. Mistakes of types and unknown fields are found earlier, in `kube_api`.
+//! started. Mistakes of types and unknown fields are found earlier, in `manifests`.
 
 use std::collections::BTreeSet;
 
-use kube_api::{
-    LabelSelector, Resource, StringMap,
-    core::{ClaimVolume, Container, LifecycleHandler, PodSpec, Probe, Volume},
-};
+use kube_types::core::{ClaimVolume, Container, LifecycleHandler, PodSpec, Probe, Volume};
+use kube_types::{LabelSelector, Resource, StringMap};
 
 use crate::{pod::catalogue::undecodable, workloads};
 
@@ -220,7 +218,7 @@ fn of_volumes(spec: &PodSpec, prefix: &str, found: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
-    use kube_api::Kind;
+    use kube_types::Kind;
     use serde_json::{Value, json};
 
     use super::*;

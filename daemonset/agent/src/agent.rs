@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use ebpf_loader::{LoadError, Steering};
 use graph::enrolment::Enablement;
-use kube_api::{DirectoryConfig, Event, Severity, Source, SourceError, Status};
+use kube_types::{Event, Severity};
+use manifests::{DirectoryConfig, Source, SourceError, Status};
 use runtime::drain;
 use runtime::sys::Netns;
 use telemetry::metrics::Recorder;

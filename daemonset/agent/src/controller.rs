@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use graph::enrolment::{Enablement, Enrolment};
-use kube_api::core::{Namespace, Pod};
-use kube_api::{Event, ObjectRef, Resource};
+use kube_types::core::{Namespace, Pod};
+use kube_types::{Event, ObjectRef, Resource};
 use model::report::PodState;
 use runtime::Backoff;
 use tokio::sync::watch;
@@ -109,7 +109,7 @@ impl<N: Node> Controller<N> {
     }
 
     fn pod_applied(&mut self, pod: Arc<Pod>) {
-        let key = ObjectRef::new(kube_api::Kind::Pod, pod.metadata.namespace.clone(), pod.metadata.name.clone());
+        let key = ObjectRef::new(kube_types::Kind::Pod, pod.metadata.namespace.clone(), pod.metadata.name.clone());
         if pod.spec.node_name.as_deref() != Some(&self.node_name) {
             // A pod never moves, but one of the same name may have been on this node before.
             return self.removed(&key);
@@ -127,11 +127,11 @@ impl<N: Node> Controller<N> {
 
     fn removed(&mut self, key: &ObjectRef) {
         match key.kind {
-            kube_api::Kind::Pod if self.pods.remove(key).is_some() => {
+            kube_types::Kind::Pod if self.pods.remove(key).is_some() => {
                 metrics::reconcile("delete");
                 self.unseat(key);
             }
-            kube_api::Kind::Namespace => {
+            kube_types::Kind::Namespace => {
                 self.namespaces.remove(&key.name);
                 self.seat_namespace(&key.name);
             }
@@ -265,7 +265,7 @@ async fn end(tasks: Vec<JoinHandle<()>>) {
 
 #[cfg(test)]
 mod tests {
-    use kube_api::ClusterId;
+    use kube_types::ClusterId;
 
     use super::*;
     use crate::enrol::tests::{Fake, TIMING};
@@ -434,7 +434,7 @@ mod tests {
         bench.reaches("u1", PodState::Enrolled, "").await;
         bench.node.fail(crate::enrol::Step::RemoveRules, 3);
 
-        let key = ObjectRef::new(kube_api::Kind::Pod, "app", "web");
+        let key = ObjectRef::new(kube_types::Kind::Pod, "app", "web");
         bench.controller.apply(Event::Removed { cluster: ClusterId::default(), key });
 
         crate::enrol::tests::until(|| bench.reports.node("n1").pods.is_empty()).await;

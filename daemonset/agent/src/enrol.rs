@@ -23,8 +23,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use graph::enrolment::{REDIRECTION_ANNOTATION, REDIRECTION_ENABLED, REDIRECTION_PENDING};
-use kube_api::ObjectRef;
-use kube_api::core::Pod;
+use kube_types::ObjectRef;
+use kube_types::core::Pod;
 use model::report::Check;
 use runtime::sys::Netns;
 use tokio::time::Instant;

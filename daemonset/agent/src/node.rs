@@ -10,7 +10,7 @@ use std::time::Duration;
 use ebpf_common::{F_IN, F_OUT, PodConfig, ProbePorts};
 use ebpf_loader::{LoadError, Steering, Survey};
 use graph::enrolment::REDIRECTION_ANNOTATION;
-use kube_api::Status;
+use manifests::Status;
 use runtime::sys::Netns;
 use serde_json::json;
 use tokio::time::Instant;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ebpf_common::PROBES_PER_POD;
-use kube_api::core::{Container, IntOrString, LifecycleHandler, Pod, Probe};
+use kube_types::core::{Container, IntOrString, LifecycleHandler, Pod, Probe};
 
 /// What a pod declares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Static pods: the kubelet starts them from files and tells the API server of a mirror, which has another uid. It knows only
 //! how to tell the two apart.
 
-use kube_api::core::Pod;
+use kube_types::core::Pod;
 
 /// Annotation of a mirror. The API server lets nobody but a kubelet create a pod with it.
 const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";

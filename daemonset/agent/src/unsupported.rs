@@ -1,7 +1,7 @@
 //! Annotations of a pod that ask for what this mesh does not do yet, so that they are not ignored in silence.
 //! It enrols nothing: the pod is treated as if it had none of them.
 
-use kube_api::core::Pod;
+use kube_types::core::Pod;
 
 /// Istio's annotation, and what is done instead.
 const ANNOTATIONS: [(&str, &str); 3] = [

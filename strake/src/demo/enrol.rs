@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use kube_api::{Kind, ObjectRef};
+use kube_types::{Kind, ObjectRef};
 use lab::wire::Frame;
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! The rules of one AuthorizationPolicy: values, lists and rules that match nothing, or are there twice.
 
-use kube_api::ObjectRef;
-use kube_api::istio::{Action, AuthorizationPolicy, AuthorizationRule, Operation, RuleSource, When};
+use kube_types::ObjectRef;
+use kube_types::istio::{Action, AuthorizationPolicy, AuthorizationRule, Operation, RuleSource, When};
 
 use super::rules::{Rules, Standing};
 use super::values::{Kind, Match};

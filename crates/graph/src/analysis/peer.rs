@@ -1,7 +1,7 @@
 //! Port numbers of one PeerAuthentication.
 
-use kube_api::ObjectRef;
-use kube_api::istio::{PeerAuthentication, TlsMode};
+use kube_types::ObjectRef;
+use kube_types::istio::{PeerAuthentication, TlsMode};
 
 use super::{Tallies, service_port};
 use crate::finding::{Finding, Reason, Severity};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube_api::ObjectRef;
-use kube_api::core::{Container, IntOrString, Pod, Probe, Service};
+use kube_types::ObjectRef;
+use kube_types::core::{Container, IntOrString, Pod, Probe, Service};
 
 use crate::service;
 
@@ -130,7 +130,7 @@ pub(crate) type Fits = Vec<(ObjectRef, u16, Fit)>;
 
 #[cfg(test)]
 mod tests {
-    use kube_api::core::{ContainerPort, ServicePort};
+    use kube_types::core::{ContainerPort, ServicePort};
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Policies that select nothing: a namespace that does not exist, a selector whose labels no pod has.
 
-use kube_api::{ObjectRef, StringMap};
+use kube_types::{ObjectRef, StringMap};
 
 use super::similar::{hint, nearest};
 use super::world::{self, World};
@@ -94,7 +94,7 @@ impl<'a> Scope<'a> {
 
 #[cfg(test)]
 mod tests {
-    use kube_api::Kind;
+    use kube_types::Kind;
 
     use super::super::world::Names;
     use super::*;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use kube_api::istio::When;
+use kube_types::istio::When;
 
 use super::principal;
 use super::similar::{hint, nearest};

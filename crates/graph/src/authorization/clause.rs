@@ -1,6 +1,6 @@
 //! One rule of a policy to clauses: `to`, `from`, then each `when`.
 
-use kube_api::istio::{AuthorizationRule, Operation, RuleSource, When};
+use kube_types::istio::{AuthorizationRule, Operation, RuleSource, When};
 use proto::security::{Action, Clause, Match, Rule};
 
 use super::report::Report;

@@ -20,10 +20,9 @@ mod clause;
 mod report;
 pub(crate) mod value;
 
-use kube_api::ObjectRef;
-use kube_api::StringMap;
-use kube_api::core::Condition;
-use kube_api::istio::{Action, AuthorizationPolicy};
+use kube_types::core::Condition;
+use kube_types::istio::{Action, AuthorizationPolicy};
+use kube_types::{ObjectRef, StringMap};
 use proto::security as wire;
 
 use crate::enforcement::{Effect, condition};

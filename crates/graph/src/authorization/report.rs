@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube_api::ObjectRef;
+use kube_types::ObjectRef;
 use proto::security::Action;
 
 use crate::finding::{Finding, Reason};

@@ -11,9 +11,9 @@ mod subjects;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use kube_api::core::{Condition, EndpointSlice, Namespace, Node, Pod, Service};
-use kube_api::istio::AuthorizationPolicy;
-use kube_api::{Kind, ObjectRef, Resource, StringMap, is_subset};
+use kube_types::core::{Condition, EndpointSlice, Namespace, Node, Pod, Service};
+use kube_types::istio::AuthorizationPolicy;
+use kube_types::{Kind, ObjectRef, Resource, StringMap, is_subset};
 
 use crate::analysis::{Rules, World};
 use crate::authorization::Converted;
@@ -310,7 +310,7 @@ impl Graph {
     }
 }
 
-fn name_of(meta: &kube_api::ObjectMeta) -> Name {
+fn name_of(meta: &kube_types::ObjectMeta) -> Name {
     (meta.namespace.clone(), meta.name.clone())
 }
 
@@ -354,7 +354,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use kube_api::istio::PeerAuthentication;
+    use kube_types::istio::PeerAuthentication;
 
     use super::*;
     use crate::enrolment;
@@ -401,7 +401,7 @@ mod tests {
             let mut policy = AuthorizationPolicy::default();
             policy.metadata.name = name.to_owned();
             policy.metadata.namespace = "app".to_owned();
-            policy.spec.selector = app.map(|app| kube_api::istio::WorkloadSelector {
+            policy.spec.selector = app.map(|app| kube_types::istio::WorkloadSelector {
                 match_labels: [("app".to_owned(), app.to_owned())].into(),
             });
             Resource::AuthorizationPolicy(Arc::new(policy))
@@ -428,7 +428,7 @@ mod tests {
     fn where_a_policy_has_to_be_in_force_is_told_with_workloads_and_policies() {
         let mut strict = PeerAuthentication::default();
         (strict.metadata.name, strict.metadata.namespace) = ("strict".to_owned(), "app".to_owned());
-        strict.spec.mtls = Some(kube_api::istio::MutualTls { mode: kube_api::istio::TlsMode::Strict });
+        strict.spec.mtls = Some(kube_types::istio::MutualTls { mode: kube_types::istio::TlsMode::Strict });
         let mut wide = AuthorizationPolicy::default();
         (wide.metadata.name, wide.metadata.namespace) = ("wide".to_owned(), "istio-system".to_owned());
         let Resource::Pod(mut scheduled) = pod(1, 1) else { unreachable!() };

@@ -1,7 +1,7 @@
 //! Names that resources bring into existence, for what policies refer to: see [`crate::analysis`].
 
-use kube_api::core::{Pod, PodTemplate};
-use kube_api::{ObjectRef, StringMap, is_subset};
+use kube_types::core::{Pod, PodTemplate};
+use kube_types::{ObjectRef, StringMap, is_subset};
 
 use super::{Graph, Name};
 use crate::analysis::Names;

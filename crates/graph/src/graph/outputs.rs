@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use kube_api::ObjectRef;
-use kube_api::core::Condition;
+use kube_types::ObjectRef;
+use kube_types::core::Condition;
 
 use super::{Change, Update};
 use crate::encode::{self, Encoded};

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use kube_api::core::{Condition, Pod};
-use kube_api::istio::{Action, AuthorizationPolicy, PeerAuthentication};
-use kube_api::{Kind, ObjectRef};
+use kube_types::core::{Condition, Pod};
+use kube_types::istio::{Action, AuthorizationPolicy, PeerAuthentication};
+use kube_types::{Kind, ObjectRef};
 
 use super::Graph;
 use super::outputs::{Batch, Output};
@@ -198,7 +198,7 @@ impl Graph {
     fn look_for_subjects(
         &self,
         key: &ObjectRef,
-        selector: Option<&kube_api::StringMap>,
+        selector: Option<&kube_types::StringMap>,
         findings: &mut Vec<Finding>,
     ) -> Option<String> {
         if self.reach(key).selected > 0 {

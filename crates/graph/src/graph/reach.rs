@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use kube_api::{Kind, ObjectRef};
+use kube_types::{Kind, ObjectRef};
 
 use super::Name;
 use crate::analysis::{Fits, Tallies};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use kube_api::core::{Pod, Service};
-use kube_api::{Kind, ObjectRef};
+use kube_types::core::{Pod, Service};
+use kube_types::{Kind, ObjectRef};
 use proto::workload::PortList;
 
 use super::outputs::{Batch, Output, Type};

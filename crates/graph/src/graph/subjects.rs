@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kube_api::istio::{AuthorizationPolicy, PeerAuthentication};
-use kube_api::{Kind, ObjectRef, StringMap};
+use kube_types::istio::{AuthorizationPolicy, PeerAuthentication};
+use kube_types::{Kind, ObjectRef, StringMap};
 
 use super::{Graph, Name, put, put_in};
 use crate::analysis::Rules;

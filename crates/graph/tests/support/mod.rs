@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use graph::{Change, Graph, Mesh, Update};
-use kube_api::{Kind, Resource, manifest};
+use kube_types::{Kind, Resource};
 use serde_json::{Value, json};
 
 /// Annotation of a step that deletes instead of applying.
@@ -79,11 +79,11 @@ pub(crate) fn objects(case: &Path) -> Vec<Resource> {
 }
 
 pub(crate) fn manifests(file: &Path) -> Vec<Resource> {
-    let loaded = manifest::load_directory(file).unwrap();
+    let loaded = manifests::load_directory(file).unwrap();
     let refused: Vec<_> = loaded
         .problems
         .iter()
-        .filter(|problem| problem.severity == kube_api::Severity::Error)
+        .filter(|problem| problem.severity == kube_types::Severity::Error)
         .map(ToString::to_string)
         .collect();
     assert!(refused.is_empty(), "{refused:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use graph::{Change, Finding, Graph, Mesh, Update};
-use kube_api::{Resource, manifest};
+use kube_types::Resource;
 use model::{Address, Authorization, Change as Applied, State, StateConfig};
 use policy::{Connection, Decision, Logging};
 use prost::Message;
@@ -13,8 +13,8 @@ use prost::Message;
 pub(crate) fn resources(yaml: &str) -> Vec<Resource> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("all.yaml"), yaml).unwrap();
-    let loaded = manifest::load_directory(directory.path()).unwrap();
-    let is_error = |problem: &&kube_api::SourceProblem| problem.severity == kube_api::Severity::Error;
+    let loaded = manifests::load_directory(directory.path()).unwrap();
+    let is_error = |problem: &&kube_types::SourceProblem| problem.severity == kube_types::Severity::Error;
     let errors: Vec<_> = loaded.problems.iter().filter(is_error).map(ToString::to_string).collect();
     assert!(errors.is_empty(), "{errors:?}\n{yaml}");
     loaded.objects.into_iter().map(|object| object.resource).collect()

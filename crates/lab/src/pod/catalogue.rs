@@ -6,10 +6,8 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kube_api::{
-    Kind, ObjectRef, Resource,
-    core::{ConfigMap, Secret, Service},
-};
+use kube_types::core::{ConfigMap, Secret, Service};
+use kube_types::{Kind, ObjectRef, Resource};
 
 use crate::workloads::{Objects, templated_claims};
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kube_api::core::Container;
+use kube_types::core::Container;
 use runtime::Backoff;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use kube_api::core::{Container, EnvFromSource, EnvVar, KeySelector, Service};
+use kube_types::core::{Container, EnvFromSource, EnvVar, KeySelector, Service};
 
 use super::{
     catalogue::{Catalogue, Keys},
@@ -191,7 +191,8 @@ pub(crate) fn expand(text: &str, env: &Environment) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kube_api::{Kind, core::Pod};
+    use kube_types::Kind;
+    use kube_types::core::Pod;
     use serde_json::json;
 
     use super::{super::catalogue::catalogue, *};

@@ -2,10 +2,8 @@
 
 use std::{fs, net::IpAddr};
 
-use kube_api::{
-    StringMap,
-    core::{Container, Pod, ResourceFieldRef},
-};
+use kube_types::StringMap;
+use kube_types::core::{Container, Pod, ResourceFieldRef};
 
 /// A pod as its containers see it.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 
 use std::{fs, io, net::IpAddr, path::Path};
 
-use kube_api::core::{Pod, PodDnsOption};
+use kube_types::core::{Pod, PodDnsOption};
 
 use crate::{addresses::dns, dns::DOMAIN};
 

@@ -2,7 +2,7 @@
 
 use std::{future, sync::Arc, time::Duration};
 
-use kube_api::core::{Container, LifecycleHandler, Probe};
+use kube_types::core::{Container, LifecycleHandler, Probe};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use kube_api::core::{Container, Pod, SecurityContext};
+use kube_types::core::{Container, Pod, SecurityContext};
 use runtime::sys::Netns;
 use tokio::{process::Child, sync::watch, task::JoinSet};
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kube_api::core::{Container, Pod, VolumeMount};
+use kube_types::core::{Container, Pod, VolumeMount};
 
 use super::{
     environment::{Environment, expand},

@@ -3,7 +3,7 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
-use kube_api::core::{Container, GrpcAction, HttpGetAction, IntOrString, Probe, TcpSocketAction};
+use kube_types::core::{Container, GrpcAction, HttpGetAction, IntOrString, Probe, TcpSocketAction};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::{fs::OpenOptions, os::fd::OwnedFd, process::Stdio, time::Duration};
 
-use kube_api::core::Container;
+use kube_types::core::Container;
 use tokio::{io::AsyncReadExt as _, process::Child, time::timeout};
 
 use super::{Setup, environment, files, mounts, probe};

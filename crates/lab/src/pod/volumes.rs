@@ -8,7 +8,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use kube_api::core::{DownwardApiFile, HostPathVolume, KeyToPath, Pod, ProjectedVolume, Volume};
+use kube_types::core::{DownwardApiFile, HostPathVolume, KeyToPath, Pod, ProjectedVolume, Volume};
 
 use super::{
     catalogue::{Catalogue, Keys},
@@ -257,7 +257,7 @@ pub(crate) fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Volume> {
 
 #[cfg(test)]
 mod tests {
-    use kube_api::Kind;
+    use kube_types::Kind;
     use serde_json::{Value, json};
 
     use super::{super::catalogue::catalogue, *};

@@ -23,7 +23,9 @@ use std::{
     time::Duration,
 };
 
-use kube_api::{DirectoryConfig, Event, Kind, ObjectRef, Resource, Source, SourceProblem, core::Pod};
+use kube_types::core::Pod;
+use kube_types::{Event, Kind, ObjectRef, Resource, SourceProblem};
+use manifests::{DirectoryConfig, Source};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, MissedTickBehavior, sleep_until},

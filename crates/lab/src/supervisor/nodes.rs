@@ -2,7 +2,7 @@
 
 use std::{any::Any, fs, io, path::PathBuf, sync::Arc};
 
-use kube_api::{Resource, StringMap};
+use kube_types::{Resource, StringMap};
 use runtime::sys::Netns;
 use rustix::mount::{MountFlags, mount};
 
@@ -160,7 +160,7 @@ fn mount_bpffs(dir: &PathBuf) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use kube_api::Kind;
+    use kube_types::Kind;
     use serde_json::json;
 
     use super::*;

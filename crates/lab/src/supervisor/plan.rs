@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use kube_api::{ObjectRef, Resource};
+use kube_types::{ObjectRef, Resource};
 use tokio::time::Instant;
 
 use super::{PodKey, Supervisor};
@@ -14,7 +14,7 @@ use crate::{
 
 impl Supervisor {
     /// Services of the manifests with their addresses.
-    pub(super) fn services(&mut self) -> Vec<kube_api::core::Service> {
+    pub(super) fn services(&mut self) -> Vec<kube_types::core::Service> {
         let mut found = Vec::new();
         for resource in self.objects.values() {
             if let Resource::Service(service) = resource {

@@ -1,13 +1,11 @@
-//! Writes what the lab knows to where every `kube_api::Source` reads it: whole objects that it derives, overlays over
+//! Writes what the lab knows to where every `manifests::Source` reads it: whole objects that it derives, overlays over
 //! the user's own. Writes only what differs from the last time.
 
 use std::collections::BTreeMap;
 
-use kube_api::{
-    Kind, ObjectRef, Resource, Status,
-    core::{Condition, HostIp, Pod, PodIp, PodStatus, Service},
-    state,
-};
+use kube_types::core::{Condition, HostIp, Pod, PodIp, PodStatus, Service};
+use kube_types::{Kind, ObjectRef, Resource};
+use manifests::{Status, state};
 use serde_json::{Value, json};
 
 use crate::{

@@ -124,7 +124,7 @@ fn container_of<'a>(
     pod: &str,
     container: Option<&str>,
     pods: &'a BTreeMap<PodKey, Running>,
-) -> Result<(&'a Running, &'a kube_api::core::Container, u32), String> {
+) -> Result<(&'a Running, &'a kube_types::core::Container, u32), String> {
     let running = find(pod, pods)?;
     let spec = &running.setup.pod.spec;
     let name = container.or_else(|| spec.containers.first().map(|first| first.name.as_str())).unwrap_or_default();

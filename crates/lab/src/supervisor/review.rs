@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use kube_api::{Kind, ObjectRef, Resource, manifest};
+use kube_types::{Kind, ObjectRef, Resource};
 
 use super::unsupported;
 use crate::{
@@ -57,7 +57,7 @@ pub(super) fn review(objects: &Objects, manifests: &[PathBuf]) -> Review {
 /// That the pods' service account is not there, as the API server says it. `default` is in every namespace.
 fn missing_account(resource: &Resource, objects: &Objects) -> Option<String> {
     let spec = workloads::pod_spec(resource)?.clone();
-    let account = kube_api::core::Pod { spec, ..Default::default() }.service_account().to_owned();
+    let account = kube_types::core::Pod { spec, ..Default::default() }.service_account().to_owned();
     let namespace = &resource.meta().namespace;
     let key = ObjectRef::new(Kind::ServiceAccount, namespace, &account);
     (account != "default" && !objects.contains_key(&key)).then(|| {
@@ -67,7 +67,7 @@ fn missing_account(resource: &Resource, objects: &Objects) -> Option<String> {
 
 /// `FILE:LINE: ` of every object.
 fn places(manifests: &[PathBuf]) -> BTreeMap<ObjectRef, String> {
-    let loaded = manifests.iter().filter_map(|path| manifest::load_directory(path).ok());
+    let loaded = manifests.iter().filter_map(|path| manifests::load_directory(path).ok());
     loaded
         .flat_map(|loaded| loaded.objects)
         .map(|object| (object.resource.key(), format!("{}:{}: ", object.file.display(), object.line)))
@@ -81,7 +81,7 @@ mod tests {
     fn of(text: &str) -> Review {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("web.yaml"), text).unwrap();
-        let loaded = manifest::load_directory(dir.path()).unwrap();
+        let loaded = manifests::load_directory(dir.path()).unwrap();
         assert_eq!(loaded.problems, []);
         let objects = loaded.objects.into_iter().map(|object| (object.resource.key(), object.resource)).collect();
         review(&objects, &[dir.path().to_owned()])

@@ -2,10 +2,8 @@
 
 use std::{fs, net::IpAddr, sync::Arc};
 
-use kube_api::{
-    Kind, ObjectMeta, ObjectRef, Resource,
-    core::{NodeAddress, NodeSpec, NodeStatus},
-};
+use kube_types::core::{NodeAddress, NodeSpec, NodeStatus};
+use kube_types::{Kind, ObjectMeta, ObjectRef, Resource};
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::{Notify, watch};
@@ -238,7 +236,7 @@ pub(crate) fn publish_nodes(desired: &mut Desired, nodes: &[Node], objects: &Obj
             let patch = json!({"metadata": {"labels": labels}, "spec": {"podCIDRs": pod_cidrs}, "status": status});
             desired.overlays.insert(key, patch);
         } else {
-            let object = kube_api::core::Node {
+            let object = kube_types::core::Node {
                 metadata: ObjectMeta {
                     name: name.clone(),
                     labels: node.candidate.labels.clone(),

@@ -1,11 +1,8 @@
 //! What manifests say that a lab does not do although it runs what they describe: said aloud, with file and line. What keeps
 //! a pod from running is a problem and found elsewhere.
 
-use kube_api::{
-    Resource,
-    core::{IntOrString, PodSpec, ServiceSpec, Volume},
-    is_subset,
-};
+use kube_types::core::{IntOrString, PodSpec, ServiceSpec, Volume};
+use kube_types::{Resource, is_subset};
 
 use crate::{services::container_port, workloads, workloads::Objects};
 
@@ -106,7 +103,7 @@ fn of_volume(volume: &Volume) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use kube_api::Kind;
+    use kube_types::Kind;
     use serde_json::json;
 
     use super::*;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kube_api::{Kind, ObjectRef, Resource, Severity, core::EndpointSlice};
+use kube_types::core::EndpointSlice;
+use kube_types::{Kind, ObjectRef, Resource, Severity};
 
 use super::{Supervisor, nodes::Node, publish::Desired, running};
 use crate::{
@@ -45,7 +46,7 @@ impl Supervisor {
             running.publish(&mut desired, info, self.objects.contains_key(&key));
         }
         let manifests: Vec<_> = self.file_problems.values().flatten().cloned().collect();
-        let summary = kube_api::summary(&manifests);
+        let summary = kube_types::summary(&manifests);
         let lines = |severity: Severity| {
             let lines = summary.iter().filter(move |(line, _)| *line == severity);
             lines.map(|(_, line)| line.clone())

@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use kube_api::{ObjectRef, Resource, core::JobSpec};
+use kube_types::core::JobSpec;
+use kube_types::{ObjectRef, Resource};
 use tokio::time::Instant;
 
 use super::{JobPods, Objects, digest};
@@ -159,7 +160,7 @@ fn count(items: impl Iterator) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use kube_api::Kind;
+    use kube_types::Kind;
     use serde_json::json;
 
     use super::*;

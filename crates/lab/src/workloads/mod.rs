@@ -6,10 +6,10 @@ mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube_api::{
-    Kind, ObjectMeta, ObjectRef, OwnerReference, Resource, StringMap,
-    core::{ClaimVolume, DaemonSet, Job, Pod, PodSpec, PodTemplate, ScaledSpec, StatefulSet, Toleration, Volume},
+use kube_types::core::{
+    ClaimVolume, DaemonSet, Job, Pod, PodSpec, PodTemplate, ScaledSpec, StatefulSet, Toleration, Volume,
 };
+use kube_types::{Kind, ObjectMeta, ObjectRef, OwnerReference, Resource, StringMap};
 use serde::Serialize;
 use xxhash_rust::xxh64::xxh64;
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use contract::cni::{AddRequest, AddResponse, Outcome};
-use kube_api::{Kind, ObjectRef};
+use kube_types::{Kind, ObjectRef};
 use model::report::PodState;
 use runtime::sys::netns::NetnsId;
 use tokio::sync::{mpsc, oneshot, watch};

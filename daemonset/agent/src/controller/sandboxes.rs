@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kube_api::ObjectRef;
-use kube_api::core::Pod;
+use kube_types::ObjectRef;
+use kube_types::core::Pod;
 use zds::PodId;
 
 use super::Controller;
@@ -68,8 +68,8 @@ mod tests {
     use std::net::IpAddr;
 
     use graph::enrolment::Enablement;
-    use kube_api::core::Namespace;
-    use kube_api::{ClusterId, Event, Kind, Resource};
+    use kube_types::core::Namespace;
+    use kube_types::{ClusterId, Event, Kind, Resource};
     use runtime::sys::Netns;
 
     use super::*;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kube_api::core::Pod;
-use kube_api::{Kind, ObjectRef};
+use kube_types::core::Pod;
+use kube_types::{Kind, ObjectRef};
 use zds::{PodId, WorkloadInfo};
 
 use crate::cni::Sandbox;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube_api::{Kind, ObjectRef};
+use kube_types::{Kind, ObjectRef};
 use model::report::PodState;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

@@ -1,0 +1,178 @@
+//! IP addresses and blocks of them in manifests, in one form: an IPv4 address that is written as an IPv6 one
+//! (`::ffff:10.0.0.5`) is the IPv4 address, and the length of a block counts for that family.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+use serde_json::Value;
+
+use crate::kind::Kind;
+
+/// Bits of an IPv6 address before the IPv4 address that is mapped into it.
+const MAPPED_BITS: u8 = 96;
+
+/// Reads an address. One that is mapped into IPv6 is IPv4.
+pub fn parse_address(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// Reads a block, or an address as the block of that address alone. A block of mapped addresses is one of IPv4 with 96
+/// bits less; `None` when its length is below 96, where it would have addresses of both families.
+pub fn parse_block(text: &str) -> Option<IpNet> {
+    match text.parse::<IpNet>() {
+        Ok(block) => canonical_block(block),
+        Err(_) => parse_address(text).map(IpNet::from),
+    }
+}
+
+fn canonical_block(block: IpNet) -> Option<IpNet> {
+    match block.addr().to_canonical() {
+        IpAddr::V4(address) if matches!(block, IpNet::V6(_)) => {
+            let length = block.prefix_len().checked_sub(MAPPED_BITS)?;
+            Ipv4Net::new(address, length).ok().map(IpNet::V4)
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => Some(block),
+    }
+}
+
+/// Rewrites the addresses of an object that are mapped into IPv6. Others stay as they are written, also those that are
+/// none, which a check names.
+pub fn canonicalise(kind: Kind, value: &mut Value) {
+    match kind {
+        Kind::Pod => {
+            for field in ["podIP", "hostIP"] {
+                each(value, &["status", field], &mut address);
+            }
+            for field in ["podIPs", "hostIPs"] {
+                each(value, &["status", field, "ip"], &mut address);
+            }
+        }
+        Kind::Service => {
+            for field in ["clusterIP", "clusterIPs", "externalIPs"] {
+                each(value, &["spec", field], &mut address);
+            }
+        }
+        Kind::EndpointSlice => each(value, &["endpoints", "addresses"], &mut address),
+        Kind::Node => each(value, &["status", "addresses", "address"], &mut address),
+        Kind::AuthorizationPolicy => {
+            for field in ["ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks"] {
+                each(value, &["spec", "rules", "from", "source", field], &mut block);
+            }
+            each(value, &["spec", "rules", "when"], &mut condition);
+        }
+        Kind::Namespace
+        | Kind::ServiceAccount
+        | Kind::ConfigMap
+        | Kind::Secret
+        | Kind::PersistentVolumeClaim
+        | Kind::PeerAuthentication
+        | Kind::Deployment
+        | Kind::ReplicaSet
+        | Kind::StatefulSet
+        | Kind::DaemonSet
+        | Kind::Job => {}
+    }
+}
+
+/// Applies a change to every value at a path, through lists on the way.
+fn each(value: &mut Value, path: &[&str], change: &mut impl FnMut(&mut Value)) {
+    match (value, path) {
+        (Value::Array(items), path) => items.iter_mut().for_each(|item| each(item, path, change)),
+        (value, []) => change(value),
+        (value, [name, rest @ ..]) => {
+            if let Some(value) = value.get_mut(name) {
+                each(value, rest, change);
+            }
+        }
+    }
+}
+
+fn address(value: &mut Value) {
+    rewrite(value, |text| parse_address(text).map(|address| address.to_string()));
+}
+
+fn block(value: &mut Value) {
+    rewrite(value, |text| parse_block(text).map(|block| block.to_string()));
+}
+
+fn condition(value: &mut Value) {
+    if matches!(value.get("key").and_then(Value::as_str), Some("source.ip" | "destination.ip" | "remote.ip")) {
+        each(value, &["values"], &mut block);
+        each(value, &["notValues"], &mut block);
+    }
+}
+
+/// Only what is mapped changes: text that is canonical for its author stays.
+fn rewrite(value: &mut Value, canonical: impl Fn(&str) -> Option<String>) {
+    if let Value::String(text) = value
+        && text.to_ascii_lowercase().contains("ffff:")
+        && let Some(canonical) = canonical(text).filter(|canonical| !canonical.contains(':'))
+    {
+        *text = canonical;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_block_of_mapped_addresses_is_a_block_of_ipv4() {
+        for (text, block) in [
+            ("::ffff:10.0.0.5", Some("10.0.0.5/32")),
+            ("::ffff:10.0.0.5/128", Some("10.0.0.5/32")),
+            ("::FFFF:10.0.0.0/104", Some("10.0.0.0/8")),
+            ("::ffff:a00:5/120", Some("10.0.0.5/24")),
+            ("::ffff:0:0/96", Some("0.0.0.0/0")),
+            ("::ffff:10.0.0.0/24", None),
+            ("::ffff:10.0.0.0/129", None),
+            ("10.0.0.0/8", Some("10.0.0.0/8")),
+            ("2001:db8::ffff:1:2/32", Some("2001:db8::ffff:1:2/32")),
+            ("::/0", Some("::/0")),
+            ("10.0.0.0/33", None),
+            ("localhost", None),
+        ] {
+            assert_eq!(parse_block(text).map(|block| block.to_string()).as_deref(), block, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_address_of_an_object_becomes_canonical() {
+        let mapped = "::ffff:10.0.0.5";
+        let (six, none) = ("2001:db8::ffff:1", "None");
+        for (kind, written, read) in [
+            (
+                Kind::Pod,
+                json!({"status": {"podIP": mapped, "podIPs": [{"ip": mapped}, {"ip": six}], "hostIPs": [{"ip": mapped}]}}),
+                json!({"status": {"podIP": "10.0.0.5", "podIPs": [{"ip": "10.0.0.5"}, {"ip": six}], "hostIPs": [{"ip": "10.0.0.5"}]}}),
+            ),
+            (
+                Kind::Service,
+                json!({"spec": {"clusterIP": none, "clusterIPs": [mapped], "externalIPs": [mapped]}}),
+                json!({"spec": {"clusterIP": none, "clusterIPs": ["10.0.0.5"], "externalIPs": ["10.0.0.5"]}}),
+            ),
+            (
+                Kind::EndpointSlice,
+                json!({"endpoints": [{"addresses": [mapped, six]}]}),
+                json!({"endpoints": [{"addresses": ["10.0.0.5", six]}]}),
+            ),
+            (
+                Kind::AuthorizationPolicy,
+                json!({"spec": {"rules": [{
+                    "from": [{"source": {"ipBlocks": ["::ffff:10.0.0.0/104", "fe80::/10"]}}],
+                    "when": [{"key": "destination.ip", "values": [mapped]}, {"key": "connection.sni", "values": [mapped]}],
+                }]}}),
+                json!({"spec": {"rules": [{
+                    "from": [{"source": {"ipBlocks": ["10.0.0.0/8", "fe80::/10"]}}],
+                    "when": [{"key": "destination.ip", "values": ["10.0.0.5/32"]}, {"key": "connection.sni", "values": [mapped]}],
+                }]}}),
+            ),
+        ] {
+            let mut value = written;
+            canonicalise(kind, &mut value);
+            assert_eq!(value, read, "{kind}");
+        }
+    }
+}

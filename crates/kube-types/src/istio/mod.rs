@@ -1,0 +1,22 @@
+//! Istio's kinds. Every field of them is here: one that is not is an error in a manifest.
+
+mod authorization_policy;
+mod peer_authentication;
+
+pub use authorization_policy::{
+    Action, AuthorizationPolicy, AuthorizationPolicySpec, AuthorizationRule, Condition as When, ExtensionProvider,
+    From as RuleFrom, Operation, PolicyTargetReference, Source as RuleSource, To as RuleTo, WorkloadSelector,
+};
+pub use peer_authentication::{MutualTls, PeerAuthentication, PeerAuthenticationSpec, TlsMode};
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::Condition;
+
+/// Status of Istio's kinds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PolicyStatus {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}

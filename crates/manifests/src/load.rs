@@ -1,0 +1,53 @@
+//! Manifests of a directory, read once. [`crate::Source`] follows changes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::source::disk::Progress;
+use crate::source::open::{self, ReadError};
+use crate::source::{file, walk};
+use kube_types::{Code, InForce, Resource, Severity, SourceProblem};
+
+/// One object of a manifest.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub resource: Resource,
+    pub file: PathBuf,
+    /// Line where the document begins, from 1.
+    pub line: usize,
+}
+
+/// Contents of a directory of manifests, in the order of files and of documents in them. A document with a mistake has no
+/// object here.
+#[derive(Clone, Debug, Default)]
+pub struct Manifests {
+    pub objects: Vec<Loaded>,
+    pub problems: Vec<SourceProblem>,
+}
+
+/// Reads every manifest below `path` (a directory or one file) once.
+pub fn load_directory(path: &Path) -> io::Result<Manifests> {
+    let mut manifests = Manifests::default();
+    let found = walk::manifests(path, None, &Progress::default())?;
+    manifests.problems.extend(found.skipped);
+    for file in found.files {
+        let contents = match open::read(&file) {
+            Ok(text) => file::parse(&file, &text.text),
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => file::Contents::unreadable(SourceProblem::of_file(&file, error.code(), error.to_string())),
+        };
+        manifests.objects.extend(contents.objects.into_iter().map(|object| Loaded {
+            resource: object.resource,
+            file: file.clone(),
+            line: object.line,
+        }));
+        let refused = contents.problems.into_iter().map(|mut problem| {
+            if problem.severity == Severity::Error && problem.code != Code::Duplicate {
+                problem.in_force = Some(InForce::Nothing);
+            }
+            problem
+        });
+        manifests.problems.extend(refused);
+    }
+    Ok(manifests)
+}

@@ -45,7 +45,7 @@ async fn tunnel(from: &Pod, to: SocketAddr) -> Tunnel {
     let server: Identity = "spiffe://cluster.local/ns/test/sa/sa-server".parse().unwrap();
     let config = tls::client_config(&root().certificate(&identity).unwrap(), &[server]).unwrap();
     let socket = tokio::net::TcpStream::from_std(uncaptured(from, to).into()).unwrap();
-    let (tls, ()) = hbone::tls::connect(socket, config, |_| ()).await.unwrap();
+    let (tls, ()) = tls::stream::connect(socket, config, |_| ()).await.unwrap();
     let (tunnel, driver) = client::start(tls, &hbone::Settings::default());
     spawn_local(driver);
     tunnel

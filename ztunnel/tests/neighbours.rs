@@ -81,7 +81,7 @@ async fn tunnel(from: &Pod, source: &str, to: &Pod) -> io::Result<Tunnel> {
     let socket = uncaptured(from, source, port(to, 15008))?;
     socket.set_nonblocking(true)?;
     let socket = tokio::net::TcpStream::from_std(socket.into())?;
-    let (tls, ()) = hbone::tls::connect(socket, tls(from, to), |_| ()).await?;
+    let (tls, ()) = tls::stream::connect(socket, tls(from, to), |_| ()).await?;
     let (tunnel, driver) = client::start(tls, &hbone::Settings::default());
     spawn_local(driver);
     Ok(tunnel)

@@ -1,4 +1,4 @@
-//! The side that opens streams. It neither dials nor checks who answered; see `tls` and `pool`.
+//! The side that opens streams. It neither dials nor checks who answered; see `tls::stream` and `pool`.
 
 use crate::http2::{Cause, Engine, Role, Shared, Unanswered};
 use crate::stream::Place;

@@ -15,7 +15,6 @@ pub mod pool;
 pub mod server;
 mod settings;
 mod stream;
-pub mod tls;
 
 pub use client::{Accepted, Driver, Tunnel};
 pub use error::{ConnectError, Fault, Flood, Reason, StreamError, TunnelError};

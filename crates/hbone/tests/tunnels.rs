@@ -5,12 +5,10 @@ mod common;
 use bytes::Bytes;
 use common::configs::configs;
 use common::{at_once, echo, exchange, open, pattern, read_to_end, serve, tunnel, wire, worker};
-use hbone::{Server, Settings, TunnelError, client, tls};
+use hbone::{Server, Settings, TunnelError, client};
 use http::HeaderMap;
-use rustls::ServerConfig;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::spawn_local;
 
@@ -22,10 +20,10 @@ fn many_streams_run_over_tls_on_a_socket() {
         let to = listener.local_addr().unwrap();
         spawn_local(async move {
             let (socket, _) = listener.accept().await.unwrap();
-            let tls = tls::accept(socket, server_config, |_| ()).await.unwrap().0;
+            let tls = tls::stream::accept(socket, server_config, |_| ()).await.unwrap().0;
             serve(tls, Settings::default(), |r| echo(r.accept(HeaderMap::new()).unwrap())).await.unwrap();
         });
-        let tls = tls::connect(TcpStream::connect(to).await.unwrap(), client_config, |_| ()).await.unwrap().0;
+        let tls = tls::stream::connect(TcpStream::connect(to).await.unwrap(), client_config, |_| ()).await.unwrap().0;
         let (tunnel, _) = tunnel(tls, &Settings::default());
 
         at_once(40, move |i| {
@@ -36,95 +34,6 @@ fn many_streams_run_over_tls_on_a_socket() {
             }
         })
         .await;
-    });
-}
-
-/// A peer made of rustls alone: echoes, and changes its key after every piece. With tickets, as other proxies send them.
-async fn rustls_echo(listener: TcpListener, config: Arc<ServerConfig>) {
-    let (socket, _) = listener.accept().await.unwrap();
-    let mut tls = tokio_rustls::TlsAcceptor::from(config).accept(socket).await.unwrap();
-    let mut piece = vec![0; 30_000];
-    while let Ok(n @ 1..) = tls.read(&mut piece).await {
-        tls.get_mut().1.refresh_traffic_keys().unwrap();
-        tls.write_all(&piece[..n]).await.unwrap();
-        tls.flush().await.unwrap();
-    }
-    tls.shutdown().await.unwrap();
-}
-
-#[test]
-fn rustls_understands_our_records_and_we_its_tickets_and_new_keys() {
-    worker(false, async {
-        let (server_config, client_config) = configs(false);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let to = listener.local_addr().unwrap();
-        let peer = spawn_local(rustls_echo(listener, server_config));
-        let socket = TcpStream::connect(to).await.unwrap();
-        let (tls, _) = tls::connect(socket, client_config, |_| ()).await.unwrap();
-        let (mut read, mut write) = tokio::io::split(tls);
-        let sent = pattern(2_000_000, 1);
-
-        let writer = spawn_local({
-            let sent = sent.clone();
-            async move {
-                write.write_all(&sent).await.unwrap();
-                write.shutdown().await.unwrap();
-            }
-        });
-        let mut got = Vec::new();
-        read.read_to_end(&mut got).await.unwrap();
-
-        writer.await.unwrap();
-        peer.await.unwrap();
-        assert!(got == sent);
-    });
-}
-
-#[test]
-fn a_peer_that_names_no_protocol_is_refused_by_either_side_that_names_one() {
-    for (of_server, of_client) in [(true, false), (false, true), (true, true), (false, false)] {
-        worker(false, async move {
-            let (mut server, mut client) = configs(false);
-            let h2 = || vec![b"h2".to_vec()];
-            if of_server {
-                Arc::make_mut(&mut server).alpn_protocols = h2();
-            }
-            if of_client {
-                Arc::make_mut(&mut client).alpn_protocols = h2();
-            }
-            let (near, far) = wire();
-
-            let (accepted, connected) =
-                tokio::join!(tls::accept(far, server, |_| ()), tls::connect(near, client, |_| ()));
-
-            let (refused, other) = match (of_server, of_client) {
-                (true, false) => (accepted, connected),
-                (false, true) => (connected, accepted),
-                _ => {
-                    assert!(accepted.is_ok() && connected.is_ok());
-                    return;
-                }
-            };
-            assert!(refused.is_err_and(|e| e.to_string().contains("ALPN")));
-            // The other is told so, at the end of its handshake or behind it.
-            let told = match other {
-                Ok((mut tls, ())) => tls.read(&mut [0]).await.unwrap_err(),
-                Err(e) => e,
-            };
-            assert!(format!("{told:?}").contains("NoApplicationProtocol"), "{told:?}");
-        });
-    }
-}
-
-#[test]
-fn a_tls_peer_of_another_kind_is_refused() {
-    worker(false, async {
-        let (near, mut far) = wire();
-        far.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-
-        let refused = tls::accept(near, configs(false).0, |_| ()).await;
-
-        assert!(refused.is_err());
     });
 }
 
@@ -283,7 +192,7 @@ fn a_drained_tunnel_closes_only_when_its_peer_has_all() {
             let sent = sent.clone();
             async move {
                 let (socket, _) = listener.accept().await.unwrap();
-                let tls = tls::accept(socket, server_config, |_| ()).await.unwrap().0;
+                let tls = tls::stream::accept(socket, server_config, |_| ()).await.unwrap().0;
                 let mut server = Server::handshake(tls, &Settings::default()).await.unwrap();
                 let (mut send, mut recv) =
                     server.accept().await.unwrap().unwrap().accept(HeaderMap::new()).unwrap().split();
@@ -300,7 +209,7 @@ fn a_drained_tunnel_closes_only_when_its_peer_has_all() {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(64 << 10).unwrap();
         let socket = socket.connect(to).await.unwrap();
-        let tls = tls::connect(socket, client_config, |_| ()).await.unwrap().0;
+        let tls = tls::stream::connect(socket, client_config, |_| ()).await.unwrap().0;
         // Something is on its way to the server at any time.
         let settings = Settings { ping_interval: Duration::from_millis(1), ..Settings::default() };
         let (tunnel, _) = tunnel(tls, &settings);

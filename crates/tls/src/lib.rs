@@ -1,12 +1,13 @@
-//! TLS of the mesh: configurations between proxies, the check of SPIFFE ids, and the TLS of
-//! the control plane's connections. It opens no tunnels (see `hbone`) and gets no
-//! certificates (see `ca`).
+//! TLS of the mesh: configurations between proxies, the check of SPIFFE ids, streams of records
+//! between proxies, and the TLS of the control plane's connections. It opens no tunnels (see
+//! `hbone`) and gets no certificates (see `ca`).
 
 mod certificate;
 mod config;
 pub mod control_plane;
 mod error;
 mod provider;
+pub mod stream;
 mod verify;
 
 pub use certificate::{CertificateError, WorkloadCertificate};

@@ -103,7 +103,7 @@ pub async fn tunnel(
     }
 }
 
-async fn open(here: &PodHere, key: &Key) -> Result<(Tunnel, Driver<hbone::tls::TlsStream<TunnelSocket>>), DialError> {
+async fn open(here: &PodHere, key: &Key) -> Result<(Tunnel, Driver<tls::stream::TlsStream<TunnelSocket>>), DialError> {
     // A pod that calls itself has a tunnel to its own HBONE listener, and nothing comes back from there.
     if key.to.port() != model::HBONE_PORT {
         refuse_self_call(here, key.to)?;
@@ -121,7 +121,7 @@ async fn open(here: &PodHere, key: &Key) -> Result<(Tunnel, Driver<hbone::tls::T
     let settings = window.apply(&here.shared().tunnels);
     let socket = TunnelSocket::new(socket, budgets.descriptors_in_use(&here.pod, 1), window);
     let handshakes = async {
-        let (tls, leaf) = hbone::tls::connect(socket, config, tls::peer_leaf).await.map_err(tls_failure)?;
+        let (tls, leaf) = tls::stream::connect(socket, config, tls::peer_leaf).await.map_err(tls_failure)?;
         let (tunnel, driver) = hbone::client::start(tls, &settings);
         let is_valid = validity(here.shared().certificates.clone(), certificate, leaf.map(|l| l.not_after));
         Ok((tunnel.valid_while(is_valid), driver))

@@ -8,7 +8,6 @@ use super::{Failure, authorise, capture, dial, proxy_header, relay, report};
 use crate::budget::{self, Descriptors, Owner, Resource, Window};
 use crate::workers::{Connection, PodHere};
 use hbone::headers::{self, Baggage, Trace};
-use hbone::tls::TlsStream;
 use hbone::{Request, Server, Stream, TunnelError};
 use http::{HeaderMap, Method, StatusCode};
 use identity::Identity;
@@ -22,6 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tls::stream::TlsStream;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -88,13 +88,13 @@ async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut So
     let handshakes = async {
         // A client that says nothing has no buffer yet.
         socket.readable().await.map_err(capture::CaptureError::Socket)?;
-        let hello = timeout(CLIENT_HELLO_TIMEOUT, hbone::tls::client_hello(&mut socket)).await.map_err(|_| late())?;
+        let hello = timeout(CLIENT_HELLO_TIMEOUT, tls::stream::client_hello(&mut socket)).await.map_err(|_| late())?;
         let hello = hello.map_err(dial::tls_failure)?;
         // Held until the peer has proven who it is.
         let _permits = handshake_permits(here, peer.ip()).await;
         let certificate = dial::certificate(here, &identity).await?;
         let config = here.tls.server(&certificate).map_err(|e| dial::DialError::Tls(Arc::new(e)))?;
-        let accepted = hbone::tls::accept_after(socket, hello, config, tls::peer_leaf).await;
+        let accepted = tls::stream::accept_after(socket, hello, config, tls::peer_leaf).await;
         let (tls, leaf) = accepted.map_err(dial::tls_failure)?;
         let window = here.shared().budgets.window(&here.pod, here.shared().tunnels.connection_window_bytes);
         let server = Server::handshake(tls, &window.apply(&here.shared().tunnels)).await;

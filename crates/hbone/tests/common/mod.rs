@@ -1,6 +1,7 @@
 //! Peers for the tests of tunnels. Every test runs on one thread with a `LocalSet`, as a worker does.
 #![allow(dead_code, unreachable_pub)]
 
+#[path = "../../../tls/tests/common/configs.rs"]
 pub mod configs;
 pub mod frames;
 

@@ -1,4 +1,4 @@
-//! TLS configurations of a test's two sides. Also a module of the unit tests, which reach what is private.
+//! TLS configurations of a test's two sides. Also a module of the unit tests of `tls::stream` and of the tests of `hbone`.
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};

@@ -1,9 +1,9 @@
 //! The side that opens streams. It neither dials nor checks who answered; see `tls::stream` and `pool`.
 
-use crate::http2::{Cause, Engine, Role, Shared, Unanswered};
 use crate::stream::Place;
 use crate::{ConnectError, Reason, Settings, Stream, TunnelError};
 use http::{HeaderMap, StatusCode};
+use http2::{Cause, Engine, Role, Shared, Unanswered};
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -60,7 +60,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Future for Driver<T> {
     type Output = Result<(), TunnelError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_turn(cx)
+        self.0.poll_turn(cx).map_err(TunnelError::from)
     }
 }
 
@@ -119,7 +119,7 @@ impl Tunnel {
     async fn wait_for_room(&self) -> Result<(), ConnectError> {
         let connection = &self.connection.0;
         let wait = connection.borrow().stream_wait();
-        let room = poll_fn(|cx| connection.borrow_mut().poll_room(cx));
+        let room = poll_fn(|cx| connection.borrow_mut().poll_room(cx).map_err(ConnectError::from));
         tokio::time::timeout(wait, room).await.unwrap_or(Err(ConnectError::NoStreams(wait)))
     }
 

@@ -9,16 +9,13 @@
 pub mod client;
 mod error;
 pub mod headers;
-mod hpack;
-mod http2;
 pub mod pool;
 pub mod server;
-mod settings;
 mod stream;
 
 pub use client::{Accepted, Driver, Tunnel};
-pub use error::{ConnectError, Fault, Flood, Reason, StreamError, TunnelError};
+pub use error::{ConnectError, StreamError, TunnelError};
+pub use http2::{Fault, Flood, Reason, Settings};
 pub use pool::Pool;
 pub use server::{Request, Server};
-pub use settings::Settings;
 pub use stream::{RecvHalf, SendHalf, Stream};

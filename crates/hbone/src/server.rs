@@ -1,8 +1,8 @@
 //! The side that accepts streams. It decides nothing about them.
 
-use crate::http2::{Asked, Engine, Role, Unanswered};
 use crate::{Fault, Reason, Settings, Stream, TunnelError};
 use http::{HeaderMap, Method, StatusCode};
+use http2::{Asked, Engine, Role, Unanswered};
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -24,8 +24,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
     pub async fn handshake(io: T, settings: &Settings) -> Result<Self, TunnelError> {
         let mut engine = Engine::new(io, Role::Server, settings);
         poll_fn(|cx| match engine.poll_turn(cx) {
-            Poll::Ready(Err(TunnelError::Protocol(fault))) => Poll::Ready(Err(TunnelError::Handshake(fault))),
-            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            Poll::Ready(Err(fault)) => Poll::Ready(Err(TunnelError::handshake(fault))),
             // Also when it has ended since.
             _ if engine.has_begun() => Poll::Ready(Ok(())),
             Poll::Ready(Ok(())) => Poll::Ready(Err(TunnelError::Handshake(Arc::new(Fault::Cut)))),
@@ -46,7 +45,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
         if let Some(request) = self.take() {
             return Poll::Ready(Ok(Some(request)));
         }
-        let turn = self.0.poll_turn(cx);
+        let turn = self.0.poll_turn(cx).map_err(TunnelError::from);
         match (self.take(), turn) {
             (Some(request), Poll::Pending) => Poll::Ready(Ok(Some(request))),
             (_, turn) => turn.map_ok(|()| None),

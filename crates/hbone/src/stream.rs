@@ -1,8 +1,8 @@
 //! One application connection inside a tunnel. It opens nothing; see `client` and `server`.
 
-use crate::http2::{Line, Shared};
 use crate::{Reason, StreamError};
 use bytes::Bytes;
+use http2::{Line, Shared};
 use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
@@ -84,7 +84,7 @@ impl SendHalf {
     fn poll_send(&self, data: &mut Bytes, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
         let mut connection = self.connection.borrow_mut();
         let mut stream = self.line.borrow_mut();
-        if let Some(end) = stream.end_of_sending() {
+        if let Some(end) = StreamError::end_of_sending(&stream) {
             return Poll::Ready(Err(end));
         }
         if stream.is_finished() {
@@ -148,7 +148,7 @@ impl SendHalf {
     /// both from the same task. [`RecvHalf`] has a wake-up of its own.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let mut stream = self.line.borrow_mut();
-        if let Some(end) = stream.end_of_sending() {
+        if let Some(end) = StreamError::end_of_sending(&stream) {
             return Poll::Ready(end);
         }
         stream.watch_cut(cx);
@@ -193,7 +193,7 @@ impl RecvHalf {
         if let Some(piece) = stream.take_arrived() {
             return Poll::Ready(Ok(Some(piece)));
         }
-        if let Some(end) = stream.end_of_data() {
+        if let Some(end) = StreamError::end_of_data(&stream) {
             return Poll::Ready(end.map(|()| None));
         }
         stream.watch_receive(cx);

@@ -4,13 +4,12 @@ use super::blocks::depends_on;
 use super::closed::Absent;
 use super::outgoing::list;
 use super::{ALIVE, Connection, DRAINED, Found, Role};
-use crate::http2::frame::{FrameHead, LEAST_FRAME_BYTES, MOST, flag, kind, put, put_goaway, setting};
-use crate::http2::reader::Event;
-use crate::http2::{Cause, Fault, code};
-use crate::{Flood, Reason};
+use crate::frame::{FrameHead, LEAST_FRAME_BYTES, MOST, flag, kind, put, put_goaway, setting};
+use crate::reader::Event;
+use crate::{Cause, Fault, Flood, Reason, code};
 
 impl Connection {
-    pub(in super::super) fn take(&mut self, event: Event<'_>) -> Result<(), Fault> {
+    pub(crate) fn take(&mut self, event: Event<'_>) -> Result<(), Fault> {
         match event {
             Event::Frame(head, payload) => self.frame(head, payload),
             Event::Begin(head) => self.data_begins(head),

@@ -2,9 +2,8 @@
 
 use super::closed::Absent;
 use super::{Connection, Found, Role};
-use crate::Flood;
-use crate::http2::frame::{FrameHead, flag, kind, put_number};
-use crate::http2::{Fault, Line, State, code};
+use crate::frame::{FrameHead, flag, kind, put_number};
+use crate::{Fault, Flood, Line, State, code};
 
 /// DATA that is being read.
 #[derive(Debug)]
@@ -104,7 +103,7 @@ impl Connection {
     }
 
     /// What was read has gone where it belongs: the peer may send as much again.
-    pub(crate) fn give_back(&mut self, stream: &mut State, bytes: usize) {
+    pub fn give_back(&mut self, stream: &mut State, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(stream.held_bytes);
         stream.held_bytes -= bytes;
         self.give_back_shared(bytes);

@@ -13,34 +13,34 @@ pub(super) const MOST: u32 = (1 << 31) - 1;
 
 /// Types of frames.
 pub(super) mod kind {
-    pub(in super::super) const DATA: u8 = 0;
-    pub(in super::super) const HEADERS: u8 = 1;
-    pub(in super::super) const PRIORITY: u8 = 2;
-    pub(in super::super) const RST_STREAM: u8 = 3;
-    pub(in super::super) const SETTINGS: u8 = 4;
-    pub(in super::super) const PUSH_PROMISE: u8 = 5;
-    pub(in super::super) const PING: u8 = 6;
-    pub(in super::super) const GOAWAY: u8 = 7;
-    pub(in super::super) const WINDOW_UPDATE: u8 = 8;
-    pub(in super::super) const CONTINUATION: u8 = 9;
+    pub(crate) const DATA: u8 = 0;
+    pub(crate) const HEADERS: u8 = 1;
+    pub(crate) const PRIORITY: u8 = 2;
+    pub(crate) const RST_STREAM: u8 = 3;
+    pub(crate) const SETTINGS: u8 = 4;
+    pub(crate) const PUSH_PROMISE: u8 = 5;
+    pub(crate) const PING: u8 = 6;
+    pub(crate) const GOAWAY: u8 = 7;
+    pub(crate) const WINDOW_UPDATE: u8 = 8;
+    pub(crate) const CONTINUATION: u8 = 9;
 }
 
 /// Flags. Which a frame may have is a matter of its type.
 pub(super) mod flag {
-    pub(in super::super) const END_STREAM: u8 = 0x1;
-    pub(in super::super) const ACK: u8 = 0x1;
-    pub(in super::super) const END_HEADERS: u8 = 0x4;
-    pub(in super::super) const PADDED: u8 = 0x8;
-    pub(in super::super) const PRIORITY: u8 = 0x20;
+    pub(crate) const END_STREAM: u8 = 0x1;
+    pub(crate) const ACK: u8 = 0x1;
+    pub(crate) const END_HEADERS: u8 = 0x4;
+    pub(crate) const PADDED: u8 = 0x8;
+    pub(crate) const PRIORITY: u8 = 0x20;
 }
 
 /// Parameters of SETTINGS (section 6.5.2).
 pub(super) mod setting {
-    pub(in super::super) const ENABLE_PUSH: u16 = 2;
-    pub(in super::super) const MAX_CONCURRENT_STREAMS: u16 = 3;
-    pub(in super::super) const INITIAL_WINDOW_SIZE: u16 = 4;
-    pub(in super::super) const MAX_FRAME_SIZE: u16 = 5;
-    pub(in super::super) const MAX_HEADER_LIST_SIZE: u16 = 6;
+    pub(crate) const ENABLE_PUSH: u16 = 2;
+    pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
+    pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
+    pub(crate) const MAX_FRAME_SIZE: u16 = 5;
+    pub(crate) const MAX_HEADER_LIST_SIZE: u16 = 6;
 }
 
 /// The head of a frame.

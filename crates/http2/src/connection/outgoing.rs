@@ -1,9 +1,9 @@
 //! Which DATA goes out next, as far as the peer's windows go.
 
 use super::Connection;
-use crate::http2::batch::Batch;
-use crate::http2::frame::{FrameHead, flag, kind};
-use crate::http2::{Line, State};
+use crate::batch::Batch;
+use crate::frame::{FrameHead, flag, kind};
+use crate::{Line, State};
 use std::collections::VecDeque;
 
 /// Payload that one stream sends before the next has its turn, bytes.
@@ -17,18 +17,18 @@ const KEPT_STREAMS: usize = 8;
 
 impl Connection {
     /// `stream` has got something to send.
-    pub(crate) fn list(&mut self, line: &Line) {
+    pub fn list(&mut self, line: &Line) {
         list(&mut self.ready, line);
         self.kick();
     }
 
     /// Whether there is something to send, or something that waits for the peer's windows.
-    pub(in super::super) fn has_output(&self) -> bool {
+    pub(crate) fn has_output(&self) -> bool {
         !self.control.is_empty() || !self.ready.is_empty()
     }
 
     /// Moves what is to be sent to an empty `batch`, as far as it and the peer's windows go. Streams take turns.
-    pub(in super::super) fn fill(&mut self, batch: &mut Batch) {
+    pub(crate) fn fill(&mut self, batch: &mut Batch) {
         if !self.control.is_empty() {
             batch.control.append(&mut self.control);
             // A connection that waits keeps little of what its busiest moment needed.

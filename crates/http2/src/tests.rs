@@ -13,7 +13,7 @@ use super::frame::{
 use super::reader::{Limits, Reader};
 use super::{Connection, Fault, Line, Role, code};
 use crate::hpack::Encoder;
-use crate::{Reason, Settings, StreamError};
+use crate::{Cause, Reason, Settings};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use std::sync::Arc;
@@ -301,7 +301,7 @@ fn what_is_wrong_with_one_stream_ends_only_that_one() {
         act(&mut peer);
 
         assert!(peer.hears().contains(&reset(1, expected)), "{what}");
-        assert!(matches!(wrong.borrow().end_of_sending(), Some(StreamError::BrokenPipe)), "{what}");
+        assert!(matches!(wrong.borrow().abort_cause(), Some(Cause::ResetByUs(_))), "{what}");
         peer.sends(&other, 5, true);
         assert_eq!(data(&peer.hears()), [(3, 5)], "{what}");
     }
@@ -552,7 +552,7 @@ fn a_stream_that_has_ended_on_both_sides_is_forgotten() {
     assert!(!peer.connection.has_streams());
     assert!(line.borrow().state.is_closed() && line.borrow().abort_cause().is_none());
     assert_eq!(line.borrow_mut().take_arrived().unwrap(), "all");
-    assert!(matches!(line.borrow().end_of_data(), Some(Ok(()))));
+    assert!(line.borrow().is_end_stream_received());
     peer.connection.reset(&line, Reason::InternalError);
     assert_eq!(peer.hears(), [], "too late");
 }
@@ -646,8 +646,9 @@ fn an_end_that_comes_behind_a_reset_of_ours_is_none() {
     peer.says(|out| out.extend_from_slice(&frame[20..])).unwrap();
 
     assert_eq!(line.borrow_mut().take_arrived().unwrap().len(), 20 - HEAD_BYTES);
-    let end = line.borrow().end_of_data();
-    assert!(matches!(end, Some(Err(StreamError::Reset(Reason::InternalError)))), "{end:?}");
+    let stream = line.borrow();
+    assert!(!stream.is_end_stream_received());
+    assert!(matches!(stream.abort_cause(), Some(Cause::ResetByUs(Reason::InternalError))), "{stream:?}");
 }
 
 #[test]

@@ -3,13 +3,12 @@
 //! `idle` needs no value: a stream has a state from its first HEADERS on. There is no server push, so no stream is
 //! ever `reserved`. Streams that were closed a while ago have no state either; see `connection::closed`.
 
-use super::Fault;
-use crate::Reason;
+use crate::{Fault, Reason};
 use std::sync::Arc;
 
 /// Why a stream is closed.
 #[derive(Debug, Clone)]
-pub(crate) enum Cause {
+pub enum Cause {
     /// Both sides have sent END_STREAM.
     EndStream,
     /// The peer has sent RST_STREAM.

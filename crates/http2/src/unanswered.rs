@@ -4,7 +4,7 @@ use super::{Line, Shared};
 use crate::Reason;
 
 /// A stream that is given up unless it is answered: dropped, it is reset.
-pub(crate) struct Unanswered {
+pub struct Unanswered {
     connection: Shared,
     line: Option<Line>,
     reason: Reason,
@@ -12,22 +12,22 @@ pub(crate) struct Unanswered {
 
 impl Unanswered {
     /// `reason` is what the peer is told of a stream that is given up.
-    pub(crate) const fn new(connection: Shared, line: Line, reason: Reason) -> Self {
+    pub const fn new(connection: Shared, line: Line, reason: Reason) -> Self {
         Self { connection, line: Some(line), reason }
     }
 
     /// Whether the stream has been cut meanwhile.
-    pub(crate) fn is_cut(&self) -> bool {
+    pub fn is_cut(&self) -> bool {
         self.line.as_ref().is_none_or(|line| line.borrow().abort_cause().is_some())
     }
 
     /// The stream, until it is answered.
-    pub(crate) const fn line(&self) -> Option<&Line> {
+    pub const fn line(&self) -> Option<&Line> {
         self.line.as_ref()
     }
 
     /// The stream is answered: whoever calls this has it from here on. `None` if it was cut.
-    pub(crate) fn answer(mut self) -> Option<(Shared, Line)> {
+    pub fn answer(mut self) -> Option<(Shared, Line)> {
         if self.is_cut() {
             return None;
         }
@@ -35,7 +35,7 @@ impl Unanswered {
     }
 
     /// As [`answer`](Self::answer), for the side that gets the answer and has the stream already.
-    pub(crate) fn keep(mut self) {
+    pub fn keep(mut self) {
         self.line = None;
     }
 }

@@ -8,11 +8,14 @@ mod batch;
 mod closing;
 mod connection;
 mod engine;
+mod error;
 mod fields;
 mod frame;
+mod hpack;
 mod keepalive;
 mod pieces;
 mod reader;
+mod settings;
 mod state;
 mod stream;
 #[cfg(test)]
@@ -20,14 +23,15 @@ mod tests;
 mod unanswered;
 mod writer;
 
-pub(crate) use connection::{Connection, Role, Shared};
-pub(crate) use engine::Engine;
-pub(crate) use fields::{Asked, Head};
-pub(crate) use state::Cause;
-pub(crate) use stream::{Line, State};
-pub(crate) use unanswered::Unanswered;
+pub use connection::{Connection, GoingAway, Role, Shared};
+pub use engine::Engine;
+pub use error::{Fault, Flood, Reason};
+pub use fields::{Asked, Head};
+pub use settings::Settings;
+pub use state::Cause;
+pub use stream::{Line, State};
+pub use unanswered::Unanswered;
 
-use crate::Fault;
 use connection::BLOCKS_PER_LIST;
 
 /// What one turn reads before others have theirs, bytes.

@@ -1,7 +1,7 @@
 //! What open streams and tunnels cost that wait: thousands of them are on a node.
 
 use super::*;
-use crate::http2::{Engine, State};
+use crate::{Engine, State};
 use std::cell::RefCell;
 
 #[test]

@@ -3,7 +3,7 @@
 use super::Head;
 use super::pieces::Pieces;
 use super::state::{Cause, StreamState};
-use crate::{Reason, StreamError};
+use crate::Reason;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,11 +19,11 @@ const SMALL_BYTES: usize = 512;
 const NO_LENGTH: i64 = i64::MAX;
 
 /// A stream as its tunnel and its handles share it.
-pub(crate) type Line = Rc<RefCell<State>>;
+pub type Line = Rc<RefCell<State>>;
 
 /// A stream.
 #[derive(Debug)]
-pub(crate) struct State {
+pub struct State {
     pub(super) id: u32,
     pub(super) state: StreamState,
     /// Waits to be sent.
@@ -110,7 +110,7 @@ impl State {
         self.out.is_unallocated() && self.arrived.is_unallocated()
     }
 
-    pub(crate) fn queue(&mut self, data: Bytes) {
+    pub fn queue(&mut self, data: Bytes) {
         self.out_bytes += data.len();
         self.out.push_back(data);
     }
@@ -159,79 +159,59 @@ impl State {
     }
 
     /// Wakes `cx` when the stream takes more to send, or is cut.
-    pub(crate) fn watch_room(&mut self, cx: &Context<'_>) {
+    pub fn watch_room(&mut self, cx: &Context<'_>) {
         self.wants_room = true;
         self.watch_cut(cx);
     }
 
     /// Wakes `cx` when the stream is cut.
-    pub(crate) fn watch_cut(&mut self, cx: &Context<'_>) {
+    pub fn watch_cut(&mut self, cx: &Context<'_>) {
         watch(&mut self.send_waker, cx);
     }
 
     /// Wakes `cx` when something arrives, or the stream ends or is cut.
-    pub(crate) fn watch_receive(&mut self, cx: &Context<'_>) {
+    pub fn watch_receive(&mut self, cx: &Context<'_>) {
         watch(&mut self.receive_waker, cx);
     }
 
     /// Whether our direction has ended, or will behind what is queued.
-    pub(crate) const fn is_finished(&self) -> bool {
+    pub const fn is_finished(&self) -> bool {
         self.end_stream_queued || !self.state.is_send_open()
     }
 
     /// Ends our direction behind what is queued.
-    pub(crate) const fn want_finish(&mut self) {
+    pub const fn want_finish(&mut self) {
         self.end_stream_queued = true;
     }
 
     /// Whether the peer has reset the stream because it wants no more, and nothing is wrong.
-    pub(crate) const fn is_refused_in_order(&self) -> bool {
+    pub const fn is_refused_in_order(&self) -> bool {
         matches!(self.state.abort_cause(), Some(Cause::ResetByPeer(Reason::NoError)))
     }
 
     /// Why the stream was closed before its end, if it was.
-    pub(crate) const fn abort_cause(&self) -> Option<&Cause> {
+    pub const fn abort_cause(&self) -> Option<&Cause> {
         self.state.abort_cause()
     }
 
     /// Waits to be sent, bytes.
-    pub(crate) const fn queued_bytes(&self) -> usize {
+    pub const fn queued_bytes(&self) -> usize {
         self.out_bytes
     }
 
     /// The peer's answer, once.
-    pub(crate) fn take_head(&mut self) -> Option<Head> {
+    pub fn take_head(&mut self) -> Option<Head> {
         self.head.take().map(|head| *head)
     }
 
     /// The next piece that has arrived.
-    pub(crate) fn take_arrived(&mut self) -> Option<Bytes> {
+    pub fn take_arrived(&mut self) -> Option<Bytes> {
         self.arrived.pop_front()
     }
 
-    /// What a reader meets behind all that has arrived: nothing yet, an end, or a loss.
-    pub(crate) fn end_of_data(&self) -> Option<Result<(), StreamError>> {
-        // An end that came before a reset stays an end.
-        if self.state.is_end_stream_received() {
-            return Some(Ok(()));
-        }
-        Some(match self.abort_cause()? {
-            Cause::EndStream => Ok(()),
-            Cause::ResetByPeer(reason) => StreamError::receiving(*reason),
-            Cause::ResetByUs(reason) => Err(StreamError::Reset(*reason)),
-            Cause::Unprocessed => Err(StreamError::Reset(Reason::Refused)),
-            Cause::ConnectionLost(fault) => Err(StreamError::Tunnel(fault.clone())),
-        })
-    }
-
-    /// What a sender meets, if the stream is cut.
-    pub(crate) fn end_of_sending(&self) -> Option<StreamError> {
-        Some(match self.abort_cause()? {
-            Cause::ResetByPeer(reason) => StreamError::sending(*reason),
-            Cause::EndStream | Cause::ResetByUs(_) => StreamError::BrokenPipe,
-            Cause::Unprocessed => StreamError::Reset(Reason::Refused),
-            Cause::ConnectionLost(fault) => StreamError::Tunnel(fault.clone()),
-        })
+    /// Whether the peer has sent all of its direction.
+    pub const fn is_end_stream_received(&self) -> bool {
+        self.state.is_end_stream_received()
     }
 }
 

@@ -152,7 +152,7 @@ pub(super) mod tests {
         bits.chunks(8).map(octet).collect()
     }
 
-    pub(in super::super) fn encode(text: &[u8]) -> Vec<u8> {
+    pub(crate) fn encode(text: &[u8]) -> Vec<u8> {
         pack(&bits_of(text.iter().map(|&octet| usize::from(octet))), true)
     }
 

@@ -1,25 +1,28 @@
 //! Header lists as requests and answers (RFC 9113, section 8), both ways.
 
-use crate::headers;
 use crate::hpack::{Decoder, Encoder, FIELD_BYTES, Fits};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
+/// Names that every tunnel carries and `http` has no constants for.
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// What a request asks for.
 #[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) method: Method,
+pub struct Asked {
+    pub method: Method,
     /// As sent; empty when there was none.
-    pub(crate) authority: String,
-    pub(crate) headers: HeaderMap,
+    pub authority: String,
+    pub headers: HeaderMap,
     /// What `content-length` says; nothing for a tunnel.
     pub(super) content_length: Option<i64>,
 }
 
 /// The head of an answer.
 #[derive(Debug)]
-pub(crate) struct Head {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+pub struct Head {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
     /// What `content-length` says; nothing for a tunnel.
     pub(super) content_length: Option<i64>,
 }
@@ -93,8 +96,7 @@ impl Fields {
             return None;
         }
         // Without an allocation for those that every tunnel carries.
-        let known =
-            [headers::BAGGAGE, headers::TRACEPARENT].into_iter().find(|known| known.as_str().as_bytes() == name);
+        let known = [BAGGAGE, TRACEPARENT].into_iter().find(|known| known.as_str().as_bytes() == name);
         let name = known.map_or_else(|| HeaderName::from_bytes(name).ok(), Some)?;
         self.headers.try_append(name, HeaderValue::from_bytes(value).ok()?).ok()?;
         Some(())
@@ -234,7 +236,7 @@ mod tests {
     #[test]
     fn a_connect_and_its_answer_come_back() {
         let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
-        let told = HeaderMap::from_iter([(headers::BAGGAGE, HeaderValue::from_static("a=b"))]);
+        let told = HeaderMap::from_iter([(BAGGAGE, HeaderValue::from_static("a=b"))]);
 
         let block = connect(&mut encoder, "[fd00::1]:80", &told);
         let asked = Fields::decode(&mut decoder, &block, 1000).unwrap().request(false).unwrap();

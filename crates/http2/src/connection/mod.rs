@@ -17,8 +17,8 @@ use super::frame::{
 use super::reader::Event;
 use super::stream::watch;
 use super::{Asked, Cause, Fault, Line};
+use crate::Settings;
 use crate::hpack::{Decoder, Encoder};
-use crate::{ConnectError, Settings};
 pub(super) use blocks::BLOCKS_PER_LIST;
 use blocks::Block;
 use budget::Budgets;
@@ -44,7 +44,7 @@ const CLOSED: [u8; 8] = *b"strake:c";
 
 /// Which end of a tunnel this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     Client,
     Server,
 }
@@ -59,8 +59,13 @@ impl Role {
     }
 }
 
+/// The connection takes no more streams: its peer goes away, or it is lost.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the tunnel is closing")]
+pub struct GoingAway;
+
 /// A connection as its driver, its streams and its users share it.
-pub(crate) type Shared = Rc<RefCell<Connection>>;
+pub type Shared = Rc<RefCell<Connection>>;
 
 /// What the peer has said of itself.
 #[derive(Debug)]
@@ -80,7 +85,7 @@ struct Peer {
 
 /// The state of one connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     role: Role,
     settings: Settings,
     peer: Peer,
@@ -118,7 +123,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(role: Role, settings: &Settings) -> Self {
+    pub fn new(role: Role, settings: &Settings) -> Self {
         let mut control = Vec::new();
         let own = settings;
         let about_streams = match role {
@@ -275,27 +280,27 @@ impl Connection {
     }
 
     /// Whether streams can be opened.
-    pub(crate) const fn is_usable(&self) -> bool {
+    pub const fn is_usable(&self) -> bool {
         !(self.lost || self.peer.goes || self.closing || self.next > MOST)
     }
 
     /// Streams that the peer takes at once.
-    pub(crate) const fn most_streams(&self) -> usize {
+    pub const fn most_streams(&self) -> usize {
         self.peer.streams
     }
 
     /// How long a request may wait for room.
-    pub(crate) const fn stream_wait(&self) -> Duration {
+    pub const fn stream_wait(&self) -> Duration {
         self.settings.stream_wait
     }
 
     /// Whether there is room for another stream now. An error if there never will be.
-    pub(crate) fn has_room(&self) -> Result<bool, ConnectError> {
-        if self.is_usable() { Ok(self.streams.len() < self.peer.streams) } else { Err(ConnectError::GoingAway) }
+    pub fn has_room(&self) -> Result<bool, GoingAway> {
+        if self.is_usable() { Ok(self.streams.len() < self.peer.streams) } else { Err(GoingAway) }
     }
 
     /// Ready when there is room for another stream, or never will be.
-    pub(crate) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<(), ConnectError>> {
+    pub fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<(), GoingAway>> {
         match self.has_room() {
             Ok(true) => return Poll::Ready(Ok(())),
             Ok(false) => {}
@@ -308,7 +313,7 @@ impl Connection {
     }
 
     /// Opens a stream; there must be [room](Self::poll_room).
-    pub(crate) fn open(&mut self, authority: &str, headers: &HeaderMap) -> Line {
+    pub fn open(&mut self, authority: &str, headers: &HeaderMap) -> Line {
         let block = fields::connect(&mut self.encoder, authority, headers);
         let id = self.next;
         self.next += 2;
@@ -319,7 +324,7 @@ impl Connection {
     }
 
     /// The next request, if there is one that its peer has not given up.
-    pub(crate) fn take_asked(&mut self) -> Option<(Line, Asked)> {
+    pub fn take_asked(&mut self) -> Option<(Line, Asked)> {
         loop {
             let next = self.asked.pop_front();
             if self.asked.is_empty() && self.asked.capacity() > KEPT_REQUESTS {
@@ -336,7 +341,7 @@ impl Connection {
     }
 
     /// Answers a request. With `end` nothing follows, and nothing more is wanted.
-    pub(crate) fn answer(&mut self, line: &Line, status: StatusCode, headers: &HeaderMap, end: bool) {
+    pub fn answer(&mut self, line: &Line, status: StatusCode, headers: &HeaderMap, end: bool) {
         let mut stream = line.borrow_mut();
         let block = fields::answer(&mut self.encoder, status, headers);
         put_headers(&mut self.control, stream.id, &block, end, self.peer.frame_bytes);
@@ -350,12 +355,12 @@ impl Connection {
     }
 
     /// How much a stream may keep queued, bytes.
-    pub(crate) const fn queue_bytes(&self) -> usize {
+    pub const fn queue_bytes(&self) -> usize {
         self.settings.send_buffer_bytes
     }
 
     /// A server opens no more streams: tells the peer, then, when that must have heard of it, the last one (section 6.8).
-    pub(crate) fn drain(&mut self) {
+    pub fn drain(&mut self) {
         if !self.draining {
             self.draining = true;
             put_goaway(&mut self.control, MOST, 0);
@@ -365,7 +370,7 @@ impl Connection {
     }
 
     /// A client opens no more streams.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.closing = true;
         self.kick();
     }

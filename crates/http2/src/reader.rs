@@ -1,8 +1,7 @@
 //! Finds frames in bytes that come in any pieces. DATA is handed on as it comes, all else whole.
 
-use super::Fault;
-use super::frame::{FrameHead, HEAD_BYTES, PREFACE, flag, kind};
-use crate::Flood;
+use crate::frame::{FrameHead, HEAD_BYTES, PREFACE, flag, kind};
+use crate::{Fault, Flood};
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]

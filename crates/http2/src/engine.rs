@@ -5,7 +5,7 @@ use super::keepalive::Keepalive;
 use super::reader::{Limits, Reader};
 use super::writer::Writer;
 use super::{BLOCKS_PER_LIST, Connection, Fault, Role, Shared, TURN_BYTES};
-use crate::{Settings, TunnelError};
+use crate::Settings;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 
 /// A byte stream with HTTP/2 on it. Dropping it cuts all streams.
-pub(crate) struct Engine<T> {
+pub struct Engine<T> {
     io: T,
     connection: Shared,
     reader: Reader,
@@ -28,7 +28,7 @@ pub(crate) struct Engine<T> {
 }
 
 impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
-    pub(crate) fn new(io: T, role: Role, settings: &Settings) -> Self {
+    pub fn new(io: T, role: Role, settings: &Settings) -> Self {
         let limits = Limits {
             frame: settings.frame_bytes as usize,
             header_block: BLOCKS_PER_LIST * role.header_list_bytes(settings) as usize,
@@ -44,17 +44,17 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         }
     }
 
-    pub(crate) const fn connection(&self) -> &Shared {
+    pub const fn connection(&self) -> &Shared {
         &self.connection
     }
 
     /// Whether the peer has begun as a client does.
-    pub(crate) const fn has_begun(&self) -> bool {
+    pub const fn has_begun(&self) -> bool {
         self.reader.has_begun()
     }
 
     /// Reads, writes, and waits for more of both. Ready when the connection is over: in order, or with why not.
-    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TunnelError>> {
+    pub fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Arc<Fault>>> {
         if self.closing.is_some() {
             return self.poll_closing(cx);
         }
@@ -66,7 +66,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         if matches!(reading, Reading::Ended) {
             let cut = self.connection.borrow().has_streams();
             let fault = if cut { Fault::Cut } else { Fault::Dropped };
-            let over = TunnelError::Protocol(self.fail(fault));
+            let over = self.fail(fault);
             return Poll::Ready(if cut { Err(over) } else { Ok(()) });
         }
         let (known, written) = match self.broken.take() {
@@ -79,7 +79,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
                 self.broken = Some(e);
                 cx.waker().wake_by_ref();
             }
-            Poll::Ready(Err(e)) => return Poll::Ready(Err(TunnelError::Protocol(self.fail(Fault::Io(e))))),
+            Poll::Ready(Err(e)) => return Poll::Ready(Err(self.fail(Fault::Io(e)))),
             Poll::Ready(Ok(())) if self.connection.borrow().is_finished() => {
                 self.connection.borrow_mut().close_in_order();
                 self.closing = Some(Closing::in_order(self.keepalive.timeout()));
@@ -97,8 +97,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         }
         ready!(self.keepalive.poll_lost(&mut connection, cx));
         drop(connection);
-        self.fail(Fault::Silent);
-        Poll::Ready(Err(TunnelError::PingTimeout(self.keepalive.timeout())))
+        Poll::Ready(Err(self.fail(Fault::PingTimeout(self.keepalive.timeout()))))
     }
 
     /// Takes what is there, up to a turn's worth.
@@ -128,18 +127,18 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         Ok(Reading::Paused)
     }
 
-    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TunnelError>> {
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Arc<Fault>>> {
         let Some(closing) = &mut self.closing else { return Poll::Ready(Ok(())) };
         closing.poll(&mut self.io, &self.connection, &mut self.reader, &mut self.writer, cx)
     }
 
     /// The peer, or the way to it, cannot be used. A peer is told what it did wrong; its streams end at once.
-    fn give_up(&mut self, cx: &mut Context<'_>, fault: Fault) -> Poll<Result<(), TunnelError>> {
+    fn give_up(&mut self, cx: &mut Context<'_>, fault: Fault) -> Poll<Result<(), Arc<Fault>>> {
         let code = fault.code();
         if let Some(code) = code {
             self.connection.borrow_mut().say_goodbye(code);
         }
-        let error = TunnelError::Protocol(self.fail(fault));
+        let error = self.fail(fault);
         if code.is_none() {
             return Poll::Ready(Err(error));
         }

@@ -2,15 +2,14 @@
 
 use super::closed::Absent;
 use super::{Connection, Found, Role};
-use crate::http2::fields::Fields;
-use crate::http2::frame::{FrameHead, HEAD_BYTES, MOST, flag};
-use crate::http2::{Fault, Line, code};
-use crate::{Flood, Reason};
+use crate::fields::Fields;
+use crate::frame::{FrameHead, HEAD_BYTES, MOST, flag};
+use crate::{Fault, Flood, Line, Reason, code};
 use http::{HeaderMap, Method, StatusCode};
 
 /// A header block may be so many times as long as the list that we announce to take. One that is longer than the list is
 /// decoded and answered with 431; beyond this the connection ends, as a block that is not decoded breaks the compression.
-pub(in super::super) const BLOCKS_PER_LIST: usize = 4;
+pub(crate) const BLOCKS_PER_LIST: usize = 4;
 
 /// A header block whose frames have not all come.
 #[derive(Debug)]

@@ -6,11 +6,11 @@
 
 use super::reader::Reader;
 use super::writer::Writer;
-use super::{Connection, TURN_BYTES};
-use crate::TunnelError;
+use super::{Connection, Fault, TURN_BYTES};
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncWrite};
@@ -31,7 +31,7 @@ enum Step {
 /// A connection that is being closed.
 pub(super) struct Closing {
     /// Why it is closed, if not in order.
-    error: Option<TunnelError>,
+    error: Option<Arc<Fault>>,
     step: Step,
     /// The peer closes its side too, or has read everything.
     is_peer_done: bool,
@@ -49,11 +49,11 @@ impl Closing {
     }
 
     /// Closes because of `error`. The peer has at most `window_bytes` on its way, if it is honest.
-    pub(super) fn after(error: TunnelError, window_bytes: usize) -> Self {
+    pub(super) fn after(error: Arc<Fault>, window_bytes: usize) -> Self {
         Self::new(Some(error), AFTER_VIOLATION, window_bytes)
     }
 
-    fn new(error: Option<TunnelError>, timeout: Duration, left_bytes: usize) -> Self {
+    fn new(error: Option<Arc<Fault>>, timeout: Duration, left_bytes: usize) -> Self {
         let finds_frames = error.is_none();
         let timer = Box::pin(tokio::time::sleep(timeout));
         Self { error, step: Step::Write, is_peer_done: false, finds_frames, left_bytes, timer }
@@ -67,7 +67,7 @@ impl Closing {
         reader: &mut Reader,
         writer: &mut Writer,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), TunnelError>> {
+    ) -> Poll<Result<(), Arc<Fault>>> {
         let is_over = self.poll_write(io, connection, writer, cx).is_ready()
             || self.poll_read(io, reader, cx).is_ready()
             || self.timer.as_mut().poll(cx).is_ready();

@@ -2,9 +2,8 @@
 
 use super::closed::Absent;
 use super::{Connection, Role};
-use crate::http2::frame::{FIRST_WINDOW_BYTES, kind, put_number};
-use crate::http2::{Cause, Fault, Line, State};
-use crate::{Flood, Reason};
+use crate::frame::{FIRST_WINDOW_BYTES, kind, put_number};
+use crate::{Cause, Fault, Flood, Line, Reason, State};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -16,7 +15,7 @@ pub(super) enum Found {
 
 impl Connection {
     /// Cuts a stream.
-    pub(crate) fn reset(&mut self, line: &Line, reason: Reason) {
+    pub fn reset(&mut self, line: &Line, reason: Reason) {
         let mut stream = line.borrow_mut();
         if !stream.state.is_closed() {
             self.refuse(&mut stream, reason);
@@ -25,7 +24,7 @@ impl Connection {
     }
 
     /// Nobody reads the stream any more. Its window is given back, as that of a socket whose reading side is shut down.
-    pub(crate) fn leave(&mut self, line: &Line) {
+    pub fn leave(&mut self, line: &Line) {
         let mut stream = line.borrow_mut();
         stream.unread = true;
         while stream.take_arrived().is_some() {}

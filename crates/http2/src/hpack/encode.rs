@@ -76,7 +76,7 @@ pub(super) mod tests {
     use super::super::{Decoder, Fits};
     use super::*;
 
-    pub(in super::super) fn integer_octets(high: u8, prefix_bits: u32, value: usize) -> Vec<u8> {
+    pub(crate) fn integer_octets(high: u8, prefix_bits: u32, value: usize) -> Vec<u8> {
         let mut out = Vec::new();
         integer(&mut out, high, prefix_bits, value);
         out

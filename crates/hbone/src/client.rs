@@ -1,9 +1,9 @@
 //! The side that opens streams. It neither dials nor checks who answered; see `tls::stream` and `pool`.
 
-use crate::stream::Place;
+use crate::stream::StreamPermit;
 use crate::{ConnectError, Reason, Settings, Stream, TunnelError};
 use http::{HeaderMap, StatusCode};
-use http2::{Cause, Engine, Role, Shared, Unanswered};
+use http2::{Cause, Engine, PendingResponse, Role, Shared};
 use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -15,15 +15,15 @@ use tokio::io::{AsyncBufRead, AsyncWrite};
 /// A tunnel to one peer. Clones share it; it closes when all clones and all streams are gone.
 #[derive(Clone)]
 pub struct Tunnel {
-    connection: Rc<Used>,
+    connection: Rc<OpenConnection>,
     open: Rc<Cell<usize>>,
     valid: Option<Rc<dyn Fn() -> bool>>,
 }
 
 /// Closes the connection when nobody can open streams any more.
-struct Used(Shared);
+struct OpenConnection(Shared);
 
-impl Drop for Used {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.borrow_mut().close();
     }
@@ -52,7 +52,7 @@ where
     T: AsyncBufRead + AsyncWrite + Unpin,
 {
     let engine = Engine::new(io, Role::Client, settings);
-    let connection = Rc::new(Used(engine.connection().clone()));
+    let connection = Rc::new(OpenConnection(engine.connection().clone()));
     (Tunnel { connection, open: Rc::default(), valid: None }, Driver(engine))
 }
 
@@ -60,7 +60,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Future for Driver<T> {
     type Output = Result<(), TunnelError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_turn(cx).map_err(TunnelError::from)
+        self.0.poll(cx).map_err(TunnelError::from)
     }
 }
 
@@ -77,10 +77,10 @@ impl Tunnel {
         self.connect_at(self.reserve(), authority, headers).await
     }
 
-    /// As [`connect`](Self::connect), on a place kept before.
+    /// As [`connect`](Self::connect), on a permit kept before.
     pub(crate) async fn connect_at(
         &self,
-        place: Rc<Place>,
+        permit: Rc<StreamPermit>,
         authority: &str,
         headers: HeaderMap,
     ) -> Result<Accepted, ConnectError> {
@@ -88,21 +88,21 @@ impl Tunnel {
             return Err(ConnectError::Authority(authority.to_owned()));
         }
         let connection = &self.connection.0;
-        if !connection.borrow().has_room()? {
+        if !connection.borrow().can_open()? {
             // Boxed: nearly all find room, and need not carry what the wait takes.
             Box::pin(self.wait_for_room()).await?;
         }
-        let line = connection.borrow_mut().open(authority, &headers);
-        let asking = Unanswered::new(connection.clone(), line.clone(), Reason::Cancel);
+        let stream_ref = connection.borrow_mut().connect(authority, &headers);
+        let pending = PendingResponse::new(connection.clone(), stream_ref.clone(), Reason::Cancel);
         let head = poll_fn(|cx| {
-            let mut stream = line.borrow_mut();
-            if let Some(head) = stream.take_head() {
+            let mut stream = stream_ref.borrow_mut();
+            if let Some(head) = stream.take_response() {
                 return Poll::Ready(Ok(head));
             }
             match stream.abort_cause() {
-                Some(cause) => Poll::Ready(Err(unanswered(cause))),
+                Some(cause) => Poll::Ready(Err(connect_error(cause))),
                 None => {
-                    stream.watch_receive(cx);
+                    stream.watch_recv(cx);
                     Poll::Pending
                 }
             }
@@ -112,14 +112,14 @@ impl Tunnel {
             return Err(ConnectError::Status(head.status));
         }
         // What was cut behind its answer tells so itself.
-        asking.keep();
-        Ok(Accepted { headers: head.headers, stream: Stream::new(connection.clone(), line, Some(place)) })
+        pending.disarm();
+        Ok(Accepted { headers: head.headers, stream: Stream::new(connection.clone(), stream_ref, Some(permit)) })
     }
 
     async fn wait_for_room(&self) -> Result<(), ConnectError> {
         let connection = &self.connection.0;
         let wait = connection.borrow().stream_wait();
-        let room = poll_fn(|cx| connection.borrow_mut().poll_room(cx).map_err(ConnectError::from));
+        let room = poll_fn(|cx| connection.borrow_mut().poll_ready(cx).map_err(ConnectError::from));
         tokio::time::timeout(wait, room).await.unwrap_or(Err(ConnectError::NoStreams(wait)))
     }
 
@@ -131,12 +131,12 @@ impl Tunnel {
     /// Whether there are fewer streams than `limit` and than the peer allows. Says nothing of whether it is
     /// [usable](Self::is_usable).
     pub fn has_room(&self, limit: usize) -> bool {
-        self.open.get() < limit.min(self.connection.0.borrow().most_streams())
+        self.open.get() < limit.min(self.connection.0.borrow().max_send_streams())
     }
 
     /// Whether the peer takes no streams at all for now (SETTINGS_MAX_CONCURRENT_STREAMS 0).
     pub fn is_paused(&self) -> bool {
-        self.connection.0.borrow().most_streams() == 0
+        self.connection.0.borrow().max_send_streams() == 0
     }
 
     /// Whether the tunnel lives, the peer takes new streams, and both may still prove themselves with what they showed.
@@ -144,13 +144,13 @@ impl Tunnel {
         self.connection.0.borrow().is_usable() && self.valid.as_ref().is_none_or(|valid| valid())
     }
 
-    /// A place kept for a stream that is about to be opened, so that others see it as taken.
-    pub(crate) fn reserve(&self) -> Rc<Place> {
-        Place::take(&self.open)
+    /// A permit kept for a stream that is about to be opened, so that others see it as taken.
+    pub(crate) fn reserve(&self) -> Rc<StreamPermit> {
+        StreamPermit::take(&self.open)
     }
 }
 
-fn unanswered(cause: &Cause) -> ConnectError {
+fn connect_error(cause: &Cause) -> ConnectError {
     match cause {
         Cause::ResetByPeer(reason) | Cause::ResetByUs(reason) => ConnectError::Reset(*reason),
         // The answer would have come before the peer's END_STREAM.

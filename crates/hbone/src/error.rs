@@ -1,6 +1,6 @@
 //! How tunnels and streams end.
 
-use http2::{Cause, Fault, Flood, GoingAway, Reason, State};
+use http2::{Cause, Error, Flood, GoingAway, Reason, Stream};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use std::time::Duration;
 pub enum TunnelError {
     /// The peer does not speak HTTP/2, or ended during its handshake.
     #[error("http2 handshake failed: {0}")]
-    Handshake(Arc<Fault>),
+    Handshake(Arc<Error>),
     /// HTTP/2 failed later.
     #[error("h2 failed: {0}")]
-    Protocol(Arc<Fault>),
+    Protocol(Arc<Error>),
     /// The peer's answer to a PING did not come.
     #[error("no answer to a ping within {0:?}")]
     PingTimeout(Duration),
@@ -30,9 +30,9 @@ impl TunnelError {
     }
 
     /// Tells a failure of the handshake from later ones.
-    pub(crate) fn handshake(fault: Arc<Fault>) -> Self {
+    pub(crate) fn handshake(fault: Arc<Error>) -> Self {
         match *fault {
-            Fault::PingTimeout(waited) => Self::PingTimeout(waited),
+            Error::PingTimeout(waited) => Self::PingTimeout(waited),
             _ => Self::Handshake(fault),
         }
     }
@@ -41,18 +41,18 @@ impl TunnelError {
     pub fn flood(&self) -> Option<Flood> {
         match self {
             Self::Handshake(fault) | Self::Protocol(fault) => match **fault {
-                Fault::Flood(flood) => Some(flood),
-                Fault::Io(_) | Fault::Cut | Fault::Violation { .. } | Fault::PingTimeout(_) | Fault::Dropped => None,
+                Error::Flood(flood) => Some(flood),
+                Error::Io(_) | Error::Cut | Error::Violation { .. } | Error::PingTimeout(_) | Error::Dropped => None,
             },
             Self::PingTimeout(_) => None,
         }
     }
 }
 
-impl From<Arc<Fault>> for TunnelError {
-    fn from(fault: Arc<Fault>) -> Self {
+impl From<Arc<Error>> for TunnelError {
+    fn from(fault: Arc<Error>) -> Self {
         match *fault {
-            Fault::PingTimeout(waited) => Self::PingTimeout(waited),
+            Error::PingTimeout(waited) => Self::PingTimeout(waited),
             _ => Self::Protocol(fault),
         }
     }
@@ -69,7 +69,7 @@ pub enum ConnectError {
     Reset(Reason),
     /// The tunnel ended before an answer came.
     #[error("h2 failed: {0}")]
-    Tunnel(Arc<Fault>),
+    Tunnel(Arc<Error>),
     /// The tunnel takes no more streams, and the peer has not seen this one.
     #[error("h2 failed: the tunnel is closing")]
     GoingAway,
@@ -114,12 +114,12 @@ pub enum StreamError {
     Reset(Reason),
     /// The tunnel ended.
     #[error("h2 failed: {0}")]
-    Tunnel(Arc<Fault>),
+    Tunnel(Arc<Error>),
 }
 
 impl StreamError {
     /// What a reader meets behind all that has arrived: nothing yet, an end, or a loss.
-    pub(crate) fn end_of_data(stream: &State) -> Option<Result<(), Self>> {
+    pub(crate) fn end_of_data(stream: &Stream) -> Option<Result<(), Self>> {
         // An end that came before a reset stays an end.
         if stream.is_end_stream_received() {
             return Some(Ok(()));
@@ -134,7 +134,7 @@ impl StreamError {
     }
 
     /// What a sender meets, if the stream is cut.
-    pub(crate) fn end_of_sending(stream: &State) -> Option<Self> {
+    pub(crate) fn end_of_sending(stream: &Stream) -> Option<Self> {
         Some(match stream.abort_cause()? {
             Cause::ResetByPeer(reason) => Self::sending(*reason),
             Cause::EndStream | Cause::ResetByUs(_) => Self::BrokenPipe,

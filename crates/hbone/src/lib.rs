@@ -15,7 +15,7 @@ mod stream;
 
 pub use client::{Accepted, Driver, Tunnel};
 pub use error::{ConnectError, StreamError, TunnelError};
-pub use http2::{Fault, Flood, Reason, Settings};
+pub use http2::{Flood, Reason, Settings};
 pub use pool::Pool;
 pub use server::{Request, Server};
 pub use stream::{RecvHalf, SendHalf, Stream};

@@ -2,7 +2,7 @@
 //!
 //! A pool belongs to one worker and one pod: dropping it cuts its tunnels.
 
-use crate::stream::Place;
+use crate::stream::StreamPermit;
 use crate::{Accepted, ConnectError, Driver, Tunnel, TunnelError};
 use http::HeaderMap;
 use std::cell::{Cell, RefCell};
@@ -67,13 +67,13 @@ pub struct Checkout {
     pub tunnel: Tunnel,
     /// Whether the tunnel was there already.
     pub reused: bool,
-    place: Rc<Place>,
+    permit: Rc<StreamPermit>,
 }
 
 impl Checkout {
     /// Opens the stream that the place was kept for.
     pub async fn connect(self, authority: &str, headers: HeaderMap) -> Result<Accepted, ConnectError> {
-        self.tunnel.connect_at(self.place, authority, headers).await
+        self.tunnel.connect_at(self.permit, authority, headers).await
     }
 }
 
@@ -95,7 +95,7 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
         T: AsyncBufRead + AsyncWrite + Unpin + 'static,
     {
         let slot = loop {
-            // Anew each time: a drain during the wait has put another one in its place.
+            // Anew each time: a drain during the wait has put another one in its permit.
             let slot = self.inner.slot(key);
             if let Some(found) = slot.take(self.inner.limits.streams) {
                 return Ok(found);
@@ -117,13 +117,13 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
             slot.failure.replace(Some((slot.dials.get(), e.clone())));
         })?;
         self.inner.tasks.borrow_mut().spawn_local(drive(driver));
-        let place = tunnel.reserve();
+        let permit = tunnel.reserve();
         if self.inner.holds(key, &slot) {
             slot.tunnels.borrow_mut().push(Pooled { tunnel: tunnel.clone(), used: Cell::new(Instant::now()) });
             self.reap_later();
         }
         drop(dialing);
-        Ok(Checkout { tunnel, reused: false, place })
+        Ok(Checkout { tunnel, reused: false, permit })
     }
 
     /// Keys that something is kept for: tunnels, or a dial that goes on.
@@ -200,7 +200,7 @@ impl<E> Slot<E> {
         let roomy = tunnels.iter().filter(|p| p.tunnel.has_room(limit)).max_by_key(|p| p.tunnel.open_streams());
         let best = roomy.or_else(|| tunnels.iter().find(|p| p.tunnel.is_paused()))?;
         best.used.set(Instant::now());
-        Some(Checkout { tunnel: best.tunnel.clone(), reused: true, place: best.tunnel.reserve() })
+        Some(Checkout { tunnel: best.tunnel.clone(), reused: true, permit: best.tunnel.reserve() })
     }
 }
 

@@ -1,8 +1,8 @@
 //! The side that accepts streams. It decides nothing about them.
 
-use crate::{Fault, Reason, Settings, Stream, TunnelError};
+use crate::{Reason, Settings, Stream, TunnelError};
 use http::{HeaderMap, Method, StatusCode};
-use http2::{Asked, Engine, Role, Unanswered};
+use http2::{Engine, Error, PendingResponse, RequestHead, Role};
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ pub struct Server<T>(Engine<T>);
 
 /// What a peer asks for. Dropping it resets the stream with `INTERNAL_ERROR`.
 pub struct Request {
-    asked: Asked,
-    pending: Unanswered,
+    head: RequestHead,
+    pending: PendingResponse,
 }
 
 impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
     /// Starts HTTP/2 as the server on a byte stream whose peer is already proven.
     pub async fn handshake(io: T, settings: &Settings) -> Result<Self, TunnelError> {
         let mut engine = Engine::new(io, Role::Server, settings);
-        poll_fn(|cx| match engine.poll_turn(cx) {
+        poll_fn(|cx| match engine.poll(cx) {
             Poll::Ready(Err(fault)) => Poll::Ready(Err(TunnelError::handshake(fault))),
             // Also when it has ended since.
             _ if engine.has_begun() => Poll::Ready(Ok(())),
-            Poll::Ready(Ok(())) => Poll::Ready(Err(TunnelError::Handshake(Arc::new(Fault::Cut)))),
+            Poll::Ready(Ok(())) => Poll::Ready(Err(TunnelError::Handshake(Arc::new(Error::Cut)))),
             Poll::Pending => Poll::Pending,
         })
         .await?;
@@ -42,20 +42,20 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Request>, TunnelError>> {
-        if let Some(request) = self.take() {
+        if let Some(request) = self.next_request() {
             return Poll::Ready(Ok(Some(request)));
         }
-        let turn = self.0.poll_turn(cx).map_err(TunnelError::from);
-        match (self.take(), turn) {
+        let turn = self.0.poll(cx).map_err(TunnelError::from);
+        match (self.next_request(), turn) {
             (Some(request), Poll::Pending) => Poll::Ready(Ok(Some(request))),
             (_, turn) => turn.map_ok(|()| None),
         }
     }
 
-    fn take(&self) -> Option<Request> {
+    fn next_request(&self) -> Option<Request> {
         let connection = self.0.connection();
-        let (line, asked) = connection.borrow_mut().take_asked()?;
-        Some(Request { asked, pending: Unanswered::new(connection.clone(), line, Reason::InternalError) })
+        let (stream, head) = connection.borrow_mut().next_request()?;
+        Some(Request { head, pending: PendingResponse::new(connection.clone(), stream, Reason::InternalError) })
     }
 
     /// Tells the peer to open no more streams (GOAWAY). [`accept`](Self::accept) goes on until those there are have ended.
@@ -67,17 +67,17 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
 impl Request {
     /// The method; only `CONNECT` makes a stream.
     pub const fn method(&self) -> &Method {
-        &self.asked.method
+        &self.head.method
     }
 
     /// `:authority` as sent, empty when there was none.
     pub fn authority(&self) -> &str {
-        &self.asked.authority
+        &self.head.authority
     }
 
     /// Headers of the request.
     pub const fn headers(&self) -> &HeaderMap {
-        &self.asked.headers
+        &self.head.headers
     }
 
     /// Ready when the peer has given up before we answered: it reset the stream, or the tunnel is gone.
@@ -85,11 +85,11 @@ impl Request {
     /// Dropping the future loses nothing, so it can stand in a `select!` beside the work on the answer.
     pub async fn closed(&mut self) {
         poll_fn(|cx| {
-            if self.pending.is_cut() {
+            if self.pending.is_reset() {
                 return Poll::Ready(());
             }
-            if let Some(line) = self.pending.line() {
-                line.borrow_mut().watch_cut(cx);
+            if let Some(stream) = self.pending.stream() {
+                stream.borrow_mut().watch_reset(cx);
             }
             Poll::Pending
         })
@@ -98,22 +98,22 @@ impl Request {
 
     /// Accepts: answers 200 and makes the stream the application's. `None` when the peer gave up meanwhile.
     pub fn accept(self, headers: HeaderMap) -> Option<Stream> {
-        let (connection, line) = self.pending.answer()?;
-        connection.borrow_mut().answer(&line, StatusCode::OK, &headers, false);
-        Some(Stream::new(connection, line, None))
+        let (connection, stream) = self.pending.into_stream()?;
+        connection.borrow_mut().send_response(&stream, StatusCode::OK, &headers, false);
+        Some(Stream::new(connection, stream, None))
     }
 
     /// Refuses with a status and no body.
     pub fn refuse(self, status: StatusCode) {
         // A peer that gave up waits for no status.
-        if let Some((connection, line)) = self.pending.answer() {
-            connection.borrow_mut().answer(&line, status, &HeaderMap::new(), true);
+        if let Some((connection, stream)) = self.pending.into_stream() {
+            connection.borrow_mut().send_response(&stream, status, &HeaderMap::new(), true);
         }
     }
 }
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request").field("asked", &self.asked).finish_non_exhaustive()
+        f.debug_struct("Request").field("head", &self.head).finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{Reason, StreamError};
 use bytes::Bytes;
-use http2::{Line, Shared};
+use http2::{Shared, StreamRef};
 use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
@@ -12,16 +12,16 @@ use std::task::{Context, Poll};
 
 /// A place among the streams of a tunnel, given back when the last half that holds it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Rc<Cell<usize>>);
+pub(crate) struct StreamPermit(Rc<Cell<usize>>);
 
-impl Place {
+impl StreamPermit {
     pub(crate) fn take(count: &Rc<Cell<usize>>) -> Rc<Self> {
         count.set(count.get() + 1);
         Rc::new(Self(count.clone()))
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -40,15 +40,15 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(connection: Shared, line: Line, place: Option<Rc<Place>>) -> Self {
+    pub(crate) fn new(connection: Shared, stream: StreamRef, permit: Option<Rc<StreamPermit>>) -> Self {
         Self {
             send: SendHalf {
                 connection: connection.clone(),
-                line: line.clone(),
-                _place: place.clone(),
+                stream: stream.clone(),
+                _permit: permit.clone(),
                 losses_are_ends: false,
             },
-            recv: RecvHalf { connection, line, _place: place },
+            recv: RecvHalf { connection, stream, _permit: permit },
         }
     }
 
@@ -67,8 +67,8 @@ impl Stream {
 /// The half that sends.
 pub struct SendHalf {
     connection: Shared,
-    line: Line,
-    _place: Option<Rc<Place>>,
+    stream: StreamRef,
+    _permit: Option<Rc<StreamPermit>>,
     /// See [`Stream::tell_losses_as_ends`].
     losses_are_ends: bool,
 }
@@ -83,24 +83,24 @@ impl SendHalf {
 
     fn poll_send(&self, data: &mut Bytes, cx: &Context<'_>) -> Poll<Result<(), StreamError>> {
         let mut connection = self.connection.borrow_mut();
-        let mut stream = self.line.borrow_mut();
+        let mut stream = self.stream.borrow_mut();
         if let Some(end) = StreamError::end_of_sending(&stream) {
             return Poll::Ready(Err(end));
         }
         if stream.is_finished() {
             return Poll::Ready(Err(StreamError::BrokenPipe));
         }
-        let room = connection.queue_bytes().saturating_sub(stream.queued_bytes());
+        let room = connection.send_buffer_bytes().saturating_sub(stream.queued_bytes());
         let part = if data.len() <= room { mem::take(data) } else { data.split_to(room) };
         if !part.is_empty() {
-            stream.queue(part);
+            stream.queue_data(part);
         }
         let done = data.is_empty();
         if !done {
-            stream.watch_room(cx);
+            stream.watch_capacity(cx);
         }
         drop(stream);
-        connection.list(&self.line);
+        connection.schedule(&self.stream);
         if done { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
@@ -108,28 +108,28 @@ impl SendHalf {
     ///
     /// On a stream that the peer has reset without an error this is nothing; else a broken pipe.
     pub fn finish(&mut self) -> Result<(), StreamError> {
-        let mut stream = self.line.borrow_mut();
-        if stream.is_refused_in_order() {
+        let mut stream = self.stream.borrow_mut();
+        if stream.is_reset_without_error() {
             return Ok(());
         }
         if stream.abort_cause().is_some() {
             return Err(StreamError::BrokenPipe);
         }
-        stream.want_finish();
+        stream.queue_end_stream();
         drop(stream);
-        self.connection.borrow_mut().list(&self.line);
+        self.connection.borrow_mut().schedule(&self.stream);
         Ok(())
     }
 
     /// Bytes that are queued and not on their way. None are on a stream that is cut.
     pub fn queued_bytes(&self) -> usize {
-        self.line.borrow().queued_bytes()
+        self.stream.borrow().queued_bytes()
     }
 
     /// Ends both directions at once; what is queued is thrown away.
     pub fn reset(&mut self, reason: Reason) {
         let reason = if self.losses_are_ends { Reason::Cancel } else { reason };
-        self.connection.borrow_mut().reset(&self.line, reason);
+        self.connection.borrow_mut().reset(&self.stream, reason);
     }
 
     /// Ready when the peer has reset the stream or the tunnel is gone, with what [`send`](Self::send) would say.
@@ -147,18 +147,18 @@ impl SendHalf {
     /// A stream wakes one task for this and for [`send`](Self::send): the last that polled either. Poll
     /// both from the same task. [`RecvHalf`] has a wake-up of its own.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        let mut stream = self.line.borrow_mut();
+        let mut stream = self.stream.borrow_mut();
         if let Some(end) = StreamError::end_of_sending(&stream) {
             return Poll::Ready(end);
         }
-        stream.watch_cut(cx);
+        stream.watch_reset(cx);
         Poll::Pending
     }
 }
 
 impl Drop for SendHalf {
     fn drop(&mut self) {
-        if !self.line.borrow().is_finished() {
+        if !self.stream.borrow().is_finished() {
             // Nothing on a stream that is reset or whose tunnel is gone.
             self.reset(Reason::InternalError);
         }
@@ -168,8 +168,8 @@ impl Drop for SendHalf {
 /// The half that receives.
 pub struct RecvHalf {
     connection: Shared,
-    line: Line,
-    _place: Option<Rc<Place>>,
+    stream: StreamRef,
+    _permit: Option<Rc<StreamPermit>>,
 }
 
 impl RecvHalf {
@@ -185,41 +185,41 @@ impl RecvHalf {
     /// The next piece if it is there already. Whoever uses it must come back to [`data`](Self::data),
     /// which tells an end or a failure, and which alone wakes the task.
     pub fn try_data(&mut self) -> Option<Bytes> {
-        self.line.borrow_mut().take_arrived()
+        self.stream.borrow_mut().pop_data()
     }
 
     fn poll_data(&self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        let mut stream = self.line.borrow_mut();
-        if let Some(piece) = stream.take_arrived() {
+        let mut stream = self.stream.borrow_mut();
+        if let Some(piece) = stream.pop_data() {
             return Poll::Ready(Ok(Some(piece)));
         }
         if let Some(end) = StreamError::end_of_data(&stream) {
             return Poll::Ready(end.map(|()| None));
         }
-        stream.watch_receive(cx);
+        stream.watch_recv(cx);
         Poll::Pending
     }
 
     /// Gives the peer room for `bytes` more, once the pieces have gone where they belong.
     pub fn release(&mut self, bytes: usize) {
-        self.connection.borrow_mut().give_back(&mut self.line.borrow_mut(), bytes);
+        self.connection.borrow_mut().release_capacity(&mut self.stream.borrow_mut(), bytes);
     }
 }
 
 impl Drop for RecvHalf {
     fn drop(&mut self) {
-        self.connection.borrow_mut().leave(&self.line);
+        self.connection.borrow_mut().discard_data(&self.stream);
     }
 }
 
 impl fmt::Debug for SendHalf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendHalf").field("stream", &self.line.borrow()).finish_non_exhaustive()
+        f.debug_struct("SendHalf").field("stream", &self.stream.borrow()).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for RecvHalf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecvHalf").field("stream", &self.line.borrow()).finish_non_exhaustive()
+        f.debug_struct("RecvHalf").field("stream", &self.stream.borrow()).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! What goes out next: frames whose payloads stay where they are until they are written.
 
-use super::frame::{FrameHead, HEAD_BYTES};
+use super::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use bytes::Bytes;
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -15,14 +15,14 @@ const FULL_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
 enum Piece {
-    Head([u8; HEAD_BYTES]),
+    ResponseHead([u8; FRAME_HEADER_BYTES]),
     Payload(Bytes),
 }
 
 impl Piece {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Head(head) => head,
+            Self::ResponseHead(head) => head,
             Self::Payload(payload) => payload,
         }
     }
@@ -49,7 +49,7 @@ impl Batch {
     }
 
     /// Gives an empty batch back.
-    pub(super) fn give_back(self: Box<Self>) {
+    pub(super) fn release_capacity(self: Box<Self>) {
         debug_assert!(self.is_empty());
         SPARE.set(Some(self));
     }
@@ -70,9 +70,9 @@ impl Batch {
         PIECES.saturating_sub(self.pieces.len() + 1)
     }
 
-    pub(super) fn head(&mut self, head: FrameHead) {
-        self.bytes += HEAD_BYTES;
-        self.pieces.push(Piece::Head(head.encode()));
+    pub(super) fn head(&mut self, head: FrameHeader) {
+        self.bytes += FRAME_HEADER_BYTES;
+        self.pieces.push(Piece::ResponseHead(head.encode()));
     }
 
     pub(super) fn payload(&mut self, payload: Bytes) {
@@ -125,7 +125,7 @@ mod tests {
             let (mut near, mut far) = duplex(size);
             let mut batch = Batch { control: b"control".to_vec(), ..Batch::default() };
             for text in ["first", "", "second"] {
-                batch.head(FrameHead { length: text.len(), kind: 0, flags: 0, stream: 1 });
+                batch.head(FrameHeader { length: text.len(), kind: 0, flags: 0, stream: 1 });
                 batch.payload(Bytes::from_static(text.as_bytes()));
             }
             let cx = &mut Context::from_waker(Waker::noop());
@@ -139,7 +139,7 @@ mod tests {
             drop(near);
             far.read_to_end(&mut got).await.unwrap();
 
-            let head = |n| FrameHead { length: n, kind: 0, flags: 0, stream: 1 }.encode().to_vec();
+            let head = |n| FrameHeader { length: n, kind: 0, flags: 0, stream: 1 }.encode().to_vec();
             let expected = [b"control".to_vec(), head(5), b"first".to_vec(), head(0), head(6), b"second".to_vec()];
             assert_eq!(got, expected.concat(), "{size} at a time");
             assert!(batch.is_empty());
@@ -151,7 +151,7 @@ mod tests {
         let mut batch = Batch::default();
         let mut frames = 0;
         while batch.room() > 0 {
-            batch.head(FrameHead { length: 1, kind: 0, flags: 0, stream: 1 });
+            batch.head(FrameHeader { length: 1, kind: 0, flags: 0, stream: 1 });
             batch.payload(Bytes::from_static(b"x"));
             frames += 1;
         }

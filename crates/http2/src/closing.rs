@@ -6,7 +6,7 @@
 
 use super::reader::Reader;
 use super::writer::Writer;
-use super::{Connection, Fault, TURN_BYTES};
+use super::{Connection, Error, POLL_BYTES};
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ enum Step {
 /// A connection that is being closed.
 pub(super) struct Closing {
     /// Why it is closed, if not in order.
-    error: Option<Arc<Fault>>,
+    error: Option<Arc<Error>>,
     step: Step,
     /// The peer closes its side too, or has read everything.
     is_peer_done: bool,
@@ -49,11 +49,11 @@ impl Closing {
     }
 
     /// Closes because of `error`. The peer has at most `window_bytes` on its way, if it is honest.
-    pub(super) fn after(error: Arc<Fault>, window_bytes: usize) -> Self {
+    pub(super) fn after(error: Arc<Error>, window_bytes: usize) -> Self {
         Self::new(Some(error), AFTER_VIOLATION, window_bytes)
     }
 
-    fn new(error: Option<Arc<Fault>>, timeout: Duration, left_bytes: usize) -> Self {
+    fn new(error: Option<Arc<Error>>, timeout: Duration, left_bytes: usize) -> Self {
         let finds_frames = error.is_none();
         let timer = Box::pin(tokio::time::sleep(timeout));
         Self { error, step: Step::Write, is_peer_done: false, finds_frames, left_bytes, timer }
@@ -67,7 +67,7 @@ impl Closing {
         reader: &mut Reader,
         writer: &mut Writer,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Arc<Fault>>> {
+    ) -> Poll<Result<(), Arc<Error>>> {
         let is_over = self.poll_write(io, connection, writer, cx).is_ready()
             || self.poll_read(io, reader, cx).is_ready()
             || self.timer.as_mut().poll(cx).is_ready();
@@ -116,7 +116,7 @@ impl Closing {
             let n = input.len();
             while self.finds_frames && !input.is_empty() {
                 match reader.next(&mut input) {
-                    Ok(Some(event)) => self.is_peer_done |= Connection::is_answer_to_last_ping(&event),
+                    Ok(Some(event)) => self.is_peer_done |= Connection::is_final_ping_ack(&event),
                     Ok(None) => {}
                     Err(_) => self.finds_frames = false,
                 }
@@ -125,7 +125,7 @@ impl Closing {
             self.left_bytes = self.left_bytes.saturating_sub(n);
             self.is_peer_done |= n == 0 || self.left_bytes == 0;
             taken += n;
-            if taken >= TURN_BYTES && !self.is_peer_done {
+            if taken >= POLL_BYTES && !self.is_peer_done {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

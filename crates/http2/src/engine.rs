@@ -4,7 +4,7 @@ use super::closing::Closing;
 use super::keepalive::Keepalive;
 use super::reader::{Limits, Reader};
 use super::writer::Writer;
-use super::{BLOCKS_PER_LIST, Connection, Fault, Role, Shared, TURN_BYTES};
+use super::{BLOCKS_PER_LIST, Connection, Error, POLL_BYTES, Role, Shared};
 use crate::Settings;
 use std::cell::RefCell;
 use std::fmt;
@@ -54,18 +54,18 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
     }
 
     /// Reads, writes, and waits for more of both. Ready when the connection is over: in order, or with why not.
-    pub fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Arc<Fault>>> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Arc<Error>>> {
         if self.closing.is_some() {
             return self.poll_closing(cx);
         }
-        self.connection.borrow_mut().begin_turn(cx);
+        self.connection.borrow_mut().begin_poll(cx);
         let reading = match self.read(cx) {
             Ok(reading) => reading,
             Err(fault) => return self.give_up(cx, fault),
         };
         if matches!(reading, Reading::Ended) {
             let cut = self.connection.borrow().has_streams();
-            let fault = if cut { Fault::Cut } else { Fault::Dropped };
+            let fault = if cut { Error::Cut } else { Error::Dropped };
             let over = self.fail(fault);
             return Poll::Ready(if cut { Err(over) } else { Ok(()) });
         }
@@ -79,16 +79,16 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
                 self.broken = Some(e);
                 cx.waker().wake_by_ref();
             }
-            Poll::Ready(Err(e)) => return Poll::Ready(Err(self.fail(Fault::Io(e)))),
+            Poll::Ready(Err(e)) => return Poll::Ready(Err(self.fail(Error::Io(e)))),
             Poll::Ready(Ok(())) if self.connection.borrow().is_finished() => {
-                self.connection.borrow_mut().close_in_order();
+                self.connection.borrow_mut().send_final_goaway();
                 self.closing = Some(Closing::in_order(self.keepalive.timeout()));
                 return self.poll_closing(cx);
             }
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         let mut connection = self.connection.borrow_mut();
-        connection.end_turn();
+        connection.end_poll();
         match reading {
             Reading::HasMore => cx.waker().wake_by_ref(),
             // Else whoever makes room wakes: the byte stream, or the one who takes requests.
@@ -97,18 +97,18 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         }
         ready!(self.keepalive.poll_lost(&mut connection, cx));
         drop(connection);
-        Poll::Ready(Err(self.fail(Fault::PingTimeout(self.keepalive.timeout()))))
+        Poll::Ready(Err(self.fail(Error::PingTimeout(self.keepalive.timeout()))))
     }
 
     /// Takes what is there, up to a turn's worth.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<Reading, Fault> {
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<Reading, Error> {
         let connection = &mut *self.connection.borrow_mut();
         let mut taken = 0;
         while !connection.is_full() {
             let input = match Pin::new(&mut self.io).poll_fill_buf(cx) {
                 Poll::Pending => return Ok(Reading::Waits),
                 Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(Reading::Ended),
-                Poll::Ready(input) => input.map_err(Fault::Io)?,
+                Poll::Ready(input) => input.map_err(Error::Io)?,
             };
             let n = input.len();
             if n == 0 {
@@ -116,27 +116,27 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
             }
             let mut rest = input;
             while let Some(event) = self.reader.next(&mut rest)? {
-                connection.take(event)?;
+                connection.recv(event)?;
             }
             Pin::new(&mut self.io).consume(n);
             taken += n;
-            if taken >= TURN_BYTES {
+            if taken >= POLL_BYTES {
                 return Ok(Reading::HasMore);
             }
         }
         Ok(Reading::Paused)
     }
 
-    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Arc<Fault>>> {
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Arc<Error>>> {
         let Some(closing) = &mut self.closing else { return Poll::Ready(Ok(())) };
         closing.poll(&mut self.io, &self.connection, &mut self.reader, &mut self.writer, cx)
     }
 
     /// The peer, or the way to it, cannot be used. A peer is told what it did wrong; its streams end at once.
-    fn give_up(&mut self, cx: &mut Context<'_>, fault: Fault) -> Poll<Result<(), Arc<Fault>>> {
+    fn give_up(&mut self, cx: &mut Context<'_>, fault: Error) -> Poll<Result<(), Arc<Error>>> {
         let code = fault.code();
         if let Some(code) = code {
-            self.connection.borrow_mut().say_goodbye(code);
+            self.connection.borrow_mut().send_goaway(code);
         }
         let error = self.fail(fault);
         if code.is_none() {
@@ -147,7 +147,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         self.poll_closing(cx)
     }
 
-    fn fail(&self, fault: Fault) -> Arc<Fault> {
+    fn fail(&self, fault: Error) -> Arc<Error> {
         let fault = Arc::new(fault);
         self.connection.borrow_mut().fail(&fault);
         fault
@@ -167,7 +167,7 @@ enum Reading {
 
 impl<T> Drop for Engine<T> {
     fn drop(&mut self) {
-        self.connection.borrow_mut().fail(&Arc::new(Fault::Dropped));
+        self.connection.borrow_mut().fail(&Arc::new(Error::Dropped));
     }
 }
 

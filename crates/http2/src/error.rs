@@ -94,7 +94,7 @@ impl Flood {
 
 /// Why a tunnel is over, for all of its streams.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum Error {
     /// The byte stream failed.
     #[error("{0}")]
     Io(io::Error),
@@ -115,7 +115,7 @@ pub enum Fault {
     Dropped,
 }
 
-impl Fault {
+impl Error {
     pub(crate) const fn protocol(what: &'static str) -> Self {
         Self::Violation { what, code: code::PROTOCOL_ERROR }
     }

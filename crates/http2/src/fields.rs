@@ -1,6 +1,6 @@
 //! Header lists as requests and answers (RFC 9113, section 8), both ways.
 
-use crate::hpack::{Decoder, Encoder, FIELD_BYTES, Fits};
+use crate::hpack::{Decoded, Decoder, Encoder, FIELD_BYTES};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 /// Names that every tunnel carries and `http` has no constants for.
@@ -9,7 +9,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What a request asks for.
 #[derive(Debug)]
-pub struct Asked {
+pub struct RequestHead {
     pub method: Method,
     /// As sent; empty when there was none.
     pub authority: String,
@@ -20,7 +20,7 @@ pub struct Asked {
 
 /// The head of an answer.
 #[derive(Debug)]
-pub struct Head {
+pub struct ResponseHead {
     pub status: StatusCode,
     pub headers: HeaderMap,
     /// What `content-length` says; nothing for a tunnel.
@@ -66,7 +66,7 @@ impl Fields {
             };
             fields.malformed |= taken.is_none();
         })?;
-        fields.too_long = matches!(fits, Fits::No);
+        fields.too_long = matches!(fits, Decoded::LimitExceeded);
         Ok(fields)
     }
 
@@ -110,7 +110,7 @@ impl Fields {
     /// Returns the request, or `None` if it is malformed. `end_stream` says whether it ends with its header block.
     ///
     /// A CONNECT without a usable `:authority` is returned: proxies answer it with 400, as Istio's does.
-    pub(super) fn request(self, end_stream: bool) -> Option<Asked> {
+    pub(super) fn request(self, end_stream: bool) -> Option<RequestHead> {
         let content_length = self.content_length().ok()?;
         let method = self.method?;
         let is_tunnel = method == Method::CONNECT;
@@ -132,11 +132,11 @@ impl Fields {
             return None;
         }
         let content_length = content_length.filter(|_| !is_tunnel);
-        Some(Asked { method, authority, headers: self.headers, content_length })
+        Some(RequestHead { method, authority, headers: self.headers, content_length })
     }
 
     /// Returns the answer, or `None` if it is malformed. `end_stream` says whether it ends with its header block.
-    pub(super) fn answer(self, end_stream: bool) -> Option<Head> {
+    pub(super) fn answer(self, end_stream: bool) -> Option<ResponseHead> {
         let of_requests = self.method.is_some() || self.authority.is_some() || self.target.is_some();
         if self.malformed || of_requests {
             return None;
@@ -148,7 +148,7 @@ impl Fields {
         if status == StatusCode::SWITCHING_PROTOCOLS || status.is_informational() && end_stream || is_cut {
             return None;
         }
-        Some(Head { status, headers: self.headers, content_length })
+        Some(ResponseHead { status, headers: self.headers, content_length })
     }
 
     /// Whether this can stand behind content (section 8.1).

@@ -1,15 +1,15 @@
 //! How frames look (RFC 9113, sections 4 and 6). What they mean is `connection`'s.
 
 /// Length of a frame's head, bytes.
-pub(super) const HEAD_BYTES: usize = 9;
+pub(super) const FRAME_HEADER_BYTES: usize = 9;
 /// What a client says first (section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Largest frame payload that needs no agreement, bytes (section 6.5.2).
-pub(super) const LEAST_FRAME_BYTES: usize = 1 << 14;
+pub(super) const DEFAULT_MAX_FRAME_SIZE: usize = 1 << 14;
 /// Window of a stream and of the connection before anybody says otherwise, bytes (section 6.9.2).
-pub(super) const FIRST_WINDOW_BYTES: u32 = 65_535;
+pub(super) const DEFAULT_INITIAL_WINDOW_SIZE: u32 = 65_535;
 /// Largest window, bytes (section 6.9.1), and the last stream there can be.
-pub(super) const MOST: u32 = (1 << 31) - 1;
+pub(super) const MAX_WINDOW_SIZE: u32 = (1 << 31) - 1;
 
 /// Types of frames.
 pub(super) mod kind {
@@ -45,7 +45,7 @@ pub(super) mod setting {
 
 /// The head of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FrameHead {
+pub(super) struct FrameHeader {
     /// Of the payload, bytes; below 2^24.
     pub(super) length: usize,
     pub(super) kind: u8,
@@ -54,18 +54,18 @@ pub(super) struct FrameHead {
     pub(super) stream: u32,
 }
 
-impl FrameHead {
-    pub(super) const fn parse(b: [u8; HEAD_BYTES]) -> Self {
+impl FrameHeader {
+    pub(super) const fn parse(b: [u8; FRAME_HEADER_BYTES]) -> Self {
         Self {
             length: u32::from_be_bytes([0, b[0], b[1], b[2]]) as usize,
             kind: b[3],
             flags: b[4],
-            stream: u32::from_be_bytes([b[5], b[6], b[7], b[8]]) & MOST,
+            stream: u32::from_be_bytes([b[5], b[6], b[7], b[8]]) & MAX_WINDOW_SIZE,
         }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a payload is shorter than 2^24 bytes")]
-    pub(super) const fn encode(self) -> [u8; HEAD_BYTES] {
+    pub(super) const fn encode(self) -> [u8; FRAME_HEADER_BYTES] {
         let l = (self.length as u32).to_be_bytes();
         let s = self.stream.to_be_bytes();
         [l[1], l[2], l[3], self.kind, self.flags, s[0], s[1], s[2], s[3]]
@@ -77,41 +77,41 @@ impl FrameHead {
 }
 
 /// Appends a whole frame.
-pub(super) fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    out.extend_from_slice(&FrameHead { length: payload.len(), kind, flags, stream }.encode());
+pub(super) fn encode(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    out.extend_from_slice(&FrameHeader { length: payload.len(), kind, flags, stream }.encode());
     out.extend_from_slice(payload);
 }
 
 /// Appends a frame whose payload is one number: `WINDOW_UPDATE` or `RST_STREAM`.
-pub(super) fn put_number(out: &mut Vec<u8>, kind: u8, stream: u32, number: u32) {
-    put(out, kind, 0, stream, &number.to_be_bytes());
+pub(super) fn encode_u32(out: &mut Vec<u8>, kind: u8, stream: u32, number: u32) {
+    encode(out, kind, 0, stream, &number.to_be_bytes());
 }
 
 /// Appends SETTINGS.
-pub(super) fn put_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
+pub(super) fn encode_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
     let mut payload = Vec::with_capacity(settings.len() * 6);
     for (id, value) in settings {
         payload.extend_from_slice(&id.to_be_bytes());
         payload.extend_from_slice(&value.to_be_bytes());
     }
-    put(out, kind::SETTINGS, 0, 0, &payload);
+    encode(out, kind::SETTINGS, 0, 0, &payload);
 }
 
 /// Appends GOAWAY.
-pub(super) fn put_goaway(out: &mut Vec<u8>, last: u32, code: u32) {
+pub(super) fn encode_goaway(out: &mut Vec<u8>, last: u32, code: u32) {
     let [l, c] = [last.to_be_bytes(), code.to_be_bytes()];
-    put(out, kind::GOAWAY, 0, 0, &[l, c].concat());
+    encode(out, kind::GOAWAY, 0, 0, &[l, c].concat());
 }
 
 /// Appends a header block, in as many frames as the peer's `frame_bytes` wants.
-pub(super) fn put_headers(out: &mut Vec<u8>, stream: u32, block: &[u8], end: bool, frame_bytes: usize) {
+pub(super) fn encode_headers(out: &mut Vec<u8>, stream: u32, block: &[u8], end: bool, frame_bytes: usize) {
     let mut kind = kind::HEADERS;
     let mut flags = if end { flag::END_STREAM } else { 0 };
     let mut rest = block;
     loop {
         let (now, later) = rest.split_at(rest.len().min(frame_bytes));
         let last = if later.is_empty() { flag::END_HEADERS } else { 0 };
-        put(out, kind, flags | last, stream, now);
+        encode(out, kind, flags | last, stream, now);
         if later.is_empty() {
             return;
         }
@@ -125,21 +125,21 @@ mod tests {
 
     #[test]
     fn a_head_comes_back() {
-        let head = FrameHead { length: 0x01_02_03, kind: 4, flags: 5, stream: MOST };
+        let head = FrameHeader { length: 0x01_02_03, kind: 4, flags: 5, stream: MAX_WINDOW_SIZE };
 
-        assert_eq!(FrameHead::parse(head.encode()), head);
-        assert_eq!(FrameHead::parse([0, 0, 0, 0, 0, 0x80, 0, 0, 1]).stream, 1, "the reserved bit is ignored");
+        assert_eq!(FrameHeader::parse(head.encode()), head);
+        assert_eq!(FrameHeader::parse([0, 0, 0, 0, 0, 0x80, 0, 0, 1]).stream, 1, "the reserved bit is ignored");
     }
 
     #[test]
     fn a_long_header_block_is_cut_into_continuations() {
         let mut out = Vec::new();
-        put_headers(&mut out, 1, &[7; 25], true, 10);
+        encode_headers(&mut out, 1, &[7; 25], true, 10);
 
         let mut seen = Vec::new();
         let mut rest = &out[..];
-        while let Some((head, after)) = rest.split_first_chunk::<HEAD_BYTES>() {
-            let head = FrameHead::parse(*head);
+        while let Some((head, after)) = rest.split_first_chunk::<FRAME_HEADER_BYTES>() {
+            let head = FrameHeader::parse(*head);
             seen.push((head.kind, head.flags, head.length));
             rest = &after[head.length..];
         }

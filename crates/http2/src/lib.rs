@@ -13,6 +13,7 @@ mod fields;
 mod frame;
 mod hpack;
 mod keepalive;
+mod pending_response;
 mod pieces;
 mod reader;
 mod settings;
@@ -20,22 +21,21 @@ mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod unanswered;
 mod writer;
 
 pub use connection::{Connection, GoingAway, Role, Shared};
 pub use engine::Engine;
-pub use error::{Fault, Flood, Reason};
-pub use fields::{Asked, Head};
+pub use error::{Error, Flood, Reason};
+pub use fields::{RequestHead, ResponseHead};
+pub use pending_response::PendingResponse;
 pub use settings::Settings;
 pub use state::Cause;
-pub use stream::{Line, State};
-pub use unanswered::Unanswered;
+pub use stream::{Stream, StreamRef};
 
 use connection::BLOCKS_PER_LIST;
 
 /// What one turn reads before others have theirs, bytes.
-const TURN_BYTES: usize = 512 << 10;
+const POLL_BYTES: usize = 512 << 10;
 
 /// Error codes (RFC 9113, section 7) that are sent for what a peer does wrong.
 pub(crate) mod code {

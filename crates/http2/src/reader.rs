@@ -1,19 +1,19 @@
 //! Finds frames in bytes that come in any pieces. DATA is handed on as it comes, all else whole.
 
-use crate::frame::{FrameHead, HEAD_BYTES, PREFACE, flag, kind};
-use crate::{Fault, Flood};
+use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, PREFACE, flag, kind};
+use crate::{Error, Flood};
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event<'a> {
     /// A frame that is not DATA.
-    Frame(FrameHead, &'a [u8]),
+    Frame(FrameHeader, &'a [u8]),
     /// DATA begins; its length has the padding in it.
-    Begin(FrameHead),
+    DataHeader(FrameHeader),
     /// Some of what the DATA carries.
-    Piece(&'a [u8]),
+    DataPayload(&'a [u8]),
     /// The DATA is over.
-    End,
+    DataEnd,
 }
 
 #[derive(Debug)]
@@ -21,10 +21,10 @@ enum Place {
     /// In the client's preface, of which so much has come.
     Preface(usize),
     /// In a head, of which so much has come.
-    Head(usize),
+    ResponseHead(usize),
     /// In a frame that is collected, as far as it matters.
     Whole {
-        head: FrameHead,
+        head: FrameHeader,
         left: usize,
         keep: usize,
     },
@@ -45,7 +45,7 @@ enum Place {
 #[derive(Debug)]
 pub(super) struct Reader {
     place: Place,
-    head: [u8; HEAD_BYTES],
+    head: [u8; FRAME_HEADER_BYTES],
     /// A frame whose rest has not come.
     partial: Vec<u8>,
     limits: Limits,
@@ -68,8 +68,8 @@ const SETTINGS_BYTES: usize = 16 << 10;
 impl Reader {
     /// Takes frames within `limits`, behind a client's preface if there is to be one.
     pub(super) const fn new(preface: bool, limits: Limits) -> Self {
-        let place = if preface { Place::Preface(0) } else { Place::Head(0) };
-        Self { place, head: [0; HEAD_BYTES], partial: Vec::new(), limits }
+        let place = if preface { Place::Preface(0) } else { Place::ResponseHead(0) };
+        Self { place, head: [0; FRAME_HEADER_BYTES], partial: Vec::new(), limits }
     }
 
     /// Whether the preface has come.
@@ -78,35 +78,36 @@ impl Reader {
     }
 
     /// The next event, taken from the front of `input`; `None` when all of it is taken.
-    pub(super) fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Event<'s>>, Fault> {
+    pub(super) fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Event<'s>>, Error> {
         loop {
             match self.place {
                 Place::Preface(have) => {
                     let n = input.len().min(PREFACE.len() - have);
                     let (now, later) = input.split_at(n);
                     if now != &PREFACE[have..have + n] {
-                        return Err(Fault::protocol("the peer does not begin as an HTTP/2 client"));
+                        return Err(Error::protocol("the peer does not begin as an HTTP/2 client"));
                     }
                     *input = later;
-                    self.place = if have + n == PREFACE.len() { Place::Head(0) } else { Place::Preface(have + n) };
+                    self.place =
+                        if have + n == PREFACE.len() { Place::ResponseHead(0) } else { Place::Preface(have + n) };
                     if !self.has_begun() {
                         return Ok(None);
                     }
                 }
-                Place::Head(have) => {
+                Place::ResponseHead(have) => {
                     // A frame that was collected has been handled by now.
                     if self.partial.capacity() > 0 {
                         self.partial = Vec::new();
                     }
-                    let n = input.len().min(HEAD_BYTES - have);
+                    let n = input.len().min(FRAME_HEADER_BYTES - have);
                     let (now, later) = input.split_at(n);
                     self.head[have..have + n].copy_from_slice(now);
                     *input = later;
-                    if have + n < HEAD_BYTES {
-                        self.place = Place::Head(have + n);
+                    if have + n < FRAME_HEADER_BYTES {
+                        self.place = Place::ResponseHead(have + n);
                         return Ok(None);
                     }
-                    if let Some(begin) = self.begin(FrameHead::parse(self.head))? {
+                    if let Some(begin) = self.begin(FrameHeader::parse(self.head))? {
                         return Ok(Some(begin));
                     }
                 }
@@ -120,7 +121,7 @@ impl Reader {
                         self.place = Place::Whole { head, left, keep };
                         return Ok(None);
                     }
-                    self.place = Place::Head(0);
+                    self.place = Place::ResponseHead(0);
                     if self.partial.is_empty() {
                         return Ok(Some(Event::Frame(head, kept)));
                     }
@@ -131,7 +132,7 @@ impl Reader {
                     let Some((padding, later)) = input.split_first() else { return Ok(None) };
                     let padding = usize::from(*padding);
                     let left = length.checked_sub(1 + padding);
-                    let left = left.ok_or(Fault::protocol("DATA has more padding than payload"))?;
+                    let left = left.ok_or(Error::protocol("DATA has more padding than payload"))?;
                     *input = later;
                     self.place = Place::Data { left, padding };
                 }
@@ -142,8 +143,8 @@ impl Reader {
                         self.place = Place::Padding { left: left - n };
                         return Ok(None);
                     }
-                    self.place = Place::Head(0);
-                    return Ok(Some(Event::End));
+                    self.place = Place::ResponseHead(0);
+                    return Ok(Some(Event::DataEnd));
                 }
                 Place::Data { left, padding } => {
                     if input.is_empty() {
@@ -152,15 +153,15 @@ impl Reader {
                     let (now, later) = input.split_at(input.len().min(left));
                     *input = later;
                     self.place = Place::Data { left: left - now.len(), padding };
-                    return Ok(Some(Event::Piece(now)));
+                    return Ok(Some(Event::DataPayload(now)));
                 }
             }
         }
     }
 
-    fn begin(&mut self, head: FrameHead) -> Result<Option<Event<'static>>, Fault> {
+    fn begin(&mut self, head: FrameHeader) -> Result<Option<Event<'static>>, Error> {
         if head.length > self.limits.frame {
-            return Err(Fault::frame_size("a frame is too long"));
+            return Err(Error::frame_size("a frame is too long"));
         }
         if head.kind != kind::DATA {
             let keep = self.kept(head)?;
@@ -169,22 +170,22 @@ impl Reader {
         }
         self.place = if head.has(flag::PADDED) {
             if head.length == 0 {
-                return Err(Fault::frame_size("padded DATA is empty"));
+                return Err(Error::frame_size("padded DATA is empty"));
             }
             Place::PadLength { length: head.length }
         } else {
             Place::Data { left: head.length, padding: 0 }
         };
-        Ok(Some(Event::Begin(head)))
+        Ok(Some(Event::DataHeader(head)))
     }
 
     /// How much of a frame that is not DATA has to be collected, bytes.
-    const fn kept(&self, head: FrameHead) -> Result<usize, Fault> {
+    const fn kept(&self, head: FrameHeader) -> Result<usize, Error> {
         match head.kind {
             kind::HEADERS | kind::CONTINUATION if head.length > self.limits.header_block => {
-                Err(Fault::Flood(Flood::HeaderBytes))
+                Err(Error::Flood(Flood::HeaderBytes))
             }
-            kind::SETTINGS if head.length > SETTINGS_BYTES => Err(Fault::Flood(Flood::Settings)),
+            kind::SETTINGS if head.length > SETTINGS_BYTES => Err(Error::Flood(Flood::Settings)),
             kind::HEADERS | kind::CONTINUATION | kind::SETTINGS => Ok(head.length),
             _ if head.length > KEPT_BYTES => Ok(KEPT_BYTES),
             _ => Ok(head.length),
@@ -195,22 +196,22 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::super::code;
-    use super::super::frame::put;
+    use super::super::frame::encode;
     use super::*;
 
     const LIMITS: Limits = Limits { frame: 100, header_block: 50 };
 
     /// Everything that is found in `bytes`, fed in pieces of `size`; the pieces of DATA put together.
-    fn found(bytes: &[u8], size: usize) -> Vec<(FrameHead, Vec<u8>)> {
+    fn found(bytes: &[u8], size: usize) -> Vec<(FrameHeader, Vec<u8>)> {
         let mut reader = Reader::new(true, LIMITS);
         let mut all = Vec::new();
         for mut piece in bytes.chunks(size) {
             while let Some(event) = reader.next(&mut piece).unwrap() {
                 match event {
                     Event::Frame(head, payload) => all.push((head, payload.to_vec())),
-                    Event::Begin(head) => all.push((head, Vec::new())),
-                    Event::Piece(data) => all.last_mut().unwrap().1.extend_from_slice(data),
-                    Event::End => all.last_mut().unwrap().1.push(b'.'),
+                    Event::DataHeader(head) => all.push((head, Vec::new())),
+                    Event::DataPayload(data) => all.last_mut().unwrap().1.extend_from_slice(data),
+                    Event::DataEnd => all.last_mut().unwrap().1.push(b'.'),
                 }
             }
         }
@@ -220,15 +221,15 @@ mod tests {
     #[test]
     fn frames_are_found_however_they_are_cut() {
         let mut bytes = PREFACE.to_vec();
-        put(&mut bytes, kind::SETTINGS, 0, 0, &[]);
-        put(&mut bytes, kind::DATA, 0, 1, b"payload");
-        put(&mut bytes, kind::DATA, flag::PADDED, 1, b"\x03padded\0\0\0");
-        put(&mut bytes, kind::DATA, flag::PADDED, 1, b"\x00x");
-        put(&mut bytes, kind::DATA, flag::END_STREAM, 1, b"");
-        put(&mut bytes, kind::PING, 0, 0, b"12345678");
-        put(&mut bytes, kind::HEADERS, 0, 1, &[7; 40]);
-        put(&mut bytes, kind::GOAWAY, 0, 0, &[8; 90]);
-        put(&mut bytes, 0xee, 0, 0, &[9; 90]);
+        encode(&mut bytes, kind::SETTINGS, 0, 0, &[]);
+        encode(&mut bytes, kind::DATA, 0, 1, b"payload");
+        encode(&mut bytes, kind::DATA, flag::PADDED, 1, b"\x03padded\0\0\0");
+        encode(&mut bytes, kind::DATA, flag::PADDED, 1, b"\x00x");
+        encode(&mut bytes, kind::DATA, flag::END_STREAM, 1, b"");
+        encode(&mut bytes, kind::PING, 0, 0, b"12345678");
+        encode(&mut bytes, kind::HEADERS, 0, 1, &[7; 40]);
+        encode(&mut bytes, kind::GOAWAY, 0, 0, &[8; 90]);
+        encode(&mut bytes, 0xee, 0, 0, &[9; 90]);
 
         let whole = found(&bytes, bytes.len());
 

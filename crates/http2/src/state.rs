@@ -3,7 +3,7 @@
 //! `idle` needs no value: a stream has a state from its first HEADERS on. There is no server push, so no stream is
 //! ever `reserved`. Streams that were closed a while ago have no state either; see `connection::closed`.
 
-use crate::{Fault, Reason};
+use crate::{Error, Reason};
 use std::sync::Arc;
 
 /// Why a stream is closed.
@@ -18,12 +18,12 @@ pub enum Cause {
     /// The peer goes away and has not processed the stream (GOAWAY, section 6.8).
     Unprocessed,
     /// The connection is over.
-    ConnectionLost(Arc<Fault>),
+    ConnectionLost(Arc<Error>),
 }
 
 /// State of a stream.
 #[derive(Debug, Clone)]
-pub(crate) enum StreamState {
+pub(crate) enum State {
     Open,
     /// We have sent END_STREAM.
     HalfClosedLocal,
@@ -36,7 +36,7 @@ pub(crate) enum StreamState {
     },
 }
 
-impl StreamState {
+impl State {
     /// Our END_STREAM is sent.
     pub(super) fn send_end_stream(&mut self) {
         match self {
@@ -102,21 +102,21 @@ impl StreamState {
 mod tests {
     use super::*;
 
-    fn name(state: &StreamState) -> &'static str {
+    fn name(state: &State) -> &'static str {
         match state {
-            StreamState::Open => "open",
-            StreamState::HalfClosedLocal => "half-closed (local)",
-            StreamState::HalfClosedRemote => "half-closed (remote)",
-            StreamState::Closed { cause: Cause::EndStream, .. } => "closed",
-            StreamState::Closed { .. } => "reset",
+            State::Open => "open",
+            State::HalfClosedLocal => "half-closed (local)",
+            State::HalfClosedRemote => "half-closed (remote)",
+            State::Closed { cause: Cause::EndStream, .. } => "closed",
+            State::Closed { .. } => "reset",
         }
     }
 
     #[test]
     fn a_stream_goes_through_the_states_of_section_5_1() {
-        type Step = fn(&mut StreamState);
-        let send: Step = StreamState::send_end_stream;
-        let recv: Step = StreamState::recv_end_stream;
+        type Step = fn(&mut State);
+        let send: Step = State::send_end_stream;
+        let recv: Step = State::recv_end_stream;
         let reset: Step = |state| {
             state.close(Cause::ResetByPeer(Reason::Cancel));
         };
@@ -132,7 +132,7 @@ mod tests {
             (vec![reset, recv, send], "reset", false),
             (vec![send, recv, reset], "closed", true),
         ] {
-            let mut state = StreamState::Open;
+            let mut state = State::Open;
             for step in &steps {
                 step(&mut state);
             }

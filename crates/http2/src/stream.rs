@@ -1,8 +1,8 @@
 //! One stream: what waits to be sent, what has arrived, and how it ended. It knows no frames; see `connection`.
 
-use super::Head;
+use super::ResponseHead;
 use super::pieces::Pieces;
-use super::state::{Cause, StreamState};
+use super::state::{Cause, State};
 use crate::Reason;
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -19,13 +19,13 @@ const SMALL_BYTES: usize = 512;
 const NO_LENGTH: i64 = i64::MAX;
 
 /// A stream as its tunnel and its handles share it.
-pub type Line = Rc<RefCell<State>>;
+pub type StreamRef = Rc<RefCell<Stream>>;
 
 /// A stream.
 #[derive(Debug)]
-pub struct State {
+pub struct Stream {
     pub(super) id: u32,
-    pub(super) state: StreamState,
+    pub(super) state: State,
     /// Waits to be sent.
     pub(super) out: Pieces,
     pub(super) out_bytes: usize,
@@ -34,12 +34,12 @@ pub struct State {
     /// END_STREAM is to be sent behind what is queued.
     end_stream_queued: bool,
     /// In the queue of those that have something to send.
-    pub(super) listed: bool,
+    pub(super) is_scheduled: bool,
     send_waker: Option<Waker>,
     /// Whoever sends waits until less is queued.
     wants_room: bool,
     /// Has arrived and is not read.
-    arrived: Pieces,
+    received: Pieces,
     /// Has arrived and is not given back, read or not, bytes.
     pub(super) held_bytes: u32,
     /// What the peer may still send.
@@ -48,44 +48,44 @@ pub struct State {
     pub(super) returned_bytes: u32,
     receive_waker: Option<Waker>,
     /// The peer's answer, until it is taken. Only a client's stream has one.
-    pub(super) head: Option<Box<Head>>,
+    pub(super) head: Option<Box<ResponseHead>>,
     /// The final answer has been sent or received.
-    pub(super) answered: bool,
+    pub(super) is_answered: bool,
     /// Carries a tunnel: a server's CONNECT, or a client's that was answered with 2xx.
     pub(super) is_tunnel: bool,
     /// Bytes that `content-length` promises and that have not come; [`NO_LENGTH`] without one, as with all tunnels.
     content_left: i64,
     /// Nobody reads any more.
-    pub(super) unread: bool,
+    pub(super) is_recv_dropped: bool,
 }
 
-impl State {
+impl Stream {
     pub(super) const fn new(id: u32, send_window: i64, receive_window: i64) -> Self {
         Self {
             id,
-            state: StreamState::Open,
+            state: State::Open,
             out: Pieces::new(),
             out_bytes: 0,
             send_window,
             end_stream_queued: false,
-            listed: false,
+            is_scheduled: false,
             send_waker: None,
             wants_room: false,
-            arrived: Pieces::new(),
+            received: Pieces::new(),
             held_bytes: 0,
             receive_window,
             returned_bytes: 0,
             receive_waker: None,
             head: None,
-            answered: false,
+            is_answered: false,
             is_tunnel: false,
             content_left: NO_LENGTH,
-            unread: false,
+            is_recv_dropped: false,
         }
     }
 
     /// Whether the peer's windows apart there is something to send.
-    pub(super) const fn has_work(&self) -> bool {
+    pub(super) const fn is_sendable(&self) -> bool {
         self.state.is_send_open() && if self.out_bytes > 0 { self.send_window > 0 } else { self.end_stream_queued }
     }
 
@@ -95,7 +95,7 @@ impl State {
     }
 
     /// Closes the stream before its end, once. What has arrived can still be read.
-    pub(super) fn cut(&mut self, cause: Cause) {
+    pub(super) fn abort(&mut self, cause: Cause) {
         if self.state.close(cause) {
             self.out.clear();
             self.out_bytes = 0;
@@ -107,16 +107,16 @@ impl State {
     /// Whether nothing is queued, with no memory behind it.
     #[cfg(test)]
     pub(super) const fn has_no_queues(&self) -> bool {
-        self.out.is_unallocated() && self.arrived.is_unallocated()
+        self.out.is_unallocated() && self.received.is_unallocated()
     }
 
-    pub fn queue(&mut self, data: Bytes) {
+    pub fn queue_data(&mut self, data: Bytes) {
         self.out_bytes += data.len();
         self.out.push_back(data);
     }
 
     /// Expects as much content as `content-length` says.
-    pub(super) const fn expect_content(&mut self, bytes: Option<i64>) {
+    pub(super) const fn set_content_length(&mut self, bytes: Option<i64>) {
         self.content_left = match bytes {
             Some(bytes) => bytes,
             None => NO_LENGTH,
@@ -124,22 +124,22 @@ impl State {
     }
 
     /// Some content has come.
-    pub(super) const fn count_content(&mut self, bytes: usize) {
+    pub(super) const fn recv_content(&mut self, bytes: usize) {
         if self.content_left != NO_LENGTH {
             self.content_left = self.content_left.saturating_sub_unsigned(bytes as u64);
         }
     }
 
     /// Whether less or more content has come than promised. `end_stream` says whether it is all.
-    pub(super) const fn is_content_wrong(&self, end_stream: bool) -> bool {
+    pub(super) const fn has_wrong_content_length(&self, end_stream: bool) -> bool {
         self.content_left != NO_LENGTH && (self.content_left < 0 || end_stream && self.content_left > 0)
     }
 
-    pub(super) fn arrive(&mut self, data: &[u8]) {
-        let many = self.arrived.len() >= PIECES;
-        match self.arrived.back_mut() {
+    pub(super) fn recv_data(&mut self, data: &[u8]) {
+        let many = self.received.len() >= PIECES;
+        match self.received.back_mut() {
             Some(last) if many && last.len() + data.len() <= SMALL_BYTES => *last = [last, data].concat().into(),
-            _ => self.arrived.push_back(Bytes::copy_from_slice(data)),
+            _ => self.received.push_back(Bytes::copy_from_slice(data)),
         }
         self.wake_receiver();
     }
@@ -159,18 +159,18 @@ impl State {
     }
 
     /// Wakes `cx` when the stream takes more to send, or is cut.
-    pub fn watch_room(&mut self, cx: &Context<'_>) {
+    pub fn watch_capacity(&mut self, cx: &Context<'_>) {
         self.wants_room = true;
-        self.watch_cut(cx);
+        self.watch_reset(cx);
     }
 
     /// Wakes `cx` when the stream is cut.
-    pub fn watch_cut(&mut self, cx: &Context<'_>) {
+    pub fn watch_reset(&mut self, cx: &Context<'_>) {
         watch(&mut self.send_waker, cx);
     }
 
     /// Wakes `cx` when something arrives, or the stream ends or is cut.
-    pub fn watch_receive(&mut self, cx: &Context<'_>) {
+    pub fn watch_recv(&mut self, cx: &Context<'_>) {
         watch(&mut self.receive_waker, cx);
     }
 
@@ -180,12 +180,12 @@ impl State {
     }
 
     /// Ends our direction behind what is queued.
-    pub const fn want_finish(&mut self) {
+    pub const fn queue_end_stream(&mut self) {
         self.end_stream_queued = true;
     }
 
     /// Whether the peer has reset the stream because it wants no more, and nothing is wrong.
-    pub const fn is_refused_in_order(&self) -> bool {
+    pub const fn is_reset_without_error(&self) -> bool {
         matches!(self.state.abort_cause(), Some(Cause::ResetByPeer(Reason::NoError)))
     }
 
@@ -200,13 +200,13 @@ impl State {
     }
 
     /// The peer's answer, once.
-    pub fn take_head(&mut self) -> Option<Head> {
+    pub fn take_response(&mut self) -> Option<ResponseHead> {
         self.head.take().map(|head| *head)
     }
 
     /// The next piece that has arrived.
-    pub fn take_arrived(&mut self) -> Option<Bytes> {
-        self.arrived.pop_front()
+    pub fn pop_data(&mut self) -> Option<Bytes> {
+        self.received.pop_front()
     }
 
     /// Whether the peer has sent all of its direction.

@@ -7,11 +7,11 @@ mod random;
 
 use super::batch::Batch;
 use super::frame::{
-    FIRST_WINDOW_BYTES, FrameHead, HEAD_BYTES, MOST, PREFACE, flag, kind, put, put_goaway, put_headers, put_number,
-    put_settings, setting,
+    DEFAULT_INITIAL_WINDOW_SIZE, FRAME_HEADER_BYTES, FrameHeader, MAX_WINDOW_SIZE, PREFACE, encode, encode_goaway,
+    encode_headers, encode_settings, encode_u32, flag, kind, setting,
 };
 use super::reader::{Limits, Reader};
-use super::{Connection, Fault, Line, Role, code};
+use super::{Connection, Error, Role, StreamRef, code};
 use crate::hpack::Encoder;
 use crate::{Cause, Reason, Settings};
 use bytes::Bytes;
@@ -36,8 +36,8 @@ impl Peer {
         let mut peer = Self::silent(role, settings);
         peer.hears();
         peer.says(|out| {
-            put_settings(out, &[]);
-            put(out, kind::SETTINGS, flag::ACK, 0, &[]);
+            encode_settings(out, &[]);
+            encode(out, kind::SETTINGS, flag::ACK, 0, &[]);
         })
         .unwrap();
         peer.hears();
@@ -54,12 +54,12 @@ impl Peer {
         }
     }
 
-    fn says(&mut self, frames: impl FnOnce(&mut Vec<u8>)) -> Result<(), Fault> {
+    fn says(&mut self, frames: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
         let mut bytes = Vec::new();
         frames(&mut bytes);
         let mut rest = &bytes[..];
         while let Some(event) = self.reader.next(&mut rest)? {
-            self.connection.take(event)?;
+            self.connection.recv(event)?;
         }
         Ok(())
     }
@@ -77,8 +77,8 @@ impl Peer {
         }
         let mut rest = bytes.strip_prefix(PREFACE).unwrap_or(&bytes);
         let mut all = Vec::new();
-        while let Some((head, after)) = rest.split_first_chunk::<HEAD_BYTES>() {
-            let head = FrameHead::parse(*head);
+        while let Some((head, after)) = rest.split_first_chunk::<FRAME_HEADER_BYTES>() {
+            let head = FrameHeader::parse(*head);
             let (payload, after) = after.split_at(head.length);
             all.push((head.kind, head.flags, head.stream, payload.to_vec()));
             rest = after;
@@ -97,26 +97,26 @@ impl Peer {
     }
 
     /// Opens stream `id` of a server.
-    fn asks(&mut self, id: u32) -> Line {
+    fn asks(&mut self, id: u32) -> StreamRef {
         let block = self.block(&[(":method", "CONNECT"), (":authority", "10.0.0.1:80")]);
-        self.says(|out| put_headers(out, id, &block, false, 1 << 14)).unwrap();
-        self.connection.take_asked().expect("asked").0
+        self.says(|out| encode_headers(out, id, &block, false, 1 << 14)).unwrap();
+        self.connection.next_request().expect("asked").0
     }
 
     /// Opens stream `id` of a server, which accepts it.
-    fn opens(&mut self, id: u32) -> Line {
+    fn opens(&mut self, id: u32) -> StreamRef {
         let line = self.asks(id);
-        self.connection.answer(&line, StatusCode::OK, &HeaderMap::new(), false);
+        self.connection.send_response(&line, StatusCode::OK, &HeaderMap::new(), false);
         self.hears();
         line
     }
 
-    fn sends(&mut self, line: &Line, bytes: usize, end: bool) {
-        line.borrow_mut().queue(Bytes::from(vec![7; bytes]));
+    fn sends(&mut self, line: &StreamRef, bytes: usize, end: bool) {
+        line.borrow_mut().queue_data(Bytes::from(vec![7; bytes]));
         if end {
-            line.borrow_mut().want_finish();
+            line.borrow_mut().queue_end_stream();
         }
-        self.connection.list(line);
+        self.connection.schedule(line);
     }
 }
 
@@ -148,7 +148,7 @@ fn each_side_begins_with_what_it_wants() {
         let seen = peer.hears();
 
         assert_eq!((seen[0].0, seen[0].2, seen.len()), (kind::SETTINGS, 0, 2), "{role:?}");
-        let more = settings.connection_window_bytes - FIRST_WINDOW_BYTES;
+        let more = settings.connection_window_bytes - DEFAULT_INITIAL_WINDOW_SIZE;
         assert_eq!(seen[1], (kind::WINDOW_UPDATE, 0, 0, more.to_be_bytes().to_vec()), "{role:?}");
     }
 }
@@ -157,7 +157,7 @@ fn each_side_begins_with_what_it_wants() {
 fn what_the_rfc_forbids_ends_the_connection_with_its_code() {
     type Frames = Box<dyn Fn(&mut Vec<u8>)>;
     let frame = |kind, flags, stream, payload: &'static [u8]| -> Frames {
-        Box::new(move |out: &mut Vec<u8>| put(out, kind, flags, stream, payload))
+        Box::new(move |out: &mut Vec<u8>| encode(out, kind, flags, stream, payload))
     };
     let cases: Vec<(&str, Frames, u32)> = vec![
         ("DATA of nothing", frame(kind::DATA, 0, 0, b"x"), code::PROTOCOL_ERROR),
@@ -172,24 +172,24 @@ fn what_the_rfc_forbids_ends_the_connection_with_its_code() {
         (
             "CONTINUATION of another stream",
             Box::new(|out| {
-                put(out, kind::HEADERS, 0, 9, b"");
-                put(out, kind::CONTINUATION, 4, 11, b"");
+                encode(out, kind::HEADERS, 0, 9, b"");
+                encode(out, kind::CONTINUATION, 4, 11, b"");
             }),
             code::PROTOCOL_ERROR,
         ),
         (
             "a cut header block",
             Box::new(|out| {
-                put(out, kind::HEADERS, 0, 9, b"");
-                put(out, kind::PING, 0, 0, b"12345678");
+                encode(out, kind::HEADERS, 0, 9, b"");
+                encode(out, kind::PING, 0, 0, b"12345678");
             }),
             code::PROTOCOL_ERROR,
         ),
         (
             "a header block cut by DATA",
             Box::new(|out| {
-                put(out, kind::HEADERS, 0, 9, b"");
-                put(out, kind::DATA, 0, 1, b"");
+                encode(out, kind::HEADERS, 0, 9, b"");
+                encode(out, kind::DATA, 0, 1, b"");
             }),
             code::PROTOCOL_ERROR,
         ),
@@ -221,13 +221,13 @@ fn what_the_rfc_forbids_ends_the_connection_with_its_code() {
 
         let refused = peer.says(frames);
 
-        assert_eq!(refused.as_ref().err().and_then(Fault::code), Some(expected), "{what}: {refused:?}");
+        assert_eq!(refused.as_ref().err().and_then(Error::code), Some(expected), "{what}: {refused:?}");
     }
 
     for (what, kind, flags, payload) in
         [("a PING", kind::PING, 0, &[0; 8][..]), ("an acknowledgement", kind::SETTINGS, flag::ACK, &[])]
     {
-        let first = Peer::silent(Role::Server, &Settings::default()).says(|out| put(out, kind, flags, 0, payload));
+        let first = Peer::silent(Role::Server, &Settings::default()).says(|out| encode(out, kind, flags, 0, payload));
         assert_eq!(first.err().and_then(|f| f.code()), Some(code::PROTOCOL_ERROR), "{what} before SETTINGS");
     }
 }
@@ -238,38 +238,38 @@ fn what_is_wrong_with_one_stream_ends_only_that_one() {
     let cases: [(&str, Act, u32); 8] = [
         (
             "PRIORITY of six bytes",
-            |p| p.says(|o| put(o, kind::PRIORITY, 0, 1, &[0; 6])).unwrap(),
+            |p| p.says(|o| encode(o, kind::PRIORITY, 0, 1, &[0; 6])).unwrap(),
             code::FRAME_SIZE_ERROR,
         ),
         (
             "PRIORITY on itself",
-            |p| p.says(|o| put(o, kind::PRIORITY, 0, 1, &[0, 0, 0, 1, 0])).unwrap(),
+            |p| p.says(|o| encode(o, kind::PRIORITY, 0, 1, &[0, 0, 0, 1, 0])).unwrap(),
             code::PROTOCOL_ERROR,
         ),
         (
             "a request again",
             |p| {
                 let block = p.block(&[(":method", "CONNECT"), (":authority", "a:1")]);
-                p.says(|o| put_headers(o, 1, &block, false, 1 << 14)).unwrap();
+                p.says(|o| encode_headers(o, 1, &block, false, 1 << 14)).unwrap();
             },
             code::PROTOCOL_ERROR,
         ),
         (
             "a window that grows by nothing",
-            |p| p.says(|o| put_number(o, kind::WINDOW_UPDATE, 1, 0)).unwrap(),
+            |p| p.says(|o| encode_u32(o, kind::WINDOW_UPDATE, 1, 0)).unwrap(),
             code::PROTOCOL_ERROR,
         ),
         (
             "a window that overflows",
-            |p| p.says(|o| put_number(o, kind::WINDOW_UPDATE, 1, MOST)).unwrap(),
+            |p| p.says(|o| encode_u32(o, kind::WINDOW_UPDATE, 1, MAX_WINDOW_SIZE)).unwrap(),
             code::FLOW_CONTROL_ERROR,
         ),
         (
             "DATA behind the end",
             |p| {
                 p.says(|o| {
-                    put(o, kind::DATA, flag::END_STREAM, 1, b"x");
-                    put(o, kind::DATA, 0, 1, b"x");
+                    encode(o, kind::DATA, flag::END_STREAM, 1, b"x");
+                    encode(o, kind::DATA, 0, 1, b"x");
                 })
                 .unwrap();
             },
@@ -279,7 +279,7 @@ fn what_is_wrong_with_one_stream_ends_only_that_one() {
             "more DATA than the window",
             |p| {
                 for _ in 0..5 {
-                    p.says(|o| put(o, kind::DATA, 0, 1, &vec![0; 1 << 20])).unwrap();
+                    p.says(|o| encode(o, kind::DATA, 0, 1, &vec![0; 1 << 20])).unwrap();
                 }
             },
             code::FLOW_CONTROL_ERROR,
@@ -288,7 +288,7 @@ fn what_is_wrong_with_one_stream_ends_only_that_one() {
             "trailers that are no end",
             |p| {
                 let block = p.block(&[("x", "y")]);
-                p.says(|o| put_headers(o, 1, &block, false, 1 << 14)).unwrap();
+                p.says(|o| encode_headers(o, 1, &block, false, 1 << 14)).unwrap();
             },
             code::PROTOCOL_ERROR,
         ),
@@ -318,15 +318,15 @@ fn what_is_no_request_is_refused_alone() {
         (5, vec![good[0], good[1], ("long", &long)], reset(5, 0)),
     ] {
         let block = peer.block(&fields);
-        peer.says(|out| put_headers(out, id, &block, false, 1 << 20)).unwrap();
+        peer.says(|out| encode_headers(out, id, &block, false, 1 << 20)).unwrap();
 
-        assert!(peer.connection.take_asked().is_none(), "{id}");
+        assert!(peer.connection.next_request().is_none(), "{id}");
         assert!(peer.hears().contains(&expected), "{id}");
     }
     let block = peer.block(&good);
-    peer.says(|out| put_headers(out, 7, &block, false, 3)).unwrap();
+    peer.says(|out| encode_headers(out, 7, &block, false, 3)).unwrap();
 
-    let (_line, asked) = peer.connection.take_asked().unwrap();
+    let (_line, asked) = peer.connection.next_request().unwrap();
     assert_eq!((asked.method, asked.authority.as_str()), (Method::CONNECT, "a:1"));
 }
 
@@ -337,7 +337,7 @@ fn streams_beyond_the_limit_are_refused_and_may_be_tried_again() {
     let second = peer.opens(3);
     let block = peer.block(&[(":method", "CONNECT"), (":authority", "a:1")]);
 
-    peer.says(|out| put_headers(out, 5, &block, false, 1 << 14)).unwrap();
+    peer.says(|out| encode_headers(out, 5, &block, false, 1 << 14)).unwrap();
     assert_eq!(peer.hears(), [reset(5, Reason::Refused.into())]);
 
     peer.connection.reset(&second, Reason::Cancel);
@@ -348,11 +348,11 @@ fn streams_beyond_the_limit_are_refused_and_may_be_tried_again() {
 fn a_header_block_without_end_is_too_much() {
     for (what, payload) in [("empty", vec![]), ("full", vec![0; 1000])] {
         let mut peer = server();
-        peer.says(|out| put(out, kind::HEADERS, 0, 1, &[])).unwrap();
+        peer.says(|out| encode(out, kind::HEADERS, 0, 1, &[])).unwrap();
 
-        let refused = (0..10_000).find_map(|_| peer.says(|out| put(out, kind::CONTINUATION, 0, 1, &payload)).err());
+        let refused = (0..10_000).find_map(|_| peer.says(|out| encode(out, kind::CONTINUATION, 0, 1, &payload)).err());
 
-        assert!(matches!(refused, Some(Fault::Flood(_))), "{what}: {refused:?}");
+        assert!(matches!(refused, Some(Error::Flood(_))), "{what}: {refused:?}");
     }
 }
 
@@ -360,7 +360,7 @@ fn a_header_block_without_end_is_too_much() {
 fn a_peer_that_only_asks_for_answers_is_not_read_for_ever() {
     let mut peer = server();
     let pings = (0..).take_while(|_| {
-        peer.says(|out| put(out, kind::PING, 0, 0, b"12345678")).unwrap();
+        peer.says(|out| encode(out, kind::PING, 0, 0, b"12345678")).unwrap();
         !peer.connection.is_full()
     });
     assert!(pings.count() < 10_000);
@@ -375,15 +375,15 @@ fn a_peer_that_opens_and_resets_is_not_read_for_ever() {
     let mut id = 1;
     while !peer.connection.is_full() {
         peer.says(|out| {
-            put_headers(out, id, &block, false, 1 << 14);
-            put_number(out, kind::RST_STREAM, id, 8);
+            encode_headers(out, id, &block, false, 1 << 14);
+            encode_u32(out, kind::RST_STREAM, id, 8);
         })
         .unwrap();
         id += 2;
         assert!(id < 10_000);
     }
 
-    assert!(peer.connection.take_asked().is_none(), "nobody waits for an answer");
+    assert!(peer.connection.next_request().is_none(), "nobody waits for an answer");
     assert!(!peer.connection.is_full());
     assert!(!peer.connection.has_streams());
 }
@@ -391,18 +391,18 @@ fn a_peer_that_opens_and_resets_is_not_read_for_ever() {
 #[test]
 fn nothing_is_sent_beyond_the_windows() {
     let mut peer = server();
-    peer.says(|out| put_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 100)])).unwrap();
+    peer.says(|out| encode_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 100)])).unwrap();
     let line = peer.opens(1);
     peer.sends(&line, 250, true);
     assert_eq!(data(&peer.hears()), [(1, 100)]);
 
     // By 50 fewer, also for streams that have used theirs up already (RFC 9113, 6.9.2).
-    peer.says(|out| put_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 50)])).unwrap();
-    peer.says(|out| put_number(out, kind::WINDOW_UPDATE, 1, 50)).unwrap();
+    peer.says(|out| encode_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 50)])).unwrap();
+    peer.says(|out| encode_u32(out, kind::WINDOW_UPDATE, 1, 50)).unwrap();
     assert_eq!(data(&peer.hears()), []);
-    peer.says(|out| put_number(out, kind::WINDOW_UPDATE, 1, 20)).unwrap();
+    peer.says(|out| encode_u32(out, kind::WINDOW_UPDATE, 1, 20)).unwrap();
     assert_eq!(data(&peer.hears()), [(1, 20)]);
-    peer.says(|out| put_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 1000)])).unwrap();
+    peer.says(|out| encode_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 1000)])).unwrap();
 
     let seen = peer.hears();
     assert_eq!(data(&seen), [(1, 130)]);
@@ -413,11 +413,11 @@ fn nothing_is_sent_beyond_the_windows() {
 fn only_the_last_of_many_windows_in_one_frame_counts() {
     let mut peer = server();
     let line = peer.opens(1);
-    peer.says(|out| put_number(out, kind::WINDOW_UPDATE, 1, 1)).unwrap();
+    peer.says(|out| encode_u32(out, kind::WINDOW_UPDATE, 1, 1)).unwrap();
 
     // The first alone would make the stream's too large.
-    let windows = [MOST, 100, 0, 99].map(|bytes| (setting::INITIAL_WINDOW_SIZE, bytes));
-    peer.says(|out| put_settings(out, &windows)).unwrap();
+    let windows = [MAX_WINDOW_SIZE, 100, 0, 99].map(|bytes| (setting::INITIAL_WINDOW_SIZE, bytes));
+    peer.says(|out| encode_settings(out, &windows)).unwrap();
 
     peer.sends(&line, 200, false);
     assert_eq!(data(&peer.hears()), [(1, 100)]);
@@ -426,17 +426,17 @@ fn only_the_last_of_many_windows_in_one_frame_counts() {
 #[test]
 fn streams_share_the_connection_and_an_end_needs_no_window() {
     let mut peer = server();
-    peer.says(|out| put_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 1 << 20)])).unwrap();
-    let lines: Vec<_> = (0..3).map(|i| peer.opens(2 * i + 1)).collect();
-    for line in &lines[..2] {
+    peer.says(|out| encode_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 1 << 20)])).unwrap();
+    let streams: Vec<_> = (0..3).map(|i| peer.opens(2 * i + 1)).collect();
+    for line in &streams[..2] {
         peer.sends(line, 100_000, true);
     }
 
     let seen = data(&peer.hears());
-    assert_eq!(seen.iter().map(|(_, n)| n).sum::<usize>(), FIRST_WINDOW_BYTES as usize);
-    peer.sends(&lines[2], 0, true);
+    assert_eq!(seen.iter().map(|(_, n)| n).sum::<usize>(), DEFAULT_INITIAL_WINDOW_SIZE as usize);
+    peer.sends(&streams[2], 0, true);
     assert_eq!(data(&peer.hears()), [(5, 0)]);
-    peer.says(|out| put_number(out, kind::WINDOW_UPDATE, 0, MOST / 2)).unwrap();
+    peer.says(|out| encode_u32(out, kind::WINDOW_UPDATE, 0, MAX_WINDOW_SIZE / 2)).unwrap();
 
     let mut sums = [0; 2];
     for (id, n) in seen.into_iter().chain(data(&peer.hears())) {
@@ -449,10 +449,10 @@ fn streams_share_the_connection_and_an_end_needs_no_window() {
 fn streams_with_much_to_send_take_turns() {
     let mut peer = server();
     let large = [(setting::INITIAL_WINDOW_SIZE, 1 << 24), (setting::MAX_FRAME_SIZE, 1 << 20)];
-    peer.says(|out| put_settings(out, &large)).unwrap();
-    peer.says(|out| put_number(out, kind::WINDOW_UPDATE, 0, 1 << 24)).unwrap();
-    let lines: Vec<_> = (0..3).map(|i| peer.opens(2 * i + 1)).collect();
-    for line in &lines {
+    peer.says(|out| encode_settings(out, &large)).unwrap();
+    peer.says(|out| encode_u32(out, kind::WINDOW_UPDATE, 0, 1 << 24)).unwrap();
+    let streams: Vec<_> = (0..3).map(|i| peer.opens(2 * i + 1)).collect();
+    for line in &streams {
         peer.sends(line, 200_000, false);
     }
 
@@ -466,18 +466,18 @@ fn room_is_given_back_in_halves_of_a_window() {
     let settings = Settings { stream_window_bytes: 100_000, connection_window_bytes: 200_000, ..Settings::default() };
     let mut peer = Peer::of(Role::Server, &settings);
     let line = peer.opens(1);
-    peer.says(|out| put(out, kind::DATA, flag::PADDED, 1, &[&[9][..], &[0; 60_009]].concat())).unwrap();
+    peer.says(|out| encode(out, kind::DATA, flag::PADDED, 1, &[&[9][..], &[0; 60_009]].concat())).unwrap();
     assert_eq!(peer.hears(), [], "nothing has been read");
 
-    let read = line.borrow_mut().take_arrived().unwrap().len();
+    let read = line.borrow_mut().pop_data().unwrap().len();
     assert_eq!(read, 60_000);
-    peer.connection.give_back(&mut line.borrow_mut(), read);
+    peer.connection.release_capacity(&mut line.borrow_mut(), read);
 
     let update = |id, n: u32| (kind::WINDOW_UPDATE, 0, id, n.to_be_bytes().to_vec());
     // With the padding, which nobody reads.
     assert_eq!(peer.hears(), [update(1, 60_010)]);
-    peer.says(|out| put(out, kind::DATA, 0, 1, &[0; 40_000])).unwrap();
-    peer.connection.leave(&line);
+    peer.says(|out| encode(out, kind::DATA, 0, 1, &[0; 40_000])).unwrap();
+    peer.connection.discard_data(&line);
     assert_eq!(peer.hears(), [update(0, 100_010)], "what was left unread too");
 }
 
@@ -488,15 +488,15 @@ fn streams_that_nobody_reads_leave_the_rest_of_the_window_to_the_others() {
     let line = peer.opens(1);
     for id in [3, 5, 7] {
         peer.opens(id);
-        peer.says(|out| put(out, kind::DATA, 0, id, &[0; 100_000])).unwrap();
+        peer.says(|out| encode(out, kind::DATA, 0, id, &[0; 100_000])).unwrap();
     }
 
     let mut left = 100_000;
     for sent in 0..50 {
         assert!(left >= 10_000, "no room behind {sent} frames");
-        peer.says(|out| put(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
-        let read = line.borrow_mut().take_arrived().unwrap().len();
-        peer.connection.give_back(&mut line.borrow_mut(), read);
+        peer.says(|out| encode(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
+        let read = line.borrow_mut().pop_data().unwrap().len();
+        peer.connection.release_capacity(&mut line.borrow_mut(), read);
         left = left - 10_000 + given_back(&peer.hears());
     }
 }
@@ -506,19 +506,19 @@ fn a_peer_may_go_on_for_ever_on_a_stream_that_is_only_sent_on() {
     let settings = Settings { stream_window_bytes: 100_000, connection_window_bytes: 400_000, ..Settings::default() };
     let mut peer = Peer::of(Role::Server, &settings);
     let line = peer.opens(1);
-    peer.says(|out| put(out, kind::DATA, 0, 1, &[0; 60_000])).unwrap();
+    peer.says(|out| encode(out, kind::DATA, 0, 1, &[0; 60_000])).unwrap();
 
-    peer.connection.leave(&line);
+    peer.connection.discard_data(&line);
 
     let mut window = 40_000;
     for sent in 0..100 {
         let updates = peer.hears().into_iter().filter(|f| f.0 == kind::WINDOW_UPDATE && f.2 == 1);
         window += updates.map(|f| u32::from_be_bytes(f.3[..].try_into().unwrap())).sum::<u32>();
         assert!(window >= 10_000, "no room behind {sent} frames");
-        peer.says(|out| put(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
+        peer.says(|out| encode(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
         window -= 10_000;
     }
-    assert!(line.borrow_mut().take_arrived().is_none(), "it is thrown away");
+    assert!(line.borrow_mut().pop_data().is_none(), "it is thrown away");
     peer.sends(&line, 5, false);
     assert_eq!(data(&peer.hears()), [(1, 5)]);
 }
@@ -529,10 +529,10 @@ fn what_comes_for_a_stream_that_is_gone_costs_the_others_nothing() {
     let mut peer = Peer::of(Role::Server, &settings);
     let line = peer.opens(1);
     peer.connection.reset(&line, Reason::Cancel);
-    peer.connection.leave(&line);
+    peer.connection.discard_data(&line);
 
     for _ in 0..100 {
-        peer.says(|out| put(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
+        peer.says(|out| encode(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
     }
 
     let given = given_back(&peer.hears());
@@ -544,14 +544,14 @@ fn a_stream_that_has_ended_on_both_sides_is_forgotten() {
     let mut peer = server();
     let line = peer.opens(1);
     peer.sends(&line, 5, true);
-    peer.says(|out| put(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
+    peer.says(|out| encode(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
     assert!(peer.connection.has_streams());
 
     peer.hears();
 
     assert!(!peer.connection.has_streams());
     assert!(line.borrow().state.is_closed() && line.borrow().abort_cause().is_none());
-    assert_eq!(line.borrow_mut().take_arrived().unwrap(), "all");
+    assert_eq!(line.borrow_mut().pop_data().unwrap(), "all");
     assert!(line.borrow().is_end_stream_received());
     peer.connection.reset(&line, Reason::InternalError);
     assert_eq!(peer.hears(), [], "too late");
@@ -563,10 +563,10 @@ fn who_sends_on_to_one_that_has_said_all_and_gone_is_told_to_stop() {
         let mut peer = Peer::of(role, &Settings::default());
         let line = match role {
             Role::Server => peer.opens(1),
-            Role::Client => peer.connection.open("10.0.0.1:80", &HeaderMap::new()),
+            Role::Client => peer.connection.connect("10.0.0.1:80", &HeaderMap::new()),
         };
         peer.sends(&line, 5, true);
-        peer.connection.leave(&line);
+        peer.connection.discard_data(&line);
 
         let seen = peer.hears();
 
@@ -593,18 +593,18 @@ fn who_only_waits_for_a_reset_is_not_woken_by_each_frame_that_leaves() {
     let waker = Waker::from(woken.clone());
     let is_woken = || woken.0.swap(false, Ordering::Relaxed);
 
-    line.borrow_mut().watch_cut(&Context::from_waker(&waker));
+    line.borrow_mut().watch_reset(&Context::from_waker(&waker));
     peer.sends(&line, 5, false);
     peer.hears();
     assert!(!is_woken());
 
-    line.borrow_mut().watch_room(&Context::from_waker(&waker));
+    line.borrow_mut().watch_capacity(&Context::from_waker(&waker));
     peer.sends(&line, 5, false);
     peer.hears();
     assert!(is_woken());
 
-    line.borrow_mut().watch_cut(&Context::from_waker(&waker));
-    peer.says(|out| put_number(out, kind::RST_STREAM, 1, 8)).unwrap();
+    line.borrow_mut().watch_reset(&Context::from_waker(&waker));
+    peer.says(|out| encode_u32(out, kind::RST_STREAM, 1, 8)).unwrap();
     assert!(is_woken());
 }
 
@@ -614,10 +614,10 @@ fn bytes_that_come_one_by_one_and_wait_are_put_together() {
     let line = peer.opens(1);
     let sent: Vec<u8> = (0..10_000).map(|i| (i % 251) as u8).collect();
     for byte in &sent {
-        peer.says(|out| put(out, kind::DATA, 0, 1, &[*byte])).unwrap();
+        peer.says(|out| encode(out, kind::DATA, 0, 1, &[*byte])).unwrap();
     }
 
-    let got: Vec<Bytes> = std::iter::from_fn(|| line.borrow_mut().take_arrived()).collect();
+    let got: Vec<Bytes> = std::iter::from_fn(|| line.borrow_mut().pop_data()).collect();
 
     assert!(got.len() < 100, "{} pieces", got.len());
     assert!(got.concat() == sent);
@@ -639,13 +639,13 @@ fn an_end_that_comes_behind_a_reset_of_ours_is_none() {
     let mut peer = server();
     let line = peer.opens(1);
     let mut frame = Vec::new();
-    put(&mut frame, kind::DATA, flag::END_STREAM, 1, b"half of it is thrown away");
+    encode(&mut frame, kind::DATA, flag::END_STREAM, 1, b"half of it is thrown away");
     peer.says(|out| out.extend_from_slice(&frame[..20])).unwrap();
 
     peer.connection.reset(&line, Reason::InternalError);
     peer.says(|out| out.extend_from_slice(&frame[20..])).unwrap();
 
-    assert_eq!(line.borrow_mut().take_arrived().unwrap().len(), 20 - HEAD_BYTES);
+    assert_eq!(line.borrow_mut().pop_data().unwrap().len(), 20 - FRAME_HEADER_BYTES);
     let stream = line.borrow();
     assert!(!stream.is_end_stream_received());
     assert!(matches!(stream.abort_cause(), Some(Cause::ResetByUs(Reason::InternalError))), "{stream:?}");
@@ -654,48 +654,48 @@ fn an_end_that_comes_behind_a_reset_of_ours_is_none() {
 #[test]
 fn interim_answers_are_no_answer() {
     let mut peer = Peer::of(Role::Client, &Settings::default());
-    let line = peer.connection.open("10.0.0.1:80", &HeaderMap::new());
+    let line = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
     for (status, answered) in [("103", false), ("100", false), ("404", true)] {
         let block = peer.block(&[(":status", status)]);
-        peer.says(|out| put_headers(out, 1, &block, false, 1 << 14)).unwrap();
+        peer.says(|out| encode_headers(out, 1, &block, false, 1 << 14)).unwrap();
 
-        assert_eq!(line.borrow().answered, answered, "{status}");
+        assert_eq!(line.borrow().is_answered, answered, "{status}");
     }
-    assert_eq!(line.borrow_mut().take_head().unwrap().status, StatusCode::NOT_FOUND);
+    assert_eq!(line.borrow_mut().take_response().unwrap().status, StatusCode::NOT_FOUND);
 }
 
 #[test]
 fn an_answer_that_is_none_resets_the_stream() {
     for (what, fields) in [("no status", vec![("x", "y")]), ("of a request", vec![(":method", "GET")])] {
         let mut peer = Peer::of(Role::Client, &Settings::default());
-        let line = peer.connection.open("10.0.0.1:80", &HeaderMap::new());
+        let line = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
         peer.hears();
         let block = peer.block(&fields);
 
-        peer.says(|out| put_headers(out, 1, &block, false, 1 << 14)).unwrap();
+        peer.says(|out| encode_headers(out, 1, &block, false, 1 << 14)).unwrap();
 
         assert_eq!(peer.hears(), [reset(1, code::PROTOCOL_ERROR)], "{what}");
         assert!(line.borrow().abort_cause().is_some(), "{what}");
     }
     let mut peer = Peer::of(Role::Client, &Settings::default());
-    let _line = peer.connection.open("10.0.0.1:80", &HeaderMap::new());
+    let _line = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
     peer.hears();
-    peer.says(|out| put(out, kind::DATA, 0, 1, b"early")).unwrap();
+    peer.says(|out| encode(out, kind::DATA, 0, 1, b"early")).unwrap();
     assert_eq!(peer.hears(), [reset(1, code::PROTOCOL_ERROR)], "DATA before the answer");
 }
 
 #[test]
 fn a_peer_that_goes_leaves_the_streams_it_has_seen() {
     let mut peer = Peer::of(Role::Client, &Settings::default());
-    let lines: Vec<_> = (0..3).map(|_| peer.connection.open("10.0.0.1:80", &HeaderMap::new())).collect();
+    let streams: Vec<_> = (0..3).map(|_| peer.connection.connect("10.0.0.1:80", &HeaderMap::new())).collect();
 
-    peer.says(|out| put_goaway(out, 3, 0)).unwrap();
+    peer.says(|out| encode_goaway(out, 3, 0)).unwrap();
 
-    let cut: Vec<_> = lines.iter().map(|line| line.borrow().abort_cause().is_some()).collect();
+    let cut: Vec<_> = streams.iter().map(|line| line.borrow().abort_cause().is_some()).collect();
     assert_eq!(cut, [false, false, true]);
     assert!(!peer.connection.is_usable());
     assert!(!peer.connection.is_finished());
-    for line in &lines {
+    for line in &streams {
         peer.connection.reset(line, Reason::Cancel);
     }
     assert!(peer.connection.is_finished());
@@ -708,21 +708,21 @@ fn a_drain_says_the_last_stream_when_its_peer_has_heard_of_it() {
     peer.connection.drain();
     peer.connection.drain();
     let seen = peer.hears();
-    assert_eq!(seen[0].3[..4], MOST.to_be_bytes());
+    assert_eq!(seen[0].3[..4], MAX_WINDOW_SIZE.to_be_bytes());
     assert_eq!((seen[1].0, seen.len()), (kind::PING, 2));
     // On its way when the peer heard of it.
     let late = peer.opens(3);
 
     let ping = seen[1].3.clone();
-    peer.says(|out| put(out, kind::PING, flag::ACK, 0, &ping)).unwrap();
+    peer.says(|out| encode(out, kind::PING, flag::ACK, 0, &ping)).unwrap();
 
     assert_eq!(peer.hears(), [(kind::GOAWAY, 0, 0, [3u32.to_be_bytes(), [0; 4]].concat())]);
     let block = peer.block(&[(":method", "CONNECT"), (":authority", "a:1")]);
-    peer.says(|out| put_headers(out, 5, &block, false, 1 << 14)).unwrap();
-    assert!(peer.connection.take_asked().is_none());
+    peer.says(|out| encode_headers(out, 5, &block, false, 1 << 14)).unwrap();
+    assert!(peer.connection.next_request().is_none());
     assert!(late.borrow().state.is_recv_open() && !peer.connection.is_finished());
 
-    peer.connection.say_goodbye(0);
+    peer.connection.send_goaway(0);
     let last = peer.hears().pop().unwrap();
     assert_eq!(last.3[..4], 3u32.to_be_bytes(), "no more than before (section 6.8)");
 }
@@ -739,10 +739,10 @@ fn whatever_a_peer_sends_does_no_harm() {
     for role in [Role::Client, Role::Server] {
         for _ in 0..3000 {
             let mut peer = Peer::of(role, &Settings { max_concurrent_streams: 5, ..Settings::default() });
-            let mut lines = Vec::new();
+            let mut streams = Vec::new();
             for _ in 0..40 {
                 if role == Role::Client && peer.connection.is_usable() {
-                    lines.push(peer.connection.open("10.0.0.1:80", &HeaderMap::new()));
+                    streams.push(peer.connection.connect("10.0.0.1:80", &HeaderMap::new()));
                 }
                 let block = peer.block(
                     &[(":method", "CONNECT"), (":authority", "a:1"), (":status", "200")][(next() % 3) as usize..],
@@ -753,21 +753,21 @@ fn whatever_a_peer_sends_does_no_harm() {
                     _ => (0..next() % 40).map(|_| next() as u8).collect(),
                 };
                 let (kind, flags, stream) = ((next() % 11) as u8, next() as u8 & 0x2d, (next() % 8) as u32);
-                if peer.says(|out| put(out, kind, flags, stream, &payload)).is_err() {
+                if peer.says(|out| encode(out, kind, flags, stream, &payload)).is_err() {
                     break;
                 }
-                while let Some((line, _)) = peer.connection.take_asked() {
-                    peer.connection.answer(&line, StatusCode::OK, &HeaderMap::new(), next() % 4 == 0);
-                    lines.push(line);
+                while let Some((line, _)) = peer.connection.next_request() {
+                    peer.connection.send_response(&line, StatusCode::OK, &HeaderMap::new(), next() % 4 == 0);
+                    streams.push(line);
                 }
-                if let Some(line) = lines.get(next() as usize % 7) {
+                if let Some(line) = streams.get(next() as usize % 7) {
                     match next() % 4 {
                         0 => peer.sends(line, (next() % 1000) as usize, next() % 2 == 0),
                         1 => peer.connection.reset(line, Reason::Cancel),
-                        2 => peer.connection.leave(line),
+                        2 => peer.connection.discard_data(line),
                         _ => {
-                            let read = line.borrow_mut().take_arrived().map_or(0, |piece| piece.len());
-                            peer.connection.give_back(&mut line.borrow_mut(), read);
+                            let read = line.borrow_mut().pop_data().map_or(0, |piece| piece.len());
+                            peer.connection.release_capacity(&mut line.borrow_mut(), read);
                         }
                     }
                 }

@@ -33,7 +33,7 @@ impl Writer {
             }
             if batch.is_empty() {
                 // What is there has to wait for the peer's windows.
-                batch.give_back();
+                batch.release_capacity();
                 break;
             }
             self.unflushed = true;
@@ -42,7 +42,7 @@ impl Writer {
                 self.batch = Some(batch);
                 return written;
             }
-            batch.give_back();
+            batch.release_capacity();
         }
         if self.unflushed {
             ready!(Pin::new(io).poll_flush(cx))?;

@@ -3,7 +3,7 @@
 //!
 //! DATA and requests that are answered have no budget here: flow control and the limit of streams hold them.
 
-use crate::{Fault, Flood};
+use crate::{Error, Flood};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -49,7 +49,7 @@ impl Budgets {
 
     /// Takes `amount` of what `flood` names. The clock is read only when a budget is used up, so that this costs an
     /// addition.
-    pub(super) fn charge(&mut self, flood: Flood, amount: u32) -> Result<(), Fault> {
+    pub(super) fn charge(&mut self, flood: Flood, amount: u32) -> Result<(), Error> {
         let used = &mut self.used[flood as usize];
         *used = used.saturating_add(amount);
         if *used <= limit(flood) {
@@ -57,12 +57,12 @@ impl Budgets {
         }
         let now = Instant::now();
         if now.duration_since(self.since) < WINDOW {
-            return Err(Fault::Flood(flood));
+            return Err(Error::Flood(flood));
         }
         self.since = now;
         self.used = [0; Flood::ALL.len()];
         self.used[flood as usize] = amount;
-        if amount <= limit(flood) { Ok(()) } else { Err(Fault::Flood(flood)) }
+        if amount <= limit(flood) { Ok(()) } else { Err(Error::Flood(flood)) }
     }
 
     /// A DATA frame with `bytes` of payload goes out: its WINDOW_UPDATEs are no flood.
@@ -96,7 +96,7 @@ mod tests {
         let mut many = |count| (0..count).find_map(|_| budgets.charge(Flood::Settings, 1).err());
 
         assert!(many(SETTINGS).is_none());
-        assert!(matches!(many(1), Some(Fault::Flood(Flood::Settings))));
+        assert!(matches!(many(1), Some(Error::Flood(Flood::Settings))));
         tokio::time::sleep(WINDOW).await;
         assert!(many(SETTINGS).is_none());
         assert!(many(1).is_some());

@@ -2,14 +2,14 @@
 
 use super::closed::Absent;
 use super::{Connection, Found, Role};
-use crate::frame::{FrameHead, flag, kind, put_number};
-use crate::{Fault, Flood, Line, State, code};
+use crate::frame::{FrameHeader, encode_u32, flag, kind};
+use crate::{Error, Flood, Stream, StreamRef, code};
 
 /// DATA that is being read.
 #[derive(Debug)]
 pub(super) struct Incoming {
     /// None if nobody wants it.
-    pub(super) line: Option<Line>,
+    pub(super) line: Option<StreamRef>,
     pub(super) end: bool,
     /// Has carried nothing so far.
     pub(super) empty: bool,
@@ -18,15 +18,15 @@ pub(super) struct Incoming {
 }
 
 impl Connection {
-    pub(super) fn data_begins(&mut self, head: FrameHead) -> Result<(), Fault> {
+    pub(super) fn recv_data_header(&mut self, head: FrameHeader) -> Result<(), Error> {
         if !self.peer.known || self.block.is_some() {
-            return Err(Fault::protocol("DATA where it cannot be"));
+            return Err(Error::protocol("DATA where it cannot be"));
         }
         // Below 2^24.
         let length = u32::try_from(head.length).unwrap_or(u32::MAX);
         self.receive_window -= i64::from(length);
         if self.receive_window < 0 {
-            return Err(Fault::Violation {
+            return Err(Error::Violation {
                 what: "more DATA than the connection's window",
                 code: code::FLOW_CONTROL_ERROR,
             });
@@ -34,9 +34,9 @@ impl Connection {
         let mut line = match self.find(head.stream) {
             Found::Live(line) => Some(line),
             Found::Absent(Absent::Ignored) => None,
-            Found::Absent(Absent::Idle) => return Err(Fault::protocol("DATA on a stream that has not begun")),
-            Found::Absent(Absent::Skipped) => return Err(Fault::protocol("DATA on a stream that was skipped")),
-            Found::Absent(Absent::Closed) => return Err(Fault::stream_closed("DATA on a closed stream")),
+            Found::Absent(Absent::Idle) => return Err(Error::protocol("DATA on a stream that has not begun")),
+            Found::Absent(Absent::Skipped) => return Err(Error::protocol("DATA on a stream that was skipped")),
+            Found::Absent(Absent::Closed) => return Err(Error::stream_closed("DATA on a closed stream")),
         };
         if let Some(open) = &line {
             let mut stream = open.borrow_mut();
@@ -45,7 +45,7 @@ impl Connection {
                 Some(code::STREAM_CLOSED)
             } else if stream.receive_window < 0 {
                 Some(code::FLOW_CONTROL_ERROR)
-            } else if self.role == Role::Client && !stream.answered {
+            } else if self.role == Role::Client && !stream.is_answered {
                 Some(code::PROTOCOL_ERROR)
             } else {
                 None
@@ -59,28 +59,28 @@ impl Connection {
             }
         }
         if line.is_none() {
-            self.give_back_shared(length);
+            self.release_connection_capacity(length);
         }
         self.incoming = Some(Incoming { line, end: head.has(flag::END_STREAM), empty: true, left: length });
         Ok(())
     }
 
-    pub(super) fn data(&mut self, piece: &[u8]) {
+    pub(super) fn recv_data(&mut self, piece: &[u8]) {
         let Some(incoming) = &mut self.incoming else { return };
         incoming.empty = false;
         let Some(line) = incoming.line.clone() else { return };
         // A piece is not longer than its frame.
         incoming.left -= u32::try_from(piece.len()).unwrap_or(incoming.left).min(incoming.left);
         let mut stream = line.borrow_mut();
-        stream.count_content(piece.len());
-        if stream.unread || stream.state.is_closed() {
-            self.give_back(&mut stream, piece.len());
+        stream.recv_content(piece.len());
+        if stream.is_recv_dropped || stream.state.is_closed() {
+            self.release_capacity(&mut stream, piece.len());
         } else {
-            stream.arrive(piece);
+            stream.recv_data(piece);
         }
     }
 
-    pub(super) fn data_ends(&mut self) -> Result<(), Fault> {
+    pub(super) fn recv_data_end(&mut self) -> Result<(), Error> {
         let Some(Incoming { line, end, empty, left }) = self.incoming.take() else { return Ok(()) };
         if empty && !end {
             self.budgets.charge(Flood::EmptyFrames, 1)?;
@@ -88,46 +88,46 @@ impl Connection {
         let Some(line) = line else { return Ok(()) };
         let mut stream = line.borrow_mut();
         // What is left is padding.
-        self.give_back(&mut stream, left as usize);
+        self.release_capacity(&mut stream, left as usize);
         // Of a stream that was cut meanwhile a part is missing.
         if stream.state.is_closed() {
             return Ok(());
         }
-        if stream.is_content_wrong(end) {
+        if stream.has_wrong_content_length(end) {
             return self.stream_error(&mut stream, code::PROTOCOL_ERROR);
         }
         if end {
-            self.end(&mut stream);
+            self.recv_end_stream(&mut stream);
         }
         Ok(())
     }
 
     /// What was read has gone where it belongs: the peer may send as much again.
-    pub fn give_back(&mut self, stream: &mut State, bytes: usize) {
+    pub fn release_capacity(&mut self, stream: &mut Stream, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(stream.held_bytes);
         stream.held_bytes -= bytes;
-        self.give_back_shared(bytes);
+        self.release_connection_capacity(bytes);
         if !stream.state.is_recv_open() {
             return;
         }
         stream.returned_bytes += bytes;
         if stream.returned_bytes > 0 && stream.returned_bytes >= self.settings.stream_window_bytes / 2 {
-            put_number(&mut self.control, kind::WINDOW_UPDATE, stream.id, stream.returned_bytes);
+            encode_u32(&mut self.control, kind::WINDOW_UPDATE, stream.id, stream.returned_bytes);
             stream.receive_window += i64::from(stream.returned_bytes);
             stream.returned_bytes = 0;
-            self.kick();
+            self.wake_driver();
         }
     }
 
     /// Room on the connection for what streams have given back. The peer hears of it when that is as much as it has
     /// left: at half of the window, and sooner when streams that nobody reads hold much of it.
-    pub(super) fn give_back_shared(&mut self, bytes: u32) {
+    pub(super) fn release_connection_capacity(&mut self, bytes: u32) {
         self.returned_bytes += bytes;
         if self.returned_bytes > 0 && i64::from(self.returned_bytes) >= self.receive_window {
-            put_number(&mut self.control, kind::WINDOW_UPDATE, 0, self.returned_bytes);
+            encode_u32(&mut self.control, kind::WINDOW_UPDATE, 0, self.returned_bytes);
             self.receive_window += i64::from(self.returned_bytes);
             self.returned_bytes = 0;
-            self.kick();
+            self.wake_driver();
         }
     }
 }

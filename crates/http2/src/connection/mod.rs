@@ -11,12 +11,12 @@ mod streams;
 
 use super::fields;
 use super::frame::{
-    FIRST_WINDOW_BYTES, LEAST_FRAME_BYTES, MOST, PREFACE, flag, kind, put, put_goaway, put_headers, put_number,
-    put_settings, setting,
+    DEFAULT_INITIAL_WINDOW_SIZE, DEFAULT_MAX_FRAME_SIZE, MAX_WINDOW_SIZE, PREFACE, encode, encode_goaway,
+    encode_headers, encode_settings, encode_u32, flag, kind, setting,
 };
 use super::reader::Event;
 use super::stream::watch;
-use super::{Asked, Cause, Fault, Line};
+use super::{Cause, Error, RequestHead, StreamRef};
 use crate::Settings;
 use crate::hpack::{Decoder, Encoder};
 pub(super) use blocks::BLOCKS_PER_LIST;
@@ -38,7 +38,7 @@ const CONTROL_BYTES: usize = 64 << 10;
 /// Room for requests that a connection keeps when nobody has asked for anything. A burst needs more.
 const KEPT_REQUESTS: usize = 4;
 /// What our PINGs carry.
-const ALIVE: [u8; 8] = *b"strake:a";
+const KEEPALIVE: [u8; 8] = *b"strake:a";
 const DRAINED: [u8; 8] = *b"strake:d";
 const CLOSED: [u8; 8] = *b"strake:c";
 
@@ -76,9 +76,9 @@ struct Peer {
     frame_bytes: usize,
     streams: usize,
     /// It has seen our SETTINGS.
-    knows_us: bool,
+    has_our_settings: bool,
     /// It takes no new streams.
-    goes: bool,
+    is_going_away: bool,
     /// The last stream that it processes, as its GOAWAY says.
     last_processed: u32,
 }
@@ -89,9 +89,9 @@ pub struct Connection {
     role: Role,
     settings: Settings,
     peer: Peer,
-    streams: BTreeMap<u32, Line>,
+    streams: BTreeMap<u32, StreamRef>,
     /// Those that have something to send.
-    ready: VecDeque<Line>,
+    ready: VecDeque<StreamRef>,
     /// Control frames to be sent.
     control: Vec<u8>,
     send_window: i64,
@@ -110,11 +110,11 @@ pub struct Connection {
     last: u32,
     /// The last that it takes.
     last_taken: u32,
-    asked: VecDeque<(Line, Asked)>,
+    requests: VecDeque<(StreamRef, RequestHead)>,
     /// Who waits to open a stream.
     waiting: Vec<Waker>,
     driver: Option<Waker>,
-    kicked: bool,
+    is_driver_woken: bool,
     draining: bool,
     /// Has told the peer the last stream there will be, or has no users any more.
     closing: bool,
@@ -133,7 +133,7 @@ impl Connection {
             }
             Role::Server => (setting::MAX_CONCURRENT_STREAMS, own.max_concurrent_streams),
         };
-        put_settings(
+        encode_settings(
             &mut control,
             &[
                 about_streams,
@@ -142,26 +142,26 @@ impl Connection {
                 (setting::MAX_HEADER_LIST_SIZE, role.header_list_bytes(own)),
             ],
         );
-        let window = own.connection_window_bytes.max(FIRST_WINDOW_BYTES);
-        if window > FIRST_WINDOW_BYTES {
-            put_number(&mut control, kind::WINDOW_UPDATE, 0, window - FIRST_WINDOW_BYTES);
+        let window = own.connection_window_bytes.max(DEFAULT_INITIAL_WINDOW_SIZE);
+        if window > DEFAULT_INITIAL_WINDOW_SIZE {
+            encode_u32(&mut control, kind::WINDOW_UPDATE, 0, window - DEFAULT_INITIAL_WINDOW_SIZE);
         }
         Self {
             role,
             settings: own.clone(),
             peer: Peer {
                 known: false,
-                window_bytes: FIRST_WINDOW_BYTES.into(),
-                frame_bytes: LEAST_FRAME_BYTES,
+                window_bytes: DEFAULT_INITIAL_WINDOW_SIZE.into(),
+                frame_bytes: DEFAULT_MAX_FRAME_SIZE,
                 streams: own.initial_streams,
-                knows_us: false,
-                goes: false,
-                last_processed: MOST,
+                has_our_settings: false,
+                is_going_away: false,
+                last_processed: MAX_WINDOW_SIZE,
             },
             streams: BTreeMap::new(),
             ready: VecDeque::new(),
             control,
-            send_window: FIRST_WINDOW_BYTES.into(),
+            send_window: DEFAULT_INITIAL_WINDOW_SIZE.into(),
             receive_window: window.into(),
             returned_bytes: 0,
             decoder: Decoder::new(),
@@ -172,11 +172,11 @@ impl Connection {
             incoming: None,
             next: 1,
             last: 0,
-            last_taken: MOST,
-            asked: VecDeque::new(),
+            last_taken: MAX_WINDOW_SIZE,
+            requests: VecDeque::new(),
             waiting: Vec::new(),
             driver: None,
-            kicked: false,
+            is_driver_woken: false,
             draining: false,
             closing: false,
             answered_ping: false,
@@ -185,22 +185,22 @@ impl Connection {
     }
 
     /// A turn of the driver begins; what happens from here on wakes `cx`.
-    pub(super) fn begin_turn(&mut self, cx: &Context<'_>) {
+    pub(super) fn begin_poll(&mut self, cx: &Context<'_>) {
         // Until its end nobody needs to wake it.
-        self.kicked = true;
+        self.is_driver_woken = true;
         watch(&mut self.driver, cx);
     }
 
     /// The turn has written what there was.
-    pub(super) const fn end_turn(&mut self) {
-        self.kicked = false;
+    pub(super) const fn end_poll(&mut self) {
+        self.is_driver_woken = false;
     }
 
-    fn kick(&mut self) {
-        if !self.kicked
+    fn wake_driver(&mut self) {
+        if !self.is_driver_woken
             && let Some(driver) = &self.driver
         {
-            self.kicked = true;
+            self.is_driver_woken = true;
             driver.wake_by_ref();
         }
     }
@@ -208,13 +208,13 @@ impl Connection {
     /// Whether enough has been read until what it has caused is done.
     pub(super) fn is_full(&self) -> bool {
         let most = 2 * self.settings.max_concurrent_streams as usize;
-        self.control.len() >= CONTROL_BYTES || self.asked.len() >= most
+        self.control.len() >= CONTROL_BYTES || self.requests.len() >= most
     }
 
     /// Whether nobody needs the connection any more and its last word is said.
     pub(super) fn is_finished(&self) -> bool {
-        let unused = self.streams.is_empty() && self.asked.is_empty();
-        unused && (self.closing || self.role == Role::Client && self.peer.goes)
+        let unused = self.streams.is_empty() && self.requests.is_empty();
+        unused && (self.closing || self.role == Role::Client && self.peer.is_going_away)
     }
 
     pub(super) fn has_streams(&self) -> bool {
@@ -224,8 +224,8 @@ impl Connection {
     pub(super) fn send_ping(&mut self) {
         self.answered_ping = false;
         self.closed.send_ping();
-        put(&mut self.control, kind::PING, 0, 0, &ALIVE);
-        self.kick();
+        encode(&mut self.control, kind::PING, 0, 0, &KEEPALIVE);
+        self.wake_driver();
     }
 
     pub(super) const fn is_ping_answered(&self) -> bool {
@@ -233,26 +233,26 @@ impl Connection {
     }
 
     /// The last words of a connection that nobody needs any more. The answer to the PING says that the peer has read all.
-    pub(super) fn close_in_order(&mut self) {
-        self.say_goodbye(0);
-        put(&mut self.control, kind::PING, 0, 0, &CLOSED);
+    pub(super) fn send_final_goaway(&mut self) {
+        self.send_goaway(0);
+        encode(&mut self.control, kind::PING, 0, 0, &CLOSED);
     }
 
     /// Whether the peer answers the PING of [`close_in_order`](Self::close_in_order).
-    pub(super) fn is_answer_to_last_ping(event: &Event<'_>) -> bool {
+    pub(super) fn is_final_ping_ack(event: &Event<'_>) -> bool {
         matches!(event, Event::Frame(head, payload) if head.kind == kind::PING && head.has(flag::ACK) && *payload == CLOSED)
     }
 
     /// What the peer may have on its way, bytes of DATA.
     pub(super) fn window_bytes(&self) -> usize {
-        self.settings.connection_window_bytes.max(FIRST_WINDOW_BYTES) as usize
+        self.settings.connection_window_bytes.max(DEFAULT_INITIAL_WINDOW_SIZE) as usize
     }
 
     /// Room in buffers of the connection, bytes.
     #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {
-        let streams = self.ready.capacity() * size_of::<Line>();
-        let requests = self.asked.capacity() * size_of::<(Line, Asked)>();
+        let streams = self.ready.capacity() * size_of::<StreamRef>();
+        let requests = self.requests.capacity() * size_of::<(StreamRef, RequestHead)>();
         self.control.capacity() + streams + requests + self.waiting.capacity() * size_of::<Waker>()
     }
 
@@ -263,29 +263,29 @@ impl Connection {
     }
 
     /// The last word before the byte stream is closed.
-    pub(super) fn say_goodbye(&mut self, code: u32) {
+    pub(super) fn send_goaway(&mut self, code: u32) {
         // Never more than what a GOAWAY has said before (section 6.8).
-        put_goaway(&mut self.control, self.last.min(self.last_taken), code);
+        encode_goaway(&mut self.control, self.last.min(self.last_taken), code);
     }
 
     /// The connection is over: so are all its streams.
-    pub(super) fn fail(&mut self, fault: &Arc<Fault>) {
+    pub(super) fn fail(&mut self, fault: &Arc<Error>) {
         self.lost = true;
         for line in std::mem::take(&mut self.streams).into_values() {
-            line.borrow_mut().cut(Cause::ConnectionLost(fault.clone()));
+            line.borrow_mut().abort(Cause::ConnectionLost(fault.clone()));
         }
         self.ready.clear();
-        self.asked.clear();
+        self.requests.clear();
         self.wake_waiting();
     }
 
     /// Whether streams can be opened.
     pub const fn is_usable(&self) -> bool {
-        !(self.lost || self.peer.goes || self.closing || self.next > MOST)
+        !(self.lost || self.peer.is_going_away || self.closing || self.next > MAX_WINDOW_SIZE)
     }
 
     /// Streams that the peer takes at once.
-    pub const fn most_streams(&self) -> usize {
+    pub const fn max_send_streams(&self) -> usize {
         self.peer.streams
     }
 
@@ -295,13 +295,13 @@ impl Connection {
     }
 
     /// Whether there is room for another stream now. An error if there never will be.
-    pub fn has_room(&self) -> Result<bool, GoingAway> {
+    pub fn can_open(&self) -> Result<bool, GoingAway> {
         if self.is_usable() { Ok(self.streams.len() < self.peer.streams) } else { Err(GoingAway) }
     }
 
     /// Ready when there is room for another stream, or never will be.
-    pub fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<(), GoingAway>> {
-        match self.has_room() {
+    pub fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Result<(), GoingAway>> {
+        match self.can_open() {
             Ok(true) => return Poll::Ready(Ok(())),
             Ok(false) => {}
             Err(e) => return Poll::Ready(Err(e)),
@@ -313,49 +313,49 @@ impl Connection {
     }
 
     /// Opens a stream; there must be [room](Self::poll_room).
-    pub fn open(&mut self, authority: &str, headers: &HeaderMap) -> Line {
+    pub fn connect(&mut self, authority: &str, headers: &HeaderMap) -> StreamRef {
         let block = fields::connect(&mut self.encoder, authority, headers);
         let id = self.next;
         self.next += 2;
-        put_headers(&mut self.control, id, &block, false, self.peer.frame_bytes);
-        let line = self.begin(id);
-        self.kick();
+        encode_headers(&mut self.control, id, &block, false, self.peer.frame_bytes);
+        let line = self.insert(id);
+        self.wake_driver();
         line
     }
 
     /// The next request, if there is one that its peer has not given up.
-    pub fn take_asked(&mut self) -> Option<(Line, Asked)> {
+    pub fn next_request(&mut self) -> Option<(StreamRef, RequestHead)> {
         loop {
-            let next = self.asked.pop_front();
-            if self.asked.is_empty() && self.asked.capacity() > KEPT_REQUESTS {
-                self.asked = VecDeque::new();
+            let next = self.requests.pop_front();
+            if self.requests.is_empty() && self.requests.capacity() > KEPT_REQUESTS {
+                self.requests = VecDeque::new();
             }
             let (line, asked) = next?;
             if line.borrow().abort_cause().is_none() {
                 return Some((line, asked));
             }
-            self.leave(&line);
+            self.discard_data(&line);
             // There is room for others, which the driver may have left unread.
-            self.kick();
+            self.wake_driver();
         }
     }
 
     /// Answers a request. With `end` nothing follows, and nothing more is wanted.
-    pub fn answer(&mut self, line: &Line, status: StatusCode, headers: &HeaderMap, end: bool) {
+    pub fn send_response(&mut self, line: &StreamRef, status: StatusCode, headers: &HeaderMap, end: bool) {
         let mut stream = line.borrow_mut();
         let block = fields::answer(&mut self.encoder, status, headers);
-        put_headers(&mut self.control, stream.id, &block, end, self.peer.frame_bytes);
-        stream.answered = true;
+        encode_headers(&mut self.control, stream.id, &block, end, self.peer.frame_bytes);
+        stream.is_answered = true;
         if end {
             stream.state.send_end_stream();
             drop(stream);
-            self.leave(line);
+            self.discard_data(line);
         }
-        self.kick();
+        self.wake_driver();
     }
 
     /// How much a stream may keep queued, bytes.
-    pub const fn queue_bytes(&self) -> usize {
+    pub const fn send_buffer_bytes(&self) -> usize {
         self.settings.send_buffer_bytes
     }
 
@@ -363,15 +363,15 @@ impl Connection {
     pub fn drain(&mut self) {
         if !self.draining {
             self.draining = true;
-            put_goaway(&mut self.control, MOST, 0);
-            put(&mut self.control, kind::PING, 0, 0, &DRAINED);
-            self.kick();
+            encode_goaway(&mut self.control, MAX_WINDOW_SIZE, 0);
+            encode(&mut self.control, kind::PING, 0, 0, &DRAINED);
+            self.wake_driver();
         }
     }
 
     /// A client opens no more streams.
     pub fn close(&mut self) {
         self.closing = true;
-        self.kick();
+        self.wake_driver();
     }
 }

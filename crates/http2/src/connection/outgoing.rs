@@ -2,8 +2,8 @@
 
 use super::Connection;
 use crate::batch::Batch;
-use crate::frame::{FrameHead, flag, kind};
-use crate::{Line, State};
+use crate::frame::{FrameHeader, flag, kind};
+use crate::{Stream, StreamRef};
 use std::collections::VecDeque;
 
 /// Payload that one stream sends before the next has its turn, bytes.
@@ -17,9 +17,9 @@ const KEPT_STREAMS: usize = 8;
 
 impl Connection {
     /// `stream` has got something to send.
-    pub fn list(&mut self, line: &Line) {
-        list(&mut self.ready, line);
-        self.kick();
+    pub fn schedule(&mut self, line: &StreamRef) {
+        schedule(&mut self.ready, line);
+        self.wake_driver();
     }
 
     /// Whether there is something to send, or something that waits for the peer's windows.
@@ -40,8 +40,8 @@ impl Connection {
         while batch.room() > 0 && blocked < self.ready.len() {
             let Some(line) = self.ready.pop_front() else { break };
             let mut stream = line.borrow_mut();
-            if !stream.has_work() {
-                stream.listed = false;
+            if !stream.is_sendable() {
+                stream.is_scheduled = false;
             } else if stream.out_bytes > 0 && self.send_window <= 0 {
                 blocked += 1;
                 drop(stream);
@@ -49,11 +49,11 @@ impl Connection {
             } else {
                 blocked = 0;
                 self.take_frame(&mut stream, batch);
-                stream.listed = stream.has_work();
-                let listed = stream.listed;
-                self.settle(&mut stream);
+                stream.is_scheduled = stream.is_sendable();
+                let is_scheduled = stream.is_scheduled;
+                self.close_if_done(&mut stream);
                 drop(stream);
-                if listed {
+                if is_scheduled {
                     self.ready.push_back(line);
                 }
             }
@@ -64,7 +64,7 @@ impl Connection {
     }
 
     /// One DATA frame of a stream that has work.
-    fn take_frame(&mut self, stream: &mut State, batch: &mut Batch) {
+    fn take_frame(&mut self, stream: &mut Stream, batch: &mut Batch) {
         let windows = usize::try_from(self.send_window.min(stream.send_window)).unwrap_or(0);
         let most = windows.min(self.peer.frame_bytes).min(ROUND_BYTES).min(batch.room());
         let (mut pieces, mut length) = (0, 0);
@@ -77,7 +77,7 @@ impl Connection {
         }
         let end = stream.is_end_stream_queued() && length == stream.out_bytes;
         let flags = if end { flag::END_STREAM } else { 0 };
-        batch.head(FrameHead { length, kind: kind::DATA, flags, stream: stream.id });
+        batch.head(FrameHeader { length, kind: kind::DATA, flags, stream: stream.id });
         let mut left = length;
         while left > 0 {
             let piece =
@@ -102,10 +102,10 @@ impl Connection {
 }
 
 /// Lists a stream that has something to send.
-pub(super) fn list(ready: &mut VecDeque<Line>, line: &Line) {
+pub(super) fn schedule(ready: &mut VecDeque<StreamRef>, line: &StreamRef) {
     let mut stream = line.borrow_mut();
-    if !stream.listed && stream.has_work() {
-        stream.listed = true;
+    if !stream.is_scheduled && stream.is_sendable() {
+        stream.is_scheduled = true;
         drop(stream);
         ready.push_back(line.clone());
     }

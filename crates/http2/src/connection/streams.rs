@@ -2,36 +2,36 @@
 
 use super::closed::Absent;
 use super::{Connection, Role};
-use crate::frame::{FIRST_WINDOW_BYTES, kind, put_number};
-use crate::{Cause, Fault, Flood, Line, Reason, State};
+use crate::frame::{DEFAULT_INITIAL_WINDOW_SIZE, encode_u32, kind};
+use crate::{Cause, Error, Flood, Reason, Stream, StreamRef};
 use std::cell::RefCell;
 use std::rc::Rc;
 
 /// Where a stream stands that a frame names.
 pub(super) enum Found {
-    Live(Line),
+    Live(StreamRef),
     Absent(Absent),
 }
 
 impl Connection {
     /// Cuts a stream.
-    pub fn reset(&mut self, line: &Line, reason: Reason) {
+    pub fn reset(&mut self, line: &StreamRef, reason: Reason) {
         let mut stream = line.borrow_mut();
         if !stream.state.is_closed() {
-            self.refuse(&mut stream, reason);
-            self.kick();
+            self.send_reset(&mut stream, reason);
+            self.wake_driver();
         }
     }
 
     /// Nobody reads the stream any more. Its window is given back, as that of a socket whose reading side is shut down.
-    pub fn leave(&mut self, line: &Line) {
+    pub fn discard_data(&mut self, line: &StreamRef) {
         let mut stream = line.borrow_mut();
-        stream.unread = true;
-        while stream.take_arrived().is_some() {}
+        stream.is_recv_dropped = true;
+        while stream.pop_data().is_some() {}
         // The peer may go on, and what it sends is thrown away: a sender of ours may wait for an end that comes behind it.
         let held = stream.held_bytes;
-        self.give_back(&mut stream, held as usize);
-        self.settle(&mut stream);
+        self.release_capacity(&mut stream, held as usize);
+        self.close_if_done(&mut stream);
     }
 
     pub(super) fn find(&self, id: u32) -> Found {
@@ -51,57 +51,57 @@ impl Connection {
         })
     }
 
-    pub(super) fn begin(&mut self, id: u32) -> Line {
+    pub(super) fn insert(&mut self, id: u32) -> StreamRef {
         // A peer that has not seen our SETTINGS may believe in a larger window.
-        let least = if self.peer.knows_us { 0 } else { FIRST_WINDOW_BYTES };
+        let least = if self.peer.has_our_settings { 0 } else { DEFAULT_INITIAL_WINDOW_SIZE };
         let window = self.settings.stream_window_bytes.max(least);
-        let line = Rc::new(RefCell::new(State::new(id, self.peer.window_bytes, window.into())));
+        let line = Rc::new(RefCell::new(Stream::new(id, self.peer.window_bytes, window.into())));
         self.streams.insert(id, line.clone());
         line
     }
 
     /// The peer has sent all of a stream.
-    pub(super) fn end(&mut self, stream: &mut State) {
+    pub(super) fn recv_end_stream(&mut self, stream: &mut Stream) {
         stream.state.recv_end_stream();
         stream.wake_receiver();
-        self.settle(stream);
+        self.close_if_done(stream);
     }
 
     /// Removes a stream that is over. One whose sender has finished and whose receiver has gone is told to stop:
     /// a server has said all it wanted (section 8.1), a client does not want to know.
-    pub(super) fn settle(&mut self, stream: &mut State) {
+    pub(super) fn close_if_done(&mut self, stream: &mut Stream) {
         if stream.state.is_closed() {
             self.remove(stream.id);
-        } else if stream.unread && !stream.state.is_send_open() {
+        } else if stream.is_recv_dropped && !stream.state.is_send_open() {
             let reason = if self.role == Role::Server { Reason::NoError } else { Reason::Cancel };
-            self.refuse(stream, reason);
-            self.kick();
+            self.send_reset(stream, reason);
+            self.wake_driver();
         }
     }
 
     /// Cuts a stream and says so.
-    pub(super) fn refuse(&mut self, stream: &mut State, reason: Reason) {
-        self.put_reset(stream.id, reason);
-        stream.cut(Cause::ResetByUs(reason));
+    pub(super) fn send_reset(&mut self, stream: &mut Stream, reason: Reason) {
+        self.encode_reset(stream.id, reason);
+        stream.abort(Cause::ResetByUs(reason));
         self.remove(stream.id);
     }
 
     /// Ends a stream because of what the peer does on it (section 5.4.2). Too many of these end the connection.
-    pub(super) fn stream_error(&mut self, stream: &mut State, code: u32) -> Result<(), Fault> {
-        self.refuse(stream, Reason::from(code));
+    pub(super) fn stream_error(&mut self, stream: &mut Stream, code: u32) -> Result<(), Error> {
+        self.send_reset(stream, Reason::from(code));
         self.budgets.charge(Flood::Resets, 1)
     }
 
-    pub(super) fn put_reset(&mut self, id: u32, reason: Reason) {
+    pub(super) fn encode_reset(&mut self, id: u32, reason: Reason) {
         self.closed.insert_reset(id);
-        put_number(&mut self.control, kind::RST_STREAM, id, reason.into());
+        encode_u32(&mut self.control, kind::RST_STREAM, id, reason.into());
     }
 
     pub(super) fn remove(&mut self, id: u32) {
         self.streams.remove(&id);
         self.wake_waiting();
-        if self.streams.is_empty() && (self.closing || self.peer.goes) {
-            self.kick();
+        if self.streams.is_empty() && (self.closing || self.peer.is_going_away) {
+            self.wake_driver();
         }
     }
 

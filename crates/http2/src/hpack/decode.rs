@@ -13,10 +13,10 @@ const INTEGER_OCTETS: u32 = 4;
 /// Whether a list of fields was as small as it had to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Fits {
-    Yes,
+pub(crate) enum Decoded {
+    Complete,
     /// The last fields were not given to the caller.
-    No,
+    LimitExceeded,
 }
 
 /// One direction of one connection, with the dynamic table that the peer fills.
@@ -59,8 +59,8 @@ impl Decoder {
         block: &[u8],
         limit_bytes: usize,
         field: impl FnMut(&[u8], &[u8]),
-    ) -> Result<Fits, Error> {
-        let mut list = List { left_bytes: limit_bytes, fits: Fits::Yes, field };
+    ) -> Result<Decoded, Error> {
+        let mut list = List { left_bytes: limit_bytes, fits: Decoded::Complete, field };
         let mut block = Block { rest: block };
         let mut may_resize = true;
         let mut scratch = SCRATCH.take();
@@ -124,7 +124,7 @@ impl Decoder {
 /// The fields of one block, as far as the caller wants them.
 struct List<F> {
     left_bytes: usize,
-    fits: Fits,
+    fits: Decoded,
     field: F,
 }
 
@@ -132,11 +132,11 @@ impl<F: FnMut(&[u8], &[u8])> List<F> {
     /// Gives the field out. After the first that has no room, there is none for smaller ones either.
     fn add(&mut self, name: &[u8], value: &[u8]) {
         match self.left_bytes.checked_sub(name.len() + value.len() + FIELD_BYTES) {
-            Some(left) if self.fits == Fits::Yes => {
+            Some(left) if self.fits == Decoded::Complete => {
                 self.left_bytes = left;
                 (self.field)(name, value);
             }
-            _ => self.fits = Fits::No,
+            _ => self.fits = Decoded::LimitExceeded,
         }
     }
 }
@@ -201,7 +201,7 @@ mod tests {
         let mut got = Vec::new();
         let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
         let fits = decoder.decode(block, usize::MAX, |name, value| got.push((text(name), text(value))))?;
-        assert_eq!(fits, Fits::Yes);
+        assert_eq!(fits, Decoded::Complete);
         Ok(got)
     }
 
@@ -483,19 +483,19 @@ mod tests {
     fn a_list_is_given_out_as_far_as_it_fits() {
         let block = [literal(PASS, b"ab", b"c"), literal(PASS, b"", &[0; 50]), literal(PASS, b"", b"")].concat();
         for (limit, expected, count) in [
-            (34, Fits::No, 0),
-            (35, Fits::No, 1),
-            (35 + 81, Fits::No, 1),
-            (35 + 82, Fits::No, 2),
-            (35 + 82 + 31, Fits::No, 2),
-            (35 + 82 + 32, Fits::Yes, 3),
+            (34, Decoded::LimitExceeded, 0),
+            (35, Decoded::LimitExceeded, 1),
+            (35 + 81, Decoded::LimitExceeded, 1),
+            (35 + 82, Decoded::LimitExceeded, 2),
+            (35 + 82 + 31, Decoded::LimitExceeded, 2),
+            (35 + 82 + 32, Decoded::Complete, 3),
         ] {
             let mut given = 0;
             let fits = Decoder::new().decode(&block, limit, |_, _| given += 1);
 
             assert_eq!((fits, given), (Ok(expected), count), "{limit}");
         }
-        assert_eq!(Decoder::new().decode(&[], 0, |_, _| ()), Ok(Fits::Yes));
+        assert_eq!(Decoder::new().decode(&[], 0, |_, _| ()), Ok(Decoded::Complete));
     }
 
     #[test]
@@ -503,7 +503,7 @@ mod tests {
         let mut decoder = Decoder::new();
         let block = [literal(PASS, b"too", b"large"), literal(KEEP, b"kept", b"value")].concat();
 
-        assert_eq!(decoder.decode(&block, 33, |_, _| panic!("does not fit")), Ok(Fits::No));
+        assert_eq!(decoder.decode(&block, 33, |_, _| panic!("does not fit")), Ok(Decoded::LimitExceeded));
 
         assert_eq!(fields(&mut decoder, &[0x80 | 62]), Ok(listed("kept: value")));
         assert_eq!(decoder.decode(&[0x80 | 62, 0x80 | 63], 0, |_, _| ()), Err(Error::Index { index: 63 }));
@@ -517,7 +517,7 @@ mod tests {
 
         let fits = decoder.decode(&[0x80 | 62; 100_000], 16 << 10, |_, value| given += value.len());
 
-        assert_eq!((fits, given), (Ok(Fits::No), 4 * 4000));
+        assert_eq!((fits, given), (Ok(Decoded::LimitExceeded), 4 * 4000));
     }
 
     #[test]
@@ -589,8 +589,8 @@ mod tests {
             assert!(given <= limit);
             assert!(decoder.table.size_bytes() <= LIMIT_BYTES);
             seen[match outcome {
-                Ok(Fits::Yes) => 0,
-                Ok(Fits::No) => 1,
+                Ok(Decoded::Complete) => 0,
+                Ok(Decoded::LimitExceeded) => 1,
                 Err(_) => 2,
             }] += 1;
         }

@@ -73,7 +73,7 @@ fn integer(out: &mut Vec<u8>, high: u8, prefix_bits: u32, value: usize) {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{Decoder, Fits};
+    use super::super::{Decoded, Decoder};
     use super::*;
 
     pub(crate) fn integer_octets(high: u8, prefix_bits: u32, value: usize) -> Vec<u8> {
@@ -141,7 +141,7 @@ pub(super) mod tests {
             let mut got = Vec::new();
             let fits = decoder.decode(&block, usize::MAX, |name, value| got.push((name.to_vec(), value.to_vec())));
 
-            assert_eq!(fits, Ok(Fits::Yes));
+            assert_eq!(fits, Ok(Decoded::Complete));
             assert!(got.iter().map(|(n, v)| (&n[..], &v[..])).eq(fields.map(|(n, v)| (n.as_bytes(), v.as_bytes()))));
         }
     }

@@ -7,7 +7,7 @@ mod encode;
 mod huffman;
 mod table;
 
-pub(crate) use decode::{Decoder, Fits};
+pub(crate) use decode::{Decoded, Decoder};
 pub(crate) use encode::Encoder;
 pub(crate) use table::FIELD_BYTES;
 

@@ -21,10 +21,10 @@ fn frame_for(peer: &mut Peer, kind: u8, id: u32) -> Answer {
         Role::Client => peer.block(&[(":status", "200")]),
     };
     let sent = peer.says(|out| match kind {
-        kind::HEADERS => put_headers(out, id, &block, false, 1 << 14),
-        kind::DATA => put(out, kind, 0, id, b"x"),
-        kind::PRIORITY => put(out, kind, 0, id, &[0; 5]),
-        _ => put_number(out, kind, id, 8),
+        kind::HEADERS => encode_headers(out, id, &block, false, 1 << 14),
+        kind::DATA => encode(out, kind, 0, id, b"x"),
+        kind::PRIORITY => encode(out, kind, 0, id, &[0; 5]),
+        _ => encode_u32(out, kind, id, 8),
     });
     if let Err(fault) = sent {
         return ConnectionError(fault.code().unwrap());
@@ -58,7 +58,7 @@ fn answer_pings(peer: &mut Peer) {
     peer.connection.send_ping();
     let pings: Vec<_> = peer.hears().into_iter().filter(|f| f.0 == kind::PING).collect();
     for (_, _, _, payload) in pings {
-        peer.says(|out| put(out, kind::PING, flag::ACK, 0, &payload)).unwrap();
+        peer.says(|out| encode(out, kind::PING, flag::ACK, 0, &payload)).unwrap();
     }
 }
 
@@ -79,7 +79,7 @@ fn a_server_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
             "half-closed (remote)",
             |p| {
                 p.opens(1);
-                p.says(|out| put(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
+                p.says(|out| encode(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
                 1
             },
             HALF_CLOSED,
@@ -89,7 +89,7 @@ fn a_server_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
             |p| {
                 let line = p.opens(1);
                 p.sends(&line, 0, true);
-                p.says(|out| put(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
+                p.says(|out| encode(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
                 p.hears();
                 1
             },
@@ -99,7 +99,7 @@ fn a_server_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
             "reset by the peer",
             |p| {
                 p.opens(1);
-                p.says(|out| put_number(out, kind::RST_STREAM, 1, 8)).unwrap();
+                p.says(|out| encode_u32(out, kind::RST_STREAM, 1, 8)).unwrap();
                 1
             },
             CLOSED,
@@ -117,7 +117,7 @@ fn a_server_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
             "refused",
             |p| {
                 let block = p.block(&[(":method", "GET")]);
-                p.says(|out| put_headers(out, 1, &block, false, 1 << 14)).unwrap();
+                p.says(|out| encode_headers(out, 1, &block, false, 1 << 14)).unwrap();
                 1
             },
             IGNORED,
@@ -138,9 +138,9 @@ fn a_server_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
                 p.opens(1);
                 p.connection.drain();
                 let ping = p.hears().pop().unwrap();
-                p.says(|out| put(out, kind::PING, flag::ACK, 0, &ping.3)).unwrap();
+                p.says(|out| encode(out, kind::PING, flag::ACK, 0, &ping.3)).unwrap();
                 let block = p.block(&[(":method", "CONNECT"), (":authority", "a:1")]);
-                p.says(|out| put_headers(out, 3, &block, false, 1 << 14)).unwrap();
+                p.says(|out| encode_headers(out, 3, &block, false, 1 << 14)).unwrap();
                 3
             },
             IGNORED,
@@ -151,10 +151,10 @@ fn a_server_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
     }
 }
 
-fn answered(peer: &mut Peer) -> Line {
-    let line = peer.connection.open("10.0.0.1:80", &HeaderMap::new());
+fn answered(peer: &mut Peer) -> StreamRef {
+    let line = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
     let block = peer.block(&[(":status", "200")]);
-    peer.says(|out| put_headers(out, 1, &block, false, 1 << 14)).unwrap();
+    peer.says(|out| encode_headers(out, 1, &block, false, 1 << 14)).unwrap();
     line
 }
 
@@ -167,7 +167,7 @@ fn a_client_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
             "half-closed (remote)",
             |p| {
                 answered(p);
-                p.says(|out| put(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
+                p.says(|out| encode(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
                 1
             },
             HALF_CLOSED,
@@ -177,7 +177,7 @@ fn a_client_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
             |p| {
                 let line = answered(p);
                 p.sends(&line, 0, true);
-                p.says(|out| put(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
+                p.says(|out| encode(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
                 p.hears();
                 1
             },
@@ -187,7 +187,7 @@ fn a_client_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
             "reset by the peer",
             |p| {
                 answered(p);
-                p.says(|out| put_number(out, kind::RST_STREAM, 1, 8)).unwrap();
+                p.says(|out| encode_u32(out, kind::RST_STREAM, 1, 8)).unwrap();
                 1
             },
             CLOSED,
@@ -214,8 +214,8 @@ fn a_client_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
         (
             "not processed, as the peer said",
             |p| {
-                p.connection.open("10.0.0.1:80", &HeaderMap::new());
-                p.says(|out| put_goaway(out, 0, 0)).unwrap();
+                p.connection.connect("10.0.0.1:80", &HeaderMap::new());
+                p.says(|out| encode_goaway(out, 0, 0)).unwrap();
                 1
             },
             CLOSED,
@@ -238,7 +238,7 @@ fn a_tunnel_carries_nothing_but_data() {
         peer.hears();
         let block = peer.block(&[("x", "y")]);
 
-        peer.says(|out| put_headers(out, 1, &block, true, 1 << 14)).unwrap();
+        peer.says(|out| encode_headers(out, 1, &block, true, 1 << 14)).unwrap();
 
         assert_eq!(peer.hears(), [reset(1, code::PROTOCOL_ERROR)], "{role:?}");
     }
@@ -256,11 +256,11 @@ fn trailers_end_a_request_that_is_no_tunnel_if_they_are_well_formed() {
     for (what, trailers, end, expected) in cases {
         let mut peer = server();
         let block = peer.block(&[(":method", "POST"), (":scheme", "http"), (":path", "/")]);
-        peer.says(|out| put_headers(out, 1, &block, false, 1 << 14)).unwrap();
-        let (line, _) = peer.connection.take_asked().unwrap();
+        peer.says(|out| encode_headers(out, 1, &block, false, 1 << 14)).unwrap();
+        let (line, _) = peer.connection.next_request().unwrap();
         let block = peer.block(trailers);
 
-        peer.says(|out| put_headers(out, 1, &block, end, 1 << 14)).unwrap();
+        peer.says(|out| encode_headers(out, 1, &block, end, 1 << 14)).unwrap();
 
         let resets: Vec<_> = expected.into_iter().map(|code| reset(1, code)).collect();
         assert_eq!(peer.hears(), resets, "{what}");
@@ -279,12 +279,12 @@ fn content_is_as_long_as_its_length_says() {
         let mut peer = server();
         let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), ("content-length", "5")];
         let block = peer.block(&fields);
-        peer.says(|out| put_headers(out, 1, &block, false, 1 << 14)).unwrap();
-        let _request = peer.connection.take_asked().unwrap();
+        peer.says(|out| encode_headers(out, 1, &block, false, 1 << 14)).unwrap();
+        let _request = peer.connection.next_request().unwrap();
 
         for (bytes, end) in sent {
             let flags = if end { flag::END_STREAM } else { 0 };
-            peer.says(|out| put(out, kind::DATA, flags, 1, &vec![0; bytes])).unwrap();
+            peer.says(|out| encode(out, kind::DATA, flags, 1, &vec![0; bytes])).unwrap();
         }
 
         let resets: Vec<_> = expected.into_iter().map(|code| reset(1, code)).collect();

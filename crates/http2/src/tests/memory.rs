@@ -1,12 +1,12 @@
 //! What open streams and tunnels cost that wait: thousands of them are on a node.
 
 use super::*;
-use crate::{Engine, State};
+use crate::{Engine, Stream};
 use std::cell::RefCell;
 
 #[test]
 fn an_open_stream_and_a_tunnel_are_small() {
-    let stream = size_of::<RefCell<State>>();
+    let stream = size_of::<RefCell<Stream>>();
     let connection = size_of::<RefCell<Connection>>();
     let engine = size_of::<Engine<()>>();
 
@@ -18,25 +18,25 @@ fn an_open_stream_and_a_tunnel_are_small() {
 #[test]
 fn a_connection_that_waits_keeps_no_buffers_whatever_it_has_carried() {
     let mut peer = server();
-    peer.says(|out| put_number(out, kind::WINDOW_UPDATE, 0, MOST / 2)).unwrap();
-    peer.says(|out| put_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 1 << 20)])).unwrap();
-    let lines: Vec<_> = (0..100).map(|i| peer.opens(2 * i + 1)).collect();
-    for line in &lines {
+    peer.says(|out| encode_u32(out, kind::WINDOW_UPDATE, 0, MAX_WINDOW_SIZE / 2)).unwrap();
+    peer.says(|out| encode_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 1 << 20)])).unwrap();
+    let streams: Vec<_> = (0..100).map(|i| peer.opens(2 * i + 1)).collect();
+    for line in &streams {
         let id = line.borrow().id;
         for _ in 0..20 {
-            line.borrow_mut().queue(Bytes::from_static(&[7; 100]));
-            peer.says(|out| put(out, kind::DATA, 0, id, &[7; 1000])).unwrap();
+            line.borrow_mut().queue_data(Bytes::from_static(&[7; 100]));
+            peer.says(|out| encode(out, kind::DATA, 0, id, &[7; 1000])).unwrap();
         }
-        peer.connection.list(line);
+        peer.connection.schedule(line);
     }
     for _ in 0..1000 {
-        peer.says(|out| put(out, kind::PING, 0, 0, &[0; 8])).unwrap();
+        peer.says(|out| encode(out, kind::PING, 0, 0, &[0; 8])).unwrap();
     }
     peer.hears();
-    for line in &lines {
+    for line in &streams {
         let mut stream = line.borrow_mut();
-        while let Some(piece) = stream.take_arrived() {
-            peer.connection.give_back(&mut stream, piece.len());
+        while let Some(piece) = stream.pop_data() {
+            peer.connection.release_capacity(&mut stream, piece.len());
         }
     }
     peer.hears();
@@ -44,5 +44,5 @@ fn a_connection_that_waits_keeps_no_buffers_whatever_it_has_carried() {
     let kept = peer.connection.kept_bytes();
 
     assert!(kept <= 1000, "{kept} bytes in buffers");
-    assert!(lines.iter().all(|line| line.borrow().has_no_queues()));
+    assert!(streams.iter().all(|line| line.borrow().has_no_queues()));
 }

@@ -48,7 +48,7 @@ fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         3 => Just(Payload::Message),
         1 => Just(Payload::Trailers),
-        2 => prop_oneof![0..10_u32, Just(MOST), any::<u32>()].prop_map(Payload::Number),
+        2 => prop_oneof![0..10_u32, Just(MAX_WINDOW_SIZE), any::<u32>()].prop_map(Payload::Number),
         1 => (1..7_u16, prop_oneof![0..70_000_u32, any::<u32>()]).prop_map(|(id, value)| Payload::Parameter(id, value)),
         3 => vec(any::<u8>(), 0..60).prop_map(Payload::Bytes),
     ]
@@ -73,12 +73,12 @@ fn step() -> impl Strategy<Value = Step> {
 /// A peer and what its other end has.
 struct Run {
     peer: Peer,
-    lines: Vec<Line>,
+    streams: Vec<StreamRef>,
 }
 
 impl Run {
-    fn step(&mut self, step: &Step) -> Result<(), Fault> {
-        let line = |line: &usize| self.lines.get(*line).cloned();
+    fn step(&mut self, step: &Step) -> Result<(), Error> {
+        let line = |line: &usize| self.streams.get(*line).cloned();
         let connection = &mut self.peer.connection;
         match step {
             Step::Frame { kind, flags, stream, payload } => return self.frame(*kind, *flags, *stream, payload),
@@ -88,16 +88,16 @@ impl Run {
                 }
             }
             Step::Reset { line: at } => drop(line(at).map(|line| connection.reset(&line, Reason::Cancel))),
-            Step::Leave { line: at } => drop(line(at).map(|line| connection.leave(&line))),
+            Step::Leave { line: at } => drop(line(at).map(|line| connection.discard_data(&line))),
             Step::Read { line: at } => {
                 if let Some(line) = line(at) {
-                    let read = line.borrow_mut().take_arrived().map_or(0, |piece| piece.len());
-                    connection.give_back(&mut line.borrow_mut(), read);
+                    let read = line.borrow_mut().pop_data().map_or(0, |piece| piece.len());
+                    connection.release_capacity(&mut line.borrow_mut(), read);
                 }
             }
             Step::Open => {
-                if self.peer.role == Role::Client && matches!(connection.has_room(), Ok(true)) {
-                    self.lines.push(connection.open("10.0.0.1:80", &HeaderMap::new()));
+                if self.peer.role == Role::Client && matches!(connection.can_open(), Ok(true)) {
+                    self.streams.push(connection.connect("10.0.0.1:80", &HeaderMap::new()));
                 }
             }
             Step::Drain if self.peer.role == Role::Server => connection.drain(),
@@ -107,7 +107,7 @@ impl Run {
         Ok(())
     }
 
-    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &Payload) -> Result<(), Fault> {
+    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &Payload) -> Result<(), Error> {
         let message: &[_] = match self.peer.role {
             Role::Server => &[(":method", "CONNECT"), (":authority", "a:1")],
             Role::Client => &[(":status", "200")],
@@ -119,10 +119,10 @@ impl Run {
             Payload::Parameter(id, value) => [&id.to_be_bytes()[..], &value.to_be_bytes()].concat(),
             Payload::Bytes(bytes) => bytes.clone(),
         };
-        self.peer.says(|out| put(out, kind, flags, stream, &payload))?;
-        while let Some((line, _)) = self.peer.connection.take_asked() {
-            self.peer.connection.answer(&line, StatusCode::OK, &HeaderMap::new(), false);
-            self.lines.push(line);
+        self.peer.says(|out| encode(out, kind, flags, stream, &payload))?;
+        while let Some((line, _)) = self.peer.connection.next_request() {
+            self.peer.connection.send_response(&line, StatusCode::OK, &HeaderMap::new(), false);
+            self.streams.push(line);
         }
         Ok(())
     }
@@ -135,15 +135,17 @@ fn check(role: Role, steps: &[Step]) {
         connection_window_bytes: 70_000,
         ..Settings::default()
     };
-    let mut run = Run { peer: Peer::of(role, &settings), lines: Vec::new() };
-    let mut window = i64::from(FIRST_WINDOW_BYTES);
+    let mut run = Run { peer: Peer::of(role, &settings), streams: Vec::new() };
+    let mut window = i64::from(DEFAULT_INITIAL_WINDOW_SIZE);
     let mut fault = None;
 
     for step in steps {
         if let Step::Frame { kind: kind::WINDOW_UPDATE, stream: 0, payload, .. } = step {
             window += match payload {
-                Payload::Number(number) => i64::from(number & MOST),
-                Payload::Bytes(bytes) => bytes[..].try_into().map_or(0, |b| i64::from(u32::from_be_bytes(b) & MOST)),
+                Payload::Number(number) => i64::from(number & MAX_WINDOW_SIZE),
+                Payload::Bytes(bytes) => {
+                    bytes[..].try_into().map_or(0, |b| i64::from(u32::from_be_bytes(b) & MAX_WINDOW_SIZE))
+                }
                 Payload::Message | Payload::Trailers | Payload::Parameter(..) => 0,
             };
         }
@@ -157,18 +159,18 @@ fn check(role: Role, steps: &[Step]) {
     }
 
     // Whoever has a stream gives it up; then all of the window is there again, or on its way.
-    for line in &run.lines {
-        run.peer.connection.leave(line);
+    for line in &run.streams {
+        run.peer.connection.discard_data(line);
     }
-    let held: u32 = run.lines.iter().map(|line| line.borrow().held_bytes).sum();
+    let held: u32 = run.streams.iter().map(|line| line.borrow().held_bytes).sum();
     let expected = i64::from(settings.connection_window_bytes);
     if fault.is_none() {
         assert_eq!((held, run.peer.connection.free_window_bytes()), (0, expected));
     }
-    let fault = Arc::new(fault.unwrap_or(Fault::Cut));
+    let fault = Arc::new(fault.unwrap_or(Error::Cut));
     run.peer.connection.fail(&fault);
     assert!(!run.peer.connection.has_streams() && !run.peer.connection.is_usable());
-    for line in &run.lines {
+    for line in &run.streams {
         let stream = line.borrow();
         assert!(stream.is_end_stream_received() || stream.abort_cause().is_some(), "{stream:?}");
         assert!(stream.state.is_closed(), "{stream:?}");

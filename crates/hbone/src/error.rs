@@ -42,7 +42,11 @@ impl TunnelError {
         match self {
             Self::Handshake(fault) | Self::Protocol(fault) => match **fault {
                 Error::Flood(flood) => Some(flood),
-                Error::Io(_) | Error::Cut | Error::Violation { .. } | Error::PingTimeout(_) | Error::Dropped => None,
+                Error::Io(_)
+                | Error::UnexpectedEof
+                | Error::Violation { .. }
+                | Error::PingTimeout(_)
+                | Error::Dropped => None,
             },
             Self::PingTimeout(_) => None,
         }

@@ -27,7 +27,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
             Poll::Ready(Err(fault)) => Poll::Ready(Err(TunnelError::handshake(fault))),
             // Also when it has ended since.
             _ if engine.has_begun() => Poll::Ready(Ok(())),
-            Poll::Ready(Ok(())) => Poll::Ready(Err(TunnelError::Handshake(Arc::new(Error::Cut)))),
+            Poll::Ready(Ok(())) => Poll::Ready(Err(TunnelError::Handshake(Arc::new(Error::UnexpectedEof)))),
             Poll::Pending => Poll::Pending,
         })
         .await?;

@@ -87,13 +87,13 @@ impl SendHalf {
         if let Some(end) = StreamError::end_of_sending(&stream) {
             return Poll::Ready(Err(end));
         }
-        if stream.is_finished() {
+        if stream.is_send_finished() {
             return Poll::Ready(Err(StreamError::BrokenPipe));
         }
         let room = connection.send_buffer_bytes().saturating_sub(stream.queued_bytes());
         let part = if data.len() <= room { mem::take(data) } else { data.split_to(room) };
         if !part.is_empty() {
-            stream.queue_data(part);
+            stream.send_data(part);
         }
         let done = data.is_empty();
         if !done {
@@ -115,7 +115,7 @@ impl SendHalf {
         if stream.abort_cause().is_some() {
             return Err(StreamError::BrokenPipe);
         }
-        stream.queue_end_stream();
+        stream.send_end_stream();
         drop(stream);
         self.connection.borrow_mut().schedule(&self.stream);
         Ok(())
@@ -158,7 +158,7 @@ impl SendHalf {
 
 impl Drop for SendHalf {
     fn drop(&mut self) {
-        if !self.stream.borrow().is_finished() {
+        if !self.stream.borrow().is_send_finished() {
             // Nothing on a stream that is reset or whose tunnel is gone.
             self.reset(Reason::InternalError);
         }

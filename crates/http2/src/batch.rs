@@ -15,14 +15,14 @@ const FULL_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
 enum Piece {
-    ResponseHead([u8; FRAME_HEADER_BYTES]),
+    Header([u8; FRAME_HEADER_BYTES]),
     Payload(Bytes),
 }
 
 impl Piece {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::ResponseHead(head) => head,
+            Self::Header(header) => header,
             Self::Payload(payload) => payload,
         }
     }
@@ -35,8 +35,8 @@ thread_local! {
 
 /// Frames about to be written, control frames first.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) control: Vec<u8>,
+pub(crate) struct Batch {
+    pub(crate) control: Vec<u8>,
     pieces: Vec<Piece>,
     bytes: usize,
     written: usize,
@@ -44,44 +44,48 @@ pub(super) struct Batch {
 
 impl Batch {
     /// An empty batch, with the room that its last user needed.
-    pub(super) fn take() -> Box<Self> {
+    pub(crate) fn take() -> Box<Self> {
         SPARE.take().unwrap_or_default()
     }
 
     /// Gives an empty batch back.
-    pub(super) fn release_capacity(self: Box<Self>) {
+    pub(crate) fn release_capacity(self: Box<Self>) {
         debug_assert!(self.is_empty());
         SPARE.set(Some(self));
     }
 
     /// Whether everything in it has been written.
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.control.is_empty() && self.pieces.is_empty()
     }
 
     /// Payload bytes that still fit, at most; 0 when not even a frame without any fits.
-    pub(super) const fn room(&self) -> usize {
+    #[inline]
+    pub(crate) const fn room(&self) -> usize {
         // A frame is a head and at least one piece.
         if self.pieces.len() + 2 > PIECES { 0 } else { FULL_BYTES.saturating_sub(self.bytes) }
     }
 
     /// Pieces of payload that fit behind the head of one more frame.
-    pub(super) const fn room_pieces(&self) -> usize {
+    #[inline]
+    pub(crate) const fn room_pieces(&self) -> usize {
         PIECES.saturating_sub(self.pieces.len() + 1)
     }
 
-    pub(super) fn head(&mut self, head: FrameHeader) {
+    #[inline]
+    pub(crate) fn header(&mut self, header: FrameHeader) {
         self.bytes += FRAME_HEADER_BYTES;
-        self.pieces.push(Piece::ResponseHead(head.encode()));
+        self.pieces.push(Piece::Header(header.encode()));
     }
 
-    pub(super) fn payload(&mut self, payload: Bytes) {
+    #[inline]
+    pub(crate) fn payload(&mut self, payload: Bytes) {
         self.bytes += payload.len();
         self.pieces.push(Piece::Payload(payload));
     }
 
     /// Writes all of it. When that has to wait, or ends early, the rest stays.
-    pub(super) fn poll_write<T: AsyncWrite + Unpin>(
+    pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
@@ -125,7 +129,7 @@ mod tests {
             let (mut near, mut far) = duplex(size);
             let mut batch = Batch { control: b"control".to_vec(), ..Batch::default() };
             for text in ["first", "", "second"] {
-                batch.head(FrameHeader { length: text.len(), kind: 0, flags: 0, stream: 1 });
+                batch.header(FrameHeader { length: text.len(), kind: 0, flags: 0, stream_id: 1 });
                 batch.payload(Bytes::from_static(text.as_bytes()));
             }
             let cx = &mut Context::from_waker(Waker::noop());
@@ -139,7 +143,7 @@ mod tests {
             drop(near);
             far.read_to_end(&mut got).await.unwrap();
 
-            let head = |n| FrameHeader { length: n, kind: 0, flags: 0, stream: 1 }.encode().to_vec();
+            let head = |n| FrameHeader { length: n, kind: 0, flags: 0, stream_id: 1 }.encode().to_vec();
             let expected = [b"control".to_vec(), head(5), b"first".to_vec(), head(0), head(6), b"second".to_vec()];
             assert_eq!(got, expected.concat(), "{size} at a time");
             assert!(batch.is_empty());
@@ -151,7 +155,7 @@ mod tests {
         let mut batch = Batch::default();
         let mut frames = 0;
         while batch.room() > 0 {
-            batch.head(FrameHeader { length: 1, kind: 0, flags: 0, stream: 1 });
+            batch.header(FrameHeader { length: 1, kind: 0, flags: 0, stream_id: 1 });
             batch.payload(Bytes::from_static(b"x"));
             frames += 1;
         }

@@ -6,7 +6,7 @@
 
 use super::reader::Reader;
 use super::writer::Writer;
-use super::{Connection, Error, POLL_BYTES};
+use super::{Connection, Error, POLL_BYTES, ping};
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -116,7 +116,7 @@ impl Closing {
             let n = input.len();
             while self.finds_frames && !input.is_empty() {
                 match reader.next(&mut input) {
-                    Ok(Some(event)) => self.is_peer_done |= Connection::is_final_ping_ack(&event),
+                    Ok(Some(event)) => self.is_peer_done |= ping::is_close_ack(&event),
                     Ok(None) => {}
                     Err(_) => self.finds_frames = false,
                 }

@@ -4,8 +4,9 @@ use super::closing::Closing;
 use super::keepalive::Keepalive;
 use super::reader::{Limits, Reader};
 use super::writer::Writer;
-use super::{BLOCKS_PER_LIST, Connection, Error, POLL_BYTES, Role, Shared};
+use super::{Connection, Error, POLL_BYTES, Role, Shared};
 use crate::Settings;
+use crate::header_blocks::BLOCKS_PER_LIST;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -65,7 +66,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         };
         if matches!(reading, Reading::Ended) {
             let cut = self.connection.borrow().has_streams();
-            let fault = if cut { Error::Cut } else { Error::Dropped };
+            let fault = if cut { Error::UnexpectedEof } else { Error::Dropped };
             let over = self.fail(fault);
             return Poll::Ready(if cut { Err(over) } else { Ok(()) });
         }

@@ -1,21 +1,21 @@
-//! Error codes, and how a connection fails.
+//! Error codes (RFC 9113, section 7), and how streams and connections fail.
 
 use crate::code;
 use std::io;
 use std::time::Duration;
 
-/// Why a stream is reset: the HTTP/2 error codes that a proxy uses or has to tell apart.
+/// Error code of RST_STREAM (section 7): those that a proxy sends or has to tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// `NO_ERROR`: nothing more to say.
+    /// `NO_ERROR`: nothing more is wanted.
     NoError,
-    /// `CANCEL`: no longer wanted.
+    /// `CANCEL`: the stream is no longer needed.
     Cancel,
     /// `STREAM_CLOSED`.
     StreamClosed,
     /// `INTERNAL_ERROR`.
     InternalError,
-    /// `REFUSED_STREAM`: not processed, may be tried again.
+    /// `REFUSED_STREAM`: not processed, so that the request may be tried again.
     Refused,
     /// Any other code, as on the wire.
     Other(u32),
@@ -92,26 +92,26 @@ impl Flood {
     }
 }
 
-/// Why a tunnel is over, for all of its streams.
+/// Why a connection is over, and all of its streams with it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The byte stream failed.
     #[error("{0}")]
     Io(io::Error),
     /// The byte stream ended before HTTP/2 began, or while streams were open.
-    #[error("the peer closed the connection too soon")]
-    Cut,
-    /// The peer does what RFC 9113 forbids; `code` is what it was told (section 7).
+    #[error("the peer closed the connection unexpectedly")]
+    UnexpectedEof,
+    /// The peer does what RFC 9113 forbids; `code` is what GOAWAY tells it (section 7).
     #[error("{what} (error code {code:#x})")]
     Violation { what: &'static str, code: u32 },
-    /// The peer sends more of something than anybody needs; it was told ENHANCE_YOUR_CALM.
+    /// The peer sends more of something than anybody needs; GOAWAY tells it ENHANCE_YOUR_CALM.
     #[error("the peer sends too many {} (error code 0xb)", .0.code())]
     Flood(Flood),
-    /// The answer to a PING did not come in time.
-    #[error("no answer to a ping within {0:?}")]
+    /// The peer did not acknowledge a PING in time.
+    #[error("no answer to a PING within {0:?}")]
     PingTimeout(Duration),
-    /// Nobody drives the tunnel any more.
-    #[error("the tunnel was given up")]
+    /// The engine was dropped while streams were open.
+    #[error("the connection was dropped")]
     Dropped,
 }
 
@@ -128,22 +128,43 @@ impl Error {
         Self::Violation { what, code: code::STREAM_CLOSED }
     }
 
-    /// Error code that the peer is told in GOAWAY, if it is to be told one.
+    pub(crate) const fn flow_control(what: &'static str) -> Self {
+        Self::Violation { what, code: code::FLOW_CONTROL_ERROR }
+    }
+
+    /// Returns the error code for GOAWAY, unless the peer is past being told.
     pub(crate) const fn code(&self) -> Option<u32> {
         match self {
             Self::Violation { code, .. } => Some(*code),
             Self::Flood(_) => Some(code::ENHANCE_YOUR_CALM),
-            Self::Io(_) | Self::Cut | Self::PingTimeout(_) | Self::Dropped => None,
+            Self::Io(_) | Self::UnexpectedEof | Self::PingTimeout(_) | Self::Dropped => None,
         }
     }
 
-    /// What the byte stream said, or a kind that fits.
+    /// Returns the kind of the byte stream's error, or the kind that comes closest.
     pub fn io_kind(&self) -> io::ErrorKind {
         match self {
-            Self::Io(e) => e.kind(),
-            Self::Cut => io::ErrorKind::UnexpectedEof,
+            Self::Io(error) => error.kind(),
+            Self::UnexpectedEof => io::ErrorKind::UnexpectedEof,
             Self::PingTimeout(_) => io::ErrorKind::TimedOut,
             Self::Violation { .. } | Self::Flood(_) | Self::Dropped => io::ErrorKind::Other,
         }
+    }
+}
+
+/// Why a received frame of a stream is not processed.
+#[derive(Debug)]
+pub(crate) enum RecvError {
+    /// Connection error (section 5.4.1).
+    Connection(Error),
+    /// Stream error: the stream is reset with this code (section 5.4.2).
+    Stream { stream_id: u32, code: u32 },
+    /// The frame has no effect: the stream is closed, and the frame may have crossed what closed it.
+    Ignored,
+}
+
+impl From<Error> for RecvError {
+    fn from(error: Error) -> Self {
+        Self::Connection(error)
     }
 }

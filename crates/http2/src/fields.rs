@@ -15,7 +15,7 @@ pub struct RequestHead {
     pub authority: String,
     pub headers: HeaderMap,
     /// What `content-length` says; nothing for a tunnel.
-    pub(super) content_length: Option<i64>,
+    pub(crate) content_length: Option<i64>,
 }
 
 /// The head of an answer.
@@ -24,7 +24,7 @@ pub struct ResponseHead {
     pub status: StatusCode,
     pub headers: HeaderMap,
     /// What `content-length` says; nothing for a tunnel.
-    pub(super) content_length: Option<i64>,
+    pub(crate) content_length: Option<i64>,
 }
 
 /// Where a request goes that is no CONNECT.
@@ -37,7 +37,7 @@ struct Target {
 /// A header list as it was read. It is checked for what section 8.2 says of each field; whether it is a request, an answer
 /// or trailers is decided by whoever expects one of these.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     method: Option<Method>,
     /// What no CONNECT has.
     target: Option<Box<Target>>,
@@ -48,16 +48,16 @@ pub(super) struct Fields {
     regular: bool,
     malformed: bool,
     /// Longer than we said we take; what is here is its begin.
-    pub(super) too_long: bool,
+    pub(crate) is_too_long: bool,
     /// Size of the list, counted as SETTINGS_MAX_HEADER_LIST_SIZE is, as far as it was taken.
-    pub(super) list_bytes: usize,
+    pub(crate) list_bytes: usize,
 }
 
 impl Fields {
     /// Reads a whole block. An error is of the compression, and so the connection's.
-    pub(super) fn decode(decoder: &mut Decoder, block: &[u8], limit_bytes: usize) -> Result<Self, crate::hpack::Error> {
+    pub(crate) fn decode(decoder: &mut Decoder, block: &[u8], limit_bytes: usize) -> Result<Self, crate::hpack::Error> {
         let mut fields = Self::default();
-        let fits = decoder.decode(block, limit_bytes, |name, value| {
+        let decoded = decoder.decode(block, limit_bytes, |name, value| {
             fields.list_bytes += name.len() + value.len() + FIELD_BYTES;
             let taken = match name {
                 _ if !is_trimmed(value) => None,
@@ -66,7 +66,7 @@ impl Fields {
             };
             fields.malformed |= taken.is_none();
         })?;
-        fields.too_long = matches!(fits, Decoded::LimitExceeded);
+        fields.is_too_long = matches!(decoded, Decoded::LimitExceeded);
         Ok(fields)
     }
 
@@ -103,14 +103,14 @@ impl Fields {
     }
 
     /// Makes the message malformed for a reason beside its fields.
-    pub(super) const fn set_malformed(&mut self) {
+    pub(crate) const fn set_malformed(&mut self) {
         self.malformed = true;
     }
 
     /// Returns the request, or `None` if it is malformed. `end_stream` says whether it ends with its header block.
     ///
     /// A CONNECT without a usable `:authority` is returned: proxies answer it with 400, as Istio's does.
-    pub(super) fn request(self, end_stream: bool) -> Option<RequestHead> {
+    pub(crate) fn into_request(self, end_stream: bool) -> Option<RequestHead> {
         let content_length = self.content_length().ok()?;
         let method = self.method?;
         let is_tunnel = method == Method::CONNECT;
@@ -136,7 +136,7 @@ impl Fields {
     }
 
     /// Returns the answer, or `None` if it is malformed. `end_stream` says whether it ends with its header block.
-    pub(super) fn answer(self, end_stream: bool) -> Option<ResponseHead> {
+    pub(crate) fn into_response(self, end_stream: bool) -> Option<ResponseHead> {
         let of_requests = self.method.is_some() || self.authority.is_some() || self.target.is_some();
         if self.malformed || of_requests {
             return None;
@@ -152,7 +152,7 @@ impl Fields {
     }
 
     /// Whether this can stand behind content (section 8.1).
-    pub(super) const fn is_trailers(&self) -> bool {
+    pub(crate) const fn is_trailers(&self) -> bool {
         let pseudo =
             self.method.is_some() || self.authority.is_some() || self.target.is_some() || self.status.is_some();
         !self.malformed && !pseudo
@@ -193,7 +193,7 @@ fn is_path(text: &[u8], method: &Method) -> bool {
 }
 
 /// The block of a CONNECT to `authority`.
-pub(super) fn connect(encoder: &mut Encoder, authority: &str, headers: &HeaderMap) -> Vec<u8> {
+pub(crate) fn connect(encoder: &mut Encoder, authority: &str, headers: &HeaderMap) -> Vec<u8> {
     let mut block = begin(encoder);
     Encoder::field(&mut block, b":method", b"CONNECT");
     Encoder::field(&mut block, b":authority", authority.as_bytes());
@@ -201,7 +201,7 @@ pub(super) fn connect(encoder: &mut Encoder, authority: &str, headers: &HeaderMa
 }
 
 /// The block of an answer.
-pub(super) fn answer(encoder: &mut Encoder, status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+pub(crate) fn response(encoder: &mut Encoder, status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut block = begin(encoder);
     Encoder::field(&mut block, b":status", status.as_str().as_bytes());
     rest(block, headers)
@@ -239,9 +239,9 @@ mod tests {
         let told = HeaderMap::from_iter([(BAGGAGE, HeaderValue::from_static("a=b"))]);
 
         let block = connect(&mut encoder, "[fd00::1]:80", &told);
-        let asked = Fields::decode(&mut decoder, &block, 1000).unwrap().request(false).unwrap();
-        let block = answer(&mut encoder, StatusCode::OK, &told);
-        let head = Fields::decode(&mut decoder, &block, 1000).unwrap().answer(false).unwrap();
+        let asked = Fields::decode(&mut decoder, &block, 1000).unwrap().into_request(false).unwrap();
+        let block = response(&mut encoder, StatusCode::OK, &told);
+        let head = Fields::decode(&mut decoder, &block, 1000).unwrap().into_response(false).unwrap();
 
         assert_eq!(
             (asked.method, asked.authority.as_str(), asked.headers),
@@ -282,14 +282,20 @@ mod tests {
             ("8.3: an empty pseudo-header field", ":", "x"),
         ] {
             let field = [(name, value)];
-            assert!(decoded(&[CONNECT, &field].concat()).request(false).is_none(), "{rule}: request");
-            assert!(decoded(&[&[(":status", "200")][..], &field].concat()).answer(false).is_none(), "{rule}: answer");
+            assert!(decoded(&[CONNECT, &field].concat()).into_request(false).is_none(), "{rule}: request");
+            assert!(
+                decoded(&[&[(":status", "200")][..], &field].concat()).into_response(false).is_none(),
+                "{rule}: answer"
+            );
             assert!(!decoded(&field).is_trailers(), "{rule}: trailers");
         }
         for (name, value) in [("x", ""), ("x", "a b\tc"), ("te", "trailers"), ("te", "Trailers"), ("x", "n\u{e4}me")] {
             let field = [(name, value)];
-            assert!(decoded(&[CONNECT, &field].concat()).request(false).is_some(), "{name}: {value}");
-            assert!(decoded(&[&[(":status", "200")][..], &field].concat()).answer(false).is_some(), "{name}: {value}");
+            assert!(decoded(&[CONNECT, &field].concat()).into_request(false).is_some(), "{name}: {value}");
+            assert!(
+                decoded(&[&[(":status", "200")][..], &field].concat()).into_response(false).is_some(),
+                "{name}: {value}"
+            );
             assert!(decoded(&field).is_trailers(), "{name}: {value}");
         }
     }
@@ -328,7 +334,7 @@ mod tests {
             ("nothing", vec![]),
         ];
         for (rule, fields) in cases {
-            assert!(decoded(&fields).request(false).is_none(), "{rule}");
+            assert!(decoded(&fields).into_request(false).is_none(), "{rule}");
         }
         for fields in [
             CONNECT.to_vec(),
@@ -343,28 +349,31 @@ mod tests {
                 .map(|f| if f.1 == "GET" { (f.0, "OPTIONS") } else { f })
                 .collect(),
         ] {
-            assert!(decoded(&fields).request(false).is_some(), "{fields:?}");
+            assert!(decoded(&fields).into_request(false).is_some(), "{fields:?}");
         }
     }
 
     #[test]
     fn what_ends_with_its_header_block_has_no_content() {
-        assert!(decoded(CONNECT).request(true).is_none(), "a tunnel that ends with its request");
-        assert!(decoded(GET).request(true).is_some());
+        assert!(decoded(CONNECT).into_request(true).is_none(), "a tunnel that ends with its request");
+        assert!(decoded(GET).into_request(true).is_some());
         for (length, is_well_formed) in [("0", true), ("1", false), ("+0", false), ("", false), ("x", false)] {
             let field = [("content-length", length)];
-            assert_eq!(decoded(&[GET, &field].concat()).request(true).is_some(), is_well_formed, "{length:?}");
-            let answer = decoded(&[&[(":status", "404")][..], &field].concat()).answer(true);
+            assert_eq!(decoded(&[GET, &field].concat()).into_request(true).is_some(), is_well_formed, "{length:?}");
+            let answer = decoded(&[&[(":status", "404")][..], &field].concat()).into_response(true);
             assert_eq!(answer.is_some(), is_well_formed, "{length:?}");
         }
         let different = [("content-length", "0"), ("content-length", "1")];
-        assert!(decoded(&[GET, &different].concat()).request(true).is_none());
-        assert!(decoded(&[(":status", "200"), ("content-length", "5")]).answer(true).is_some(), "means nothing there");
+        assert!(decoded(&[GET, &different].concat()).into_request(true).is_none());
+        assert!(
+            decoded(&[(":status", "200"), ("content-length", "5")]).into_response(true).is_some(),
+            "means nothing there"
+        );
     }
 
     #[test]
     fn what_section_8_3_2_forbids_is_no_answer() {
-        assert!(decoded(&[(":status", "404")]).answer(true).is_some());
+        assert!(decoded(&[(":status", "404")]).into_response(true).is_some());
         let status = (":status", "200");
         for wrong in [
             vec![(":status", "x")],
@@ -380,10 +389,10 @@ mod tests {
             vec![status, (":scheme", "http")],
             vec![("x", "y"), status],
         ] {
-            assert!(decoded(&wrong).answer(false).is_none(), "{wrong:?}");
+            assert!(decoded(&wrong).into_response(false).is_none(), "{wrong:?}");
         }
-        assert!(decoded(&[(":status", "100")]).answer(false).is_some());
-        assert!(decoded(&[(":status", "100")]).answer(true).is_none(), "an interim answer ends nothing");
+        assert!(decoded(&[(":status", "100")]).into_response(false).is_some());
+        assert!(decoded(&[(":status", "100")]).into_response(true).is_none(), "an interim answer ends nothing");
     }
 
     #[test]

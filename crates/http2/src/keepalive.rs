@@ -31,7 +31,7 @@ impl Keepalive {
     /// Ready when the peer is lost. A tunnel that ends otherwise is the engine's to notice.
     pub(crate) fn poll_lost(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.waiting && connection.is_ping_answered() {
+            if self.waiting && connection.is_ping_acked() {
                 self.waiting = false;
                 self.timer.as_mut().reset(Instant::now() + self.interval);
             }

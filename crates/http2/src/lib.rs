@@ -1,24 +1,40 @@
-//! HTTP/2 (RFC 9113) as far as tunnels need it: CONNECT streams with flow control, both roles. No push, no priorities,
-//! no trailers of our own. Made for one thread.
+//! HTTP/2 (RFC 9113) and HPACK (RFC 7541) as far as tunnels need them: CONNECT streams with flow control, in both roles.
+//! There is no server push, there are no priorities and no trailers of our own. Made for one thread.
 //!
-//! `reader` finds frames, `connection` is what they mean, `stream` one stream of it, `state` the state of that, `batch`
-//! what goes out, and `engine` moves the bytes, with `writer` and `closing`. Only these do I/O.
+//! A [`Connection`] is state only, which users and the driver share. It routes frames to `streams`, `header_blocks`,
+//! `exchanged_settings`, `goaway` and `ping`; a [`Stream`] has its `state`, its `flow_control` and two queues. The
+//! [`Engine`] moves the bytes: `reader` finds frames in what comes, `batch` and `writer` send what `outbox` and the streams
+//! have, `closing` ends it all. Only these do I/O.
 
 mod batch;
+mod budget;
+mod closed_streams;
 mod closing;
 mod connection;
+mod content;
 mod engine;
 mod error;
+mod exchanged_settings;
 mod fields;
+mod flow_control;
 mod frame;
+mod goaway;
+mod header_blocks;
 mod hpack;
 mod keepalive;
+mod outbox;
 mod pending_response;
 mod pieces;
+mod ping;
 mod reader;
+mod recv_queue;
+mod scheduler;
+mod send_queue;
 mod settings;
 mod state;
+mod store;
 mod stream;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -32,13 +48,13 @@ pub use settings::Settings;
 pub use state::Cause;
 pub use stream::{Stream, StreamRef};
 
-use connection::BLOCKS_PER_LIST;
+use error::RecvError;
 
-/// What one turn reads before others have theirs, bytes.
+/// Bytes that one poll of the driver reads before other tasks have their turn.
 const POLL_BYTES: usize = 512 << 10;
 
 /// Error codes (RFC 9113, section 7) that are sent for what a peer does wrong.
-pub(crate) mod code {
+mod code {
     pub(crate) const PROTOCOL_ERROR: u32 = 0x1;
     pub(crate) const FLOW_CONTROL_ERROR: u32 = 0x3;
     pub(crate) const STREAM_CLOSED: u32 = 0x5;

@@ -19,6 +19,7 @@ impl Pieces {
         Self { first: Bytes::new(), rest: None }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         usize::from(!self.first.is_empty()) + self.rest.as_ref().map_or(0, |rest| rest.len())
     }
@@ -50,6 +51,7 @@ impl Pieces {
     }
 
     /// Takes `bytes` from the first piece, which must be longer, and leaves its end.
+    #[inline]
     pub(super) fn split_front(&mut self, bytes: usize) -> Bytes {
         self.first.split_to(bytes)
     }
@@ -61,11 +63,13 @@ impl Pieces {
         }
     }
 
+    #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Bytes> {
         let first = (!self.first.is_empty()).then_some(&self.first);
         first.into_iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
+    #[inline]
     pub(super) fn first_len(&self) -> usize {
         self.first.len()
     }

@@ -80,7 +80,7 @@ impl Peer {
         while let Some((head, after)) = rest.split_first_chunk::<FRAME_HEADER_BYTES>() {
             let head = FrameHeader::parse(*head);
             let (payload, after) = after.split_at(head.length);
-            all.push((head.kind, head.flags, head.stream, payload.to_vec()));
+            all.push((head.kind, head.flags, head.stream_id, payload.to_vec()));
             rest = after;
         }
         all
@@ -112,9 +112,9 @@ impl Peer {
     }
 
     fn sends(&mut self, line: &StreamRef, bytes: usize, end: bool) {
-        line.borrow_mut().queue_data(Bytes::from(vec![7; bytes]));
+        line.borrow_mut().send_data(Bytes::from(vec![7; bytes]));
         if end {
-            line.borrow_mut().queue_end_stream();
+            line.borrow_mut().send_end_stream();
         }
         self.connection.schedule(line);
     }

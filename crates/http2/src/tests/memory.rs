@@ -24,7 +24,7 @@ fn a_connection_that_waits_keeps_no_buffers_whatever_it_has_carried() {
     for line in &streams {
         let id = line.borrow().id;
         for _ in 0..20 {
-            line.borrow_mut().queue_data(Bytes::from_static(&[7; 100]));
+            line.borrow_mut().send_data(Bytes::from_static(&[7; 100]));
             peer.says(|out| encode(out, kind::DATA, 0, id, &[7; 1000])).unwrap();
         }
         peer.connection.schedule(line);
@@ -41,7 +41,7 @@ fn a_connection_that_waits_keeps_no_buffers_whatever_it_has_carried() {
     }
     peer.hears();
 
-    let kept = peer.connection.kept_bytes();
+    let kept = peer.connection.buffered_bytes();
 
     assert!(kept <= 1000, "{kept} bytes in buffers");
     assert!(streams.iter().all(|line| line.borrow().has_no_queues()));

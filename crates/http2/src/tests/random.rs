@@ -83,7 +83,7 @@ impl Run {
         match step {
             Step::Frame { kind, flags, stream, payload } => return self.frame(*kind, *flags, *stream, payload),
             Step::Send { line: at, bytes, end } => {
-                if let Some(line) = line(at).filter(|line| !line.borrow().is_finished()) {
+                if let Some(line) = line(at).filter(|line| !line.borrow().is_send_finished()) {
                     self.peer.sends(&line, *bytes, *end);
                 }
             }
@@ -162,12 +162,12 @@ fn check(role: Role, steps: &[Step]) {
     for line in &run.streams {
         run.peer.connection.discard_data(line);
     }
-    let held: u32 = run.streams.iter().map(|line| line.borrow().held_bytes).sum();
+    let held: u32 = run.streams.iter().map(|line| line.borrow().recv.held_bytes).sum();
     let expected = i64::from(settings.connection_window_bytes);
     if fault.is_none() {
         assert_eq!((held, run.peer.connection.free_window_bytes()), (0, expected));
     }
-    let fault = Arc::new(fault.unwrap_or(Error::Cut));
+    let fault = Arc::new(fault.unwrap_or(Error::UnexpectedEof));
     run.peer.connection.fail(&fault);
     assert!(!run.peer.connection.has_streams() && !run.peer.connection.is_usable());
     for line in &run.streams {

@@ -35,7 +35,7 @@ const IGNORED_FRAMES: u32 = 10_000;
 
 /// What one connection has used of its budgets.
 #[derive(Debug)]
-pub(super) struct Budgets {
+pub(crate) struct Budgets {
     /// By kind, in the order of [`Flood`].
     used: [u32; Flood::ALL.len()],
     /// When all budgets were full last.
@@ -43,13 +43,13 @@ pub(super) struct Budgets {
 }
 
 impl Budgets {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { used: [0; Flood::ALL.len()], since: Instant::now() }
     }
 
     /// Takes `amount` of what `flood` names. The clock is read only when a budget is used up, so that this costs an
     /// addition.
-    pub(super) fn charge(&mut self, flood: Flood, amount: u32) -> Result<(), Error> {
+    pub(crate) fn charge(&mut self, flood: Flood, amount: u32) -> Result<(), Error> {
         let used = &mut self.used[flood as usize];
         *used = used.saturating_add(amount);
         if *used <= limit(flood) {
@@ -67,7 +67,7 @@ impl Budgets {
 
     /// A DATA frame with `bytes` of payload goes out: its WINDOW_UPDATEs are no flood.
     #[expect(clippy::cast_possible_truncation, reason = "a payload is shorter than 2^24 bytes")]
-    pub(super) const fn send_data(&mut self, bytes: usize) {
+    pub(crate) const fn send_data(&mut self, bytes: usize) {
         let used = &mut self.used[Flood::WindowUpdates as usize];
         *used = used.saturating_sub(UPDATES_PER_FRAME * (1 + (bytes / BYTES_PER_UPDATE) as u32));
     }

@@ -15,7 +15,7 @@ const GAPS: usize = 16;
 
 /// A stream identifier that belongs to no stream that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Absent {
+pub(crate) enum Absent {
     /// Not used yet.
     Idle,
     /// A higher one was used first, so this one can never be used (section 5.1.1).
@@ -28,7 +28,7 @@ pub(super) enum Absent {
 
 /// What is remembered of closed streams.
 #[derive(Debug)]
-pub(super) struct ClosedStreams {
+pub(crate) struct ClosedStreams {
     /// Streams that we have reset, the oldest first.
     reset: VecDeque<u32>,
     /// How many of them were reset before the PING was sent that is not answered yet.
@@ -39,13 +39,13 @@ pub(super) struct ClosedStreams {
 }
 
 impl ClosedStreams {
-    pub(super) fn new(max_concurrent_streams: u32) -> Self {
+    pub(crate) fn new(max_concurrent_streams: u32) -> Self {
         let most_resets = LEAST_RESETS.max(2 * max_concurrent_streams as usize);
         Self { reset: VecDeque::new(), before_ping: 0, most_resets, gaps: VecDeque::new() }
     }
 
     /// RST_STREAM for `id` is about to be sent.
-    pub(super) fn insert_reset(&mut self, id: u32) {
+    pub(crate) fn insert_reset(&mut self, id: u32) {
         if self.reset.len() >= self.most_resets {
             self.reset.pop_front();
             self.before_ping = self.before_ping.saturating_sub(1);
@@ -54,7 +54,7 @@ impl ClosedStreams {
     }
 
     /// The peer has used `id`, and `last` before it.
-    pub(super) fn insert_gap(&mut self, last: u32, id: u32) {
+    pub(crate) fn insert_gap(&mut self, last: u32, id: u32) {
         let next = if last == 0 { 1 } else { last + 2 };
         if next < id {
             if self.gaps.len() >= GAPS {
@@ -65,13 +65,13 @@ impl ClosedStreams {
     }
 
     /// A PING goes out behind all resets so far.
-    pub(super) fn send_ping(&mut self) {
+    pub(crate) fn send_ping(&mut self) {
         self.before_ping = self.reset.len();
     }
 
     /// The PING is answered: the peer has read what was sent before it (section 5.1 suggests this signal), and sends
     /// nothing more on streams that were reset before.
-    pub(super) fn recv_pong(&mut self) {
+    pub(crate) fn recv_ping_ack(&mut self) {
         self.reset.drain(..self.before_ping);
         self.before_ping = 0;
         if self.reset.is_empty() {
@@ -80,7 +80,7 @@ impl ClosedStreams {
     }
 
     /// Where a stream stands that was there or was skipped.
-    pub(super) fn find(&self, id: u32) -> Absent {
+    pub(crate) fn find(&self, id: u32) -> Absent {
         if self.reset.contains(&id) {
             Absent::Ignored
         } else if self.gaps.iter().any(|gap| gap.contains(&id)) {
@@ -102,11 +102,11 @@ mod tests {
         closed.send_ping();
         closed.insert_reset(3);
 
-        closed.recv_pong();
+        closed.recv_ping_ack();
         assert_eq!([1, 3].map(|id| closed.find(id)), [Absent::Closed, Absent::Ignored]);
 
         closed.send_ping();
-        closed.recv_pong();
+        closed.recv_ping_ack();
         assert_eq!(closed.find(3), Absent::Closed);
         assert_eq!(closed.reset.capacity(), 0, "an idle connection keeps no buffer");
     }
@@ -123,7 +123,7 @@ mod tests {
 
         assert_eq!(closed.reset.len(), 2000);
         assert_eq!([1, 5999, 6001].map(|id| closed.find(id)), [Absent::Closed, Absent::Closed, Absent::Ignored]);
-        closed.recv_pong();
+        closed.recv_ping_ack();
         assert_eq!(closed.find(9999), Absent::Ignored, "reset behind the PING");
     }
 

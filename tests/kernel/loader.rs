@@ -58,7 +58,7 @@ fn everything_that_was_attached_is_read_back() {
     assert_eq!(failed(root), [""; 0], "{root:?}");
     assert_eq!(failed(&pod), [""; 0], "{pod:?}");
     let names: BTreeSet<_> = root.iter().map(|check| check.name.as_str()).collect();
-    assert_eq!(names, BTreeSet::from(["connect4", "connect6", "sockops", "tag_prober", "tag_proxy"]));
+    assert_eq!(names, BTreeSet::from(["connect4", "connect6", "egress", "sockops", "tag_prober", "tag_proxy"]));
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_successor_replaces_the_programs_in_place_and_connections_go_on() {
 
     assert_eq!(failed_root(&successor), [""; 0]);
     assert_eq!(failed_pod(&stage, &successor), [""; 0]);
-    assert_eq!(failed_root(&stage.steering).len(), 5, "the predecessor's programs run nowhere");
+    assert_eq!(failed_root(&stage.steering).len(), 6, "the predecessor's programs run nowhere");
     assert_eq!(successor.listeners(stage.cookie).unwrap(), listeners);
     assert_eq!(successor.pods().unwrap(), [(stage.cookie, stage.pod_config())]);
     let answer = stage.as_app(|| exchange(live, "").unwrap());
@@ -211,7 +211,7 @@ fn unloading_leaves_nothing() {
     stage.steering.unload().unwrap();
 
     assert_eq!(stage.pins.list(), Vec::<PathBuf>::new());
-    assert_eq!(failed_root(&stage.steering), ["connect4", "connect6", "sockops"]);
+    assert_eq!(failed_root(&stage.steering), ["egress", "connect4", "connect6", "sockops"]);
     let answer = stage.as_app(|| ask(at(HOST_V4, APP_PORT), "hello").unwrap());
     assert!(answer.starts_with("hello from 10.77.0.2:"), "{answer}");
 }

@@ -3,6 +3,7 @@
 //! Needs root. Nothing of ours runs but the programs and their loader; the proxy is `stage::proxy`.
 
 mod connect;
+mod egress;
 mod loader;
 mod sk_lookup;
 mod sock_create;

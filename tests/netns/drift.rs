@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lab::{Target, wire};
 use runtime::sys::Netns;
 use serde_json::Value;
-use testkit::{TestLab, labs, labs::Load, manifests::client_and_server};
+use testkit::{TestLab, eventually, labs, labs::Load, manifests::client_and_server};
 
 const PODS: [&str; 2] = ["mesh/client", "mesh/server"];
 
@@ -86,31 +86,83 @@ fn rules_that_somebody_adds_in_enrolled_pods_bring_nothing_in_plaintext_onto_the
 }
 
 #[test]
-fn a_rule_of_the_mesh_that_somebody_deletes_is_back_within_milliseconds_and_nothing_is_plain_after_that() {
+fn a_rule_of_the_mesh_that_somebody_deletes_is_back_within_milliseconds_and_nothing_is_plain_meanwhile() {
     labs::run_alone("deleted", &client_and_server(), async |lab| {
         lab.meshed(&PODS).await;
-        let callers = callers(lab, "/marker-away").await;
 
-        for (pod, family) in PODS.into_iter().flat_map(|pod| [(pod, "-4"), (pod, "-6")]) {
-            let away = delete_rule(lab, pod, family).await;
-            println!("{pod} {family}: the rule was away for {away:?}");
-            assert!(away < BACK_WITHIN, "{pod} {family}: {away:?}");
-        }
-        stop(callers).await;
         let work = async {
-            for family in ["v4", "v6"] {
-                lab.client_ok("mesh/client", &["http", "server:80", "--family", family, "--text", "/marker-after"])
-                    .await;
+            let callers = callers(lab, "/marker-away").await;
+            for (pod, family) in PODS.into_iter().flat_map(|pod| [(pod, "-4"), (pod, "-6")]) {
+                let away = delete_rule(lab, pod, family).await;
+                println!("{pod} {family}: the rule was away for {away:?}");
+                assert!(away < BACK_WITHIN, "{pod} {family}: {away:?}");
             }
+            stop(callers).await
         };
-        let ((), frames) = lab.captured("node-1", work).await;
+        let (reports, frames) = lab.captured("node-1", work).await;
 
-        assert_sealed(lab, &frames, b"marker-after").await;
+        assert_sealed(lab, &frames, b"marker-away").await;
+        for report in reports {
+            assert!(report["ok"].as_u64() > Some(0), "nobody called: {report}");
+        }
+        calls_work(lab).await;
         for pod in PODS {
             lab.wait_state(pod, "enrolled").await;
             lab.knows("node-1", &[pod], "HBONE").await.unwrap();
         }
     });
+}
+
+/// How often [`ROUTING_TAKEN_AWAY`] is done to each pod and family.
+const ROUNDS: usize = 10;
+
+/// What somebody who is root in a pod may do to the routing of the mesh. Loopback comes back by [`LOOPBACK_UP`].
+const ROUTING_TAKEN_AWAY: [&str; 3] =
+    ["rule del fwmark 0x111/0xfff lookup 1500111", "route flush table 1500111", "link set lo down"];
+
+const LOOPBACK_UP: &str = "link set lo up";
+
+#[test]
+fn routing_of_the_mesh_that_somebody_takes_away_again_and_again_under_traffic_lets_nothing_out_in_plaintext() {
+    labs::run_alone("taken", &client_and_server(), async |lab| {
+        lab.meshed(&PODS).await;
+
+        let work = async {
+            let callers = callers(lab, "/marker-taken").await;
+            for _ in 0..ROUNDS {
+                for (pod, family) in PODS.into_iter().flat_map(|pod| [(pod, "-4"), (pod, "-6")]) {
+                    for act in ROUTING_TAKEN_AWAY {
+                        // The rule may not be back yet.
+                        let argv: Vec<&str> = ["ip", family].into_iter().chain(act.split(' ')).collect();
+                        lab.exec(pod, &argv).await;
+                    }
+                    ip(lab, pod, family, LOOPBACK_UP).await;
+                }
+            }
+            stop(callers).await
+        };
+        let (reports, frames) = lab.captured("node-1", work).await;
+
+        println!("{reports:?}");
+        assert_sealed(lab, &frames, b"marker-taken").await;
+        calls_work(lab).await;
+        for pod in PODS {
+            lab.wait_state(pod, "enrolled").await;
+            lab.knows("node-1", &[pod], "HBONE").await.unwrap();
+        }
+    });
+}
+
+/// Waits until calls are answered over both families.
+async fn calls_work(lab: &TestLab) {
+    for family in ["v4", "v6"] {
+        eventually("calls are answered", labs::TAKES_EFFECT, async || {
+            let report =
+                lab.client("mesh/client", &["http", "server:80", "--family", family, "--timeout-ms", "3000"]).await;
+            if report["status"] == 200 { Ok(()) } else { Err(format!("{report}")) }
+        })
+        .await;
+    }
 }
 
 /// Deletes the mesh's rule of one family in a pod; returns how long it was away.

@@ -59,6 +59,11 @@ pub(crate) fn broken() {
     counter!("strake_agent_broken_total").increment(1);
 }
 
+/// Routing of a pod that stays announced as enrolled does not lead to the proxy; its traffic is dropped.
+pub(crate) fn blocked() {
+    counter!("strake_agent_blocked_total").increment(1);
+}
+
 /// A pod that stays announced as enrolled could not be verified.
 pub(crate) fn unverified() {
     counter!("strake_agent_unverified_total").increment(1);

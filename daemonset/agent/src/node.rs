@@ -34,7 +34,7 @@ const HBONE_PORT: u16 = 15008;
 const HAZARD_AGE: Duration = Duration::from_secs(5);
 
 /// Programs at the node's cgroup root, as the loader names their checks.
-const ROOT_PROGRAMS: [&str; 3] = ["connect4", "connect6", "sockops"];
+const ROOT_PROGRAMS: [&str; 4] = ["connect4", "connect6", "egress", "sockops"];
 
 /// What a node is made of; see [`Node`] for what it does.
 #[derive(Clone)]

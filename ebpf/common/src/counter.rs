@@ -74,6 +74,16 @@ counters! {
     OutboundUnroutable = "outbound_unroutable",
     /// A prober's connection went to the proxy: the pod declares no probe on that address and port.
     ProbeUndeclared = "probe_undeclared",
+    /// A packet between an application and the proxy was dropped: it would have left the pod by another interface than `lo`.
+    EgressDropped = "egress_dropped",
+    /// An application's connection was marked when it sent its first packet, because no program had marked it at connect(2).
+    OutboundMarkedLate = "outbound_marked_late",
+    /// A connection went to the proxy although a program of somebody else had selected a socket for it.
+    LookupReplaced = "lookup_replaced",
+    /// A connection passed the proxy by: it was refused, and a program of somebody else had selected a socket for it.
+    LookupOverruled = "lookup_overruled",
+    /// A connection from outside to a capture port of the proxy was refused, in a pod that is leaving.
+    LookupRefused = "lookup_refused",
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use crate::{Admission, Counter, LOCALS_PER_POD, LocalKey, PodConfig, ProbePorts,
 /// Version of the maps and of what their bytes mean. Part of the directory in which maps are pinned, so
 /// that programs of one layout never open maps of another.
 ///
-/// 3: probes that pods declare, a share of `LOCALS` for each pod. 2: what is pinned is compared with [`MAPS`]. 1: it was not, and maps with fewer counters have that number too.
-pub const LAYOUT: u32 = 3;
+/// 4: sockets between application and proxy are confined to `lo`. 3: probes that pods declare, a share of `LOCALS` for each pod. 2: what is pinned is compared with [`MAPS`]. 1: it was not, and maps with fewer counters have that number too.
+pub const LAYOUT: u32 = 4;
 
 /// `BPF_MAP_TYPE_HASH`.
 const HASH: u32 = 1;
@@ -101,7 +101,7 @@ mod tests {
         let structs = [
             fields!(PodConfig: flags interface out_port in_port hbone_port dns_port ipv4 ipv6),
             fields!(SocketKey: netns_cookie kind family),
-            fields!(Tag: flags kind),
+            fields!(Tag: flags kind confined_to),
             fields!(Tuple: source destination source_port destination_port),
             fields!(Admission: since_ns netns_cookie reason pad),
             fields!(ProbePorts: ports),

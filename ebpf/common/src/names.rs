@@ -20,11 +20,13 @@ pub const LOCALS_USED: &str = "LOCALS_USED";
 pub const COUNTERS: &str = "COUNTERS";
 
 /// All programs.
-pub const PROGRAMS: [&str; 6] = [CONNECT4, CONNECT6, SOCKOPS, TAG_PROXY, TAG_PROBER, SK_LOOKUP];
+pub const PROGRAMS: [&str; 7] = [CONNECT4, CONNECT6, EGRESS, SOCKOPS, TAG_PROXY, TAG_PROBER, SK_LOOKUP];
 /// `cgroup/connect4` at the root of the node's cgroups.
 pub const CONNECT4: &str = "strake_connect4";
 /// `cgroup/connect6` at the root of the node's cgroups.
 pub const CONNECT6: &str = "strake_connect6";
+/// `cgroup_skb/egress` at the root of the node's cgroups.
+pub const EGRESS: &str = "strake_egress";
 /// `sockops` at the root of the node's cgroups.
 pub const SOCKOPS: &str = "strake_sockops";
 /// `cgroup/sock_create` at the proxy's cgroup.

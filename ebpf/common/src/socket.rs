@@ -72,6 +72,9 @@ impl SocketKey {
 
 /// Value of the map `TAGS`, kept by the kernel with the socket. A socket that a tagged listener
 /// accepts has a copy of the listener's tag.
+///
+/// Plaintext between an application and the proxy must not leave the pod, whatever happens to the pod's routing. The sockets
+/// at both ends of such a connection are confined: [`Tag::confined_to`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
@@ -79,6 +82,22 @@ pub struct Tag {
     pub flags: u32,
     /// The [`Kind`] of the listener that this socket is, or came from; 0: none.
     pub kind: u32,
+    /// Cookie of the network namespace in which the packets of this socket stay while its pod is enrolled: they go by `lo`, or
+    /// are dropped. 0: not confined.
+    pub confined_to: u64,
 }
 
-const _: () = assert!(size_of::<Tag>() == 8);
+const _: () = assert!(size_of::<Tag>() == 16);
+
+impl Tag {
+    /// The tag of a listener of the proxy. Applications connect to the outbound one, so what it accepts is confined.
+    #[inline(always)]
+    #[must_use]
+    pub const fn listener(kind: Kind, netns_cookie: u64) -> Self {
+        let confined_to = match kind {
+            Kind::Outbound => netns_cookie,
+            Kind::Inbound | Kind::Hbone => 0,
+        };
+        Self { flags: TAG_PROXY, kind: kind as u32, confined_to }
+    }
+}

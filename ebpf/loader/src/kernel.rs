@@ -40,6 +40,7 @@ enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum AttachType {
+    Egress = 1,
     SockCreate = 2,
     SockOps = 3,
     Connect4 = 10,

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use ebpf_common::{Family, Kind, LOOP_MARK_MASK, PodConfig, SocketKey, TAG_PROXY, Tag};
+use ebpf_common::{Family, Kind, LOOP_MARK_MASK, PodConfig, SocketKey, Tag};
 use runtime::sys::socket::netns_cookie;
 use rustix::{
     io::Errno,
@@ -97,7 +97,7 @@ impl Steering {
         let Ok(address) = SocketAddr::try_from(getsockname(socket)?) else { return Ok(None) };
         let Some(kind) = kind_of(address.port(), &pod) else { return Ok(None) };
         prepare(socket, kind, &pod)?;
-        self.tags.put(&socket.as_raw_fd(), &Tag { flags: TAG_PROXY, kind: kind as u32 })?;
+        self.tags.put(&socket.as_raw_fd(), &Tag::listener(kind, cookie))?;
         let descriptor = socket.as_raw_fd() as u64;
         self.sockets.put(&SocketKey::new(cookie, kind, family), &descriptor)?;
         Ok(Some((cookie, kind, family)))

@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps},
+    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps},
 };
 use ebpf_common::names;
 
@@ -21,7 +21,8 @@ static MESH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh"));
 static SK_LOOKUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sk_lookup"));
 
 /// Programs at the cgroup root and their hooks.
-pub(crate) const ROOT: [(&str, AttachType); 3] = [
+pub(crate) const ROOT: [(&str, AttachType); 4] = [
+    (names::EGRESS, AttachType::Egress),
     (names::CONNECT4, AttachType::Connect4),
     (names::CONNECT6, AttachType::Connect6),
     (names::SOCKOPS, AttachType::SockOps),
@@ -83,6 +84,7 @@ fn program(ebpf: &mut Ebpf, object: &'static str, name: &str) -> Result<OwnedFd,
     let program = ebpf.program_mut(name).ok_or_else(mismatch)?;
     let fd = match program {
         Program::CgroupSockAddr(program) => CgroupSockAddr::load(program).and_then(|()| clone(program.fd()?)),
+        Program::CgroupSkb(program) => CgroupSkb::load(program).and_then(|()| clone(program.fd()?)),
         Program::CgroupSock(program) => CgroupSock::load(program).and_then(|()| clone(program.fd()?)),
         Program::SockOps(program) => SockOps::load(program).and_then(|()| clone(program.fd()?)),
         _ => return Err(mismatch()),

@@ -58,6 +58,7 @@ pub fn kernel() -> Result<(), Unsupported> {
     File::open(Path::new("/sys/kernel/btf/vmlinux")).map_err(|_| Unsupported::Btf)?;
     let programs = [
         (ProgramType::CgroupSockAddr, "cgroup/connect programs", "4.17", "CONFIG_CGROUP_BPF"),
+        (ProgramType::CgroupSkb, "cgroup_skb programs", "4.10", "CONFIG_CGROUP_BPF"),
         (ProgramType::CgroupSock, "cgroup/sock_create programs", "4.10", "CONFIG_CGROUP_BPF"),
         (ProgramType::SockOps, "sockops programs", "4.13", "CONFIG_CGROUP_BPF"),
         (ProgramType::SkLookup, "sk_lookup programs", "5.9", "CONFIG_BPF_SYSCALL and CONFIG_INET"),

@@ -86,7 +86,7 @@ impl Steering {
 }
 
 impl Survey {
-    /// The programs of the node: `connect4`, `connect6`, `sockops`, and a `tag_proxy` or `tag_prober` for each tagged cgroup.
+    /// The programs of the node: `connect4`, `connect6`, `egress`, `sockops`, and a `tag_proxy` or `tag_prober` for each tagged cgroup.
     #[must_use]
     pub fn root(&self) -> &[Check] {
         &self.root

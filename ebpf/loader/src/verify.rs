@@ -135,6 +135,7 @@ fn short(program: &'static str) -> &'static str {
     match program {
         names::CONNECT4 => "connect4",
         names::CONNECT6 => "connect6",
+        names::EGRESS => "egress",
         names::SOCKOPS => "sockops",
         names::TAG_PROXY => "tag_proxy",
         names::TAG_PROBER => "tag_prober",

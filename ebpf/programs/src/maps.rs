@@ -32,10 +32,10 @@ pub(crate) static PODS: HashMap<u64, PodConfig, PODS_ENTRIES> = HashMap::new();
 #[btf_map]
 pub(crate) static SOCKS: SocketHash<SocketKey, SOCKS_ENTRIES> = MapDefinition::new();
 
-/// Whose a socket is.
+/// Whose a socket is, and whether its packets must stay in the pod.
 ///
-/// Key: the socket. Written by `sock_create` in the cgroups of proxy and probers, by `sockops`
-/// (the kind of a listener) and by the loader (`catch_up`); copied by the kernel to accepted
+/// Key: the socket. Written by `sock_create` in the cgroups of proxy and probers, by `connect4|6` (connections between
+/// application and proxy), by `sockops` (the same, and listeners) and by the loader (`catch_up`); copied by the kernel to accepted
 /// sockets (`BPF_F_CLONE`). Deleted by the kernel with the socket. Never full: memory of the socket.
 #[btf_map]
 #[allow(dead_code, reason = "only the cgroup programs know sockets by their tag")]

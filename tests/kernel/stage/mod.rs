@@ -137,6 +137,18 @@ impl Stage {
         self.steering.attach_pod(self.cookie, self.pod.as_fd()).unwrap();
     }
 
+    /// Runs `ip` inside the pod, for each family.
+    pub(crate) fn ip_in_pod(&self, words: &str) {
+        for family in ["-4", "-6"] {
+            self.network.ip_in_pod(&format!("{family} {words}"));
+        }
+    }
+
+    /// The rule and the routes of an enrolled pod.
+    pub(crate) fn add_rules(&self) {
+        self.network.add_rules();
+    }
+
     /// Gives the pod one more address.
     pub(crate) fn add_pod_address(&self, address: IpAddr) {
         self.network.add_pod_address(address);

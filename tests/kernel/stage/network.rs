@@ -60,6 +60,11 @@ impl Network {
         ip(&format!("-n {} address add {address}/{length} dev eth0 {flags}", self.pod));
     }
 
+    /// Runs `ip` with these words, its options first, inside the pod.
+    pub(crate) fn ip_in_pod(&self, words: &str) {
+        ip(&format!("-n {} {words}", self.pod));
+    }
+
     pub(crate) fn add_pod_interface(&self, name: &str) {
         ip(&format!("-n {} link add {name} type veth peer name {name}-end", self.pod));
         ip(&format!("-n {} link set {name} up", self.pod));

@@ -71,6 +71,10 @@ pub const CATALOGUE: &[Metric] = &[
         "Annotations of enrolled pods that somebody else had changed and that were set again.",
     ),
     counter(
+        "strake_agent_blocked_total",
+        "Times routing of an enrolled pod was found not to lead to the proxy; its traffic was dropped.",
+    ),
+    counter(
         "strake_agent_broken_total",
         "Times traffic of an enrolled pod might bypass its proxy until it was repaired.",
     ),

@@ -146,7 +146,7 @@ impl<N: Node> Actor<N> {
             // The proof holds and another step failed, or the pod is not announced as enrolled.
             Verdict::Holds => PodState::Failed,
             Verdict::Unverified => PodState::Unverified,
-            Verdict::Unserved | Verdict::Open => PodState::Broken,
+            Verdict::Unserved | Verdict::Blocked | Verdict::Open => PodState::Broken,
         }
     }
 
@@ -251,7 +251,7 @@ impl<N: Node> Actor<N> {
             Verdict::Unverified if self.claim.may_count() => {
                 return Err(StepError::Unproved { checks: proof.checks() });
             }
-            Verdict::Unverified | Verdict::Unserved | Verdict::Open => {}
+            Verdict::Unverified | Verdict::Unserved | Verdict::Blocked | Verdict::Open => {}
         }
         let steered = Located(place).steer(&*self.node, pod).await?;
         let proved = steered.announce(&*self.node, pod).await?.prove(&*self.node, pod).await?;

@@ -8,6 +8,8 @@ use model::report::Check;
 pub enum Side {
     /// Traffic may pass the proxy by.
     Kernel,
+    /// Packets do not get as far as the proxy; the node's program at egress drops them.
+    Routing,
     /// Traffic waits or is refused until the proxy is back.
     Proxy,
 }
@@ -19,6 +21,9 @@ pub enum Fact {
     Connect4,
     /// The same for IPv6.
     Connect6,
+    /// The program that drops packets between application and proxy which would leave the pod is attached to the node's cgroup
+    /// root.
+    Egress,
     /// The program that notes listeners and probes is attached to the node's cgroup root.
     Sockops,
     /// The kernel programs know the pod, with these ports, addresses and flags.
@@ -52,9 +57,10 @@ pub enum Fact {
 
 impl Fact {
     /// Every fact; a proof that lacks one of them does not hold.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Connect4,
         Self::Connect6,
+        Self::Egress,
         Self::Sockops,
         Self::PodEntry,
         Self::Probes,
@@ -76,6 +82,7 @@ impl Fact {
         match self {
             Self::Connect4 => "connect4",
             Self::Connect6 => "connect6",
+            Self::Egress => "egress",
             Self::Sockops => "sockops",
             Self::PodEntry => "pod_entry",
             Self::Probes => "probes",
@@ -98,6 +105,7 @@ impl Fact {
         match self {
             Self::Connect4
             | Self::Connect6
+            | Self::Egress
             | Self::Sockops
             | Self::PodEntry
             | Self::Probes
@@ -105,11 +113,10 @@ impl Fact {
             | Self::SkLookup
             | Self::Settings
             | Self::Address
-            | Self::Rules
-            | Self::Outbound
             | Self::Inbound
             // The pod's own connections would count as the proxy's.
             | Self::ProxyCgroup => Side::Kernel,
+            Self::Rules | Self::Outbound => Side::Routing,
             Self::ProxyTag | Self::Listeners | Self::Acknowledged => Side::Proxy,
         }
     }
@@ -153,6 +160,8 @@ pub enum Verdict {
     Unverified,
     /// The proxy does not serve the pod; its traffic is refused.
     Unserved,
+    /// The pod's routing does not lead to the proxy; its traffic is dropped.
+    Blocked,
     /// Traffic may pass the proxy by.
     Open,
 }
@@ -180,8 +189,12 @@ impl Proof {
     /// The worst that the facts say. A fact that nobody has read counts as unreadable.
     pub fn verdict(&self) -> Verdict {
         let fails = |side| self.failed().any(|fact| fact.side() == side);
-        if fails(Side::Kernel) {
+        // Without certainty that packets which would leave are dropped, they may.
+        let may_leave = || self.failed().chain(self.unread()).any(|fact| fact == Fact::Egress);
+        if fails(Side::Kernel) || fails(Side::Routing) && may_leave() {
             Verdict::Open
+        } else if fails(Side::Routing) {
+            Verdict::Blocked
         } else if fails(Side::Proxy) {
             Verdict::Unserved
         } else if self.unread().next().is_some() {
@@ -259,6 +272,17 @@ mod tests {
         proof.push(Fact::SkLookup, Reading::Fails("none".to_owned()));
         assert_eq!(proof.verdict(), Verdict::Open);
         assert!(proof.complaint().contains("rules: unreadable: EMFILE"), "{}", proof.complaint());
+    }
+
+    #[test]
+    fn routing_that_does_not_lead_to_the_proxy_blocks_a_pod_as_long_as_egress_is_known_to_be_guarded() {
+        for fact in [Fact::Rules, Fact::Outbound] {
+            let mut proof = all_but(fact, Some(Reading::Fails("no rule".to_owned())));
+            assert_eq!(proof.verdict(), Verdict::Blocked);
+            proof.0.retain(|(fact, _)| *fact != Fact::Egress);
+            proof.push(Fact::Egress, Reading::Unreadable("EMFILE".to_owned()));
+            assert_eq!(proof.verdict(), Verdict::Open, "nobody knows whether its packets are dropped");
+        }
     }
 
     #[test]

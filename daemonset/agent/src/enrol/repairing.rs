@@ -94,6 +94,15 @@ pub(super) fn alarm(pod: &PodSpec, verdict: Verdict, found: &str) {
                 "ztunnel is not serving an enrolled pod; its traffic is blocked, and peers still use HBONE"
             );
         }
+        Verdict::Blocked => {
+            metrics::blocked();
+            tracing::error!(
+                pod,
+                found,
+                "routing of an enrolled pod does not lead to ztunnel; its traffic is blocked until that is repaired, and \
+                 peers still use HBONE"
+            );
+        }
         Verdict::Open => {
             metrics::broken();
             tracing::error!(

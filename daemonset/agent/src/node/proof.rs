@@ -15,8 +15,8 @@ use crate::surveys::Shared;
 use crate::{rules, sysctl};
 
 /// Programs at the node's cgroup root, and how the loader names their checks.
-const ROOT_PROGRAMS: [(Fact, &str); 3] =
-    [(Fact::Connect4, "connect4"), (Fact::Connect6, "connect6"), (Fact::Sockops, "sockops")];
+const ROOT_PROGRAMS: [(Fact, &str); 4] =
+    [(Fact::Connect4, "connect4"), (Fact::Connect6, "connect6"), (Fact::Egress, "egress"), (Fact::Sockops, "sockops")];
 
 /// `since`: the kernel's links and the node's processes as they were then or later; everything else as it is now.
 pub(super) async fn read(node: &LiveNode, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> Proof {

@@ -106,6 +106,7 @@ fn rows(fact: Fact) -> Vec<Row> {
             by_agent("the pin of another", |node, _| swap(node, "root/strake_connect4", "root/strake_connect6")),
         ],
         Fact::Connect6 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_connect6"))],
+        Fact::Egress => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_egress"))],
         Fact::Sockops => vec![
             by_agent("unpinned", |node, _| unpin(node, "root/strake_sockops")),
             by_agent("programs of another agent", |node, _| drop(steering(node))),
@@ -140,6 +141,11 @@ fn rows(fact: Fact) -> Vec<Row> {
                 on_both(pod, &format!("rule del fwmark 0x111/0xfff lookup {}", rules::TABLE));
                 on_both(pod, "rule add pref 0 lookup main");
             }),
+            by_test(
+                "the loopback interface is down",
+                |_, pod| ip(&pod.netns, "link set lo down"),
+                |_, pod| ip(&pod.netns, "link set lo up"),
+            ),
         ],
         Fact::Outbound => vec![
             by_agent("no routes", |_, pod| on_both(pod, &format!("route flush table {}", rules::TABLE))),

@@ -4,7 +4,7 @@
 //! An application's TCP connection gets the mark that the pod's routing rule sends to `lo`; the
 //! destination is not rewritten, so `getpeername` tells the truth. A connection of the proxy to the
 //! pod itself, with the client's address as its own, goes to `lo` too, because the answers must come
-//! back to the proxy. Hooks: `cgroup/connect4|6`, Linux 4.17; the netns cookie in them, 5.7.
+//! back to the proxy. The sockets of both are confined to `lo`; see `egress`. Hooks: `cgroup/connect4|6`, Linux 4.17; the netns cookie in them, 5.7.
 
 use core::{ffi::c_void, ptr::NonNull};
 
@@ -60,10 +60,18 @@ fn connect(sock_addr: *mut bpf_sock_addr, destination: Address, source: impl Fn(
     let to_pod = pod.owns(&destination);
     if tag::is_proxy(tag::of(socket)) {
         let inside = to_pod || is_known_local(LocalKey { netns_cookie, address: destination });
-        return if inside { app_leg(context, socket, source(socket.as_ptr()), destination) } else { ALLOW };
+        let connection = Connection { context, socket, netns_cookie };
+        return if inside { app_leg(&connection, source(socket.as_ptr()), destination) } else { ALLOW };
     }
     let itself = to_pod || destination.is_loopback() || destination.is_unspecified();
-    application(context, socket, &pod, itself, is_routed(&pod, &destination))
+    application(&Connection { context, socket, netns_cookie }, &pod, itself, is_routed(&pod, &destination))
+}
+
+/// The socket that connects, and where.
+struct Connection {
+    context: *mut c_void,
+    socket: NonNull<bpf_sock>,
+    netns_cookie: u64,
 }
 
 /// Would the mark bring the packets to `lo`? Rule and routes exist for families of which the pod has an address: without
@@ -80,18 +88,14 @@ fn is_routed(pod: &PodConfig, destination: &Address) -> bool {
 
 /// The application connects.
 #[inline(always)]
-fn application(
-    context: *mut c_void,
-    socket: NonNull<bpf_sock>,
-    pod: &PodConfig,
-    to_itself: bool,
-    is_routed: bool,
-) -> i32 {
-    let socket = socket.as_ptr();
+fn application(connection: &Connection, pod: &PodConfig, to_itself: bool, is_routed: bool) -> i32 {
+    let context = connection.context;
+    let socket = connection.socket.as_ptr();
     let mark = read!((*socket).mark);
     let interface = read!((*socket).bound_dev_if);
     if to_itself || pod.flags & F_OUT == 0 {
-        // An earlier attempt of this socket may have marked it.
+        // An earlier attempt of this socket may have marked and confined it.
+        tag::release(connection.socket);
         if is_looped(mark) && !set_mark(context, unlooped(mark)) {
             count(Counter::OutboundRefused);
             return REFUSE;
@@ -108,7 +112,7 @@ fn application(
         count(Counter::ForeignInterface);
         return REFUSE;
     }
-    if !set_mark(context, looped(mark)) {
+    if !set_mark(context, looped(mark)) || !tag::confine(connection.socket, connection.netns_cookie) {
         count(Counter::OutboundRefused);
         return REFUSE;
     }
@@ -118,14 +122,17 @@ fn application(
 
 /// The proxy connects to the pod it works for.
 #[inline(always)]
-fn app_leg(context: *mut c_void, socket: NonNull<bpf_sock>, source: Address, destination: Address) -> i32 {
-    let socket = socket.as_ptr();
-    let mark = read!((*socket).mark);
+fn app_leg(connection: &Connection, source: Address, destination: Address) -> i32 {
+    let context = connection.context;
+    let mark = read!((*connection.socket.as_ptr()).mark);
     let client_address = !source.is_unspecified() && !source.is_loopback() && !source.same(&destination);
     if !client_address {
         return ALLOW;
     }
-    if !set_mark(context, looped(mark)) || !bind_to_interface(context, LOOPBACK_INTERFACE) {
+    let stays_inside = set_mark(context, looped(mark))
+        && bind_to_interface(context, LOOPBACK_INTERFACE)
+        && tag::confine(connection.socket, connection.netns_cookie);
+    if !stays_inside {
         count(Counter::AppLegRefused);
         return REFUSE;
     }

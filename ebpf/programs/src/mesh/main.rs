@@ -1,11 +1,13 @@
-//! The object `mesh`: what runs in the node's cgroups. It marks and tags sockets and notes the
-//! proxy's listeners; where packets go is decided by routing and by the object `sk_lookup`.
+//! The object `mesh`: what runs in the node's cgroups. It marks and tags sockets, notes
+//! the proxy's listeners and drops what would leave a pod past the proxy; where packets go is decided by routing and by the
+//! object `sk_lookup`.
 #![no_std]
 #![no_main]
 
 mod connect;
 #[path = "../context.rs"]
 mod context;
+mod egress;
 #[path = "../maps.rs"]
 mod maps;
 mod sock_create;

@@ -28,7 +28,7 @@ pub(crate) fn strake_prober(context: SockContext) -> i32 {
 #[inline(always)]
 fn tag_socket(context: &SockContext, flags: u32, counter: Counter) -> i32 {
     let tagged = match NonNull::new(context.sock) {
-        Some(socket) => tag::put(socket, Tag { flags, kind: 0 }),
+        Some(socket) => tag::put(socket, Tag { flags, ..Tag::default() }),
         None => false,
     };
     count(if tagged { counter } else { Counter::TagFailed });

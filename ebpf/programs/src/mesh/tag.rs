@@ -29,6 +29,24 @@ pub(crate) fn put(socket: NonNull<bpf_sock>, tag: Tag) -> bool {
     true
 }
 
+/// Confines a socket: its packets go by `lo` or are dropped. False when there is no memory for it.
+#[inline(always)]
+pub(crate) fn confine(socket: NonNull<bpf_sock>, netns_cookie: u64) -> bool {
+    let Some(slot) = storage(socket, CREATE) else { return false };
+    // SAFETY: the kernel gave the pointer to a value of this type, zeroed when it is new.
+    unsafe { (*slot.as_ptr()).confined_to = netns_cookie };
+    true
+}
+
+/// Ends what [`confine`] began, for a socket that connects anew.
+#[inline(always)]
+pub(crate) fn release(socket: NonNull<bpf_sock>) {
+    if let Some(slot) = storage(socket, 0) {
+        // SAFETY: the kernel gave the pointer to a value of this type.
+        unsafe { (*slot.as_ptr()).confined_to = 0 };
+    }
+}
+
 /// Is it the proxy's?
 #[inline(always)]
 pub(crate) fn is_proxy(tag: Tag) -> bool {

@@ -74,6 +74,7 @@ impl State {
             Fact::Acknowledged => self.acknowledged,
             Fact::Connect4
             | Fact::Connect6
+            | Fact::Egress
             | Fact::Sockops
             | Fact::Probes
             | Fact::NetnsCookie

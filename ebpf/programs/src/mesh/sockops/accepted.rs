@@ -19,7 +19,8 @@ use crate::{
 /// A connection was accepted in an enrolled pod, by the proxy or by an application.
 #[inline(always)]
 pub(super) fn by_anybody(event: &Event, socket: NonNull<bpf_sock>) {
-    let Some(pod) = pod(event.netns_cookie()) else { return };
+    let netns_cookie = event.netns_cookie();
+    let Some(pod) = pod(netns_cookie) else { return };
     let kind = tag::of(socket).kind;
     let mark = read!((*socket.as_ptr()).mark);
     let tuple = event.tuple();
@@ -33,7 +34,8 @@ pub(super) fn by_anybody(event: &Event, socket: NonNull<bpf_sock>) {
         true
     } else if is_looped(mark) {
         // From the proxy, whose mark came with the packet: the answers belong on `lo`.
-        bind_to_interface(event.as_ptr(), LOOPBACK_INTERFACE)
+        let confined = tag::confine(socket, netns_cookie);
+        bind_to_interface(event.as_ptr(), LOOPBACK_INTERFACE) && confined
     } else {
         admitted(event, &pod, &tuple)
     };

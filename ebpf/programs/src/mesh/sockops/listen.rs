@@ -27,7 +27,7 @@ pub(super) fn begins(event: &Event, socket: NonNull<bpf_sock>) {
     let Some(kind) = kind_of(port, &pod) else { return };
     let family = if read!((*event.ops()).family) == AF_INET { Family::V4 } else { Family::V6 };
     let key = SocketKey::new(netns_cookie, kind, family);
-    let noted = tag::put(socket, Tag { kind: kind as u32, ..tag })
+    let noted = tag::put(socket, Tag::listener(kind, netns_cookie))
         && without_mark(event, socket)
         && on_pod_interface(event, kind, &pod)
         && note(event, key);

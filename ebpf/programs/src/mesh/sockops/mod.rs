@@ -1,9 +1,10 @@
 //! Fails closed: a listener of the proxy that is not noted gets no connection.
 //!
-//! The life of TCP sockets, a callback per file: [`listen`], [`probe`] (a prober connects, its socket
-//! closes), [`accepted`]. Hook: `sockops`; listen callback Linux 4.19, the netns cookie in it 5.15.
+//! The life of TCP sockets, a callback per file: [`connects`], [`listen`], [`probe`] (a prober connects, its
+//! socket closes), [`accepted`]. Hook: `sockops`; listen callback Linux 4.19, the netns cookie in it 5.15.
 
 mod accepted;
+mod connects;
 mod listen;
 mod probe;
 
@@ -36,7 +37,7 @@ pub(crate) fn strake_sockops(context: SockOpsContext) -> u32 {
     let event = Event { context, operation };
     let Some(socket) = event.socket_if_wanted() else { return DONE };
     match event.operation {
-        BPF_SOCK_OPS_TCP_CONNECT_CB => probe::connects(&event, socket),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => connects::begins(&event, socket),
         BPF_SOCK_OPS_STATE_CB => probe::closes(&event, socket),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listen::begins(&event, socket),
         _ => accepted::by_anybody(&event, socket),

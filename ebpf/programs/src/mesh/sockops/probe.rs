@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::{BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, bpf_sock},
     helpers::bpf_ktime_get_ns,
 };
-use ebpf_common::{Admission, Counter, TAG_PROBER};
+use ebpf_common::{Admission, Counter, TAG_PROBER, Tag};
 
 use super::Event;
 use crate::{
@@ -24,13 +24,9 @@ const ANY: u64 = 0;
 #[unsafe(no_mangle)]
 static HOST_NETNS_COOKIE: Global<u64> = Global::new(0);
 
-/// A socket sends its first packet; its address and port are settled now. Linux 4.13.
+/// A prober's socket sends its first packet; its address and port are settled now.
 #[inline(always)]
-pub(super) fn connects(event: &Event, socket: NonNull<bpf_sock>) {
-    let tag = tag::of(socket);
-    if tag.flags & TAG_PROBER == 0 {
-        return;
-    }
+pub(super) fn connects(event: &Event, tag: Tag) {
     let netns_cookie = event.netns_cookie();
     if netns_cookie != HOST_NETNS_COOKIE.load() {
         count(Counter::ProbeForeign);

@@ -3,10 +3,12 @@
 use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
     time::Duration,
 };
 
 use ebpf_common::{Counter, LOCALS_PER_POD, PodConfig, ProbePorts};
+use ebpf_loader::{Config, Steering};
 use socket2::Domain;
 
 use crate::stage::{
@@ -76,6 +78,77 @@ fn an_application_cannot_steal_from_the_proxys_port() {
             assert_eq!(answer, "proxy");
         }
     }
+}
+
+/// Port of the listener to which the foreign program gives connections.
+const FOREIGN_PORT: u16 = 9006;
+
+/// A program of somebody else at the pod's namespace that gives its inbound connections to a listener of its own: the program of
+/// another node's agent, told that this is the proxy's port. Like ours it replaces what was selected before it.
+fn foreign_lookup(stage: &Stage) -> (Steering, Acceptor) {
+    let foreign = Steering::open(Config {
+        cgroup_root: stage.cgroup(Actor::Host),
+        bpffs_dir: stage.pins.directory().with_file_name("foreign"),
+        host_netns_cookie: stage.host.cookie().unwrap(),
+    })
+    .unwrap();
+    let ports = PodConfig { out_port: 9001, in_port: FOREIGN_PORT, hbone_port: 9008, ..stage.pod_config() };
+    foreign.put_pod(stage.cookie, &ports).unwrap();
+    let listening = stage.as_app(|| {
+        Acceptor::start(listener(FOREIGN_PORT, Domain::IPV6, false), |mut client| {
+            let _ = client.write_all(b"foreign");
+        })
+    });
+    let caught_up = foreign.catch_up(std::process::id()).unwrap();
+    assert!(caught_up.noted.iter().any(|(cookie, ..)| *cookie == stage.cookie), "{caught_up:?}");
+    foreign.attach_pod(stage.cookie, stage.pod.as_fd()).unwrap();
+    (foreign, listening)
+}
+
+#[test]
+fn the_selection_of_a_program_that_was_attached_before_is_replaced() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _proxy = stage.proxy();
+    stage.steering.detach_pod(stage.cookie).unwrap();
+    let _foreign = foreign_lookup(&stage);
+
+    stage.steering.attach_pod(stage.cookie, stage.pod.as_fd()).unwrap();
+
+    for (pod, _) in FAMILIES {
+        let _application = stage.application(at(any(pod), APP_PORT));
+        let answer = stage.as_host(|| ask(at(pod, APP_PORT), "hello").unwrap());
+        assert!(answer.starts_with("hello from "), "{answer}");
+    }
+    assert_eq!(stage.count(Counter::LookupInbound), 2);
+    assert_eq!(stage.count(Counter::LookupReplaced), 2);
+}
+
+#[test]
+fn a_refusal_does_not_take_back_what_a_program_before_has_selected() {
+    let Some(stage) = Stage::enrolled() else { return };
+    stage.steering.detach_pod(stage.cookie).unwrap();
+    let _foreign = foreign_lookup(&stage);
+
+    stage.steering.attach_pod(stage.cookie, stage.pod.as_fd()).unwrap();
+
+    for (pod, _) in FAMILIES {
+        assert_eq!(stage.as_host(|| exchange(connect(at(pod, APP_PORT)).unwrap(), "").unwrap()), "foreign");
+    }
+    assert_eq!(stage.count(Counter::LookupOverruled), 2);
+    assert_eq!(stage.count(Counter::NoListener), 0);
+}
+
+#[test]
+fn a_program_that_was_attached_after_ours_and_replaces_selections_takes_the_connection() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _proxy = stage.proxy();
+
+    let _foreign = foreign_lookup(&stage);
+
+    for (pod, _) in FAMILIES {
+        assert_eq!(stage.as_host(|| exchange(connect(at(pod, APP_PORT)).unwrap(), "").unwrap()), "foreign");
+    }
+    assert_eq!(stage.count(Counter::LookupInbound), 2, "ours has run and was replaced");
 }
 
 #[test]
@@ -227,6 +300,24 @@ fn a_pod_that_leaves_is_reached_directly() {
         assert_eq!(answer, format!("hello from {client}"));
     }
     assert_eq!(stage.count(Counter::LookupInbound), 0);
+}
+
+#[test]
+fn the_proxys_capture_ports_are_closed_to_others_in_a_pod_that_leaves() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let _proxy = stage.proxy();
+    stage.steering.put_pod(stage.cookie, &PodConfig { flags: 0, ..stage.pod_config() }).unwrap();
+
+    for (pod, _) in FAMILIES {
+        for port in [15001, 15006] {
+            let err = stage.as_host(|| connect(at(pod, port))).unwrap_err();
+
+            assert_eq!(err.kind(), io::ErrorKind::ConnectionRefused, "{port}");
+        }
+        // Peers that have not heard yet that the pod leaves.
+        assert_eq!(stage.as_host(|| exchange(connect(at(pod, 15008)).unwrap(), "").unwrap()), "hbone");
+    }
+    assert_eq!(stage.count(Counter::LookupRefused), 4);
 }
 
 #[test]

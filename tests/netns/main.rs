@@ -17,6 +17,7 @@ mod nonsense;
 mod plain;
 mod probes;
 mod relay;
+mod self_calls;
 mod shapes;
 mod story;
 mod traffic;

@@ -23,7 +23,7 @@ use ebpf_common::{
 use crate::{
     context::{read, read_words},
     maps::{ADMITTED, LOCALS, LOCALS_USED, PROBES, count, is_known_local, pod},
-    steer::{PASS, steer},
+    steer::{DROP, PASS, steer},
 };
 
 /// Set by the loader for each pod.
@@ -51,43 +51,59 @@ pub(crate) fn strake_lookup(context: SkLookupContext) -> u32 {
         from_outside(netns_cookie, &pod, &arrival)
     };
     match target {
-        Some(kind) => steer(&context, netns_cookie, kind, arrival.is_v4),
-        None => PASS,
+        Target::Proxy(kind) => steer(&context, netns_cookie, kind, arrival.is_v4),
+        Target::Ordinary => PASS,
+        Target::Nobody => {
+            count(Counter::LookupRefused);
+            DROP
+        }
     }
 }
 
+/// Where a connection is to go.
+enum Target {
+    /// To the proxy's listener of this kind.
+    Proxy(Kind),
+    /// To whoever listens there.
+    Ordinary,
+    /// Nowhere: it is refused.
+    Nobody,
+}
+
 /// From an application of the pod to somewhere, or from the proxy to an application with the
-/// client's address. `None`: the ordinary lookup.
+/// client's address.
 #[inline(always)]
-fn looped(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Option<Kind> {
+fn looped(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Target {
     let destination = arrival.tuple.destination;
     let own = pod.owns(&arrival.tuple.source);
     let to_application =
         pod.owns(&destination) || !own && is_known_local(LocalKey { netns_cookie, address: destination });
     // Only marked packets come this way, so F_OUT does not matter: what was captured stays captured.
-    if to_application { None } else { Some(Kind::Outbound) }
+    if to_application { Target::Ordinary } else { Target::Proxy(Kind::Outbound) }
 }
 
-/// Through the pod's interface. `None`: the ordinary lookup.
+/// Through the pod's interface.
 #[inline(always)]
-fn from_outside(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Option<Kind> {
+fn from_outside(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Target {
+    let port = arrival.tuple.destination_port;
     if pod.flags & F_IN == 0 {
-        return None;
+        // The proxy still listens, for what it has captured; it must not take a stranger for the pod.
+        return if port == pod.out_port || port == pod.in_port { Target::Nobody } else { Target::Ordinary };
     }
-    if arrival.tuple.destination_port == pod.hbone_port {
-        return Some(Kind::Hbone);
+    if port == pod.hbone_port {
+        return Target::Proxy(Kind::Hbone);
     }
     if is_admitted(&arrival.tuple) {
         if is_declared(netns_cookie, pod, &arrival.tuple) {
             count(Counter::LookupAdmitted);
-            return None;
+            return Target::Ordinary;
         }
         count(Counter::ProbeUndeclared);
     }
     if !pod.owns(&arrival.tuple.destination) {
         learn(LocalKey { netns_cookie, address: arrival.tuple.destination });
     }
-    Some(Kind::Inbound)
+    Target::Proxy(Kind::Inbound)
 }
 
 /// Does the pod itself declare a probe there? The prober also connects on behalf of other pods (`httpGet.host`) and of users

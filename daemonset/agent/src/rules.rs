@@ -12,6 +12,7 @@
 //! adds later: the kernel appends a rule to those of its priority, and a rule without a priority gets 0 then. Also `ip rule
 //! flush` leaves it alone.
 
+mod legacy;
 mod lookup;
 mod message;
 
@@ -26,6 +27,7 @@ use rustix::io::Errno;
 use crate::enrol::Reading;
 use crate::netlink::{Netlink, NetlinkError, change};
 
+pub use legacy::remove as remove_legacy;
 use message::{Route, Rule};
 
 /// Priority of the rule.

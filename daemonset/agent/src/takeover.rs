@@ -10,6 +10,7 @@ use zds::server::Pod;
 use crate::enrol::{Node, Place, PodSpec, Redirection, StepError, Wanted};
 use crate::finder::{FindError, Found};
 use crate::node::{LiveNode, described};
+use crate::rules::{self, Routing};
 
 /// What a starting agent has found of its predecessor.
 pub struct TakenOver {
@@ -108,7 +109,24 @@ async fn renew(node: &LiveNode, pod: &PodSpec, place: &Arc<Place>) {
 async fn entered(node: &LiveNode, pod: &PodSpec) -> Result<Option<Arc<Place>>, Lost> {
     let Found { netns, interface, .. } = node.finder.find(&pod.cgroup_uid, &pod.ips).await?;
     let place = Arc::new(Place::new(netns, interface)?);
+    remove_legacy(pod, &place).await;
     Ok(node.has_entry(&place).await?.then_some(place))
+}
+
+/// Removes rules and routes of an agent whose programs this one cannot have taken over, so that nothing depends on them.
+async fn remove_legacy(pod: &PodSpec, place: &Place) {
+    let routing = Routing { addresses: pod.ips.clone(), interface: place.interface };
+    match rules::remove_legacy(&place.netns, &routing).await {
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => {
+            tracing::info!(pod = pod.key.path(), removed = removed.join(", "), "removed rules of an earlier version")
+        }
+        Err(error) => tracing::warn!(
+            pod = pod.key.path(),
+            error = described(&error),
+            "failed to remove rules of an earlier version; the next agent tries again"
+        ),
+    }
 }
 
 async fn sweep(node: &LiveNode, known: BTreeSet<u64>) {

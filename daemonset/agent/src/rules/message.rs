@@ -42,8 +42,13 @@ impl Route {
         message
     }
 
-    /// `None` for a route that is not of the kind we make.
+    /// `None` for a route that is not ours.
     pub(super) fn parse(message: &RouteMessage) -> Option<Self> {
+        Self::shaped(message).filter(|_| is_ours(message))
+    }
+
+    /// `None` for a route that is not of the kind we make, whoever made it.
+    pub(super) fn shaped(message: &RouteMessage) -> Option<Self> {
         let (mut source, mut interface, mut metric) = (None, None, None);
         for attribute in &message.attributes {
             match attribute {
@@ -53,8 +58,8 @@ impl Route {
                 _ => {}
             }
         }
-        let ours = message.header.kind == RouteType::Local && message.header.destination_prefix_length == 0;
-        (ours && is_ours(message)).then_some(Self { source: source?, interface: interface?, metric })
+        let all = message.header.kind == RouteType::Local && message.header.destination_prefix_length == 0;
+        all.then_some(Self { source: source?, interface: interface?, metric })
     }
 }
 
@@ -120,7 +125,7 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    fn table(&self) -> u32 {
+    pub(super) fn table(&self) -> u32 {
         let attribute = self.message.attributes.iter().find_map(|attribute| match attribute {
             RuleAttribute::Table(table) => Some(*table),
             _ => None,
@@ -129,7 +134,7 @@ impl Rule {
     }
 
     /// The kernel leaves out priority 0.
-    fn priority(&self) -> u32 {
+    pub(super) fn priority(&self) -> u32 {
         let attribute = self.message.attributes.iter().find_map(|attribute| match attribute {
             RuleAttribute::Priority(priority) => Some(*priority),
             _ => None,
@@ -139,6 +144,11 @@ impl Rule {
 
     /// Leads to our table, by our mark and nothing else, whatever its priority.
     pub(super) fn is_ours(&self) -> bool {
+        self.table() == TABLE && self.is_for_marked()
+    }
+
+    /// Leads to a table, by our mark and nothing else.
+    pub(super) fn is_for_marked(&self) -> bool {
         let header = &self.message.header;
         let conditions = self.message.attributes.iter().filter(|attribute| {
             !matches!(
@@ -156,8 +166,7 @@ impl Rule {
             marks += 1;
             matches!(attribute, RuleAttribute::FwMark(LOOP_MARK) | RuleAttribute::FwMask(LOOP_MARK_MASK))
         });
-        self.table() == TABLE
-            && header.action == RuleAction::ToTable
+        header.action == RuleAction::ToTable
             && header.src_len == 0
             && header.dst_len == 0
             && header.tos == 0

@@ -282,3 +282,50 @@ async fn settings_return_to_what_they_were() {
     assert_eq!(netns.run(|| std::fs::read_to_string(reflect)).unwrap().trim(), "1");
     assert_eq!(std::fs::read_dir(dir.path().join("sysctl")).unwrap().count(), 0);
 }
+
+/// What agents before the table 1500111 left in a pod, for each family.
+fn leave_legacy(netns: &Netns, routing: &Routing) {
+    for (family, source, lo, eth0) in [("-4", routing.addresses[0], 0, 10), ("-6", routing.addresses[1], 1024, 4096)] {
+        ip(netns, &format!("{family} rule add pref 32764 fwmark 0x111/0xfff lookup 100"));
+        ip(netns, &format!("{family} route add local default dev lo src {source} table 100 metric {lo}"));
+        let interface = routing.interface;
+        let name = ip(netns, "-o link show");
+        let name = name.lines().find_map(|line| line.strip_prefix(&format!("{interface}: "))).unwrap();
+        let name = name.split([':', '@']).next().unwrap();
+        ip(netns, &format!("{family} route add local default dev {name} src {source} table 100 metric {eth0}"));
+    }
+}
+
+#[tokio::test]
+async fn what_an_earlier_agent_left_in_table_100_is_removed_and_nothing_else_of_it() {
+    let Some((netns, routing)) = joined().await else { return };
+    leave_legacy(&netns, &routing);
+    ip(&netns, "-4 route add 192.0.2.0/24 dev lo table 100");
+    ip(&netns, "-4 rule add pref 32764 to 192.0.2.0/24 lookup 100");
+
+    let removed = remove_legacy(&netns, &routing).await.unwrap();
+
+    assert_eq!(removed.len(), 6, "{removed:?}");
+    assert_eq!(remove_legacy(&netns, &routing).await.unwrap(), [""; 0]);
+    assert!(ip(&netns, "-4 route show table 100").contains("192.0.2.0/24"));
+    assert_eq!(ip(&netns, "-6 route show table 100"), "");
+    let rules = BOTH.map(|family| ip(&netns, &format!("{family} rule show"))).concat();
+    assert_eq!(rules.matches("lookup 100").count(), 1, "{rules}");
+    assert_holds(&netns, &routing).await;
+}
+
+#[tokio::test]
+async fn a_pod_of_istios_agent_keeps_its_rule_and_route() {
+    let Some((netns, routing)) = pod().await else { return };
+    for family in BOTH {
+        ip(&netns, &format!("{family} rule add pref 32764 fwmark 0x111/0xfff lookup 100"));
+        ip(&netns, &format!("{family} route add local default dev lo table 100"));
+    }
+
+    assert_eq!(remove_legacy(&netns, &routing).await.unwrap(), [""; 0]);
+
+    for family in BOTH {
+        assert!(ip(&netns, &format!("{family} rule show")).contains("lookup 100"));
+        assert!(ip(&netns, &format!("{family} route show table 100")).contains("default"));
+    }
+}

@@ -2,7 +2,8 @@
 
 use ebpf_loader::observe;
 
-use crate::node::{Node, Pod};
+use crate::node::{ADDRESSES, Node, Pod};
+use crate::world::ip;
 use crate::{DESTINATION, Joined, captured, enrolled};
 
 /// Link and program of the pod's namespace, as the report has them.
@@ -63,4 +64,32 @@ async fn what_nobody_owns_is_removed_as_soon_as_every_enrolled_pod_is_found_and_
     node.until("the entry is removed", |node| (!entered(node, &other)).then_some(()));
     node.until("the pod that was not found is proved", |node| enrolled(node, &pod));
     assert!(node.terminate(agent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_a_version_before_the_present_table_are_removed_at_the_start_from_pods_outside_of_the_mesh_too() {
+    let Some(mut node) = Node::new() else { return };
+    let pods = [node.start_pod("web").await, node.start_pod("other").await];
+    let legacy = |pod: &Pod| {
+        let show = |arguments: &str| crate::world::ip_output(&pod.netns, arguments);
+        [show("-4 rule show"), show("-4 route show table 100"), show("-6 rule show"), show("-6 route show table 100")]
+            .concat()
+    };
+    for pod in &pods {
+        for (family, address, lo, eth0) in [("-4", ADDRESSES[0], 0, 10), ("-6", ADDRESSES[1], 1024, 4096)] {
+            ip(&pod.netns, &format!("{family} rule add pref 32764 fwmark 0x111/0xfff lookup 100"));
+            ip(&pod.netns, &format!("{family} route add local default dev lo src {address} table 100 metric {lo}"));
+            ip(&pod.netns, &format!("{family} route add local default dev eth0 src {address} table 100 metric {eth0}"));
+        }
+        assert!(legacy(pod).contains("local default dev eth0"), "{}", legacy(pod));
+    }
+
+    node.start_agent();
+
+    for pod in &pods {
+        node.until("nothing is left", |_| {
+            let left = legacy(pod);
+            (!left.contains("lookup 100") && !left.contains("local default")).then_some(())
+        });
+    }
 }

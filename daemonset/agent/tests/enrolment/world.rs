@@ -59,6 +59,12 @@ impl World {
 
 /// iproute2 in a namespace.
 pub(crate) fn ip(netns: &Netns, arguments: &str) {
-    let status = netns.run(|| Command::new("ip").args(arguments.split(' ')).status()).unwrap();
-    assert!(status.success(), "ip {arguments}");
+    ip_output(netns, arguments);
+}
+
+/// As [`ip`]; what it prints.
+pub(crate) fn ip_output(netns: &Netns, arguments: &str) -> String {
+    let output = netns.run(|| Command::new("ip").args(arguments.split(' ')).output()).unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }

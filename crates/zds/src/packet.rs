@@ -82,6 +82,12 @@ impl PacketSocket {
         }
     }
 
+    /// True when a packet, or the end of the connection, waits to be read. Nothing is taken.
+    pub(crate) fn has_unread(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        rustix::net::recv(&self.0, &mut [0_u8; 1][..], flags).is_ok()
+    }
+
     /// Sends one packet if the socket takes it at once, for the last word on a connection that ends.
     pub(crate) fn send_now(&self, bytes: &[u8]) {
         let _: io::Result<usize> = transmit(&self.0, bytes, None);

@@ -73,17 +73,19 @@ impl Session {
         }
         self.registry.synced(self.peer.connection);
         loop {
-            // Both arms are cancel-safe: a queue's `recv` and a packet's.
+            // Both arms are cancel-safe: a queue's `recv` and a packet's. What was sent unasked comes first: it is no answer
+            // to what is asked next.
             tokio::select! {
-                update = queue.recv() => match update {
-                    Some(update) => self.apply(update).await?,
-                    None => return Err(ZdsError::Closed),
-                },
+                biased;
                 // Nothing is outstanding, so the end of the connection is all there can be to read.
                 unasked = self.socket.recv() => {
                     unasked?;
                     return Err(ZdsError::OutOfTurn);
                 }
+                update = queue.recv() => match update {
+                    Some(update) => self.apply(update).await?,
+                    None => return Err(ZdsError::Closed),
+                },
             }
         }
     }
@@ -121,7 +123,8 @@ impl Session {
         Ok(())
     }
 
-    /// One request and its answer: strict stop-and-wait.
+    /// One request and its answer: strict stop-and-wait. Answers have no number, so one that came before its request would be taken
+    /// for an acknowledgement that nobody gave: the connection ends.
     async fn exchange(
         &self,
         request: &[u8],
@@ -134,6 +137,11 @@ impl Session {
                 request.len(),
                 crate::PACKET_BYTES
             )));
+        }
+        if self.socket.has_unread() {
+            // The end of the connection, or a packet.
+            self.read("end of the connection").await?;
+            return Err(ZdsError::OutOfTurn);
         }
         timeout(DEADLINE, self.socket.send(request, netns.map(|fd| fd.as_fd())))
             .await

@@ -44,6 +44,10 @@ pub enum AddError {
 pub enum DelError {
     #[error("the proxy refused to drop the pod: {reason}")]
     Refused { reason: String },
+    /// The connection ended before the answer. The process may live on and serve the pod until its next connection has the
+    /// snapshot.
+    #[error("the connection to the proxy ended before it answered")]
+    Lost,
     #[error("the proxy takes no requests")]
     Busy,
 }
@@ -131,7 +135,7 @@ impl Registry {
         }
     }
 
-    /// Takes the pod out and has every connection drop it. Returns how many acknowledged; a connection that ends meanwhile counts as gone.
+    /// Takes the pod out and has every connection drop it. Returns how many acknowledged: all that there are.
     pub async fn del(&self, uid: &PodId) -> Result<usize, DelError> {
         let queues: Vec<_> = {
             let mut inner = self.lock();
@@ -144,7 +148,7 @@ impl Registry {
             let (answer, answered) = oneshot::channel();
             match timeout(DEADLINE, queue.send(Update::Del { uid: uid.clone(), answer })).await {
                 Err(_) => result = Err(DelError::Busy),
-                Ok(Err(_)) => {}
+                Ok(Err(_)) => result = Err(DelError::Lost),
                 Ok(Ok(())) => answers.push(answered),
             }
         }
@@ -153,7 +157,7 @@ impl Registry {
             match answered.await {
                 Ok(Ok(())) => acknowledged += 1,
                 Ok(Err(reason)) => result = Err(DelError::Refused { reason }),
-                Err(_) => {}
+                Err(_) => result = Err(DelError::Lost),
             }
         }
         result.map(|()| acknowledged)

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use zds::ZdsError;
 use zds::client::{Client, Command};
-use zds::server::{AddError, ConnectionId, Server};
+use zds::server::{AddError, ConnectionId, DelError, Server};
 
 use crate::{Agent, answering, id, pod, synced, within};
 
@@ -114,4 +114,19 @@ async fn connections_are_numbered_in_the_order_of_their_coming() {
 
     assert_eq!(ids.len(), 2);
     assert!(ids[0] < ids[1]);
+}
+
+#[tokio::test]
+async fn a_departure_is_not_acknowledged_by_a_proxy_whose_connection_ends_before_it_answers() {
+    let mut agent = Agent::start();
+    let (mut client, _) = synced(&agent.path).await;
+    let registry = agent.registry.clone();
+
+    let leaving = tokio::spawn(async move { registry.del(&id("a")).await });
+    within(client.next()).await.unwrap();
+    drop(client);
+
+    assert_eq!(within(leaving).await.unwrap(), Err(DelError::Lost));
+    agent.ended().await;
+    assert_eq!(within(agent.registry.del(&id("a"))).await, Ok(0), "nobody is left to be asked");
 }

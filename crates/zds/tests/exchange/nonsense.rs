@@ -3,15 +3,17 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketAddrUnix, SocketFlags, SocketType,
 };
 use zds::client::{Client, Command};
+use zds::server::AddError;
 use zds::{ProtocolError, ZdsError};
 
-use crate::{Agent, netns, pod, within};
+use crate::{Agent, id, netns, pod, until, within};
 
 const ADD: &[u8] = b"\x0a\x0c\x0a\x02u1\x12\x06\x0a\x01n\x12\x01d";
 const ADD_WITHOUT_INFO: &[u8] = b"\x0a\x04\x0a\x02u1";
@@ -19,6 +21,7 @@ const DEL: &[u8] = b"\x12\x04\x12\x02u1";
 const KEEP: &[u8] = b"\x2a\x04\x0a\x02u1";
 const SNAPSHOT: &[u8] = b"\x1a\x00";
 const HELLO: &[u8] = b"\x08\x01";
+const ACK: &[u8] = b"\x0a\x00";
 
 fn raw() -> OwnedFd {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
@@ -207,4 +210,35 @@ async fn an_agent_drops_a_proxy_that_does_not_acknowledge() {
     let ended = agent.ended.recv().await.unwrap();
 
     assert!(matches!(ended.cause, ZdsError::Timeout { what: "acknowledgement", .. }));
+}
+
+/// Reads one packet without keeping the runtime's thread from the other side.
+async fn read_from(socket: &Arc<OwnedFd>) -> Vec<u8> {
+    let socket = socket.clone();
+    within(tokio::task::spawn_blocking(move || read(&socket))).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_twice_acknowledges_nothing_that_is_asked_later() {
+    for _ in 0..20 {
+        let mut agent = Agent::start();
+        let socket = Arc::new(raw());
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&agent.path).unwrap()).unwrap();
+        send(&socket, HELLO, &[]);
+        read_from(&socket).await;
+        send(&socket, ACK, &[]);
+        until(|| agent.registry.connections().iter().any(|connection| connection.synced)).await;
+        let registry = agent.registry.clone();
+        let adding = tokio::spawn(async move { registry.add(pod("first")).await });
+        read_from(&socket).await;
+
+        send(&socket, ACK, &[]);
+        send(&socket, ACK, &[]);
+        within(adding).await.unwrap().unwrap();
+        let second = within(agent.registry.add(pod("second"))).await;
+
+        assert!(matches!(second, Err(AddError::Lost | AddError::NoConnection)), "{second:?}");
+        assert!(agent.registry.acknowledged(&id("second")).is_err());
+        assert!(matches!(agent.ended().await.cause, ZdsError::OutOfTurn));
+    }
 }

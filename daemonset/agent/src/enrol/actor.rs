@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::claim::Claim;
 use super::entering::{Enrolled, Located, Proved, prove};
 use super::goal::{Goal, Timing, Wanted};
-use super::leaving::{Drain, Withdrawn, undo};
+use super::leaving::{Dismissal, Drain, Withdrawn, undo};
 use super::{Node, Place, PodSpec, Proof, Redirection, StepError, Verdict, repairing};
 use crate::metrics;
 use crate::report::View;
@@ -48,6 +48,8 @@ pub struct Actor<N> {
     verdict: Verdict,
     /// The last proof met an annotation that is not the agent's. The next one corrects it: an event may be late.
     annotation_missed: bool,
+    /// Nothing of ours is left in the kernel, and a proxy has not confirmed yet that it no longer serves the pod.
+    dismissal: Dismissal,
     /// Since when the pod leaves: the grace period is one, whatever changes meanwhile.
     leaving_since: Option<Instant>,
     failures: u32,
@@ -77,6 +79,7 @@ impl<N: Node> Actor<N> {
             claim,
             verdict: Verdict::Holds,
             annotation_missed: false,
+            dismissal: Dismissal::Confirmed,
             leaving_since: None,
             failures: 0,
         }
@@ -152,6 +155,7 @@ impl<N: Node> Actor<N> {
 
     async fn stay_in(&mut self, pod: &PodSpec, backoff: &mut Backoff) -> Result<Next, StepError> {
         self.leaving_since = None;
+        self.dismissal = Dismissal::Confirmed;
         let begun = Instant::now();
         let enrolled = match self.enter(pod).await {
             Ok(enrolled) => enrolled,
@@ -325,8 +329,7 @@ impl<N: Node> Actor<N> {
     async fn leave(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<Next, StepError> {
         self.withdraw(pod, reason, annotated).await?;
         let Some(place) = self.explore(pod).await? else {
-            self.view.outside(reason);
-            return Ok(Next::Wait);
+            return self.outside(pod, reason).await;
         };
         self.view.state(PodState::Leaving, reason);
         let since = *self.leaving_since.get_or_insert_with(Instant::now);
@@ -339,10 +342,19 @@ impl<N: Node> Actor<N> {
             metrics::drain_expired();
             tracing::info!(pod = %pod.key.path(), "the grace period is over, remaining proxied connections are cut");
         }
-        drained.remove(&*self.node, pod).await?;
+        self.dismissal = drained.remove(&*self.node, pod).await?;
         self.leaving_since = None;
         self.footprint = None;
         metrics::left();
+        self.outside(pod, reason).await
+    }
+
+    /// Reports the pod as outside the mesh, once every proxy has confirmed that it no longer serves it.
+    async fn outside(&mut self, pod: &PodSpec, reason: &str) -> Result<Next, StepError> {
+        if self.dismissal == Dismissal::Unconfirmed {
+            self.node.dismiss(pod).await?;
+            self.dismissal = Dismissal::Confirmed;
+        }
         self.view.outside(reason);
         Ok(Next::Wait)
     }
@@ -365,7 +377,15 @@ impl<N: Node> Actor<N> {
 
     async fn finish(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<Next, StepError> {
         self.withdraw(pod, reason, annotated).await?;
-        self.remove_now(pod).await?;
+        match self.footprint.clone() {
+            Some(place) => {
+                Withdrawn(place).skip_draining().remove_once_dismissed(&*self.node, pod).await?;
+                metrics::left();
+                self.footprint = None;
+            }
+            // Maybe known to a proxy from a snapshot.
+            None => self.node.dismiss(pod).await?,
+        }
         self.view.outside(reason);
         Ok(Next::Wait)
     }
@@ -388,14 +408,18 @@ impl<N: Node> Actor<N> {
     async fn remove_now(&mut self, pod: &PodSpec) -> Result<(), StepError> {
         match self.footprint.clone() {
             Some(place) => {
-                Withdrawn(place).skip_draining().remove(&*self.node, pod).await?;
+                self.dismissal = Withdrawn(place).skip_draining().remove(&*self.node, pod).await?;
                 metrics::left();
+                self.footprint = None;
+                self.claim = Claim::None;
             }
             // Never enrolled by us, and maybe known to a proxy from a snapshot.
-            None => self.node.dismiss(pod).await?,
+            None => self.dismissal = Dismissal::Unconfirmed,
         }
-        self.footprint = None;
-        self.claim = Claim::None;
+        if self.dismissal == Dismissal::Unconfirmed {
+            self.node.dismiss(pod).await?;
+            self.dismissal = Dismissal::Confirmed;
+        }
         Ok(())
     }
 }

@@ -38,6 +38,14 @@ pub(super) enum Drain {
 /// Nothing is left to wait for.
 pub(super) struct Drained(Arc<Place>);
 
+/// Whether every proxy has said that it no longer serves a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dismissal {
+    Confirmed,
+    /// A proxy refused or did not answer. It is asked again: until then the pod is not reported as outside the mesh.
+    Unconfirmed,
+}
+
 impl Withdrawn {
     /// `since`: when the pod began to leave, from which on its grace counts.
     pub(super) async fn stop_capturing<N: Node>(
@@ -75,11 +83,31 @@ impl Draining {
 impl Drained {
     /// Takes the proxy's listeners, then link, rules and entry away, and reads back that nothing is left.
     ///
-    /// A proxy that refuses or does not answer stops nothing: the pod is in no snapshot any more.
-    pub(super) async fn remove<N: Node>(self, node: &N, pod: &PodSpec) -> Result<(), StepError> {
-        if let Err(error) = node.dismiss(pod).await {
-            tracing::warn!(pod = %pod.key.path(), code = error.code(), %error, "the proxy did not acknowledge a departure");
-        }
+    /// For a pod whose user takes it out of the mesh, or that is deleted: a proxy that refuses or does not answer keeps no pod in
+    /// the mesh. It is told that the pod left by the next snapshot at the latest.
+    pub(super) async fn remove<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Dismissal, StepError> {
+        let dismissal = match node.dismiss(pod).await {
+            Ok(()) => Dismissal::Confirmed,
+            Err(error) => {
+                let (pod, code) = (pod.key.path(), error.code());
+                tracing::warn!(
+                    pod,
+                    code,
+                    %error,
+                    "ztunnel has not confirmed that it stopped serving a pod; its routing is removed all the same, and ztunnel is asked again"
+                );
+                Dismissal::Unconfirmed
+            }
+        };
+        undo(node, &self.0).await?;
+        Ok(dismissal)
+    }
+
+    /// As [`Self::remove`], but nothing is removed before every proxy has confirmed.
+    ///
+    /// For a pod that has ended: no user has asked for plaintext, and somebody may still run in its namespace.
+    pub(super) async fn remove_once_dismissed<N: Node>(self, node: &N, pod: &PodSpec) -> Result<(), StepError> {
+        node.dismiss(pod).await?;
         undo(node, &self.0).await
     }
 }
@@ -107,7 +135,8 @@ pub async fn expel<N: Node>(
         node.annotate(pod, None).await?;
     }
     match place {
-        Some(place) => Withdrawn(place).skip_draining().remove(node, pod).await,
+        // A proxy that has not confirmed loses its connection with this process.
+        Some(place) => Withdrawn(place).skip_draining().remove(node, pod).await.map(|_| ()),
         None => Ok(()),
     }
 }

@@ -9,6 +9,7 @@ mod memory;
 mod node;
 mod plugin;
 mod proxies;
+mod relay;
 mod restarting;
 mod roles;
 mod rounds;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use model::report::{NodeReport, PodReport};
 use runtime::sys::Netns;
 
-use crate::roles::{CALLER, CLIENT, PROXY};
+use crate::roles::{CALLER, CLIENT, PROXY, RELAY};
 use crate::{DESTINATION, HELD};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -200,6 +200,17 @@ impl Node {
         self.children.len() - 1
     }
 
+    /// As [`Node::start_proxy`], behind a relay; see `relay`.
+    pub(crate) fn start_relayed_proxy(&mut self, cgroup: &str) {
+        let mut proxy = self.joining(cgroup, &std::env::current_exe().unwrap());
+        proxy
+            .args(["roles::proxy_process", "--exact", "--nocapture"])
+            .env(PROXY, self.path("zds.sock"))
+            .env(RELAY, self.path("orders"))
+            .stdout(Stdio::null());
+        self.children.push(proxy.spawn().unwrap());
+    }
+
     /// Ends the proxy that was started last.
     pub(crate) fn stop_proxy(&mut self) {
         let proxy = self.proxy.take().expect("a proxy runs");
@@ -277,7 +288,7 @@ impl Node {
         self.calls()
     }
 
-    fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path("calls")).unwrap();
         text.lines().filter_map(|line| Some(line.split_once("client: ")?.1.to_owned())).collect()
     }

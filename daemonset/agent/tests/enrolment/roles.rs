@@ -14,6 +14,8 @@ use crate::HELD;
 
 /// Set for the process that plays the proxy: the agent's socket.
 pub(crate) const PROXY: &str = "STRAKE_TEST_PROXY";
+/// Set for a proxy behind a relay: the file that says what happens to messages.
+pub(crate) const RELAY: &str = "STRAKE_TEST_RELAY";
 /// Set for the process that plays an application: where it connects, once.
 pub(crate) const CLIENT: &str = "STRAKE_TEST_CLIENT";
 /// Set for the process that plays a busy application: where it connects, again and again until its standard input ends.
@@ -28,6 +30,10 @@ const CALL_PAUSE: Duration = Duration::from_millis(4);
 #[tokio::test]
 async fn proxy_process() {
     let Some(path) = std::env::var_os(PROXY) else { return };
+    let path = match std::env::var_os(RELAY) {
+        Some(orders) => crate::relay::start(path.into(), orders.into()).into(),
+        None => path,
+    };
     let mut pods: Vec<Served> = Vec::new();
     loop {
         let Ok(mut client) = Client::connect(Path::new(&path)).await else {
@@ -47,6 +53,7 @@ async fn proxy_process() {
                 break;
             }
         }
+        std::thread::park_timeout(zds::RECONNECT_MIN);
     }
 }
 

@@ -49,6 +49,53 @@ async fn a_proxy_that_does_not_acknowledge_a_departure_does_not_hold_it_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_is_not_reported_outside_before_its_proxy_has_confirmed() {
+    let bench = Bench::enrolled().await;
+
+    bench.node.with(|state| state.faults = HashMap::from([(Step::Dismiss, u32::MAX)]));
+    bench.want(out());
+    bench.until(|state| state.entry.is_none()).await;
+    pass(Duration::from_secs(60)).await;
+
+    let report = bench.reports.node("n").pods.remove(0);
+    assert_eq!(report.state, PodState::Failed, "{report:?}");
+    assert!(report.reason.contains("dismiss"), "{report:?}");
+    assert!(bench.node.with(|state| state.entry.is_none()), "the pod was entered again");
+    bench.node.with(|state| state.faults.clear());
+    crate::enrol::tests::until(|| bench.state() == PodState::NotSelected).await;
+    bench.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_ended_stays_closed_until_its_proxy_has_confirmed() {
+    let bench = Bench::enrolled().await;
+
+    bench.node.with(|state| state.faults = HashMap::from([(Step::Dismiss, u32::MAX)]));
+    bench.want(Wanted::Finished { reason: "the pod has finished".to_owned() });
+    bench.until(|state| !state.annotated).await;
+    pass(Duration::from_secs(60)).await;
+
+    let report = bench.reports.node("n").pods.remove(0);
+    assert_eq!(report.state, PodState::Failed, "{report:?}");
+    assert!(report.reason.contains("dismiss"), "{report:?}");
+    assert!(bench.node.with(|state| state.entry == Some(Capture::On) && state.rules && state.link));
+    bench.node.with(|state| state.faults.clear());
+    bench.until(|state| state.entry.is_none()).await;
+    bench.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_pod_leaves_nothing_in_the_kernel_when_its_proxy_does_not_confirm() {
+    let bench = Bench::enrolled().await;
+    bench.node.fail(Step::Dismiss, u32::MAX);
+
+    bench.want(Wanted::Gone);
+    tokio::time::timeout(GRACE * 6, bench.actor).await.expect("the task ends").unwrap();
+
+    assert!(bench.node.with(|state| state.entry.is_none() && !state.rules && !state.link && !state.annotated));
+}
+
+#[tokio::test(start_paused = true)]
 async fn listeners_stay_until_peers_have_heard_although_nothing_is_proxied() {
     let bench = Bench::enrolled().await;
     let begun = tokio::time::Instant::now();

@@ -1,4 +1,4 @@
-//! What goes out next: frames whose payloads stay where they are until they are written.
+//! Frames for the next write. Payloads are not copied: they stay where they are until they are written.
 
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use bytes::Bytes;
@@ -8,9 +8,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
-/// Pieces that one write takes.
+/// Largest number of pieces in a batch, as one vectored write takes them.
 const PIECES: usize = 64;
-/// Bytes from which on a batch takes no more.
+/// Bytes from which on a batch takes no more frames.
 const FULL_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Piece {
 }
 
 thread_local! {
-    /// A batch that was written. All connections of a thread share it, so that one that waits keeps none.
+    /// A batch that was written. All connections of a thread share it, so that an idle connection keeps no buffer.
     static SPARE: Cell<Option<Box<Batch>>> = const { Cell::new(None) };
 }
 
@@ -48,25 +48,25 @@ impl Batch {
         SPARE.take().unwrap_or_default()
     }
 
-    /// Gives an empty batch back.
-    pub(crate) fn release_capacity(self: Box<Self>) {
+    /// Returns an empty batch to the thread.
+    pub(crate) fn recycle(self: Box<Self>) {
         debug_assert!(self.is_empty());
         SPARE.set(Some(self));
     }
 
-    /// Whether everything in it has been written.
+    /// Returns whether everything in it has been written.
     pub(crate) const fn is_empty(&self) -> bool {
         self.control.is_empty() && self.pieces.is_empty()
     }
 
-    /// Payload bytes that still fit, at most; 0 when not even a frame without any fits.
+    /// Largest payload that still fits, bytes; 0 when not even a frame without payload fits.
     #[inline]
     pub(crate) const fn room(&self) -> usize {
-        // A frame is a head and at least one piece.
+        // A frame takes a header and at least one piece.
         if self.pieces.len() + 2 > PIECES { 0 } else { FULL_BYTES.saturating_sub(self.bytes) }
     }
 
-    /// Pieces of payload that fit behind the head of one more frame.
+    /// Number of pieces of payload that fit behind the header of one more frame.
     #[inline]
     pub(crate) const fn room_pieces(&self) -> usize {
         PIECES.saturating_sub(self.pieces.len() + 1)
@@ -84,7 +84,7 @@ impl Batch {
         self.pieces.push(Piece::Payload(payload));
     }
 
-    /// Writes all of it. When that has to wait, or ends early, the rest stays.
+    /// Writes everything. When that has to wait or fails, the rest stays for the next call.
     pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,

@@ -1,5 +1,5 @@
-//! Limits of what a peer may ask for that costs it less than us (RFC 9113, section 10.5). Each kind of frame that makes
-//! work without moving data has its own budget; whoever exceeds one is disconnected with ENHANCE_YOUR_CALM.
+//! Limits of frames that cost the peer less than us (RFC 9113, section 10.5). Each kind of frame that makes work
+//! without moving data has its own budget; a peer that exceeds one is disconnected with ENHANCE_YOUR_CALM.
 //!
 //! DATA and requests that are answered have no budget here: flow control and the limit of streams hold them.
 
@@ -25,20 +25,20 @@ const PINGS: u32 = 10_000;
 const EMPTY_FRAMES: u32 = 1_000;
 /// WINDOW_UPDATE frames per window, beside those that answer DATA of ours.
 const WINDOW_UPDATES: u32 = 10_000;
-/// WINDOW_UPDATE frames that answer one DATA frame of ours, and as many more per so many bytes of it. Peers send one for
-/// the stream and one for the connection when they have read a few KiB.
+/// WINDOW_UPDATE frames that answer one DATA frame of ours, and as many more per so many bytes of it. Peers send one
+/// for the stream and one for the connection when they have read a few KiB.
 const UPDATES_PER_FRAME: u32 = 2;
 const BYTES_PER_UPDATE: usize = 512;
 /// Frames per window that have no effect: PRIORITY, types that we do not know, RST_STREAM and WINDOW_UPDATE for streams
 /// that are closed, GOAWAY after the first.
 const IGNORED_FRAMES: u32 = 10_000;
 
-/// What one connection has used of its budgets.
+/// Use of one connection's budgets.
 #[derive(Debug)]
 pub(crate) struct Budgets {
     /// By kind, in the order of [`Flood`].
     used: [u32; Flood::ALL.len()],
-    /// When all budgets were full last.
+    /// Time at which all budgets were full last.
     since: Instant,
 }
 
@@ -47,8 +47,8 @@ impl Budgets {
         Self { used: [0; Flood::ALL.len()], since: Instant::now() }
     }
 
-    /// Takes `amount` of what `flood` names. The clock is read only when a budget is used up, so that this costs an
-    /// addition.
+    /// Charges `amount` to the budget of `flood`. The clock is read only when a budget is used up, so that this costs
+    /// an addition.
     pub(crate) fn charge(&mut self, flood: Flood, amount: u32) -> Result<(), Error> {
         let used = &mut self.used[flood as usize];
         *used = used.saturating_add(amount);
@@ -65,7 +65,7 @@ impl Budgets {
         if amount <= limit(flood) { Ok(()) } else { Err(Error::Flood(flood)) }
     }
 
-    /// A DATA frame with `bytes` of payload goes out: its WINDOW_UPDATEs are no flood.
+    /// Notes that a DATA frame with `bytes` of payload is sent: WINDOW_UPDATEs that answer it are no flood.
     #[expect(clippy::cast_possible_truncation, reason = "a payload is shorter than 2^24 bytes")]
     pub(crate) const fn send_data(&mut self, bytes: usize) {
         let used = &mut self.used[Flood::WindowUpdates as usize];
@@ -73,7 +73,7 @@ impl Budgets {
     }
 }
 
-/// Most of each kind that a peer may use in one window.
+/// Size of each budget per window.
 const fn limit(flood: Flood) -> u32 {
     match flood {
         Flood::Resets => RESETS,

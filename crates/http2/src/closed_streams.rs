@@ -1,5 +1,6 @@
-//! Memory of streams that are closed, which tells a peer's error from frames that crossed ours on the way
-//! (RFC 9113, sections 5.1 and 5.1.1). Of most streams nothing has to be remembered.
+//! Memory of closed streams. It tells a peer's errors from frames that crossed ours on the way (RFC 9113, sections 5.1
+//! and
+//! 5.1.1). Of most streams nothing has to be remembered.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -26,12 +27,12 @@ pub(crate) enum Absent {
     Closed,
 }
 
-/// What is remembered of closed streams.
+/// Memory of closed streams.
 #[derive(Debug)]
 pub(crate) struct ClosedStreams {
     /// Streams that we have reset, the oldest first.
     reset: VecDeque<u32>,
-    /// How many of them were reset before the PING was sent that is not answered yet.
+    /// Number of them that were reset before the PING was sent that is not acknowledged yet.
     before_ping: usize,
     most_resets: usize,
     /// Identifiers that the peer has skipped, the oldest first.
@@ -44,7 +45,7 @@ impl ClosedStreams {
         Self { reset: VecDeque::new(), before_ping: 0, most_resets, gaps: VecDeque::new() }
     }
 
-    /// RST_STREAM for `id` is about to be sent.
+    /// Notes that RST_STREAM for `id` is sent.
     pub(crate) fn insert_reset(&mut self, id: u32) {
         if self.reset.len() >= self.most_resets {
             self.reset.pop_front();
@@ -53,7 +54,7 @@ impl ClosedStreams {
         self.reset.push_back(id);
     }
 
-    /// The peer has used `id`, and `last` before it.
+    /// Notes that the peer has used `id`, and `last` before it.
     pub(crate) fn insert_gap(&mut self, last: u32, id: u32) {
         let next = if last == 0 { 1 } else { last + 2 };
         if next < id {
@@ -64,13 +65,13 @@ impl ClosedStreams {
         }
     }
 
-    /// A PING goes out behind all resets so far.
+    /// Notes that a PING is sent behind all resets so far.
     pub(crate) fn send_ping(&mut self) {
         self.before_ping = self.reset.len();
     }
 
-    /// The PING is answered: the peer has read what was sent before it (section 5.1 suggests this signal), and sends
-    /// nothing more on streams that were reset before.
+    /// Notes that the PING is acknowledged: the peer has read what was sent before it (section 5.1 suggests this
+    /// signal), and sends nothing more on streams that were reset before.
     pub(crate) fn recv_ping_ack(&mut self) {
         self.reset.drain(..self.before_ping);
         self.before_ping = 0;
@@ -79,7 +80,7 @@ impl ClosedStreams {
         }
     }
 
-    /// Where a stream stands that was there or was skipped.
+    /// Returns the state of a stream that was used or skipped.
     pub(crate) fn find(&self, id: u32) -> Absent {
         if self.reset.contains(&id) {
             Absent::Ignored

@@ -1,8 +1,9 @@
-//! The end of a connection: GOAWAY and what stands before it go out, then the write side closes, then the peer has time
-//! to read it all. Bytes of the peer are read and thrown away meanwhile, for two reasons:
+//! The end of a connection: GOAWAY and everything before it are sent, then the write side closes, then the peer has
+//! time to read it all. Bytes of the peer are read and thrown away meanwhile, for two reasons:
 //!
 //! - Two ends that close at once, over a byte stream that is full both ways, would wait for each other.
-//! - A socket that is closed with unread bytes answers with a reset, and a reset throws away what the peer has not read.
+//! - A socket that is closed with unread bytes answers with a reset, and a reset throws away what the peer has not
+//!   read.
 
 use super::reader::Reader;
 use super::writer::Writer;
@@ -16,39 +17,40 @@ use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::time::Sleep;
 
-/// Time that a peer that has violated the protocol gets to read why.
+/// Time for a peer that has violated the protocol to read the GOAWAY that says so.
 const AFTER_VIOLATION: Duration = Duration::from_secs(2);
 
-/// What is done next.
+/// Step of a connection that is being closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Write,
     ShutDown,
-    /// Waits for the peer.
+    /// Wait for the peer to close, or to have read everything.
     Linger,
 }
 
 /// A connection that is being closed.
 pub(super) struct Closing {
-    /// Why it is closed, if not in order.
+    /// Reason for closing, if not in order.
     error: Option<Arc<Error>>,
     step: Step,
-    /// The peer closes its side too, or has read everything.
+    /// The peer has closed its side too, or has read everything.
     is_peer_done: bool,
-    /// Frames are still found in what the peer sends. Behind a violation there may be none.
+    /// Frames are looked for in what the peer sends. After a violation there may be none.
     finds_frames: bool,
-    /// What is still read of a peer that has violated the protocol, bytes: an honest one has no more on its way.
+    /// Bytes that are still read of a peer that has violated the protocol: one that keeps to its window has no more on
+    /// its way.
     left_bytes: usize,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Closing {
-    /// Closes in order. `timeout` is how long a peer may take for the answer to a PING.
+    /// Closes in order. `timeout` is the time for the peer to acknowledge a PING.
     pub(super) fn in_order(timeout: Duration) -> Self {
         Self::new(None, timeout, usize::MAX)
     }
 
-    /// Closes because of `error`. The peer has at most `window_bytes` on its way, if it is honest.
+    /// Closes because of `error`. A peer that keeps to its window has at most `window_bytes` on its way.
     pub(super) fn after(error: Arc<Error>, window_bytes: usize) -> Self {
         Self::new(Some(error), AFTER_VIOLATION, window_bytes)
     }
@@ -74,7 +76,7 @@ impl Closing {
         if is_over { Poll::Ready(self.error.take().map_or(Ok(()), Err)) } else { Poll::Pending }
     }
 
-    /// Goes through the steps. Ready when nothing can be written any more.
+    /// Writes, then shuts down. Ready when nothing can be written any more.
     fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
@@ -99,7 +101,7 @@ impl Closing {
         Poll::Pending
     }
 
-    /// Throws away what the peer sends. Ready when nothing has to be waited for any more.
+    /// Throws away what the peer sends. Ready when there is nothing more to wait for.
     fn poll_read<T: AsyncBufRead + Unpin>(
         &mut self,
         io: &mut T,

@@ -1,5 +1,5 @@
-//! The state of a connection: routes frames to the part that they concern, and what users and the driver ask to the same
-//! parts. It neither reads nor writes; see `engine`.
+//! The state of a connection. It routes frames to the part that they concern, and calls of users and of the driver to
+//! the same parts. It neither reads nor writes; see `engine`.
 
 use crate::batch::Batch;
 use crate::budget::Budgets;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Which end of a connection this is.
+/// End of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Client,
@@ -75,7 +75,7 @@ impl Connection {
 
     // Frames of the peer.
 
-    /// Takes what the reader has found.
+    /// Processes what the reader has found.
     pub(crate) fn recv(&mut self, event: Event<'_>) -> Result<(), Error> {
         match event {
             Event::Frame(header, payload) => self.recv_frame(header, payload),
@@ -239,7 +239,7 @@ impl Connection {
         self.conclude(result)
     }
 
-    // What the driver asks.
+    // For the driver.
 
     /// Notes that the driver is being polled; what happens after the poll wakes `cx`.
     #[inline]
@@ -253,15 +253,15 @@ impl Connection {
         self.out.end_poll();
     }
 
-    /// Whether nothing more is read until what has been read is dealt with: answers that the peer does not read, or
-    /// requests that nobody takes.
+    /// Returns whether nothing more is read until what has been read is dealt with: answers that the peer does not
+    /// read, or requests that nobody takes.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         let max_requests = 2 * self.settings.local.config.max_concurrent_streams as usize;
         self.out.is_full() || self.streams.pending_requests() >= max_requests
     }
 
-    /// Whether nobody needs the connection any more: it has no streams, and there will be none.
+    /// Returns whether nobody needs the connection any more: it has no streams, and there will be none.
     pub(crate) fn is_finished(&self) -> bool {
         let is_unused = self.streams.store.is_empty() && self.streams.pending_requests() == 0;
         let goaway = &self.streams.store.goaway;
@@ -272,7 +272,7 @@ impl Connection {
         !self.streams.store.is_empty()
     }
 
-    /// Whether there is something to send, or something that waits for the peer's windows.
+    /// Returns whether there is something to send, or something that waits for the peer's windows.
     #[inline]
     pub(crate) fn has_output(&self) -> bool {
         !self.out.is_empty() || self.streams.has_scheduled()
@@ -291,7 +291,7 @@ impl Connection {
         self.out.send_ping(&Purpose::Keepalive.payload());
     }
 
-    /// Whether the last keepalive PING is acknowledged.
+    /// Returns whether the last keepalive PING is acknowledged.
     pub(crate) const fn is_ping_acked(&self) -> bool {
         self.ping.is_acked()
     }
@@ -301,8 +301,8 @@ impl Connection {
         self.out.send_goaway(self.streams.store.last_processed_id(), code);
     }
 
-    /// Sends the last GOAWAY of a connection that is not needed any more, and a PING whose acknowledgement says that the
-    /// peer has read everything.
+    /// Sends the last GOAWAY of a connection that is not needed any more, and a PING whose acknowledgement says that
+    /// the peer has read everything.
     pub(crate) fn send_final_goaway(&mut self) {
         self.send_goaway(0);
         self.out.send_ping(&Purpose::Close.payload());
@@ -319,9 +319,9 @@ impl Connection {
         self.streams.fail(error);
     }
 
-    // What users ask.
+    // For users.
 
-    /// Whether streams can be opened, now or later.
+    /// Returns whether streams can be opened, now or later.
     pub fn is_usable(&self) -> bool {
         let goaway = &self.streams.store.goaway;
         !(self.is_lost || goaway.is_received() || goaway.is_closing()) && self.streams.store.has_ids()
@@ -337,7 +337,7 @@ impl Connection {
         self.settings.local.config.stream_wait
     }
 
-    /// Whether a stream can be opened now.
+    /// Returns whether a stream can be opened now.
     ///
     /// # Errors
     /// None can be opened any more.
@@ -405,8 +405,8 @@ impl Connection {
         self.settings.local.config.send_buffer_bytes
     }
 
-    /// Begins to drain a server (section 6.8): its peer is told to open no more streams, and, once it must have heard of
-    /// that, which one was the last.
+    /// Begins to drain a server (section 6.8): its peer is told to open no more streams, and, once it must have heard
+    /// of that, which one was the last.
     pub fn drain(&mut self) {
         if self.streams.store.goaway.drain() {
             self.out.send_goaway(frame::MAX_STREAM_ID, 0);

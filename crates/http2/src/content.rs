@@ -28,7 +28,7 @@ impl Content {
         }
     }
 
-    /// Whether more has come than promised or, with `end_stream`, less.
+    /// Returns whether more has come than promised or, with `end_stream`, less.
     #[inline]
     pub(crate) const fn is_wrong(&self, end_stream: bool) -> bool {
         self.left != UNKNOWN && (self.left < 0 || end_stream && self.left > 0)

@@ -1,4 +1,4 @@
-//! Moves the bytes of a connection, and notices when the peer is silent or gone.
+//! Moves the bytes of a connection, and notices when the peer is lost.
 
 use super::closing::Closing;
 use super::keepalive::Keepalive;
@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 
-/// A byte stream with HTTP/2 on it. Dropping it cuts all streams.
+/// A byte stream with HTTP/2 on it. Owns the byte stream; dropping it ends all streams with [`Error::Dropped`].
 pub struct Engine<T> {
     io: T,
     connection: Shared,
     reader: Reader,
     writer: Writer,
     keepalive: Keepalive,
-    /// Why nothing can be written any more. What the peer said before is still read.
+    /// Error of a write. Nothing is written any more, but what the peer sent before it closed is still read.
     broken: Option<io::Error>,
     closing: Option<Closing>,
 }
@@ -49,12 +49,15 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         &self.connection
     }
 
-    /// Whether the peer has begun as a client does.
+    /// Returns whether the client's connection preface has come.
     pub const fn has_begun(&self) -> bool {
         self.reader.has_begun()
     }
 
-    /// Reads, writes, and waits for more of both. Ready when the connection is over: in order, or with why not.
+    /// Reads and writes until both have to wait. Ready when the connection is over.
+    ///
+    /// # Errors
+    /// The reason, if it did not end in order.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Arc<Error>>> {
         if self.closing.is_some() {
             return self.poll_closing(cx);
@@ -75,7 +78,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
             None => (false, self.writer.poll_write(&mut self.io, &self.connection, cx)),
         };
         match written {
-            // A peer that has closed may have ended its streams in order before: what there is gets another turn.
+            // A peer that has closed may have ended its streams in order before that: read what it sent, then fail.
             Poll::Ready(Err(e)) if !known || matches!(reading, Reading::HasMore) => {
                 self.broken = Some(e);
                 cx.waker().wake_by_ref();
@@ -92,7 +95,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         connection.end_poll();
         match reading {
             Reading::HasMore => cx.waker().wake_by_ref(),
-            // Else whoever makes room wakes: the byte stream, or the one who takes requests.
+            // Otherwise whoever makes room wakes us: the byte stream, or the task that takes requests.
             Reading::Paused if !connection.is_full() => cx.waker().wake_by_ref(),
             Reading::Waits | Reading::Paused | Reading::Ended => {}
         }
@@ -101,7 +104,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         Poll::Ready(Err(self.fail(Error::PingTimeout(self.keepalive.timeout()))))
     }
 
-    /// Takes what is there, up to a turn's worth.
+    /// Reads and processes what is there, up to [`POLL_BYTES`].
     fn read(&mut self, cx: &mut Context<'_>) -> Result<Reading, Error> {
         let connection = &mut *self.connection.borrow_mut();
         let mut taken = 0;
@@ -133,7 +136,8 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         closing.poll(&mut self.io, &self.connection, &mut self.reader, &mut self.writer, cx)
     }
 
-    /// The peer, or the way to it, cannot be used. A peer is told what it did wrong; its streams end at once.
+    /// Ends the connection because of `fault`. All streams end at once. A peer that has violated the protocol is told
+    /// so with GOAWAY, and gets time to read that.
     fn give_up(&mut self, cx: &mut Context<'_>, fault: Error) -> Poll<Result<(), Arc<Error>>> {
         let code = fault.code();
         if let Some(code) = code {
@@ -156,13 +160,13 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
 }
 
 enum Reading {
-    /// Nothing is there.
+    /// The byte stream has nothing.
     Waits,
-    /// Others have their turn first.
+    /// There may be more; other tasks have their turn first.
     HasMore,
-    /// What has been read causes enough already.
+    /// Nothing is read until what has been read is dealt with.
     Paused,
-    /// The peer has closed.
+    /// The peer has closed its side.
     Ended,
 }
 

@@ -92,7 +92,7 @@ impl Flood {
     }
 }
 
-/// Why a connection is over, and all of its streams with it.
+/// Reason for which a connection, and all of its streams with it, did not end in order.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The byte stream failed.
@@ -152,7 +152,7 @@ impl Error {
     }
 }
 
-/// Why a received frame of a stream is not processed.
+/// Reason for which a received frame of a stream is not processed.
 #[derive(Debug)]
 pub(crate) enum RecvError {
     /// Connection error (section 5.4.1).

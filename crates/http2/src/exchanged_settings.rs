@@ -6,7 +6,7 @@ use crate::frame::{
 };
 use crate::{Error, Role, Settings};
 
-/// What either side has announced.
+/// Settings that either side has announced.
 #[derive(Debug)]
 pub(crate) struct ExchangedSettings {
     pub(crate) local: LocalSettings,
@@ -94,7 +94,7 @@ pub(crate) struct PeerSettings {
 }
 
 impl PeerSettings {
-    /// Whether the peer's connection preface is complete: its first SETTINGS have come.
+    /// Returns whether the peer's first SETTINGS have come, which complete its connection preface.
     pub(crate) const fn is_received(&self) -> bool {
         self.is_received
     }

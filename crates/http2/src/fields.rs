@@ -1,60 +1,63 @@
-//! Header lists as requests and answers (RFC 9113, section 8), both ways.
+//! Header lists as requests and responses (RFC 9113, section 8), in both directions.
 
 use crate::hpack::{Decoded, Decoder, Encoder, FIELD_BYTES};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-/// Names that every tunnel carries and `http` has no constants for.
+/// Names that every tunnel carries and the crate `http` has no constants for.
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What a request asks for.
+/// Head of a request.
 #[derive(Debug)]
 pub struct RequestHead {
     pub method: Method,
     /// As sent; empty when there was none.
     pub authority: String,
     pub headers: HeaderMap,
-    /// What `content-length` says; nothing for a tunnel.
+    /// Value of `content-length`; `None` for a tunnel.
     pub(crate) content_length: Option<i64>,
 }
 
-/// The head of an answer.
+/// Head of a response.
 #[derive(Debug)]
 pub struct ResponseHead {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// What `content-length` says; nothing for a tunnel.
+    /// Value of `content-length`; `None` for a tunnel.
     pub(crate) content_length: Option<i64>,
 }
 
-/// Where a request goes that is no CONNECT.
+/// Target of a request that is not CONNECT.
 #[derive(Debug, Default)]
 struct Target {
     scheme: Option<Vec<u8>>,
     path: Option<Vec<u8>>,
 }
 
-/// A header list as it was read. It is checked for what section 8.2 says of each field; whether it is a request, an answer
-/// or trailers is decided by whoever expects one of these.
+/// A decoded header list. Each field is checked as section 8.2 says; the caller decides whether it is a request, a
+/// response or trailers.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     method: Option<Method>,
-    /// What no CONNECT has.
+    /// Not in a CONNECT.
     target: Option<Box<Target>>,
     authority: Option<String>,
     status: Option<StatusCode>,
     headers: HeaderMap,
-    /// A field that is no pseudo-header field has been read.
+    /// A field other than a pseudo-header field has been read.
     regular: bool,
     malformed: bool,
-    /// Longer than we said we take; what is here is its begin.
+    /// The list is longer than SETTINGS_MAX_HEADER_LIST_SIZE; only its begin is here.
     pub(crate) is_too_long: bool,
-    /// Size of the list, counted as SETTINGS_MAX_HEADER_LIST_SIZE is, as far as it was taken.
+    /// Size of what was kept of the list, bytes, counted as SETTINGS_MAX_HEADER_LIST_SIZE is.
     pub(crate) list_bytes: usize,
 }
 
 impl Fields {
-    /// Reads a whole block. An error is of the compression, and so the connection's.
+    /// Decodes a whole header block.
+    ///
+    /// # Errors
+    /// The block cannot be decompressed, which is a connection error (section 4.3).
     pub(crate) fn decode(decoder: &mut Decoder, block: &[u8], limit_bytes: usize) -> Result<Self, crate::hpack::Error> {
         let mut fields = Self::default();
         let decoded = decoder.decode(block, limit_bytes, |name, value| {
@@ -95,7 +98,7 @@ impl Fields {
         if name == b"te" && !value.eq_ignore_ascii_case(b"trailers") {
             return None;
         }
-        // Without an allocation for those that every tunnel carries.
+        // No allocation for the names that every tunnel carries.
         let known = [BAGGAGE, TRACEPARENT].into_iter().find(|known| known.as_str().as_bytes() == name);
         let name = known.map_or_else(|| HeaderName::from_bytes(name).ok(), Some)?;
         self.headers.try_append(name, HeaderValue::from_bytes(value).ok()?).ok()?;
@@ -135,7 +138,7 @@ impl Fields {
         Some(RequestHead { method, authority, headers: self.headers, content_length })
     }
 
-    /// Returns the answer, or `None` if it is malformed. `end_stream` says whether it ends with its header block.
+    /// Returns the response, or `None` if it is malformed. `end_stream` says whether it ends with its header block.
     pub(crate) fn into_response(self, end_stream: bool) -> Option<ResponseHead> {
         let of_requests = self.method.is_some() || self.authority.is_some() || self.target.is_some();
         if self.malformed || of_requests {
@@ -151,7 +154,7 @@ impl Fields {
         Some(ResponseHead { status, headers: self.headers, content_length })
     }
 
-    /// Whether this can stand behind content (section 8.1).
+    /// Returns whether these can be trailers (section 8.1).
     pub(crate) const fn is_trailers(&self) -> bool {
         let pseudo =
             self.method.is_some() || self.authority.is_some() || self.target.is_some() || self.status.is_some();
@@ -167,32 +170,32 @@ impl Fields {
     }
 }
 
-/// A field that cannot be what its name says.
+/// A `content-length` that is not a number, or several that differ.
 struct Malformed;
 
-/// Whether a value neither begins nor ends with a space or tab (section 8.2.1).
+/// Returns whether a value neither begins nor ends with a space or tab (section 8.2.1).
 fn is_trimmed(value: &[u8]) -> bool {
     let is_blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
     !is_blank(value.first()) && !is_blank(value.last())
 }
 
-/// Whether a value has no control characters (section 8.2.1). The types of other values see to that themselves.
+/// Returns whether a value has no control characters (section 8.2.1). The types of other values see to that themselves.
 fn is_text(value: &[u8]) -> bool {
     !value.iter().any(|b| b.is_ascii_control())
 }
 
-/// Whether this is a scheme (RFC 3986, section 3.1).
+/// Returns whether this is a scheme (RFC 3986, section 3.1).
 fn is_scheme(text: &[u8]) -> bool {
     text.first().is_some_and(u8::is_ascii_alphabetic)
         && text.iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
 }
 
-/// Whether this is a path of a request with `method` (section 8.3.1).
+/// Returns whether this is a path of a request with `method` (section 8.3.1).
 fn is_path(text: &[u8], method: &Method) -> bool {
     text.starts_with(b"/") || (text == b"*" && method == Method::OPTIONS)
 }
 
-/// The block of a CONNECT to `authority`.
+/// Encodes a CONNECT request to `authority`.
 pub(crate) fn connect(encoder: &mut Encoder, authority: &str, headers: &HeaderMap) -> Vec<u8> {
     let mut block = begin(encoder);
     Encoder::field(&mut block, b":method", b"CONNECT");
@@ -200,7 +203,7 @@ pub(crate) fn connect(encoder: &mut Encoder, authority: &str, headers: &HeaderMa
     rest(block, headers)
 }
 
-/// The block of an answer.
+/// Encodes a response.
 pub(crate) fn response(encoder: &mut Encoder, status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut block = begin(encoder);
     Encoder::field(&mut block, b":status", status.as_str().as_bytes());

@@ -149,7 +149,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_peer_that_keeps_to_its_window_never_exceeds_it(steps in proptest::collection::vec((0..5_000_u32, 0..5_000_u32), 1..200)) {
+        fn a_peer_that_keeps_to_its_window_never_exceeds_it(
+            steps in proptest::collection::vec((0..5_000_u32, 0..5_000_u32), 1..200),
+        ) {
             let mut flow = FlowControl::new(0, 65_535);
             let (mut may_send, mut held) = (65_535_u32, 0_u32);
             for (sent, released) in steps {

@@ -244,7 +244,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is in a payload, parsing it neither panics nor reads beyond it.
+        /// Parsing any payload neither panics nor reads beyond it.
         #[test]
         fn any_payload_is_parsed_or_refused(flags: u8, stream_id in 0..4_u32, payload: Vec<u8>) {
             let header = FrameHeader { length: payload.len(), kind: kind::HEADERS, flags, stream_id };

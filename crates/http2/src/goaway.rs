@@ -1,9 +1,9 @@
-//! GOAWAY in both directions (RFC 9113, section 6.8): which streams are still processed.
+//! GOAWAY in both directions (RFC 9113, section 6.8): the last streams that are processed.
 
 use crate::Error;
 use crate::frame::MAX_STREAM_ID;
 
-/// What this side has decided about new streams.
+/// Decision of this side about new streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Local {
     Open,
@@ -15,7 +15,7 @@ enum Local {
     },
 }
 
-/// Who takes no new streams any more.
+/// GOAWAY of either side.
 #[derive(Debug)]
 pub(crate) struct GoAway {
     local: Local,
@@ -37,7 +37,7 @@ impl GoAway {
         is_first
     }
 
-    /// Whether a drain has begun and its last stream is not decided.
+    /// Returns whether a drain has begun and its last stream is not decided.
     pub(crate) fn is_draining(&self) -> bool {
         self.local == Local::Draining
     }
@@ -47,7 +47,7 @@ impl GoAway {
         self.local = Local::Closing { last_stream_id };
     }
 
-    /// Whether no new streams are processed on this side.
+    /// Returns whether no new streams are processed on this side.
     pub(crate) const fn is_closing(&self) -> bool {
         matches!(self.local, Local::Closing { .. })
     }
@@ -74,7 +74,7 @@ impl GoAway {
         Ok(())
     }
 
-    /// Whether the peer takes no new streams.
+    /// Returns whether the peer takes no new streams.
     pub(crate) const fn is_received(&self) -> bool {
         self.peer.is_some()
     }

@@ -42,7 +42,7 @@ impl HeaderBlocks {
         Self { decoder: Decoder::new(), partial: None, max_list_bytes: max_list_bytes as usize }
     }
 
-    /// Whether only CONTINUATION may come next (section 6.10).
+    /// Returns whether only CONTINUATION may come next (section 6.10).
     #[inline]
     pub(crate) const fn is_partial(&self) -> bool {
         self.partial.is_some()

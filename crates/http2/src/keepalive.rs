@@ -1,4 +1,4 @@
-//! PINGs that find a dead peer. It measures nothing else.
+//! PINGs that find a peer that is lost. They measure nothing else.
 
 use super::Connection;
 use crate::Settings;
@@ -12,7 +12,8 @@ use tokio::time::{Instant, Sleep};
 #[derive(Debug)]
 pub(crate) struct Keepalive {
     timer: Pin<Box<Sleep>>,
-    waiting: bool,
+    /// A PING is sent and its acknowledgement has not come.
+    is_waiting: bool,
     interval: Duration,
     timeout: Duration,
 }
@@ -20,27 +21,27 @@ pub(crate) struct Keepalive {
 impl Keepalive {
     pub(crate) fn new(settings: &Settings) -> Self {
         let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
-        Self { timer: Box::pin(tokio::time::sleep(interval)), waiting: false, interval, timeout }
+        Self { timer: Box::pin(tokio::time::sleep(interval)), is_waiting: false, interval, timeout }
     }
 
-    /// How long an answer may take.
+    /// Time for the peer to acknowledge a PING.
     pub(crate) const fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Ready when the peer is lost. A tunnel that ends otherwise is the engine's to notice.
+    /// Ready when the peer is lost.
     pub(crate) fn poll_lost(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.waiting && connection.is_ping_acked() {
-                self.waiting = false;
+            if self.is_waiting && connection.is_ping_acked() {
+                self.is_waiting = false;
                 self.timer.as_mut().reset(Instant::now() + self.interval);
             }
             ready!(self.timer.as_mut().poll(cx));
-            if self.waiting {
+            if self.is_waiting {
                 return Poll::Ready(());
             }
             connection.send_ping();
-            self.waiting = true;
+            self.is_waiting = true;
             self.timer.as_mut().reset(Instant::now() + self.timeout);
         }
     }

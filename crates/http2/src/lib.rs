@@ -1,10 +1,10 @@
-//! HTTP/2 (RFC 9113) and HPACK (RFC 7541) as far as tunnels need them: CONNECT streams with flow control, in both roles.
-//! There is no server push, there are no priorities and no trailers of our own. Made for one thread.
+//! HTTP/2 (RFC 9113) and HPACK (RFC 7541) as far as tunnels need them: CONNECT streams with flow control, in both
+//! roles. There is no server push, there are no priorities and no trailers of our own. Made for one thread.
 //!
 //! A [`Connection`] is state only, which users and the driver share. It routes frames to `streams`, `header_blocks`,
 //! `exchanged_settings`, `goaway` and `ping`; a [`Stream`] has its `state`, its `flow_control` and two queues. The
-//! [`Engine`] moves the bytes: `reader` finds frames in what comes, `batch` and `writer` send what `outbox` and the streams
-//! have, `closing` ends it all. Only these do I/O.
+//! [`Engine`] moves the bytes: `reader` finds frames in what comes, `batch` and `writer` send what `outbox` and the
+//! streams have, `closing` ends it all. Only these do I/O.
 
 mod batch;
 mod budget;

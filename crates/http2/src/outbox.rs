@@ -55,7 +55,7 @@ impl Outbox {
         self.frames.is_empty()
     }
 
-    /// Whether the peer has so many frames to read that nothing more is read of it.
+    /// Returns whether the peer has so many frames to read that nothing more is read of it.
     #[inline]
     pub(crate) const fn is_full(&self) -> bool {
         self.frames.len() >= FULL_BYTES

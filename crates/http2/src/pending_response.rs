@@ -1,9 +1,9 @@
-//! A request between its HEADERS and its answer, on either side.
+//! A request between its HEADERS and its response, on either side.
 
 use super::{Shared, StreamRef};
 use crate::Reason;
 
-/// A stream that is given up unless it is answered: dropped, it is reset.
+/// A stream without a response yet. Dropping it resets the stream.
 pub struct PendingResponse {
     connection: Shared,
     stream: Option<StreamRef>,
@@ -11,22 +11,22 @@ pub struct PendingResponse {
 }
 
 impl PendingResponse {
-    /// `reason` is what the peer is told of a stream that is given up.
+    /// Guards `stream`. `reason` is the error code of the reset.
     pub const fn new(connection: Shared, stream: StreamRef, reason: Reason) -> Self {
         Self { connection, stream: Some(stream), reason }
     }
 
-    /// Whether the stream has been cut meanwhile.
+    /// Returns whether the stream has been closed meanwhile.
     pub fn is_reset(&self) -> bool {
         self.stream.as_ref().is_none_or(|stream| stream.borrow().abort_cause().is_some())
     }
 
-    /// The stream, until it is answered.
+    /// Returns the stream, until it is answered.
     pub const fn stream(&self) -> Option<&StreamRef> {
         self.stream.as_ref()
     }
 
-    /// The stream is answered: whoever calls this has it from here on. `None` if it was cut.
+    /// Ends the guard as the stream is answered, and returns the stream; `None` if it has been closed meanwhile.
     pub fn into_stream(mut self) -> Option<(Shared, StreamRef)> {
         if self.is_reset() {
             return None;
@@ -34,7 +34,7 @@ impl PendingResponse {
         Some((self.connection.clone(), self.stream.take()?))
     }
 
-    /// As [`into_stream`](Self::into_stream), for the side that gets the answer and has the stream already.
+    /// Ends the guard, for the side that gets the response and has the stream already.
     pub fn disarm(mut self) {
         self.stream = None;
     }

@@ -1,5 +1,5 @@
-//! A queue of pieces of a stream. Most streams have one piece in it or none, and then it needs no memory of its own: an
-//! open stream that waits costs the size of this.
+//! A queue of pieces of a stream. Most streams have one piece in it or none, and then it allocates nothing: an idle
+//! stream costs no more than the size of this type.
 
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -74,7 +74,7 @@ impl Pieces {
         self.first.len()
     }
 
-    /// Whether the queue has no memory of its own.
+    /// Returns whether the queue has no memory of its own.
     #[cfg(test)]
     pub(super) const fn is_unallocated(&self) -> bool {
         self.rest.is_none()

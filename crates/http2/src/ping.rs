@@ -1,4 +1,4 @@
-//! PINGs that this side sends (RFC 9113, section 6.7): what each of them is for, and which are acknowledged.
+//! PINGs that this side sends (RFC 9113, section 6.7): their purposes, and which are acknowledged.
 
 use crate::frame::{flag, kind};
 use crate::reader::Event;
@@ -11,7 +11,7 @@ const DRAIN: [u8; 8] = *b"strake:d";
 /// Follows the last GOAWAY: once it is acknowledged, the peer has read everything.
 const CLOSE: [u8; 8] = *b"strake:c";
 
-/// What a PING is for.
+/// Purpose of a PING.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Keepalive,
@@ -52,13 +52,13 @@ impl Ping {
         self.is_acked = true;
     }
 
-    /// Whether the last one is acknowledged.
+    /// Returns whether the last one is acknowledged.
     pub(crate) const fn is_acked(&self) -> bool {
         self.is_acked
     }
 }
 
-/// Whether `event` acknowledges the PING behind our last GOAWAY.
+/// Returns whether `event` acknowledges the PING behind our last GOAWAY.
 pub(crate) fn is_close_ack(event: &Event<'_>) -> bool {
     matches!(event, Event::Frame(header, payload)
         if header.kind == kind::PING && header.has(flag::ACK) && *payload == CLOSE)

@@ -1,34 +1,35 @@
-//! Finds frames in bytes that come in any pieces. DATA is handed on as it comes, all else whole.
+//! Finds frames in a byte stream that comes in pieces of any length. The payload of DATA is handed on as it comes, all
+//! other frames are handed on whole.
 
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, PREFACE, flag, kind};
 use crate::{Error, Flood};
 
-/// What was found.
+/// Part of the byte stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event<'a> {
     /// A frame that is not DATA.
     Frame(FrameHeader, &'a [u8]),
-    /// DATA begins; its length has the padding in it.
+    /// Header of a DATA frame. Its length includes the padding.
     DataHeader(FrameHeader),
-    /// Some of what the DATA carries.
+    /// Some of the payload of a DATA frame.
     DataPayload(&'a [u8]),
-    /// The DATA is over.
+    /// End of a DATA frame.
     DataEnd,
 }
 
 #[derive(Debug)]
-enum Place {
-    /// In the client's preface, of which so much has come.
+enum Position {
+    /// In the client's connection preface, after so many bytes.
     Preface(usize),
-    /// In a head, of which so much has come.
+    /// In a frame header, after so many bytes.
     ResponseHead(usize),
-    /// In a frame that is collected, as far as it matters.
+    /// In a frame that is collected: `left` bytes are to come, and the first `keep` of all are kept.
     Whole {
         head: FrameHeader,
         left: usize,
         keep: usize,
     },
-    /// Before the length of the padding.
+    /// Before the pad length of a DATA frame of `length` bytes.
     PadLength {
         length: usize,
     },
@@ -41,61 +42,61 @@ enum Place {
     },
 }
 
-/// Where the peer's bytes have got to.
+/// Position in the peer's bytes, and the part of a frame that has come.
 #[derive(Debug)]
 pub(super) struct Reader {
-    place: Place,
+    position: Position,
     head: [u8; FRAME_HEADER_BYTES],
-    /// A frame whose rest has not come.
+    /// Payload of a frame whose rest has not come.
     partial: Vec<u8>,
     limits: Limits,
 }
 
-/// Longest frames that are taken, bytes of payload.
+/// Lengths of the longest frames that are accepted, bytes of payload.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// SETTINGS_MAX_FRAME_SIZE as we announce it.
     pub(super) frame: usize,
-    /// HEADERS and CONTINUATION, which are collected before they are decoded.
+    /// Of HEADERS and CONTINUATION, which are collected before they are decoded.
     pub(super) header_block: usize,
 }
 
-/// Most of a frame that is collected and is neither SETTINGS nor a header block, bytes. What it means is in its begin.
+/// Bytes that are kept of a frame that is neither SETTINGS nor a header block. All that has a meaning is in them.
 const KEPT_BYTES: usize = 16;
-/// Longest SETTINGS that are taken, bytes: more parameters than there are names for.
+/// Length of the longest SETTINGS that are accepted, bytes: far more settings than are defined.
 const SETTINGS_BYTES: usize = 16 << 10;
 
 impl Reader {
-    /// Takes frames within `limits`, behind a client's preface if there is to be one.
+    /// Accepts frames within `limits`, behind a client's connection preface if `preface` is set.
     pub(super) const fn new(preface: bool, limits: Limits) -> Self {
-        let place = if preface { Place::Preface(0) } else { Place::ResponseHead(0) };
-        Self { place, head: [0; FRAME_HEADER_BYTES], partial: Vec::new(), limits }
+        let position = if preface { Position::Preface(0) } else { Position::ResponseHead(0) };
+        Self { position, head: [0; FRAME_HEADER_BYTES], partial: Vec::new(), limits }
     }
 
-    /// Whether the preface has come.
+    /// Returns whether the connection preface has come.
     pub(super) const fn has_begun(&self) -> bool {
-        !matches!(self.place, Place::Preface(_))
+        !matches!(self.position, Position::Preface(_))
     }
 
-    /// The next event, taken from the front of `input`; `None` when all of it is taken.
+    /// Returns the next event and removes it from the front of `input`; `None` when the input is used up.
     pub(super) fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Event<'s>>, Error> {
         loop {
-            match self.place {
-                Place::Preface(have) => {
+            match self.position {
+                Position::Preface(have) => {
                     let n = input.len().min(PREFACE.len() - have);
                     let (now, later) = input.split_at(n);
                     if now != &PREFACE[have..have + n] {
-                        return Err(Error::protocol("the peer does not begin as an HTTP/2 client"));
+                        return Err(Error::protocol("received no HTTP/2 connection preface"));
                     }
                     *input = later;
-                    self.place =
-                        if have + n == PREFACE.len() { Place::ResponseHead(0) } else { Place::Preface(have + n) };
+                    self.position =
+                        if have + n == PREFACE.len() { Position::ResponseHead(0) } else { Position::Preface(have + n) };
                     if !self.has_begun() {
                         return Ok(None);
                     }
                 }
-                Place::ResponseHead(have) => {
-                    // A frame that was collected has been handled by now.
+                Position::ResponseHead(have) => {
+                    // The frame that was collected has been handled by now.
                     if self.partial.capacity() > 0 {
                         self.partial = Vec::new();
                     }
@@ -104,55 +105,55 @@ impl Reader {
                     self.head[have..have + n].copy_from_slice(now);
                     *input = later;
                     if have + n < FRAME_HEADER_BYTES {
-                        self.place = Place::ResponseHead(have + n);
+                        self.position = Position::ResponseHead(have + n);
                         return Ok(None);
                     }
                     if let Some(begin) = self.begin(FrameHeader::parse(self.head))? {
                         return Ok(Some(begin));
                     }
                 }
-                Place::Whole { head, left, keep } => {
+                Position::Whole { head, left, keep } => {
                     let (now, later) = input.split_at(left.min(input.len()));
                     let left = left - now.len();
                     let kept = &now[..now.len().min(keep - self.partial.len())];
                     *input = later;
                     if left > 0 {
                         self.partial.extend_from_slice(kept);
-                        self.place = Place::Whole { head, left, keep };
+                        self.position = Position::Whole { head, left, keep };
                         return Ok(None);
                     }
-                    self.place = Place::ResponseHead(0);
+                    self.position = Position::ResponseHead(0);
                     if self.partial.is_empty() {
                         return Ok(Some(Event::Frame(head, kept)));
                     }
                     self.partial.extend_from_slice(kept);
                     return Ok(Some(Event::Frame(head, &self.partial)));
                 }
-                Place::PadLength { length } => {
+                Position::PadLength { length } => {
                     let Some((padding, later)) = input.split_first() else { return Ok(None) };
                     let padding = usize::from(*padding);
                     let left = length.checked_sub(1 + padding);
-                    let left = left.ok_or(Error::protocol("DATA has more padding than payload"))?;
+                    let left = left.ok_or(Error::protocol("received DATA with more padding than payload"))?;
                     *input = later;
-                    self.place = Place::Data { left, padding };
+                    self.position = Position::Data { left, padding };
                 }
-                Place::Data { left: 0, padding: left } | Place::Padding { left } => {
+                Position::Data { left: 0, padding: left } | Position::Padding { left } => {
                     let n = input.len().min(left);
                     *input = &input[n..];
                     if n < left {
-                        self.place = Place::Padding { left: left - n };
+                        self.position = Position::Padding { left: left - n };
                         return Ok(None);
                     }
-                    self.place = Place::ResponseHead(0);
+                    self.position = Position::ResponseHead(0);
                     return Ok(Some(Event::DataEnd));
                 }
-                Place::Data { left, padding } => {
+                Position::Data { left, padding } => {
                     if input.is_empty() {
                         return Ok(None);
                     }
                     let (now, later) = input.split_at(input.len().min(left));
                     *input = later;
-                    self.place = Place::Data { left: left - now.len(), padding };
+                    self.position = Position::Data { left: left - now.len(), padding };
                     return Ok(Some(Event::DataPayload(now)));
                 }
             }
@@ -161,25 +162,25 @@ impl Reader {
 
     fn begin(&mut self, head: FrameHeader) -> Result<Option<Event<'static>>, Error> {
         if head.length > self.limits.frame {
-            return Err(Error::frame_size("a frame is too long"));
+            return Err(Error::frame_size("received a frame longer than SETTINGS_MAX_FRAME_SIZE"));
         }
         if head.kind != kind::DATA {
             let keep = self.kept(head)?;
-            self.place = Place::Whole { head, left: head.length, keep };
+            self.position = Position::Whole { head, left: head.length, keep };
             return Ok(None);
         }
-        self.place = if head.has(flag::PADDED) {
+        self.position = if head.has(flag::PADDED) {
             if head.length == 0 {
-                return Err(Error::frame_size("padded DATA is empty"));
+                return Err(Error::frame_size("received padded DATA without a pad length"));
             }
-            Place::PadLength { length: head.length }
+            Position::PadLength { length: head.length }
         } else {
-            Place::Data { left: head.length, padding: 0 }
+            Position::Data { left: head.length, padding: 0 }
         };
         Ok(Some(Event::DataHeader(head)))
     }
 
-    /// How much of a frame that is not DATA has to be collected, bytes.
+    /// Number of bytes that have to be kept of a frame that is not DATA.
     const fn kept(&self, head: FrameHeader) -> Result<usize, Error> {
         match head.kind {
             kind::HEADERS | kind::CONTINUATION if head.length > self.limits.header_block => {

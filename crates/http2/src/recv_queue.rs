@@ -1,4 +1,4 @@
-//! What a stream has received and nobody has read yet.
+//! Bytes that a stream has received and nobody has read yet.
 
 use crate::outbox::watch;
 use crate::pieces::Pieces;
@@ -57,7 +57,7 @@ impl RecvQueue {
         watch(&mut self.waker, cx);
     }
 
-    /// Whether the queue has no memory of its own.
+    /// Returns whether the queue has no memory of its own.
     #[cfg(test)]
     pub(crate) const fn is_unallocated(&self) -> bool {
         self.pieces.is_unallocated()

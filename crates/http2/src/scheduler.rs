@@ -1,4 +1,4 @@
-//! Which stream sends next: those with something to send take turns.
+//! Order of sending: streams with something to send take turns.
 
 use crate::StreamRef;
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! What a stream has to send and the peer's windows have not let through yet.
+//! Bytes that a stream has to send and that wait for the peer's windows.
 
 use crate::batch::Batch;
 use crate::frame::{FrameHeader, flag, kind};
@@ -123,7 +123,7 @@ impl SendQueue {
         }
     }
 
-    /// Whether the queue has no memory of its own.
+    /// Returns whether the queue has no memory of its own.
     #[cfg(test)]
     pub(crate) const fn is_unallocated(&self) -> bool {
         self.pieces.is_unallocated()

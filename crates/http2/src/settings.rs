@@ -1,8 +1,8 @@
-//! What a side announces and enforces on a tunnel. Defaults are those of the ambient mesh.
+//! Configuration of a connection: what a side announces and enforces. Defaults are those of the ambient mesh.
 
 use std::time::Duration;
 
-/// HTTP/2 settings and keepalive of a tunnel, the same for both roles where not said otherwise.
+/// HTTP/2 settings and keepalive of a connection, for both roles unless stated otherwise.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `SETTINGS_INITIAL_WINDOW_SIZE`, bytes.
@@ -21,13 +21,13 @@ pub struct Settings {
     pub server_header_list_bytes: u32,
     /// `SETTINGS_MAX_HEADER_LIST_SIZE` announced by a client, bytes.
     pub client_header_list_bytes: u32,
-    /// What a stream may keep queued for a peer or a network that does not take it, bytes.
+    /// Bytes that a stream may keep queued while the peer or the network does not take them.
     pub send_buffer_bytes: usize,
-    /// How long a request waits for the peer to take another stream (SETTINGS_MAX_CONCURRENT_STREAMS).
+    /// Time that a request waits until the peer takes another stream (SETTINGS_MAX_CONCURRENT_STREAMS).
     pub stream_wait: Duration,
-    /// Pause before each PING.
+    /// Time between the acknowledgement of a PING and the next PING.
     pub ping_interval: Duration,
-    /// How long the answer to a PING may take.
+    /// Time for the peer to acknowledge a PING.
     pub ping_timeout: Duration,
 }
 

@@ -1,12 +1,12 @@
-//! State of one stream (RFC 9113, section 5.1), and why a stream is closed.
+//! State of one stream (RFC 9113, section 5.1), and the cause of its end.
 //!
 //! `idle` needs no value: a stream has a state from its first HEADERS on. There is no server push, so no stream is
-//! ever `reserved`. Streams that were closed a while ago have no state either; see `connection::closed`.
+//! ever `reserved`. Streams that were closed a while ago have no state either; see `closed_streams`.
 
 use crate::{Error, Reason};
 use std::sync::Arc;
 
-/// Why a stream is closed.
+/// Cause of the end of a stream.
 #[derive(Debug, Clone)]
 pub enum Cause {
     /// Both sides have sent END_STREAM.
@@ -37,7 +37,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Our END_STREAM is sent.
+    /// Notes that our END_STREAM is sent.
     pub(super) fn send_end_stream(&mut self) {
         match self {
             Self::Open => *self = Self::HalfClosedLocal,
@@ -46,7 +46,7 @@ impl State {
         }
     }
 
-    /// The peer's END_STREAM has come.
+    /// Notes that the peer's END_STREAM has come.
     pub(super) fn recv_end_stream(&mut self) {
         match self {
             Self::Open => *self = Self::HalfClosedRemote,
@@ -64,22 +64,22 @@ impl State {
         true
     }
 
-    /// Whether the stream is closed, in order or not.
+    /// Returns whether the stream is closed, in order or not.
     pub(super) const fn is_closed(&self) -> bool {
         matches!(self, Self::Closed { .. })
     }
 
-    /// Whether we may still send DATA.
+    /// Returns whether we may still send DATA.
     pub(super) const fn is_send_open(&self) -> bool {
         matches!(self, Self::Open | Self::HalfClosedRemote)
     }
 
-    /// Whether the peer may still send DATA.
+    /// Returns whether the peer may still send DATA.
     pub(super) const fn is_recv_open(&self) -> bool {
         matches!(self, Self::Open | Self::HalfClosedLocal)
     }
 
-    /// Whether the peer has sent END_STREAM.
+    /// Returns whether the peer has sent END_STREAM.
     pub(super) const fn is_end_stream_received(&self) -> bool {
         match self {
             Self::Open | Self::HalfClosedLocal => false,
@@ -88,7 +88,7 @@ impl State {
         }
     }
 
-    /// Why the stream was closed before both sides had sent END_STREAM, if it was.
+    /// Returns the cause, if the stream was closed before both sides had sent END_STREAM.
     pub(super) const fn abort_cause(&self) -> Option<&Cause> {
         match self {
             Self::Open | Self::HalfClosedLocal | Self::HalfClosedRemote => None,

@@ -74,7 +74,7 @@ impl Store {
         })
     }
 
-    /// Whether identifiers are left for another stream of a client.
+    /// Returns whether identifiers are left for another stream of a client.
     #[inline]
     pub(crate) const fn has_ids(&self) -> bool {
         self.next_id() <= MAX_STREAM_ID

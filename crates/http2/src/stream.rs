@@ -47,7 +47,7 @@ impl Stream {
         }
     }
 
-    /// Whether a DATA frame can be sent as far as the stream's own window goes.
+    /// Returns whether a DATA frame can be sent as far as the stream's own window goes.
     #[inline]
     pub(crate) const fn is_sendable(&self) -> bool {
         self.state.is_send_open()
@@ -79,7 +79,7 @@ impl Stream {
         self.send.bytes()
     }
 
-    /// Whether our direction has ended, or ends behind what is queued.
+    /// Returns whether our direction has ended, or ends behind what is queued.
     #[inline]
     pub const fn is_send_finished(&self) -> bool {
         self.send.is_end_stream_queued() || !self.state.is_send_open()
@@ -111,23 +111,23 @@ impl Stream {
         self.response.take().map(|head| *head)
     }
 
-    /// Whether the peer has sent all of its direction.
+    /// Returns whether the peer has sent END_STREAM.
     pub const fn is_end_stream_received(&self) -> bool {
         self.state.is_end_stream_received()
     }
 
-    /// Whether the peer has reset the stream because it wants no more, and nothing is wrong.
+    /// Returns whether the peer has reset the stream because it wants no more, and nothing is wrong.
     pub const fn is_reset_without_error(&self) -> bool {
         matches!(self.state.abort_cause(), Some(Cause::ResetByPeer(Reason::NoError)))
     }
 
-    /// Returns why the stream was closed before its end, if it was.
+    /// Returns the cause, if the stream was closed before its end.
     #[inline]
     pub const fn abort_cause(&self) -> Option<&Cause> {
         self.state.abort_cause()
     }
 
-    /// Whether nothing is queued, with no memory behind it.
+    /// Returns whether nothing is queued, with no memory behind it.
     #[cfg(test)]
     pub(crate) const fn has_no_queues(&self) -> bool {
         self.send.is_unallocated() && self.recv.is_unallocated()

@@ -1,5 +1,5 @@
-//! The streams of a connection (RFC 9113, section 5): which there are, what frames do to them, and which of them sends
-//! next. What concerns the connection as a whole is in `connection`.
+//! The streams of a connection (RFC 9113, section 5): the effect of frames and of users on them, and their DATA. What
+//! concerns the connection as a whole is in `connection`.
 
 use crate::batch::Batch;
 use crate::budget::Budgets;
@@ -82,7 +82,7 @@ impl Streams {
         }
     }
 
-    // What this side does with its streams.
+    // Calls of users.
 
     /// Opens a stream with a CONNECT request (section 8.5). There must be room for it.
     #[inline]
@@ -170,8 +170,8 @@ impl Streams {
         out.send_rst_stream(id, reason);
     }
 
-    /// Throws away what a stream receives from here on, as a socket does whose reading side is shut down: the peer may go
-    /// on, as a sender of ours may wait for an end that comes behind what it sends.
+    /// Throws away what a stream receives from here on, as a socket does whose reading side is shut down: the peer may
+    /// go on, as a sender of ours may wait for an end that comes behind what it sends.
     pub(crate) fn discard_data(&mut self, stream: &StreamRef, settings: &ExchangedSettings, out: &mut Outbox) {
         let mut stream = stream.borrow_mut();
         stream.recv.is_dropped = true;
@@ -197,7 +197,8 @@ impl Streams {
             return;
         }
         stream.flow.release_capacity(bytes);
-        // Half of the window at a time: few frames, and the peer never waits for one while the other half is on its way.
+        // Half of the window at a time: few frames, and the peer never waits for one while the other half is on its
+        // way.
         let half = (settings.local.config.stream_window_bytes / 2).cast_signed();
         if let Some(increment) = stream.flow.window_update(half) {
             out.send_window_update(stream.id, increment);
@@ -207,14 +208,15 @@ impl Streams {
     #[inline]
     fn release_connection_capacity(&mut self, bytes: u32, out: &mut Outbox) {
         self.flow.release_capacity(bytes);
-        // As much as the peer has left: at half of the window, and sooner when streams that nobody reads hold much of it.
+        // As much as the peer has left: at half of the window, and sooner when streams that nobody reads hold much of
+        // it.
         if let Some(increment) = self.flow.window_update(self.flow.recv_window()) {
             out.send_window_update(0, increment);
         }
     }
 
-    /// Forgets a stream that is closed. A stream whose sender has finished and whose receiver is dropped is reset: a server
-    /// has answered and wants no more of the request (section 8.1), a client wants no more of the response.
+    /// Forgets a stream that is closed. A stream whose sender has finished and whose receiver is dropped is reset: a
+    /// server has answered and wants no more of the request (section 8.1), a client wants no more of the response.
     #[inline]
     fn close_if_done(&mut self, stream: &mut Stream, out: &mut Outbox) {
         if stream.state.is_closed() {
@@ -426,7 +428,7 @@ impl Streams {
         }
         let Some(stream) = incoming.stream else { return Ok(()) };
         let mut stream = stream.borrow_mut();
-        // What is left is padding, which nobody reads.
+        // The rest is padding, which nobody reads.
         self.release_capacity(&mut stream, incoming.left as usize, settings, out);
         // If the stream was reset meanwhile, a part of its data is missing, and this is no end.
         if stream.state.is_closed() {
@@ -536,7 +538,7 @@ impl Streams {
         self.scheduler.schedule(stream);
     }
 
-    /// Whether a stream has something to send, or would have if the peer's windows let it.
+    /// Returns whether a stream has something to send, or would have if the peer's windows let it.
     #[inline]
     pub(crate) fn has_scheduled(&self) -> bool {
         !self.scheduler.is_empty()

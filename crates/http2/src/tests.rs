@@ -64,7 +64,7 @@ impl Peer {
         Ok(())
     }
 
-    /// What the connection sends until it waits.
+    /// Returns the frames that the connection sends until it waits.
     fn hears(&mut self) -> Vec<Seen> {
         let mut bytes = Vec::new();
         let mut batch = Batch::default();
@@ -105,18 +105,18 @@ impl Peer {
 
     /// Opens stream `id` of a server, which accepts it.
     fn opens(&mut self, id: u32) -> StreamRef {
-        let line = self.asks(id);
-        self.connection.send_response(&line, StatusCode::OK, &HeaderMap::new(), false);
+        let stream = self.asks(id);
+        self.connection.send_response(&stream, StatusCode::OK, &HeaderMap::new(), false);
         self.hears();
-        line
+        stream
     }
 
-    fn sends(&mut self, line: &StreamRef, bytes: usize, end: bool) {
-        line.borrow_mut().send_data(Bytes::from(vec![7; bytes]));
+    fn sends(&mut self, stream: &StreamRef, bytes: usize, end: bool) {
+        stream.borrow_mut().send_data(Bytes::from(vec![7; bytes]));
         if end {
-            line.borrow_mut().send_end_stream();
+            stream.borrow_mut().send_end_stream();
         }
-        self.connection.schedule(line);
+        self.connection.schedule(stream);
     }
 }
 
@@ -124,7 +124,7 @@ fn server() -> Peer {
     Peer::of(Role::Server, &Settings::default())
 }
 
-/// What the frames of DATA carry, by stream, in order.
+/// Returns stream and payload length of each DATA frame, in order.
 fn data(seen: &[Seen]) -> Vec<(u32, usize)> {
     seen.iter().filter(|f| f.0 == kind::DATA).map(|f| (f.2, f.3.len())).collect()
 }
@@ -392,8 +392,8 @@ fn a_peer_that_opens_and_resets_is_not_read_for_ever() {
 fn nothing_is_sent_beyond_the_windows() {
     let mut peer = server();
     peer.says(|out| encode_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 100)])).unwrap();
-    let line = peer.opens(1);
-    peer.sends(&line, 250, true);
+    let stream = peer.opens(1);
+    peer.sends(&stream, 250, true);
     assert_eq!(data(&peer.hears()), [(1, 100)]);
 
     // By 50 fewer, also for streams that have used theirs up already (RFC 9113, 6.9.2).
@@ -412,14 +412,14 @@ fn nothing_is_sent_beyond_the_windows() {
 #[test]
 fn only_the_last_of_many_windows_in_one_frame_counts() {
     let mut peer = server();
-    let line = peer.opens(1);
+    let stream = peer.opens(1);
     peer.says(|out| encode_u32(out, kind::WINDOW_UPDATE, 1, 1)).unwrap();
 
     // The first alone would make the stream's too large.
     let windows = [MAX_WINDOW_SIZE, 100, 0, 99].map(|bytes| (setting::INITIAL_WINDOW_SIZE, bytes));
     peer.says(|out| encode_settings(out, &windows)).unwrap();
 
-    peer.sends(&line, 200, false);
+    peer.sends(&stream, 200, false);
     assert_eq!(data(&peer.hears()), [(1, 100)]);
 }
 
@@ -428,8 +428,8 @@ fn streams_share_the_connection_and_an_end_needs_no_window() {
     let mut peer = server();
     peer.says(|out| encode_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 1 << 20)])).unwrap();
     let streams: Vec<_> = (0..3).map(|i| peer.opens(2 * i + 1)).collect();
-    for line in &streams[..2] {
-        peer.sends(line, 100_000, true);
+    for stream in &streams[..2] {
+        peer.sends(stream, 100_000, true);
     }
 
     let seen = data(&peer.hears());
@@ -452,8 +452,8 @@ fn streams_with_much_to_send_take_turns() {
     peer.says(|out| encode_settings(out, &large)).unwrap();
     peer.says(|out| encode_u32(out, kind::WINDOW_UPDATE, 0, 1 << 24)).unwrap();
     let streams: Vec<_> = (0..3).map(|i| peer.opens(2 * i + 1)).collect();
-    for line in &streams {
-        peer.sends(line, 200_000, false);
+    for stream in &streams {
+        peer.sends(stream, 200_000, false);
     }
 
     let order: Vec<_> = data(&peer.hears()).into_iter().map(|(id, _)| id).collect();
@@ -465,19 +465,19 @@ fn streams_with_much_to_send_take_turns() {
 fn room_is_given_back_in_halves_of_a_window() {
     let settings = Settings { stream_window_bytes: 100_000, connection_window_bytes: 200_000, ..Settings::default() };
     let mut peer = Peer::of(Role::Server, &settings);
-    let line = peer.opens(1);
+    let stream = peer.opens(1);
     peer.says(|out| encode(out, kind::DATA, flag::PADDED, 1, &[&[9][..], &[0; 60_009]].concat())).unwrap();
     assert_eq!(peer.hears(), [], "nothing has been read");
 
-    let read = line.borrow_mut().pop_data().unwrap().len();
+    let read = stream.borrow_mut().pop_data().unwrap().len();
     assert_eq!(read, 60_000);
-    peer.connection.release_capacity(&mut line.borrow_mut(), read);
+    peer.connection.release_capacity(&mut stream.borrow_mut(), read);
 
     let update = |id, n: u32| (kind::WINDOW_UPDATE, 0, id, n.to_be_bytes().to_vec());
     // With the padding, which nobody reads.
     assert_eq!(peer.hears(), [update(1, 60_010)]);
     peer.says(|out| encode(out, kind::DATA, 0, 1, &[0; 40_000])).unwrap();
-    peer.connection.discard_data(&line);
+    peer.connection.discard_data(&stream);
     assert_eq!(peer.hears(), [update(0, 100_010)], "what was left unread too");
 }
 
@@ -485,7 +485,7 @@ fn room_is_given_back_in_halves_of_a_window() {
 fn streams_that_nobody_reads_leave_the_rest_of_the_window_to_the_others() {
     let settings = Settings { stream_window_bytes: 100_000, connection_window_bytes: 400_000, ..Settings::default() };
     let mut peer = Peer::of(Role::Server, &settings);
-    let line = peer.opens(1);
+    let stream = peer.opens(1);
     for id in [3, 5, 7] {
         peer.opens(id);
         peer.says(|out| encode(out, kind::DATA, 0, id, &[0; 100_000])).unwrap();
@@ -495,8 +495,8 @@ fn streams_that_nobody_reads_leave_the_rest_of_the_window_to_the_others() {
     for sent in 0..50 {
         assert!(left >= 10_000, "no room behind {sent} frames");
         peer.says(|out| encode(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
-        let read = line.borrow_mut().pop_data().unwrap().len();
-        peer.connection.release_capacity(&mut line.borrow_mut(), read);
+        let read = stream.borrow_mut().pop_data().unwrap().len();
+        peer.connection.release_capacity(&mut stream.borrow_mut(), read);
         left = left - 10_000 + given_back(&peer.hears());
     }
 }
@@ -505,10 +505,10 @@ fn streams_that_nobody_reads_leave_the_rest_of_the_window_to_the_others() {
 fn a_peer_may_go_on_for_ever_on_a_stream_that_is_only_sent_on() {
     let settings = Settings { stream_window_bytes: 100_000, connection_window_bytes: 400_000, ..Settings::default() };
     let mut peer = Peer::of(Role::Server, &settings);
-    let line = peer.opens(1);
+    let stream = peer.opens(1);
     peer.says(|out| encode(out, kind::DATA, 0, 1, &[0; 60_000])).unwrap();
 
-    peer.connection.discard_data(&line);
+    peer.connection.discard_data(&stream);
 
     let mut window = 40_000;
     for sent in 0..100 {
@@ -518,8 +518,8 @@ fn a_peer_may_go_on_for_ever_on_a_stream_that_is_only_sent_on() {
         peer.says(|out| encode(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
         window -= 10_000;
     }
-    assert!(line.borrow_mut().pop_data().is_none(), "it is thrown away");
-    peer.sends(&line, 5, false);
+    assert!(stream.borrow_mut().pop_data().is_none(), "it is thrown away");
+    peer.sends(&stream, 5, false);
     assert_eq!(data(&peer.hears()), [(1, 5)]);
 }
 
@@ -527,9 +527,9 @@ fn a_peer_may_go_on_for_ever_on_a_stream_that_is_only_sent_on() {
 fn what_comes_for_a_stream_that_is_gone_costs_the_others_nothing() {
     let settings = Settings { connection_window_bytes: 100_000, ..Settings::default() };
     let mut peer = Peer::of(Role::Server, &settings);
-    let line = peer.opens(1);
-    peer.connection.reset(&line, Reason::Cancel);
-    peer.connection.discard_data(&line);
+    let stream = peer.opens(1);
+    peer.connection.reset(&stream, Reason::Cancel);
+    peer.connection.discard_data(&stream);
 
     for _ in 0..100 {
         peer.says(|out| encode(out, kind::DATA, 0, 1, &[0; 10_000])).unwrap();
@@ -542,18 +542,18 @@ fn what_comes_for_a_stream_that_is_gone_costs_the_others_nothing() {
 #[test]
 fn a_stream_that_has_ended_on_both_sides_is_forgotten() {
     let mut peer = server();
-    let line = peer.opens(1);
-    peer.sends(&line, 5, true);
+    let stream = peer.opens(1);
+    peer.sends(&stream, 5, true);
     peer.says(|out| encode(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
     assert!(peer.connection.has_streams());
 
     peer.hears();
 
     assert!(!peer.connection.has_streams());
-    assert!(line.borrow().state.is_closed() && line.borrow().abort_cause().is_none());
-    assert_eq!(line.borrow_mut().pop_data().unwrap(), "all");
-    assert!(line.borrow().is_end_stream_received());
-    peer.connection.reset(&line, Reason::InternalError);
+    assert!(stream.borrow().state.is_closed() && stream.borrow().abort_cause().is_none());
+    assert_eq!(stream.borrow_mut().pop_data().unwrap(), "all");
+    assert!(stream.borrow().is_end_stream_received());
+    peer.connection.reset(&stream, Reason::InternalError);
     assert_eq!(peer.hears(), [], "too late");
 }
 
@@ -561,12 +561,12 @@ fn a_stream_that_has_ended_on_both_sides_is_forgotten() {
 fn who_sends_on_to_one_that_has_said_all_and_gone_is_told_to_stop() {
     for (role, expected) in [(Role::Server, Reason::NoError), (Role::Client, Reason::Cancel)] {
         let mut peer = Peer::of(role, &Settings::default());
-        let line = match role {
+        let stream = match role {
             Role::Server => peer.opens(1),
             Role::Client => peer.connection.connect("10.0.0.1:80", &HeaderMap::new()),
         };
-        peer.sends(&line, 5, true);
-        peer.connection.discard_data(&line);
+        peer.sends(&stream, 5, true);
+        peer.connection.discard_data(&stream);
 
         let seen = peer.hears();
 
@@ -588,22 +588,22 @@ impl Wake for Woken {
 #[test]
 fn who_only_waits_for_a_reset_is_not_woken_by_each_frame_that_leaves() {
     let mut peer = server();
-    let line = peer.opens(1);
+    let stream = peer.opens(1);
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(woken.clone());
     let is_woken = || woken.0.swap(false, Ordering::Relaxed);
 
-    line.borrow_mut().watch_reset(&Context::from_waker(&waker));
-    peer.sends(&line, 5, false);
+    stream.borrow_mut().watch_reset(&Context::from_waker(&waker));
+    peer.sends(&stream, 5, false);
     peer.hears();
     assert!(!is_woken());
 
-    line.borrow_mut().watch_capacity(&Context::from_waker(&waker));
-    peer.sends(&line, 5, false);
+    stream.borrow_mut().watch_capacity(&Context::from_waker(&waker));
+    peer.sends(&stream, 5, false);
     peer.hears();
     assert!(is_woken());
 
-    line.borrow_mut().watch_reset(&Context::from_waker(&waker));
+    stream.borrow_mut().watch_reset(&Context::from_waker(&waker));
     peer.says(|out| encode_u32(out, kind::RST_STREAM, 1, 8)).unwrap();
     assert!(is_woken());
 }
@@ -611,13 +611,13 @@ fn who_only_waits_for_a_reset_is_not_woken_by_each_frame_that_leaves() {
 #[test]
 fn bytes_that_come_one_by_one_and_wait_are_put_together() {
     let mut peer = server();
-    let line = peer.opens(1);
+    let stream = peer.opens(1);
     let sent: Vec<u8> = (0..10_000).map(|i| (i % 251) as u8).collect();
     for byte in &sent {
         peer.says(|out| encode(out, kind::DATA, 0, 1, &[*byte])).unwrap();
     }
 
-    let got: Vec<Bytes> = std::iter::from_fn(|| line.borrow_mut().pop_data()).collect();
+    let got: Vec<Bytes> = std::iter::from_fn(|| stream.borrow_mut().pop_data()).collect();
 
     assert!(got.len() < 100, "{} pieces", got.len());
     assert!(got.concat() == sent);
@@ -626,10 +626,10 @@ fn bytes_that_come_one_by_one_and_wait_are_put_together() {
 #[test]
 fn a_reset_throws_away_what_is_queued() {
     let mut peer = server();
-    let line = peer.opens(1);
-    peer.sends(&line, 50_000, false);
+    let stream = peer.opens(1);
+    peer.sends(&stream, 50_000, false);
 
-    peer.connection.reset(&line, Reason::InternalError);
+    peer.connection.reset(&stream, Reason::InternalError);
 
     assert_eq!(peer.hears(), [reset(1, 2)]);
 }
@@ -637,16 +637,16 @@ fn a_reset_throws_away_what_is_queued() {
 #[test]
 fn an_end_that_comes_behind_a_reset_of_ours_is_none() {
     let mut peer = server();
-    let line = peer.opens(1);
+    let stream = peer.opens(1);
     let mut frame = Vec::new();
     encode(&mut frame, kind::DATA, flag::END_STREAM, 1, b"half of it is thrown away");
     peer.says(|out| out.extend_from_slice(&frame[..20])).unwrap();
 
-    peer.connection.reset(&line, Reason::InternalError);
+    peer.connection.reset(&stream, Reason::InternalError);
     peer.says(|out| out.extend_from_slice(&frame[20..])).unwrap();
 
-    assert_eq!(line.borrow_mut().pop_data().unwrap().len(), 20 - FRAME_HEADER_BYTES);
-    let stream = line.borrow();
+    assert_eq!(stream.borrow_mut().pop_data().unwrap().len(), 20 - FRAME_HEADER_BYTES);
+    let stream = stream.borrow();
     assert!(!stream.is_end_stream_received());
     assert!(matches!(stream.abort_cause(), Some(Cause::ResetByUs(Reason::InternalError))), "{stream:?}");
 }
@@ -654,28 +654,28 @@ fn an_end_that_comes_behind_a_reset_of_ours_is_none() {
 #[test]
 fn interim_answers_are_no_answer() {
     let mut peer = Peer::of(Role::Client, &Settings::default());
-    let line = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
+    let stream = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
     for (status, answered) in [("103", false), ("100", false), ("404", true)] {
         let block = peer.block(&[(":status", status)]);
         peer.says(|out| encode_headers(out, 1, &block, false, 1 << 14)).unwrap();
 
-        assert_eq!(line.borrow().is_answered, answered, "{status}");
+        assert_eq!(stream.borrow().is_answered, answered, "{status}");
     }
-    assert_eq!(line.borrow_mut().take_response().unwrap().status, StatusCode::NOT_FOUND);
+    assert_eq!(stream.borrow_mut().take_response().unwrap().status, StatusCode::NOT_FOUND);
 }
 
 #[test]
 fn an_answer_that_is_none_resets_the_stream() {
     for (what, fields) in [("no status", vec![("x", "y")]), ("of a request", vec![(":method", "GET")])] {
         let mut peer = Peer::of(Role::Client, &Settings::default());
-        let line = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
+        let stream = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
         peer.hears();
         let block = peer.block(&fields);
 
         peer.says(|out| encode_headers(out, 1, &block, false, 1 << 14)).unwrap();
 
         assert_eq!(peer.hears(), [reset(1, code::PROTOCOL_ERROR)], "{what}");
-        assert!(line.borrow().abort_cause().is_some(), "{what}");
+        assert!(stream.borrow().abort_cause().is_some(), "{what}");
     }
     let mut peer = Peer::of(Role::Client, &Settings::default());
     let _line = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
@@ -691,12 +691,12 @@ fn a_peer_that_goes_leaves_the_streams_it_has_seen() {
 
     peer.says(|out| encode_goaway(out, 3, 0)).unwrap();
 
-    let cut: Vec<_> = streams.iter().map(|line| line.borrow().abort_cause().is_some()).collect();
+    let cut: Vec<_> = streams.iter().map(|stream| stream.borrow().abort_cause().is_some()).collect();
     assert_eq!(cut, [false, false, true]);
     assert!(!peer.connection.is_usable());
     assert!(!peer.connection.is_finished());
-    for line in &streams {
-        peer.connection.reset(line, Reason::Cancel);
+    for stream in &streams {
+        peer.connection.reset(stream, Reason::Cancel);
     }
     assert!(peer.connection.is_finished());
 }
@@ -756,18 +756,18 @@ fn whatever_a_peer_sends_does_no_harm() {
                 if peer.says(|out| encode(out, kind, flags, stream, &payload)).is_err() {
                     break;
                 }
-                while let Some((line, _)) = peer.connection.next_request() {
-                    peer.connection.send_response(&line, StatusCode::OK, &HeaderMap::new(), next() % 4 == 0);
-                    streams.push(line);
+                while let Some((stream, _)) = peer.connection.next_request() {
+                    peer.connection.send_response(&stream, StatusCode::OK, &HeaderMap::new(), next() % 4 == 0);
+                    streams.push(stream);
                 }
-                if let Some(line) = streams.get(next() as usize % 7) {
+                if let Some(stream) = streams.get(next() as usize % 7) {
                     match next() % 4 {
-                        0 => peer.sends(line, (next() % 1000) as usize, next() % 2 == 0),
-                        1 => peer.connection.reset(line, Reason::Cancel),
-                        2 => peer.connection.discard_data(line),
+                        0 => peer.sends(stream, (next() % 1000) as usize, next() % 2 == 0),
+                        1 => peer.connection.reset(stream, Reason::Cancel),
+                        2 => peer.connection.discard_data(stream),
                         _ => {
-                            let read = line.borrow_mut().pop_data().map_or(0, |piece| piece.len());
-                            peer.connection.release_capacity(&mut line.borrow_mut(), read);
+                            let read = stream.borrow_mut().pop_data().map_or(0, |piece| piece.len());
+                            peer.connection.release_capacity(&mut stream.borrow_mut(), read);
                         }
                     }
                 }

@@ -1,4 +1,4 @@
-//! Writes what a connection has to send. What that is, `connection` decides.
+//! Writes the output of a connection to a byte stream. The connection decides what that is.
 
 use super::Connection;
 use super::batch::Batch;
@@ -11,29 +11,29 @@ use tokio::io::AsyncWrite;
 /// Frames on their way to a byte stream.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
-    /// What is being written, if anything is.
+    /// Batch that is being written, if any.
     batch: Option<Box<Batch>>,
-    /// Written, and perhaps not yet with the kernel.
+    /// Bytes were written and not flushed: the byte stream may still hold them.
     unflushed: bool,
 }
 
 impl Writer {
-    /// Writes all that is to be sent, and flushes once.
+    /// Writes all output, then flushes once.
     pub(super) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
         connection: &RefCell<Connection>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        // A batch is taken only while there is something to write.
+        // Take a batch only while there is something to write: an idle connection holds none.
         while self.batch.is_some() || connection.borrow().has_output() {
             let mut batch = self.batch.take().unwrap_or_else(Batch::take);
             if batch.is_empty() {
                 connection.borrow_mut().fill(&mut batch);
             }
             if batch.is_empty() {
-                // What is there has to wait for the peer's windows.
-                batch.release_capacity();
+                // All output waits for the peer's windows.
+                batch.recycle();
                 break;
             }
             self.unflushed = true;
@@ -42,7 +42,7 @@ impl Writer {
                 self.batch = Some(batch);
                 return written;
             }
-            batch.release_capacity();
+            batch.recycle();
         }
         if self.unflushed {
             ready!(Pin::new(io).poll_flush(cx))?;

@@ -5,17 +5,18 @@ use super::huffman;
 use super::table::{FIELD_BYTES, Name, Table};
 use std::cell::Cell;
 
-/// What each of the two scratch buffers may keep between blocks.
+/// Largest capacity that each of the two scratch buffers keeps between blocks, bytes.
 const SCRATCH_BYTES: usize = 1024;
-/// Most octets that an integer has behind its first: more than 2^28, which no block or table comes near.
+/// Largest number of octets of an integer behind its first. They hold 2^28, which no block or table comes near.
 const INTEGER_OCTETS: u32 = 4;
 
-/// Whether a list of fields was as small as it had to be.
+/// Outcome of decoding a header block without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Decoded {
+    /// All fields were given to the caller.
     Complete,
-    /// The last fields were not given to the caller.
+    /// The last fields were beyond the limit, and were not given to the caller.
     LimitExceeded,
 }
 
@@ -60,12 +61,12 @@ impl Decoder {
         limit_bytes: usize,
         field: impl FnMut(&[u8], &[u8]),
     ) -> Result<Decoded, Error> {
-        let mut list = List { left_bytes: limit_bytes, fits: Decoded::Complete, field };
+        let mut list = List { left_bytes: limit_bytes, decoded: Decoded::Complete, field };
         let mut block = Block { rest: block };
         let mut may_resize = true;
         let mut scratch = SCRATCH.take();
         while let Some(first) = block.rest.first() {
-            // The kind is told by where the first 1 is.
+            // The first bit that is set tells the representation (section 6).
             match first.leading_zeros() {
                 0 => {
                     let (name, value) = self.table.field(block.integer(7)?)?;
@@ -87,7 +88,7 @@ impl Decoder {
             buffer.shrink_to(SCRATCH_BYTES);
         }
         SCRATCH.set(scratch);
-        Ok(list.fits)
+        Ok(list.decoded)
     }
 
     /// A field whose value is written out, and its name too unless an index is given (section 6.2).
@@ -124,7 +125,7 @@ impl Decoder {
 /// The fields of one block, as far as the caller wants them.
 struct List<F> {
     left_bytes: usize,
-    fits: Decoded,
+    decoded: Decoded,
     field: F,
 }
 
@@ -132,16 +133,16 @@ impl<F: FnMut(&[u8], &[u8])> List<F> {
     /// Gives the field out. After the first that has no room, there is none for smaller ones either.
     fn add(&mut self, name: &[u8], value: &[u8]) {
         match self.left_bytes.checked_sub(name.len() + value.len() + FIELD_BYTES) {
-            Some(left) if self.fits == Decoded::Complete => {
+            Some(left) if self.decoded == Decoded::Complete => {
                 self.left_bytes = left;
                 (self.field)(name, value);
             }
-            _ => self.fits = Decoded::LimitExceeded,
+            _ => self.decoded = Decoded::LimitExceeded,
         }
     }
 }
 
-/// What is not read yet of a block.
+/// Rest of a header block.
 struct Block<'a> {
     rest: &'a [u8],
 }
@@ -220,7 +221,7 @@ mod tests {
         digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap()).collect()
     }
 
-    /// What `field` writes for a name and a value that are not coded.
+    /// Encodes a field whose name and value are literals without Huffman code.
     fn literal(first: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
         let length = |octets: &[u8]| encode::tests::integer_octets(0, 7, octets.len());
         [&[first], &*length(name), name, &*length(value), value].concat()

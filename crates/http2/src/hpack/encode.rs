@@ -13,7 +13,7 @@ const NO_DYNAMIC_TABLE: u8 = 0x20;
 /// One direction of one connection.
 #[derive(Debug)]
 pub(crate) struct Encoder {
-    /// Whether the peer knows that we use no dynamic table.
+    /// The peer has been told that the dynamic table has no room.
     announced: bool,
 }
 
@@ -22,10 +22,10 @@ impl Encoder {
         Self { announced: false }
     }
 
-    /// Begins a block. To be called once for each, in the order in which they are sent.
+    /// Begins a header block. Must be called once for each, in the order in which they are sent.
     ///
-    /// The first says that the dynamic table has no room. A peer that allows less than the default waits
-    /// for a size update (section 4.2); 0 is never more than what any peer allows, so one is enough.
+    /// The first block says that the dynamic table has no room. A peer that allows less than the default waits
+    /// for a size update (section 4.2); 0 is never more than any peer allows, so one update is enough.
     pub(crate) fn begin(&mut self, out: &mut Vec<u8>) {
         if !self.announced {
             self.announced = true;

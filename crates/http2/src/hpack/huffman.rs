@@ -21,10 +21,10 @@ const EOS: usize = 256;
 /// One for the first eight bits of a code, and one for each beginning of 8, 16 or 24 bits that longer codes have.
 const TABLES: usize = 15;
 
-/// What the next eight bits mean.
+/// Meaning of the next eight bits.
 #[derive(Clone, Copy)]
 struct Step {
-    /// How many of them end a code, 1 to 8. None: all eight belong to a code that goes on.
+    /// Number of them that end a code, 1 to 8; 0 if all eight belong to a code that goes on.
     bits: u8,
     /// The octet that the code stands for; the table to go on in; or 0, which is neither, for EOS.
     value: u8,
@@ -70,7 +70,7 @@ const fn place(steps: &mut Steps, mut tables: u8, code: u32, octet: usize) -> u8
         }
         table = step.value as usize;
     }
-    // Whatever comes behind the code.
+    // One entry for each value of the bits behind the code.
     let mut at = (code << (8 - left)) as usize & 0xff;
     let end = at + (1 << (8 - left));
     while at < end {

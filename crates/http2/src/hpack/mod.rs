@@ -1,6 +1,6 @@
-//! HPACK, the compression of header fields in HTTP/2 (RFC 7541): a decoder for whatever a peer sends, an
-//! encoder that keeps no state. It knows neither frames nor what a field means: whoever calls it puts
-//! HEADERS and CONTINUATION frames together, and checks names and values.
+//! HPACK, the compression of header fields in HTTP/2 (RFC 7541): a decoder for whatever a peer sends, and an
+//! encoder without state. It knows neither frames nor the meaning of fields: the caller puts HEADERS and
+//! CONTINUATION frames together, and checks names and values.
 
 mod decode;
 mod encode;
@@ -11,7 +11,7 @@ pub(crate) use decode::{Decoded, Decoder};
 pub(crate) use encode::Encoder;
 pub(crate) use table::FIELD_BYTES;
 
-/// What is wrong with a header block.
+/// Fault of a header block.
 ///
 /// Each ends the connection with `COMPRESSION_ERROR` (RFC 9113, section 4.3): the tables of the two sides
 /// are no longer known to be the same.
@@ -32,15 +32,15 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// In words.
+    /// Describes the fault.
     pub(crate) const fn what(self) -> &'static str {
         match self {
-            Self::Truncated => "a header block ends inside a field",
-            Self::Integer => "an integer in a header block is too long",
-            Self::Index { .. } => "a header field has an index that no table has",
-            Self::Huffman => "a Huffman-coded string is malformed",
-            Self::SizeUpdateTooLarge { .. } => "a dynamic table is to be larger than allowed",
-            Self::SizeUpdateTooLate => "a dynamic table changes its size inside a header block",
+            Self::Truncated => "received a header block that ends inside a field",
+            Self::Integer => "received a header block with an integer that is too long",
+            Self::Index { .. } => "received a header field whose index is in neither table",
+            Self::Huffman => "received a malformed Huffman-coded string",
+            Self::SizeUpdateTooLarge { .. } => "received a dynamic table size update above SETTINGS_HEADER_TABLE_SIZE",
+            Self::SizeUpdateTooLate => "received a dynamic table size update behind a header field",
         }
     }
 }

@@ -5,9 +5,9 @@ use super::Error;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-/// Most that the dynamic table holds: the default of `SETTINGS_HEADER_TABLE_SIZE`, which we leave alone.
+/// Capacity of the dynamic table, bytes: the default of `SETTINGS_HEADER_TABLE_SIZE`, which we leave alone.
 pub(super) const LIMIT_BYTES: usize = 4096;
-/// What an entry counts beside its name and value (section 4.1). A list of fields is counted alike.
+/// Overhead that an entry counts beside its name and value, bytes (section 4.1). Header lists are counted alike.
 pub(crate) const FIELD_BYTES: usize = 32;
 
 /// Appendix A. Its first has index 1.
@@ -75,7 +75,7 @@ static STATIC: [(&str, &str); 61] = [
     ("www-authenticate", ""),
 ];
 
-/// Where the static table has a field.
+/// Index of a field in the static table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// Name and value.

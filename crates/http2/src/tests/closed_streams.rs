@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What answers a frame.
+/// Answer to a frame.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Nothing,
@@ -34,7 +34,7 @@ fn frame_for(peer: &mut Peer, kind: u8, id: u32) -> Answer {
     codes.first().map_or(Nothing, |code| StreamError(*code))
 }
 
-/// What answers DATA, HEADERS, RST_STREAM, WINDOW_UPDATE and PRIORITY.
+/// Returns the answers to DATA, HEADERS, RST_STREAM, WINDOW_UPDATE and PRIORITY.
 fn answers(role: Role, arrange: Arrange) -> [Answer; 5] {
     [kind::DATA, kind::HEADERS, kind::RST_STREAM, kind::WINDOW_UPDATE, kind::PRIORITY].map(|kind| {
         let mut peer = Peer::of(role, &Settings::default());
@@ -48,7 +48,7 @@ const PROTOCOL_ERROR: Answer = ConnectionError(code::PROTOCOL_ERROR);
 const STREAM_CLOSED: Answer = ConnectionError(code::STREAM_CLOSED);
 /// PRIORITY, which has no effect, is allowed anywhere.
 const NOT_BEGUN: [Answer; 5] = [PROTOCOL_ERROR, PROTOCOL_ERROR, PROTOCOL_ERROR, PROTOCOL_ERROR, Nothing];
-/// What only stops a stream may have crossed what closed it.
+/// Frames that only stop a stream may have crossed what closed it.
 const CLOSED: [Answer; 5] = [STREAM_CLOSED, STREAM_CLOSED, Nothing, Nothing, Nothing];
 const IGNORED: [Answer; 5] = [Nothing, Nothing, Nothing, Nothing, Nothing];
 const HALF_CLOSED: [Answer; 5] =
@@ -87,8 +87,8 @@ fn a_server_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
         (
             "closed by both ends",
             |p| {
-                let line = p.opens(1);
-                p.sends(&line, 0, true);
+                let stream = p.opens(1);
+                p.sends(&stream, 0, true);
                 p.says(|out| encode(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
                 p.hears();
                 1
@@ -107,8 +107,8 @@ fn a_server_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
         (
             "reset by us",
             |p| {
-                let line = p.opens(1);
-                p.connection.reset(&line, Reason::Cancel);
+                let stream = p.opens(1);
+                p.connection.reset(&stream, Reason::Cancel);
                 1
             },
             IGNORED,
@@ -125,8 +125,8 @@ fn a_server_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
         (
             "reset by us, as the peer knows",
             |p| {
-                let line = p.opens(1);
-                p.connection.reset(&line, Reason::Cancel);
+                let stream = p.opens(1);
+                p.connection.reset(&stream, Reason::Cancel);
                 answer_pings(p);
                 1
             },
@@ -152,10 +152,10 @@ fn a_server_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
 }
 
 fn answered(peer: &mut Peer) -> StreamRef {
-    let line = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
+    let stream = peer.connection.connect("10.0.0.1:80", &HeaderMap::new());
     let block = peer.block(&[(":status", "200")]);
     peer.says(|out| encode_headers(out, 1, &block, false, 1 << 14)).unwrap();
-    line
+    stream
 }
 
 #[test]
@@ -175,8 +175,8 @@ fn a_client_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
         (
             "closed by both ends",
             |p| {
-                let line = answered(p);
-                p.sends(&line, 0, true);
+                let stream = answered(p);
+                p.sends(&stream, 0, true);
                 p.says(|out| encode(out, kind::DATA, flag::END_STREAM, 1, b"all")).unwrap();
                 p.hears();
                 1
@@ -195,8 +195,8 @@ fn a_client_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
         (
             "reset by us",
             |p| {
-                let line = answered(p);
-                p.connection.reset(&line, Reason::Cancel);
+                let stream = answered(p);
+                p.connection.reset(&stream, Reason::Cancel);
                 1
             },
             IGNORED,
@@ -204,8 +204,8 @@ fn a_client_answers_frames_for_streams_that_are_not_open_as_section_5_1_says() {
         (
             "reset by us, as the peer knows",
             |p| {
-                let line = answered(p);
-                p.connection.reset(&line, Reason::Cancel);
+                let stream = answered(p);
+                p.connection.reset(&stream, Reason::Cancel);
                 answer_pings(p);
                 1
             },
@@ -257,14 +257,14 @@ fn trailers_end_a_request_that_is_no_tunnel_if_they_are_well_formed() {
         let mut peer = server();
         let block = peer.block(&[(":method", "POST"), (":scheme", "http"), (":path", "/")]);
         peer.says(|out| encode_headers(out, 1, &block, false, 1 << 14)).unwrap();
-        let (line, _) = peer.connection.next_request().unwrap();
+        let (stream, _) = peer.connection.next_request().unwrap();
         let block = peer.block(trailers);
 
         peer.says(|out| encode_headers(out, 1, &block, end, 1 << 14)).unwrap();
 
         let resets: Vec<_> = expected.into_iter().map(|code| reset(1, code)).collect();
         assert_eq!(peer.hears(), resets, "{what}");
-        assert_eq!(line.borrow().state.is_end_stream_received(), expected.is_none(), "{what}");
+        assert_eq!(stream.borrow().state.is_end_stream_received(), expected.is_none(), "{what}");
     }
 }
 

@@ -15,9 +15,9 @@ fn flood(peer: &mut Peer, round: Round) -> Option<(u32, Error)> {
     (0..200_000).find_map(|n| {
         let refused = round(peer, n).err();
         peer.hears();
-        while let Some((line, _)) = peer.connection.next_request() {
-            peer.connection.reset(&line, Reason::Cancel);
-            peer.connection.discard_data(&line);
+        while let Some((stream, _)) = peer.connection.next_request() {
+            peer.connection.reset(&stream, Reason::Cancel);
+            peer.connection.discard_data(&stream);
         }
         refused.map(|fault| (n, fault))
     })
@@ -140,8 +140,8 @@ async fn much_honest_traffic_is_no_flood() {
     let mut peer = server();
     for n in 0..20_000 {
         let id = 2 * n + 1;
-        let line = peer.opens(id);
-        peer.sends(&line, 1000, true);
+        let stream = peer.opens(id);
+        peer.sends(&stream, 1000, true);
         peer.says(|out| {
             encode(out, kind::DATA, flag::END_STREAM, id, b"request");
             encode_u32(out, kind::WINDOW_UPDATE, id, 1000);
@@ -149,6 +149,6 @@ async fn much_honest_traffic_is_no_flood() {
         })
         .unwrap();
         peer.hears();
-        peer.connection.discard_data(&line);
+        peer.connection.discard_data(&stream);
     }
 }

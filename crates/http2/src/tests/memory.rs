@@ -1,4 +1,4 @@
-//! What open streams and tunnels cost that wait: thousands of them are on a node.
+//! Memory of idle streams and connections: a node has thousands of them.
 
 use super::*;
 use crate::{Engine, Stream};
@@ -21,20 +21,20 @@ fn a_connection_that_waits_keeps_no_buffers_whatever_it_has_carried() {
     peer.says(|out| encode_u32(out, kind::WINDOW_UPDATE, 0, MAX_WINDOW_SIZE / 2)).unwrap();
     peer.says(|out| encode_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 1 << 20)])).unwrap();
     let streams: Vec<_> = (0..100).map(|i| peer.opens(2 * i + 1)).collect();
-    for line in &streams {
-        let id = line.borrow().id;
+    for stream in &streams {
+        let id = stream.borrow().id;
         for _ in 0..20 {
-            line.borrow_mut().send_data(Bytes::from_static(&[7; 100]));
+            stream.borrow_mut().send_data(Bytes::from_static(&[7; 100]));
             peer.says(|out| encode(out, kind::DATA, 0, id, &[7; 1000])).unwrap();
         }
-        peer.connection.schedule(line);
+        peer.connection.schedule(stream);
     }
     for _ in 0..1000 {
         peer.says(|out| encode(out, kind::PING, 0, 0, &[0; 8])).unwrap();
     }
     peer.hears();
-    for line in &streams {
-        let mut stream = line.borrow_mut();
+    for stream in &streams {
+        let mut stream = stream.borrow_mut();
         while let Some(piece) = stream.pop_data() {
             peer.connection.release_capacity(&mut stream, piece.len());
         }
@@ -44,5 +44,5 @@ fn a_connection_that_waits_keeps_no_buffers_whatever_it_has_carried() {
     let kept = peer.connection.buffered_bytes();
 
     assert!(kept <= 1000, "{kept} bytes in buffers");
-    assert!(streams.iter().all(|line| line.borrow().has_no_queues()));
+    assert!(streams.iter().all(|stream| stream.borrow().has_no_queues()));
 }

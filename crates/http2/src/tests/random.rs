@@ -24,7 +24,7 @@ enum Step {
         stream: u32,
         payload: Payload,
     },
-    /// What a user does with one of its streams.
+    /// Calls of a user of a stream.
     Send {
         line: usize,
         bytes: usize,

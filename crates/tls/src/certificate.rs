@@ -17,7 +17,7 @@ use crate::error::TlsError;
 use crate::provider;
 use crate::verify::ServerVerifier;
 
-/// Why a certificate cannot be used.
+/// Reason for which a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// No leaf.
@@ -104,7 +104,7 @@ impl WorkloadCertificate {
         &self.roots
     }
 
-    /// What the leaf says: identity, validity, serial.
+    /// Returns identity, validity and serial number of the leaf.
     pub fn leaf(&self) -> &Leaf {
         &self.leaf
     }

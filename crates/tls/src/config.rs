@@ -22,8 +22,8 @@ pub const ALPN_H2: &[u8] = b"h2";
 
 /// For accepted connections: TLS 1.3, a client certificate of our trust domain is required, ALPN `h2`.
 ///
-/// Clients are checked against the roots that came with `certificate`. AES-128-GCM is chosen whenever the
-/// client offers it, whatever the client's order. Secrets may be extracted, which a data path that seals records itself needs.
+/// Clients are checked against the roots that came with `certificate`. AES-128-GCM is chosen whenever the client offers
+/// it, whatever the client's order. Secrets may be extracted, which a data path that seals records itself needs.
 pub fn server_config(certificate: &WorkloadCertificate) -> Result<Arc<ServerConfig>, TlsError> {
     let trust_domain = certificate.identity().trust_domain();
     let verifier = ClientVerifier::new(Arc::clone(certificate.store()), trust_domain)
@@ -41,7 +41,8 @@ pub fn server_config(certificate: &WorkloadCertificate) -> Result<Arc<ServerConf
     Ok(Arc::new(config))
 }
 
-/// For dialled connections: TLS 1.3, no SNI, no resumption, ALPN `h2`; one of the server's SPIFFE ids must be in `expected`.
+/// For dialled connections: TLS 1.3, no SNI, no resumption, ALPN `h2`; one of the server's SPIFFE ids must be in
+/// `expected`.
 ///
 /// # Errors
 /// [`TlsError::NothingExpected`] when `expected` is empty.

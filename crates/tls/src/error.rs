@@ -1,4 +1,4 @@
-//! What went wrong in a handshake, as data.
+//! Failures of a handshake, as data.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use identity::Identity;
 use rustls::{AlertDescription, CertificateError as RustlsCertificateError};
 
-/// Why our side refused the peer's certificate.
+/// Reason for which our side refused the peer's certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The client belongs to another trust domain.
@@ -29,7 +29,7 @@ impl From<Refusal> for rustls::Error {
     }
 }
 
-/// Why there is no TLS connection or configuration.
+/// Reason for which there is no TLS connection or configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The peer's certificate is valid but not the one that is wanted.

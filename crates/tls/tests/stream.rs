@@ -11,7 +11,8 @@ use tls::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A peer made of rustls alone: echoes, and changes its key after every piece. With tickets, as other proxies send them.
+/// A peer made of rustls alone: echoes, and changes its key after every piece. With tickets, as other proxies send
+/// them.
 async fn rustls_echo(listener: TcpListener, config: Arc<ServerConfig>) {
     let (socket, _) = listener.accept().await.unwrap();
     let mut tls = tokio_rustls::TlsAcceptor::from(config).accept(socket).await.unwrap();

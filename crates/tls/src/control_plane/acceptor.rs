@@ -30,7 +30,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after `accept` failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a client's handshake failed.
+/// Reason for which a client's handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// A TLS error.

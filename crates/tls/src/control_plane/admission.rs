@@ -1,9 +1,10 @@
 //! Limits on connections to the control plane until their client has proved who it is. It opens and closes no socket: a
 //! connection that loses its place finds out by [`Admission::poll_lost`].
 //!
-//! Anybody on the network can connect, and only a token tells node proxies from others. So a connection holds a place among
-//! few until its first request with a good token. It loses the place after a while, or when its address takes too many, or
-//! when all places are taken and it is the oldest. Clients with a token need milliseconds and are not affected.
+//! Anybody on the network can connect, and only a token tells node proxies from others. So a connection holds a place
+//! among few until its first request with a good token. It loses the place after a while, or when its address takes too
+//! many, or when all places are taken and it is the oldest. Clients with a token need milliseconds and are not
+//! affected.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -22,8 +23,8 @@ const REFUSED: &str = "strake_control_connections_refused_total";
 const CONNECTIONS: &str = "strake_control_connections";
 /// Pause between two lines of the log about the same limit.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-/// Age from which a connection without a request gives way to a new one. Less is the haste of a client that is just being
-/// served: after a restart of the control plane all proxies of a mesh come back at once.
+/// Age from which a connection without a request gives way to a new one. Less is the haste of a client that is just
+/// being served: after a restart of the control plane all proxies of a mesh come back at once.
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
 /// Descriptors that are kept for everything but connections.
 const RESERVED_DESCRIPTORS: u64 = 256;
@@ -97,7 +98,7 @@ struct Unproved {
     _keeps: oneshot::Sender<()>,
 }
 
-/// Why a connection is closed before its client has proved who it is.
+/// Reason for which a connection is closed before its client is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
     /// The process has no room for it.

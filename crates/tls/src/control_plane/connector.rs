@@ -35,7 +35,7 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(300);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 const KEEPALIVE_RETRIES: u32 = 9;
 
-/// Why there is no connection to the control plane.
+/// Reason for which there is no connection to the control plane.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The address has no host, or one that is not a name.

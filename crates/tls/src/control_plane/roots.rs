@@ -1,4 +1,4 @@
-//! Where the roots for the control plane's certificate come from.
+//! Sources of the roots for the control plane's certificate.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use rustls::RootCertStore;
 
 use crate::certificate::{CertificateError, certificates, store};
 
-/// Where distributions keep the bundle of public roots.
+/// Files in which distributions keep the bundle of public roots.
 const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -15,7 +15,7 @@ const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// Why there are no roots.
+/// Reason for which there are no roots.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The file cannot be read.

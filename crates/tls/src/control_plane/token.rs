@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use http::Uri;
 
-/// Where a bearer token comes from. `Debug` does not show a literal.
+/// Source of a bearer token. `Debug` does not show a literal.
 #[derive(Clone, Default)]
 pub enum Token {
     /// No `authorization` header is sent.
@@ -20,8 +20,9 @@ pub enum Token {
 }
 
 impl Token {
-    /// As `AUTH_TOKEN` means it: an existing path is a file, an empty text no token, anything else the token.
-    /// What begins as a path does (`/`, `./`) is a file even when there is none yet: a path must not be sent as a token.
+    /// As `AUTH_TOKEN` means it: an existing path is a file, an empty text no token, anything else the token. Anything
+    /// that begins as a path does (`/`, `./`) is a file even when there is none yet: a path must not be sent as a
+    /// token.
     pub fn from_setting(setting: &str) -> Self {
         let path = PathBuf::from(setting);
         if setting.is_empty() {

@@ -1,4 +1,4 @@
-//! What a peer says beside application data: handshake messages after the handshake, and alerts.
+//! Records without application data: handshake messages after the handshake, and alerts.
 
 use super::record::Fault;
 use rustls::AlertDescription;
@@ -13,9 +13,9 @@ const MESSAGE_BYTES: usize = 64 << 10;
 /// Handshake messages, put together from the records that carry them (RFC 8446, section 5.1).
 #[derive(Debug)]
 pub(super) struct Messages {
-    /// Begin of a message whose rest is in the next record.
+    /// First part of a message whose rest is in the next record.
     partial: Vec<u8>,
-    /// Whether the peer may send tickets: only servers do. They are of no use to us.
+    /// The peer may send session tickets, as servers do. They are not used.
     tickets: bool,
 }
 
@@ -24,15 +24,16 @@ impl Messages {
         Self { partial: Vec::new(), tickets }
     }
 
-    /// Whether the next record must go on with a message.
+    /// Returns whether the next record must continue a message.
     pub(super) fn is_open(&self) -> bool {
         !self.partial.is_empty()
     }
 
-    /// Takes the payload of one handshake record. A new key of the peer is returned with whether it wants one of ours.
-    pub(super) fn take(&mut self, payload: &[u8]) -> Result<Option<bool>, Fault> {
+    /// Processes the payload of one handshake record. Returns the peer's KeyUpdate, if there is one: whether it asks
+    /// for one of ours (section 4.6.3).
+    pub(super) fn recv(&mut self, payload: &[u8]) -> Result<Option<bool>, Fault> {
         if payload.is_empty() {
-            return Err(unexpected("a handshake record is empty"));
+            return Err(unexpected("received an empty handshake record"));
         }
         self.partial.extend_from_slice(payload);
         let joined = std::mem::take(&mut self.partial);
@@ -41,9 +42,9 @@ impl Messages {
         while let Some(message) = Message::first_of(rest)? {
             match (message.kind, message.body) {
                 (NEW_SESSION_TICKET, _) if self.tickets => {}
-                // It changes the key of what follows, so nothing may follow in its record.
+                // The key changes with the next record, so nothing may follow in this one.
                 (KEY_UPDATE, [request @ (0 | 1)]) if message.next.is_empty() => update = Some(*request == 1),
-                _ => return Err(unexpected("a handshake message has no place here")),
+                _ => return Err(unexpected("received an unexpected handshake message")),
             }
             rest = message.next;
         }
@@ -55,17 +56,17 @@ impl Messages {
 struct Message<'a> {
     kind: u8,
     body: &'a [u8],
-    /// What follows it.
+    /// Bytes behind it.
     next: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// `None` while it is not whole.
+    /// Returns the first message in `bytes`, or `None` while it is not whole.
     fn first_of(bytes: &'a [u8]) -> Result<Option<Self>, Fault> {
         let [kind, a, b, c, rest @ ..] = bytes else { return Ok(None) };
         let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
         if length > MESSAGE_BYTES {
-            return Err(unexpected("a handshake message is too long"));
+            return Err(unexpected("received a handshake message that is too long"));
         }
         Ok(rest.split_at_checked(length).map(|(body, next)| Self { kind: *kind, body, next }))
     }
@@ -75,7 +76,7 @@ fn unexpected(what: &'static str) -> Fault {
     Fault { what, alert: AlertDescription::UnexpectedMessage }
 }
 
-/// What an alert means for the peer's direction.
+/// Effect of an alert on the peer's direction.
 #[derive(Debug)]
 pub(super) enum Alert {
     /// No more data (`close_notify`).
@@ -89,7 +90,7 @@ pub(super) enum Alert {
 /// Reads the payload of an alert record.
 pub(super) fn alert(payload: &[u8]) -> Result<Alert, Fault> {
     let [_, code] = payload else {
-        return Err(Fault { what: "an alert is malformed", alert: AlertDescription::DecodeError });
+        return Err(Fault { what: "received a malformed alert", alert: AlertDescription::DecodeError });
     };
     Ok(match AlertDescription::from(*code) {
         AlertDescription::CloseNotify => Alert::End,
@@ -113,8 +114,8 @@ mod tests {
         for at in 1..both.len() {
             let mut messages = Messages::new(true);
 
-            assert_eq!(messages.take(&both[..at]).unwrap(), None, "{at}");
-            assert_eq!(messages.take(&both[at..]).unwrap(), Some(true), "{at}");
+            assert_eq!(messages.recv(&both[..at]).unwrap(), None, "{at}");
+            assert_eq!(messages.recv(&both[at..]).unwrap(), Some(true), "{at}");
             assert!(!messages.is_open());
         }
     }
@@ -132,7 +133,7 @@ mod tests {
             ("longer than any", vec![NEW_SESSION_TICKET, 1, 0, 1], true),
         ];
         for (what, payload, tickets) in cases {
-            assert!(Messages::new(tickets).take(&payload).is_err(), "{what}");
+            assert!(Messages::new(tickets).recv(&payload).is_err(), "{what}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The handshake, by rustls, up to the traffic keys. What comes after is `record`'s.
+//! The handshake, by rustls, up to the traffic keys. Records after that are `record`'s.
 
 use super::record::{HANDSHAKE, invalid};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -9,7 +9,7 @@ use rustls::{CommonState, ConnectionTrafficSecrets, ExtractedSecrets};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Room for what a peer sends during its handshake, at first and at most, bytes. Who it is is not known yet,
+/// Room for the peer's bytes during its handshake, at first and at most, bytes. It is not authenticated yet,
 /// so it gets little until its messages need more.
 const INPUT_BYTES: (usize, usize) = (4 << 10, 64 << 10);
 
@@ -17,7 +17,7 @@ const INPUT_BYTES: (usize, usize) = (4 << 10, 64 << 10);
 const RECORD_HEAD_BYTES: usize = 5;
 const MESSAGE_HEAD_BYTES: usize = 4;
 
-/// Keys that follow on the first ones, of either role.
+/// Source of the traffic keys that follow the first ones (RFC 8446, section 7.2), of either role.
 pub(super) enum Keys {
     Client(KernelConnection<ClientConnectionData>),
     Server(KernelConnection<ServerConnectionData>),
@@ -45,7 +45,7 @@ impl Keys {
 pub(super) struct Finished<R> {
     pub(super) secrets: ExtractedSecrets,
     pub(super) keys: Keys,
-    /// What the caller wanted to know of the session.
+    /// Result of the caller's look at the session.
     pub(super) seen: R,
     /// Received behind the handshake: opened, and not yet opened.
     pub(super) early: Vec<u8>,
@@ -86,7 +86,7 @@ impl Role for UnbufferedServerConnection {
     }
 }
 
-/// What came from the peer and is not processed.
+/// Received bytes that are not processed yet.
 #[derive(Debug)]
 pub(super) struct Input {
     bytes: Vec<u8>,
@@ -107,18 +107,18 @@ impl Input {
         self.filled -= n;
     }
 
-    /// Room for the next read; twice as much when it is used up.
+    /// Returns room for the next read, and doubles the buffer when it is full.
     fn room(&mut self) -> io::Result<&mut [u8]> {
         if self.filled == self.bytes.len() {
             if self.filled >= INPUT_BYTES.1 {
-                return Err(invalid("a handshake message is too long"));
+                return Err(invalid("received a handshake message that is too long"));
             }
             self.bytes.resize(self.filled * 2, 0);
         }
         Ok(&mut self.bytes[self.filled..])
     }
 
-    /// Reads once; the end of the peer's bytes is an error.
+    /// Reads once. The end of the peer's bytes is an error.
     async fn read<IO: AsyncRead + Unpin>(&mut self, io: &mut IO) -> io::Result<()> {
         match io.read(self.room()?).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -129,7 +129,7 @@ impl Input {
         }
     }
 
-    /// Reads until the first handshake message is whole, or cannot become one, which rustls then tells the peer.
+    /// Reads until the first handshake message is whole, or cannot become one; rustls then tells the peer so.
     pub(super) async fn read_first_message<IO: AsyncRead + Unpin>(&mut self, io: &mut IO) -> io::Result<()> {
         while !is_first_message_whole(&self.bytes[..self.filled]) {
             self.read(io).await?;
@@ -138,8 +138,8 @@ impl Input {
     }
 }
 
-/// Whether `bytes` begin with records (RFC 8446, section 5.1) that hold a handshake message (section 4) with its end,
-/// or with something else. The message may be cut by records.
+/// Returns whether `bytes` begin with records (RFC 8446, section 5.1) that hold a handshake message (section 4) with
+/// its end, or with something else. The message may be cut by records.
 fn is_first_message_whole(mut bytes: &[u8]) -> bool {
     let (mut head, mut missing) = (Vec::with_capacity(MESSAGE_HEAD_BYTES), None::<usize>);
     while let Some((record, rest)) = bytes.split_at_checked(RECORD_HEAD_BYTES) {
@@ -174,7 +174,7 @@ enum Step {
     Done,
 }
 
-/// Runs the handshake; `see` looks at the session at its end.
+/// Runs the handshake. `see` looks at the session at its end.
 pub(super) async fn run<C, IO, R>(
     io: &mut IO,
     mut role: C,
@@ -192,7 +192,7 @@ where
             Ok(state) => advance(state, &mut output, &mut early, &mut discard)?,
             Err(e) => {
                 input.discard(discard);
-                tell(io, &mut role, &mut input).await;
+                send_alert(io, &mut role, &mut input).await;
                 return Err(tls_error(e));
             }
         };
@@ -255,17 +255,17 @@ fn encode<D>(data: &mut EncodeTlsData<'_, D>, output: &mut Vec<u8>) -> io::Resul
     }
 }
 
-/// Tells the peer why the handshake failed, if the socket takes it.
+/// Sends the alert that says why the handshake failed, if the socket takes it.
 ///
 /// All that rustls has queued when it fails is one alert, so it is asked once: asked again, it would go on
 /// with the messages after the failure. It remembers where in `input` its messages lie, and must see that again.
-async fn tell<C: Role, IO: AsyncWrite + Unpin>(io: &mut IO, role: &mut C, input: &mut Input) {
+async fn send_alert<C: Role, IO: AsyncWrite + Unpin>(io: &mut IO, role: &mut C, input: &mut Input) {
     let mut output = Vec::new();
     let Ok(ConnectionState::EncodeTlsData(mut data)) = role.process(input.filled()).state else { return };
     if encode(&mut data, &mut output).is_err() {
         return;
     }
-    // The failure is what counts, not whether the peer hears of it.
+    // The caller gets the error of the handshake, whether or not the peer gets the alert.
     let _ = io.write_all(&output).await;
     let _ = io.flush().await;
 }

@@ -52,18 +52,19 @@ pub struct TlsStream<IO> {
     plain: Range<usize>,
     /// Opened during the handshake, goes first.
     early: Vec<u8>,
-    /// The peer's bytes have ended, or what came of them cannot be used.
+    /// The peer's bytes have ended, or cannot be used any more.
     ended: bool,
     messages: Messages,
-    /// Records in a row that carried no application data.
+    /// Number of records in a row that carried no application data.
     control: u8,
-    /// The peer has asked for a new key of ours. One answers all that ask before it (RFC 8446, section 4.6.3).
-    owes_key: bool,
-    /// Our last record is sealed: `close_notify`, or the alert that says why we give up.
+    /// The peer has asked for a KeyUpdate of ours. One answers all requests before it (RFC 8446, section 4.6.3).
+    key_update_requested: bool,
+    /// Our last record is sealed: `close_notify`, or the alert that ends the connection.
     closed: bool,
 }
 
-/// The client's handshake; `see` looks at the session at its end. No server name is sent: `config` decides who may answer.
+/// Runs the client's handshake. `see` looks at the session at its end. No server name is sent: the verifier of `config`
+/// decides which servers are accepted.
 ///
 /// If `config` names protocols (ALPN), the server has to choose one of them.
 pub async fn connect<IO, R>(
@@ -82,7 +83,7 @@ where
     with_protocol(TlsStream::new(io, finished)?, wants_protocol).await
 }
 
-/// The server's handshake; `see` looks at the session at its end.
+/// Runs the server's handshake. `see` looks at the session at its end.
 ///
 /// If `config` names protocols (ALPN), the client has to offer one of them.
 pub async fn accept<IO, R>(
@@ -97,19 +98,19 @@ where
     accept_after(io, hello, config, see).await
 }
 
-/// A client's first message, received and not looked at.
+/// A client's first message, received and not parsed.
 #[derive(Debug)]
 pub struct ClientHello(Input);
 
-/// Waits for a client's whole first message, at most 64 KiB. A server that handshakes with few clients at once takes
-/// its permit after this: a client that sends a byte and no more holds none.
+/// Receives a client's whole first message, at most 64 KiB. A server that limits handshakes takes its permit after
+/// this, so that clients that send nothing, or only a byte, cannot exhaust the permits.
 pub async fn client_hello<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<ClientHello> {
     let mut input = Input::new();
     input.read_first_message(io).await?;
     Ok(ClientHello(input))
 }
 
-/// The rest of the server's handshake behind `hello`; `see` looks at the session at its end.
+/// Runs the rest of the server's handshake after `hello`. `see` looks at the session at its end.
 pub async fn accept_after<IO, R>(
     mut io: IO,
     hello: ClientHello,
@@ -129,7 +130,8 @@ fn has_protocol(session: &CommonState) -> bool {
     session.alpn_protocol().is_some()
 }
 
-/// Ends a handshake. rustls refuses a peer that names other protocols than ours, but not one that names none.
+/// Checks that a protocol was agreed on (ALPN). rustls refuses a peer that offers other protocols than ours, but not
+/// one that offers none.
 async fn with_protocol<IO, R>(
     (mut stream, (has_protocol, seen)): (TlsStream<IO>, (bool, R)),
     wants_protocol: bool,
@@ -138,10 +140,10 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     if wants_protocol && !has_protocol {
-        let what = "the peer agrees on no protocol (ALPN)";
+        let what = "received no application protocol (ALPN) in the handshake";
         let e = io::Error::from(Fault { what, alert: AlertDescription::NoApplicationProtocol });
         stream.give_up(&e);
-        // The failure is what counts, not whether the peer hears of it.
+        // The caller gets this error, whether or not the peer gets the alert.
         let _ = poll_fn(|cx| stream.poll_drain(cx)).await;
         return Err(e);
     }
@@ -162,46 +164,48 @@ impl<IO> TlsStream<IO> {
             ended: false,
             messages: Messages::new(tickets),
             control: 0,
-            owes_key: false,
+            key_update_requested: false,
             closed: false,
         };
         Ok((stream, seen))
     }
 
-    /// What is not application data.
-    fn control(&mut self, opened: Opened) -> io::Result<()> {
+    /// Processes a record that is not application data.
+    fn recv_control(&mut self, opened: Opened) -> io::Result<()> {
         self.count_control()?;
         let payload = self.opener.payload(opened.payload);
         match opened.content {
             HANDSHAKE => {
-                if let Some(wants_ours) = self.messages.take(payload)? {
+                if let Some(wants_ours) = self.messages.recv(payload)? {
                     let (sequence, secrets) = self.keys.next_to_receive()?;
                     self.opener.renew(sequence, &secrets)?;
-                    self.owes_key |= wants_ours;
+                    self.key_update_requested |= wants_ours;
                 }
             }
-            _ if self.messages.is_open() => return Err(unexpected("a handshake message is cut by another record")),
+            _ if self.messages.is_open() => {
+                return Err(unexpected("received another record inside a handshake message"));
+            }
             ALERT => match control::alert(payload)? {
                 Alert::End => self.ended = true,
                 Alert::Notice => {}
                 Alert::Fatal(e) => {
-                    // Nobody listens to a farewell.
+                    // The peer has closed; do not send close_notify.
                     self.closed = true;
                     return Err(e);
                 }
             },
-            _ => return Err(unexpected("a record of unknown content")),
+            _ => return Err(unexpected("received a record of unknown content type")),
         }
         Ok(())
     }
 
-    /// A peer that only sends records without data makes work and gets nothing done.
+    /// Counts records without data: a peer that sends only such records makes work for nothing.
     fn count_control(&mut self) -> io::Result<()> {
         self.control += 1;
-        if self.control > CONTROL_IN_A_ROW { Err(unexpected("too many records without data")) } else { Ok(()) }
+        if self.control > CONTROL_IN_A_ROW { Err(unexpected("received too many records without data")) } else { Ok(()) }
     }
 
-    /// Seals the alert for what is wrong with the peer's bytes. Nothing may follow it.
+    /// Seals the alert for the fault of the peer's bytes. No record may follow it.
     fn give_up(&mut self, e: &io::Error) {
         self.ended = true;
         let fault = e.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
@@ -209,14 +213,14 @@ impl<IO> TlsStream<IO> {
             && !self.closed
         {
             self.closed = true;
-            // It fails only where nothing can be sealed any more; `e` is what the caller hears of.
+            // Fails only when nothing can be sealed any more; the caller gets `e`.
             let _ = self.sealer.seal(ALERT, &[IoSlice::new(&[FATAL, fault.alert.into()])]);
         }
     }
 
-    /// Tells the peer of our next key and uses it.
-    fn renew_own_key(&mut self) -> io::Result<()> {
-        self.owes_key = false;
+    /// Sends KeyUpdate and uses our next key.
+    fn send_key_update(&mut self) -> io::Result<()> {
+        self.key_update_requested = false;
         self.sealer.seal(HANDSHAKE, &[IoSlice::new(&[KEY_UPDATE, 0, 0, 1, 0])])?;
         let (sequence, secrets) = self.keys.next_to_send()?;
         self.sealer.renew(sequence, &secrets)
@@ -260,8 +264,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         if self.sealer.waiting().len() >= SEALED_LIMIT_BYTES {
             ready!(self.poll_drain(cx))?;
         }
-        if self.owes_key || self.sealer.wants_new_key() {
-            self.renew_own_key()?;
+        if self.key_update_requested || self.sealer.wants_new_key() {
+            self.send_key_update()?;
         }
         let n = self.sealer.seal(DATA, parts)?;
         if self.sealer.waiting().len() >= WRITE_AT_BYTES
@@ -272,7 +276,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         Poll::Ready(Ok(n))
     }
 
-    /// Opens records until there is payload to read, or the peer has ended. Whether there is either.
+    /// Opens records until there is payload to read, or the peer's direction has ended. Returns whether there is
+    /// either.
     fn open(&mut self) -> io::Result<bool> {
         while !self.ended && self.early.is_empty() && self.plain.is_empty() {
             match self.opener.open()? {
@@ -281,7 +286,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
                     self.control = 0;
                 }
                 Some(Opened { content: DATA, .. }) if !self.messages.is_open() => self.count_control()?,
-                Some(other) => self.control(other)?,
+                Some(other) => self.recv_control(other)?,
                 None => return Ok(false),
             }
         }
@@ -295,7 +300,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
                 Ok(false) => ready!(self.poll_fill(cx))?,
                 Err(e) => {
                     self.give_up(&e);
-                    // Tried once: whether the peer hears of it or not, the connection is over.
+                    // Try once to send the alert: the connection is over in any case.
                     let _ = self.poll_drain(cx);
                     return Poll::Ready(Err(e));
                 }
@@ -303,7 +308,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         }
     }
 
-    /// Payload that is there.
+    /// Returns the payload that is opened and not read.
     fn opened(&self) -> &[u8] {
         if self.ended {
             &[]
@@ -365,9 +370,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
-        // Only now, so that answers never pile up before a socket that takes nothing.
-        if this.owes_key && !this.closed {
-            this.renew_own_key()?;
+        // Only now, so that KeyUpdates do not pile up in front of a socket that takes nothing.
+        if this.key_update_requested && !this.closed {
+            this.send_key_update()?;
             ready!(this.poll_drain(cx))?;
         }
         Pin::new(&mut this.io).poll_flush(cx)

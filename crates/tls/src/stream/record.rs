@@ -14,14 +14,14 @@ pub(super) const HANDSHAKE: u8 = 22;
 pub(super) const DATA: u8 = 23;
 
 const HEADER_BYTES: usize = 5;
-/// Most that one record carries, section 5.1.
+/// Largest payload of one record, bytes (section 5.1).
 const PAYLOAD_BYTES: usize = 1 << 14;
-/// Most that a sealed record may be longer than what it carries, section 5.2.
+/// Largest difference between the lengths of a sealed record and of its payload, bytes (section 5.2).
 const EXPANSION_BYTES: usize = 256;
-/// Records under one key before it is renewed. AES-GCM allows 2^24.5 of full size (section 5.5).
+/// Number of records under one key before it is renewed. AES-GCM allows 2^24.5 of full size (section 5.5).
 const RECORDS_PER_KEY: u64 = 1 << 23;
 
-/// What is wrong with a peer's bytes, and the alert that tells the peer (RFC 8446, section 6.2).
+/// Fault of a peer's bytes, and the alert that tells the peer (RFC 8446, section 6.2).
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub(super) struct Fault {
@@ -48,14 +48,16 @@ impl Key {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
             ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-            _ => return Err(invalid("the cipher suite is not known")),
+            _ => return Err(invalid("cannot use the traffic keys: unknown cipher suite")),
         };
-        let unbound = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| invalid("the traffic key is unusable"))?;
-        let iv = iv.as_ref().try_into().map_err(|_| invalid("the traffic iv is unusable"))?;
+        let unbound = UnboundKey::new(algorithm, key.as_ref())
+            .map_err(|_| invalid("cannot use the traffic key: wrong length"))?;
+        let iv = iv.as_ref().try_into().map_err(|_| invalid("cannot use the traffic IV: wrong length"))?;
         Ok(Self { key: LessSafeKey::new(unbound), iv, sequence })
     }
 
-    /// Never the same twice for one key: the sequence only grows, and renewal comes long before it wraps.
+    /// Returns the next nonce. None is used twice with one key: the sequence number only grows, and the key is renewed
+    /// long before it wraps.
     fn nonce(&mut self) -> Nonce {
         let mut nonce = self.iv;
         for (byte, sequence) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
@@ -66,7 +68,7 @@ impl Key {
     }
 }
 
-/// The direction that is sent, with what waits for the socket.
+/// Sending direction, with the records that wait for the socket.
 pub(super) struct Sealer {
     key: Key,
     out: Vec<u8>,
@@ -78,18 +80,18 @@ impl Sealer {
         Ok(Self { key: Key::new(sequence, secrets)?, out: Vec::new(), sent: 0 })
     }
 
-    /// Whether the peer must be told of a new key before more is sealed.
+    /// Returns whether the key must be renewed before more is sealed.
     pub(super) fn wants_new_key(&self) -> bool {
         self.key.sequence >= RECORDS_PER_KEY
     }
 
-    /// What is sealed from here on uses these.
+    /// Uses another key from here on.
     pub(super) fn renew(&mut self, sequence: u64, secrets: &ConnectionTrafficSecrets) -> io::Result<()> {
         self.key = Key::new(sequence, secrets)?;
         Ok(())
     }
 
-    /// Seals all of `parts`, in as few records as there can be.
+    /// Seals all of `parts`, in as few records as possible.
     pub(super) fn seal(&mut self, content: u8, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.out.capacity() == 0 {
             self.out = buffers::output();
@@ -127,35 +129,35 @@ impl Sealer {
         self.out.push(content);
         let sealed = self.out.len() - begin - HEADER_BYTES + self.key.key.algorithm().tag_len();
         // At most 2^14 + 256.
-        let length = u16::try_from(sealed).map_err(|_| invalid("a record is too long"))?;
+        let length = u16::try_from(sealed).map_err(|_| invalid("cannot seal a record: it is too long"))?;
         self.out[begin + 3..begin + HEADER_BYTES].copy_from_slice(&length.to_be_bytes());
         let nonce = self.key.nonce();
         let (header, body) = self.out[begin..].split_at_mut(HEADER_BYTES);
         let tag = self.key.key.seal_in_place_separate_tag(nonce, Aad::from(&*header), body);
-        let tag = tag.map_err(|_| invalid("a record cannot be sealed"))?;
+        let tag = tag.map_err(|_| invalid("cannot seal a record"))?;
         self.out.extend_from_slice(tag.as_ref());
         Ok(())
     }
 
-    /// Sealed and not sent.
+    /// Returns the bytes that are sealed and not sent.
     pub(super) fn waiting(&self) -> &[u8] {
         &self.out[self.sent..]
     }
 
-    /// The first `n` of [`waiting`](Self::waiting) are sent.
+    /// Notes that the first `n` bytes of [`waiting`](Self::waiting) are sent.
     pub(super) fn advance(&mut self, n: usize) {
         self.sent += n;
         if self.sent == self.out.len() {
             self.sent = 0;
-            buffers::give_output(mem::take(&mut self.out));
+            buffers::recycle_output(mem::take(&mut self.out));
         }
     }
 }
 
-/// The direction that is received, with what came from the socket.
+/// Receiving direction, with the bytes of the socket.
 pub(super) struct Opener {
     key: Key,
-    /// A shared buffer while the socket is read, one of just the size between times.
+    /// A buffer of the thread while the socket has bytes; between times one that just holds a record's begin.
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -168,19 +170,19 @@ pub(super) struct Opened {
 }
 
 impl Opener {
-    /// `received` came after the handshake and is not opened yet.
+    /// Begins with `received`, which followed the handshake and is not opened yet.
     pub(super) fn new(sequence: u64, secrets: &ConnectionTrafficSecrets, received: &[u8]) -> io::Result<Self> {
         let end = received.len();
         Ok(Self { key: Key::new(sequence, secrets)?, input: received.to_vec(), start: 0, end })
     }
 
-    /// What is opened from here on uses these.
+    /// Uses another key from here on.
     pub(super) fn renew(&mut self, sequence: u64, secrets: &ConnectionTrafficSecrets) -> io::Result<()> {
         self.key = Key::new(sequence, secrets)?;
         Ok(())
     }
 
-    /// Room for the next read, more than a record. Payloads given out before are gone.
+    /// Returns room for the next read, more than a record. Payloads of records opened before are overwritten.
     pub(super) fn room(&mut self) -> &mut [u8] {
         let left = self.end - self.start;
         if self.input.len() == INPUT_BYTES {
@@ -194,47 +196,57 @@ impl Opener {
         &mut self.input[left..]
     }
 
-    /// Nothing comes for now: gives the shared buffer back and keeps what is not opened yet.
+    /// Returns the buffer to the thread, as nothing comes for now, and keeps what is not opened yet.
     pub(super) fn rest(&mut self) {
         if self.input.len() == INPUT_BYTES {
             let left = self.input[self.start..self.end].to_vec();
             (self.start, self.end) = (0, left.len());
-            buffers::give_input(mem::replace(&mut self.input, left));
+            buffers::recycle_input(mem::replace(&mut self.input, left));
         }
     }
 
-    /// `n` bytes were read into [`room`](Self::room).
+    /// Notes that `n` bytes were read into [`room`](Self::room).
     pub(super) fn filled(&mut self, n: usize) {
         self.end += n;
     }
 
     /// Opens the next whole record, if there is one.
     ///
-    /// All are encrypted: the `change_cipher_spec` that appendix D.4 allows has its place before the
-    /// peer's Finished, so the handshake has seen it.
+    /// All records are encrypted: the `change_cipher_spec` that appendix D.4 allows comes before the peer's
+    /// Finished, so the handshake has processed it.
     pub(super) fn open(&mut self) -> Result<Option<Opened>, Fault> {
         let input = &mut self.input[self.start..self.end];
         let Some((header, rest)) = input.split_at_mut_checked(HEADER_BYTES) else { return Ok(None) };
         if header[0] != DATA {
-            return Err(Fault { what: "a record is not encrypted", alert: AlertDescription::UnexpectedMessage });
+            return Err(Fault {
+                what: "received a record that is not encrypted",
+                alert: AlertDescription::UnexpectedMessage,
+            });
         }
         let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
         if length > PAYLOAD_BYTES + EXPANSION_BYTES {
-            return Err(Fault { what: "a record is too long", alert: AlertDescription::RecordOverflow });
+            return Err(Fault { what: "received a record that is too long", alert: AlertDescription::RecordOverflow });
         }
         let Some(body) = rest.get_mut(..length) else { return Ok(None) };
         let at = self.start + HEADER_BYTES;
         self.start = at + length;
         let nonce = self.key.nonce();
         let plain = self.key.key.open_in_place(nonce, Aad::from(&*header), body);
-        let forged = |_| Fault { what: "a record is not authentic", alert: AlertDescription::BadRecordMac };
+        let forged =
+            |_| Fault { what: "received a record that is not authentic", alert: AlertDescription::BadRecordMac };
         let plain = plain.map_err(forged)?;
         // The content type comes last, before padding of zeros.
         let Some(last) = plain.iter().rposition(|b| *b != 0) else {
-            return Err(Fault { what: "a record has no content", alert: AlertDescription::UnexpectedMessage });
+            return Err(Fault {
+                what: "received a record without content type",
+                alert: AlertDescription::UnexpectedMessage,
+            });
         };
         if last > PAYLOAD_BYTES {
-            return Err(Fault { what: "a record carries too much", alert: AlertDescription::RecordOverflow });
+            return Err(Fault {
+                what: "received a record that carries more than 2^14 bytes",
+                alert: AlertDescription::RecordOverflow,
+            });
         }
         Ok(Some(Opened { content: plain[last], payload: at..at + last }))
     }
@@ -351,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_holds_no_buffer() {
+    fn an_idle_stream_holds_no_buffer() {
         let (mut sealer, mut opener) = pair();
         sealer.seal(DATA, &[IoSlice::new(&[7; 100_000])]).unwrap();
         let bytes = sealer.waiting().to_vec();

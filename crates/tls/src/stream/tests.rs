@@ -1,4 +1,4 @@
-//! What peers send after the handshake, in order and out of it.
+//! Records of peers after the handshake, allowed and forbidden ones.
 
 #[path = "../../tests/common/configs.rs"]
 #[allow(unreachable_pub)]
@@ -17,21 +17,21 @@ async fn pair() -> (Tls, Tls) {
     let (near, far) = duplex(1 << 20);
     let (near, far) = tokio::join!(connect(near, client, |_| ()), accept(far, server, |_| ()));
     let (mut near, mut far) = (near.unwrap().0, far.unwrap().0);
-    far.say(DATA, b"hello").await;
+    far.send_record(DATA, b"hello").await;
     near.read_exact(&mut [0; 5]).await.unwrap();
     (near, far)
 }
 
 impl Tls {
     /// Sends one record.
-    async fn say(&mut self, content: u8, payload: &[u8]) {
+    async fn send_record(&mut self, content: u8, payload: &[u8]) {
         self.sealer.seal(content, &[IoSlice::new(payload)]).unwrap();
         self.flush().await.unwrap();
     }
 
     /// Sends a new key and asks for one.
-    async fn ask_for_a_key(&mut self) {
-        self.say(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]).await;
+    async fn request_key_update(&mut self) {
+        self.send_record(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]).await;
         let (sequence, secrets) = self.keys.next_to_send().unwrap();
         self.sealer.renew(sequence, &secrets).unwrap();
     }
@@ -50,11 +50,11 @@ impl Tls {
 }
 
 #[tokio::test]
-async fn many_requests_for_a_new_key_get_one_answer() {
+async fn many_requests_for_a_key_update_get_one_answer() {
     let (mut near, mut far) = pair().await;
 
     for _ in 0..CONTROL_IN_A_ROW {
-        far.ask_for_a_key().await;
+        far.request_key_update().await;
     }
     near.read_nothing();
     assert!(near.sealer.waiting().is_empty());
@@ -65,23 +65,23 @@ async fn many_requests_for_a_new_key_get_one_answer() {
     near.write_all(b"answer").await.unwrap();
     near.flush().await.unwrap();
     far.expect(b"answer").await;
-    far.say(DATA, b"and on").await;
+    far.send_record(DATA, b"and on").await;
     near.expect(b"and on").await;
 }
 
 #[tokio::test]
-async fn a_peer_that_only_sends_records_without_data_is_left() {
+async fn a_peer_that_sends_only_records_without_data_is_disconnected() {
     let (mut near, mut far) = pair().await;
 
     for _ in 0..=CONTROL_IN_A_ROW {
-        far.ask_for_a_key().await;
+        far.request_key_update().await;
     }
 
     assert_eq!(near.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[tokio::test]
-async fn a_client_without_the_certificate_that_is_asked_for_is_told_so() {
+async fn a_client_without_a_required_certificate_gets_an_alert() {
     let (server, client) = configs(true);
     let (near, far) = duplex(1 << 20);
 
@@ -92,7 +92,7 @@ async fn a_client_without_the_certificate_that_is_asked_for_is_told_so() {
     assert!(read.is_err(), "the client got {read:?} instead of an alert");
 }
 
-/// What `near` says of `record`, and what `far`, who sent it, hears of that.
+/// Returns the error of `near` for `record`, and the alert that `far`, which sent it, gets.
 async fn complaint(near: &mut Tls, far: &mut Tls, record: &[u8]) -> (io::Error, Option<AlertDescription>) {
     far.io.write_all(record).await.unwrap();
     let refused = near.read(&mut [0; 8]).await.unwrap_err();
@@ -105,7 +105,7 @@ async fn complaint(near: &mut Tls, far: &mut Tls, record: &[u8]) -> (io::Error, 
 }
 
 #[tokio::test]
-async fn who_sends_nonsense_is_told_what_is_wrong_with_it() {
+async fn an_invalid_record_is_answered_with_the_right_alert() {
     use AlertDescription::{BadRecordMac, RecordOverflow, UnexpectedMessage};
     let forged = [&[DATA, 3, 3, 0, 40][..], &[7; 40]].concat();
     let cases = [
@@ -127,17 +127,17 @@ async fn who_sends_nonsense_is_told_what_is_wrong_with_it() {
 }
 
 #[tokio::test]
-async fn a_message_may_come_in_pieces_and_nothing_between_them() {
+async fn a_message_may_be_split_over_records_but_not_interrupted() {
     let (mut near, mut far) = pair().await;
     let ticket = [&[4, 0, 0, 200][..], &[1; 200]].concat();
 
-    far.say(HANDSHAKE, &ticket[..50]).await;
-    far.say(HANDSHAKE, &ticket[50..]).await;
-    far.say(ALERT, &[1, 90]).await;
-    far.say(DATA, b"data").await;
+    far.send_record(HANDSHAKE, &ticket[..50]).await;
+    far.send_record(HANDSHAKE, &ticket[50..]).await;
+    far.send_record(ALERT, &[1, 90]).await;
+    far.send_record(DATA, b"data").await;
     near.expect(b"data").await;
 
-    far.say(HANDSHAKE, &ticket[..50]).await;
-    far.say(DATA, b"data").await;
+    far.send_record(HANDSHAKE, &ticket[..50]).await;
+    far.send_record(DATA, b"data").await;
     assert_eq!(near.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
 }

@@ -1,4 +1,5 @@
-//! TLS configurations of a test's two sides. Also a module of the unit tests of `tls::stream` and of the tests of `hbone`.
+//! TLS configurations of a test's two sides. Also a module of the unit tests of `tls::stream` and of the tests of
+//! `hbone`.
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};

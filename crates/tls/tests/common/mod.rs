@@ -85,7 +85,7 @@ impl Ca {
     }
 }
 
-/// What both sides of one connection saw: the peer's identity or why there is none.
+/// View of both sides of one connection: the peer's identity, or the error.
 #[derive(Debug)]
 pub struct Meeting {
     pub server: Result<Option<Identity>, TlsError>,

@@ -1,4 +1,4 @@
-//! The side that opens streams. It neither dials nor checks who answered; see `tls::stream` and `pool`.
+//! The side that opens streams. It neither dials nor checks the peer's identity; see `tls::stream` and `pool`.
 
 use crate::stream::StreamPermit;
 use crate::{ConnectError, Reason, Settings, Stream, TunnelError};
@@ -20,7 +20,7 @@ pub struct Tunnel {
     valid: Option<Rc<dyn Fn() -> bool>>,
 }
 
-/// Closes the connection when nobody can open streams any more.
+/// Closes the connection when the last clone of its tunnel is dropped.
 struct OpenConnection(Shared);
 
 impl Drop for OpenConnection {
@@ -29,24 +29,24 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Does the reading and writing of a tunnel: must be polled (spawned) for anything to happen.
+/// Reads and writes for a tunnel: nothing happens unless it is polled, as a task of its own.
 ///
-/// Ends without an error when the tunnel is no longer used. Dropping it cuts the tunnel.
+/// Ends without an error when the tunnel is no longer used. Dropping it ends all streams of the tunnel.
 #[must_use = "a tunnel does nothing unless its driver is polled"]
 #[derive(Debug)]
 pub struct Driver<T>(Engine<T>);
 
-/// What a peer answered with 200.
+/// A stream that the peer has accepted with 200.
 #[derive(Debug)]
 pub struct Accepted {
-    /// Headers of the answer.
+    /// Headers of the response.
     pub headers: HeaderMap,
     /// The stream, now the application's.
     pub stream: Stream,
 }
 
-/// Starts HTTP/2 as the client on a byte stream whose peer is already proven. What it says first leaves with the
-/// driver's first turn.
+/// Starts HTTP/2 as the client on a byte stream whose peer is authenticated. The connection preface is sent when the
+/// driver is first polled.
 pub fn start<T>(io: T, settings: &Settings) -> (Tunnel, Driver<T>)
 where
     T: AsyncBufRead + AsyncWrite + Unpin,
@@ -65,8 +65,8 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Future for Driver<T> {
 }
 
 impl Tunnel {
-    /// Lets the tunnel take new streams only as long as `valid` says so. Streams that are open go on, and the tunnel closes
-    /// with the last of them. Clones made before do not know of it.
+    /// Lets the tunnel take new streams only as long as `valid` returns true. Open streams go on, and the tunnel closes
+    /// with the last of them. Clones made before are not affected.
     #[must_use]
     pub fn valid_while(self, valid: impl Fn() -> bool + 'static) -> Self {
         Self { valid: Some(Rc::new(valid)), ..self }
@@ -74,11 +74,11 @@ impl Tunnel {
 
     /// Opens a stream to `authority` (`ip:port`, `[v6]:port` or `host:port`).
     pub async fn connect(&self, authority: &str, headers: HeaderMap) -> Result<Accepted, ConnectError> {
-        self.connect_at(self.reserve(), authority, headers).await
+        self.connect_with(self.reserve(), authority, headers).await
     }
 
-    /// As [`connect`](Self::connect), on a permit kept before.
-    pub(crate) async fn connect_at(
+    /// Opens a stream as [`connect`](Self::connect) does, with a permit taken before.
+    pub(crate) async fn connect_with(
         &self,
         permit: Rc<StreamPermit>,
         authority: &str,
@@ -89,7 +89,7 @@ impl Tunnel {
         }
         let connection = &self.connection.0;
         if !connection.borrow().can_open()? {
-            // Boxed: nearly all find room, and need not carry what the wait takes.
+            // Boxed: nearly all requests find room, and their futures stay small without the wait.
             Box::pin(self.wait_for_room()).await?;
         }
         let stream_ref = connection.borrow_mut().connect(authority, &headers);
@@ -111,7 +111,7 @@ impl Tunnel {
         if head.status != StatusCode::OK {
             return Err(ConnectError::Status(head.status));
         }
-        // What was cut behind its answer tells so itself.
+        // From here on the stream itself reports how it ends.
         pending.disarm();
         Ok(Accepted { headers: head.headers, stream: Stream::new(connection.clone(), stream_ref, Some(permit)) })
     }
@@ -123,37 +123,38 @@ impl Tunnel {
         tokio::time::timeout(wait, room).await.unwrap_or(Err(ConnectError::NoStreams(wait)))
     }
 
-    /// Streams open or being opened.
+    /// Number of streams that are open or being opened.
     pub fn open_streams(&self) -> usize {
         self.open.get()
     }
 
-    /// Whether there are fewer streams than `limit` and than the peer allows. Says nothing of whether it is
+    /// Returns whether there are fewer streams than `limit` and than the peer allows. The tunnel need not be
     /// [usable](Self::is_usable).
     pub fn has_room(&self, limit: usize) -> bool {
         self.open.get() < limit.min(self.connection.0.borrow().max_send_streams())
     }
 
-    /// Whether the peer takes no streams at all for now (SETTINGS_MAX_CONCURRENT_STREAMS 0).
+    /// Returns whether the peer takes no streams at all for now (SETTINGS_MAX_CONCURRENT_STREAMS 0).
     pub fn is_paused(&self) -> bool {
         self.connection.0.borrow().max_send_streams() == 0
     }
 
-    /// Whether the tunnel lives, the peer takes new streams, and both may still prove themselves with what they showed.
+    /// Returns whether new streams can be opened: the connection lives, the peer takes them, and the certificates of
+    /// both sides are still [valid](Self::valid_while).
     pub fn is_usable(&self) -> bool {
         self.connection.0.borrow().is_usable() && self.valid.as_ref().is_none_or(|valid| valid())
     }
 
-    /// A permit kept for a stream that is about to be opened, so that others see it as taken.
+    /// Returns a permit for a stream that is about to be opened, which counts as open from here on.
     pub(crate) fn reserve(&self) -> Rc<StreamPermit> {
-        StreamPermit::take(&self.open)
+        StreamPermit::new(&self.open)
     }
 }
 
 fn connect_error(cause: &Cause) -> ConnectError {
     match cause {
         Cause::ResetByPeer(reason) | Cause::ResetByUs(reason) => ConnectError::Reset(*reason),
-        // The answer would have come before the peer's END_STREAM.
+        // END_STREAM without a response before it.
         Cause::EndStream => ConnectError::Reset(Reason::NoError),
         Cause::Unprocessed => ConnectError::GoingAway,
         Cause::ConnectionLost(fault) => ConnectError::Tunnel(fault.clone()),

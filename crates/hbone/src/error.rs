@@ -1,11 +1,11 @@
-//! How tunnels and streams end.
+//! Errors of tunnels and streams.
 
 use http2::{Cause, Error, Flood, GoingAway, Reason, Stream};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A tunnel could not be made, or ended otherwise than by agreement.
+/// A tunnel could not be made, or did not end in order.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TunnelError {
     /// The peer does not speak HTTP/2, or ended during its handshake.
@@ -20,7 +20,7 @@ pub enum TunnelError {
 }
 
 impl TunnelError {
-    /// Stable name of the case, for metrics and logs.
+    /// Stable name of the variant, for metrics and logs.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Handshake(_) => "h2_handshake",
@@ -29,7 +29,7 @@ impl TunnelError {
         }
     }
 
-    /// Tells a failure of the handshake from later ones.
+    /// Returns the error of a handshake.
     pub(crate) fn handshake(fault: Arc<Error>) -> Self {
         match *fault {
             Error::PingTimeout(waited) => Self::PingTimeout(waited),
@@ -37,7 +37,8 @@ impl TunnelError {
         }
     }
 
-    /// What the peer has sent too much of, if that is why the tunnel ended. A log line should name the peer.
+    /// Returns the kind of frame that the peer has sent too much of, if that ended the tunnel. A log line should name
+    /// the peer.
     pub fn flood(&self) -> Option<Flood> {
         match self {
             Self::Handshake(fault) | Self::Protocol(fault) => match **fault {
@@ -77,7 +78,7 @@ pub enum ConnectError {
     /// The tunnel takes no more streams, and the peer has not seen this one.
     #[error("h2 failed: the tunnel is closing")]
     GoingAway,
-    /// The peer takes no more streams than there are, and the wait for one to end was in vain.
+    /// The peer takes no more streams, and none ended in time.
     #[error("h2 failed: the peer takes no more streams for {0:?}")]
     NoStreams(Duration),
     /// The authority cannot be sent.
@@ -86,7 +87,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Stable name of the case, for metrics and logs.
+    /// Stable name of the variant, for metrics and logs.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Status(_) => "http_status",
@@ -95,7 +96,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether nothing was processed, so that another tunnel may be tried.
+    /// Returns whether the peer has processed nothing, so that another tunnel may be tried.
     pub const fn is_unprocessed(&self) -> bool {
         matches!(self, Self::GoingAway | Self::NoStreams(_) | Self::Reset(Reason::Refused))
     }
@@ -122,9 +123,9 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// What a reader meets behind all that has arrived: nothing yet, an end, or a loss.
+    /// Returns what follows all that was received: an end or an error; `None` if more may come.
     pub(crate) fn end_of_data(stream: &Stream) -> Option<Result<(), Self>> {
-        // An end that came before a reset stays an end.
+        // A reset behind END_STREAM does not make the data incomplete.
         if stream.is_end_stream_received() {
             return Some(Ok(()));
         }
@@ -137,7 +138,7 @@ impl StreamError {
         })
     }
 
-    /// What a sender meets, if the stream is cut.
+    /// Returns the error of a sender, if the stream is closed before its end.
     pub(crate) fn end_of_sending(stream: &Stream) -> Option<Self> {
         Some(match stream.abort_cause()? {
             Cause::ResetByPeer(reason) => Self::sending(*reason),
@@ -147,17 +148,17 @@ impl StreamError {
         })
     }
 
-    /// What a peer's reset is to a receiver.
+    /// Maps a peer's reset to the outcome of a receiver.
     const fn receiving(reason: Reason) -> Result<(), Self> {
         match reason {
             Reason::NoError => Ok(()),
             Reason::StreamClosed => Err(Self::BrokenPipe),
-            // Also CANCEL: it is what a proxy's stream ends with whose application was reset.
+            // CANCEL too: a proxy sends it when its application has reset the connection.
             r @ (Reason::Cancel | Reason::InternalError | Reason::Refused | Reason::Other(_)) => Err(Self::Reset(r)),
         }
     }
 
-    /// What a peer's reset is to a sender.
+    /// Maps a peer's reset to the error of a sender.
     const fn sending(reason: Reason) -> Self {
         match reason {
             Reason::NoError | Reason::Cancel | Reason::StreamClosed => Self::BrokenPipe,

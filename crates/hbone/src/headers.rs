@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-/// Who a workload is, for the telemetry of the other side.
+/// Describes a workload for the telemetry of the other side.
 pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 /// One trace per application connection.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -18,7 +18,7 @@ pub const PASSES_RESETS: HeaderName = HeaderName::from_static("x-strake-passes-r
 /// The value of [`PASSES_RESETS`].
 pub const YES: HeaderValue = HeaderValue::from_static("1");
 
-/// Whether the proxy that sent `headers` resets its application when a stream is reset.
+/// Returns whether the proxy that sent `headers` resets its application when a stream is reset.
 pub fn passes_resets(headers: &HeaderMap) -> bool {
     headers.get(PASSES_RESETS) == Some(&YES)
 }
@@ -120,8 +120,8 @@ impl Trace {
         Self { trace_id: rand::random(), span_id: rand::random() }
     }
 
-    /// The one a peer sent. Anything that is not of the form that W3C Trace Context gives for version 00 counts as none,
-    /// and so do several of them.
+    /// The one a peer sent. Anything that is not of the form that W3C Trace Context gives for version 00 counts as
+    /// none, and so do several of them.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut all = headers.get_all(TRACEPARENT).iter();
         let (Some(only), None) = (all.next(), all.next()) else { return None };

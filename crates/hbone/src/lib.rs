@@ -1,7 +1,7 @@
 //! CONNECT over HTTP/2 over TLS: tunnels, streams, and the pool that shares tunnels.
 //!
 //! One stream of a tunnel carries one application connection. This crate knows nothing of workloads,
-//! policies or sockets: it runs over any byte stream, and whoever calls it dials, authorises and relays.
+//! policies or sockets: it runs over any byte stream, and its caller dials, authorises and relays.
 //!
 //! Everything here belongs to one thread (a worker with a current-thread runtime and a `LocalSet`):
 //! counters are `Cell`s, and a tunnel's driver is a local task.

@@ -1,4 +1,4 @@
-//! Tunnels that wait to be used again. It does not know how to dial; the caller hands that in.
+//! Tunnels that are kept to be used again. The pool does not know how to dial; the caller passes that in.
 //!
 //! A pool belongs to one worker and one pod: dropping it cuts its tunnels.
 
@@ -21,9 +21,9 @@ use tokio::time::Instant;
 /// Limits of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Streams on one tunnel; the peer may allow fewer.
+    /// Number of streams on one tunnel; the peer may allow fewer.
     pub streams: usize,
-    /// How long a tunnel without a new stream is kept.
+    /// Time after which a tunnel without a new stream is dropped.
     pub idle: Duration,
 }
 
@@ -49,7 +49,7 @@ struct Inner<K, E> {
 struct Slot<E> {
     tunnels: RefCell<Vec<Pooled>>,
     dialing: Cell<bool>,
-    /// Dials begun so far; names the dial that somebody waits for.
+    /// Number of dials begun so far, which identifies the one that somebody waits for.
     dials: Cell<u64>,
     failure: RefCell<Option<(u64, E)>>,
     done: Notify,
@@ -60,20 +60,20 @@ struct Pooled {
     used: Cell<Instant>,
 }
 
-/// A tunnel with a place kept on it for one stream.
+/// A tunnel with a permit for one stream on it.
 #[derive(Debug)]
 pub struct Checkout {
-    /// Where to open the stream.
+    /// Tunnel on which to open the stream.
     pub tunnel: Tunnel,
-    /// Whether the tunnel was there already.
+    /// The tunnel was in the pool already.
     pub reused: bool,
     permit: Rc<StreamPermit>,
 }
 
 impl Checkout {
-    /// Opens the stream that the place was kept for.
+    /// Opens the stream.
     pub async fn connect(self, authority: &str, headers: HeaderMap) -> Result<Accepted, ConnectError> {
-        self.tunnel.connect_at(self.permit, authority, headers).await
+        self.tunnel.connect_with(self.permit, authority, headers).await
     }
 }
 
@@ -84,9 +84,9 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
         Self { inner: Rc::new(inner) }
     }
 
-    /// A tunnel for `key` with room for one more stream: one that is there, or the result of `dial`.
+    /// Returns a tunnel for `key` with room for one more stream: one of the pool, or the result of `dial`.
     ///
-    /// There is one dial at a time for a key. Whoever came while it went on shares its tunnel while that
+    /// There is one dial at a time for a key. Callers that came during a dial share its tunnel while that
     /// has room, and its failure.
     pub async fn checkout<D, F, T>(&self, key: &K, dial: D) -> Result<Checkout, E>
     where
@@ -95,9 +95,9 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
         T: AsyncBufRead + AsyncWrite + Unpin + 'static,
     {
         let slot = loop {
-            // Anew each time: a drain during the wait has put another one in its permit.
+            // Look it up each time: a drain during the wait has removed the slot.
             let slot = self.inner.slot(key);
-            if let Some(found) = slot.take(self.inner.limits.streams) {
+            if let Some(found) = slot.checkout(self.inner.limits.streams) {
                 return Ok(found);
             }
             if !slot.dialing.replace(true) {
@@ -126,23 +126,23 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
         Ok(Checkout { tunnel, reused: false, permit })
     }
 
-    /// Keys that something is kept for: tunnels, or a dial that goes on.
+    /// Number of keys with tunnels, or with a dial in progress.
     pub fn keys(&self) -> usize {
         self.inner.slots.borrow().len()
     }
 
-    /// Tunnels that wait here, in use or not.
+    /// Number of tunnels, in use or not.
     pub fn len(&self) -> usize {
         self.inner.slots.borrow().values().map(|s| s.tunnels.borrow().len()).sum()
     }
 
-    /// Whether no tunnel waits here.
+    /// Returns whether there is no tunnel.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets all tunnels: each closes when its last stream has ended. One whose dial goes on serves
-    /// whoever dials it and is not kept.
+    /// Forgets all tunnels: each closes when its last stream has ended. The tunnel of a dial in progress serves
+    /// its caller and is not kept.
     pub fn drain(&self) {
         self.inner.slots.borrow_mut().clear();
     }
@@ -171,12 +171,12 @@ impl<K: Hash + Eq + Clone, E> Inner<K, E> {
         slot
     }
 
-    /// Whether `slot` is still where tunnels for `key` are looked for.
+    /// Returns whether `slot` is still the slot of `key`.
     fn holds(&self, key: &K, slot: &Rc<Slot<E>>) -> bool {
         self.slots.borrow().get(key).is_some_and(|held| Rc::ptr_eq(held, slot))
     }
 
-    /// Drops what is idle or broken; true when nothing is left.
+    /// Drops tunnels that are idle or broken. Returns whether no key is left.
     fn reap(&self) -> bool {
         while self.tasks.borrow_mut().try_join_next().is_some() {}
         let now = Instant::now();
@@ -184,7 +184,7 @@ impl<K: Hash + Eq + Clone, E> Inner<K, E> {
         slots.retain(|_, slot| {
             let fresh = |p: &Pooled| now.duration_since(p.used.get()) < self.limits.idle && p.tunnel.is_usable();
             slot.tunnels.borrow_mut().retain(fresh);
-            // Somebody who dials or waits will look here again.
+            // A caller that dials or waits still holds the slot, and looks into it again.
             Rc::strong_count(slot) > 1 || !slot.tunnels.borrow().is_empty()
         });
         slots.is_empty()
@@ -192,9 +192,9 @@ impl<K: Hash + Eq + Clone, E> Inner<K, E> {
 }
 
 impl<E> Slot<E> {
-    /// The fullest tunnel that has room, so that the others can become idle. Without one, a tunnel whose peer takes no
-    /// streams for now: another tunnel to it would take none either. Forgets broken ones.
-    fn take(&self, limit: usize) -> Option<Checkout> {
+    /// Checks out the fullest tunnel that has room, so that the others can become idle. Without one, a tunnel whose
+    /// peer takes no streams for now: another tunnel to it would take none either. Drops broken ones.
+    fn checkout(&self, limit: usize) -> Option<Checkout> {
         let mut tunnels = self.tunnels.borrow_mut();
         tunnels.retain(|p| p.tunnel.is_usable());
         let roomy = tunnels.iter().filter(|p| p.tunnel.has_room(limit)).max_by_key(|p| p.tunnel.open_streams());
@@ -204,7 +204,7 @@ impl<E> Slot<E> {
     }
 }
 
-/// Ends a dial, whatever became of it.
+/// Ends a dial when it is dropped, whatever its result.
 struct Dialing<'a, K: Hash + Eq + Clone, E> {
     inner: &'a Inner<K, E>,
     key: &'a K,
@@ -214,7 +214,7 @@ struct Dialing<'a, K: Hash + Eq + Clone, E> {
 impl<K: Hash + Eq + Clone, E> Drop for Dialing<'_, K, E> {
     fn drop(&mut self) {
         self.slot.dialing.set(false);
-        // Nothing is kept for a key that cannot be dialled. Whoever waited has the slot, and finds the failure there.
+        // Keep nothing for a key that cannot be dialled. Callers that waited hold the slot and find the failure there.
         if self.slot.tunnels.borrow().is_empty() && self.inner.holds(self.key, self.slot) {
             self.inner.slots.borrow_mut().remove(self.key);
         }
@@ -225,11 +225,13 @@ impl<K: Hash + Eq + Clone, E> Drop for Dialing<'_, K, E> {
 async fn drive<T: AsyncBufRead + AsyncWrite + Unpin>(driver: Driver<T>) {
     match driver.await {
         Ok(()) => tracing::debug!("tunnel closed"),
-        Err(e @ TunnelError::PingTimeout(_)) => tracing::warn!(error = %e, code = e.code(), "tunnel lost"),
+        Err(e @ TunnelError::PingTimeout(_)) => {
+            tracing::warn!(error = %e, code = e.code(), "tunnel lost: the peer does not answer")
+        }
         Err(e) if e.flood().is_some() => {
             tracing::warn!(error = %e, code = e.code(), "closed a tunnel whose peer floods it");
         }
-        Err(e) => tracing::debug!(error = %e, code = e.code(), "tunnel ended"),
+        Err(e) => tracing::debug!(error = %e, code = e.code(), "tunnel failed"),
     }
 }
 

@@ -13,19 +13,19 @@ use tokio::io::{AsyncBufRead, AsyncWrite};
 #[derive(Debug)]
 pub struct Server<T>(Engine<T>);
 
-/// What a peer asks for. Dropping it resets the stream with `INTERNAL_ERROR`.
+/// A request of the peer. Dropping it resets the stream with `INTERNAL_ERROR`.
 pub struct Request {
     head: RequestHead,
     pending: PendingResponse,
 }
 
 impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
-    /// Starts HTTP/2 as the server on a byte stream whose peer is already proven.
+    /// Starts HTTP/2 as the server on a byte stream whose peer is authenticated.
     pub async fn handshake(io: T, settings: &Settings) -> Result<Self, TunnelError> {
         let mut engine = Engine::new(io, Role::Server, settings);
         poll_fn(|cx| match engine.poll(cx) {
             Poll::Ready(Err(fault)) => Poll::Ready(Err(TunnelError::handshake(fault))),
-            // Also when it has ended since.
+            // Also if the connection has ended since.
             _ if engine.has_begun() => Poll::Ready(Ok(())),
             Poll::Ready(Ok(())) => Poll::Ready(Err(TunnelError::Handshake(Arc::new(Error::UnexpectedEof)))),
             Poll::Pending => Poll::Pending,
@@ -34,9 +34,10 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
         Ok(Self(engine))
     }
 
-    /// The next request, or `None` when the tunnel has ended in order.
+    /// Returns the next request, or `None` when the tunnel has ended in order.
     ///
-    /// Also does all reading and writing, so it must be polled as long as streams live. Dropping the future loses nothing.
+    /// Also does all reading and writing, so it must be polled as long as streams are open. Dropping the future loses
+    /// nothing.
     pub async fn accept(&mut self) -> Result<Option<Request>, TunnelError> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -58,14 +59,15 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
         Some(Request { head, pending: PendingResponse::new(connection.clone(), stream, Reason::InternalError) })
     }
 
-    /// Tells the peer to open no more streams (GOAWAY). [`accept`](Self::accept) goes on until those there are have ended.
+    /// Tells the peer to open no more streams (GOAWAY). [`accept`](Self::accept) goes on until the open ones have
+    /// ended.
     pub fn drain(&mut self) {
         self.0.connection().borrow_mut().drain();
     }
 }
 
 impl Request {
-    /// The method; only `CONNECT` makes a stream.
+    /// Method of the request. Only `CONNECT` makes a tunnel.
     pub const fn method(&self) -> &Method {
         &self.head.method
     }
@@ -80,9 +82,9 @@ impl Request {
         &self.head.headers
     }
 
-    /// Ready when the peer has given up before we answered: it reset the stream, or the tunnel is gone.
+    /// Ready when the peer has given up before the response: it has reset the stream, or the tunnel is lost.
     ///
-    /// Dropping the future loses nothing, so it can stand in a `select!` beside the work on the answer.
+    /// Dropping the future loses nothing, so it can stand in a `select!` beside the work on the response.
     pub async fn closed(&mut self) {
         poll_fn(|cx| {
             if self.pending.is_reset() {
@@ -96,16 +98,16 @@ impl Request {
         .await;
     }
 
-    /// Accepts: answers 200 and makes the stream the application's. `None` when the peer gave up meanwhile.
+    /// Answers 200 and returns the stream; `None` if the peer has given up meanwhile.
     pub fn accept(self, headers: HeaderMap) -> Option<Stream> {
         let (connection, stream) = self.pending.into_stream()?;
         connection.borrow_mut().send_response(&stream, StatusCode::OK, &headers, false);
         Some(Stream::new(connection, stream, None))
     }
 
-    /// Refuses with a status and no body.
+    /// Answers with a status and no content.
     pub fn refuse(self, status: StatusCode) {
-        // A peer that gave up waits for no status.
+        // A peer that has given up gets no response.
         if let Some((connection, stream)) = self.pending.into_stream() {
             connection.borrow_mut().send_response(&stream, status, &HeaderMap::new(), true);
         }

@@ -10,12 +10,12 @@ use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// A place among the streams of a tunnel, given back when the last half that holds it is dropped.
+/// One of the streams that a tunnel may have. Counts as open until the last half that holds it is dropped.
 #[derive(Debug)]
 pub(crate) struct StreamPermit(Rc<Cell<usize>>);
 
 impl StreamPermit {
-    pub(crate) fn take(count: &Rc<Cell<usize>>) -> Rc<Self> {
+    pub(crate) fn new(count: &Rc<Cell<usize>>) -> Rc<Self> {
         count.set(count.get() + 1);
         Rc::new(Self(count.clone()))
     }
@@ -29,10 +29,10 @@ impl Drop for StreamPermit {
 
 /// Both halves of a stream.
 ///
-/// Dropping a half that sends and has not [finished](SendHalf::finish) resets the stream with
+/// Dropping the half that sends before it has [finished](SendHalf::finish) resets the stream with
 /// `INTERNAL_ERROR`: Istio's ztunnel reads `CANCEL` as an end, and would take half a message for a whole one.
-/// Dropping the half that receives stops nothing while the other one lives: what still comes is thrown away. After the
-/// other one has finished, the peer's bytes are refused with `CANCEL` or `NO_ERROR`.
+/// Dropping the half that receives stops nothing while the other one sends: what is received is thrown away. After the
+/// other one has finished, the stream is reset with `CANCEL` or `NO_ERROR`.
 #[derive(Debug)]
 pub struct Stream {
     send: SendHalf,
@@ -46,19 +46,19 @@ impl Stream {
                 connection: connection.clone(),
                 stream: stream.clone(),
                 _permit: permit.clone(),
-                losses_are_ends: false,
+                resets_with_cancel: false,
             },
             recv: RecvHalf { connection, stream, _permit: permit },
         }
     }
 
-    /// For a peer whose proxy leaves its client waiting when a stream is reset for a loss: it is told `CANCEL` instead, which
-    /// such a proxy passes on as an end.
-    pub const fn tell_losses_as_ends(&mut self) {
-        self.send.losses_are_ends = true;
+    /// Makes every reset of this side a `CANCEL`. A proxy that leaves its client waiting after other codes passes that
+    /// on as an end.
+    pub const fn reset_with_cancel(&mut self) {
+        self.send.resets_with_cancel = true;
     }
 
-    /// The halves, to be used side by side.
+    /// Returns the halves, to be used side by side.
     pub fn split(self) -> (SendHalf, RecvHalf) {
         (self.send, self.recv)
     }
@@ -69,14 +69,14 @@ pub struct SendHalf {
     connection: Shared,
     stream: StreamRef,
     _permit: Option<Rc<StreamPermit>>,
-    /// See [`Stream::tell_losses_as_ends`].
-    losses_are_ends: bool,
+    /// See [`Stream::reset_with_cancel`].
+    resets_with_cancel: bool,
 }
 
 impl SendHalf {
-    /// Queues all of `data` and waits for room where the peer's window or the queue is full.
+    /// Queues all of `data`, and waits for room when the queue is full because the peer's window is.
     ///
-    /// Dropping the future before it is done loses the part that is not queued yet.
+    /// Dropping the future before it is ready loses the part that is not queued yet.
     pub async fn send(&mut self, mut data: Bytes) -> Result<(), StreamError> {
         poll_fn(|cx| self.poll_send(&mut data, cx)).await
     }
@@ -106,7 +106,8 @@ impl SendHalf {
 
     /// Ends this direction (`END_STREAM`). The other one goes on.
     ///
-    /// On a stream that the peer has reset without an error this is nothing; else a broken pipe.
+    /// # Errors
+    /// A broken pipe if the stream is closed, unless the peer has reset it with `NO_ERROR`.
     pub fn finish(&mut self) -> Result<(), StreamError> {
         let mut stream = self.stream.borrow_mut();
         if stream.is_reset_without_error() {
@@ -121,31 +122,32 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Bytes that are queued and not on their way. None are on a stream that is cut.
+    /// Number of bytes that are queued and not on their way; 0 once the stream is closed.
     pub fn queued_bytes(&self) -> usize {
         self.stream.borrow().queued_bytes()
     }
 
-    /// Ends both directions at once; what is queued is thrown away.
+    /// Ends both directions at once. What is queued is thrown away.
     pub fn reset(&mut self, reason: Reason) {
-        let reason = if self.losses_are_ends { Reason::Cancel } else { reason };
+        let reason = if self.resets_with_cancel { Reason::Cancel } else { reason };
         self.connection.borrow_mut().reset(&self.stream, reason);
     }
 
-    /// Ready when the peer has reset the stream or the tunnel is gone, with what [`send`](Self::send) would say.
+    /// Ready when the peer has reset the stream or the tunnel is lost, with the error that [`send`](Self::send) would
+    /// return.
     ///
-    /// A reset with `NO_ERROR`, `CANCEL` or `STREAM_CLOSED` is a broken pipe. After [`finish`](Self::finish)
-    /// too it waits for a reset; an ordered end of both directions never makes it ready.
+    /// A reset with `NO_ERROR`, `CANCEL` or `STREAM_CLOSED` is a broken pipe. It waits for a reset also after
+    /// [`finish`](Self::finish); an ordered end of both directions never makes it ready.
     /// Dropping the future loses nothing, so it can stand in a `select!` beside the wait for more to send.
     /// [`send`](Self::send) itself ends when the stream does and needs no watch.
     pub async fn closed(&mut self) -> StreamError {
         poll_fn(|cx| self.poll_closed(cx)).await
     }
 
-    /// As [`closed`](Self::closed), for those who poll.
+    /// Polls for what [`closed`](Self::closed) waits for.
     ///
     /// A stream wakes one task for this and for [`send`](Self::send): the last that polled either. Poll
-    /// both from the same task. [`RecvHalf`] has a wake-up of its own.
+    /// both from the same task. [`RecvHalf`] wakes a task of its own.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let mut stream = self.stream.borrow_mut();
         if let Some(end) = StreamError::end_of_sending(&stream) {
@@ -159,7 +161,7 @@ impl SendHalf {
 impl Drop for SendHalf {
     fn drop(&mut self) {
         if !self.stream.borrow().is_send_finished() {
-            // Nothing on a stream that is reset or whose tunnel is gone.
+            // No effect on a stream that is reset or whose tunnel is lost.
             self.reset(Reason::InternalError);
         }
     }
@@ -173,8 +175,8 @@ pub struct RecvHalf {
 }
 
 impl RecvHalf {
-    /// The next piece, or `None` at the end. A reset with `NO_ERROR` is an end; one with `CANCEL`
-    /// is none, but leaves an `END_STREAM` alone that came before it.
+    /// Returns the next piece, or `None` at the end. A reset with `NO_ERROR` is an end. One with `CANCEL` is an error,
+    /// unless `END_STREAM` came before it.
     ///
     /// The peer's window shrinks by the piece until it is given back with [`release`](Self::release).
     /// Dropping the future loses nothing.
@@ -182,8 +184,8 @@ impl RecvHalf {
         poll_fn(|cx| self.poll_data(cx)).await
     }
 
-    /// The next piece if it is there already. Whoever uses it must come back to [`data`](Self::data),
-    /// which tells an end or a failure, and which alone wakes the task.
+    /// Returns the next piece if it is there already. Callers must come back to [`data`](Self::data),
+    /// which alone returns an end or an error, and wakes the task.
     pub fn try_data(&mut self) -> Option<Bytes> {
         self.stream.borrow_mut().pop_data()
     }
@@ -200,7 +202,7 @@ impl RecvHalf {
         Poll::Pending
     }
 
-    /// Gives the peer room for `bytes` more, once the pieces have gone where they belong.
+    /// Gives the peer room for `bytes` more, once the pieces are consumed.
     pub fn release(&mut self, bytes: usize) {
         self.connection.borrow_mut().release_capacity(&mut self.stream.borrow_mut(), bytes);
     }

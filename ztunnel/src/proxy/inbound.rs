@@ -235,7 +235,7 @@ async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
                 return report.close(Err(dial::DialError::ClientGone.into()));
             };
             if !passes_resets {
-                stream.tell_losses_as_ends();
+                stream.reset_with_cancel();
             }
             let result = carry(&tunnel, &target, registration, app, stream, &report).await;
             report.close(result);

@@ -78,7 +78,7 @@ async fn through_tunnel(
     let dial = dial::tunnel(here, &key, &hbone.authority, || request_headers(here, &leg));
     let mut accepted = dial::for_client(app, dial).await?;
     if !headers::passes_resets(&accepted.headers) {
-        accepted.stream.tell_losses_as_ends();
+        accepted.stream.reset_with_cancel();
     }
     relay::outbound(app, accepted.stream, &here.worker.scratch, report.counts()).await?;
     Ok(())

@@ -1,10 +1,11 @@
-//! How tunnels close when the byte stream is full, when the peer has violated the protocol, and when it does nothing.
+//! Tunnels that close while the byte stream is full, after a violation of the protocol, and beside a peer that does
+//! nothing.
 
 mod common;
 
 use common::frames::{self, ACK, CONNECT, DATA, END_HEADERS, GOAWAY, HEADERS, PING, PREFACE, SETTINGS, frame};
 use common::{Wire, open, pattern, tunnel, worker};
-use hbone::{Flood, Server, Settings, TunnelError};
+use hbone::{Flood, SendHalf, Server, Settings, TunnelError};
 use http::HeaderMap;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, duplex};
@@ -160,12 +161,22 @@ fn two_ends_that_close_at_once_do_not_wait_for_each_other() {
     });
 }
 
+/// Bytes that each stream queues at once.
+const QUEUED: usize = 1 << 20;
+
+/// Waits until `parts` of `all` parts of [`QUEUED`] bytes are on their way, or the stream is closed.
+async fn until_sent(send: &SendHalf, parts: usize, all: usize) {
+    while send.queued_bytes() > QUEUED / all * (all - parts) + all {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
 fn ends_that_close_over_full_sockets_close_soon() {
     worker(false, async {
-        for round in 0..30_u64 {
+        for round in 0..30 {
             let (near, far) = sockets().await;
-            let settings = || Settings { send_buffer_bytes: 1 << 20, ..Settings::default() };
+            let settings = || Settings { send_buffer_bytes: QUEUED, ..Settings::default() };
             let ended = spawn_local(async move {
                 let mut server = Server::handshake(BufReader::new(far), &settings()).await.unwrap();
                 let mut streams = Vec::new();
@@ -173,8 +184,8 @@ fn ends_that_close_over_full_sockets_close_soon() {
                     let request = server.accept().await.unwrap().unwrap();
                     let (mut send, recv) = request.accept(HeaderMap::new()).unwrap().split();
                     spawn_local(async move {
-                        let _ = send.send(pattern(1 << 20, 1)).await;
-                        tokio::time::sleep(Duration::from_millis(round % 5)).await;
+                        let _ = send.send(pattern(QUEUED, 1)).await;
+                        until_sent(&send, round % 5, 5).await;
                         drop(send);
                     });
                     streams.push(recv);
@@ -186,8 +197,8 @@ fn ends_that_close_over_full_sockets_close_soon() {
             for _ in 0..4 {
                 let (mut send, recv) = open(&tunnel).await.split();
                 spawn_local(async move {
-                    let _ = send.send(pattern(1 << 20, 2)).await;
-                    tokio::time::sleep(Duration::from_millis(round % 3)).await;
+                    let _ = send.send(pattern(QUEUED, 2)).await;
+                    until_sent(&send, round % 3, 3).await;
                     drop((send, recv));
                 });
             }

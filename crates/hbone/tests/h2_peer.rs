@@ -36,7 +36,7 @@ async fn receive_all(recv: &mut RecvStream) -> Vec<u8> {
     all
 }
 
-/// What it is asked, and how to answer.
+/// A request, and the means to answer it.
 type Asked = (Request<RecvStream>, h2::server::SendResponse<Bytes>);
 
 /// A server of theirs that does `serve` with each stream.

@@ -197,11 +197,66 @@ async fn an_error_is_told_at_once_and_remembered_until_the_next_try() {
     assert_eq!(source.asked().len(), 1);
     source.asked_times(4).await;
 
-    // 1 s + 2 s + 4 s, each up to a fifth shorter.
+    // 0.1 s + 0.2 s + 0.4 s, each up to a fifth shorter.
     let elapsed = start.elapsed().as_secs_f64();
-    assert!((5.6..=7.1).contains(&elapsed), "{elapsed}");
+    assert!((0.56..=0.71).contains(&elapsed), "{elapsed}");
     assert!(manager.get(&web, Priority::RealTime).await.is_ok());
     assert_eq!(states(&manager), ["web Available"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_of_a_new_pod_waits_for_the_attempts_after_a_refusal() {
+    let source = Fake::new(100);
+    let manager = manager(&source);
+    let web = id("web");
+    source.fail_next(3);
+    let start = Instant::now();
+    let until = start + Duration::from_secs(5);
+
+    let (one, other) =
+        tokio::join!(manager.get_by(&web, Priority::RealTime, until), manager.get_by(&web, Priority::RealTime, until),);
+
+    assert!(Arc::ptr_eq(&one.unwrap(), &other.unwrap()));
+    assert_eq!(source.asked().len(), 4, "both wait for the same attempts");
+    assert!(start.elapsed() <= Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_an_authority_that_goes_on_refusing() {
+    let source = Fake::new(10_000);
+    let manager = manager(&source);
+    let web = id("web");
+    source.fail_next(10_000);
+    let patience = Duration::from_secs(5);
+    let wait = async || {
+        let start = Instant::now();
+        let error = manager.get_by(&web, Priority::RealTime, start + patience).await.unwrap_err();
+        assert_eq!(error.code(), "ca_no_roots");
+        start.elapsed()
+    };
+
+    assert!(wait().await <= patience);
+    // Pauses have grown beyond that time.
+    tokio::time::advance(Duration::from_secs(600)).await;
+    source.asked_times(10).await;
+
+    assert_eq!(wait().await, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_renewal_is_tried_again_after_a_second() {
+    let source = Fake::new(100);
+    let manager = manager(&source);
+    let web = id("web");
+    manager.get(&web, Priority::RealTime).await.unwrap();
+    source.fail_next(1);
+
+    source.asked_times(2).await;
+    let failed = Instant::now();
+    source.asked_times(3).await;
+
+    let pause = failed.elapsed().as_secs_f64();
+    assert!((0.79..=1.01).contains(&pause), "{pause}");
 }
 
 #[tokio::test(start_paused = true)]

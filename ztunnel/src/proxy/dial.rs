@@ -16,10 +16,15 @@ use std::time::{Duration, SystemTime};
 use tls::{TlsError, WorkloadCertificate};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long a TCP connection may take. The handshakes on it have the same time again.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection waits while the certificate authority refuses, or cannot be reached: attempts that begin within
+/// this time are waited for. Long enough for the authority to hear of a pod that has just started; a part of
+/// [`CONNECT_TIMEOUT`], which a peer has for our side of a handshake as well.
+pub const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a peer may take to answer CONNECT: it dials its application meanwhile, for [`CONNECT_TIMEOUT`] if it is
 /// like us, and behind a second tunnel again.
@@ -143,9 +148,11 @@ fn validity(
     }
 }
 
-/// What `identity` proves itself with.
+/// Returns the certificate of `identity`. While there is none, further attempts are waited for; see
+/// [`CERTIFICATE_PATIENCE`]. An authority that has been away for longer than that is not waited for at all.
 pub async fn certificate(here: &PodHere, identity: &Identity) -> Result<Arc<WorkloadCertificate>, DialError> {
-    let certificate = here.shared().certificates.get(identity, Priority::RealTime);
+    let until = Instant::now() + CERTIFICATE_PATIENCE;
+    let certificate = here.shared().certificates.get_by(identity, Priority::RealTime, until);
     match timeout(CONNECT_TIMEOUT, certificate).await {
         Ok(certificate) => certificate.map_err(|e| DialError::Certificate(Arc::new(e))),
         Err(_) => Err(DialError::CertificateTimeout(CONNECT_TIMEOUT)),

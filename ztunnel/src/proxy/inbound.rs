@@ -90,9 +90,10 @@ async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut So
         socket.readable().await.map_err(capture::CaptureError::Socket)?;
         let hello = timeout(CLIENT_HELLO_TIMEOUT, tls::stream::client_hello(&mut socket)).await.map_err(|_| late())?;
         let hello = hello.map_err(dial::tls_failure)?;
+        // Before the permits: a pod that waits for its first certificate must not hold those of the worker meanwhile.
+        let certificate = dial::certificate(here, &identity).await?;
         // Held until the peer has proven who it is.
         let _permits = handshake_permits(here, peer.ip()).await;
-        let certificate = dial::certificate(here, &identity).await?;
         let config = here.tls.server(&certificate).map_err(|e| dial::DialError::Tls(Arc::new(e)))?;
         let accepted = tls::stream::accept_after(socket, hello, config, tls::peer_leaf).await;
         let (tls, leaf) = accepted.map_err(dial::tls_failure)?;

@@ -140,6 +140,28 @@ impl CertificateManager {
         result.unwrap_or(Err(CertificateError::Ended))
     }
 
+    /// As [`get`](Self::get), but waits for further attempts after a failed one, as long as the next begins before
+    /// `until`; otherwise returns the error of the last. For a connection of a new pod, whose certificate authority may
+    /// not know it yet. The last attempt may end after `until`: the caller bounds the whole. Dropping it is safe.
+    pub async fn get_by(
+        &self,
+        identity: &Identity,
+        priority: Priority,
+        until: Instant,
+    ) -> Result<Arc<WorkloadCertificate>, CertificateError> {
+        loop {
+            let error = match self.get(identity, priority).await {
+                Err(error @ CertificateError::Unavailable(_)) => error,
+                ended => return ended,
+            };
+            let next = { self.0.shared.table().next_attempt(identity) };
+            match next {
+                Some(next) if next <= until => tokio::time::sleep_until(next).await,
+                Some(_) | None => return Err(error),
+            }
+        }
+    }
+
     /// The certificate in force, without waiting and without asking for one.
     pub fn current(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {
         let shared = &self.0.shared;

@@ -19,9 +19,13 @@ use crate::source::SourceError;
 const MAX_IN_FLIGHT: usize = 8;
 /// Certificates that wait without anybody waiting for them.
 const MAX_PREFETCHES: usize = 256;
-/// Pause after the first failure, and the longest one.
+/// Pause after the first failure of a renewal, and the longest one.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(150);
+/// Pause after the first failure of an identity that never had a certificate. Istio's proxy waits 1 s here too; but the
+/// usual reason is a pod that started before the authority knows it, which lasts some tens of milliseconds, and the
+/// pod's first connections wait for it. After four failures the pauses are as long as those of a renewal.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// A certificate that is past its half life when it arrives is renewed after this, not in a loop.
 const MIN_RENEWAL: Duration = Duration::from_secs(1);
 
@@ -104,6 +108,11 @@ impl Table {
 
     pub(super) fn current(&self, identity: &Identity, now: Now) -> Option<Arc<WorkloadCertificate>> {
         self.entries.get(identity)?.valid(now.wall).cloned()
+    }
+
+    /// When the attempt after the last failure begins, or has begun; `None` when none has failed.
+    pub(super) fn next_attempt(&self, identity: &Identity) -> Option<Instant> {
+        self.entries.get(identity)?.quiet_until
     }
 
     /// False when too many wait.
@@ -229,7 +238,7 @@ impl Entry {
             work: Work::Idle,
             due: None,
             quiet_until: None,
-            backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
+            backoff: Backoff::new(FIRST_BACKOFF, MAX_BACKOFF),
             outcome: watch::channel(None).0,
         }
     }
@@ -251,7 +260,7 @@ impl Entry {
         certificate: Arc<WorkloadCertificate>,
         now: Now,
     ) -> (Result<Arc<WorkloadCertificate>, CertificateError>, Instant) {
-        self.backoff.reset();
+        self.backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         self.error = None;
         self.quiet_until = None;
         let renewal = until(half_life(&certificate), now.wall).max(MIN_RENEWAL);

@@ -50,7 +50,8 @@ impl TokensError {
 
 /// A list of `{node, namespace, serviceAccount, sha256}`, read again whenever the file has changed.
 ///
-/// While the file is missing or wrong nobody is let in: what it said before may have been revoked.
+/// While the file is missing or wrong nobody is let in: what it said before may have been revoked. A list that ends
+/// between two rows cannot be told from a shorter one: whoever writes the file replaces it as a whole (`rename`).
 #[derive(Debug)]
 pub struct NodeTokens {
     path: PathBuf,
@@ -125,6 +126,10 @@ fn load(path: &Path, trust_domain: &TrustDomain) -> Result<Known, TokensError> {
         return Err(TokensError::Open { path: path.to_owned(), mode });
     }
     let text = fs::read_to_string(path).map_err(unreadable)?;
+    // Emptied before it is written again. No token at all is `[]`.
+    if text.trim().is_empty() {
+        return Err(TokensError::Syntax { path: path.to_owned(), reason: "the file is empty".to_owned() });
+    }
     let rows: Vec<Row> = serde_saphyr::from_str(&text)
         .map_err(|error| TokensError::Syntax { path: path.to_owned(), reason: error.to_string() })?;
     let tokens = rows.into_iter().map(|row| checked(path, trust_domain, row)).collect::<Result<_, _>>()?;

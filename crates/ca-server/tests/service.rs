@@ -138,7 +138,7 @@ async fn without_a_good_token_nobody_gets_anything() {
 
     assert_eq!(code(mesh.fetch("three", WEB).await), refused);
     assert_eq!(code(mesh.client(Token::None).fetch(&identity).await), refused);
-    let unreadable = mesh.client(Token::File("/nowhere/token".into())).fetch(&identity).await;
+    let unreadable = mesh.client(Token::file("/nowhere/token")).fetch(&identity).await;
     assert_eq!(unreadable.unwrap_err().code(), "ca_token");
 }
 
@@ -160,7 +160,7 @@ async fn tokens_are_read_again_on_both_sides() {
     let mesh = mesh().await;
     let token = mesh.dir.path().join("token");
     fs::write(&token, "one\n").unwrap();
-    let client = mesh.client(Token::File(token.clone()));
+    let client = mesh.client(Token::file(&token));
     let web = WEB.parse().unwrap();
     client.fetch(&web).await.unwrap();
 

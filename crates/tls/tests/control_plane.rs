@@ -141,6 +141,28 @@ async fn a_token_file_is_read_again_and_trimmed() {
 }
 
 #[tokio::test]
+async fn while_a_token_file_is_written_or_gone_the_last_token_is_used() {
+    let jwt = |subject: char| format!("eyJhbGciOiJIUzI1NiJ9.{}.{}", "abcd".repeat(20), subject.to_string().repeat(43));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (old, new) = (jwt('o'), jwt('n'));
+    let token = Token::from_setting(file.path().to_str().unwrap());
+    assert!(token.bearer().await.is_err(), "there is no last one yet");
+    std::fs::write(file.path(), &old).unwrap();
+    let sent = async || token.bearer().await.unwrap().unwrap();
+    assert_eq!(sent().await, format!("Bearer {old}"));
+
+    for written in ["", "\n", "eyJ", &new[..40], &new[..new.len() - 20]] {
+        std::fs::write(file.path(), written).unwrap();
+        assert_eq!(sent().await, format!("Bearer {old}"), "{written:?}");
+    }
+    std::fs::write(file.path(), &new).unwrap();
+    assert_eq!(sent().await, format!("Bearer {new}"));
+    std::fs::remove_file(file.path()).unwrap();
+
+    assert_eq!(sent().await, format!("Bearer {new}"));
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_before_its_first_byte_is_told_from_a_broken_handshake() {
     let ca = Ca::new();
     let (acceptor, _) = serve(&ca, &Leaf::host("localhost")).await;

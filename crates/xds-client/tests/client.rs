@@ -258,7 +258,7 @@ async fn a_broken_stream_is_opened_again_with_a_new_token() {
     let (mut talks, port) = serve().await;
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token.path(), "first").unwrap();
-    let _running = run(client(port, Token::File(token.path().to_owned()), &Seen::new(), Interest::All));
+    let _running = run(client(port, Token::file(token.path()), &Seen::new(), Interest::All));
     let talk = next(&mut talks).await;
     assert_eq!(talk.headers["authorization"], "Bearer first");
     std::fs::write(token.path(), "second\n").unwrap();

@@ -98,7 +98,7 @@ fn authority(reader: &mut Reader<'_>) -> Authority {
 fn token(reader: &Reader<'_>) -> Token {
     match reader.text("AUTH_TOKEN") {
         Some(setting) => Token::from_setting(&setting),
-        None if Path::new(DEFAULT_TOKEN).exists() => Token::File(DEFAULT_TOKEN.into()),
+        None if Path::new(DEFAULT_TOKEN).exists() => Token::file(DEFAULT_TOKEN),
         None => Token::None,
     }
 }

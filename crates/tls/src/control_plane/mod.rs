@@ -14,4 +14,4 @@ pub use connector::{ConnectError, Connector, ControlStream};
 pub use credential::{Credential, ShownCredential, Validity};
 pub use roots::{RootSource, RootsError};
 pub use server_stream::{ConnectionInfo, ServerStream};
-pub use token::Token;
+pub use token::{Token, TokenFile};

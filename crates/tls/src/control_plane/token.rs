@@ -3,9 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Uri;
+
+/// Bytes of the shortest signature of a JWT, in base64url: 32 of HS256.
+const LEAST_SIGNATURE: usize = 43;
 
 /// Source of a bearer token. `Debug` does not show a literal.
 #[derive(Clone, Default)]
@@ -14,7 +18,7 @@ pub enum Token {
     #[default]
     None,
     /// Read again for every call: kubelet replaces the file when it renews the token.
-    File(PathBuf),
+    File(TokenFile),
     /// The token itself.
     Literal(String),
 }
@@ -28,10 +32,15 @@ impl Token {
         if setting.is_empty() {
             Self::None
         } else if path.exists() || setting.starts_with('/') || setting.starts_with("./") {
-            Self::File(path)
+            Self::file(path)
         } else {
             Self::Literal(setting.to_owned())
         }
+    }
+
+    /// A token that is read from `path`.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self::File(TokenFile { path: path.into(), last: Arc::default() })
     }
 
     /// Is the token sent in clear to this address, across a network?
@@ -57,8 +66,68 @@ impl Token {
         match self {
             Self::None => Ok(None),
             Self::Literal(token) => Ok(Some(bearer(token))),
-            Self::File(path) => Ok(Some(bearer(&tokio::fs::read_to_string(path).await?))),
+            Self::File(file) => Ok(Some(bearer(&file.read().await?))),
         }
+    }
+}
+
+/// A file that holds a token, with the last one that was read from it.
+///
+/// Not everybody replaces the file at once, as kubelet does: one that is empty or ends early is being written. Until it is
+/// whole, or while it cannot be read, the last token is used; the control plane still decides whether it is valid.
+#[derive(Clone)]
+pub struct TokenFile {
+    path: PathBuf,
+    last: Arc<Mutex<Option<String>>>,
+}
+
+impl TokenFile {
+    async fn read(&self) -> io::Result<String> {
+        let text = tokio::fs::read_to_string(&self.path).await;
+        let read = text.and_then(|text| match flaw(text.trim_end()) {
+            None => Ok(text),
+            Some(flaw) => Err(io::Error::new(io::ErrorKind::InvalidData, flaw)),
+        });
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match (read, &*last) {
+            (Ok(text), _) => Ok(last.insert(text).clone()),
+            (Err(error), Some(kept)) => {
+                let path = self.path.display();
+                tracing::warn!(%path, %error, code = "token_file", "failed to read auth token; keeping the old one");
+                Ok(kept.clone())
+            }
+            (Err(error), None) => Err(named(&self.path, &error)),
+        }
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Why `token` cannot be a whole one. The characters are those of RFC 6750, section 2.1; one that begins as a JWT does
+/// (RFC 7519: the base64url of `{"`) must have its three parts. What is cut within the signature is not always noticed.
+fn flaw(token: &str) -> Option<&'static str> {
+    let is_base64url = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    // A sextet alone is less than a byte.
+    let is_whole = |part: &str| !part.is_empty() && part.len() % 4 != 1 && is_base64url(part);
+    if token.is_empty() {
+        return Some("the file is empty");
+    }
+    if !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Some("not a bearer token: it has characters that a header cannot carry");
+    }
+    if !token.starts_with("eyJ") {
+        return None;
+    }
+    let parts: Vec<&str> = token.split('.').collect();
+    match parts.as_slice() {
+        [header, claims, signature]
+            if [header, claims, signature].iter().all(|part| is_whole(part)) && signature.len() >= LEAST_SIGNATURE =>
+        {
+            None
+        }
+        _ => Some("not a whole JWT: expected header, claims and signature"),
     }
 }
 
@@ -70,7 +139,7 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("None"),
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::File(file) => f.debug_tuple("File").field(&file.path).finish(),
             Self::Literal(_) => f.write_str("Literal(..)"),
         }
     }
@@ -79,6 +148,23 @@ impl fmt::Debug for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_that_ends_early_is_known_by_its_form() {
+        let signature = "c2ln".repeat(11);
+        let jwt = format!("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.{signature}");
+
+        assert_eq!(flaw(&jwt), None);
+        for whole in ["0123abcd", "first", "a-b.c~d+e/f=="] {
+            assert_eq!(flaw(whole), None, "{whole}");
+        }
+        for end in [0, 3, 20, 21, 30, 36, 37, 40, jwt.len() - 4] {
+            assert!(flaw(&jwt[..end]).is_some(), "{}", &jwt[..end]);
+        }
+        for broken in ["two words", "nul\0", "gr\u{fc}n", &jwt.replace('.', "..")] {
+            assert!(flaw(broken).is_some(), "{broken}");
+        }
+    }
 
     #[test]
     fn a_token_over_http_beyond_this_machine_can_be_read_by_others() {

@@ -87,19 +87,29 @@ async fn mesh(way: Way) -> (TcpStream, TcpStream) {
                 send_buffer_bytes: 16 << 10,
                 ..Settings::default()
             };
-            let (tunnel, mut server) = tunnel(&settings).await;
-            let serving = scratch.clone();
-            spawn_local(async move {
-                let request = server.accept().await.unwrap().unwrap();
-                let stream = request.accept(HeaderMap::new()).unwrap();
-                spawn_local(async move { relay::inbound(stream, &mut dialled, &serving, &counts()).await });
-                while let Ok(Some(_)) = server.accept().await {}
-            });
-            let stream = tunnel.connect("10.0.0.1:80", HeaderMap::new()).await.unwrap().stream;
-            spawn_local(async move { relay::outbound(&mut captured, stream, &scratch, &counts()).await });
+            relay_through_tunnel(captured, dialled, scratch, &settings).await;
         }
     }
     (client_app, server_app)
+}
+
+/// Relays between the two sockets through a stream of a tunnel of its own.
+async fn relay_through_tunnel(
+    mut captured: TcpStream,
+    mut dialled: TcpStream,
+    scratch: Rc<Scratch>,
+    settings: &Settings,
+) {
+    let (tunnel, mut server) = tunnel(settings).await;
+    let serving = scratch.clone();
+    spawn_local(async move {
+        let request = server.accept().await.unwrap().unwrap();
+        let stream = request.accept(HeaderMap::new()).unwrap();
+        spawn_local(async move { relay::inbound(stream, &mut dialled, &serving, &counts()).await });
+        while let Ok(Some(_)) = server.accept().await {}
+    });
+    let stream = tunnel.connect("10.0.0.1:80", HeaderMap::new()).await.unwrap().stream;
+    spawn_local(async move { relay::outbound(&mut captured, stream, &scratch, &counts()).await });
 }
 
 /// Runs `case` both ways through both kinds of relay; the far application must see a reset after it.
@@ -257,7 +267,14 @@ fn connections_that_end_in_order_are_not_reset() {
 }
 
 #[test]
-fn a_stream_that_a_peer_cancels_is_a_reset() {
+fn a_stream_that_a_peer_ends_with_an_error_is_a_reset_by_whatever_code_it_says_so() {
+    // Of our proxies and of those of others: CANCEL, INTERNAL_ERROR, and CONNECT_ERROR as RFC 9113, 8.5 has it.
+    for reason in [Reason::Cancel, Reason::InternalError, Reason::Other(0xa)] {
+        is_passed_on_as_reset(reason);
+    }
+}
+
+fn is_passed_on_as_reset(reason: Reason) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let (mut app, mut captured) = connected().await;
@@ -269,8 +286,8 @@ fn a_stream_that_a_peer_cancels_is_a_reset() {
                 let (mut send, _recv) = request.accept(HeaderMap::new()).unwrap().split();
                 send.send("last words".into()).await.unwrap();
                 gone.await.unwrap();
-                // As a proxy does whose application was reset and that only lets go of the stream.
-                send.reset(Reason::Cancel);
+                // As a proxy does whose application was reset.
+                send.reset(reason);
             });
             while let Ok(Some(_)) = server.accept().await {}
         });
@@ -281,8 +298,40 @@ fn a_stream_that_a_peer_cancels_is_a_reset() {
         go.send(()).unwrap();
 
         let end = timeout(PATIENCE, app.read(&mut [0])).await.unwrap();
-        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset, "{reason:?}");
     });
+}
+
+#[test]
+fn a_peer_that_has_ended_its_half_is_probed_until_the_other_half_ends_too() {
+    const EVERY: Duration = Duration::from_secs(20);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for way in [Way::Tunnel, Way::Plain] {
+        LocalSet::new().block_on(&runtime, async {
+            let (client_app, mut captured) = connected().await;
+            let (mut dialled, mut server_app) = connected().await;
+            // Another descriptor of the same socket.
+            let socket = socket2::SockRef::from(&captured).try_clone().unwrap();
+            let scratch = Rc::new(Scratch::default());
+            match way {
+                Way::Plain => {
+                    spawn_local(async move { relay::plain(&mut captured, &mut dialled, &scratch, &counts()).await });
+                }
+                Way::Tunnel => relay_through_tunnel(captured, dialled, scratch, &Settings::default()).await,
+            }
+            let mut client_app = client_app;
+            greet(&mut client_app, &mut server_app).await;
+            assert!(!socket.keepalive().unwrap(), "{way:?}: a whole connection has what its listener gives it");
+
+            end(&mut client_app, &mut server_app).await;
+
+            assert!(socket.keepalive().unwrap(), "{way:?}");
+            let times = (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+            assert_eq!(times, (EVERY, EVERY), "{way:?}");
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3, "{way:?}");
+            greet(&mut server_app, &mut client_app).await;
+        });
+    }
 }
 
 /// Waits until the kernel of the other end has taken all that was written.

@@ -158,11 +158,12 @@ impl StreamError {
         }
     }
 
-    /// Maps a peer's reset to the error of a sender.
+    /// Maps a peer's reset to the error of a sender. `CANCEL` is a loss here too, also when the peer has ended its own half before: a
+    /// peer that has said all and wants no more says `NO_ERROR` (RFC 9113, section 8.1).
     const fn sending(reason: Reason) -> Self {
         match reason {
-            Reason::NoError | Reason::Cancel | Reason::StreamClosed => Self::BrokenPipe,
-            r @ (Reason::InternalError | Reason::Refused | Reason::Other(_)) => Self::Reset(r),
+            Reason::NoError | Reason::StreamClosed => Self::BrokenPipe,
+            r @ (Reason::Cancel | Reason::InternalError | Reason::Refused | Reason::Other(_)) => Self::Reset(r),
         }
     }
 }

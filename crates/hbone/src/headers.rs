@@ -11,17 +11,6 @@ pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The network a connection through gateways comes from.
 pub const FORWARDED_NETWORK: HeaderName = HeaderName::from_static("x-forwarded-network");
-/// Sent with request and answer by a proxy that resets its application when a stream is reset. Istio's proxy does not
-/// send it: it passes only `NO_ERROR` and `CANCEL` on, as ends, and leaves its application waiting after other codes.
-pub const PASSES_RESETS: HeaderName = HeaderName::from_static("x-strake-passes-resets");
-
-/// The value of [`PASSES_RESETS`].
-pub const YES: HeaderValue = HeaderValue::from_static("1");
-
-/// Returns whether the proxy that sent `headers` resets its application when a stream is reset.
-pub fn passes_resets(headers: &HeaderMap) -> bool {
-    headers.get(PASSES_RESETS) == Some(&YES)
-}
 
 /// A workload as `baggage` describes it. Empty fields are absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -42,20 +42,9 @@ pub struct Stream {
 impl Stream {
     pub(crate) fn new(connection: Shared, stream: StreamRef, permit: Option<Rc<StreamPermit>>) -> Self {
         Self {
-            send: SendHalf {
-                connection: connection.clone(),
-                stream: stream.clone(),
-                _permit: permit.clone(),
-                resets_with_cancel: false,
-            },
+            send: SendHalf { connection: connection.clone(), stream: stream.clone(), _permit: permit.clone() },
             recv: RecvHalf { connection, stream, _permit: permit },
         }
-    }
-
-    /// Makes every reset of this side a `CANCEL`. A proxy that leaves its client waiting after other codes passes that
-    /// on as an end.
-    pub const fn reset_with_cancel(&mut self) {
-        self.send.resets_with_cancel = true;
     }
 
     /// Returns the halves, to be used side by side.
@@ -69,8 +58,6 @@ pub struct SendHalf {
     connection: Shared,
     stream: StreamRef,
     _permit: Option<Rc<StreamPermit>>,
-    /// See [`Stream::reset_with_cancel`].
-    resets_with_cancel: bool,
 }
 
 impl SendHalf {
@@ -129,14 +116,13 @@ impl SendHalf {
 
     /// Ends both directions at once. What is queued is thrown away.
     pub fn reset(&mut self, reason: Reason) {
-        let reason = if self.resets_with_cancel { Reason::Cancel } else { reason };
         self.connection.borrow_mut().reset(&self.stream, reason);
     }
 
     /// Ready when the peer has reset the stream or the tunnel is lost, with the error that [`send`](Self::send) would
     /// return.
     ///
-    /// A reset with `NO_ERROR`, `CANCEL` or `STREAM_CLOSED` is a broken pipe. It waits for a reset also after
+    /// A reset with `NO_ERROR` or `STREAM_CLOSED` is a broken pipe. It waits for a reset also after
     /// [`finish`](Self::finish); an ordered end of both directions never makes it ready.
     /// Dropping the future loses nothing, so it can stand in a `select!` beside the wait for more to send.
     /// [`send`](Self::send) itself ends when the stream does and needs no watch.

@@ -231,13 +231,9 @@ async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
     };
     match reached {
         Ok((registration, app)) => {
-            let passes_resets = headers::passes_resets(request.headers());
-            let Some(mut stream) = request.accept(answer_headers(&tunnel, &local)) else {
+            let Some(stream) = request.accept(answer_headers(&tunnel, &local)) else {
                 return report.close(Err(dial::DialError::ClientGone.into()));
             };
-            if !passes_resets {
-                stream.reset_with_cancel();
-            }
             let result = carry(&tunnel, &target, registration, app, stream, &report).await;
             report.close(result);
         }
@@ -329,8 +325,7 @@ async fn carry(
 fn answer_headers(tunnel: &Tunnel, local: &Arc<Workload>) -> HeaderMap {
     let wanted = tunnel.here.shared().response_baggage;
     let baggage = wanted.then(|| tunnel.here.description.baggage(local)).flatten();
-    let passes_resets = (headers::PASSES_RESETS, headers::YES);
-    HeaderMap::from_iter(baggage.map(|b| (headers::BAGGAGE, b)).into_iter().chain([passes_resets]))
+    baggage.map(|b| (headers::BAGGAGE, b)).into_iter().collect()
 }
 
 fn opened(

@@ -76,10 +76,7 @@ async fn through_tunnel(
     })?;
     let key = dial::key(identity, leg.client.ip(), leg.resolved.to, hbone.expected.clone());
     let dial = dial::tunnel(here, &key, &hbone.authority, || request_headers(here, &leg));
-    let mut accepted = dial::for_client(app, dial).await?;
-    if !headers::passes_resets(&accepted.headers) {
-        accepted.stream.reset_with_cancel();
-    }
+    let accepted = dial::for_client(app, dial).await?;
     relay::outbound(app, accepted.stream, &here.worker.scratch, report.counts()).await?;
     Ok(())
 }
@@ -107,8 +104,7 @@ fn other_network(resolved: &Resolved) -> Failure {
 
 fn request_headers(here: &PodHere, leg: &Leg<'_>) -> HeaderMap {
     let service = leg.resolved.route.service.as_deref().map(|s| s.hostname.as_str());
-    let mut map = HeaderMap::with_capacity(4);
-    map.insert(headers::PASSES_RESETS, headers::YES);
+    let mut map = HeaderMap::with_capacity(3);
     if let Some(baggage) = here.description.baggage(leg.source) {
         map.insert(headers::BAGGAGE, baggage);
     }

@@ -35,8 +35,11 @@ const LEAST_ROOM_BYTES: usize = 16 << 10;
 const COPY_BYTES: usize = BLOCK_BYTES / 8;
 /// How long what came before a reset may stand still before it is given up.
 const STALL: Duration = Duration::from_secs(2);
-/// How a stream ends whose socket was reset (RFC 9113, 8.5: `CONNECT_ERROR`).
+/// How peers may say that their socket was reset (RFC 9113, 8.5).
 const CONNECT_ERROR: Reason = Reason::Other(0xa);
+/// How we say it. RFC 9113, 8.5 asks for `CONNECT_ERROR`, after which Istio's proxy leaves its application waiting for an
+/// end that does not come; it passes `CANCEL` on at once. Ours and Envoy take both for a loss.
+const LOSS: Reason = Reason::Cancel;
 
 /// Where reads of one worker go: idle connections own no buffer.
 #[derive(Debug, Default)]
@@ -150,7 +153,7 @@ async fn through_stream(
     if ends.iter().any(is_lost) {
         tokio::join!(linger::until_acknowledged(app), linger::until_sent(&send));
         reset_on_close(app);
-        send.reset(CONNECT_ERROR);
+        send.reset(LOSS);
     }
     ends
 }

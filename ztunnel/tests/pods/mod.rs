@@ -2,6 +2,8 @@
 //! process that serves them. Skipped without root, `ip` or `nft`.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod calm;
+
 use ca_client::CertificateManager;
 use ca_server::testing::FixedRoot;
 use model::{Address, Authorization, Change, State, StateConfig, Workload};

@@ -24,6 +24,14 @@ fn read_header(stream: &mut TcpStream) -> io::Result<(u64, u64)> {
     Ok((number(seed), number(length)))
 }
 
+/// Asks a source for bytes, and reads none.
+///
+/// # Errors
+/// Those of the socket.
+pub fn ask(stream: &mut TcpStream, seed: u64, bytes: u64) -> io::Result<()> {
+    write_header(stream, seed, bytes)
+}
+
 fn write_header(stream: &mut TcpStream, seed: u64, bytes: u64) -> io::Result<()> {
     let mut header = seed.to_be_bytes().to_vec();
     header.extend(bytes.to_be_bytes());

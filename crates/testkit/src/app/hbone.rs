@@ -1,6 +1,6 @@
 //! An HBONE peer that shows any certificate, or none, and believes every other one: it tells how the mesh treats it.
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -42,7 +42,7 @@ impl Stage {
     }
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
@@ -75,9 +75,7 @@ pub fn client(args: &HboneClientArgs) -> i32 {
 }
 
 async fn dial(args: &HboneClientArgs) -> io::Result<Value> {
-    let mut config = client_config(args)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    config.enable_sni = false;
+    let config = client_config(args.cert.as_deref(), args.key.as_deref())?;
     let tcp = match TcpStream::connect(args.target).await {
         Ok(tcp) => tcp,
         Err(err) => return Ok(json!({ "stage": Stage::Tcp.name(), "error": err.to_string() })),
@@ -118,20 +116,34 @@ async fn dial(args: &HboneClientArgs) -> io::Result<Value> {
     Ok(report)
 }
 
-fn client_config(args: &HboneClientArgs) -> io::Result<ClientConfig> {
+/// Connects to an HBONE port and shows a certificate; the peer may be anybody.
+pub(super) async fn handshake(
+    target: SocketAddr,
+    cert: Option<&Path>,
+    key: Option<&Path>,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let connector = TlsConnector::from(Arc::new(client_config(cert, key)?));
+    let tcp = TcpStream::connect(target).await?;
+    connector.connect(ServerName::IpAddress(target.ip().into()), tcp).await
+}
+
+fn client_config(cert: Option<&Path>, key: Option<&Path>) -> io::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Credulous(provider)));
-    match (&args.cert, &args.key) {
+    let mut config = match (cert, key) {
         (Some(cert), Some(key)) => {
             let (chain, key) = load(cert, key)?;
-            builder.with_client_auth_cert(chain, key).map_err(tls_error)
+            builder.with_client_auth_cert(chain, key).map_err(tls_error)?
         }
-        _ => Ok(builder.with_no_client_auth()),
-    }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.enable_sni = false;
+    Ok(config)
 }
 
 async fn exchange(

@@ -24,7 +24,7 @@ use super::{
 const SHORT: u64 = 256;
 
 /// Set once standard input has ended: how a test stops an endless client.
-fn stop_at_end_of_input() -> Arc<AtomicBool> {
+pub(super) fn stop_at_end_of_input() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
     thread::spawn(move || {

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub mod bulk;
 pub mod client;
+pub mod flood;
 pub mod grpc;
 pub mod hbone;
 pub mod http;
@@ -54,6 +55,8 @@ pub enum Role {
     Client(ClientArgs),
     /// Measures how fast a path is; prints one line of JSON, exits with 1 when anything failed.
     Measure(MeasureArgs),
+    /// Misbehaves until its input ends; prints one line of JSON then.
+    Flood(flood::FloodArgs),
     /// Dials a workload's HBONE port with a certificate of choice.
     HboneClient(HboneClientArgs),
     /// Plays a workload's HBONE port with a certificate of choice.
@@ -230,6 +233,7 @@ pub fn run(cli: Cli) -> i32 {
         Role::Serve => server::run(),
         Role::Client(args) => client::run(&args),
         Role::Measure(args) => measure::run(&args),
+        Role::Flood(args) => flood::run(&args),
         Role::HboneClient(args) => hbone::client(&args),
         Role::HboneServer(args) => hbone::server(&args),
         Role::GrpcHealth(args) => grpc::run(args),

@@ -93,7 +93,19 @@ impl TestLab {
     /// # Panics
     /// When it cannot be started or does not begin.
     pub async fn load(&self, pod: &str, args: &[&str]) -> Load {
-        let argv = self.testapp_argv(&[&["client"], args].concat());
+        self.started(pod, &[&["client"], args].concat()).await
+    }
+
+    /// Starts a misbehaving client in a pod (`strake-testapp flood`); it goes on until its input ends.
+    ///
+    /// # Panics
+    /// When it cannot be started or does not begin.
+    pub async fn flood(&self, pod: &str, args: &[&str]) -> Load {
+        self.started(pod, &[&["flood"], args].concat()).await
+    }
+
+    async fn started(&self, pod: &str, args: &[&str]) -> Load {
+        let argv = self.testapp_argv(args);
         let mut process = self.lab.spawn(pod, &argv).await.unwrap_or_else(|err| panic!("{args:?} in {pod}: {err}"));
         let nothing = tokio::fs::File::open("/dev/null").await.expect("/dev/null");
         let lines = BufReader::new(std::mem::replace(&mut process.stdout, nothing)).lines();

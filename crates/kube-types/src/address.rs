@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
 
-use crate::kind::Kind;
+use crate::kinds::Kind;
 
 /// Bits of an IPv6 address before the IPv4 address that is mapped into it.
 const MAPPED_BITS: u8 = 96;
@@ -35,42 +35,30 @@ fn canonical_block(block: IpNet) -> Option<IpNet> {
     }
 }
 
-/// Rewrites the addresses of an object that are mapped into IPv6. Others stay as they are written, also those that are
-/// none, which a check names.
-pub fn canonicalise(kind: Kind, value: &mut Value) {
-    match kind {
-        Kind::Pod => {
-            for field in ["podIP", "hostIP"] {
-                each(value, &["status", field], &mut address);
-            }
-            for field in ["podIPs", "hostIPs"] {
-                each(value, &["status", field, "ip"], &mut address);
-            }
+/// Fields with addresses, by kind.
+const ADDRESSES: [(Kind, &[&str]); 9] = [
+    (Kind::Pod, &["status", "podIP"]),
+    (Kind::Pod, &["status", "hostIP"]),
+    (Kind::Pod, &["status", "podIPs", "ip"]),
+    (Kind::Pod, &["status", "hostIPs", "ip"]),
+    (Kind::Service, &["spec", "clusterIP"]),
+    (Kind::Service, &["spec", "clusterIPs"]),
+    (Kind::Service, &["spec", "externalIPs"]),
+    (Kind::EndpointSlice, &["endpoints", "addresses"]),
+    (Kind::Node, &["status", "addresses", "address"]),
+];
+
+/// Rewrites the addresses of an object that are mapped into IPv6. Others stay as they are written, also invalid ones, which
+/// a check names.
+pub(crate) fn canonicalise(kind: Kind, value: &mut Value) {
+    for (_, path) in ADDRESSES.iter().filter(|(owner, _)| *owner == kind) {
+        each(value, path, &mut address);
+    }
+    if kind == Kind::AuthorizationPolicy {
+        for field in ["ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks"] {
+            each(value, &["spec", "rules", "from", "source", field], &mut block);
         }
-        Kind::Service => {
-            for field in ["clusterIP", "clusterIPs", "externalIPs"] {
-                each(value, &["spec", field], &mut address);
-            }
-        }
-        Kind::EndpointSlice => each(value, &["endpoints", "addresses"], &mut address),
-        Kind::Node => each(value, &["status", "addresses", "address"], &mut address),
-        Kind::AuthorizationPolicy => {
-            for field in ["ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks"] {
-                each(value, &["spec", "rules", "from", "source", field], &mut block);
-            }
-            each(value, &["spec", "rules", "when"], &mut condition);
-        }
-        Kind::Namespace
-        | Kind::ServiceAccount
-        | Kind::ConfigMap
-        | Kind::Secret
-        | Kind::PersistentVolumeClaim
-        | Kind::PeerAuthentication
-        | Kind::Deployment
-        | Kind::ReplicaSet
-        | Kind::StatefulSet
-        | Kind::DaemonSet
-        | Kind::Job => {}
+        each(value, &["spec", "rules", "when"], &mut condition);
     }
 }
 

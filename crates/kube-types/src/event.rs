@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::kind::{ClusterId, ObjectRef};
 use crate::problem::SourceProblem;
-use crate::resource::Resource;
+use crate::kinds::Resource;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -1,4 +1,4 @@
-//! Names of resources: kind, namespace and name. It knows nothing of contents.
+//! Names of resources: kind, namespace and name. It knows nothing of contents. The facts of each kind are in `kinds`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,156 +6,48 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Kinds of resources that are read. The order is the order of events within one batch: what others
-/// refer to comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Kind {
-    Namespace,
-    Node,
-    ServiceAccount,
-    ConfigMap,
-    Secret,
-    PersistentVolumeClaim,
-    PeerAuthentication,
-    AuthorizationPolicy,
-    Service,
-    Deployment,
-    ReplicaSet,
-    StatefulSet,
-    DaemonSet,
-    Job,
-    Pod,
-    EndpointSlice,
-}
+use crate::kinds::{Kind, KindScope};
 
 impl Kind {
-    /// Every kind, in order.
-    pub const ALL: [Self; 16] = [
-        Self::Namespace,
-        Self::Node,
-        Self::ServiceAccount,
-        Self::ConfigMap,
-        Self::Secret,
-        Self::PersistentVolumeClaim,
-        Self::PeerAuthentication,
-        Self::AuthorizationPolicy,
-        Self::Service,
-        Self::Deployment,
-        Self::ReplicaSet,
-        Self::StatefulSet,
-        Self::DaemonSet,
-        Self::Job,
-        Self::Pod,
-        Self::EndpointSlice,
-    ];
-
     /// The name as in the `kind` field.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Namespace => "Namespace",
-            Self::Node => "Node",
-            Self::ServiceAccount => "ServiceAccount",
-            Self::ConfigMap => "ConfigMap",
-            Self::Secret => "Secret",
-            Self::PersistentVolumeClaim => "PersistentVolumeClaim",
-            Self::PeerAuthentication => "PeerAuthentication",
-            Self::AuthorizationPolicy => "AuthorizationPolicy",
-            Self::Service => "Service",
-            Self::Deployment => "Deployment",
-            Self::ReplicaSet => "ReplicaSet",
-            Self::StatefulSet => "StatefulSet",
-            Self::DaemonSet => "DaemonSet",
-            Self::Job => "Job",
-            Self::Pod => "Pod",
-            Self::EndpointSlice => "EndpointSlice",
-        }
+        self.facts().name
     }
 
     /// The API group; empty for the core group.
-    pub const fn group(self) -> &'static str {
-        match self {
-            Self::Namespace
-            | Self::Node
-            | Self::ServiceAccount
-            | Self::ConfigMap
-            | Self::Secret
-            | Self::PersistentVolumeClaim
-            | Self::Service
-            | Self::Pod => "",
-            Self::PeerAuthentication | Self::AuthorizationPolicy => "security.istio.io",
-            Self::Deployment | Self::ReplicaSet | Self::StatefulSet | Self::DaemonSet => "apps",
-            Self::Job => "batch",
-            Self::EndpointSlice => "discovery.k8s.io",
-        }
+    pub fn group(self) -> &'static str {
+        self.api_version().split_once('/').map_or("", |(group, _)| group)
     }
 
     /// The `apiVersion` written for new objects.
     pub const fn api_version(self) -> &'static str {
-        match self {
-            Self::Namespace
-            | Self::Node
-            | Self::ServiceAccount
-            | Self::ConfigMap
-            | Self::Secret
-            | Self::PersistentVolumeClaim
-            | Self::Service
-            | Self::Pod => "v1",
-            Self::PeerAuthentication | Self::AuthorizationPolicy => "security.istio.io/v1",
-            Self::Deployment | Self::ReplicaSet | Self::StatefulSet | Self::DaemonSet => "apps/v1",
-            Self::Job => "batch/v1",
-            Self::EndpointSlice => "discovery.k8s.io/v1",
-        }
+        self.facts().api_version
     }
 
-    /// The versions of the group that are read; they differ in nothing that matters here.
-    pub const fn versions(self) -> &'static [&'static str] {
-        match self {
-            Self::PeerAuthentication | Self::AuthorizationPolicy => &["v1", "v1beta1"],
-            Self::Namespace
-            | Self::Node
-            | Self::ServiceAccount
-            | Self::ConfigMap
-            | Self::Secret
-            | Self::PersistentVolumeClaim
-            | Self::Service
-            | Self::Deployment
-            | Self::ReplicaSet
-            | Self::StatefulSet
-            | Self::DaemonSet
-            | Self::Job
-            | Self::Pod
-            | Self::EndpointSlice => &["v1"],
-        }
+    /// Returns true if objects of this version of the group are read.
+    pub fn has_version(self, version: &str) -> bool {
+        let preferred = self.api_version().rsplit('/').next();
+        preferred == Some(version) || self.facts().also.contains(&version)
+    }
+
+    /// The name in the paths of the API, for instance `pods`.
+    pub const fn plural(self) -> &'static str {
+        self.facts().plural
     }
 
     /// Path of the specification of the pod that the object is, or of the pods that it makes.
-    pub const fn pod_spec(self) -> Option<&'static [&'static str]> {
-        match self {
-            Self::Pod => Some(&["spec"]),
-            Self::Deployment | Self::ReplicaSet | Self::StatefulSet | Self::DaemonSet | Self::Job => {
-                Some(&["spec", "template", "spec"])
-            }
-            Self::Namespace
-            | Self::Node
-            | Self::ServiceAccount
-            | Self::ConfigMap
-            | Self::Secret
-            | Self::PersistentVolumeClaim
-            | Self::PeerAuthentication
-            | Self::AuthorizationPolicy
-            | Self::Service
-            | Self::EndpointSlice => None,
-        }
+    pub fn pod_spec(self) -> Option<&'static [&'static str]> {
+        Some(self.facts().pod_spec).filter(|path| !path.is_empty())
     }
 
-    /// Does an object of this kind live in a namespace?
-    pub const fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
+    /// Returns true if objects of this kind live in namespaces.
+    pub fn is_namespaced(self) -> bool {
+        self.facts().scope == KindScope::Namespaced
     }
 
-    /// Is an empty field of the specification an error? It would widen a policy.
+    /// Returns true if an empty field of the specification is an error, because it would widen a policy.
     pub const fn is_strict(self) -> bool {
-        matches!(self, Self::PeerAuthentication | Self::AuthorizationPolicy)
+        self.facts().strict
     }
 }
 
@@ -174,7 +66,7 @@ impl FromStr for Kind {
     type Err = UnknownKind;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| UnknownKind(text.to_owned()))
+        Self::ALL.iter().copied().find(|kind| kind.name() == text).ok_or_else(|| UnknownKind(text.to_owned()))
     }
 }
 
@@ -229,5 +121,24 @@ impl Default for ClusterId {
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_found_by_its_name_and_its_versions() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.name().parse(), Ok(*kind));
+            assert!(kind.has_version("v1") && !kind.has_version("v2"), "{kind}");
+        }
+        assert_eq!((Kind::Job.group(), Kind::Job.api_version(), Kind::Job.plural()), ("batch", "batch/v1", "jobs"));
+        assert_eq!((Kind::Pod.group(), Kind::Pod.api_version()), ("", "v1"));
+        assert!(Kind::PeerAuthentication.has_version("v1beta1") && !Kind::Pod.has_version("v1beta1"));
+        assert!(Kind::Pod.is_namespaced() && !Kind::Node.is_namespaced());
+        assert_eq!(Kind::Deployment.pod_spec(), Some(&["spec", "template", "spec"][..]));
+        assert_eq!(Kind::Service.pod_spec(), None);
     }
 }

@@ -6,12 +6,13 @@ pub mod core;
 mod event;
 pub mod istio;
 mod kind;
+mod kinds;
 mod meta;
 mod problem;
 pub mod resource;
 
 pub use event::Event;
-pub use kind::{ClusterId, Kind, ObjectRef, UnknownKind};
+pub use kind::{ClusterId, ObjectRef, UnknownKind};
+pub use kinds::{Kind, Resource};
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference, StringMap, is_subset};
 pub use problem::{Code, InForce, Severity, SourceProblem, Subject, summary};
-pub use resource::Resource;

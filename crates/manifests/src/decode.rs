@@ -43,8 +43,7 @@ pub(crate) fn head(node: &Node) -> Result<Head, Mistake> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     match kind.parse::<Kind>() {
         Ok(known) if known.group() == group => {
-            let versions = known.versions();
-            if versions.contains(&version) {
+            if known.has_version(version) {
                 return Ok(Head::Object(known));
             }
             let message = format!("{kind} does not exist in {api_version}: expected {}", known.api_version());
@@ -168,24 +167,7 @@ pub(crate) fn object(kind: Kind, value: &Value) -> Result<Decoded, Vec<Mistake>>
 
 /// Values whose type is right and that cannot match anything.
 fn values(resource: &Resource) -> Vec<Mistake> {
-    match resource {
-        Resource::AuthorizationPolicy(policy) => authorization_values::mistakes(policy),
-        Resource::Namespace(_)
-        | Resource::Node(_)
-        | Resource::ServiceAccount(_)
-        | Resource::ConfigMap(_)
-        | Resource::Secret(_)
-        | Resource::PersistentVolumeClaim(_)
-        | Resource::PeerAuthentication(_)
-        | Resource::Service(_)
-        | Resource::Deployment(_)
-        | Resource::ReplicaSet(_)
-        | Resource::StatefulSet(_)
-        | Resource::DaemonSet(_)
-        | Resource::Job(_)
-        | Resource::Pod(_)
-        | Resource::EndpointSlice(_) => Vec::new(),
-    }
+    if let Resource::AuthorizationPolicy(policy) = resource { authorization_values::mistakes(policy) } else { Vec::new() }
 }
 
 fn find_nulls(value: &Value, path: &mut Vec<Step>, mistakes: &mut Vec<Mistake>) {

@@ -74,7 +74,7 @@ pub(crate) fn of(group: &str, kind: &str) -> Result<Unread, Option<&'static str>
     if let Some((_, unread)) = GROUPS.iter().find(|(known, _)| *known == group)
         && !unread.contains(&kind)
     {
-        let read = Kind::ALL.into_iter().filter(|known| known.group() == group).map(Kind::name);
+        let read = Kind::ALL.iter().copied().filter(|known| known.group() == group).map(Kind::name);
         let mut known: Vec<_> = read.chain(unread.iter().copied()).collect();
         known.sort_unstable();
         return Err(nearest(kind, known));

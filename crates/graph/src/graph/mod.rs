@@ -159,11 +159,11 @@ impl Graph {
             Resource::AuthorizationPolicy(new) => self.set_policy(name_of(&new.metadata), Some(new)),
             Resource::PeerAuthentication(new) => self.set_peer(name_of(&new.metadata), Some(new)),
             Resource::ServiceAccount(new) => self.set_account(name_of(&new.metadata), true),
-            Resource::Deployment(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
-            Resource::StatefulSet(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
-            Resource::DaemonSet(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
-            Resource::Job(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
-            Resource::ReplicaSet(ref new) => self.set_template(&resource.key(), Some(&new.spec.template)),
+            Resource::Deployment(_)
+            | Resource::ReplicaSet(_)
+            | Resource::StatefulSet(_)
+            | Resource::DaemonSet(_)
+            | Resource::Job(_) => self.set_template(&resource.key(), resource.pod_template()),
             Resource::ConfigMap(_) | Resource::Secret(_) | Resource::PersistentVolumeClaim(_) => {}
         }
     }

@@ -88,26 +88,8 @@ pub(crate) fn expand(objects: &Objects, nodes: &[Candidate], jobs: &JobPods) -> 
 pub(crate) fn template(resource: &Resource) -> Option<(&StringMap, &PodSpec)> {
     match resource {
         Resource::Pod(pod) => Some((&pod.metadata.labels, &pod.spec)),
-        Resource::Deployment(owner) => Some(parts(&owner.spec.template)),
-        Resource::ReplicaSet(owner) => Some(parts(&owner.spec.template)),
-        Resource::StatefulSet(owner) => Some(parts(&owner.spec.template)),
-        Resource::DaemonSet(owner) => Some(parts(&owner.spec.template)),
-        Resource::Job(owner) => Some(parts(&owner.spec.template)),
-        Resource::Namespace(_)
-        | Resource::Node(_)
-        | Resource::ServiceAccount(_)
-        | Resource::ConfigMap(_)
-        | Resource::Secret(_)
-        | Resource::PersistentVolumeClaim(_)
-        | Resource::PeerAuthentication(_)
-        | Resource::AuthorizationPolicy(_)
-        | Resource::Service(_)
-        | Resource::EndpointSlice(_) => None,
+        maker => maker.pod_template().map(|template| (&template.metadata.labels, &template.spec)),
     }
-}
-
-const fn parts(template: &PodTemplate) -> (&StringMap, &PodSpec) {
-    (&template.metadata.labels, &template.spec)
 }
 
 /// The specification of the pods that an object makes.

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn every_kind_and_every_type_that_a_field_names_is_in_the_tables() {
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.iter().copied() {
             assert!(SCHEMA.fields(kind.name()).is_some(), "{kind}");
         }
         let tables = [include_str!("kubernetes.txt"), include_str!("istio.txt")].concat();

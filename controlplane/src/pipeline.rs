@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use graph::{Change, Graph, Update};
 use kube_types::core::Condition;
-use kube_types::{Event, ObjectRef, Resource};
-use manifests::Source;
+use kube_types::{Event, ObjectRef, Resource, Source};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use telemetry::readiness::Task;
 use tokio::time::Instant;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ca_server::{Issuer, IssuerError, NodeTokens, SignError, TokensError};
 use graph::Graph;
 use kube_types::ClusterId;
-use manifests::{DirectoryConfig, Source, SourceError, Status};
+use manifests::{DirectoryConfig, LastGoodCopies, SourceError};
 use runtime::drain;
 use telemetry::http;
 use telemetry::metrics::Recorder;
@@ -140,11 +140,15 @@ fn start_pipeline(
     authority: &Authority,
     working: &mut JoinSet<()>,
 ) -> Result<Acks, StartError> {
-    let directories = DirectoryConfig { manifests: config.manifests.clone(), state: config.state.clone() };
-    let source = Source::keeper_of(directories, ClusterId::new(&config.mesh.cluster_id))?;
+    let source = manifests::open(DirectoryConfig {
+        manifests: config.manifests.clone(),
+        state: config.state.clone(),
+        cluster: ClusterId::new(&config.mesh.cluster_id),
+        last_good: LastGoodCopies::Write,
+    })?;
     let reader = source.health();
     pages.readiness.probe("manifest reader", move || std::future::ready(reader.is_well()));
-    let (conditions, writer) = conditions::writer(Status::directory(&config.state, WRITER));
+    let (conditions, writer) = conditions::writer(manifests::status(&config.state, WRITER));
     working.spawn(writer);
     let acks = Acks::new(&config.trusted_node_accounts);
     working.spawn(acks.clone().run(pages.reports.clone(), conditions));

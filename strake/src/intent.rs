@@ -6,8 +6,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use graph::enrolment::Enablement;
 use kube_types::core::{Namespace, Pod};
-use kube_types::{Event, Resource};
-use manifests::{DirectoryConfig, Source};
+use kube_types::{Event, Resource, Source};
+use manifests::DirectoryConfig;
 use tokio::time::timeout;
 
 use crate::target::Target;
@@ -25,8 +25,8 @@ pub(crate) struct Intent {
 impl Intent {
     /// Reads the manifests of a running lab.
     pub(crate) async fn read(target: &Target) -> Result<Self> {
-        let config = DirectoryConfig { manifests: target.manifests()?, state: target.state() };
-        let source = Source::directory(config)?;
+        let config = DirectoryConfig::new(target.manifests()?, target.state());
+        let source = manifests::open(config)?;
         timeout(DEADLINE, Self::of(source))
             .await
             .with_context(|| format!("manifests were not read within {DEADLINE:?}"))?
@@ -92,9 +92,9 @@ spec: {containers: [{name: c, command: [x]}]}
     async fn labels_of_pod_and_namespace_say_who_belongs_into_the_mesh() {
         let (manifests, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(manifests.path().join("shop.yaml"), MANIFEST).unwrap();
-        let config = DirectoryConfig { manifests: vec![manifests.path().to_owned()], state: state.path().to_owned() };
+        let config = DirectoryConfig::new(vec![manifests.path().to_owned()], state.path().to_owned());
 
-        let intent = Intent::of(Source::directory(config).unwrap()).await.unwrap();
+        let intent = Intent::of(manifests::open(config).unwrap()).await.unwrap();
 
         assert_eq!(intent.selects("shop", "in"), Some(true));
         assert_eq!(intent.selects("shop", "out"), Some(false));

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 
 use kube_types::{Kind, ObjectRef};
-use manifests::Status;
 use serde_json::{Value, json};
 use testkit::{
     Shared, TestLab,
@@ -242,7 +241,7 @@ async fn impostor(lab: &TestLab, name: &str, leaf: &Leaf) -> String {
         if lab.log(&pod, "app").contains("listening") { Ok(()) } else { Err("not yet") }
     })
     .await;
-    let status = Status::directory(&lab.lab().run_dir().state(), "test");
+    let status = manifests::status(&lab.lab().run_dir().state(), "test");
     let annotation = json!({ "metadata": { "annotations": { "ambient.istio.io/redirection": "enabled" } } });
     status.apply(&ObjectRef::new(Kind::Pod, "plain", name), annotation).await.unwrap();
     lab.announced(&[&pod], "HBONE").await;

@@ -105,7 +105,7 @@ impl Running {
 
     /// Writes what the agent writes when it has read a pod's enrolment back.
     pub(crate) async fn enrol(&self, pod: &str) {
-        let agent = ::manifests::Status::directory(&self.path("state"), "agent");
+        let agent = ::manifests::status(&self.path("state"), "agent");
         let key = kube_types::ObjectRef::new(kube_types::Kind::Pod, "app", pod);
         let patch = serde_json::json!({"metadata": {"annotations": {"ambient.istio.io/redirection": "enabled"}}});
         agent.apply(&key, patch).await.unwrap();

@@ -16,6 +16,6 @@ pub enum Event {
     InSync { cluster: ClusterId },
     /// A manifest or a directory has a problem.
     Problem(SourceProblem),
-    /// Every earlier problem of this file is over.
+    /// Every earlier problem of this file is over. A source without files names an object by its path in the API.
     Solved { file: PathBuf },
 }

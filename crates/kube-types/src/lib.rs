@@ -1,5 +1,5 @@
-//! A typed subset of Kubernetes' and Istio's resources, and the [`Event`]s in which a source delivers them. It does not
-//! know where the resources come from, nor what they mean for the mesh.
+//! A typed subset of Kubernetes' and Istio's resources, the [`Source`] that delivers them and the [`Status`] that writes
+//! about them. It does not know where the resources are kept, nor what they mean for the mesh.
 
 pub mod address;
 pub mod core;
@@ -10,9 +10,13 @@ mod kinds;
 mod meta;
 mod problem;
 pub mod resource;
+mod source;
+mod status;
 
 pub use event::Event;
 pub use kind::{ClusterId, ObjectRef, UnknownKind};
 pub use kinds::{Kind, Resource};
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference, StringMap, is_subset};
 pub use problem::{Code, InForce, Severity, SourceProblem, Subject, summary};
+pub use source::{Health, Source};
+pub use status::{Patch, Status, StatusError, WriteFailure, WriteStatus, Writing};

@@ -168,6 +168,7 @@ impl fmt::Display for Subject {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "wire::Problem", into = "wire::Problem")]
 pub struct SourceProblem {
+    /// Where the source has it: a file, or the path of an object in the API.
     pub file: PathBuf,
     /// From 1; 0 when it is about the file as a whole.
     pub line: usize,

@@ -1,4 +1,4 @@
-//! A directory of manifests as a source of resources: [`Source`] reads it and reports changes, [`Status`] writes back,
+//! A directory of manifests as a source of resources: [`open`] reads it and reports changes, [`status`] writes back,
 //! [`load_directory`] reads it once, [`set_label`] edits it and [`locate`] finds lines in it. It does not know what the
 //! resources mean for the mesh.
 
@@ -23,6 +23,5 @@ mod status;
 pub use load::{Loaded, Manifests, load_directory};
 pub use locate::{Place, locate};
 pub use set_label::{LabelChange, LabelError, Labelled, set_label};
-pub use source::disk::ReaderHealth;
-pub use source::{DirectoryConfig, Source, SourceError};
-pub use status::{Status, StatusError};
+pub use source::{DirectoryConfig, LastGoodCopies, SourceError, open};
+pub use status::status;

@@ -1,10 +1,10 @@
-//! Manifests of a directory, read once. [`crate::Source`] follows changes.
+//! Manifests of a directory, read once. [`crate::open`] follows changes.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::source::disk::Progress;
-use crate::source::open::{self, ReadError};
+use crate::source::read_file::{self, ReadError};
 use crate::source::{file, walk};
 use kube_types::{Code, InForce, Resource, Severity, SourceProblem};
 
@@ -31,7 +31,7 @@ pub fn load_directory(path: &Path) -> io::Result<Manifests> {
     let found = walk::manifests(path, None, &Progress::default())?;
     manifests.problems.extend(found.skipped);
     for file in found.files {
-        let contents = match open::read(&file) {
+        let contents = match read_file::read(&file) {
             Ok(text) => file::parse(&file, &text.text),
             Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => file::Contents::unreadable(SourceProblem::of_file(&file, error.code(), error.to_string())),

@@ -8,7 +8,7 @@ use crate::chunk;
 use crate::decode::{self, Head};
 use crate::document::{Node, Step};
 use crate::source::disk::Progress;
-use crate::source::{open, walk};
+use crate::source::{read_file, walk};
 use kube_types::ObjectRef;
 
 /// Place of a field.
@@ -48,7 +48,7 @@ impl Search<'_> {
     fn path(&mut self, path: &Path) {
         let Ok(found) = walk::manifests(path, None, &Progress::default()) else { return };
         for file in &found.files {
-            if let Ok(text) = open::read(file) {
+            if let Ok(text) = read_file::read(file) {
                 self.file(file, &text.text);
             }
         }

@@ -11,7 +11,7 @@ use crate::document::{Data, Node, Step};
 use crate::label;
 use crate::locate::Place;
 use crate::source::disk::Progress;
-use crate::source::open::{self, ReadError};
+use crate::source::read_file::{self, ReadError};
 use crate::source::{file, walk};
 use crate::{load, state};
 use kube_types::{Kind, ObjectRef, Resource, Severity, SourceProblem};
@@ -87,7 +87,7 @@ pub fn set_label(
         let found = walk::manifests(path, None, &Progress::default()).map_err(failed(path))?;
         for file in found.files {
             // What cannot be read defines nothing; `lab status` names it.
-            let Ok(text) = open::read(&file) else { continue };
+            let Ok(text) = read_file::read(&file) else { continue };
             if let Some(edited) = set_label_in(&file, &text.text, key, changes, overwrite)? {
                 if edited == text.text {
                     return Ok(Labelled::Unchanged(file));
@@ -253,7 +253,7 @@ fn add_namespace(paths: &[PathBuf], name: &str, changes: &[LabelChange]) -> Resu
     }
     let document =
         format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels:\n{}", labels.concat());
-    let text = match open::read(&file) {
+    let text = match read_file::read(&file) {
         Ok(old) => append(&old.text, &document),
         Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => document,
         Err(error) => return Err(LabelError::Io { path: file.clone(), source: io::Error::other(error) }),

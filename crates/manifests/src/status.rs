@@ -1,62 +1,40 @@
-//! The only way to write about an object: a partial object that every [`crate::Source`] lays over it.
+//! Statuses as files: what a writer says of an object is an overlay in the state directory.
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use kube_types::{ObjectRef, Patch, Status, WriteFailure, WriteStatus, Writing};
+use serde_json::json;
 
-use crate::state::{self, WriteError};
-use kube_types::ObjectRef;
+use crate::state;
 
-/// Writes the overlays of one writer. Overlays of several writers are laid in the order of their
-/// names; within one writer a new overlay replaces the old one of that object.
-#[derive(Clone, Debug)]
-pub struct Status {
+/// Writes overlays below `<state>/status/<writer>`.
+pub fn status(state: &Path, writer: &str) -> Status {
+    Status::new(Overlays { state: state.to_owned(), writer: writer.to_owned() })
+}
+
+#[derive(Debug)]
+struct Overlays {
     state: PathBuf,
     writer: String,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error("writing the status of {0} was interrupted")]
-    Interrupted(ObjectRef),
-}
-
-impl Status {
-    /// Overlays below `<state>/status/<writer>`.
-    pub fn directory(state: &Path, writer: &str) -> Self {
-        Self { state: state.to_owned(), writer: writer.to_owned() }
-    }
-
-    /// Replaces this writer's overlay of `key`, for instance
-    /// `{"metadata": {"annotations": {"a": "b"}}}`. Atomic: a reader sees the old one or the new one.
-    pub async fn apply(&self, key: &ObjectRef, patch: Value) -> Result<(), StatusError> {
-        let path = state::overlay_path(&self.state, &self.writer, key)?;
-        blocking(key, move || state::write_yaml(&path, &patch)).await
-    }
-
-    /// As [`Status::apply`], for the object with this uid only: a later one of the same name does not inherit the patch.
-    pub async fn apply_to(&self, key: &ObjectRef, uid: &str, mut patch: Value) -> Result<(), StatusError> {
-        if let Some(patch) = patch.as_object_mut() {
-            patch.insert("preconditions".to_owned(), json!({ "uid": uid }));
-        }
-        self.apply(key, patch).await
-    }
-
-    /// Removes this writer's overlay of `key`; there need not be one.
-    pub async fn clear(&self, key: &ObjectRef) -> Result<(), StatusError> {
-        let path = state::overlay_path(&self.state, &self.writer, key)?;
-        blocking(key, move || state::remove(&path)).await
-    }
-}
-
-async fn blocking<F>(key: &ObjectRef, work: F) -> Result<(), StatusError>
-where
-    F: FnOnce() -> Result<(), WriteError> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(StatusError::Interrupted(key.clone())),
+impl WriteStatus for Overlays {
+    fn write(&self, key: &ObjectRef, patch: Option<Patch>) -> Writing {
+        let path = state::overlay_path(&self.state, &self.writer, key);
+        Box::pin(async move {
+            let path = path?;
+            let write = move || match patch {
+                Some(Patch { uid, mut value }) => {
+                    if let (Some(uid), Some(value)) = (uid, value.as_object_mut()) {
+                        value.insert("preconditions".to_owned(), json!({ "uid": uid }));
+                    }
+                    state::write_yaml(&path, &value)
+                }
+                None => state::remove(&path),
+            };
+            // The error of a task that panicked or was dropped with the runtime is the writer's.
+            let written = tokio::task::spawn_blocking(write).await.map_err(WriteFailure::from)?;
+            written.map_err(WriteFailure::from)
+        })
     }
 }

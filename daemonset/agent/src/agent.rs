@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ebpf_loader::{LoadError, Steering};
 use graph::enrolment::Enablement;
-use kube_types::{Event, Severity};
-use manifests::{DirectoryConfig, Source, SourceError, Status};
+use kube_types::{Event, Severity, Source};
+use manifests::{DirectoryConfig, SourceError};
 use runtime::drain;
 use runtime::sys::Netns;
 use telemetry::metrics::Recorder;
@@ -215,7 +215,7 @@ async fn build(config: &Config) -> Result<(LiveNode, Server), AgentError> {
         registry: server.registry(),
         proxies: Proxies::new(tree),
         previous: PreviousValues::new(config.run_dir.join("settings")),
-        status: Status::directory(&state(config), &format!("agent-{}", config.node)),
+        status: manifests::status(&state(config), &format!("agent-{}", config.node)),
         prober: prober::Handle::default(),
     };
     Ok((node, server))
@@ -270,7 +270,7 @@ fn state(config: &Config) -> PathBuf {
 }
 
 fn open_source(config: &Config) -> Result<Source, AgentError> {
-    Ok(Source::directory(DirectoryConfig { manifests: config.manifests.clone(), state: state(config) })?)
+    Ok(manifests::open(DirectoryConfig::new(config.manifests.clone(), state(config)))?)
 }
 
 fn enablement(config: &Config) -> Enablement {

@@ -2,6 +2,7 @@
 
 mod proof;
 
+use kube_types::Status;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use std::time::Duration;
 use ebpf_common::{F_IN, F_OUT, PodConfig, ProbePorts};
 use ebpf_loader::{LoadError, Steering, Survey};
 use graph::enrolment::REDIRECTION_ANNOTATION;
-use manifests::Status;
 use runtime::sys::Netns;
 use serde_json::json;
 use tokio::time::Instant;

@@ -24,8 +24,8 @@ use std::{
 };
 
 use kube_types::core::Pod;
-use kube_types::{Event, Kind, ObjectRef, Resource, SourceProblem};
-use manifests::{DirectoryConfig, Source};
+use kube_types::{Event, Kind, ObjectRef, Resource, Source, SourceProblem};
+use manifests::DirectoryConfig;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, MissedTickBehavior, sleep_until},
@@ -160,8 +160,8 @@ impl Supervisor {
         let (commands, mut asked) = mpsc::channel(COMMANDS);
         // The user's files only: what the lab writes about them must not come back as a wish.
         let state = self.context.run.root().join("none");
-        let config = DirectoryConfig { manifests: self.options.manifests.clone(), state };
-        let mut source = Source::directory(config).map_err(io::Error::other)?;
+        let config = DirectoryConfig::new(self.options.manifests.clone(), state);
+        let mut source = manifests::open(config).map_err(io::Error::other)?;
         let held = requests::listen(&self.context.run, commands)?;
         let forgotten = never_held(held);
         tokio::pin!(forgotten);

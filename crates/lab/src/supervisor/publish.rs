@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use kube_types::core::{Condition, HostIp, Pod, PodIp, PodStatus, Service};
-use kube_types::{Kind, ObjectRef, Resource};
-use manifests::{Status, state};
+use kube_types::{Kind, ObjectRef, Resource, Status};
+use manifests::state;
 use serde_json::{Value, json};
 
 use crate::{
@@ -34,7 +34,7 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn new(run: RunDir) -> Self {
-        let status = Status::directory(&run.state(), WRITER);
+        let status = manifests::status(&run.state(), WRITER);
         Self { run, status, written: Desired::default() }
     }
 

@@ -28,7 +28,7 @@ pub(crate) struct NoAnswer {
 
 /// State of a reader of files, for readiness. Clones share it.
 #[derive(Clone, Debug)]
-pub struct ReaderHealth(Arc<Mutex<Health>>);
+pub(crate) struct ReaderHealth(Arc<Mutex<Health>>);
 
 #[derive(Debug)]
 struct Health {
@@ -46,13 +46,14 @@ impl Default for ReaderHealth {
 
 impl ReaderHealth {
     /// Does the reader go round its loop, with every file answering?
-    pub fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         let health = self.lock();
         health.stuck.is_empty() && !health.has_ended && health.beat.elapsed() < HEARTBEAT
     }
 
     /// Paths that do not answer.
-    pub fn stuck(&self) -> Vec<PathBuf> {
+    #[cfg(test)]
+    fn stuck(&self) -> Vec<PathBuf> {
         self.lock().stuck.iter().cloned().collect()
     }
 

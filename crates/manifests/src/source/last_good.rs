@@ -6,7 +6,7 @@
 //! path, as JSON, each with the time at which it was first read. Beside them `roots.json` has device and inode of each
 //! directory that was read.
 //!
-//! All readers of a state directory use the copies, one of them ([`Keeping::Write`]) makes them. This module does not read
+//! All readers of a state directory use the copies, one of them ([`LastGoodCopies::Write`]) makes them. This module does not read
 //! what the objects mean.
 
 use std::collections::BTreeMap;
@@ -27,9 +27,11 @@ const DIRECTORY_MODE: u32 = 0o700;
 
 /// Use that a reader makes of the copies of its state directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keeping {
-    /// Another program keeps them.
+pub enum LastGoodCopies {
+    /// Another program writes them.
     Read,
+    /// Copies of good manifests below `<state>/last-good`, mode 0600, for every source that starts when a manifest is
+    /// invalid or its directory gone. One program per state directory.
     Write,
 }
 
@@ -66,12 +68,12 @@ pub(super) struct Copy {
 #[derive(Debug)]
 pub(super) struct LastGood {
     dir: PathBuf,
-    keeping: Keeping,
+    copies: LastGoodCopies,
 }
 
 impl LastGood {
-    pub(super) fn new(state: &Path, keeping: Keeping) -> Self {
-        Self { dir: state::last_good_dir(state), keeping }
+    pub(super) fn new(state: &Path, copies: LastGoodCopies) -> Self {
+        Self { dir: state::last_good_dir(state), copies }
     }
 
     /// Path of the copy of a manifest.
@@ -90,7 +92,7 @@ impl LastGood {
 
     /// Keeps the good objects of a manifest.
     pub(super) fn keep(&self, manifest: &Path, objects: &[Copy]) -> io::Result<()> {
-        if self.keeping == Keeping::Read {
+        if self.copies == LastGoodCopies::Read {
             return Ok(());
         }
         if objects.is_empty() {
@@ -107,7 +109,7 @@ impl LastGood {
 
     /// Deletes the copy of a manifest, and every directory that is empty without it.
     pub(super) fn forget(&self, manifest: &Path) -> io::Result<()> {
-        if self.keeping == Keeping::Read {
+        if self.copies == LastGoodCopies::Read {
             return Ok(());
         }
         let (path, files) = (self.path(manifest), self.files());
@@ -141,7 +143,7 @@ impl LastGood {
 
     /// Keeps which directories were read.
     pub(super) fn keep_roots(&self, roots: &BTreeMap<String, DirectoryId>) -> io::Result<()> {
-        if self.keeping == Keeping::Read || self.roots() == *roots {
+        if self.copies == LastGoodCopies::Read || self.roots() == *roots {
             return Ok(());
         }
         self.make_directory(&self.dir)?;
@@ -200,7 +202,7 @@ mod tests {
     #[test]
     fn a_copy_is_private_and_comes_back_as_it_was() {
         let state = tempfile::tempdir().unwrap();
-        let copies = LastGood::new(state.path(), Keeping::Write);
+        let copies = LastGood::new(state.path(), LastGoodCopies::Write);
         let manifest = Path::new("/manifests/deep/web.yaml");
 
         copies.keep(manifest, &objects("one")).unwrap();
@@ -218,7 +220,7 @@ mod tests {
     #[test]
     fn what_was_deleted_leaves_no_directory_behind() {
         let state = tempfile::tempdir().unwrap();
-        let copies = LastGood::new(state.path(), Keeping::Write);
+        let copies = LastGood::new(state.path(), LastGoodCopies::Write);
         for name in ["/m/a/one.yaml", "/m/a/b/two.yaml", "/other/three.yaml"] {
             copies.keep(Path::new(name), &objects("x")).unwrap();
         }
@@ -240,7 +242,7 @@ mod tests {
     #[test]
     fn a_reader_that_does_not_keep_copies_writes_nothing() {
         let state = tempfile::tempdir().unwrap();
-        let copies = LastGood::new(state.path(), Keeping::Read);
+        let copies = LastGood::new(state.path(), LastGoodCopies::Read);
 
         copies.keep(Path::new("/m/a.yaml"), &objects("x")).unwrap();
         copies.keep_roots(&BTreeMap::from([("/m".to_owned(), DirectoryId::of(state.path()).unwrap())])).unwrap();
@@ -251,7 +253,7 @@ mod tests {
     #[test]
     fn directories_are_recognised() {
         let state = tempfile::tempdir().unwrap();
-        let copies = LastGood::new(state.path(), Keeping::Write);
+        let copies = LastGood::new(state.path(), LastGoodCopies::Write);
         let roots = BTreeMap::from([("/m".to_owned(), DirectoryId::of(state.path()).unwrap())]);
 
         copies.keep_roots(&roots).unwrap();

@@ -1,12 +1,11 @@
-//! Delivers resources and their changes. Where they come from is hidden: what follows a source is the
-//! same for a directory and a cluster.
+//! Reads directories of manifests and delivers what is in them as a [`Source`].
 
 pub(crate) mod disk;
 pub(crate) mod file;
 mod last_good;
 mod ledger;
 mod manifests;
-pub(crate) mod open;
+pub(crate) mod read_file;
 mod overlay;
 mod reader;
 mod roots;
@@ -18,9 +17,9 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
-use disk::ReaderHealth;
-use kube_types::{ClusterId, Event};
-use last_good::Keeping;
+pub use last_good::LastGoodCopies;
+
+use kube_types::{ClusterId, Health, Source};
 
 /// Events that wait for their reader; the source stops reading files while it is full.
 const QUEUE: usize = 1024;
@@ -32,6 +31,16 @@ pub struct DirectoryConfig {
     pub manifests: Vec<PathBuf>,
     /// Derived objects, overlays, and copies of the manifests as they last were good; made when it is not there.
     pub state: PathBuf,
+    /// The cluster that its events name.
+    pub cluster: ClusterId,
+    pub last_good: LastGoodCopies,
+}
+
+impl DirectoryConfig {
+    /// The cluster with the default name, whose copies another program writes.
+    pub fn new(manifests: Vec<PathBuf>, state: PathBuf) -> Self {
+        Self { manifests, state, cluster: ClusterId::default(), last_good: LastGoodCopies::Read }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,50 +53,15 @@ pub enum SourceError {
     Thread(#[source] std::io::Error),
 }
 
-/// A stream of [`Event`]s: all that exists, then `InSync`, then changes. Within one batch what was
-/// removed comes first, then what applies in the order of keys, then problems.
+/// Reads directories and watches them. The reader ends when the source is dropped.
 ///
 /// A document with a mistake is refused by itself, and its object stays as it was; when the source starts with it, as it
 /// was when it last was good. A directory that is gone, or replaced by one without manifests, is a problem and what was
 /// read from it stays. A file that is gone from a directory that is still there was deleted. Only regular files of bounded
 /// size are read.
-#[derive(Debug)]
-pub struct Source {
-    events: mpsc::Receiver<Event>,
-    reader: reader::Handle,
-}
-
-impl Source {
-    /// Reads a directory and watches it, as the cluster with the default name. The reader ends when
-    /// the source is dropped.
-    pub fn directory(config: DirectoryConfig) -> Result<Self, SourceError> {
-        Self::directory_of(config, ClusterId::default())
-    }
-
-    /// As [`Source::directory`], for a cluster of another name.
-    pub fn directory_of(config: DirectoryConfig, cluster: ClusterId) -> Result<Self, SourceError> {
-        Self::start(config, cluster, Keeping::Read)
-    }
-
-    /// As [`Source::directory_of`], and the one that keeps copies of good manifests below `<state>/last-good`, mode
-    /// 0600, for every source that starts when a manifest is broken or its directory gone. One per state directory.
-    pub fn keeper_of(config: DirectoryConfig, cluster: ClusterId) -> Result<Self, SourceError> {
-        Self::start(config, cluster, Keeping::Write)
-    }
-
-    fn start(config: DirectoryConfig, cluster: ClusterId, keeping: Keeping) -> Result<Self, SourceError> {
-        let (sender, events) = mpsc::channel(QUEUE);
-        let reader = reader::start(config, cluster, keeping, sender)?;
-        Ok(Self { events, reader })
-    }
-
-    /// The next event; `None` when the reader has ended. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
-    }
-
-    /// State of the thread that reads the files, for readiness.
-    pub fn health(&self) -> ReaderHealth {
-        self.reader.health.clone()
-    }
+pub fn open(config: DirectoryConfig) -> Result<Source, SourceError> {
+    let (sender, events) = mpsc::channel(QUEUE);
+    let reader = reader::start(config, sender)?;
+    let health = reader.health.clone();
+    Ok(Source::new(events, Health::new(move || health.is_well()), reader))
 }

@@ -1,7 +1,7 @@
 //! Overlays: partial objects that programs write about the user's objects, and how they are laid over them.
 //!
 //! An overlay with `preconditions: {uid: U}` beside its patch, which is Kubernetes' word for it, is about the object with
-//! that uid and no other of the same name: [`crate::Status::apply_to`] writes it. Where the object's uid is another, or
+//! that uid and no other of the same name: [`kube_types::Status::apply_to`] writes it. Where the object's uid is another, or
 //! there is none, the overlay is not applied, so that a pod does not inherit what was found of its predecessor. The uid
 //! is the base's or comes from an overlay without precondition; one with a precondition names it and does not give it.
 

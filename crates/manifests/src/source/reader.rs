@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use super::disk::{Disk, ReaderHealth};
-use super::last_good::{Keeping, LastGood};
-use super::open::{self, ReadError, Stamp, Text};
+use super::last_good::LastGood;
+use super::read_file::{self, ReadError, Stamp, Text};
 use super::roots::{Roots, Turn};
 use super::store::{Store, Tier};
 use super::watch::{self, Signal};
@@ -58,8 +58,6 @@ impl Drop for Handle {
 /// Starts to watch, then to read.
 pub(super) fn start(
     config: DirectoryConfig,
-    cluster: ClusterId,
-    keeping: Keeping,
     events: mpsc::Sender<Event>,
 ) -> Result<Handle, SourceError> {
     let config = prepared(config)?;
@@ -67,13 +65,13 @@ pub(super) fn start(
     let overflow = Arc::new(AtomicBool::new(false));
     let watcher = watch::watcher(sender.clone(), overflow.clone());
     let watcher = watcher.map_err(|source| SourceError::Watch { path: config.state.clone(), source })?;
-    let last_good = LastGood::new(&config.state, keeping);
+    let last_good = LastGood::new(&config.state, config.last_good);
     let health = ReaderHealth::default();
     let mut disk = Disk::new(health.clone());
     let (roots, turns) = Roots::open(&config, &last_good, watcher, &mut disk)?;
     let reader = Reader {
         state: config.state,
-        cluster,
+        cluster: config.cluster,
         events,
         signals,
         overflow,
@@ -320,7 +318,7 @@ impl Reader {
             if last.is_some() && fs::metadata(&target).ok().map(|metadata| Stamp::of(&metadata)) == last {
                 return Ok(None);
             }
-            let read = open::read(&target).map(Some);
+            let read = read_file::read(&target).map(Some);
             // A link that leads nowhere is not a file that was deleted.
             match read {
                 Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound && target.is_symlink() => {

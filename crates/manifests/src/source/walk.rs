@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::Progress;
 use super::last_good::DirectoryId;
-use super::open;
+use super::read_file;
 use kube_types::{Code, Severity, SourceProblem};
 
 /// Directories deeper than this are not searched.
@@ -96,7 +96,7 @@ impl Walk<'_> {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => self.directory(path, &metadata, depth),
             Ok(_) if !is_manifest(path) => {}
-            Ok(metadata) => match open::sort(&metadata) {
+            Ok(metadata) => match read_file::sort(&metadata) {
                 Some(sort) => {
                     let message = format!("{sort}, not a regular file: it is skipped");
                     self.found.skip(path, Code::NotAFile, Severity::Warning, message);

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use kube_types::{Code, Event, InForce, Kind, ObjectRef, Resource, Severity, SourceProblem};
-use manifests::{Source, Status};
+use kube_types::{Code, Event, InForce, Kind, ObjectRef, Resource, Severity, Source, SourceProblem};
 use serde_json::json;
 
 use crate::support::{Dir, POD, next, summary, until_in_sync};
@@ -172,8 +171,8 @@ async fn lists_and_json_are_read_item_by_item() {
 async fn overlays_are_laid_over_in_the_order_of_their_writers() {
     let dir = Dir::new();
     let key = ObjectRef::new(Kind::Pod, "app", "web");
-    let agent = Status::directory(&dir.state(), "agent-n1");
-    let lab = Status::directory(&dir.state(), "lab");
+    let agent = manifests::status(&dir.state(), "agent-n1");
+    let lab = manifests::status(&dir.state(), "lab");
     lab.apply(
         &key,
         json!({"status": {"phase": "Running", "podIP": "10.0.0.1"}, "metadata": {"annotations": {"by": "lab"}}}),
@@ -200,8 +199,8 @@ async fn overlays_are_laid_over_in_the_order_of_their_writers() {
 async fn an_overlay_about_one_pod_is_not_inherited_by_the_next_of_its_name() {
     let dir = Dir::new();
     let key = ObjectRef::new(Kind::Pod, "app", "web");
-    let agent = Status::directory(&dir.state(), "agent-n1");
-    let lab = Status::directory(&dir.state(), "lab");
+    let agent = manifests::status(&dir.state(), "agent-n1");
+    let lab = manifests::status(&dir.state(), "lab");
     dir.write("p.yaml", POD);
     let claim = json!({"metadata": {"annotations": {"claim": "enabled"}, "uid": "forged"}});
     agent.apply_to(&key, "u1", claim.clone()).await.unwrap();
@@ -232,7 +231,7 @@ async fn a_precondition_without_a_uid_is_refused() {
     let key = ObjectRef::new(Kind::Pod, "app", "web");
     dir.write("p.yaml", POD);
     let patch = json!({"preconditions": {}, "metadata": {"annotations": {"claim": "enabled"}}});
-    Status::directory(&dir.state(), "agent-n1").apply(&key, patch).await.unwrap();
+    manifests::status(&dir.state(), "agent-n1").apply(&key, patch).await.unwrap();
 
     let start: Vec<_> = until_in_sync(&mut dir.source()).await.iter().map(summary).collect();
 

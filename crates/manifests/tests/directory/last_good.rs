@@ -4,8 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use kube_types::{Code, Event, InForce, Resource, Severity, SourceProblem};
-use manifests::Source;
+use kube_types::{Code, Event, InForce, Resource, Severity, Source, SourceProblem};
 
 use crate::support::{Dir, POD, next, summary, until_in_sync};
 

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use kube_types::{ClusterId, Event};
-use manifests::{DirectoryConfig, Source, SourceError};
+use kube_types::{Event, Source};
+use manifests::SourceError;
 
-use crate::support::{Dir, POD, next, summary, until_in_sync};
+use crate::support::{Dir, POD, copying, next, summary, until_in_sync};
 
 const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n";
 const OTHER: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: n2}\n";
@@ -122,9 +122,9 @@ async fn a_directory_that_nobody_ever_read_is_an_error_at_the_start() {
     let dir = Dir::new();
     dir.write("node.yaml", NODE);
     drop(until_in_sync(&mut dir.keeper()).await);
-    let typo = DirectoryConfig { manifests: vec![dir.manifests().with_file_name("manifest")], state: dir.state() };
+    let typo = copying(vec![dir.manifests().with_file_name("manifest")], dir.state());
 
-    let result = Source::keeper_of(typo, ClusterId::default());
+    let result = manifests::open(typo);
 
     assert!(matches!(&result, Err(SourceError::Directory { path, .. }) if path.ends_with("manifest")), "{result:?}");
 }
@@ -141,8 +141,8 @@ async fn a_directory_behind_a_link_that_is_switched_is_read_anew() {
     let (first, second) = (release("1", NODE), release("2", OTHER));
     let link = dir.aside();
     std::os::unix::fs::symlink(&first, &link).unwrap();
-    let config = DirectoryConfig { manifests: vec![link.clone()], state: dir.state() };
-    let mut source = Source::keeper_of(config, ClusterId::default()).unwrap();
+    let config = copying(vec![link.clone()], dir.state());
+    let mut source = manifests::open(config).unwrap();
     assert_eq!(reported(&mut source).await, ["+ Node n1"]);
 
     let next_link = link.with_extension("next");
@@ -173,8 +173,8 @@ async fn revisions_behind_a_link_follow_each_other_and_the_old_ones_are_deleted(
     let first = revision(&dir, "1", NODE);
     let link = dir.manifests().with_file_name("current");
     switch(&link, &first);
-    let config = DirectoryConfig { manifests: vec![link.clone()], state: dir.state() };
-    let mut source = Source::keeper_of(config.clone(), ClusterId::default()).unwrap();
+    let config = copying(vec![link.clone()], dir.state());
+    let mut source = manifests::open(config.clone()).unwrap();
     assert_eq!(reported(&mut source).await, ["+ Node n1"]);
 
     let mut before = first;
@@ -200,7 +200,7 @@ async fn revisions_behind_a_link_follow_each_other_and_the_old_ones_are_deleted(
     };
     assert_eq!(event, "+ Pod app/web");
     drop(source);
-    let mut again = Source::keeper_of(config, ClusterId::default()).unwrap();
+    let mut again = manifests::open(config).unwrap();
     assert_eq!(reported(&mut again).await, ["+ Node n4", "+ Pod app/web"]);
 }
 
@@ -210,8 +210,8 @@ async fn a_mistake_in_a_new_revision_keeps_the_last_good_state_of_the_one_before
     let first = revision(&dir, "1", NODE);
     let link = dir.manifests().with_file_name("current");
     switch(&link, &first);
-    let config = DirectoryConfig { manifests: vec![link.clone()], state: dir.state() };
-    let mut source = Source::keeper_of(config.clone(), ClusterId::default()).unwrap();
+    let config = copying(vec![link.clone()], dir.state());
+    let mut source = manifests::open(config.clone()).unwrap();
     assert_eq!(reported(&mut source).await, ["+ Node n1"]);
 
     let second = revision(&dir, "2", &NODE.replace("metadata", "metdata"));
@@ -229,7 +229,7 @@ async fn a_mistake_in_a_new_revision_keeps_the_last_good_state_of_the_one_before
         }
     }
     drop(source);
-    let mut again = Source::keeper_of(config, ClusterId::default()).unwrap();
+    let mut again = manifests::open(config).unwrap();
     assert_eq!(reported(&mut again).await, ["+ Node n1", "! node.yaml:1 metadata.name"]);
 }
 

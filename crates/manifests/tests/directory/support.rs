@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kube_types::{ClusterId, Event};
-use manifests::{DirectoryConfig, Source};
+use kube_types::{Event, Source};
+use manifests::{DirectoryConfig, LastGoodCopies};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -38,16 +38,16 @@ impl Dir {
     }
 
     pub(crate) fn config(&self) -> DirectoryConfig {
-        DirectoryConfig { manifests: vec![self.manifests()], state: self.state() }
+        DirectoryConfig::new(vec![self.manifests()], self.state())
     }
 
     pub(crate) fn source(&self) -> Source {
-        Source::directory(self.config()).unwrap()
+        manifests::open(self.config()).unwrap()
     }
 
     /// The source that keeps copies of what is good.
     pub(crate) fn keeper(&self) -> Source {
-        Source::keeper_of(self.config(), ClusterId::default()).unwrap()
+        manifests::open(copying(vec![self.manifests()], self.state())).unwrap()
     }
 
     /// Another place on the same file system.
@@ -84,3 +84,8 @@ pub(crate) fn summary(event: &Event) -> String {
 
 pub(crate) const POD: &str =
     "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: app}\nspec: {containers: [{name: c}]}\n";
+
+/// A source that writes copies of good manifests.
+pub(crate) fn copying(manifests: Vec<PathBuf>, state: PathBuf) -> DirectoryConfig {
+    DirectoryConfig { last_good: LastGoodCopies::Write, ..DirectoryConfig::new(manifests, state) }
+}

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use graph::{Change, Graph, Update};
+use graph::{Graph, Update};
 use kube_types::core::Condition;
 use kube_types::{Event, ObjectRef, Resource, Source};
-use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
+use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};
 use telemetry::readiness::Task;
 use tokio::time::Instant;
 use xds_server::Cache;
@@ -103,8 +103,8 @@ impl Pipeline {
 
     /// A policy is there before who refers to it, and goes after.
     fn publish(&self, update: &Update) {
-        let (upserts, removals): (Vec<_>, Vec<_>) =
-            update.authorizations.iter().partition(|change| matches!(change, Change::Upsert { .. }));
+        let policies = update.authorizations.iter().cloned();
+        let (upserts, removals) = policies.partition(|change| matches!(change, Change::Upsert { .. }));
         if !update.addresses.is_empty() || !update.authorizations.is_empty() {
             tracing::debug!(
                 addresses = update.addresses.len(),
@@ -112,18 +112,11 @@ impl Pipeline {
                 "discovery changes",
             );
         }
-        self.cache.apply(AUTHORIZATION_TYPE_URL, upserts.into_iter().map(sent).collect());
-        self.cache.apply(ADDRESS_TYPE_URL, update.addresses.iter().map(sent).collect());
-        self.cache.apply(AUTHORIZATION_TYPE_URL, removals.into_iter().map(sent).collect());
+        self.cache.apply(AUTHORIZATION_TYPE_URL, upserts);
+        self.cache.apply(ADDRESS_TYPE_URL, update.addresses.clone());
+        self.cache.apply(AUTHORIZATION_TYPE_URL, removals);
         for (kind, type_url) in [("address", ADDRESS_TYPE_URL), ("authorization", AUTHORIZATION_TYPE_URL)] {
             metrics::gauge!("strake_control_resources", "type" => kind).set(self.cache.len(type_url) as f64);
         }
-    }
-}
-
-fn sent(change: &Change) -> xds_server::Change {
-    match change.clone() {
-        Change::Upsert { name, version, value } => xds_server::Change::Upsert { name, version, value: value.into() },
-        Change::Remove { name } => xds_server::Change::Remove { name },
     }
 }

@@ -30,7 +30,10 @@ pub mod auth {
     include!(concat!(env!("OUT_DIR"), "/istio.v1.auth.rs"));
 }
 
+mod change;
 pub mod snapshot;
+
+pub use change::Change;
 
 /// Type URL of [`workload::Address`].
 pub const ADDRESS_TYPE_URL: &str = "type.googleapis.com/istio.workload.Address";

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use graph::{Change, Placement, Scope, Update};
+use graph::{Placement, Scope, Update};
 use kube_types::core::Condition;
 use kube_types::{Kind, ObjectRef};
-use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
+use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};
 use tokio::time::Instant;
 use xds_server::Report;
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use graph::{Change, Graph, Mesh, enrolment};
+use graph::{Graph, Mesh, enrolment};
 use identity::Caller;
 use kube_types::core::Pod;
 use kube_types::istio::{AuthorizationPolicy, MutualTls, PeerAuthentication, TlsMode, WorkloadSelector};
 use kube_types::{Kind, ObjectRef, Resource};
-use proto::{ADDRESS_TYPE_URL as ADDRESS, AUTHORIZATION_TYPE_URL as POLICY};
+use proto::{ADDRESS_TYPE_URL as ADDRESS, AUTHORIZATION_TYPE_URL as POLICY, Change};
 use tokio::time::Instant;
 use xds_server::{Peer, Report};
 

@@ -20,6 +20,6 @@ mod workload;
 
 pub use enforcement::ENFORCED;
 pub use finding::{Finding, Reason, Severity};
-pub use graph::{Change, Graph, Update};
+pub use graph::{Graph, Update};
 pub use mesh::Mesh;
 pub use placement::{Placement, Scope};

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::report::Versions;
 use crate::subscription::{Gate, Request, Subscriptions};
-use proto::MAX_MESSAGE_BYTES;
+use proto::{Change, MAX_MESSAGE_BYTES};
 use proto::snapshot::Mark;
 
 /// Stop filling a response beyond this size of its resources, in bytes; one resource is never split.
@@ -19,15 +19,6 @@ const RESPONSE_NAMES: usize = 16 * 1024;
 /// Size of the resources in the first response to a client that takes it for all there is, in bytes. Leaves room for names
 /// and framing within what such a client takes; a larger mesh is split all the same, and the log says so.
 const WHOLE_BYTES: usize = MAX_MESSAGE_BYTES / 10 * 9;
-
-/// One difference to what the cache held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// `value` is the encoded message; equal versions mean equal contents, so such a change is dropped.
-    Upsert { name: String, version: String, value: Bytes },
-    /// The resource is gone.
-    Remove { name: String },
-}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -91,7 +82,7 @@ impl Cache {
         Self::default()
     }
 
-    /// Takes changes of one type over, in order, and wakes the connections that want them. Readers see all of them or none.
+    /// Takes changes of one type over, in order and without those whose version is served already, and wakes the connections that want them. Readers see all of them or none.
     pub fn apply(&self, type_url: &str, changes: Vec<Change>) {
         let mut guard = self.lock();
         let state = &mut *guard;

@@ -21,7 +21,7 @@ mod transport;
 mod withdrawals;
 
 pub use age::Ages;
-pub use cache::{Cache, Change};
+pub use cache::Cache;
 pub use report::{Peer, Report, Versions};
 pub use service::{Discovery, Options, service};
 pub use transport::{Connection, incoming};

@@ -8,7 +8,8 @@ use proto::discovery::{DeltaDiscoveryRequest, Node, Status};
 use proto::{ADDRESS_TYPE_URL as ADDRESS, AUTHORIZATION_TYPE_URL as POLICY};
 use std::time::Duration;
 use tonic::Code;
-use xds_server::{Cache, Change, Report};
+use proto::Change;
+use xds_server::{Cache, Report};
 
 fn cache(names: &[(&str, &str)]) -> Cache {
     let cache = Cache::new();

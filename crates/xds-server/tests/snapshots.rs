@@ -13,7 +13,8 @@ use tls::control_plane::{RootSource, Token};
 use tokio::sync::watch;
 use xds_client::Interest;
 use xds_server::testing::{Faults, LikeIstiod, Passed, Pieces, Relay, Twice};
-use xds_server::{Cache, Change};
+use proto::Change;
+use xds_server::Cache;
 
 /// Addresses of the large mesh: with 1 KiB each, three responses of our server.
 const LARGE: usize = 3000;

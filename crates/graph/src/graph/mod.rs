@@ -14,6 +14,7 @@ use std::sync::Arc;
 use kube_types::core::{Condition, EndpointSlice, Namespace, Node, Pod, Service};
 use kube_types::istio::AuthorizationPolicy;
 use kube_types::{Kind, ObjectRef, Resource, StringMap, is_subset};
+use proto::Change;
 
 use crate::analysis::{Rules, World};
 use crate::authorization::Converted;
@@ -28,29 +29,6 @@ use names::Template;
 use outputs::Outputs;
 use policies::Verdict;
 use reach::Reaches;
-
-/// One resource of discovery that differs from before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    Upsert {
-        name: String,
-        /// Hash of the content: equal versions have equal content.
-        version: String,
-        /// The encoded message.
-        value: Vec<u8>,
-    },
-    Remove {
-        name: String,
-    },
-}
-
-impl Change {
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Upsert { name, .. } | Self::Remove { name } => name,
-        }
-    }
-}
 
 /// What changed, each list in the order of names. Policies go out before the workloads that refer to
 /// them; removals of policies may follow.

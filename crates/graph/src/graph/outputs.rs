@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kube_types::ObjectRef;
 use kube_types::core::Condition;
+use proto::Change;
 
-use super::{Change, Update};
+use super::Update;
 use crate::encode::{self, Encoded};
 use crate::finding::Finding;
 
@@ -94,7 +95,7 @@ fn differing(told: &mut HashMap<String, u64>, changes: BTreeMap<String, Option<E
             Some(Encoded { bytes, hash }) => (told.insert(name.clone(), hash) != Some(hash)).then(|| Change::Upsert {
                 name,
                 version: encode::version(hash),
-                value: bytes,
+                value: bytes.into(),
             }),
         })
         .collect()

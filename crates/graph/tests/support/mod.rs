@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use graph::{Change, Graph, Mesh, Update};
+use graph::{Graph, Mesh, Update};
 use kube_types::{Kind, Resource};
+use proto::Change;
 use serde_json::{Value, json};
 
 /// Annotation of a step that deletes instead of applying.
@@ -29,7 +30,7 @@ impl Subscriber {
         {
             for change in changes {
                 match change {
-                    Change::Upsert { name, value, .. } => mine.insert(name, value),
+                    Change::Upsert { name, value, .. } => mine.insert(name, value.into()),
                     Change::Remove { name } => mine.remove(&name),
                 };
             }

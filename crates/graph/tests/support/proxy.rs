@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use graph::{Change, Finding, Graph, Mesh, Update};
+use graph::{Finding, Graph, Mesh, Update};
 use kube_types::Resource;
 use model::{Address, Authorization, Change as Applied, State, StateConfig};
 use policy::{Connection, Decision, Logging};
 use prost::Message;
+use proto::Change;
 
 /// Manifests of a text; a mistake fails the test.
 pub(crate) fn resources(yaml: &str) -> Vec<Resource> {
@@ -53,7 +54,7 @@ impl Told {
         let Update { authorizations, addresses, findings, conditions, .. } = self.graph.settle();
         let policies = authorizations.into_iter().map(|change| match change {
             Change::Upsert { value, .. } => {
-                let message = proto::security::Authorization::decode(value.as_slice()).unwrap();
+                let message = proto::security::Authorization::decode(value).unwrap();
                 Applied::Upsert(Authorization::try_from(message).unwrap())
             }
             Change::Remove { name } => Applied::Remove(name.as_str().into()),
@@ -61,7 +62,7 @@ impl Told {
         self.state.apply_authorizations(policies.collect());
         let addresses = addresses.into_iter().map(|change| match change {
             Change::Upsert { value, .. } => {
-                let message = proto::workload::Address::decode(value.as_slice()).unwrap();
+                let message = proto::workload::Address::decode(value).unwrap();
                 Applied::<Address>::Upsert(model::convert::address(message).unwrap())
             }
             Change::Remove { name } => Applied::Remove(name.as_str().into()),

@@ -20,7 +20,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::Streaming;
 use tonic::transport::{Channel, Server};
-use xds_server::{Ages, Cache, Change, Options, Report};
+use proto::Change;
+use xds_server::{Ages, Cache, Options, Report};
 
 pub fn upsert(name: &str, version: &str) -> Change {
     let value = Bytes::from(workload(name, version).encode_to_vec());

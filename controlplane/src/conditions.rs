@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use kube_types::{ObjectRef, Status};
+use kube_types::{ClusterId, ObjectRef, Status};
 use kube_types::core::Condition;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -15,7 +15,8 @@ const QUEUE: usize = 1024;
 
 /// The conditions that an object should have, and those that it has.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct StatusUpdate {
+    pub(crate) cluster: ClusterId,
     pub(crate) object: ObjectRef,
     pub(crate) conditions: Vec<Condition>,
     /// As read from the object; their times are kept where nothing changes.
@@ -23,31 +24,32 @@ pub(crate) struct Wanted {
 }
 
 /// Hands conditions to the writer.
-pub(crate) type Sender = mpsc::Sender<Wanted>;
+pub(crate) type Sender = mpsc::Sender<StatusUpdate>;
 
 /// A writer that ends when its sender is dropped.
 pub(crate) fn writer(status: Status) -> (Sender, impl Future<Output = ()>) {
-    let (sender, mut queue) = mpsc::channel::<Wanted>(QUEUE);
+    let (sender, mut queue) = mpsc::channel::<StatusUpdate>(QUEUE);
     let run = async move {
         let mut written: HashMap<ObjectRef, Vec<Condition>> = HashMap::new();
-        while let Some(wanted) = queue.recv().await {
-            let old = written.remove(&wanted.object).unwrap_or(wanted.current);
-            let conditions = with_times(wanted.conditions, &old, &now());
+        while let Some(update) = queue.recv().await {
+            let old = written.remove(&update.object).unwrap_or(update.current);
+            let conditions = with_times(update.conditions, &old, &now());
             let result = if conditions.is_empty() {
-                status.clear(&wanted.object).await
+                status.clear(&update.object).await
             } else if conditions == old {
                 Ok(())
             } else {
                 let patch = json!({"status": {"conditions": conditions}});
-                status.apply(&wanted.object, patch).await
+                status.apply(&update.object, patch).await
             };
             match result {
                 Ok(()) if !conditions.is_empty() => {
-                    written.insert(wanted.object, conditions);
+                    written.insert(update.object, conditions);
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::error!(object = %wanted.object, %error, code = "status_not_written", "status not written");
+                    let StatusUpdate { cluster, object, .. } = update;
+                    tracing::error!(%cluster, %object, %error, code = "status_not_written", "failed to write status");
                 }
             }
         }
@@ -73,12 +75,14 @@ fn now() -> String {
 
 #[cfg(test)]
 mod tests {
+    use kube_types::core::ConditionStatus;
+
     use super::*;
 
-    fn condition(status: &str, time: Option<&str>) -> Condition {
+    fn condition(status: ConditionStatus, time: Option<&str>) -> Condition {
         Condition {
             r#type: "ZtunnelAccepted".to_owned(),
-            status: status.to_owned(),
+            status,
             last_transition_time: time.map(str::to_owned),
             ..Condition::default()
         }
@@ -86,10 +90,10 @@ mod tests {
 
     #[test]
     fn the_time_changes_with_the_status_only() {
-        let old = [condition("True", Some("before"))];
+        let old = [condition(ConditionStatus::True, Some("before"))];
 
-        let same = with_times(vec![condition("True", None)], &old, "now");
-        let other = with_times(vec![condition("False", None)], &old, "now");
+        let same = with_times(vec![condition(ConditionStatus::True, None)], &old, "now");
+        let other = with_times(vec![condition(ConditionStatus::False, None)], &old, "now");
 
         assert_eq!(same[0].last_transition_time.as_deref(), Some("before"));
         assert_eq!(other[0].last_transition_time.as_deref(), Some("now"));

@@ -85,7 +85,7 @@ impl Pipeline {
     fn settle(&mut self) {
         let started = std::time::Instant::now();
         let update = self.graph.settle();
-        self.acks.tell(&update, &self.current);
+        self.acks.on_update(&update, &self.current);
         self.publish(&update);
         for (object, findings) in update.findings {
             self.reports.findings(object, findings);

@@ -10,6 +10,8 @@ use kube_types::core::Condition;
 use kube_types::{Code, ObjectRef, Severity, SourceProblem};
 use serde_json::{Value, json};
 
+use crate::conditions::StatusUpdate;
+
 /// Problems of files, findings about objects, conditions of policies. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reports(Arc<Mutex<Inner>>);
@@ -66,21 +68,22 @@ impl Reports {
         metrics::gauge!("strake_control_findings").set(count as f64);
     }
 
-    /// Takes the conditions of a policy; none when it is gone. A change of numbers alone is no news for the log.
-    pub(crate) fn conditions(&self, object: &ObjectRef, conditions: &[Condition]) {
+    /// Publishes the conditions of a policy; none when it is gone. A change of numbers alone is not logged.
+    pub(crate) fn conditions(&self, update: &StatusUpdate) {
+        let StatusUpdate { cluster, object, conditions, .. } = update;
         let mut inner = self.lock();
         let old = if conditions.is_empty() {
             inner.conditions.remove(object)
         } else {
-            inner.conditions.insert(object.clone(), conditions.to_vec())
+            inner.conditions.insert(object.clone(), conditions.clone())
         };
         drop(inner);
-        let verdict =
-            |condition: &Condition| (condition.r#type.clone(), condition.status.clone(), condition.reason.clone());
-        let old: Vec<_> = old.iter().flatten().map(verdict).collect();
-        for condition in conditions.iter().filter(|condition| !old.contains(&verdict(condition))) {
+        let outcome = |condition: &Condition| (condition.r#type.clone(), condition.status, condition.reason.clone());
+        let old: Vec<_> = old.iter().flatten().map(outcome).collect();
+        for condition in conditions.iter().filter(|condition| !old.contains(&outcome(condition))) {
             tracing::info!(
-                object = %object, status = condition.status, reason = condition.reason.as_deref().unwrap_or_default(),
+                %cluster, %object, status = condition.status.name(),
+                reason = condition.reason.as_deref().unwrap_or_default(),
                 "{}: {}", condition.r#type, condition.message.as_deref().unwrap_or_default(),
             );
         }

@@ -202,7 +202,7 @@ async fn serve(services: Services) {
     let Services { acceptor, listener, tokens, issuer, authority, pages, acks, mut drain } = services;
     let proxies = pages.proxies;
     let report = move |report| {
-        acks.report(&report);
+        acks.on_report(&report);
         proxies.take(report);
     };
     let options = xds_server::Options::new(Arc::new(report), drain.clone());

@@ -1,17 +1,17 @@
-//! Which node proxies have acknowledged which policies: what makes the condition `Enforced` true.
+//! Acknowledgements of policies by node proxies: they make the condition `Enforced` true.
 //!
 //! A policy is enforced on a workload when the proxy of the workload's node has acknowledged, on the connection that it
 //! has now, the version of the policy that is served, and a version of the workload that refers to it. What a proxy says
 //! it holds when it connects counts, too. Until then the condition is `Unknown`, or `False` when the proxy refused it.
 //! A later version of the workload that refers to the policy, too, changes nothing while its answer may still come.
 
+mod changes;
 mod node;
 mod proxy;
-mod settle;
 mod state;
 #[cfg(test)]
 mod tests;
-mod verdict;
+mod unacked;
 
 use std::collections::HashMap;
 use std::future;
@@ -33,7 +33,7 @@ use state::State;
 /// Answers that come within this time of each other are one change of a condition; most updates are acknowledged by then.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// What proxies were told and what they acknowledged. Clones share it.
+/// What proxies were sent and what they acknowledged. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Acks {
     state: Arc<Mutex<State>>,
@@ -47,21 +47,21 @@ impl Acks {
         Self { state: Arc::default(), wake: Arc::default(), accounts: accounts.into() }
     }
 
-    /// Takes what proxies are about to be told, before they can be; `current` are conditions of policies as read.
-    pub(crate) fn tell(&self, update: &Update, current: &HashMap<ObjectRef, Vec<Condition>>) {
-        self.lock().tell(update, current, Instant::now());
+    /// Records an update before proxies are sent it; `current` are conditions of policies as read.
+    pub(crate) fn on_update(&self, update: &Update, current: &HashMap<ObjectRef, Vec<Condition>>) {
+        self.lock().on_update(update, current, Instant::now());
         self.wake.notify_one();
     }
 
-    /// Takes what a proxy did. Must not block.
-    pub(crate) fn report(&self, report: &Report) {
+    /// Records what a proxy did. Must not block.
+    pub(crate) fn on_report(&self, report: &Report) {
         let is_trusted = is_node_proxy(&self.accounts, &report.peer().caller.identity);
-        if is_trusted && self.lock().report(report, Instant::now()) {
+        if is_trusted && self.lock().on_report(report, Instant::now()) {
             self.wake.notify_one();
         }
     }
 
-    /// Gives conditions out as they change. Dropping it is safe: they are given out again by the next process.
+    /// Publishes conditions as they change. Dropping it is safe: the next process publishes them again.
     pub(crate) async fn run(self, reports: Reports, writer: conditions::Sender) {
         let mut deadline = None;
         loop {
@@ -77,11 +77,11 @@ impl Acks {
                 () = overdue => {}
             }
             let changed;
-            (changed, deadline) = self.lock().settle(Instant::now());
-            for wanted in changed {
-                reports.conditions(&wanted.object, &wanted.conditions);
+            (changed, deadline) = self.lock().changed_conditions(Instant::now());
+            for update in changed {
+                reports.conditions(&update);
                 // The writer lives as long as this does; without it there is nothing to write.
-                let _ = writer.send(wanted).await;
+                let _ = writer.send(update).await;
             }
         }
     }

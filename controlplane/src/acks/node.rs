@@ -1,4 +1,4 @@
-//! One node: its workloads, and how far its proxy has come with them.
+//! One node: its workloads, and which of them its proxy has acknowledged.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use xds_server::Versions;
 
 use super::proxy::{Key, Proxy, Type};
-use super::verdict::{ANSWERS_WITHIN, Obstacle};
+use super::unacked::{ANSWERS_WITHIN, Unacked};
 
 #[derive(Debug, Default)]
 pub(super) struct Node {
@@ -18,7 +18,7 @@ pub(super) struct Node {
     pub(super) workloads: Workloads,
     /// Connected proxies by the number of their connection.
     pub(super) proxies: BTreeMap<u64, Proxy>,
-    /// Where something of this node was said last.
+    /// Scopes that had workloads here at the last look.
     pub(super) scopes: Vec<Scope>,
 }
 
@@ -33,17 +33,17 @@ pub(super) struct Workload {
 
 /// The workloads of one scope on one node.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct Count {
     pub(super) workloads: usize,
-    /// Of those, for which the proxy refers to the policies of the scope.
+    /// Of those, for which the proxy applies the policies of the scope.
     pub(super) linked: usize,
-    /// Of these, for which a later version is on its way, and since when the oldest is.
+    /// Of these, for which a later version is on its way, and the time since which the oldest is.
     pub(super) updating: usize,
     pub(super) updating_since: Option<Instant>,
     /// Policies that have to be there for it, beside the one that asks.
     pub(super) needs: BTreeSet<String>,
-    /// The worst of what keeps the others from being linked.
-    pub(super) obstacle: Option<Obstacle>,
+    /// The worst reason why the others are not linked.
+    pub(super) unacked: Option<Unacked>,
 }
 
 impl Node {
@@ -79,7 +79,8 @@ impl Node {
         connection: u64,
         kind: Type,
         nonce: &str,
-        (resources, removed): (&Versions, &[Arc<str>]),
+        resources: &Versions,
+        removed: &[Arc<str>],
     ) -> bool {
         let Self { workloads, proxies, .. } = self;
         let Some(proxy) = proxies.get_mut(&connection) else { return false };
@@ -113,9 +114,9 @@ impl Node {
         matters
     }
 
-    /// The workloads that are in the mesh, by scope.
-    pub(super) fn review(&self) -> BTreeMap<Scope, Place> {
-        let mut places: BTreeMap<Scope, Place> = BTreeMap::new();
+    /// Counts the workloads that are in the mesh, by scope.
+    pub(super) fn count_workloads(&self) -> BTreeMap<Scope, Count> {
+        let mut counts: BTreeMap<Scope, Count> = BTreeMap::new();
         for (uid, workload) in self.workloads.iter().filter(|(_, workload)| workload.placement.in_mesh) {
             let Placement { namespace, policies, peers, strictness, .. } = &workload.placement;
             let wide = [Scope::Mesh, Scope::Namespace(namespace.clone())];
@@ -126,51 +127,52 @@ impl Node {
                     Scope::Named(policy) if policy.kind == Kind::PeerAuthentication => strictness.clone(),
                     Scope::Named(_) | Scope::Namespace(_) | Scope::Mesh => None,
                 };
-                let place = places.entry(scope).or_default();
-                place.workloads += 1;
-                place.needs.extend(needs);
-                place.count(is_linked, self.behind(uid, workload));
+                let count = counts.entry(scope).or_default();
+                count.workloads += 1;
+                count.needs.extend(needs);
+                count.add(is_linked, self.behind(uid, workload));
             }
         }
-        places
+        counts
     }
 
-    /// Why the proxy does not hold the newest version of a workload, if so.
-    fn behind(&self, uid: &Arc<str>, workload: &Workload) -> Option<Obstacle> {
+    /// Reason why the proxy does not hold the newest version of a workload, if so.
+    fn behind(&self, uid: &Arc<str>, workload: &Workload) -> Option<Unacked> {
         let is_current = self.proxy().is_some_and(|proxy| proxy.has_version(uid, &workload.version));
-        (!is_current).then(|| self.obstacle(Type::Address, uid, &workload.version, workload.since))
+        (!is_current).then(|| self.unacked(Type::Address, uid, &workload.version, workload.since))
     }
 
-    /// Why the proxy does not hold a version that is served since then.
-    pub(super) fn obstacle(&self, kind: Type, name: &Arc<str>, version: &str, since: Instant) -> Obstacle {
-        let Some(proxy) = self.proxy() else { return Obstacle::Gone };
+    /// Reason why the proxy does not hold a version that is served since then.
+    pub(super) fn unacked(&self, kind: Type, name: &Arc<str>, version: &str, since: Instant) -> Unacked {
+        let Some(proxy) = self.proxy() else { return Unacked::Disconnected };
         match proxy.refusal(kind, name, version) {
-            Some(refusal) if refusal.is_named => Obstacle::Refused(Arc::clone(&refusal.message)),
-            Some(refusal) => Obstacle::RefusedBeside(Arc::clone(&refusal.message)),
-            None => Obstacle::waiting(since.max(proxy.connected)),
+            Some(refusal) if refusal.is_named => Unacked::Rejected(Arc::clone(&refusal.message)),
+            Some(refusal) => Unacked::RejectedInBatch(Arc::clone(&refusal.message)),
+            None => Unacked::waiting(since.max(proxy.connected)),
         }
     }
 }
 
-impl Place {
-    /// Counts a workload. One that is only behind keeps what holds of it for a while.
-    fn count(&mut self, is_linked: bool, behind: Option<Obstacle>) {
+impl Count {
+    /// Counts a workload. One whose proxy has the policies and waits for a later version counts as linked for a while.
+    fn add(&mut self, is_linked: bool, behind: Option<Unacked>) {
         match behind {
-            None | Some(Obstacle::RefusedBeside(_)) if is_linked => self.linked += 1,
-            Some(Obstacle::Waiting(Reverse(since))) if is_linked => {
+            None | Some(Unacked::RejectedInBatch(_)) if is_linked => self.linked += 1,
+            Some(Unacked::Waiting(Reverse(since))) if is_linked => {
                 self.linked += 1;
                 self.updating += 1;
                 self.updating_since = self.updating_since.into_iter().chain([since]).min();
             }
-            behind => self.obstacle = self.obstacle.take().max(behind),
+            behind => self.unacked = self.unacked.take().max(behind),
         }
     }
 
-    /// For how many workloads the policies of the scope are acknowledged at this time, and what is in the way of others.
-    pub(super) fn at(&self, now: Instant) -> (usize, Option<Obstacle>) {
+    /// Number of workloads for which the policies of the scope are acknowledged at this time, and the worst reason why they
+    /// are not for the others.
+    pub(super) fn at(&self, now: Instant) -> (usize, Option<Unacked>) {
         let overdue = self.updating_since.filter(|since| now >= *since + ANSWERS_WITHIN);
         let lost = if overdue.is_some() { self.updating } else { 0 };
-        (self.linked - lost, self.obstacle.clone().max(overdue.map(Obstacle::waiting)))
+        (self.linked - lost, self.unacked.clone().max(overdue.map(Unacked::waiting)))
     }
 }
 
@@ -184,7 +186,7 @@ fn is_ours(workloads: &Workloads, kind: Type, name: &str) -> bool {
     }
 }
 
-/// What a version of a workload of this node says, if it is still the one that is served.
+/// Placement of a workload of this node in a version, if that is still the one that is served.
 fn placement<'a>(workloads: &'a Workloads, kind: Type, name: &str, version: &str) -> Option<&'a Placement> {
     let workload = workloads.get(name).filter(|_| kind == Type::Address)?;
     (*workload.version == *version).then_some(&workload.placement)

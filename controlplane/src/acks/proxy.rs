@@ -1,4 +1,4 @@
-//! What one connected node proxy has acknowledged. It knows no policies' statuses: see `verdict`.
+//! What one connected node proxy has acknowledged. It knows no policies' statuses: see `changes`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -149,7 +149,7 @@ impl Proxy {
         self.links.get(uid).is_some_and(|links| links.strictness.as_ref() == Some(strictness))
     }
 
-    /// Why this version was not taken, when the proxy has said so.
+    /// Reason why the proxy rejected this version, if it did.
     pub(super) fn refusal(&self, kind: Type, name: &Arc<str>, version: &str) -> Option<&Refusal> {
         self.refused.get(&(kind, Arc::clone(name))).filter(|refusal| *refusal.version == *version)
     }

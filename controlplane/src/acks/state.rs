@@ -1,28 +1,30 @@
-//! Everything that was told and acknowledged. What follows for the conditions: see `settle`.
+//! Everything that was sent to proxies and acknowledged by them. What follows for the conditions: see `changes`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use graph::{Placement, Scope, Update};
+use graph::{Placement, PolicyState, Scope, Update};
 use kube_types::core::Condition;
-use kube_types::{Kind, ObjectRef};
+use kube_types::{ClusterId, Kind, ObjectRef};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};
 use tokio::time::Instant;
 use xds_server::Report;
 
-use super::node::{Node, Place, Workload};
+use super::node::{Count, Node, Workload};
 use super::proxy::{Proxy, Type};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
+    /// The cluster of the objects, as the last update named it.
+    pub(super) cluster: ClusterId,
     /// The policies that are served, by name of the resource.
     pub(super) served: HashMap<Arc<str>, Served>,
     pub(super) nodes: HashMap<String, Node>,
     /// Where each pod is: node, and name of its resource.
     located: HashMap<ObjectRef, (String, Arc<str>)>,
-    pub(super) rulings: BTreeMap<ObjectRef, Ruling>,
-    /// What is known of each scope, by node.
-    pub(super) places: HashMap<Scope, BTreeMap<String, Place>>,
+    pub(super) policies: BTreeMap<ObjectRef, Policy>,
+    /// The workloads of each scope, by node.
+    pub(super) counts: HashMap<Scope, BTreeMap<String, Count>>,
     /// Nodes of which something changed since the last look.
     pub(super) dirty: BTreeSet<String>,
     /// Policies of which something changed since the last look, wherever their workloads are.
@@ -37,21 +39,21 @@ pub(super) struct Served {
 
 /// A policy and its conditions.
 #[derive(Debug, Default)]
-pub(super) struct Ruling {
-    pub(super) scope: Option<Scope>,
-    /// The conditions of what proxies are told; none when the policy is gone.
-    pub(super) told: Vec<Condition>,
-    /// As read from the object.
+pub(super) struct Policy {
+    /// As proxies are told; `None` when the policy is gone.
+    pub(super) state: Option<PolicyState>,
+    /// The conditions read from the object.
     pub(super) current: Vec<Condition>,
-    /// The conditions that were given out last.
-    pub(super) given: Vec<Condition>,
+    /// The conditions that were published last.
+    pub(super) published: Vec<Condition>,
     /// When they may change though nothing happens.
-    pub(super) next: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
 }
 
 impl State {
-    /// Takes what proxies are about to be told; `current` are conditions of policies as read.
-    pub(super) fn tell(&mut self, update: &Update, current: &HashMap<ObjectRef, Vec<Condition>>, now: Instant) {
+    /// Records an update that proxies are about to be sent; `current` are conditions of policies as read.
+    pub(super) fn on_update(&mut self, update: &Update, current: &HashMap<ObjectRef, Vec<Condition>>, now: Instant) {
+        self.cluster.clone_from(&update.cluster);
         for change in &update.authorizations {
             self.touch(change.name());
             match change {
@@ -69,17 +71,13 @@ impl State {
         let versions: HashMap<_, _> = upserts.collect();
         for (pod, placement) in &update.placements {
             let version = placement.as_ref().and_then(|placement| versions.get(placement.uid.as_str()));
-            self.place(pod, placement.clone(), version.copied(), now);
+            self.set_placement(pod, placement.clone(), version.copied(), now);
         }
-        for (policy, scope) in &update.scopes {
-            self.rulings.entry(policy.clone()).or_default().scope = scope.clone();
-            self.touched.insert(policy.clone());
-        }
-        for (policy, conditions) in &update.conditions {
-            let ruling = self.rulings.entry(policy.clone()).or_default();
-            ruling.told = conditions.clone();
-            ruling.current = current.get(policy).cloned().unwrap_or_default();
-            self.touched.insert(policy.clone());
+        for (object, state) in &update.policies {
+            let policy = self.policies.entry(object.clone()).or_default();
+            policy.state.clone_from(state);
+            policy.current = current.get(object).cloned().unwrap_or_default();
+            self.touched.insert(object.clone());
         }
     }
 
@@ -88,10 +86,10 @@ impl State {
         let own = resource
             .split_once('/')
             .map(|(namespace, name)| ObjectRef::new(Kind::AuthorizationPolicy, namespace, name));
-        match own.filter(|own| self.rulings.contains_key(own)) {
+        match own.filter(|own| self.policies.contains_key(own)) {
             Some(own) => drop(self.touched.insert(own)),
             None => {
-                let peers = self.rulings.keys().filter(|policy| policy.kind == Kind::PeerAuthentication);
+                let peers = self.policies.keys().filter(|policy| policy.kind == Kind::PeerAuthentication);
                 self.touched.extend(peers.cloned());
             }
         }
@@ -105,9 +103,9 @@ impl State {
         }
     }
 
-    /// Takes where a pod is now. Without a version its resource is what it was.
-    fn place(&mut self, pod: &ObjectRef, placement: Option<Placement>, version: Option<&str>, now: Instant) {
-        let old = self.take_out(pod, placement.as_ref().map(|placement| placement.node.as_str()));
+    /// Records where a pod is now. Without a version its resource is what it was.
+    fn set_placement(&mut self, pod: &ObjectRef, placement: Option<Placement>, version: Option<&str>, now: Instant) {
+        let old = self.remove_pod(pod, placement.as_ref().map(|placement| placement.node.as_str()));
         let Some(placement) = placement else { return };
         let (version, since) = match (version, old) {
             (Some(version), _) => (version.into(), now),
@@ -121,8 +119,8 @@ impl State {
         self.located.insert(pod.clone(), (name, uid));
     }
 
-    /// Takes a pod from its node. When it goes to another one, nothing is left of it there.
-    fn take_out(&mut self, pod: &ObjectRef, next: Option<&str>) -> Option<Workload> {
+    /// Removes a pod from its node. When it goes to another one, nothing is left of it there.
+    fn remove_pod(&mut self, pod: &ObjectRef, next: Option<&str>) -> Option<Workload> {
         let (name, uid) = self.located.remove(pod)?;
         let node = self.nodes.get_mut(&name)?;
         let workload = node.workloads.remove(&uid);
@@ -133,8 +131,8 @@ impl State {
         workload
     }
 
-    /// Takes what a proxy did; true when that may change a condition.
-    pub(super) fn report(&mut self, report: &Report, now: Instant) -> bool {
+    /// Records what a proxy did; true when that may change a condition.
+    pub(super) fn on_report(&mut self, report: &Report, now: Instant) -> bool {
         let peer = report.peer();
         let (connection, node) = (peer.connection, self.nodes.entry(peer.caller.node.clone()).or_default());
         let matters = match report {
@@ -146,7 +144,7 @@ impl State {
                 kind(type_url).is_some_and(|kind| node.holds(connection, kind, resources))
             }
             Report::Sent { type_url, nonce, resources, removed, .. } => {
-                kind(type_url).is_some_and(|kind| node.sent(connection, kind, nonce, (resources, removed)))
+                kind(type_url).is_some_and(|kind| node.sent(connection, kind, nonce, resources, removed))
             }
             Report::Acked { type_url, nonce, .. } => {
                 kind(type_url).is_some_and(|kind| node.answered(connection, kind, nonce, None))

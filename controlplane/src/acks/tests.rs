@@ -14,7 +14,7 @@ use xds_server::{Peer, Report};
 
 use super::Acks;
 use super::state::State;
-use super::verdict::ANSWERS_WITHIN;
+use super::unacked::ANSWERS_WITHIN;
 use crate::conditions;
 use crate::reports::Reports;
 
@@ -62,13 +62,13 @@ impl Bench {
                 }
             }
         }
-        self.state.tell(&update, &HashMap::new(), self.now);
+        self.state.on_update(&update, &HashMap::new(), self.now);
         self.look();
     }
 
     /// Reads the conditions that changed.
     fn look(&mut self) {
-        let (changed, deadline) = self.state.settle(self.now);
+        let (changed, deadline) = self.state.changed_conditions(self.now);
         self.deadline = deadline;
         for wanted in changed {
             let enforced = wanted.conditions.into_iter().find(|condition| condition.r#type == "Enforced").unwrap();
@@ -78,7 +78,7 @@ impl Bench {
     }
 
     fn report(&mut self, report: Report) {
-        self.state.report(&report, self.now);
+        self.state.on_report(&report, self.now);
         self.look();
     }
 
@@ -345,7 +345,7 @@ fn a_pod_that_goes_to_another_node_needs_the_answer_of_that_one() {
     bench.apply([]);
     assert_eq!(bench.says(&policy), "False NoWorkload");
     bench.report(Report::Disconnected { peer: n2 });
-    assert!(bench.state.nodes.is_empty() && bench.state.places.is_empty(), "nothing is left behind");
+    assert!(bench.state.nodes.is_empty() && bench.state.counts.is_empty(), "nothing is left behind");
 }
 
 /// Time stands still but for the timers.
@@ -356,7 +356,7 @@ async fn conditions_change_by_time_alone_and_only_node_proxies_count() {
     let mut graph = Graph::new(Mesh::default());
     graph.apply(web());
     graph.apply(allow("one", Some("web")));
-    let (sender, mut given) = tokio::sync::mpsc::channel::<conditions::Wanted>(8);
+    let (sender, mut given) = tokio::sync::mpsc::channel::<conditions::StatusUpdate>(8);
     tokio::spawn(acks.clone().run(Reports::default(), sender));
     let mut reason = async || {
         let wanted = given.recv().await.unwrap();
@@ -364,10 +364,10 @@ async fn conditions_change_by_time_alone_and_only_node_proxies_count() {
         wanted.conditions.last().and_then(|condition| condition.reason.clone()).unwrap()
     };
 
-    acks.report(&Report::Connected { peer: peer("n1", 1, "stranger") });
-    acks.tell(&graph.settle(), &HashMap::new());
+    acks.on_report(&Report::Connected { peer: peer("n1", 1, "stranger") });
+    acks.on_update(&graph.settle(), &HashMap::new());
     assert_eq!(reason().await, "ProxyGone");
-    acks.report(&Report::Connected { peer: peer("n1", 2, "ztunnel") });
+    acks.on_report(&Report::Connected { peer: peer("n1", 2, "ztunnel") });
 
     assert_eq!(reason().await, "Pending");
     assert_eq!(reason().await, "NotAcknowledged");
@@ -383,7 +383,7 @@ fn an_answer_has_only_policies_of_its_node_looked_at() {
     let nonce = bench.send(&n1, POLICY, "app/one");
 
     let answer = Report::Acked { peer: n1, type_url: POLICY.to_owned(), nonce };
-    assert!(bench.state.report(&answer, bench.now));
+    assert!(bench.state.on_report(&answer, bench.now));
 
     assert_eq!(bench.state.outdated(bench.now), [authorization("one")]);
     assert!(bench.state.outdated(bench.now).is_empty());

@@ -1,12 +1,51 @@
-//! The condition `Enforced` of a policy, beside the conditions that Istio's control plane writes.
+//! How a policy is enforced, as data, and the one place that says it in words: the condition `Enforced` of the policy's
+//! status, beside the conditions that Istio's control plane writes.
 //!
-//! It says what node proxies are told to do for workloads whose enrolment the agent has read back from the kernel. Whether
-//! each proxy has acknowledged it is not known here: who serves them replaces what is not acknowledged.
+//! The data say what node proxies are told to do for workloads whose enrolment the agent has read back from the kernel.
+//! Which proxies have acknowledged it is a [`Delivery`], which whoever serves the policies counts.
 
-use kube_types::core::Condition;
+use kube_types::core::{Condition, ConditionStatus};
+
+use crate::delivery::Delivery;
+use crate::placement::Scope;
 
 /// Type of the condition.
 pub const ENFORCED: &str = "Enforced";
+
+/// What the status of a policy says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyState {
+    /// The conditions that Istio's control plane writes.
+    pub(crate) accepted: Vec<Condition>,
+    pub(crate) enforcement: Enforcement,
+}
+
+/// How a policy is enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Enforcement {
+    pub(crate) effect: Effect,
+    pub(crate) reach: Reach,
+    pub(crate) about: About,
+    /// The workloads whose proxies have to acknowledge it.
+    pub(crate) scope: Scope,
+}
+
+impl PolicyState {
+    /// The workloads whose proxies have to acknowledge the policy.
+    pub fn scope(&self) -> &Scope {
+        &self.enforcement.scope
+    }
+
+    /// Returns true if the policy is enforced as soon as the proxies have acknowledged it.
+    pub fn needs_delivery(&self) -> bool {
+        self.enforcement.outcome().0 == ConditionStatus::True
+    }
+
+    /// Conditions of the policy's status, without times; with `None` as if everything were acknowledged.
+    pub fn conditions(&self, delivery: Option<&Delivery>) -> Vec<Condition> {
+        self.accepted.iter().cloned().chain([self.enforcement.condition(delivery)]).collect()
+    }
+}
 
 /// Number of workloads that a policy is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,41 +110,54 @@ pub(crate) struct About {
 }
 
 /// A condition of a policy's status, without a time.
-pub(crate) fn condition(kind: &str, status: bool, reason: &str, message: &str) -> Condition {
+pub(crate) fn condition(kind: &str, status: ConditionStatus, reason: &str, message: &str) -> Condition {
     Condition {
         r#type: kind.to_owned(),
-        status: if status { "True" } else { "False" }.to_owned(),
+        status,
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
         last_transition_time: None,
     }
 }
 
-/// The condition of a policy with this effect on the workloads that it reaches.
-pub(crate) fn enforced(effect: &Effect, reach: Reach, about: &About) -> Condition {
-    let (status, reason, message) = match effect {
-        Effect::Nothing { reason, message } => (false, *reason, message.clone()),
-        Effect::Whole { .. } | Effect::Partial { .. } | Effect::Logged if reach.selected == 0 => {
-            let why = about.idle.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            (false, "NoWorkload", format!("selects no workload{why}"))
-        }
-        _ if reach.in_mesh == 0 => {
-            (false, "NoWorkload", format!("selects {}, none of them in the mesh", workloads(reach.selected)))
-        }
-        _ if reach.decided == 0 => (false, "Shadowed", shadowed(reach, about)),
-        Effect::Logged => (false, "DryRun", format!("dry run: only logged, {}", places(reach.decided, reach, about))),
-        _ if !about.is_allow && reach.unmatched >= reach.decided => {
-            let why = about.unmatched.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            let places = workloads_selected(reach.decided);
-            (false, "NeverMatches", format!("no connection to the {places} in the mesh can match{why}"))
-        }
-        Effect::Whole { what, note } if about.is_allow && reach.unmatched > 0 => {
-            (true, "PartiallyEnforced", sentence(what, reach, about, note))
-        }
-        Effect::Whole { what, note } => (true, "Enforced", sentence(what, reach, about, note)),
-        Effect::Partial { what, how } => (true, "PartiallyEnforced", sentence(what, reach, about, how)),
-    };
-    condition(ENFORCED, status, reason, &message)
+impl Enforcement {
+    fn condition(&self, delivery: Option<&Delivery>) -> Condition {
+        let outcome = self.outcome();
+        let (status, reason, message) = match delivery {
+            Some(delivery) if outcome.0 == ConditionStatus::True && !delivery.is_complete() => delivery.outcome(),
+            Some(_) | None => outcome,
+        };
+        condition(ENFORCED, status, reason, &message)
+    }
+
+    /// Status, reason and message once everything is acknowledged.
+    fn outcome(&self) -> (ConditionStatus, &'static str, String) {
+        let Self { effect, reach, about, .. } = self;
+        let reach = *reach;
+        let (holds, reason, message) = match effect {
+            Effect::Nothing { reason, message } => (false, *reason, message.clone()),
+            Effect::Whole { .. } | Effect::Partial { .. } | Effect::Logged if reach.selected == 0 => {
+                let why = about.idle.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                (false, "NoWorkload", format!("selects no workload{why}"))
+            }
+            _ if reach.in_mesh == 0 => {
+                (false, "NoWorkload", format!("selects {}, none of them in the mesh", workloads(reach.selected)))
+            }
+            _ if reach.decided == 0 => (false, "Shadowed", shadowed(reach, about)),
+            Effect::Logged => (false, "DryRun", format!("dry run: only logged, {}", places(reach.decided, reach, about))),
+            _ if !about.is_allow && reach.unmatched >= reach.decided => {
+                let why = about.unmatched.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                let places = workloads_selected(reach.decided);
+                (false, "NeverMatches", format!("no connection to the {places} in the mesh can match{why}"))
+            }
+            Effect::Whole { what, note } if about.is_allow && reach.unmatched > 0 => {
+                (true, "PartiallyEnforced", sentence(what, reach, about, note))
+            }
+            Effect::Whole { what, note } => (true, "Enforced", sentence(what, reach, about, note)),
+            Effect::Partial { what, how } => (true, "PartiallyEnforced", sentence(what, reach, about, how)),
+        };
+        (holds.into(), reason, message)
+    }
 }
 
 fn shadowed(reach: Reach, about: &About) -> String {
@@ -158,8 +210,10 @@ mod tests {
 
     fn told(effect: &Effect, reach: [usize; 4], about: &About) -> Words {
         let [selected, in_mesh, decided, unmatched] = reach;
-        let condition = enforced(effect, Reach { selected, in_mesh, decided, unmatched }, about);
-        (condition.status, condition.reason.unwrap(), condition.message.unwrap())
+        let reach = Reach { selected, in_mesh, decided, unmatched };
+        let enforcement = Enforcement { effect: effect.clone(), reach, about: about.clone(), scope: Scope::Mesh };
+        let (status, reason, message) = enforcement.outcome();
+        (status.to_string(), reason.to_owned(), message)
     }
 
     fn words(status: &str, reason: &str, message: &str) -> Words {

@@ -4,6 +4,7 @@
 mod analysis;
 mod app_protocol;
 mod authorization;
+mod delivery;
 mod encode;
 mod enforcement;
 pub mod enrolment;
@@ -18,7 +19,8 @@ mod service;
 mod unserved;
 mod workload;
 
-pub use enforcement::ENFORCED;
+pub use delivery::{Delivery, Missing};
+pub use enforcement::{ENFORCED, PolicyState};
 pub use finding::{Finding, Reason, Severity};
 pub use graph::{Graph, Update};
 pub use mesh::Mesh;

@@ -64,7 +64,7 @@ fn measured(what: &str, change: impl FnOnce() -> Update) -> Update {
         "{what}: {:?}, {} workloads, {} conditions, {} findings",
         started.elapsed(),
         update.placements.len(),
-        update.conditions.len(),
+        update.policies.len(),
         update.findings.len()
     );
     update

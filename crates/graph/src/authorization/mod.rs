@@ -20,7 +20,7 @@ mod clause;
 mod report;
 pub(crate) mod value;
 
-use kube_types::core::Condition;
+use kube_types::core::{Condition, ConditionStatus};
 use kube_types::istio::{Action, AuthorizationPolicy};
 use kube_types::{ObjectRef, StringMap};
 use proto::security as wire;
@@ -41,7 +41,7 @@ pub(crate) struct Converted {
     pub(crate) rules: Vec<Vec<wire::Rule>>,
     pub(crate) findings: Vec<Finding>,
     /// As Istio's control plane writes them.
-    pub(crate) conditions: Vec<Condition>,
+    pub(crate) accepted: Vec<Condition>,
     pub(crate) effect: Effect,
 }
 
@@ -104,8 +104,8 @@ pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy
         dry_run: matches!(effect, Effect::Logged),
         extensions: Vec::new(),
     };
-    let conditions = vec![condition("ZtunnelAccepted", true, reason, &message)];
-    Converted { policy: Some(policy), rules, findings, conditions, effect }
+    let accepted = vec![condition("ZtunnelAccepted", ConditionStatus::True, reason, &message)];
+    Converted { policy: Some(policy), rules, findings, accepted, effect }
 }
 
 /// What node proxies do with the rules that are left, whatever the policy selects.
@@ -159,7 +159,7 @@ fn for_waypoint(key: &ObjectRef, policy: &AuthorizationPolicy) -> Converted {
         policy: None,
         rules: Vec::new(),
         findings: vec![Finding::warning(key, reason, message).at("spec")],
-        conditions: vec![condition("WaypointAccepted", false, "UnsupportedValue", message)],
+        accepted: vec![condition("WaypointAccepted", ConditionStatus::False, "UnsupportedValue", message)],
         effect: Effect::nothing("UnsupportedValue", message),
     }
 }
@@ -169,7 +169,7 @@ fn unsupported_action(key: &ObjectRef, action: &str) -> Converted {
     Converted {
         policy: None,
         rules: Vec::new(),
-        conditions: vec![condition("ZtunnelAccepted", false, "UnsupportedValue", &message)],
+        accepted: vec![condition("ZtunnelAccepted", ConditionStatus::False, "UnsupportedValue", &message)],
         effect: Effect::nothing("UnsupportedValue", message.clone()),
         findings: vec![Finding::warning(key, Reason::UnsupportedAction, message).at("spec.action")],
     }

@@ -11,9 +11,9 @@ mod subjects;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use kube_types::core::{Condition, EndpointSlice, Namespace, Node, Pod, Service};
+use kube_types::core::{EndpointSlice, Namespace, Node, Pod, Service};
 use kube_types::istio::AuthorizationPolicy;
-use kube_types::{Kind, ObjectRef, Resource, StringMap, is_subset};
+use kube_types::{ClusterId, Kind, ObjectRef, Resource, StringMap, is_subset};
 use proto::Change;
 
 use crate::analysis::{Rules, World};
@@ -21,36 +21,37 @@ use crate::authorization::Converted;
 use crate::finding::Finding;
 use crate::mesh::Mesh;
 use crate::peer_authentication::ByNamespace;
-use crate::placement::{Placement, Scope};
+use crate::enforcement::PolicyState;
+use crate::placement::Placement;
 use crate::selectors::Selectors;
 use crate::service;
 use crate::workload;
 use names::Template;
 use outputs::Outputs;
-use policies::Verdict;
+use policies::Consequence;
 use reach::Reaches;
 
 /// What changed, each list in the order of names. Policies go out before the workloads that refer to
 /// them; removals of policies may follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
+    /// The cluster whose objects it names.
+    pub cluster: ClusterId,
     /// Of type `istio.security.Authorization`.
     pub authorizations: Vec<Change>,
     /// Of type `istio.workload.Address`.
     pub addresses: Vec<Change>,
     /// All findings of an object whose findings changed; none when they are gone.
     pub findings: Vec<(ObjectRef, Vec<Finding>)>,
-    /// Conditions of a policy's status that changed; none when there is nothing to say any more.
-    pub conditions: Vec<(ObjectRef, Vec<Condition>)>,
-    /// Whom the policies that were looked at are for; `None` when they are gone. Not only those that differ.
-    pub scopes: Vec<(ObjectRef, Option<Scope>)>,
+    /// Policies whose states changed; `None` when they are gone.
+    pub policies: Vec<(ObjectRef, Option<PolicyState>)>,
     /// The workloads that were looked at; `None` when they are gone. Not only those that differ.
     pub placements: Vec<(ObjectRef, Option<Placement>)>,
 }
 
 impl Update {
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        *self == Self { cluster: self.cluster.clone(), ..Self::default() }
     }
 }
 
@@ -63,6 +64,7 @@ type Name = (String, String);
 #[derive(Debug)]
 pub struct Graph {
     mesh: Mesh,
+    cluster: ClusterId,
     namespaces: Map<Namespace>,
     nodes: Map<Node>,
     pods: Namespaced<Pod>,
@@ -90,8 +92,8 @@ pub struct Graph {
     varying: HashMap<String, BTreeSet<ObjectRef>>,
     /// Policies that select no workload.
     idle: BTreeSet<ObjectRef>,
-    /// What becomes of each policy, whatever it selects.
-    verdicts: HashMap<ObjectRef, Verdict>,
+    /// What follows from each policy, whatever it selects.
+    consequences: HashMap<ObjectRef, Consequence>,
     /// How many workloads each policy is for.
     reaches: Reaches,
     outputs: Outputs,
@@ -106,6 +108,7 @@ impl Graph {
             converted: HashMap::new(),
             varying: HashMap::new(),
             idle: BTreeSet::new(),
+            cluster: ClusterId::new(&mesh.cluster_id),
             mesh,
             namespaces: Map::new(),
             nodes: Map::new(),
@@ -120,7 +123,7 @@ impl Graph {
             slices_of_service: HashMap::new(),
             slices_of_pod: HashMap::new(),
             dirty: BTreeSet::new(),
-            verdicts: HashMap::new(),
+            consequences: HashMap::new(),
             reaches: Reaches::default(),
             outputs: Outputs::default(),
         }
@@ -336,6 +339,7 @@ mod tests {
 
     use super::*;
     use crate::enrolment;
+    use crate::placement::Scope;
 
     fn pod(name: usize, app: usize) -> Resource {
         let mut pod = Pod::default();
@@ -388,18 +392,18 @@ mod tests {
         for resource in [policy("one", Some("a1")), policy("two", Some("a2")), policy("all", None), pod(1, 1)] {
             graph.apply(resource);
         }
-        assert_eq!(graph.settle().conditions.len(), 3);
+        assert_eq!(graph.settle().policies.len(), 3);
 
         let Resource::Pod(mut joined) = pod(1, 1) else { unreachable!() };
         let annotation = (enrolment::REDIRECTION_ANNOTATION.to_owned(), enrolment::REDIRECTION_ENABLED.to_owned());
         Arc::make_mut(&mut joined).metadata.annotations.extend([annotation]);
         graph.apply(Resource::Pod(joined));
-        let told: Vec<_> =
-            graph.settle().conditions.into_iter().map(|(key, conditions)| (key.name, conditions)).collect();
+        let changed = graph.settle().policies;
 
-        assert_eq!(told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["all", "one"]);
-        let last = |conditions: &[Condition]| conditions.last().and_then(|condition| condition.message.clone());
-        assert_eq!(last(&told[1].1).as_deref(), Some("allows nothing; enforced on 1 of 1 selected workload"));
+        assert_eq!(changed.iter().map(|(policy, _)| policy.name.as_str()).collect::<Vec<_>>(), ["all", "one"]);
+        let conditions = changed[1].1.as_ref().unwrap().conditions(None);
+        let message = conditions.last().and_then(|condition| condition.message.as_deref());
+        assert_eq!(message, Some("allows nothing; enforced on 1 of 1 selected workload"));
     }
 
     #[test]
@@ -433,16 +437,14 @@ mod tests {
             strictness: Some("istio-system/istio_converted_static_strict".to_owned()),
         };
         assert_eq!(update.placements, [(pod(1, 1).key(), Some(placement))]);
-        let mut scopes = vec![(peer.clone(), Some(Scope::Named(peer.clone()))), (wide, Some(Scope::Mesh))];
-        scopes.sort();
-        let mut found = update.scopes;
-        found.sort();
-        assert_eq!(found, scopes);
+        let found = update.policies.iter().map(|(policy, state)| (policy, state.as_ref().map(PolicyState::scope)));
+        let found: Vec<_> = found.collect();
+        assert_eq!(found, [(&peer, Some(&Scope::Named(peer.clone()))), (&wide, Some(&Scope::Mesh))]);
         graph.remove(&peer);
         graph.remove(&pod(1, 1).key());
         let update = graph.settle();
         assert_eq!(update.placements, [(pod(1, 1).key(), None)]);
-        assert_eq!(update.scopes, [(peer, None)]);
+        assert!(update.policies.contains(&(peer, None)));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use kube_types::ObjectRef;
-use kube_types::core::Condition;
+use kube_types::{ClusterId, ObjectRef};
 use proto::Change;
 
 use super::Update;
 use crate::encode::{self, Encoded};
+use crate::enforcement::PolicyState;
 use crate::finding::Finding;
 
 /// The two types of discovery resources.
@@ -32,7 +32,7 @@ pub(super) struct Outputs {
     addresses: HashMap<String, u64>,
     authorizations: HashMap<String, u64>,
     findings: BTreeMap<ObjectRef, Vec<Finding>>,
-    conditions: BTreeMap<ObjectRef, Vec<Condition>>,
+    policies: HashMap<ObjectRef, PolicyState>,
 }
 
 /// Changes by name, so that what is removed by one object and made by another in the same batch is one
@@ -71,16 +71,20 @@ impl Outputs {
         }
     }
 
-    /// Takes what the status of an object should say now.
-    pub(super) fn set_conditions(&mut self, batch: &mut Batch, key: &ObjectRef, conditions: Vec<Condition>) {
-        if replace(&mut self.conditions, key, &conditions) {
-            batch.update.conditions.push((key.clone(), conditions));
+    /// Keeps the state of a policy, `None` when it is gone.
+    pub(super) fn set_policy(&mut self, batch: &mut Batch, key: &ObjectRef, state: Option<PolicyState>) {
+        let old = match &state {
+            Some(state) => self.policies.insert(key.clone(), state.clone()),
+            None => self.policies.remove(key),
+        };
+        if old != state {
+            batch.update.policies.push((key.clone(), state));
         }
     }
 
     /// Turns a batch into what differs from before.
-    pub(super) fn finish(&mut self, batch: Batch) -> Update {
-        let mut update = batch.update;
+    pub(super) fn finish(&mut self, cluster: &ClusterId, batch: Batch) -> Update {
+        let mut update = Update { cluster: cluster.clone(), ..batch.update };
         update.addresses = differing(&mut self.addresses, batch.addresses);
         update.authorizations = differing(&mut self.authorizations, batch.authorizations);
         update

@@ -13,16 +13,16 @@ use super::reach::{Selection, Touched};
 use crate::analysis::{self, Fits, PodPorts, Rules, Tallies};
 use crate::authorization::{self, Converted};
 use crate::encode;
-use crate::enforcement::{self, About, Effect, Reach};
+use crate::enforcement::{About, Effect, Enforcement, PolicyState, Reach};
 use crate::enrolment;
 use crate::finding::Finding;
 use crate::peer_authentication::{self, Standing};
 use crate::placement::{Placement, Scope};
 
-/// What becomes of a policy: the conditions that hold whatever it selects, and what it does where it selects something.
+/// What follows from a policy, whatever it selects.
 #[derive(Debug)]
-pub(super) struct Verdict {
-    conditions: Vec<Condition>,
+pub(super) struct Consequence {
+    accepted: Vec<Condition>,
     effect: Effect,
     about: About,
 }
@@ -136,11 +136,11 @@ impl Graph {
         })
     }
 
-    /// What becomes of a policy now; its verdict is kept.
-    pub(super) fn judge(&mut self, key: &ObjectRef) -> Output {
-        let judged = if key.kind == Kind::PeerAuthentication { self.peer(key) } else { self.policy(key) };
-        let Some((output, verdict)) = judged else {
-            self.verdicts.remove(key);
+    /// Resources and findings of a policy now; what else follows from it is kept.
+    pub(super) fn policy_output(&mut self, key: &ObjectRef) -> Output {
+        let converted = if key.kind == Kind::PeerAuthentication { self.peer(key) } else { self.policy(key) };
+        let Some((output, consequence)) = converted else {
+            self.consequences.remove(key);
             self.idle.remove(key);
             return Output::default();
         };
@@ -149,17 +149,17 @@ impl Graph {
         } else {
             self.idle.remove(key);
         }
-        self.verdicts.insert(key.clone(), verdict);
+        self.consequences.insert(key.clone(), consequence);
         output
     }
 
-    fn policy(&self, key: &ObjectRef) -> Option<(Output, Verdict)> {
+    fn policy(&self, key: &ObjectRef) -> Option<(Output, Consequence)> {
         let policy = self.policies.get(&key.namespace)?.get(&key.name)?;
         let (converted, rules) = self.converted.get(key)?;
         let resources = converted.policy.iter().map(|policy| (key.path(), encode::authorization(policy))).collect();
         let mut output = Output { resources, findings: converted.findings.clone() };
-        let mut verdict = Verdict {
-            conditions: converted.conditions.clone(),
+        let mut consequence = Consequence {
+            accepted: converted.accepted.clone(),
             effect: converted.effect.clone(),
             about: About {
                 is_allow: policy.spec.action == Action::Allow,
@@ -169,12 +169,12 @@ impl Graph {
         };
         if converted.policy.is_some() {
             let review = self.review(key, policy, converted, rules);
-            verdict.effect = review.refine(verdict.effect);
-            verdict.about.unmatched = review.unmatched();
+            consequence.effect = review.refine(consequence.effect);
+            consequence.about.unmatched = review.unmatched();
             output.findings.extend(review.findings);
-            verdict.about.idle = self.look_for_subjects(key, authorization::selector(policy), &mut output.findings);
+            consequence.about.idle = self.look_for_subjects(key, authorization::selector(policy), &mut output.findings);
         }
-        Some((output, verdict))
+        Some((output, consequence))
     }
 
     /// What its rules can match.
@@ -210,7 +210,7 @@ impl Graph {
         Some(why)
     }
 
-    fn peer(&self, key: &ObjectRef) -> Option<(Output, Verdict)> {
+    fn peer(&self, key: &ObjectRef) -> Option<(Output, Consequence)> {
         let policy = self.peers.get(&key.namespace)?.get(&key.name)?;
         let inherited = peer_authentication::inherited(&self.mesh, &self.peers, &key.namespace);
         let standing = match peer_authentication::older(&self.mesh, &self.peers, policy) {
@@ -237,7 +237,7 @@ impl Graph {
             output.resources.push((name, encode::authorization(&converted)));
         }
         let about = About { idle, unmatched: dead, is_allow: false, is_wide: selector.is_none() };
-        Some((output, Verdict { conditions: Vec::new(), effect, about }))
+        Some((output, Consequence { accepted: Vec::new(), effect, about }))
     }
 
     /// Sent as soon as there is any PeerAuthentication, so that it is there before it is needed.
@@ -269,7 +269,7 @@ impl Graph {
         let mut keys = touched.fits.clone();
         let changed = self.world.take_changed();
         if changed.names {
-            keys.extend(self.verdicts.keys().cloned());
+            keys.extend(self.consequences.keys().cloned());
         }
         if !changed.labels.is_empty() {
             let is_near = |policy: &&ObjectRef| {
@@ -286,17 +286,19 @@ impl Graph {
         keys
     }
 
-    /// Says what holds of each policy whose verdict or number of workloads changed.
-    pub(super) fn set_conditions(&mut self, batch: &mut Batch, keys: &BTreeSet<ObjectRef>) {
+    /// Keeps the states of these policies.
+    pub(super) fn set_states(&mut self, batch: &mut Batch, keys: &BTreeSet<ObjectRef>) {
         for key in keys {
-            let conditions = match self.verdicts.get(key) {
-                Some(verdict) => {
-                    let enforced = enforcement::enforced(&verdict.effect, self.reach(key), &verdict.about);
-                    verdict.conditions.iter().cloned().chain([enforced]).collect()
-                }
-                None => Vec::new(),
-            };
-            self.outputs.set_conditions(batch, key, conditions);
+            let state = self.consequences.get(key).zip(self.scope(key)).map(|(consequence, scope)| PolicyState {
+                accepted: consequence.accepted.clone(),
+                enforcement: Enforcement {
+                    effect: consequence.effect.clone(),
+                    reach: self.reach(key),
+                    about: consequence.about.clone(),
+                    scope,
+                },
+            });
+            self.outputs.set_policy(batch, key, state);
         }
     }
 

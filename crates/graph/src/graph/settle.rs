@@ -34,7 +34,6 @@ impl Graph {
                 Kind::Service => self.service(&key),
                 Kind::EndpointSlice => self.slice(&key),
                 Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
-                    batch.update.scopes.push((key.clone(), self.scope(&key)));
                     policies.insert(key);
                     continue;
                 }
@@ -51,16 +50,16 @@ impl Graph {
             };
             self.outputs.set(&mut batch, &key, Type::Address, output);
         }
-        // After the pods: what is said of a policy depends on what it selects.
+        // After the pods: the state of a policy depends on what it selects.
         let mut recounted = self.recounted(&touched);
         policies.extend(self.doubtful(&touched, &recounted));
         for key in &policies {
-            let output = self.judge(key);
+            let output = self.policy_output(key);
             self.outputs.set(&mut batch, key, Type::Authorization, output);
         }
         recounted.extend(policies);
-        self.set_conditions(&mut batch, &recounted);
-        self.outputs.finish(batch)
+        self.set_states(&mut batch, &recounted);
+        self.outputs.finish(&self.cluster, batch)
     }
 
     fn namespace(&self, key: &ObjectRef) -> Output {

@@ -35,7 +35,8 @@ impl Subscriber {
                 };
             }
         }
-        for (key, conditions) in update.conditions {
+        for (key, state) in update.policies {
+            let conditions = state.map(|state| state.conditions(None)).unwrap_or_default();
             self.conditions.insert(key.to_string(), serde_json::to_value(conditions).unwrap());
         }
         for (key, findings) in update.findings {

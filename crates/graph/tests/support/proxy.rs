@@ -51,7 +51,7 @@ impl Told {
     }
 
     pub(crate) fn settle(&mut self) {
-        let Update { authorizations, addresses, findings, conditions, .. } = self.graph.settle();
+        let Update { authorizations, addresses, findings, policies: states, .. } = self.graph.settle();
         let policies = authorizations.into_iter().map(|change| match change {
             Change::Upsert { value, .. } => {
                 let message = proto::security::Authorization::decode(value).unwrap();
@@ -71,10 +71,11 @@ impl Told {
         for (key, found) in findings {
             self.findings.insert(key.to_string(), found);
         }
-        for (key, conditions) in conditions {
+        for (key, state) in states {
+            let conditions = state.map(|state| state.conditions(None)).unwrap_or_default();
             match conditions.into_iter().find(|condition| condition.r#type == graph::ENFORCED) {
                 Some(one) => {
-                    let told = (one.status, one.reason.unwrap_or_default(), one.message.unwrap_or_default());
+                    let told = (one.status.to_string(), one.reason.unwrap_or_default(), one.message.unwrap_or_default());
                     self.enforced.insert(key.to_string(), told);
                 }
                 None => drop(self.enforced.remove(&key.to_string())),

@@ -21,7 +21,7 @@ pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSli
 pub use namespace::Namespace;
 pub use node::{Node, NodeAddress, NodeSpec, NodeStatus};
 pub use pod::{
-    Condition, Container, ContainerPort, EnvVar, EnvVarSource, FieldRef, HostIp, Pod, PodIp, PodSpec, PodStatus,
+    Condition, ConditionStatus, Container, ContainerPort, EnvVar, EnvVarSource, FieldRef, HostIp, Pod, PodIp, PodSpec, PodStatus,
     SecurityContext,
 };
 pub use probe::{ExecAction, GrpcAction, HttpGetAction, HttpHeader, Probe, TcpSocketAction};

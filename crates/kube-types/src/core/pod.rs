@@ -1,5 +1,7 @@
 //! Pod: what the mesh reads of it and what the lab needs to run it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::container::{
@@ -32,7 +34,7 @@ impl Pod {
 
     /// Condition `Ready` is `True`.
     pub fn is_ready(&self) -> bool {
-        self.status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
+        self.status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == ConditionStatus::True)
     }
 
     /// The service account, `default` where none is named.
@@ -217,12 +219,54 @@ pub struct HostIp {
 #[serde(default, rename_all = "camelCase")]
 pub struct Condition {
     pub r#type: String,
-    /// `True`, `False`, `Unknown`.
-    pub status: String,
+    pub status: ConditionStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<String>,
+}
+
+/// Status of a [`Condition`]. Text other than `True` and `False` is `Unknown`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String")]
+pub enum ConditionStatus {
+    True,
+    False,
+    #[default]
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// The name as in the `status` field.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+impl From<String> for ConditionStatus {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "True" => Self::True,
+            "False" => Self::False,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for ConditionStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }

@@ -125,7 +125,7 @@ fn pod_status(info: &PodInfo, host_ips: &[String]) -> PodStatus {
     let ips: Vec<_> = info.ips.iter().map(ToString::to_string).collect();
     let condition = |kind: &str, holds: bool| Condition {
         r#type: kind.to_owned(),
-        status: if holds { "True" } else { "False" }.to_owned(),
+        status: holds.into(),
         ..Condition::default()
     };
     PodStatus {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use kube_types::{ClusterId, ObjectRef, Status};
 use kube_types::core::Condition;
+use kube_types::{ClusterId, ObjectRef, Status};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use xds_server::Cache;
 
 use crate::acks::Acks;
-use crate::authority::Authority;
 use crate::reports::Reports;
 
 /// Events that follow each other within this time are one change.
@@ -26,40 +25,38 @@ pub(crate) struct Pipeline {
     pub(crate) source: Source,
     pub(crate) graph: Graph,
     pub(crate) cache: Cache,
-    pub(crate) authority: Authority,
     pub(crate) reports: Reports,
     pub(crate) acks: Acks,
     /// Dropped when the first state is served.
     pub(crate) first_state: Option<Task>,
     /// Conditions that policies have, as read.
     pub(crate) current: HashMap<ObjectRef, Vec<Condition>>,
+    /// Everything that existed at the start has been read.
+    pub(crate) is_in_sync: bool,
 }
 
 impl Pipeline {
     /// Runs until the source ends. Dropping it is safe: what was applied stays served.
     pub(crate) async fn run(mut self) {
-        let mut in_sync = false;
         while let Some(event) = self.source.next().await {
-            in_sync |= self.take(event);
-            if !in_sync {
+            self.on_event(event);
+            if !self.is_in_sync {
                 continue;
             }
             let latest = Instant::now() + LATEST;
             while let Ok(Some(event)) =
                 tokio::time::timeout_at((Instant::now() + QUIET).min(latest), self.source.next()).await
             {
-                self.take(event);
+                self.on_event(event);
             }
-            self.settle();
+            self.publish_update();
         }
         tracing::error!(code = "source_ended", "manifests are no longer read; what is served stays as it is");
     }
 
-    /// Takes an event; true when it says that the first state is complete.
-    fn take(&mut self, event: Event) -> bool {
+    fn on_event(&mut self, event: Event) {
         match event {
-            Event::Applied { cluster, resource } => {
-                self.authority.apply(&cluster, &resource);
+            Event::Applied { cluster, resource } if cluster == *self.graph.cluster() => {
                 if let Resource::AuthorizationPolicy(policy) = &resource {
                     self.current.insert(resource.key(), policy.status.conditions.clone());
                 } else if let Resource::PeerAuthentication(policy) = &resource {
@@ -67,22 +64,27 @@ impl Pipeline {
                 }
                 self.graph.apply(resource);
             }
-            Event::Removed { cluster, key } => {
-                self.authority.remove(&cluster, &key);
+            Event::Removed { cluster, key } if cluster == *self.graph.cluster() => {
                 self.current.remove(&key);
                 self.graph.remove(&key);
             }
-            Event::InSync { cluster } => {
+            Event::InSync { cluster } if cluster == *self.graph.cluster() => {
                 tracing::info!(%cluster, "all manifests read");
-                return true;
+                self.is_in_sync = true;
+            }
+            Event::Applied { cluster, .. } | Event::Removed { cluster, .. } | Event::InSync { cluster } => {
+                tracing::debug!(%cluster, "event of another cluster ignored");
             }
             Event::Problem(problem) => self.reports.problem(problem),
             Event::Solved { file } => self.reports.solved(&file),
         }
-        false
+        // At once: the proxy of a node may ask for the certificate of a new pod before the quiet time is over.
+        if self.is_in_sync {
+            self.graph.publish_pods();
+        }
     }
 
-    fn settle(&mut self) {
+    fn publish_update(&mut self) {
         let started = std::time::Instant::now();
         let update = self.graph.settle();
         self.acks.on_update(&update, &self.current);
@@ -118,5 +120,54 @@ impl Pipeline {
         for (kind, type_url) in [("address", ADDRESS_TYPE_URL), ("authorization", AUTHORIZATION_TYPE_URL)] {
             metrics::gauge!("strake_control_resources", "type" => kind).set(self.cache.len(type_url) as f64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use graph::Mesh;
+    use kube_types::core::Pod;
+    use kube_types::{ClusterId, Health, Kind};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pods_of_another_cluster_are_not_those_of_a_node_of_the_same_name() {
+        let (events, source) = tokio::sync::mpsc::channel(8);
+        let pipeline = Pipeline {
+            source: Source::new(source, Health::new(|| true), ()),
+            graph: Graph::new(Mesh::default()),
+            cache: Cache::new(),
+            reports: Reports::default(),
+            acks: Acks::new(&[]),
+            first_state: None,
+            current: HashMap::new(),
+            is_in_sync: false,
+        };
+        let (here, there) = (pipeline.graph.cluster().clone(), ClusterId::new("elsewhere"));
+        let pods = pipeline.graph.pods();
+        let pod = |name: &str| {
+            let mut pod = Pod::default();
+            pod.metadata.name = name.to_owned();
+            pod.spec.node_name = Some("n1".to_owned());
+            Resource::Pod(Arc::new(pod))
+        };
+        for event in [
+            Event::Applied { cluster: here.clone(), resource: pod("a") },
+            Event::Applied { cluster: there.clone(), resource: pod("b") },
+            Event::Removed { cluster: there.clone(), key: ObjectRef::new(Kind::Pod, "", "a") },
+            Event::InSync { cluster: there },
+            Event::InSync { cluster: here },
+        ] {
+            events.send(event).await.unwrap();
+        }
+        drop(events);
+
+        pipeline.run().await;
+
+        let pods = pods.load();
+        assert_eq!(pods.on_node("n1").map(|pod| pod.metadata.name.as_str()).collect::<Vec<_>>(), ["a"]);
     }
 }

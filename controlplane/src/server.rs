@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use ca_server::{Issuer, IssuerError, NodeTokens, SignError, TokensError};
 use graph::Graph;
-use kube_types::ClusterId;
 use manifests::{DirectoryConfig, LastGoodCopies, SourceError};
 use runtime::drain;
 use telemetry::http;
@@ -93,14 +92,15 @@ impl Control {
             recorder,
             manifests: config.manifests.clone().into(),
         };
-        let authority = Authority::new(Rules {
+        let graph = Graph::new(config.mesh.clone());
+        let rules = Rules {
             trust_domain: config.trust_domain.clone(),
-            cluster: ClusterId::new(&config.mesh.cluster_id),
             trusted: config.trusted_node_accounts.clone(),
             enablement: config.enablement.clone(),
-        });
+        };
+        let authority = Authority::new(rules, graph.pods());
         let mut working = JoinSet::new();
-        let acks = start_pipeline(&config, &pages, &authority, &mut working)?;
+        let acks = start_pipeline(&config, &pages, graph, &mut working)?;
         working.spawn(ca_server::keep_fresh(issuer.clone(), names, acceptor.clone()));
         let monitoring = start_pages(&config, &pages, &drain, &mut working).await?;
         let mut serving = JoinSet::new();
@@ -134,16 +134,11 @@ fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Star
     listener.local_addr().map_err(|source| StartError::Listen { address, source })
 }
 
-fn start_pipeline(
-    config: &Config,
-    pages: &Pages,
-    authority: &Authority,
-    working: &mut JoinSet<()>,
-) -> Result<Acks, StartError> {
+fn start_pipeline(config: &Config, pages: &Pages, graph: Graph, working: &mut JoinSet<()>) -> Result<Acks, StartError> {
     let source = manifests::open(DirectoryConfig {
         manifests: config.manifests.clone(),
         state: config.state.clone(),
-        cluster: ClusterId::new(&config.mesh.cluster_id),
+        cluster: graph.cluster().clone(),
         last_good: LastGoodCopies::Write,
     })?;
     let reader = source.health();
@@ -154,13 +149,13 @@ fn start_pipeline(
     working.spawn(acks.clone().run(pages.reports.clone(), conditions));
     let pipeline = Pipeline {
         source,
-        graph: Graph::new(config.mesh.clone()),
+        graph,
         cache: pages.cache.clone(),
-        authority: authority.clone(),
         reports: pages.reports.clone(),
         acks: acks.clone(),
         first_state: Some(pages.readiness.task("manifests")),
         current: HashMap::new(),
+        is_in_sync: false,
     };
     working.spawn(pipeline.run());
     Ok(acks)

@@ -83,8 +83,7 @@ impl Delivery {
     /// Status, reason and message while it is not complete.
     pub(crate) fn outcome(&self) -> (ConditionStatus, &'static str, String) {
         let (status, reason) = self.missing.values().min().unwrap_or(&Missing::Pending).outcome();
-        let mut message =
-            format!("acknowledged for {} of {} workloads in the mesh", self.acknowledged, self.workloads);
+        let mut message = format!("acknowledged for {} of {} workloads in the mesh", self.acknowledged, self.workloads);
         let mut causes: Vec<(&Missing, Vec<&str>)> = Vec::new();
         for (node, missing) in &self.missing {
             match causes.iter_mut().find(|(cause, _)| cause.is_like(missing)) {

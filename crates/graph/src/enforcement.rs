@@ -144,7 +144,9 @@ impl Enforcement {
                 (false, "NoWorkload", format!("selects {}, none of them in the mesh", workloads(reach.selected)))
             }
             _ if reach.decided == 0 => (false, "Shadowed", shadowed(reach, about)),
-            Effect::Logged => (false, "DryRun", format!("dry run: only logged, {}", places(reach.decided, reach, about))),
+            Effect::Logged => {
+                (false, "DryRun", format!("dry run: only logged, {}", places(reach.decided, reach, about)))
+            }
             _ if !about.is_allow && reach.unmatched >= reach.decided => {
                 let why = about.unmatched.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
                 let places = workloads_selected(reach.decided);

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::kind::{ClusterId, ObjectRef};
-use crate::problem::SourceProblem;
 use crate::kinds::Resource;
+use crate::problem::SourceProblem;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

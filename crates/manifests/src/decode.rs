@@ -167,7 +167,11 @@ pub(crate) fn object(kind: Kind, value: &Value) -> Result<Decoded, Vec<Mistake>>
 
 /// Values whose type is right and that cannot match anything.
 fn values(resource: &Resource) -> Vec<Mistake> {
-    if let Resource::AuthorizationPolicy(policy) = resource { authorization_values::mistakes(policy) } else { Vec::new() }
+    if let Resource::AuthorizationPolicy(policy) = resource {
+        authorization_values::mistakes(policy)
+    } else {
+        Vec::new()
+    }
 }
 
 fn find_nulls(value: &Value, path: &mut Vec<Step>, mistakes: &mut Vec<Mistake>) {

@@ -9,8 +9,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::report::Versions;
 use crate::subscription::{Gate, Request, Subscriptions};
-use proto::{Change, MAX_MESSAGE_BYTES};
 use proto::snapshot::Mark;
+use proto::{Change, MAX_MESSAGE_BYTES};
 
 /// Stop filling a response beyond this size of its resources, in bytes; one resource is never split.
 const RESPONSE_BYTES: usize = 1024 * 1024;

@@ -4,11 +4,11 @@ mod common;
 
 use bytes::Bytes;
 use common::{ask, caller, holding, names, raw, remove, serve, soon, upsert};
+use proto::Change;
 use proto::discovery::{DeltaDiscoveryRequest, Node, Status};
 use proto::{ADDRESS_TYPE_URL as ADDRESS, AUTHORIZATION_TYPE_URL as POLICY};
 use std::time::Duration;
 use tonic::Code;
-use proto::Change;
 use xds_server::{Cache, Report};
 
 fn cache(names: &[(&str, &str)]) -> Cache {

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use common::{Seen, Served, ask, client, holding, policy, raw, remove, run, serve, soon, upsert};
+use proto::Change;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use proto::{ADDRESS_TYPE_URL as ADDRESS, AUTHORIZATION_TYPE_URL as POLICY};
 use tls::control_plane::{RootSource, Token};
 use tokio::sync::watch;
 use xds_client::Interest;
-use xds_server::testing::{Faults, LikeIstiod, Passed, Pieces, Relay, Twice};
-use proto::Change;
 use xds_server::Cache;
+use xds_server::testing::{Faults, LikeIstiod, Passed, Pieces, Relay, Twice};
 
 /// Addresses of the large mesh: with 1 KiB each, three responses of our server.
 const LARGE: usize = 3000;

@@ -11,6 +11,7 @@ use identity::Identity;
 use model::{State, StateConfig};
 use policy::{Connection, ConnectionRegistry, Decision, Logging};
 use prost::Message as _;
+use proto::Change;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, security, workload};
 use rand::rngs::SmallRng;
@@ -19,8 +20,8 @@ use runtime::drain;
 use tls::control_plane::{RootSource, Token};
 use tokio::sync::watch;
 use xds_client::{Client, Handler, Interest, Node, Rejection, Resource};
+use xds_server::Cache;
 use xds_server::testing::{Faults, Passed, Pieces, Relay};
-use xds_server::{Cache, Change};
 
 use super::apply::Policies;
 use super::{Updates, updates};

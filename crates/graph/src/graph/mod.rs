@@ -18,11 +18,12 @@ use proto::Change;
 
 use crate::analysis::{Rules, World};
 use crate::authorization::Converted;
+use crate::enforcement::PolicyState;
 use crate::finding::Finding;
 use crate::mesh::Mesh;
 use crate::peer_authentication::ByNamespace;
-use crate::enforcement::PolicyState;
 use crate::placement::Placement;
+use crate::pods::{Pods, PublishedPods};
 use crate::selectors::Selectors;
 use crate::service;
 use crate::workload;
@@ -65,14 +66,17 @@ type Name = (String, String);
 pub struct Graph {
     mesh: Mesh,
     cluster: ClusterId,
-    namespaces: Map<Namespace>,
+    /// Pods by node, and namespaces.
+    index: Pods,
+    /// The index has changed since it was published.
+    is_unpublished: bool,
+    published: PublishedPods,
     nodes: Map<Node>,
     pods: Namespaced<Pod>,
     services: Namespaced<Service>,
     slices: Namespaced<EndpointSlice>,
     policies: Namespaced<AuthorizationPolicy>,
     peers: ByNamespace,
-    pods_of_node: HashMap<String, BTreeSet<Name>>,
     /// Per namespace.
     service_selectors: HashMap<String, Selectors>,
     /// Per namespace.
@@ -110,14 +114,15 @@ impl Graph {
             idle: BTreeSet::new(),
             cluster: ClusterId::new(&mesh.cluster_id),
             mesh,
-            namespaces: Map::new(),
+            index: Pods::default(),
+            is_unpublished: false,
+            published: PublishedPods::default(),
             nodes: Map::new(),
             pods: Namespaced::new(),
             services: Namespaced::new(),
             slices: Namespaced::new(),
             policies: Namespaced::new(),
             peers: ByNamespace::new(),
-            pods_of_node: HashMap::new(),
             service_selectors: HashMap::new(),
             policy_selectors: HashMap::new(),
             slices_of_service: HashMap::new(),
@@ -126,6 +131,23 @@ impl Graph {
             consequences: HashMap::new(),
             reaches: Reaches::default(),
             outputs: Outputs::default(),
+        }
+    }
+
+    /// The cluster whose resources these are.
+    pub fn cluster(&self) -> &ClusterId {
+        &self.cluster
+    }
+
+    /// Reader of the pods as they were published last.
+    pub fn pods(&self) -> PublishedPods {
+        self.published.clone()
+    }
+
+    /// Publishes the pods and namespaces if any has changed.
+    pub fn publish_pods(&mut self) {
+        if std::mem::take(&mut self.is_unpublished) {
+            self.published.store(self.index.clone());
         }
     }
 
@@ -193,7 +215,8 @@ impl Graph {
 
     fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) {
         self.dirty.insert(ObjectRef::new(Kind::Namespace, "", name));
-        let old = put(&mut self.namespaces, name, new.clone());
+        let old = self.index.set_namespace(name, new.clone());
+        self.is_unpublished = true;
         let names = |namespace: &Option<Arc<Namespace>>| namespace.is_some().then_some(names::of_namespace(name));
         self.world.exchange(names(&old), names(&new));
         if service::namespace_setting(old.as_deref()) == service::namespace_setting(new.as_deref()) {
@@ -208,26 +231,15 @@ impl Graph {
         if workload::locality(old.as_deref()) == workload::locality(new.as_deref()) {
             return;
         }
-        let pods = self.pods_of_node.get(name).into_iter().flatten();
-        self.dirty.extend(pods.map(|(namespace, pod)| ObjectRef::new(Kind::Pod, namespace, pod)));
+        self.dirty.extend(self.index.names_on(name).map(|(namespace, pod)| ObjectRef::new(Kind::Pod, namespace, pod)));
     }
 
     fn set_pod(&mut self, name: Name, new: Option<Arc<Pod>>) {
         self.mark(Kind::Pod, &name);
-        let node = |pod: &Arc<Pod>| pod.spec.node_name.clone();
-        let new_node = new.as_ref().and_then(node);
         let old = put_in(&mut self.pods, &name, new.clone());
         self.world.exchange(old.as_deref().map(names::of_pod), new.as_deref().map(names::of_pod));
-        let old_node = old.as_ref().and_then(node);
-        if old_node == new_node {
-            return;
-        }
-        if let Some(node) = old_node {
-            discard(&mut self.pods_of_node, &node, &name);
-        }
-        if let Some(node) = new_node {
-            self.pods_of_node.entry(node).or_default().insert(name);
-        }
+        self.index.set_pod(&name, old.as_deref(), new.as_ref());
+        self.is_unpublished = true;
     }
 
     fn set_service(&mut self, name: Name, new: Option<Arc<Service>>) {
@@ -460,7 +472,7 @@ mod tests {
 
         assert_eq!(update.addresses.len(), 2);
         assert!(update.addresses.iter().all(|change| matches!(change, Change::Remove { .. })));
-        assert!(graph.pods.is_empty() && graph.services.is_empty() && graph.pods_of_node.is_empty());
+        assert!(graph.pods.is_empty() && graph.services.is_empty() && graph.index.is_empty());
         assert!(graph.reaches.is_empty());
         graph.apply(pod(1, 1));
         assert_eq!(graph.settle().addresses.len(), 1, "it is told again when it comes back");

@@ -64,7 +64,7 @@ impl Graph {
 
     fn namespace(&self, key: &ObjectRef) -> Output {
         let mut output = Output::default();
-        if let Some(namespace) = self.namespaces.get(&key.name) {
+        if let Some(namespace) = self.index.namespace(&key.name) {
             let meta = &namespace.metadata;
             output.findings = unserved::findings(key, meta);
             output.findings.extend(unserved::distribution(key, meta, None));
@@ -149,7 +149,7 @@ impl Graph {
     fn service(&self, key: &ObjectRef) -> Output {
         let mut output = Output::default();
         if let Some(service) = self.service_named(&key.namespace, &key.name) {
-            let namespace = self.namespaces.get(&key.namespace).map(AsRef::as_ref);
+            let namespace = self.index.namespace(&key.namespace);
             let converted = service::convert(&self.mesh, key, service, namespace, &mut output.findings);
             let name = self.mesh.service_key(&key.namespace, &key.name);
             output.resources.push((name, encode::service(&converted)));

@@ -75,7 +75,8 @@ impl Told {
             let conditions = state.map(|state| state.conditions(None)).unwrap_or_default();
             match conditions.into_iter().find(|condition| condition.r#type == graph::ENFORCED) {
                 Some(one) => {
-                    let told = (one.status.to_string(), one.reason.unwrap_or_default(), one.message.unwrap_or_default());
+                    let told =
+                        (one.status.to_string(), one.reason.unwrap_or_default(), one.message.unwrap_or_default());
                     self.enforced.insert(key.to_string(), told);
                 }
                 None => drop(self.enforced.remove(&key.to_string())),

@@ -21,8 +21,8 @@ pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSli
 pub use namespace::Namespace;
 pub use node::{Node, NodeAddress, NodeSpec, NodeStatus};
 pub use pod::{
-    Condition, ConditionStatus, Container, ContainerPort, EnvVar, EnvVarSource, FieldRef, HostIp, Pod, PodIp, PodSpec, PodStatus,
-    SecurityContext,
+    Condition, ConditionStatus, Container, ContainerPort, EnvVar, EnvVarSource, FieldRef, HostIp, Pod, PodIp, PodSpec,
+    PodStatus, SecurityContext,
 };
 pub use probe::{ExecAction, GrpcAction, HttpGetAction, HttpHeader, Probe, TcpSocketAction};
 pub use scheduling::{Affinity, NodeAffinity, NodeSelector, NodeSelectorTerm, PodAffinity, Taint, Toleration};

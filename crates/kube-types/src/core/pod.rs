@@ -34,7 +34,10 @@ impl Pod {
 
     /// Condition `Ready` is `True`.
     pub fn is_ready(&self) -> bool {
-        self.status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == ConditionStatus::True)
+        self.status
+            .conditions
+            .iter()
+            .any(|condition| condition.r#type == "Ready" && condition.status == ConditionStatus::True)
     }
 
     /// The service account, `default` where none is named.

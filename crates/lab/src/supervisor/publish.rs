@@ -123,11 +123,8 @@ impl Desired {
 
 fn pod_status(info: &PodInfo, host_ips: &[String]) -> PodStatus {
     let ips: Vec<_> = info.ips.iter().map(ToString::to_string).collect();
-    let condition = |kind: &str, holds: bool| Condition {
-        r#type: kind.to_owned(),
-        status: holds.into(),
-        ..Condition::default()
-    };
+    let condition =
+        |kind: &str, holds: bool| Condition { r#type: kind.to_owned(), status: holds.into(), ..Condition::default() };
     PodStatus {
         phase: Some(info.phase.as_str().to_owned()),
         pod_ip: ips.first().cloned(),

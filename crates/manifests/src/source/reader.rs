@@ -56,10 +56,7 @@ impl Drop for Handle {
 }
 
 /// Starts to watch, then to read.
-pub(super) fn start(
-    config: DirectoryConfig,
-    events: mpsc::Sender<Event>,
-) -> Result<Handle, SourceError> {
+pub(super) fn start(config: DirectoryConfig, events: mpsc::Sender<Event>) -> Result<Handle, SourceError> {
     let config = prepared(config)?;
     let (sender, signals) = watch::queue();
     let overflow = Arc::new(AtomicBool::new(false));

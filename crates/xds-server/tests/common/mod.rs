@@ -11,6 +11,7 @@ use bytes::Bytes;
 pub use client_side::{Seen, client, names, run, soon, workload};
 use identity::Caller;
 use prost::Message as _;
+use proto::Change;
 use proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use runtime::drain;
@@ -20,7 +21,6 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::Streaming;
 use tonic::transport::{Channel, Server};
-use proto::Change;
 use xds_server::{Ages, Cache, Options, Report};
 
 pub fn upsert(name: &str, version: &str) -> Change {

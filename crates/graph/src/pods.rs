@@ -1,0 +1,78 @@
+//! Pods by node, and namespaces: the graph keeps the one index of them, and others read snapshots of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use kube_types::core::{Namespace, Pod};
+
+/// Namespace and name.
+type Name = (String, String);
+
+/// The pods and namespaces of a cluster at one time. A clone costs as much as the cluster has nodes: the pods of a node are
+/// shared until they change.
+#[derive(Clone, Debug, Default)]
+pub struct Pods {
+    by_node: HashMap<Arc<str>, Arc<BTreeMap<Name, Arc<Pod>>>>,
+    namespaces: Arc<BTreeMap<String, Arc<Namespace>>>,
+}
+
+impl Pods {
+    /// The pods that were scheduled to a node, in the order of their names.
+    pub fn on_node(&self, node: &str) -> impl Iterator<Item = &Pod> {
+        self.by_node.get(node).into_iter().flat_map(|pods| pods.values()).map(AsRef::as_ref)
+    }
+
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(name).map(AsRef::as_ref)
+    }
+
+    pub(crate) fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) -> Option<Arc<Namespace>> {
+        let namespaces = Arc::make_mut(&mut self.namespaces);
+        match new {
+            Some(new) => namespaces.insert(name.to_owned(), new),
+            None => namespaces.remove(name),
+        }
+    }
+
+    /// Moves a pod from the node of its old state to that of its new one; it may be the same.
+    pub(crate) fn set_pod(&mut self, name: &Name, old: Option<&Pod>, new: Option<&Arc<Pod>>) {
+        let new_node = new.and_then(|pod| pod.spec.node_name.as_deref());
+        if let Some(node) = old.and_then(|pod| pod.spec.node_name.as_deref())
+            && new_node != Some(node)
+            && let Some(pods) = self.by_node.get_mut(node)
+        {
+            Arc::make_mut(pods).remove(name);
+            if pods.is_empty() {
+                self.by_node.remove(node);
+            }
+        }
+        if let Some((node, pod)) = new_node.zip(new) {
+            let pods = self.by_node.entry(node.into()).or_default();
+            Arc::make_mut(pods).insert(name.clone(), Arc::clone(pod));
+        }
+    }
+
+    pub(crate) fn names_on(&self, node: &str) -> impl Iterator<Item = &Name> {
+        self.by_node.get(node).into_iter().flat_map(|pods| pods.keys())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_node.is_empty()
+    }
+}
+
+/// Reader of the snapshot that the graph published last. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct PublishedPods(Arc<ArcSwap<Pods>>);
+
+impl PublishedPods {
+    pub fn load(&self) -> Arc<Pods> {
+        self.0.load_full()
+    }
+
+    pub(crate) fn store(&self, pods: Pods) {
+        self.0.store(Arc::new(pods));
+    }
+}

@@ -22,10 +22,10 @@ enum Position {
     /// In the client's connection preface, after so many bytes.
     Preface(usize),
     /// In a frame header, after so many bytes.
-    ResponseHead(usize),
+    Header(usize),
     /// In a frame that is collected: `left` bytes are to come, and the first `keep` of all are kept.
-    Whole {
-        head: FrameHeader,
+    Frame {
+        header: FrameHeader,
         left: usize,
         keep: usize,
     },
@@ -69,7 +69,7 @@ const SETTINGS_BYTES: usize = 16 << 10;
 impl Reader {
     /// Accepts frames within `limits`, behind a client's connection preface if `preface` is set.
     pub(super) const fn new(preface: bool, limits: Limits) -> Self {
-        let position = if preface { Position::Preface(0) } else { Position::ResponseHead(0) };
+        let position = if preface { Position::Preface(0) } else { Position::Header(0) };
         Self { position, head: [0; FRAME_HEADER_BYTES], partial: Vec::new(), limits }
     }
 
@@ -83,19 +83,12 @@ impl Reader {
         loop {
             match self.position {
                 Position::Preface(have) => {
-                    let n = input.len().min(PREFACE.len() - have);
-                    let (now, later) = input.split_at(n);
-                    if now != &PREFACE[have..have + n] {
-                        return Err(Error::protocol("received no HTTP/2 connection preface"));
-                    }
-                    *input = later;
-                    self.position =
-                        if have + n == PREFACE.len() { Position::ResponseHead(0) } else { Position::Preface(have + n) };
+                    self.recv_preface(have, input)?;
                     if !self.has_begun() {
                         return Ok(None);
                     }
                 }
-                Position::ResponseHead(have) => {
+                Position::Header(have) => {
                     // The frame that was collected has been handled by now.
                     if self.partial.capacity() > 0 {
                         self.partial = Vec::new();
@@ -105,30 +98,14 @@ impl Reader {
                     self.head[have..have + n].copy_from_slice(now);
                     *input = later;
                     if have + n < FRAME_HEADER_BYTES {
-                        self.position = Position::ResponseHead(have + n);
+                        self.position = Position::Header(have + n);
                         return Ok(None);
                     }
                     if let Some(begin) = self.begin(FrameHeader::parse(self.head))? {
                         return Ok(Some(begin));
                     }
                 }
-                Position::Whole { head, left, keep } => {
-                    let (now, later) = input.split_at(left.min(input.len()));
-                    let left = left - now.len();
-                    let kept = &now[..now.len().min(keep - self.partial.len())];
-                    *input = later;
-                    if left > 0 {
-                        self.partial.extend_from_slice(kept);
-                        self.position = Position::Whole { head, left, keep };
-                        return Ok(None);
-                    }
-                    self.position = Position::ResponseHead(0);
-                    if self.partial.is_empty() {
-                        return Ok(Some(Event::Frame(head, kept)));
-                    }
-                    self.partial.extend_from_slice(kept);
-                    return Ok(Some(Event::Frame(head, &self.partial)));
-                }
+                Position::Frame { header, left, keep } => return Ok(self.recv_payload(header, left, keep, input)),
                 Position::PadLength { length } => {
                     let Some((padding, later)) = input.split_first() else { return Ok(None) };
                     let padding = usize::from(*padding);
@@ -144,7 +121,7 @@ impl Reader {
                         self.position = Position::Padding { left: left - n };
                         return Ok(None);
                     }
-                    self.position = Position::ResponseHead(0);
+                    self.position = Position::Header(0);
                     return Ok(Some(Event::DataEnd));
                 }
                 Position::Data { left, padding } => {
@@ -160,36 +137,76 @@ impl Reader {
         }
     }
 
-    fn begin(&mut self, head: FrameHeader) -> Result<Option<Event<'static>>, Error> {
-        if head.length > self.limits.frame {
+    /// Compares the front of `input` with the connection preface, of which `have` bytes have come.
+    fn recv_preface(&mut self, have: usize, input: &mut &[u8]) -> Result<(), Error> {
+        let n = input.len().min(PREFACE.len() - have);
+        let (now, later) = input.split_at(n);
+        if now != &PREFACE[have..have + n] {
+            return Err(Error::protocol("received no HTTP/2 connection preface"));
+        }
+        *input = later;
+        let is_whole = have + n == PREFACE.len();
+        self.position = if is_whole { Position::Header(0) } else { Position::Preface(have + n) };
+        Ok(())
+    }
+
+    /// Collects the payload of a frame that is not DATA. Returns the frame when it is whole; one that came in one piece is
+    /// not copied.
+    fn recv_payload<'s, 'i: 's>(
+        &'s mut self,
+        header: FrameHeader,
+        left: usize,
+        keep: usize,
+        input: &mut &'i [u8],
+    ) -> Option<Event<'s>> {
+        let (now, later) = input.split_at(left.min(input.len()));
+        let left = left - now.len();
+        let kept = &now[..now.len().min(keep - self.partial.len())];
+        *input = later;
+        if left > 0 {
+            self.partial.extend_from_slice(kept);
+            self.position = Position::Frame { header, left, keep };
+            return None;
+        }
+        self.position = Position::Header(0);
+        if self.partial.is_empty() {
+            return Some(Event::Frame(header, kept));
+        }
+        self.partial.extend_from_slice(kept);
+        Some(Event::Frame(header, &self.partial))
+    }
+
+    /// Begins a frame whose header has come.
+    fn begin(&mut self, header: FrameHeader) -> Result<Option<Event<'static>>, Error> {
+        if header.length > self.limits.frame {
             return Err(Error::frame_size("received a frame longer than SETTINGS_MAX_FRAME_SIZE"));
         }
-        if head.kind != kind::DATA {
-            let keep = self.kept(head)?;
-            self.position = Position::Whole { head, left: head.length, keep };
+        if header.kind != kind::DATA {
+            let keep = self.kept(header)?;
+            self.position = Position::Frame { header, left: header.length, keep };
             return Ok(None);
         }
-        self.position = if head.has(flag::PADDED) {
-            if head.length == 0 {
+        self.position = if header.has(flag::PADDED) {
+            if header.length == 0 {
                 return Err(Error::frame_size("received padded DATA without a pad length"));
             }
-            Position::PadLength { length: head.length }
+            Position::PadLength { length: header.length }
         } else {
-            Position::Data { left: head.length, padding: 0 }
+            Position::Data { left: header.length, padding: 0 }
         };
-        Ok(Some(Event::DataHeader(head)))
+        Ok(Some(Event::DataHeader(header)))
     }
 
     /// Number of bytes that have to be kept of a frame that is not DATA.
-    const fn kept(&self, head: FrameHeader) -> Result<usize, Error> {
-        match head.kind {
-            kind::HEADERS | kind::CONTINUATION if head.length > self.limits.header_block => {
+    const fn kept(&self, header: FrameHeader) -> Result<usize, Error> {
+        match header.kind {
+            kind::HEADERS | kind::CONTINUATION if header.length > self.limits.header_block => {
                 Err(Error::Flood(Flood::HeaderBytes))
             }
-            kind::SETTINGS if head.length > SETTINGS_BYTES => Err(Error::Flood(Flood::Settings)),
-            kind::HEADERS | kind::CONTINUATION | kind::SETTINGS => Ok(head.length),
-            _ if head.length > KEPT_BYTES => Ok(KEPT_BYTES),
-            _ => Ok(head.length),
+            kind::SETTINGS if header.length > SETTINGS_BYTES => Err(Error::Flood(Flood::Settings)),
+            kind::HEADERS | kind::CONTINUATION | kind::SETTINGS => Ok(header.length),
+            _ if header.length > KEPT_BYTES => Ok(KEPT_BYTES),
+            _ => Ok(header.length),
         }
     }
 }
@@ -199,6 +216,7 @@ mod tests {
     use super::super::code;
     use super::super::frame::encode;
     use super::*;
+    use proptest::prelude::*;
 
     const LIMITS: Limits = Limits { frame: 100, header_block: 50 };
 
@@ -264,5 +282,49 @@ mod tests {
         assert_eq!(refused(false, &[0, 0, 51, 9, 4, 0, 0, 0, 1]), Some(code::ENHANCE_YOUR_CALM));
         assert_eq!(refused(false, &[0, 0, 0, 0, 8, 0, 0, 0, 1]), Some(code::FRAME_SIZE_ERROR));
         assert_eq!(refused(false, &[0, 0, 2, 0, 8, 0, 0, 0, 1, 2, 0]), Some(code::PROTOCOL_ERROR));
+    }
+
+    /// Everything that a reader finds in `pieces`, with the payload of DATA joined, and the code of the error at its end.
+    fn read_all<'a>(
+        preface: bool,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> (Vec<(FrameHeader, Vec<u8>)>, Option<u32>) {
+        let mut reader = Reader::new(preface, LIMITS);
+        let mut all: Vec<(FrameHeader, Vec<u8>)> = Vec::new();
+        for mut piece in pieces {
+            loop {
+                match reader.next(&mut piece) {
+                    Ok(Some(Event::Frame(header, payload))) => all.push((header, payload.to_vec())),
+                    Ok(Some(Event::DataHeader(header))) => all.push((header, Vec::new())),
+                    Ok(Some(Event::DataPayload(data))) => all.last_mut().unwrap().1.extend_from_slice(data),
+                    Ok(Some(Event::DataEnd)) => {}
+                    Ok(None) => break,
+                    Err(error) => return (all, error.code()),
+                }
+            }
+        }
+        (all, None)
+    }
+
+    /// Frames of any type whose lengths are mostly true.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let frame = (0..11_u8, any::<u8>(), 0..4_u32, proptest::collection::vec(any::<u8>(), 0..60)).prop_map(
+            |(kind, flags, stream_id, payload)| {
+                let mut out = Vec::new();
+                encode(&mut out, kind, flags, stream_id, &payload);
+                out
+            },
+        );
+        let noise = proptest::collection::vec(any::<u8>(), 0..20);
+        proptest::collection::vec(prop_oneof![8 => frame, 1 => noise], 0..12).prop_map(|all| all.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_mean_the_same_however_they_are_cut(bytes in bytes(), size in 1..40_usize, preface: bool) {
+            let bytes = if preface { [PREFACE, &bytes].concat() } else { bytes };
+
+            prop_assert_eq!(read_all(preface, bytes.chunks(size)), read_all(preface, std::iter::once(&bytes[..])));
+        }
     }
 }

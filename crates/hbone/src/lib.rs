@@ -11,6 +11,8 @@ mod error;
 pub mod headers;
 pub mod pool;
 pub mod server;
+#[cfg(test)]
+mod sizes;
 mod stream;
 
 pub use client::{Accepted, Driver, Tunnel};

@@ -10,9 +10,9 @@ fn an_open_stream_and_a_tunnel_are_small() {
     let connection = size_of::<RefCell<Connection>>();
     let engine = size_of::<Engine<()>>();
 
-    assert!(stream <= 264, "a stream: {stream} bytes");
-    assert!(connection <= 800, "a connection: {connection} bytes");
-    assert!(engine <= 240, "an engine: {engine} bytes");
+    assert!(stream <= 208, "a stream: {stream} bytes");
+    assert!(connection <= 576, "a connection: {connection} bytes");
+    assert!(engine <= 208, "an engine: {engine} bytes");
 }
 
 #[test]

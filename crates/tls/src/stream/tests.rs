@@ -141,3 +141,15 @@ async fn a_message_may_be_split_over_records_but_not_interrupted() {
     far.send_record(DATA, b"data").await;
     assert_eq!(near.read(&mut [0; 8]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
+
+#[test]
+fn an_idle_stream_and_its_handshake_are_small() {
+    let (server, client) = configs(false);
+    let stream = size_of::<TlsStream<()>>();
+    let connecting = size_of_val(&connect(tokio::io::empty(), client, |_| ()));
+    let accepting = size_of_val(&accept(tokio::io::empty(), server, |_| ()));
+
+    assert!(stream <= 816, "a stream: {stream} bytes");
+    assert!(connecting <= 2512, "a client's handshake: {connecting} bytes");
+    assert!(accepting <= 2672, "a server's handshake: {accepting} bytes");
+}

@@ -145,6 +145,8 @@ fn hex(digits: &[u8]) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     #[test]
     fn baggage_survives_the_wire_and_leaves_out_what_is_empty() {
@@ -222,5 +224,43 @@ mod tests {
         let mut headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_static(good))]);
         headers.append(TRACEPARENT, HeaderValue::from_static(good));
         assert_eq!(Trace::from_headers(&headers), None, "several");
+    }
+
+    /// Values that are nearly those of proxies.
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        const VALUES: &[&str] = &[
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "k8s.namespace.name=a,k8s.job.name=b,service.name=s=t",
+            "for=\"10.0.0.1:99\";host=a.b.svc",
+        ];
+        let changed = (proptest::sample::select(VALUES), any::<proptest::sample::Index>(), any::<u8>());
+        let changed = changed.prop_map(|(text, at, byte)| {
+            let mut value = text.as_bytes().to_vec();
+            value[at.index(text.len())] = byte;
+            value
+        });
+        prop_oneof![3 => changed, 1 => vec(any::<u8>(), 0..80)]
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_value_is_read_or_ignored(values in vec(value(), 0..3)) {
+            let mut headers = HeaderMap::new();
+            for value in values.iter().filter_map(|value| HeaderValue::from_bytes(value).ok()) {
+                for name in [BAGGAGE, TRACEPARENT, header::FORWARDED] {
+                    headers.append(name, value.clone());
+                }
+            }
+
+            if let Some(baggage) = Baggage::from_headers(&headers).filter(|b| b.workload_name.is_empty()) {
+                let again = baggage.to_header().map(|value| HeaderMap::from_iter([(BAGGAGE, value)]));
+                prop_assert_eq!(again.and_then(|h| Baggage::from_headers(&h)).unwrap_or_default(), baggage);
+            }
+            if let Some(trace) = Trace::from_headers(&headers) {
+                let again = HeaderMap::from_iter([(TRACEPARENT, trace.to_header())]);
+                prop_assert_eq!(Trace::from_headers(&again), Some(trace));
+            }
+            prop_assert!(forwarded_host(&headers).is_none_or(|host| !host.is_empty()));
+        }
     }
 }

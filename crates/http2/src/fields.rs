@@ -226,6 +226,7 @@ fn rest(mut block: Vec<u8>, headers: &HeaderMap) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn decoded(fields: &[(&str, &str)]) -> Fields {
         let mut block = Vec::new();
@@ -407,5 +408,46 @@ mod tests {
             assert!(!decoded(&[(name, "x")]).is_trailers(), "{name}");
         }
         assert!(!decoded(&[(":status", "200")]).is_trailers());
+    }
+
+    /// Names and values that are mostly those of messages.
+    fn field() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+        const NAMES: &[&str] =
+            &[":method", ":scheme", ":path", ":authority", ":status", "content-length", "host", "te", "x"];
+        const VALUES: &[&str] = &["CONNECT", "GET", "https", "/", "a:1", "200", "5", "trailers", ""];
+        let any_bytes = || proptest::collection::vec(any::<u8>(), 0..12);
+        let name =
+            prop_oneof![6 => proptest::sample::select(NAMES).prop_map(|n| n.as_bytes().to_vec()), 1 => any_bytes()];
+        let value =
+            prop_oneof![6 => proptest::sample::select(VALUES).prop_map(|v| v.as_bytes().to_vec()), 1 => any_bytes()];
+        (name, value)
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_list_is_a_message_or_malformed(
+            list in proptest::collection::vec(field(), 0..8),
+            end_stream: bool,
+            limit in 0..600_usize,
+        ) {
+            let mut block = Vec::new();
+            Encoder::new().begin(&mut block);
+            for (name, value) in &list {
+                Encoder::field(&mut block, name, value);
+            }
+            let decoded = || Fields::decode(&mut Decoder::new(), &block, limit).unwrap();
+
+            prop_assert!(decoded().list_bytes <= limit);
+            let has = |name: &str| list.iter().any(|(n, _)| n == name.as_bytes());
+            if let Some(request) = decoded().into_request(end_stream) {
+                prop_assert!(!has(":status") || decoded().is_too_long);
+                prop_assert!(!request.authority.contains('@'));
+                prop_assert!(request.method != Method::CONNECT || !end_stream && request.content_length.is_none());
+            }
+            if let Some(response) = decoded().into_response(end_stream) {
+                prop_assert!(!has(":method") || decoded().is_too_long);
+                prop_assert!(!end_stream || !response.status.is_informational());
+            }
+        }
     }
 }

@@ -102,6 +102,8 @@ pub(super) fn alert(payload: &[u8]) -> Result<Alert, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     fn message(kind: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len()).unwrap().to_be_bytes();
@@ -145,5 +147,31 @@ mod tests {
         assert!(matches!(alert(&[1, 48]), Ok(Alert::Fatal(_))));
         assert!(matches!(alert(&[2, 200]), Ok(Alert::Fatal(_))));
         assert!(alert(&[2]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_records_are_messages_or_refused(records in vec(vec(any::<u8>(), 0..40), 0..10), tickets: bool) {
+            let mut messages = Messages::new(tickets);
+            for record in &records {
+                if messages.recv(record).is_err() {
+                    break;
+                }
+                prop_assert!(messages.partial.len() < 4 + MESSAGE_BYTES);
+            }
+            let _ = records.first().map(|record| alert(record));
+        }
+
+        #[test]
+        fn messages_mean_the_same_however_records_cut_them(lengths in vec(0..300_usize, 1..6), size in 1..500_usize) {
+            let all: Vec<u8> = lengths.iter().flat_map(|n| message(NEW_SESSION_TICKET, &vec![7; *n])).collect();
+            let all = [all, message(KEY_UPDATE, &[0])].concat();
+            let mut messages = Messages::new(true);
+
+            let updates: Vec<_> = all.chunks(size).filter_map(|record| messages.recv(record).unwrap()).collect();
+
+            prop_assert_eq!(updates, vec![false]);
+            prop_assert!(!messages.is_open());
+        }
     }
 }

@@ -277,6 +277,8 @@ fn tls_error(e: rustls::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     #[test]
     fn room_for_a_handshake_grows_with_what_came_and_has_an_end() {
@@ -325,5 +327,22 @@ mod tests {
 
         assert_eq!(input.filled(), [7; 96]);
         assert_eq!(input.room().unwrap().len(), 4000);
+    }
+
+    proptest! {
+        #[test]
+        fn a_first_message_that_is_whole_stays_whole(
+            records in vec((prop_oneof![4 => Just(HANDSHAKE), 1 => any::<u8>()], vec(any::<u8>(), 0..30)), 0..6),
+            begin in vec(any::<u8>(), 0..4),
+        ) {
+            let record = |(content, payload): &(u8, Vec<u8>)| [&[*content, 3, 1, 0, payload.len() as u8], &payload[..]].concat();
+            let bytes = [begin, records.iter().flat_map(record).collect()].concat();
+
+            let first = (0..=bytes.len()).find(|n| is_first_message_whole(&bytes[..*n]));
+
+            for n in first.unwrap_or(bytes.len())..=bytes.len() {
+                prop_assert_eq!(is_first_message_whole(&bytes[..n]), first.is_some(), "{} bytes", n);
+            }
+        }
     }
 }

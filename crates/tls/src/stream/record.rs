@@ -264,6 +264,8 @@ pub(super) fn invalid(what: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use rustls::crypto::cipher::{AeadKey, Iv};
 
     fn secrets(seed: u8) -> ConnectionTrafficSecrets {
@@ -392,5 +394,35 @@ mod tests {
         receive(&mut opener, sealer.waiting());
 
         assert_eq!(open_all(&mut opener), b"x");
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_without_the_key_open_no_record(bytes: Vec<u8>, header in 0..3_u8, claimed in 0..80_u16) {
+            let (_, mut opener) = pair();
+            let mut record = bytes;
+            if header > 0 {
+                record.splice(0..0, [[DATA, 3, 3].as_slice(), &claimed.to_be_bytes()].concat());
+            }
+            receive(&mut opener, &record);
+
+            prop_assert!(!matches!(opener.open(), Ok(Some(_))));
+        }
+
+        #[test]
+        fn sealed_bytes_come_back_however_they_are_cut(parts in vec(vec(any::<u8>(), 0..40_000), 0..4), size in 1..50_000_usize) {
+            let (mut sealer, mut opener) = pair();
+            let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+            sealer.seal(DATA, &slices).unwrap();
+
+            let mut got = Vec::new();
+            for piece in sealer.waiting().chunks(size) {
+                receive(&mut opener, piece);
+                got.extend(open_all(&mut opener));
+                opener.rest();
+            }
+
+            prop_assert!(got == parts.concat());
+        }
     }
 }

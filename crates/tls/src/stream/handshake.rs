@@ -9,9 +9,11 @@ use rustls::{CommonState, ConnectionTrafficSecrets, ExtractedSecrets};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Room for the peer's bytes during its handshake, at first and at most, bytes. It is not authenticated yet,
-/// so it gets little until its messages need more.
-const INPUT_BYTES: (usize, usize) = (4 << 10, 64 << 10);
+/// Room for the peer's bytes at first, bytes. It is not authenticated yet, so it gets little until its messages need
+/// more.
+const FIRST_INPUT_BYTES: usize = 4 << 10;
+/// Largest room for the peer's bytes during its handshake, bytes.
+const MAX_INPUT_BYTES: usize = 64 << 10;
 
 /// Content type, version and length of a record; type and length of a handshake message, bytes.
 const RECORD_HEAD_BYTES: usize = 5;
@@ -95,7 +97,7 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn new() -> Self {
-        Self { bytes: vec![0; INPUT_BYTES.0], filled: 0 }
+        Self { bytes: vec![0; FIRST_INPUT_BYTES], filled: 0 }
     }
 
     fn filled(&mut self) -> &mut [u8] {
@@ -110,7 +112,7 @@ impl Input {
     /// Returns room for the next read, and doubles the buffer when it is full.
     fn room(&mut self) -> io::Result<&mut [u8]> {
         if self.filled == self.bytes.len() {
-            if self.filled >= INPUT_BYTES.1 {
+            if self.filled >= MAX_INPUT_BYTES {
                 return Err(invalid("received a handshake message that is too long"));
             }
             self.bytes.resize(self.filled * 2, 0);

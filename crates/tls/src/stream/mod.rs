@@ -80,7 +80,12 @@ where
     let wants_protocol = !config.alpn_protocols.is_empty();
     let role = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
     let finished = handshake::run(&mut io, role, Input::new(), |session| (has_protocol(session), see(session))).await?;
-    with_protocol(TlsStream::new(io, finished)?, wants_protocol).await
+    let (mut stream, (has_protocol, seen)) = TlsStream::new(io, finished)?;
+    // rustls refuses a peer that offers other protocols than ours, but not one that offers none.
+    if wants_protocol && !has_protocol {
+        return Err(stream.refuse_protocol().await);
+    }
+    Ok((stream, seen))
 }
 
 /// Runs the server's handshake. `see` looks at the session at its end.
@@ -123,31 +128,16 @@ where
     let wants_protocol = !config.alpn_protocols.is_empty();
     let role = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
     let finished = handshake::run(&mut io, role, hello.0, |session| (has_protocol(session), see(session))).await?;
-    with_protocol(TlsStream::new(io, finished)?, wants_protocol).await
+    let (mut stream, (has_protocol, seen)) = TlsStream::new(io, finished)?;
+    // rustls refuses a peer that offers other protocols than ours, but not one that offers none.
+    if wants_protocol && !has_protocol {
+        return Err(stream.refuse_protocol().await);
+    }
+    Ok((stream, seen))
 }
 
 fn has_protocol(session: &CommonState) -> bool {
     session.alpn_protocol().is_some()
-}
-
-/// Checks that a protocol was agreed on (ALPN). rustls refuses a peer that offers other protocols than ours, but not
-/// one that offers none.
-async fn with_protocol<IO, R>(
-    (mut stream, (has_protocol, seen)): (TlsStream<IO>, (bool, R)),
-    wants_protocol: bool,
-) -> io::Result<(TlsStream<IO>, R)>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    if wants_protocol && !has_protocol {
-        let what = "received no application protocol (ALPN) in the handshake";
-        let e = io::Error::from(Fault { what, alert: AlertDescription::NoApplicationProtocol });
-        stream.give_up(&e);
-        // The caller gets this error, whether or not the peer gets the alert.
-        let _ = poll_fn(|cx| stream.poll_drain(cx)).await;
-        return Err(e);
-    }
-    Ok((stream, seen))
 }
 
 impl<IO> TlsStream<IO> {
@@ -232,6 +222,16 @@ fn unexpected(what: &'static str) -> io::Error {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
+    /// Ends a connection whose peer agreed on no application protocol. Returns the error for the caller.
+    async fn refuse_protocol(&mut self) -> io::Error {
+        let what = "received no application protocol (ALPN) in the handshake";
+        let error = io::Error::from(Fault { what, alert: AlertDescription::NoApplicationProtocol });
+        self.give_up(&error);
+        // The caller gets this error, whether or not the peer gets the alert.
+        let _ = poll_fn(|cx| self.poll_drain(cx)).await;
+        error
+    }
+
     /// Reads once into the opener's buffer.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut into = ReadBuf::new(self.opener.room());

@@ -65,12 +65,12 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         self.connection.borrow_mut().begin_poll(cx);
         let reading = match self.read(cx) {
             Ok(reading) => reading,
-            Err(fault) => return self.give_up(cx, fault),
+            Err(error) => return self.give_up(cx, error),
         };
         if matches!(reading, Reading::Ended) {
             let cut = self.connection.borrow().has_streams();
-            let fault = if cut { Error::UnexpectedEof } else { Error::Dropped };
-            let over = self.fail(fault);
+            let error = if cut { Error::UnexpectedEof } else { Error::Dropped };
+            let over = self.fail(error);
             return Poll::Ready(if cut { Err(over) } else { Ok(()) });
         }
         let (known, written) = match self.broken.take() {
@@ -136,14 +136,14 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         closing.poll(&mut self.io, &self.connection, &mut self.reader, &mut self.writer, cx)
     }
 
-    /// Ends the connection because of `fault`. All streams end at once. A peer that has violated the protocol is told
+    /// Ends the connection because of `error`. All streams end at once. A peer that has violated the protocol is told
     /// so with GOAWAY, and gets time to read that.
-    fn give_up(&mut self, cx: &mut Context<'_>, fault: Error) -> Poll<Result<(), Arc<Error>>> {
-        let code = fault.code();
+    fn give_up(&mut self, cx: &mut Context<'_>, error: Error) -> Poll<Result<(), Arc<Error>>> {
+        let code = error.code();
         if let Some(code) = code {
             self.connection.borrow_mut().send_goaway(code);
         }
-        let error = self.fail(fault);
+        let error = self.fail(error);
         if code.is_none() {
             return Poll::Ready(Err(error));
         }
@@ -152,10 +152,10 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         self.poll_closing(cx)
     }
 
-    fn fail(&self, fault: Error) -> Arc<Error> {
-        let fault = Arc::new(fault);
-        self.connection.borrow_mut().fail(&fault);
-        fault
+    fn fail(&self, error: Error) -> Arc<Error> {
+        let error = Arc::new(error);
+        self.connection.borrow_mut().fail(&error);
+        error
     }
 }
 

@@ -105,6 +105,7 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
             }
             let awaited = slot.dials.get();
             let mut done = pin!(slot.done.notified());
+            // Registered before the first await: a dial that ends at once must not be missed.
             done.as_mut().enable();
             done.await;
             if let Some((_, e)) = slot.failure.borrow().as_ref().filter(|(dial, _)| *dial == awaited) {
@@ -196,6 +197,7 @@ impl<E> Slot<E> {
     /// peer takes no streams for now: another tunnel to it would take none either. Drops broken ones.
     fn checkout(&self, limit: usize) -> Option<Checkout> {
         let mut tunnels = self.tunnels.borrow_mut();
+        // Their streams go on: each holds its connection.
         tunnels.retain(|p| p.tunnel.is_usable());
         let roomy = tunnels.iter().filter(|p| p.tunnel.has_room(limit)).max_by_key(|p| p.tunnel.open_streams());
         let best = roomy.or_else(|| tunnels.iter().find(|p| p.tunnel.is_paused()))?;
@@ -236,6 +238,7 @@ async fn drive<T: AsyncBufRead + AsyncWrite + Unpin>(driver: Driver<T>) {
 }
 
 async fn reap<K: Hash + Eq + Clone, E>(pool: Weak<Inner<K, E>>, idle: Duration) {
+    // A tunnel is dropped at most a quarter of `idle` late.
     let pause = (idle / 4).max(Duration::from_millis(100));
     loop {
         tokio::time::sleep(pause).await;

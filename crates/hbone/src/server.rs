@@ -46,6 +46,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
         if let Some(request) = self.next_request() {
             return Poll::Ready(Ok(Some(request)));
         }
+        // Reading may bring a request, and writing must go on in any case.
         let turn = self.0.poll(cx).map_err(TunnelError::from);
         match (self.next_request(), turn) {
             (Some(request), Poll::Pending) => Poll::Ready(Ok(Some(request))),

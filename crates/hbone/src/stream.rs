@@ -77,6 +77,7 @@ impl SendHalf {
         if stream.is_send_finished() {
             return Poll::Ready(Err(StreamError::BrokenPipe));
         }
+        // Queue as much as fits. The rest waits here, so that a slow peer costs the buffer's size and no more.
         let room = connection.send_buffer_bytes().saturating_sub(stream.queued_bytes());
         let part = if data.len() <= room { mem::take(data) } else { data.split_to(room) };
         if !part.is_empty() {
@@ -86,6 +87,7 @@ impl SendHalf {
         if !done {
             stream.watch_capacity(cx);
         }
+        // The schedule borrows the stream too.
         drop(stream);
         connection.schedule(&self.stream);
         if done { Poll::Ready(Ok(())) } else { Poll::Pending }

@@ -92,6 +92,7 @@ impl Batch {
     ) -> Poll<io::Result<()>> {
         let total = self.control.len() + self.bytes;
         while self.written < total {
+            // The slices are made anew for each write, as a write may end anywhere, also inside a header.
             let mut slices = [IoSlice::new(&[]); PIECES + 1];
             let mut used = 0;
             let mut skip = self.written;

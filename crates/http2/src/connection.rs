@@ -185,6 +185,7 @@ impl Connection {
         if header.stream_id != 0 {
             return Err(Error::protocol("received SETTINGS on a stream"));
         }
+        // Each one concerns all streams, and is answered: 100 in 10 s are far more than a peer needs.
         self.budgets.charge(Flood::Settings, 1)?;
         if header.has(flag::ACK) {
             self.settings.local.acked();
@@ -196,6 +197,7 @@ impl Connection {
             self.streams.adjust_send_windows(change)?;
         }
         self.out.send_settings_ack();
+        // The peer may take more streams now.
         self.streams.wake_waiting();
         Ok(())
     }
@@ -225,6 +227,7 @@ impl Connection {
 
     fn recv_goaway(&mut self, header: FrameHeader, payload: &[u8]) -> Result<(), Error> {
         let last_stream_id = frame::parse_goaway(header, payload)?;
+        // A drain takes two GOAWAYs; more have no effect.
         if self.streams.store.goaway.is_received() {
             self.budgets.charge(Flood::IgnoredFrames, 1)?;
         }

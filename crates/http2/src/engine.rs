@@ -62,17 +62,20 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         if self.closing.is_some() {
             return self.poll_closing(cx);
         }
+        // From here on whoever adds output need not wake us: it is written below.
         self.connection.borrow_mut().begin_poll(cx);
         let reading = match self.read(cx) {
             Ok(reading) => reading,
             Err(error) => return self.give_up(cx, error),
         };
+        // Without open streams a peer may close at any time, with or without GOAWAY.
         if matches!(reading, Reading::Ended) {
             let cut = self.connection.borrow().has_streams();
             let error = if cut { Error::UnexpectedEof } else { Error::Dropped };
             let over = self.fail(error);
             return Poll::Ready(if cut { Err(over) } else { Ok(()) });
         }
+        // A write that failed in the last poll is not tried again: what the peer sent before was read meanwhile.
         let (known, written) = match self.broken.take() {
             Some(e) => (true, Poll::Ready(Err(e))),
             None => (false, self.writer.poll_write(&mut self.io, &self.connection, cx)),
@@ -91,6 +94,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
             }
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
+        // Everything that is added after this wakes us, so nothing may be added between the write and here.
         let mut connection = self.connection.borrow_mut();
         connection.end_poll();
         match reading {
@@ -108,6 +112,8 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
     fn read(&mut self, cx: &mut Context<'_>) -> Result<Reading, Error> {
         let connection = &mut *self.connection.borrow_mut();
         let mut taken = 0;
+        // A peer that does not read our answers, or sends more requests than are taken, is not read: its own window and
+        // the kernel's buffers stop it.
         while !connection.is_full() {
             let input = match Pin::new(&mut self.io).poll_fill_buf(cx) {
                 Poll::Pending => return Ok(Reading::Waits),
@@ -124,6 +130,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
             }
             Pin::new(&mut self.io).consume(n);
             taken += n;
+            // Let the other connections of the thread have their turn.
             if taken >= POLL_BYTES {
                 return Ok(Reading::HasMore);
             }
@@ -147,6 +154,8 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         if code.is_none() {
             return Poll::Ready(Err(error));
         }
+        // A peer that violates the protocol could send for ever; one that is only wrong has at most its window on its
+        // way.
         let window = self.connection.borrow().window_bytes();
         self.closing = Some(Closing::after(error, window));
         self.poll_closing(cx)

@@ -113,6 +113,7 @@ impl PeerSettings {
         role: Role,
         settings: impl Iterator<Item = (u16, u32)>,
     ) -> Result<Option<i32>, Error> {
+        // SETTINGS that do not name a limit for the first time mean that there is none (section 6.5.2).
         let mut max_concurrent_streams = if self.is_received { self.max_concurrent_streams } else { usize::MAX };
         let mut initial_window_size = None;
         for (id, value) in settings {

@@ -92,6 +92,8 @@ impl Fields {
         self.regular = true;
         let of_http1: [&[u8]; 5] =
             [b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"];
+        // Fields that concern an HTTP/1.1 connection would smuggle requests past a proxy that translates (section
+        // 8.2.2).
         if name.iter().any(u8::is_ascii_uppercase) || of_http1.contains(&name) {
             return None;
         }

@@ -150,8 +150,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Collects the payload of a frame that is not DATA. Returns the frame when it is whole; one that came in one piece is
-    /// not copied.
+    /// Collects the payload of a frame that is not DATA. Returns the frame when it is whole; one that came in one piece
+    /// is not copied.
     fn recv_payload<'s, 'i: 's>(
         &'s mut self,
         header: FrameHeader,
@@ -284,7 +284,8 @@ mod tests {
         assert_eq!(refused(false, &[0, 0, 2, 0, 8, 0, 0, 0, 1, 2, 0]), Some(code::PROTOCOL_ERROR));
     }
 
-    /// Everything that a reader finds in `pieces`, with the payload of DATA joined, and the code of the error at its end.
+    /// Everything that a reader finds in `pieces`, with the payload of DATA joined, and the code of the error at its
+    /// end.
     fn read_all<'a>(
         preface: bool,
         pieces: impl Iterator<Item = &'a [u8]>,

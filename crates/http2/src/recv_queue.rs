@@ -30,6 +30,7 @@ impl RecvQueue {
     /// Appends received bytes and wakes the reader.
     #[inline]
     pub(crate) fn push(&mut self, data: &[u8]) {
+        // Behind 64 pieces, frames of a byte each share one allocation for up to 512 of them.
         let is_long = self.pieces.len() >= PIECES;
         match self.pieces.back_mut() {
             Some(last) if is_long && last.len() + data.len() <= JOINED_BYTES => *last = [last, data].concat().into(),

@@ -73,6 +73,7 @@ impl SendQueue {
     /// Moves the next DATA frame to `batch`: at most `max_bytes` of payload, and END_STREAM with the last byte.
     #[inline]
     pub(crate) fn pop_frame(&mut self, stream_id: u32, max_bytes: usize, batch: &mut Batch) -> SentData {
+        // A frame ends where the window, the peer's frame size or the room for pieces in the batch ends.
         let (mut pieces, mut length) = (0, 0);
         for piece in self.pieces.iter() {
             if length == max_bytes || pieces == batch.room_pieces() {
@@ -81,6 +82,7 @@ impl SendQueue {
             pieces += 1;
             length = max_bytes.min(length + piece.len());
         }
+        // END_STREAM travels with the last byte: a frame of its own would cost a header and a record.
         let end_stream = self.is_end_stream_queued && length == self.bytes;
         let flags = if end_stream { flag::END_STREAM } else { 0 };
         batch.header(FrameHeader { length, kind: kind::DATA, flags, stream_id });

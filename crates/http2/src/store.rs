@@ -64,6 +64,7 @@ impl Store {
         if let Some(stream) = self.open.get(&id) {
             return Found::Open(stream.clone());
         }
+        // Only clients open streams, with odd identifiers. Even ones, and 0, are never used.
         let is_used = id % 2 == 1 && id <= self.last_id;
         Found::Absent(if !is_used {
             Absent::Idle

@@ -190,9 +190,11 @@ impl Streams {
         settings: &ExchangedSettings,
         out: &mut Outbox,
     ) {
+        // Never more than what is held: a caller's mistake must not widen the peer's window.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(stream.recv.held_bytes);
         stream.recv.held_bytes -= bytes;
         self.release_connection_capacity(bytes, out);
+        // The peer sends nothing more on this stream, so it needs no WINDOW_UPDATE for it.
         if !stream.state.is_recv_open() {
             return;
         }
@@ -267,9 +269,11 @@ impl Streams {
             // The peer knows which stream was the last.
             return Ok(());
         }
+        // REFUSED_STREAM says that nothing was processed: the peer may try again (section 8.7).
         if self.store.len() >= settings.local.config.max_concurrent_streams as usize {
             return Err(RecvError::Stream { stream_id: id, code: Reason::Refused.into() });
         }
+        // The list was decoded in full, so the dynamic table is right and the connection can go on.
         if fields.is_too_long {
             let stream = self.store.insert(id, settings);
             if end_stream {
@@ -284,6 +288,7 @@ impl Streams {
         };
         let stream_ref = self.store.insert(id, settings);
         let mut stream = stream_ref.borrow_mut();
+        // A tunnel carries nothing but DATA from here on (section 8.5), and no length limits it.
         stream.is_tunnel = head.method == Method::CONNECT;
         stream.content = Content::of_length(head.content_length);
         if end_stream {
@@ -347,6 +352,7 @@ impl Streams {
     pub(crate) fn recv_data_header(&mut self, header: FrameHeader, out: &mut Outbox) -> Result<(), RecvError> {
         // Below 2^24.
         let length = u32::try_from(header.length).unwrap_or(u32::MAX);
+        // The connection's window counts all DATA, also that of streams that are closed (section 6.9).
         if self.flow.recv_data(length).is_err() {
             return Err(Error::flow_control("received more DATA than the connection's window allows").into());
         }
@@ -356,6 +362,7 @@ impl Streams {
             // The payload of a stream that is reset for this frame is thrown away.
             Err(error @ (RecvError::Stream { .. } | RecvError::Ignored)) => (None, Err(error)),
         };
+        // Nobody will read it, so its room on the connection is free at once.
         if stream.is_none() {
             self.release_connection_capacity(length, out);
         }
@@ -557,6 +564,7 @@ impl Streams {
             let Some(stream_ref) = self.scheduler.next(self.flow.send_capacity() > 0) else { break };
             let mut stream = stream_ref.borrow_mut();
             self.send_data(&mut stream, batch, settings, budgets);
+            // The frame may have carried END_STREAM, the last that the stream waited for.
             self.close_if_done(&mut stream, out);
             drop(stream);
             self.scheduler.schedule(&stream_ref);
@@ -582,6 +590,7 @@ impl Streams {
         if sent.end_stream {
             stream.state.send_end_stream();
         }
+        // A writer is woken at half of the buffer: not for each frame, and before the buffer is empty.
         stream.send.wake_below(settings.local.config.send_buffer_bytes / 2);
     }
 

@@ -113,6 +113,7 @@ impl Decoder {
         list.add(name, value);
         if keep {
             let name = match &known {
+                // Shared and not copied: otherwise two octets could make us copy 4 KiB.
                 Some(known) => known.clone(),
                 None => Name::Shared(name.into()),
             };

@@ -57,6 +57,7 @@ fn string(out: &mut Vec<u8>, octets: &[u8]) {
 
 /// Appends an integer whose first `prefix_bits` share an octet with `high` (section 5.1).
 fn integer(out: &mut Vec<u8>, high: u8, prefix_bits: u32, value: usize) {
+    // A prefix of ones says that octets of seven bits each follow, the lowest first.
     let most = (1 << prefix_bits) - 1;
     if value < usize::from(most) {
         out.push(high | value as u8);

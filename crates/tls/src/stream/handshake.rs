@@ -149,6 +149,7 @@ fn is_first_message_whole(mut bytes: &[u8]) -> bool {
         if record[0] != HANDSHAKE || length == 0 {
             return true;
         }
+        // The message may begin in one record and end in another, and its head may be cut too.
         let mut payload = &rest[..length.min(rest.len())];
         let is_cut = payload.len() < length;
         let n = payload.len().min(MESSAGE_HEAD_BYTES - head.len());
@@ -199,6 +200,7 @@ where
             }
         };
         input.discard(discard);
+        // One write for all messages of a flight.
         if !matches!(step, Step::Again) && !output.is_empty() {
             io.write_all(&output).await?;
             io.flush().await?;

@@ -157,6 +157,7 @@ impl<IO> TlsStream<IO> {
             key_update_requested: false,
             closed: false,
         };
+        // What was received behind the handshake is opened by the first read.
         Ok((stream, seen))
     }
 
@@ -236,10 +237,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut into = ReadBuf::new(self.opener.room());
         let Poll::Ready(read) = Pin::new(&mut self.io).poll_read(cx, &mut into) else {
+            // Nothing to read: give the buffer back, so that an idle tunnel holds none.
             self.opener.rest();
             return Poll::Pending;
         };
         let n = into.filled().len();
+        // The end without close_notify reads as an end: HTTP/2 knows whether its streams were complete.
         self.opener.filled(n);
         self.ended = n == 0;
         Poll::Ready(read)
@@ -261,12 +264,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         if self.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
+        // Take no more while the socket takes nothing: this is what makes streams wait.
         if self.sealer.waiting().len() >= SEALED_LIMIT_BYTES {
             ready!(self.poll_drain(cx))?;
         }
+        // KeyUpdate goes before the data that uses the new key.
         if self.key_update_requested || self.sealer.wants_new_key() {
             self.send_key_update()?;
         }
+        // Sealed at once, so that the caller's buffers are free; written later, with what other streams have.
         let n = self.sealer.seal(DATA, parts)?;
         if self.sealer.waiting().len() >= WRITE_AT_BYTES
             && let Poll::Ready(Err(e)) = self.poll_drain(cx)

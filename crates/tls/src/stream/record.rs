@@ -97,6 +97,7 @@ impl Sealer {
             self.out = buffers::output();
         }
         let total: usize = parts.iter().map(|p| p.len()).sum();
+        // Reserve once for all records: growing the buffer would copy what is sealed already.
         let records = total.div_ceil(PAYLOAD_BYTES);
         self.out.reserve(total + records * (HEADER_BYTES + 1 + self.key.key.algorithm().tag_len()));
         let mut begin = self.out.len();
@@ -126,6 +127,7 @@ impl Sealer {
 
     /// Seals the record whose header is at `begin` and whose payload is all that follows.
     fn close_record(&mut self, begin: usize, content: u8) -> io::Result<()> {
+        // The real content type is inside the encryption; the header always says application data (section 5.2).
         self.out.push(content);
         let sealed = self.out.len() - begin - HEADER_BYTES + self.key.key.algorithm().tag_len();
         // At most 2^14 + 256.
@@ -185,6 +187,7 @@ impl Opener {
     /// Returns room for the next read, more than a record. Payloads of records opened before are overwritten.
     pub(super) fn room(&mut self) -> &mut [u8] {
         let left = self.end - self.start;
+        // At most a record is left over, so moving it to the front costs little.
         if self.input.len() == INPUT_BYTES {
             self.input.copy_within(self.start..self.end, 0);
         } else {
@@ -227,6 +230,7 @@ impl Opener {
         if length > PAYLOAD_BYTES + EXPANSION_BYTES {
             return Err(Fault { what: "received a record that is too long", alert: AlertDescription::RecordOverflow });
         }
+        // The length is checked before the record is whole, so that a wrong one is not waited for.
         let Some(body) = rest.get_mut(..length) else { return Ok(None) };
         let at = self.start + HEADER_BYTES;
         self.start = at + length;

@@ -26,6 +26,14 @@ fn table() -> &'static Mutex<Table> {
     TABLE.get_or_init(|| Mutex::new(Table { known: HashSet::new(), sweep_at: FIRST_SWEEP }))
 }
 
+impl Table {
+    fn sweep(&mut self) {
+        self.known.retain(|text| Arc::strong_count(text) > 1);
+        self.known.shrink_to(self.known.len() * 2);
+        self.sweep_at = (self.known.len() * 2).max(FIRST_SWEEP);
+    }
+}
+
 impl Text {
     /// A string that nothing else repeats (a uid, a pod's name): not put into the shared table.
     #[must_use]
@@ -45,6 +53,11 @@ impl Text {
         self.0.clone()
     }
 
+    /// Frees shared strings that nobody holds any more.
+    pub(crate) fn sweep() {
+        table().lock().unwrap_or_else(PoisonError::into_inner).sweep();
+    }
+
     fn interned(value: &str) -> Self {
         if value.is_empty() {
             return Self::default();
@@ -54,8 +67,7 @@ impl Text {
             return Self(found.clone());
         }
         if table.known.len() >= table.sweep_at {
-            table.known.retain(|text| Arc::strong_count(text) > 1);
-            table.sweep_at = (table.known.len() * 2).max(FIRST_SWEEP);
+            table.sweep();
         }
         let new: Arc<str> = Arc::from(value);
         table.known.insert(new.clone());

@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod budget;
+pub mod collections;
 pub mod drain;
 pub mod problems;
 pub mod signals;

@@ -154,6 +154,7 @@ impl Watched {
             self.versions.remove(&name);
             self.wake(&name);
         }
+        runtime::collections::shrink_sparse(&mut self.versions);
         let (standing, is_first) = self.progress.applied(mark, rejections.is_empty());
         if is_first {
             self.handler.complete();

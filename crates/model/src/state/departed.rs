@@ -19,6 +19,10 @@ const REFUSED_FOR: Duration = Duration::from_secs(3600);
 /// second this is more than the hour.
 const MOST: usize = 64 * 1024;
 
+/// Number of addresses that are forgotten together when there are too many: finding the oldest takes a walk through all,
+/// and discovery can remove a hundred thousand workloads at once.
+const FORGOTTEN_TOGETHER: usize = MOST / 8;
+
 #[derive(Debug, Default)]
 pub(crate) struct Departed(HashMap<NetworkAddress, Instant>);
 
@@ -30,17 +34,22 @@ impl Departed {
             return;
         }
         if self.0.len() >= MOST {
-            self.0.retain(|_, since| now.duration_since(*since) < REFUSED_FOR);
-            while self.0.len() >= MOST {
-                // Rare, so a walk through all of them is no loss.
-                let Some(first) = self.0.iter().min_by_key(|(_, since)| **since).map(|(address, _)| address.clone())
-                else {
-                    break;
-                };
-                self.0.remove(&first);
-            }
+            self.forget_oldest();
         }
         self.0.extend(addresses(workload).map(|address| (address, now)));
+    }
+
+    /// Removes the [`FORGOTTEN_TOGETHER`] addresses that departed first.
+    fn forget_oldest(&mut self) {
+        let mut departures: Vec<Instant> = self.0.values().copied().collect();
+        let (_, newest_forgotten, _) = departures.select_nth_unstable(FORGOTTEN_TOGETHER - 1);
+        let mut left = FORGOTTEN_TOGETHER;
+        // Many addresses can have departed at the same instant, so their number counts as well.
+        self.0.retain(|_, since| {
+            let is_forgotten = left > 0 && *since <= *newest_forgotten;
+            left -= usize::from(is_forgotten);
+            !is_forgotten
+        });
     }
 
     /// Discovery says something else about the addresses of this workload.
@@ -90,16 +99,31 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_the_first_is_forgotten() {
+    fn of_too_many_those_that_departed_first_are_forgotten() {
         let (mut departed, now) = (Departed::default(), Instant::now());
-        for number in 0..=MOST {
+        let address = |number: usize| {
             let [.., a, b, c] = u32::try_from(number).unwrap().to_be_bytes();
-            let since = now + Duration::from_micros(number as u64);
-            departed.remember(&workload("a", &format!("10.{a}.{b}.{c}")), since);
+            format!("10.{a}.{b}.{c}")
+        };
+        for number in 0..=MOST {
+            departed.remember(&workload("a", &address(number)), now + Duration::from_micros(number as u64));
+        }
+        let is_refused =
+            |number| departed.contains(&Text::from(""), address(number).parse().unwrap(), now + Duration::from_secs(1));
+
+        assert_eq!(departed.0.len(), MOST - FORGOTTEN_TOGETHER + 1);
+        assert!(!is_refused(0) && !is_refused(FORGOTTEN_TOGETHER - 1));
+        assert!(is_refused(FORGOTTEN_TOGETHER) && is_refused(MOST));
+    }
+
+    #[test]
+    fn addresses_that_departed_at_the_same_instant_do_not_take_each_other_along() {
+        let (mut departed, now) = (Departed::default(), Instant::now());
+        for number in 0..=u32::try_from(MOST).unwrap() {
+            let [.., a, b, c] = number.to_be_bytes();
+            departed.remember(&workload("a", &format!("10.{a}.{b}.{c}")), now);
         }
 
-        assert_eq!(departed.0.len(), MOST);
-        assert!(!departed.contains(&Text::from(""), "10.0.0.0".parse().unwrap(), now));
-        assert!(departed.contains(&Text::from(""), "10.0.0.1".parse().unwrap(), now));
+        assert_eq!(departed.0.len(), MOST - FORGOTTEN_TOGETHER + 1);
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, hash::Hash, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use runtime::collections::shrink_sparse;
 
 use crate::{InboundProtocol, NamespacedHostname, NetworkAddress, NetworkMode, Service, Text, Workload};
 
@@ -30,6 +31,13 @@ impl Index {
                 }
             }
         }
+    }
+
+    /// Shrinks tables of which most was removed.
+    pub(super) fn give_memory_back(&mut self) {
+        shrink_sparse(&mut self.workloads);
+        shrink_sparse(&mut self.hostnames);
+        shrink_sparse(&mut self.vips);
     }
 
     /// Takes `before` out and `after` in. Where both have an entry its position is kept: age decides between equals.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use identity::Identity;
+use runtime::collections::shrink_sparse;
 
 use super::departed::Departed;
 use super::index::Index;
@@ -142,12 +143,23 @@ impl Store {
         if let Some(workload) = self.remove_workload(name) {
             self.drop_retained();
             self.departed.remember(&workload, Instant::now());
+            self.give_memory_back();
             return Some(workload).filter(|w| self.is_local(w));
         }
         let key: NamespacedHostname = name.parse().ok()?;
         let before = self.services.remove(&key)?;
         self.index.replace_service(Some(&before), None);
         None
+    }
+
+    /// Shrinks the tables once most workloads of a large mesh were removed.
+    fn give_memory_back(&mut self) {
+        if shrink_sparse(&mut self.workloads) {
+            shrink_sparse(&mut self.members);
+            self.index.give_memory_back();
+            // Strings that nobody holds any more lie between others, so that whole pages of memory stay in use.
+            Text::sweep();
+        }
     }
 
     pub(crate) fn workload(&self, uid: &str) -> Option<Arc<Workload>> {

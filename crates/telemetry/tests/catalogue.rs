@@ -1,7 +1,7 @@
-//! Metrics in the source of all programs are metrics of the catalogue, and the other way round.
+//! Metrics in the source of all programs are metrics of the catalogue, with the same labels, and the other way round.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -41,21 +41,60 @@ fn is_metric(literal: &str) -> bool {
     is_name && (begins(&PREFIXES) || begins(&SHARED_PREFIXES) && ends)
 }
 
-/// Names of metrics among the string literals of the code, without tests and the catalogue itself.
-fn named_in_source() -> BTreeSet<String> {
+/// Code of all programs, without tests and the catalogue itself, file by file.
+fn code() -> Vec<String> {
     let mut files = Vec::new();
     for folder in SOURCES {
         sources(&workspace().join(folder), &mut files);
     }
     let is_test = |path: &Path| path.components().any(|part| part.as_os_str() == "tests");
     let code = files.iter().filter(|path| !is_test(path) && !path.ends_with("metrics/catalogue.rs"));
-    let mut names = BTreeSet::new();
-    for path in code {
+    code.map(|path| {
         let text = fs::read_to_string(path).unwrap();
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-        names.extend(code.split('"').filter(|literal| is_metric(literal)).map(str::to_owned));
+        text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned()
+    })
+    .collect()
+}
+
+/// Names of metrics among the string literals of the code.
+fn named_in_source() -> BTreeSet<String> {
+    let literals = |code: &String| code.split('"').filter(|literal| is_metric(literal)).map(str::to_owned).collect();
+    code().iter().flat_map(|code: &String| -> Vec<String> { literals(code) }).collect()
+}
+
+/// Arguments of a macro call, up to its closing parenthesis.
+fn arguments(call: &str) -> &str {
+    let mut depth = 1;
+    let end = call.find(|c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        depth == 0
+    });
+    &call[..end.unwrap_or(call.len())]
+}
+
+/// Name of the metric that a macro's first argument is: a literal, or a constant of the same file.
+fn metric_name(argument: &str, code: &str) -> Option<String> {
+    if let Some(literal) = argument.strip_prefix('"') {
+        return literal.split('"').next().map(str::to_owned);
     }
-    names
+    let value = code.split(&format!("const {argument}: &str = \"")).nth(1)?;
+    value.split('"').next().map(str::to_owned)
+}
+
+/// Labels with which the macros `counter!`, `gauge!` and `histogram!` record each metric.
+fn labels_in_source() -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for code in code() {
+        for call in ["counter!(", "gauge!(", "histogram!("].iter().flat_map(|name| code.split(name).skip(1)) {
+            let arguments = arguments(call);
+            let Some(name) = metric_name(arguments.split(',').next().unwrap_or_default().trim(), &code) else {
+                continue;
+            };
+            let keys = arguments.rsplit("=>").skip(1).filter_map(|before| before.rsplit('"').nth(1));
+            found.entry(name).or_default().extend(keys.map(str::to_owned));
+        }
+    }
+    found
 }
 
 #[test]
@@ -68,4 +107,17 @@ fn every_metric_of_the_source_is_described_in_the_catalogue_and_every_described_
 
     assert!(missing.is_empty(), "not in the catalogue: {missing:?}");
     assert!(unused.is_empty(), "in the catalogue, but nothing counts it: {unused:?}");
+}
+
+#[test]
+fn metrics_are_recorded_with_the_labels_of_the_catalogue() {
+    let recorded = labels_in_source();
+
+    assert!(recorded.len() > 40, "the macros are not found any more: {recorded:?}");
+    for metric in CATALOGUE {
+        let declared: BTreeSet<String> = metric.labels.iter().map(|label| (*label).to_owned()).collect();
+        if let Some(labels) = recorded.get(metric.name) {
+            assert_eq!(*labels, declared, "{}", metric.name);
+        }
+    }
 }

@@ -1,5 +1,6 @@
-//! Every metric of Strake's programs: name, kind, help, buckets. It records nothing; the code that counts names the metric
-//! with the macros of `metrics`, and `tests/catalogue.rs` fails on a name that is not listed here.
+//! Every metric of Strake's programs: name, kind, help, labels, buckets, and the programs that export it. It records
+//! nothing; the code that counts names the metric with the macros of `metrics`, and `tests/catalogue.rs` fails on a name
+//! or label that is not listed here.
 
 use ::metrics::{describe_counter, describe_gauge, describe_histogram};
 
@@ -14,6 +15,41 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
+impl Kind {
+    /// As OpenMetrics names it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// A program that exports metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// `strake-agent`.
+    Agent,
+    /// `strake-control`.
+    Control,
+    /// `ztunnel`.
+    Ztunnel,
+}
+
+impl Program {
+    /// Name of the executable.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "strake-agent",
+            Self::Control => "strake-control",
+            Self::Ztunnel => "ztunnel",
+        }
+    }
+}
+
 /// One metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Metric {
@@ -21,185 +57,399 @@ pub struct Metric {
     pub name: &'static str,
     /// Kind.
     pub kind: Kind,
+    /// Programs that export it.
+    pub programs: &'static [Program],
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
     /// The text after `# HELP`.
     pub help: &'static str,
 }
 
-const fn counter(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Counter, help }
+type Programs = &'static [Program];
+type Labels = &'static [&'static str];
+
+const fn counter(name: &'static str, programs: Programs, labels: Labels, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, programs, labels, help }
 }
 
-const fn gauge(name: &'static str, help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, help }
+const fn gauge(name: &'static str, programs: Programs, labels: Labels, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, programs, labels, help }
 }
 
-const fn histogram(name: &'static str, buckets: &'static [f64], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Histogram(buckets), help }
+const fn histogram(
+    name: &'static str,
+    programs: Programs,
+    labels: Labels,
+    buckets: &'static [f64],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: Kind::Histogram(buckets), programs, labels, help }
 }
+
+const AGENT: Programs = &[Program::Agent];
+const CONTROL: Programs = &[Program::Control];
+const ZTUNNEL: Programs = &[Program::Ztunnel];
+const ALL: Programs = &[Program::Agent, Program::Control, Program::Ztunnel];
 
 /// Seconds of work that takes milliseconds on an idle machine: enrolment, a change on its way to the proxies.
 const SECONDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// Labels of Istio's TCP metrics, in Istio's order.
+pub(super) const TRAFFIC: Labels = &[
+    "reporter",
+    "source_workload",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "destination_service",
+    "destination_service_namespace",
+    "destination_service_name",
+    "destination_workload",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_cluster",
+    "request_protocol",
+    "response_flags",
+    "connection_security_policy",
+    "source_region",
+    "source_zone",
+    "destination_region",
+    "destination_zone",
+];
+
 /// Metrics of all programs, sorted by name. Names of Istio's ztunnel and istio-cni stay as they are there.
 pub const CATALOGUE: &[Metric] = &[
-    gauge("istio_build", "Version of this program; the value is always 1."),
+    gauge("istio_build", ALL, &["component", "tag"], "Version of this program; the value is always 1."),
     counter(
         "istio_cni_plugin_requests_total",
+        AGENT,
+        &["response_code"],
         "Requests of CNI plugins that the agent answered, by status of the answer.",
     ),
-    counter("istio_on_demand_dns_total", "Host names of workloads without an address that were resolved."),
-    counter("istio_tcp_connections_closed_total", "TCP connections that ended."),
-    counter("istio_tcp_connections_failed_total", "TCP connections that ended with an error, by response flag."),
-    counter("istio_tcp_connections_opened_total", "TCP connections that began."),
-    counter("istio_tcp_received_bytes_total", "Bytes sent from clients to servers over TCP connections."),
-    counter("istio_tcp_sent_bytes_total", "Bytes sent from servers to clients over TCP connections."),
-    gauge("istio_tcp_sockets_open", "Accepted sockets that are open."),
-    counter("istio_xds_connection_terminations_total", "Discovery streams that ended, by reason."),
-    counter("istio_xds_message_bytes_total", "Bytes of discovery responses received, by type URL."),
-    counter("istio_xds_message_total", "Discovery responses received, by type URL."),
-    counter("nodeagent_reconcile_events_total", "Events of the source that this agent has handled, by type."),
-    counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
-    gauge("process_max_fds", "Maximum number of open file descriptors."),
-    gauge("process_open_fds", "Number of open file descriptors."),
-    gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
-    gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
-    gauge("process_threads", "Number of OS threads in the process."),
-    gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
-    counter("strake_accept_failures_total", "Accepts that failed for want of descriptors or memory."),
+    counter(
+        "istio_on_demand_dns_total",
+        ZTUNNEL,
+        &[
+            "hostname",
+            "source_workload",
+            "source_workload_namespace",
+            "source_canonical_service",
+            "source_canonical_revision",
+        ],
+        "Host names of workloads without an address that were resolved.",
+    ),
+    counter("istio_tcp_connections_closed_total", ZTUNNEL, TRAFFIC, "TCP connections that ended."),
+    counter(
+        "istio_tcp_connections_failed_total",
+        ZTUNNEL,
+        TRAFFIC,
+        "TCP connections that ended with an error, by response flag.",
+    ),
+    counter("istio_tcp_connections_opened_total", ZTUNNEL, TRAFFIC, "TCP connections that began."),
+    counter(
+        "istio_tcp_received_bytes_total",
+        ZTUNNEL,
+        TRAFFIC,
+        "Bytes sent from clients to servers over TCP connections.",
+    ),
+    counter("istio_tcp_sent_bytes_total", ZTUNNEL, TRAFFIC, "Bytes sent from servers to clients over TCP connections."),
+    gauge("istio_tcp_sockets_open", ZTUNNEL, &["reporter"], "Accepted sockets that are open."),
+    counter(
+        "istio_xds_connection_terminations_total",
+        ZTUNNEL,
+        &["reason"],
+        "Discovery streams that ended, by reason.",
+    ),
+    counter("istio_xds_message_bytes_total", ZTUNNEL, &["url"], "Bytes of discovery responses received, by type URL."),
+    counter("istio_xds_message_total", ZTUNNEL, &["url"], "Discovery responses received, by type URL."),
+    counter(
+        "nodeagent_reconcile_events_total",
+        AGENT,
+        &["type"],
+        "Events of the source that this agent has handled, by type.",
+    ),
+    counter("process_cpu_seconds_total", ALL, &[], "Total user and system CPU time spent in seconds."),
+    gauge("process_max_fds", ALL, &[], "Maximum number of open file descriptors."),
+    gauge("process_open_fds", ALL, &[], "Number of open file descriptors."),
+    gauge("process_resident_memory_bytes", ALL, &[], "Resident memory size in bytes."),
+    gauge("process_start_time_seconds", ALL, &[], "Start time of the process since unix epoch in seconds."),
+    gauge("process_threads", ALL, &[], "Number of OS threads in the process."),
+    gauge("process_virtual_memory_bytes", ALL, &[], "Virtual memory size in bytes."),
+    counter("strake_accept_failures_total", ZTUNNEL, &[], "Accepts that failed for want of descriptors or memory."),
     counter(
         "strake_agent_annotations_corrected_total",
+        AGENT,
+        &[],
         "Annotations of enrolled pods that somebody else had changed and that were set again.",
     ),
     counter(
         "strake_agent_blocked_total",
+        AGENT,
+        &[],
         "Times routing of an enrolled pod was found not to lead to the proxy; its traffic was dropped.",
     ),
     counter(
         "strake_agent_broken_total",
+        AGENT,
+        &[],
         "Times traffic of an enrolled pod might bypass its proxy until it was repaired.",
     ),
     histogram(
         "strake_agent_cni_request_duration_seconds",
+        AGENT,
+        &[],
         SECONDS,
         "Time until a CNI plugin was told whether its pod is enrolled.",
     ),
-    gauge("strake_agent_cni_requests_waiting", "Requests of CNI plugins that are not answered yet."),
-    counter("strake_agent_departures_total", "Pods of this node that left the mesh."),
+    gauge("strake_agent_cni_requests_waiting", AGENT, &[], "Requests of CNI plugins that are not answered yet."),
+    counter("strake_agent_departures_total", AGENT, &[], "Pods of this node that left the mesh."),
     counter(
         "strake_agent_drain_expired_total",
+        AGENT,
+        &[],
         "Pods whose proxied connections were cut when the grace period of leaving ended.",
     ),
     histogram(
         "strake_agent_enrolment_duration_seconds",
+        AGENT,
+        &[],
         SECONDS,
         "Time from the decision to enrol a pod until it was proved enrolled.",
     ),
-    counter("strake_agent_enrolments_total", "Pods of this node that entered the mesh."),
+    counter("strake_agent_enrolments_total", AGENT, &[], "Pods of this node that entered the mesh."),
     gauge(
         "strake_agent_further_addresses",
+        AGENT,
+        &[],
         "Addresses besides those that the mesh knows, learnt for pods of this node.",
     ),
     counter(
         "strake_agent_further_addresses_forgotten_total",
+        AGENT,
+        &[],
         "Learnt addresses that were forgotten because no connection arrived for them any more.",
     ),
     gauge(
         "strake_agent_further_addresses_full_pods",
+        AGENT,
+        &[],
         "Pods with as many learnt addresses as a pod may have; connections to others of theirs time out.",
     ),
     counter(
         "strake_agent_hazards_total",
+        AGENT,
+        &[],
         "Programs and netfilter chains found in enrolled pods that may take connections from the proxy.",
     ),
-    gauge("strake_agent_pods", "Pods of this node, by state of their enrolment."),
-    counter("strake_agent_proofs_total", "Proofs of enrolled pods that were read from the kernel and the proxy."),
-    counter("strake_agent_proxies_refused_total", "Proxies whose connection the agent refused, by reason."),
-    counter("strake_agent_repairs_total", "Checks of enrolled pods that did not hold and were repaired, by check."),
-    gauge("strake_agent_source_problems", "Objects that the agent's source could not read."),
-    counter("strake_agent_steering_total", "Events counted by the kernel programs."),
-    counter("strake_agent_steering_unread_total", "Reads of the kernel programs' counters that failed."),
-    counter("strake_agent_step_failures_total", "Steps of enrolment or departure that failed, by code."),
-    histogram("strake_agent_survey_duration_seconds", SECONDS, "Time that listing the kernel's BPF links took."),
-    counter("strake_agent_surveys_total", "Lists of the kernel's BPF links that were read."),
-    counter("strake_agent_tasks_lost_total", "Enrolment tasks that panicked."),
-    counter("strake_agent_unreadable_total", "Checks of pods that could not be read, by check."),
+    gauge("strake_agent_pods", AGENT, &["state"], "Pods of this node, by state of their enrolment."),
+    counter(
+        "strake_agent_proofs_total",
+        AGENT,
+        &[],
+        "Proofs of enrolled pods that were read from the kernel and the proxy.",
+    ),
+    counter(
+        "strake_agent_proxies_refused_total",
+        AGENT,
+        &["reason"],
+        "Proxies whose connection the agent refused, by reason.",
+    ),
+    counter(
+        "strake_agent_repairs_total",
+        AGENT,
+        &["check"],
+        "Checks of enrolled pods that did not hold and were repaired, by check.",
+    ),
+    gauge("strake_agent_source_problems", AGENT, &[], "Objects that the agent's source could not read."),
+    counter("strake_agent_steering_total", AGENT, &["event"], "Events counted by the kernel programs."),
+    counter("strake_agent_steering_unread_total", AGENT, &[], "Reads of the kernel programs' counters that failed."),
+    counter(
+        "strake_agent_step_failures_total",
+        AGENT,
+        &["code"],
+        "Steps of enrolment or departure that failed, by code.",
+    ),
+    histogram(
+        "strake_agent_survey_duration_seconds",
+        AGENT,
+        &[],
+        SECONDS,
+        "Time that listing the kernel's BPF links took.",
+    ),
+    counter("strake_agent_surveys_total", AGENT, &[], "Lists of the kernel's BPF links that were read."),
+    counter("strake_agent_tasks_lost_total", AGENT, &[], "Enrolment tasks that panicked."),
+    counter("strake_agent_unreadable_total", AGENT, &["check"], "Checks of pods that could not be read, by check."),
     counter(
         "strake_agent_unserved_total",
+        AGENT,
+        &[],
         "Times an enrolled pod was found without a serving proxy; its traffic was blocked.",
     ),
-    counter("strake_agent_unverified_total", "Times an enrolled pod could not be verified; it stays announced."),
-    counter("strake_agent_unwatched_total", "Times changes to a pod's routing could be noticed by polling only."),
-    counter("strake_agent_withdrawals_total", "Times a pod was announced as outside of the mesh again."),
+    counter(
+        "strake_agent_unverified_total",
+        AGENT,
+        &[],
+        "Times an enrolled pod could not be verified; it stays announced.",
+    ),
+    counter(
+        "strake_agent_unwatched_total",
+        AGENT,
+        &[],
+        "Times changes to a pod's routing could be noticed by polling only.",
+    ),
+    counter("strake_agent_withdrawals_total", AGENT, &[], "Times a pod was announced as outside of the mesh again."),
     counter(
         "strake_budget_exceeded_total",
+        ZTUNNEL,
+        &["budget", "owner"],
         "Times that a pod, a client or a tunnel wanted more than its budget holds.",
     ),
-    counter("strake_ca_requests_total", "Certificate requests, by outcome."),
+    counter("strake_ca_requests_total", CONTROL, &["outcome"], "Certificate requests, by outcome."),
     counter(
         "strake_ca_ttl_shortened_total",
+        CONTROL,
+        &[],
         "Certificates signed for less time than requested, because of the maximum.",
     ),
-    counter("strake_certificate_fetches_total", "Certificates that this proxy requested, by outcome."),
+    counter(
+        "strake_certificate_fetches_total",
+        ZTUNNEL,
+        &["outcome"],
+        "Certificates that this proxy requested, by outcome.",
+    ),
     counter(
         "strake_certificate_prefetches_dropped_total",
+        ZTUNNEL,
+        &[],
         "Certificates that were not requested in advance because the queue was full.",
     ),
-    counter("strake_connection_panics_total", "Connections that ended because their task panicked."),
-    gauge("strake_control_connections", "Open connections of clients, by whether they have shown a good token."),
+    counter("strake_connection_panics_total", ZTUNNEL, &[], "Connections that ended because their task panicked."),
+    gauge(
+        "strake_control_connections",
+        CONTROL,
+        &["client"],
+        "Open connections of clients, by whether they have shown a good token.",
+    ),
     counter(
         "strake_control_connections_refused_total",
+        CONTROL,
+        &["reason"],
         "Connections closed before a request with a good token, by the limit that closed them.",
     ),
-    gauge("strake_control_findings", "Findings: parts of policies, labels and other objects that have no effect."),
-    gauge("strake_control_manifest_problems", "Manifests that could not be read."),
-    gauge("strake_control_proxies", "Node proxies with an open discovery stream."),
-    gauge("strake_control_resources", "Resources that discovery serves, by type."),
-    counter("strake_control_responses_total", "Discovery responses that a proxy answered, by outcome."),
+    gauge(
+        "strake_control_findings",
+        CONTROL,
+        &[],
+        "Findings: parts of policies, labels and other objects that have no effect.",
+    ),
+    gauge("strake_control_manifest_problems", CONTROL, &["severity"], "Manifests that could not be read."),
+    gauge("strake_control_proxies", CONTROL, &[], "Node proxies with an open discovery stream."),
+    gauge("strake_control_resources", CONTROL, &["type"], "Resources that discovery serves, by type."),
+    counter(
+        "strake_control_responses_total",
+        CONTROL,
+        &["outcome"],
+        "Discovery responses that a proxy answered, by outcome.",
+    ),
     histogram(
         "strake_control_settle_seconds",
+        CONTROL,
+        &[],
         SECONDS,
         "Time from a batch of changes until its discovery resources were ready to be sent.",
     ),
-    counter("strake_control_streams_ended_total", "Discovery streams that the control plane ended, by reason."),
-    counter("strake_control_token_checks_failed_total", "Checks of a stream's token that gave no result."),
-    counter("strake_control_unauthenticated_total", "Requests without a valid node token."),
-    gauge("strake_discovery_resources", "Resources received from discovery, by kind."),
+    counter(
+        "strake_control_streams_ended_total",
+        CONTROL,
+        &["reason"],
+        "Discovery streams that the control plane ended, by reason.",
+    ),
+    counter(
+        "strake_control_token_checks_failed_total",
+        CONTROL,
+        &[],
+        "Checks of a stream's token that gave no result.",
+    ),
+    counter("strake_control_unauthenticated_total", CONTROL, &[], "Requests without a valid node token."),
+    gauge("strake_discovery_resources", ZTUNNEL, &["kind"], "Resources received from discovery, by kind."),
     gauge(
         "strake_discovery_retained_policies",
+        ZTUNNEL,
+        &[],
         "Policies that discovery removed and that stay in force while a workload of this node names them.",
     ),
     gauge(
         "strake_discovery_unreadable_policies",
+        ZTUNNEL,
+        &[],
         "Policies received from discovery that are invalid; connections they would decide are denied.",
     ),
     counter(
         "strake_hbone_floods_total",
+        ZTUNNEL,
+        &["kind"],
         "Tunnels that were closed because their peer flooded them with cheap frames, by kind.",
     ),
-    counter("strake_hbone_requests_refused_total", "HBONE requests refused because their tunnel had too many at work."),
+    counter(
+        "strake_hbone_requests_refused_total",
+        ZTUNNEL,
+        &[],
+        "HBONE requests refused because their tunnel had too many at work.",
+    ),
     counter(
         "strake_metrics_descriptions_dropped_total",
+        ZTUNNEL,
+        &[],
         "Connections whose descriptions from baggage were dropped because a workload had too many.",
     ),
-    counter("strake_pod_start_failures_total", "Starts of pods that failed, by reason; each is tried again."),
-    counter("strake_policy_invalid_total", "Connections denied because a policy of their workload is invalid."),
+    counter(
+        "strake_pod_start_failures_total",
+        ZTUNNEL,
+        &["code"],
+        "Starts of pods that failed, by reason; each is tried again.",
+    ),
+    counter(
+        "strake_policy_invalid_total",
+        ZTUNNEL,
+        &[],
+        "Connections denied because a policy of their workload is invalid.",
+    ),
     counter(
         "strake_policy_revoked_connections_total",
+        ZTUNNEL,
+        &[],
         "Open connections that were closed because a policy no longer allows them.",
     ),
     counter(
         "strake_policy_unknown_total",
+        ZTUNNEL,
+        &[],
         "Connections denied because their workload names a policy that is not known.",
     ),
     counter(
         "strake_tunnels_expired_total",
+        ZTUNNEL,
+        &["outcome"],
         "Accepted tunnels drained or cut because the peer's certificate has expired.",
     ),
-    gauge("workload_manager_active_proxy_count", "Pods that this proxy serves."),
-    gauge("workload_manager_pending_proxy_count", "Pods that this proxy was told to serve and cannot serve yet."),
-    counter("workload_manager_proxies_started_total", "Pods that this proxy began to serve."),
-    counter("workload_manager_proxies_stopped_total", "Pods that this proxy no longer serves."),
-    gauge("ztunnel_connected", "Proxies with an open connection to this agent."),
+    gauge("workload_manager_active_proxy_count", ZTUNNEL, &[], "Pods that this proxy serves."),
+    gauge(
+        "workload_manager_pending_proxy_count",
+        ZTUNNEL,
+        &[],
+        "Pods that this proxy was told to serve and cannot serve yet.",
+    ),
+    counter("workload_manager_proxies_started_total", ZTUNNEL, &[], "Pods that this proxy began to serve."),
+    counter("workload_manager_proxies_stopped_total", ZTUNNEL, &[], "Pods that this proxy no longer serves."),
+    gauge("ztunnel_connected", AGENT, &[], "Proxies with an open connection to this agent."),
 ];
 
 /// Gives the recorder the help of every metric.

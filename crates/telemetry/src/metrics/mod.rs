@@ -16,7 +16,7 @@ use metrics_util::MetricKindMask;
 
 use crate::http::{Request, Response, Router, typed};
 
-pub use catalogue::{CATALOGUE, Kind, Metric};
+pub use catalogue::{CATALOGUE, Kind, Metric, Program};
 pub use traffic::{PeerLabels, Reporter, SocketGuard, SocketsOpen, TrafficCache, TrafficHandles, TrafficLabels};
 
 /// After this long without change a counter or histogram is no longer shown.

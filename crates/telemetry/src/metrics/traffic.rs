@@ -281,7 +281,7 @@ impl Drop for SocketGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::recorded;
+    use crate::metrics::{catalogue, recorded};
 
     fn labels() -> TrafficLabels {
         let source = PeerLabels { workload: "shell".into(), namespace: "shop".into(), ..PeerLabels::default() };
@@ -306,36 +306,7 @@ mod tests {
     fn labels_come_in_istio_s_order_and_empty_ones_are_unknown() {
         let text = recorded(|_| TrafficHandles::new(labels()).opened());
 
-        let expected = [
-            "reporter",
-            "source_workload",
-            "source_canonical_service",
-            "source_canonical_revision",
-            "source_workload_namespace",
-            "source_principal",
-            "source_app",
-            "source_version",
-            "source_cluster",
-            "destination_service",
-            "destination_service_namespace",
-            "destination_service_name",
-            "destination_workload",
-            "destination_canonical_service",
-            "destination_canonical_revision",
-            "destination_workload_namespace",
-            "destination_principal",
-            "destination_app",
-            "destination_version",
-            "destination_cluster",
-            "request_protocol",
-            "response_flags",
-            "connection_security_policy",
-            "source_region",
-            "source_zone",
-            "destination_region",
-            "destination_zone",
-        ];
-        assert_eq!(names(&text), expected);
+        assert_eq!(names(&text), catalogue::TRAFFIC);
         assert!(text.contains("source_principal=\"unknown\""));
         assert!(
             text.contains("response_flags=\"-\",connection_security_policy=\"mutual_tls\",source_region=\"unknown\"")

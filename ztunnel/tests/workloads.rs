@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use pods::{PATIENCE, Pod};
 use prost::Message as _;
-use proto::ADDRESS_TYPE_URL;
 use proto::workload::{Address, TunnelProtocol, Workload, address};
+use proto::{ADDRESS_TYPE_URL, Change};
 use runtime::drain;
 use tokio_stream::wrappers::TcpListenerStream;
-use xds_server::{Cache, Change, Options};
+use xds_server::{Cache, Options};
 
 const WORKLOADS: u32 = 100_000;
 /// Anonymous memory of a program without workloads, KiB.

@@ -12,7 +12,7 @@ N ?= 30
 # What `strake version` says was built; empty in an archive without history.
 export STRAKE_COMMIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: all setup build demo test test-repeat lint netns bench clean help
+.PHONY: all setup build demo test test-repeat lint netns bench docs clean help
 .NOTPARALLEL:
 
 all: build
@@ -48,6 +48,10 @@ test: lint build
 ## test-repeat   the kernel and netns suites N times (N=30) beside labs that start and stop; must print no failure (root)
 test-repeat: build
 	@$(CARGO) xtask test-repeat --runs $(N) --test-threads $(TEST_THREADS)
+
+## docs    write the generated pages of docs/reference; `make test` fails when one is out of date
+docs: build
+	@$(CARGO) xtask docs
 
 ## bench   speed between two pods of a lab, outside of the mesh and in it; release builds, some minutes the first time (root)
 bench: setup

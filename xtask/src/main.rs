@@ -1,5 +1,6 @@
-//! Builds the kernel programs, checks the layer table, repeats tests. Tasks that need nothing but cargo and Rust.
+//! Builds the kernel programs, writes reference pages, checks the layer table, repeats tests. Tasks that need nothing but cargo and Rust.
 
+mod docs;
 mod ebpf;
 mod layers;
 mod repeat;
@@ -17,6 +18,8 @@ use clap::Parser;
 enum Task {
     /// Compile the kernel programs into target/ebpf; quick when nothing changed.
     Ebpf(ebpf::Options),
+    /// Write the generated pages of docs/reference.
+    Docs,
     /// Compare the dependencies between our crates with xtask/layers.toml.
     Layers,
     /// Run the kernel and netns suites many times beside other labs, and count failures (root).
@@ -26,6 +29,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Ebpf(options) => ebpf::build(&workspace(), &options),
+        Task::Docs => docs::write(&workspace()),
         Task::Layers => layers::check(&workspace()),
         Task::TestRepeat(options) => repeat::run(&workspace(), &options),
     };

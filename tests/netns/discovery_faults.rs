@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::{io, io::Write as _};
 
-use lab::{Target, wire};
+use lab::Target;
 use proto::ADDRESS_TYPE_URL;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use runtime::sys::Netns;
@@ -258,7 +258,7 @@ fn discovery_that_is_cut_or_incomplete_or_loses_pods_puts_nothing_on_the_wire_in
 
         let audit = lab.audit(&frames, &PODS).await;
         assert!(audit.plain.is_empty() && audit.broken.is_empty(), "{audit:?}");
-        let marker = wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-discovery");
+        let marker = capture::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-discovery");
         assert_eq!(marker, 0, "{audit:?}");
         assert!(audit.protected_bytes > 0, "{audit:?}");
     });

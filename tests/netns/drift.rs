@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Target, wire};
+use lab::Target;
 use runtime::sys::Netns;
 use serde_json::Value;
 use testkit::{TestLab, eventually, labs, labs::Load, manifests::client_and_server};
@@ -48,10 +48,10 @@ async fn ip(lab: &TestLab, pod: &str, family: &str, arguments: &str) {
 }
 
 /// Fails when a frame between the nodes shows anything of the calls.
-async fn assert_sealed(lab: &TestLab, frames: &[wire::Frame], marker: &[u8]) {
+async fn assert_sealed(lab: &TestLab, frames: &[capture::Frame], marker: &[u8]) {
     let audit = lab.audit(frames, &PODS).await;
     assert!(audit.plain.is_empty() && audit.broken.is_empty(), "{audit:?}");
-    assert_eq!(wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), marker), 0, "{audit:?}");
+    assert_eq!(capture::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), marker), 0, "{audit:?}");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use lab::wire;
 use serde_json::Value;
 use testkit::{
     TestLab, eventually, labs,
@@ -35,7 +34,7 @@ fn nothing_leaves_in_plaintext_while_a_ztunnel_is_down() {
 
             let audit = lab.audit(&frames, &PODS).await;
             assert!(audit.plain.is_empty() && audit.broken.is_empty(), "{node}: {audit:?}");
-            let marker = wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-gap");
+            let marker = capture::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-gap");
             assert_eq!(marker, 0, "{node}: {audit:?}");
         }
     });
@@ -90,7 +89,7 @@ fn a_long_outage_of_the_far_ztunnel_makes_nobody_fall_back_to_plaintext() {
 
         let audit = lab.audit(&frames, &PODS).await;
         assert!(audit.plain.is_empty() && audit.broken.is_empty(), "{audit:?}");
-        let marker = wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-outage");
+        let marker = capture::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-outage");
         assert_eq!(marker, 0, "{audit:?}");
         for report in during {
             assert_eq!(report["ok"], 0, "answered without the server's ztunnel: {report}");

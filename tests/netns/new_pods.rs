@@ -2,11 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use lab::{
-    Phase, PodInfo,
-    output::line_with,
-    wire::{self, Frame},
-};
+use capture::Frame;
+use lab::{Phase, PodInfo, output::line_with};
 use serde_json::{Value, json};
 use testkit::{
     TestLab, eventually,
@@ -81,11 +78,11 @@ async fn assert_all_tunnelled(lab: &TestLab, pods: &[PodInfo], frames: &[Frame])
     let concerned: Vec<&str> = names.iter().map(String::as_str).chain(["mesh/server"]).collect();
     let audit = lab.audit(frames, &concerned).await;
     assert!(audit.only_tls13(), "{audit:?}");
-    assert_eq!(wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-"), 0);
+    assert_eq!(capture::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-"), 0);
     let clients: BTreeSet<IpAddr> = pods.iter().flat_map(|pod| pod.ips.clone()).collect();
     let strays: Vec<String> = frames
         .iter()
-        .filter_map(|frame| wire::segment(&frame.bytes))
+        .filter_map(|frame| capture::segment(&frame.bytes))
         .filter(|segment| clients.contains(&segment.src.ip()) && segment.dst.port() != 15008)
         .map(|segment| format!("{} -> {} syn {}", segment.src, segment.dst, segment.syn))
         .collect();
@@ -231,7 +228,7 @@ fn a_new_endpoint_of_a_service_gets_its_first_connection_through_a_tunnel() {
         assert_eq!(report["failed"], 0, "{report}");
         let audit = lab.audit(&frames, &["mesh/client", "mesh/server", "mesh/more"]).await;
         assert!(audit.plain.is_empty() && audit.broken.is_empty(), "{audit:?}");
-        assert_eq!(wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-endpoint"), 0);
+        assert_eq!(capture::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-endpoint"), 0);
     });
 }
 
@@ -267,6 +264,6 @@ fn the_first_requests_after_a_start_with_labels_are_encrypted_and_answered() {
 
         let audit = lab.audit(&frames, &["mesh/client", "mesh/server"]).await;
         assert!(audit.only_tls13(), "{audit:?}");
-        assert_eq!(wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-first"), 0);
+        assert_eq!(capture::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-first"), 0);
     });
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use testkit::{
     Shared,
     manifests::{app, namespace, service},
-    wire,
 };
 
 static LAB: Shared = Shared::plain("plain", manifests);
@@ -72,6 +71,6 @@ fn the_wire_between_the_nodes_is_recorded() {
 
         let audit = lab.audit(&frames, &["shop/cart", "shop/db"]).await;
         assert!(audit.plain.iter().any(|stream| stream.head.starts_with("GET /marker-plain")), "{audit:?}");
-        assert!(wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-plain") >= 2);
+        assert!(capture::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), b"marker-plain") >= 2);
     });
 }

@@ -2,10 +2,8 @@
 
 use std::net::SocketAddr;
 
-use lab::{
-    output::{line_with, metric},
-    wire::{self, Frame},
-};
+use capture::Frame;
+use lab::output::{line_with, metric};
 use serde_json::Value;
 use testkit::{
     Shared, TestLab, eventually,
@@ -42,7 +40,7 @@ async fn meshed(lab: &TestLab, namespace: &str) {
 }
 
 fn occurrences(frames: &[Frame], marker: &str) -> usize {
-    wire::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), marker.as_bytes())
+    capture::occurrences(frames.iter().map(|frame| frame.bytes.as_slice()), marker.as_bytes())
 }
 
 /// A GET over each family to the Service's name.

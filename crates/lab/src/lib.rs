@@ -23,7 +23,6 @@ mod services;
 mod supervisor;
 mod system;
 mod validate;
-pub mod wire;
 mod workloads;
 
 pub use command::{Capture, Captured, Output, Process, Running};

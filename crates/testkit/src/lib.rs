@@ -9,5 +9,4 @@ pub mod pki;
 pub mod prerequisites;
 
 pub use assert::eventually;
-pub use lab::wire;
 pub use labs::{Shared, TestLab};

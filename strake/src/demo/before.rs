@@ -1,7 +1,7 @@
 //! Step 1: before the label, the payload is readable between the nodes.
 
 use anyhow::{Result, ensure};
-use lab::wire::Audit;
+use capture::Audit;
 
 use super::{
     report::Evidence,

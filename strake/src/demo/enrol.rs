@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
+use capture::Frame;
 use kube_types::{Kind, ObjectRef};
-use lab::wire::Frame;
 use serde_json::Value;
 
 use super::{
@@ -112,7 +112,7 @@ async fn calls(story: &mut Story) -> Result<Vec<Frame>> {
     story.report.prove("the same call works by pod address", by_pod);
     story.report.prove("by Service address", by_service);
     story.report.prove("and by name", by_name);
-    Ok(lab::wire::read_pcap(&std::fs::read(&captured.file)?)?)
+    Ok(capture::read_pcap(&std::fs::read(&captured.file)?)?)
 }
 
 async fn call_each(story: &Story, ips: &[std::net::IpAddr], port: &str) -> Result<Evidence> {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
-use lab::wire::Frame;
+use capture::Frame;
 
 use super::{
     load::{Load, no_failure},
@@ -33,7 +33,7 @@ pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     let load = Load::requests(story, "db").await?;
     let back = kill_agents(story).await;
     let report = load.stop().await?;
-    story.report.prove("traffic goes on without interruption", no_failure(&report));
+    story.report.prove("traffic continues without interruption", no_failure(&report));
     story.report.prove("the restarted agents find everything proved", back);
     Ok(())
 }
@@ -87,7 +87,7 @@ async fn kill_agents(story: &Story) -> Result<Evidence> {
     Ok(vec![proofs.collect::<Vec<_>>().join(", ")])
 }
 
-/// How often the agents' containers were started again.
+/// Number of restarts of the agents' containers.
 async fn restarts(story: &Story) -> Result<u32> {
     let agents = NODES.map(|node| agent(node).replace("istio-system/", ""));
     let pods = story.lab.pods().await?;

@@ -1,4 +1,4 @@
-//! What the steps share: the lab, the pods' names, calls, captures, and waiting with a deadline.
+//! Shared parts of the steps: the lab, the pods' names, calls, captures, and waiting with a deadline.
 
 use std::{
     fs,
@@ -9,11 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{
-    Lab, Output,
-    output::line_with,
-    wire::{self, Audit, Frame},
-};
+use capture::{Audit, Frame};
+use lab::{Lab, Output, output::line_with};
 
 use super::report::{Evidence, Report};
 use crate::get::pods::{self, Row};
@@ -26,13 +23,13 @@ pub(crate) const DB: &str = "shop/db";
 pub(crate) const MALLORY: &str = "intruder/mallory";
 /// Both nodes.
 pub(crate) const NODES: [&str; 2] = ["node-1", "node-2"];
-/// Where ztunnels listen for each other.
+/// Port on which ztunnels listen for each other.
 pub(crate) const HBONE: u16 = 15008;
-/// How long a change may take until it shows everywhere.
+/// Longest time until a change shows everywhere.
 pub(crate) const TAKES_EFFECT: Duration = Duration::from_secs(10);
-/// How long a refused call may take, seconds: then it would not be refused but lost.
+/// Longest time that a refused call may take, in seconds: beyond it, it was not refused but lost.
 const REFUSED_WITHIN: u32 = 3;
-/// What `curl` exits with at the end of its time.
+/// Exit code of `curl` at its timeout.
 const CURL_TIMED_OUT: i32 = 28;
 /// From a refusal to its line in the log.
 const LOGGED_WITHIN: Duration = Duration::from_secs(2);
@@ -49,7 +46,7 @@ pub(crate) struct Story {
     pub(crate) marker: String,
 }
 
-/// A family and how `curl` is told to use it.
+/// Address family, and the option with which `curl` uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
@@ -179,7 +176,7 @@ impl Story {
         Ok(())
     }
 
-    /// What is on a node's wire while `work` runs.
+    /// Captures a node's wire while `work` runs.
     pub(crate) async fn captured<T>(
         &self,
         node: &str,
@@ -188,7 +185,7 @@ impl Story {
         let capture = self.lab.capture(node).await?;
         let result = work.await;
         let captured = capture.stop().await?;
-        let frames = wire::read_pcap(&fs::read(&captured.file)?)?;
+        let frames = capture::read_pcap(&fs::read(&captured.file)?)?;
         let _ = fs::remove_file(&captured.file); // goes with the lab's directory otherwise
         Ok((result?, frames))
     }
@@ -224,8 +221,8 @@ impl Story {
     pub(crate) async fn audit(&self, frames: &[Frame]) -> Result<(Audit, usize)> {
         let apps = self.app_addresses().await?;
         let bytes = || frames.iter().map(|frame| frame.bytes.as_slice());
-        let audit = wire::audit(bytes(), HBONE, |ip| apps.contains(&ip));
-        Ok((audit, wire::occurrences(bytes(), self.marker.as_bytes())))
+        let audit = capture::audit(bytes(), HBONE, |ip| apps.contains(&ip));
+        Ok((audit, capture::occurrences(bytes(), self.marker.as_bytes())))
     }
 
     /// The output of a node's ztunnel since the lab began.

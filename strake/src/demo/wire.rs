@@ -1,10 +1,8 @@
 //! Step 3: what the wire, the access logs and the application saw of step 2's calls.
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{
-    output::line_with,
-    wire::{Audit, Frame},
-};
+use capture::{Audit, Frame};
+use lab::output::line_with;
 
 use super::{
     report::Evidence,

@@ -268,8 +268,8 @@ impl Desk {
         reply(connection, &Reply::Capturing(capture.file().to_path_buf())).await?;
         // Whatever the client says or when it goes: that is the end.
         let _ = connection.receive::<Followup>().await;
-        let (packets, dropped) = capture.stop().await.map_err(|err| err.to_string())?;
-        reply(connection, &Reply::Captured { packets, dropped }).await
+        let counts = capture.stop().await.map_err(|err| err.to_string())?;
+        reply(connection, &Reply::Captured { packets: counts.recorded, dropped: counts.lost }).await
     }
 }
 

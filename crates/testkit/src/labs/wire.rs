@@ -1,8 +1,8 @@
-//! What passes the wire between the nodes of a test's lab.
+//! Frames on the wire between the nodes of a test's lab.
 
 use std::fs;
 
-use lab::wire::{self, Frame};
+use capture::{Audit, Frame};
 
 use super::TestLab;
 
@@ -11,12 +11,12 @@ impl TestLab {
     ///
     /// # Panics
     /// When one of them is not there.
-    pub async fn audit(&self, frames: &[Frame], pods: &[&str]) -> wire::Audit {
+    pub async fn audit(&self, frames: &[Frame], pods: &[&str]) -> Audit {
         let mut ips = Vec::new();
         for pod in pods {
             ips.extend(self.pod(pod).await.ips);
         }
-        wire::audit(frames.iter().map(|frame| frame.bytes.as_slice()), 15008, |ip| ips.contains(&ip))
+        capture::audit(frames.iter().map(|frame| frame.bytes.as_slice()), 15008, |ip| ips.contains(&ip))
     }
 
     /// The frames on a node's wire while `work` runs.
@@ -24,11 +24,11 @@ impl TestLab {
     /// # Panics
     /// When the capture fails.
     pub async fn captured<T>(&self, node: &str, work: impl Future<Output = T>) -> (T, Vec<Frame>) {
-        let capture = self.lab.capture(node).await.expect("a capture starts");
+        let recording = self.lab.capture(node).await.expect("a capture starts");
         let result = work.await;
-        let captured = capture.stop().await.expect("a capture ends");
+        let captured = recording.stop().await.expect("a capture ends");
         let file = fs::read(&captured.file).expect("the capture is readable");
         let _ = fs::remove_file(&captured.file);
-        (result, wire::read_pcap(&file).expect("a pcap file"))
+        (result, capture::read_pcap(&file).expect("a pcap file"))
     }
 }

@@ -1,3 +1,5 @@
+use std::net::{IpAddr, SocketAddr};
+
 use super::*;
 
 const CLIENT: &str = "10.244.1.5:40000";

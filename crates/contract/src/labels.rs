@@ -1,0 +1,91 @@
+//! Keys of labels and annotations, and the values that have a meaning. A constant ends with `_LABEL` or `_ANNOTATION` where
+//! only one of the two is read.
+
+/// Puts the pods of a namespace, or a pod, into the mesh or leaves it out. Istio's.
+pub const DATAPLANE_MODE_LABEL: &str = "istio.io/dataplane-mode";
+/// Value of [`DATAPLANE_MODE_LABEL`]: in the mesh.
+pub const DATAPLANE_MODE_AMBIENT: &str = "ambient";
+/// Value of [`DATAPLANE_MODE_LABEL`]: not in the mesh.
+pub const DATAPLANE_MODE_NONE: &str = "none";
+
+/// State of a pod's redirection, written by the agent once the kernel has been read back. Istio's.
+pub const REDIRECTION_ANNOTATION: &str = "ambient.istio.io/redirection";
+/// Value of [`REDIRECTION_ANNOTATION`]: connections of the pod are captured.
+pub const REDIRECTION_ENABLED: &str = "enabled";
+
+/// Written by Istio's sidecar injector: the pod has a proxy of its own. Istio's.
+pub const SIDECAR_STATUS_ANNOTATION: &str = "sidecar.istio.io/status";
+/// Asks for a sidecar. Istio's.
+pub const SIDECAR_INJECT: &str = "sidecar.istio.io/inject";
+/// Revision of the control plane that handles the object. Istio's.
+pub const REVISION_LABEL: &str = "istio.io/rev";
+
+/// Inbound connections of the pod are not captured. Istio's.
+pub const BYPASS_INBOUND_CAPTURE_ANNOTATION: &str = "ambient.istio.io/bypass-inbound-capture";
+/// DNS requests of the pod are captured. Istio's.
+pub const DNS_CAPTURE_ANNOTATION: &str = "ambient.istio.io/dns-capture";
+/// Interfaces of the pod whose connections are captured as outbound ones. Istio's.
+pub const REROUTE_VIRTUAL_INTERFACES_ANNOTATION: &str = "istio.io/reroute-virtual-interfaces";
+
+/// Waypoint of the object's traffic. Istio's.
+pub const USE_WAYPOINT_LABEL: &str = "istio.io/use-waypoint";
+/// Traffic from ingress gateways goes through the waypoint, too. Istio's.
+pub const INGRESS_USE_WAYPOINT_LABEL: &str = "istio.io/ingress-use-waypoint";
+/// The service is visible in all clusters. Istio's.
+pub const GLOBAL_LABEL: &str = "istio.io/global";
+/// Connections of a client go to the same endpoint. Istio's.
+pub const PERSISTENT_SESSION_LABEL: &str = "istio.io/persistent-session";
+/// Policy that is logged and not enforced. Istio's.
+pub const DRY_RUN_ANNOTATION: &str = "istio.io/dry-run";
+/// Protocol by which the workload is reached. Istio's.
+pub const TUNNEL_LABEL: &str = "networking.istio.io/tunnel";
+/// Preference for near endpoints. Istio's.
+pub const TRAFFIC_DISTRIBUTION_ANNOTATION: &str = "networking.istio.io/traffic-distribution";
+/// Network of the workload, in a mesh of several. Istio's.
+pub const NETWORK_LABEL: &str = "topology.istio.io/network";
+
+/// Region of a node. Kubernetes'.
+pub const REGION_LABEL: &str = "topology.kubernetes.io/region";
+/// Zone of a node, within its region. Kubernetes'.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// Part of a zone. Istio's.
+pub const SUBZONE_LABEL: &str = "topology.istio.io/subzone";
+
+/// Name of the workload in metrics. Istio's.
+pub const CANONICAL_NAME_LABEL: &str = "service.istio.io/canonical-name";
+/// Revision of the workload in metrics. Istio's.
+pub const CANONICAL_REVISION_LABEL: &str = "service.istio.io/canonical-revision";
+/// Name of the workload, in place of its owner's. Istio's.
+pub const WORKLOAD_NAME_LABEL: &str = "service.istio.io/workload-name";
+/// Name of the application. Kubernetes' recommended labels.
+pub const APP_NAME_LABEL: &str = "app.kubernetes.io/name";
+/// Version of the application. Kubernetes' recommended labels.
+pub const APP_VERSION_LABEL: &str = "app.kubernetes.io/version";
+
+/// Service that an EndpointSlice belongs to. Kubernetes'.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Name of a namespace, set on each by the API server. Kubernetes'.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// Name of a node. Kubernetes'.
+pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
+/// Operating system of a node. Kubernetes'.
+pub const OS_LABEL: &str = "kubernetes.io/os";
+/// Architecture of a node. Kubernetes'.
+pub const ARCH_LABEL: &str = "kubernetes.io/arch";
+/// Kind of machine of a node. Kubernetes'.
+pub const INSTANCE_TYPE_LABEL: &str = "node.kubernetes.io/instance-type";
+/// Taint of a node that takes no new pods. Kubernetes'.
+pub const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
+/// Pod of a StatefulSet. Kubernetes'.
+pub const STATEFUL_SET_POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
+/// Ordinal of a pod of a StatefulSet or an indexed Job. Kubernetes'.
+pub const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
+/// Job of a pod. Kubernetes'.
+pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
+/// UID of the Job of a pod. Kubernetes'.
+pub const JOB_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
+
+/// Hash of a static pod's manifest, on its mirror pod. The kubelet's.
+pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+/// Hash of a static pod's manifest, on the pod that the kubelet runs. The kubelet's.
+pub const CONFIG_HASH_ANNOTATION: &str = "kubernetes.io/config.hash";

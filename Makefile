@@ -30,12 +30,16 @@ build: setup
 demo: build
 	@$(BIN)/strake lab demo
 
-## lint    formatting, clippy, the table of layers
+## lint    formatting, wording, dependencies and licences, clippy, documentation
 lint: setup
 	@$(CARGO) fmt --all --check
+	@$(CARGO) xtask words
+	@$(CARGO) xtask layers
+	@$(CARGO) xtask deny
 	@$(CARGO) xtask ebpf
 	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
-	@$(CARGO) xtask layers
+	@# Readers of the sources follow links to private items too.
+	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 
 ## netns   the end-to-end tests alone: real namespaces, real processes, real kernel programs (root)
 netns: build

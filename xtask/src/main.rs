@@ -1,9 +1,13 @@
-//! Builds the kernel programs, writes reference pages, checks the layer table, repeats tests. Tasks that need nothing but cargo and Rust.
+//! Builds the kernel programs, writes reference pages, checks the workspace, repeats tests. Tasks that need nothing but
+//! cargo and Rust.
 
+mod deny;
 mod docs;
 mod ebpf;
 mod layers;
 mod repeat;
+mod source;
+mod words;
 
 use std::{
     path::{Path, PathBuf},
@@ -18,20 +22,26 @@ use clap::Parser;
 enum Task {
     /// Compile the kernel programs into target/ebpf; quick when nothing changed.
     Ebpf(ebpf::Options),
+    /// Check licences, versions and origins of third-party packages against deny.toml.
+    Deny,
     /// Write the generated pages of docs/reference.
     Docs,
-    /// Compare the dependencies between our crates with xtask/layers.toml.
+    /// Check dependencies against xtask/layers.toml, and that each is used.
     Layers,
     /// Run the kernel and netns suites many times beside other labs, and count failures (root).
     TestRepeat(repeat::Options),
+    /// Check the wording of messages, help, documents and doc comments against xtask/words.toml.
+    Words,
 }
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Ebpf(options) => ebpf::build(&workspace(), &options),
+        Task::Deny => deny::check(&workspace()),
         Task::Docs => docs::write(&workspace()),
         Task::Layers => layers::check(&workspace()),
         Task::TestRepeat(options) => repeat::run(&workspace(), &options),
+        Task::Words => words::check(&workspace()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

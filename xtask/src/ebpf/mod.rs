@@ -24,7 +24,7 @@ const SOURCES: [&str; 5] = [
     "ebpf/programs/Cargo.lock",
 ];
 
-/// What the outer cargo or rustup has set and the inner one must not see.
+/// Variables of the outer cargo or rustup that the inner one must not see.
 const FOREIGN: [&str; 9] = [
     "CARGO",
     "CARGO_BUILD_TARGET",

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-/// What `aya-ebpf` needs.
+/// Minor version of the oldest rustc that `aya-ebpf` supports.
 const OLDEST_RUSTC: u32 = 87;
 
 const HOW_TO: &str = "\

@@ -1,5 +1,8 @@
-//! The table of who may depend on whom (`layers.toml`), compared with what the manifests say.
-//! Development dependencies are free.
+//! The table of who may depend on whom (`layers.toml`), compared with what the manifests say, and dependencies that nobody
+//! uses. Development dependencies are free.
+
+mod links;
+mod unused;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,43 +11,51 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Table {
-    /// Depend on nothing of ours; all others may depend on them.
+    /// Packages without dependencies in this workspace; all others may depend on them.
     base: BTreeSet<String>,
-    /// What each other package may depend on besides `base`.
+    /// Packages that each other package may depend on besides `base`.
     may_depend_on: BTreeMap<String, BTreeSet<String>>,
+    /// Packages that a program must not link, however many packages are between them.
+    never_links: BTreeMap<String, BTreeSet<String>>,
+    /// Dependencies of a package that its sources do not name: generated code does, or they are there for their features.
+    used_elsewhere: BTreeMap<String, Vec<String>>,
 }
 
-/// Fails with every edge that is not in the table.
+/// Fails with every edge that is not in the table or that nobody uses.
 pub(crate) fn check(workspace: &Path) -> anyhow::Result<()> {
     let file = workspace.join("xtask/layers.toml");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let table: Table = toml::from_str(&text).with_context(|| format!("cannot parse {}", file.display()))?;
-    let edges = edges(workspace)?;
-    let faults = table.faults(&edges);
+    let packages = MetadataCommand::new().current_dir(workspace).no_deps().exec()?.packages;
+    let edges = edges(&packages);
+    let mut faults = table.faults(&edges);
+    faults.extend(links::faults(workspace, &table.never_links)?);
+    for package in &packages {
+        faults.extend(unused::faults(package, &table.used_elsewhere)?);
+    }
     if !faults.is_empty() {
         bail!("{}\nthe table is xtask/layers.toml; changing it is a reviewed decision", faults.join("\n"));
     }
     let count: usize = edges.values().map(BTreeSet::len).sum();
-    println!("layers: {} packages, {count} dependencies between them, all in the table", edges.len());
+    println!("layers: {} packages, {count} dependencies between them, all in the table and used", edges.len());
     Ok(())
 }
 
 /// Normal dependencies between members of the workspace.
-fn edges(workspace: &Path) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
-    let metadata = MetadataCommand::new().current_dir(workspace).no_deps().exec()?;
-    let ours: BTreeSet<String> = metadata.packages.iter().map(|package| package.name.to_string()).collect();
-    let edges = metadata.packages.iter().map(|package| {
+fn edges(packages: &[Package]) -> BTreeMap<String, BTreeSet<String>> {
+    let ours: BTreeSet<String> = packages.iter().map(|package| package.name.to_string()).collect();
+    let edges = packages.iter().map(|package| {
         let normal = package.dependencies.iter().filter(|edge| edge.kind == DependencyKind::Normal);
         let to = normal.map(|edge| edge.name.clone()).filter(|name| ours.contains(name)).collect();
         (package.name.to_string(), to)
     });
-    Ok(edges.collect())
+    edges.collect()
 }
 
 impl Table {
@@ -66,8 +77,13 @@ impl Table {
         }
         for name in self.base.iter().chain(self.may_depend_on.keys()) {
             if !edges.contains_key(name) {
-                faults.push(format!("{name} is in the table, but no package"));
+                faults.push(format!("{name} is in the table, but there is no such package"));
             }
+        }
+        for (from, allowed) in &self.may_depend_on {
+            let used = edges.get(from).unwrap_or(&none);
+            let unused = allowed.iter().filter(|to| !used.contains(*to));
+            faults.extend(unused.map(|to| format!("{from} may depend on {to} and does not: remove it from the table")));
         }
         faults
     }
@@ -85,6 +101,8 @@ mod tests {
         let table = Table {
             base: set(&["base"]),
             may_depend_on: BTreeMap::from([("low".into(), set(&[])), ("high".into(), set(&["low"]))]),
+            never_links: BTreeMap::new(),
+            used_elsewhere: BTreeMap::new(),
         };
         table.faults(&edges.iter().map(|(from, to)| ((*from).to_owned(), set(to))).collect())
     }
@@ -96,15 +114,29 @@ mod tests {
 
     #[test]
     fn an_edge_upwards_is_named() {
-        let found = faults(&[("base", &["low"]), ("low", &["high"]), ("high", &[])]);
+        let found = faults(&[("base", &["low"]), ("low", &["high"]), ("high", &["low"])]);
 
         assert_eq!(found, ["base must not depend on low", "low must not depend on high"]);
+    }
+
+    #[test]
+    fn an_edge_that_nobody_uses_is_named() {
+        let found = faults(&[("base", &[]), ("low", &[]), ("high", &["base"])]);
+
+        assert_eq!(found, ["high may depend on low and does not: remove it from the table"]);
     }
 
     #[test]
     fn table_and_workspace_know_the_same_packages() {
         let found = faults(&[("base", &[]), ("low", &[]), ("new", &[])]);
 
-        assert_eq!(found, ["new is not in the table", "high is in the table, but no package"]);
+        assert_eq!(
+            found,
+            [
+                "new is not in the table",
+                "high is in the table, but there is no such package",
+                "high may depend on low and does not: remove it from the table"
+            ]
+        );
     }
 }

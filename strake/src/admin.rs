@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
-/// A program that has not answered by then is taken for dead.
+/// A program that has not answered by then is treated as dead.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Longest answer that is read.

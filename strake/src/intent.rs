@@ -1,5 +1,5 @@
-//! What the manifests ask for, read as the agents read them. A report of an agent that is older than the manifests can
-//! be told from a current one by it.
+//! Selection of pods for the mesh by their manifests, read as the agents read them. It shows when the report of an agent
+//! is older than the manifests.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::target::Target;
 /// Time to read all manifests of a lab. 20 000 objects take less than a second.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Pods as the manifests and the lab's scheduler describe them, and what their labels ask for.
+/// Pods as the manifests and the lab's scheduler describe them, and whether their labels select the mesh.
 #[derive(Debug, Default)]
 pub(crate) struct Intent {
     pods: HashMap<(String, String), Arc<Pod>>,
@@ -47,7 +47,7 @@ impl Intent {
                 Event::Applied { .. } | Event::Removed { .. } | Event::Problem(_) | Event::Solved { .. } => {}
             }
         }
-        bail!("reading the manifests ended early")
+        bail!("the reader of the manifests stopped")
     }
 
     /// One pod, selected by its own label or not.
@@ -60,7 +60,7 @@ impl Intent {
         Self { pods: HashMap::from([(key, Arc::new(pod))]), namespaces: HashMap::new() }
     }
 
-    /// Whether the mesh should carry the traffic of a pod; `None` for a pod that is not in the manifests (any more).
+    /// Returns true for a pod that is selected for the mesh; `None` for a pod that is not in the manifests (any more).
     pub(crate) fn selects(&self, namespace: &str, name: &str) -> Option<bool> {
         let pod = self.pods.get(&(namespace.to_owned(), name.to_owned()))?;
         let namespace = self.namespaces.get(namespace).map(Arc::as_ref);

@@ -19,7 +19,7 @@ use crate::{target::Target, wait::Wait};
   strake label namespace shop istio.io/dataplane-mode-           and leaves it
   strake label pod db -n shop istio.io/dataplane-mode=none       one pod stays out")]
 pub(crate) struct Label {
-    /// What to label
+    /// Kind of object
     kind: LabelKind,
     /// Its name; of a pod also NAMESPACE/NAME
     name: String,

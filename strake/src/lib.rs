@@ -42,7 +42,7 @@ enum Command {
     Get(get::Get),
     /// Sets or removes labels of a namespace or pod
     Label(label::Label),
-    /// Prints the version, and which programs of a lab answer
+    /// Prints client and server versions
     Version(version::Version),
     /// Prints a completion script for a shell
     Completion(completion::Completion),
@@ -91,7 +91,7 @@ mod tests {
         text
     }
 
-    /// What the environment happens to hold is not part of the help.
+    /// Hides values of the environment, which are not part of the help.
     fn without_environment(command: Command) -> Command {
         command.mut_args(|arg| arg.hide_env_values(true)).mut_subcommands(without_environment)
     }

@@ -1,4 +1,4 @@
-//! How the node proxies reach pods: what their peers would do with a connection, as the proxies themselves say it.
+//! Protocol by which each node proxy reaches a pod, as the proxies themselves report it.
 
 use std::collections::HashMap;
 

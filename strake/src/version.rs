@@ -45,7 +45,7 @@ impl Version {
     }
 }
 
-/// What was built, as `git describe` says it; `make` tells it to the compiler.
+/// Commit that was built, as `git describe` says it; `make` tells it to the compiler.
 const COMMIT: Option<&str> = option_env!("STRAKE_COMMIT");
 
 fn ours() -> String {

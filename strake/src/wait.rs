@@ -30,7 +30,7 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    /// Whether `--wait` was given.
+    /// Returns true with `--wait`.
     pub(crate) const fn is_asked(&self) -> bool {
         self.wait
     }
@@ -60,7 +60,7 @@ impl Wait {
     }
 }
 
-/// What is not as the labels of the wanted pods ask, one text per pod or peer.
+/// Differences from what the labels of the wanted pods ask for, one text per pod or peer.
 async fn missing(lab: &Lab, wanted: &impl Fn(&PodInfo) -> bool) -> Result<Vec<String>> {
     let rows = pods::list(lab, wanted).await?;
     let unsettled: Vec<String> = rows.iter().filter_map(Row::unsettled).collect();

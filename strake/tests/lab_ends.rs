@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  terminationGracePeriodSeconds: 1\n  \
                    containers:\n  - {name: c, command: [sleep, infinity]}\n";
 
-/// How far the start has come when the signal is sent.
+/// Stage of the start at which the signal is sent.
 #[derive(Debug, Clone, Copy)]
 enum Point {
     /// The supervisor's process is there; nobody may hold it yet.
@@ -105,7 +105,7 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Whether labs can be made here. With `CI` set a machine that cannot is a failure.
+/// Tells if labs can be made here. With `CI` set a machine that cannot is a failure.
 fn possible() -> bool {
     let root = fs::read_to_string("/proc/self/status").is_ok_and(|text| text.contains("\nUid:\t0\t0\t"));
     let possible = root && Path::new("/proc/self/ns/pid").exists();

@@ -24,7 +24,7 @@ use crate::source::{CertificateSource, SourceError};
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How to reach the certificate authority.
+/// Settings of the connection to the certificate authority.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// `https://host:port`; `http` is plain TCP.
@@ -119,7 +119,7 @@ fn impersonating(identity: &Identity) -> Struct {
     Struct { fields: [(proto::IMPERSONATED_IDENTITY.to_owned(), value)].into() }
 }
 
-/// The answer as a certificate, once it is what was asked for and stands up to the check that peers will make.
+/// The answer as a certificate, once it is for the requested identity and passes the check that peers will make.
 fn certificate(
     identity: &Identity,
     key: &PrivateKeyDer<'static>,
@@ -148,6 +148,8 @@ fn certificate(
 fn readable(bundle: &str) -> Vec<CertificateDer<'static>> {
     let certificates = CertificateDer::pem_slice_iter(bundle.as_bytes());
     certificates
-        .filter_map(|certificate| certificate.map_err(|error| tracing::warn!(%error, "root certificate skipped")).ok())
+        .filter_map(|certificate| {
+            certificate.map_err(|error| tracing::warn!(%error, "skipped an invalid root certificate")).ok()
+        })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! Where the manager gets certificates from.
+//! Sources of certificates for the manager.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ pub trait CertificateSource: Send + Sync + 'static {
     fn fetch(&self, identity: &Identity) -> BoxFuture<'_, Result<WorkloadCertificate, SourceError>>;
 }
 
-/// Why there is no certificate.
+/// Reason for a missing certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// No key or no signing request.
     #[error(transparent)]
     Request(#[from] identity::csr::CsrError),
     /// The bearer token cannot be read, or not be sent as a header.
-    #[error("bearer token")]
+    #[error("failed to read the auth token")]
     Token(#[source] std::io::Error),
     /// The roots of the certificate authority cannot be loaded.
     #[error(transparent)]

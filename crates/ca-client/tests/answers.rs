@@ -1,4 +1,4 @@
-//! What the client makes of answers that no honest certificate authority gives. Plain TCP: TLS is tested elsewhere.
+//! Behaviour of the client with answers that no honest certificate authority gives. Plain TCP: TLS is tested elsewhere.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -25,7 +25,7 @@ pub enum Unauthenticated {
 
 /// Checks tokens: against a file in directory mode, by TokenReview in a cluster.
 pub trait Authenticator: Send + Sync + 'static {
-    /// Who the token belongs to.
+    /// Returns the caller that the token belongs to.
     fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, Unauthenticated>>;
 }
 

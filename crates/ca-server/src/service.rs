@@ -14,7 +14,7 @@ use crate::issuer::{Issuer, SignError};
 /// A request has one signing request and little more.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
-/// Why a caller does not get a certificate. For our log; the caller learns only that it was refused.
+/// Reason for refusing a certificate. For our log; the caller learns only that it was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Denial(pub String);

@@ -25,7 +25,7 @@ pub async fn keep_fresh(issuer: Arc<Issuer>, names: Vec<String>, acceptor: Accep
                 RENEWAL.min(left / 2).max(RETRY)
             }
             Err(error) => {
-                tracing::error!(code = error.code(), %error, "control plane certificate not renewed");
+                tracing::error!(code = error.code(), %error, "failed to renew the control plane certificate; keeping the old one");
                 RETRY
             }
         };

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::authenticate::{Authenticator, Unauthenticated};
 
-/// Why the file cannot be used.
+/// Reason why the file is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum TokensError {
     /// It cannot be read.
@@ -84,7 +84,7 @@ impl NodeTokens {
         Ok(Self { path: path.to_owned(), trust_domain, known: Mutex::new(known) })
     }
 
-    /// Who `token` belongs to. Takes the same time wherever in the list it is found, or is not.
+    /// Caller that `token` belongs to. Takes the same time wherever in the list it is found, or is not.
     pub fn caller(&self, token: &str) -> Result<Option<Caller>, TokensError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let metadata = fs::metadata(&self.path).map_err(|cause| self.unreadable(cause))?;

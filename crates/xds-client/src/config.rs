@@ -1,4 +1,4 @@
-//! Where the control plane is and what the proxy says about itself.
+//! Address of the control plane, and the description that the proxy gives of itself.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use tls::control_plane::{RootSource, Token};
 
 use proto::snapshot;
 
-/// How to reach the control plane.
+/// Settings of the connection to the control plane.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `https://host:port`; `http` is plain TCP.
@@ -23,7 +23,7 @@ pub struct Config {
     pub token: Token,
     /// Further request headers: `clusterid`, `XDS_HEADER_*`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// What the proxy says about itself.
+    /// Description that the proxy gives of itself.
     pub node: Node,
 }
 

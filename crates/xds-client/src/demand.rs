@@ -12,7 +12,7 @@ pub(crate) struct Demand {
     pub(crate) waiter: oneshot::Sender<()>,
 }
 
-/// Why a demand was not answered.
+/// Reason for a demand without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DemandError {
     /// The client has ended.

@@ -17,9 +17,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
-    #[error("cannot be read: {0}")]
+    #[error("failed to read: {0}")]
     Unreadable(std::io::Error),
-    #[error("has characters that a header cannot carry")]
+    #[error("contains characters that are invalid in a header")]
     NotAHeader,
 }
 
@@ -32,7 +32,7 @@ pub(crate) async fn connect(config: &Config) -> Result<AggregatedDiscoveryServic
     match endpoint.connect_with_connector(connector).await {
         Ok(channel) => Ok(AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)),
         Err(error) => {
-            tracing::warn!(address = %config.address, error = tls::causes(&error), "discovery connection");
+            tracing::warn!(address = %config.address, error = tls::causes(&error), "failed to connect to discovery");
             Err(End::NotConnected)
         }
     }

@@ -1,4 +1,4 @@
-//! What the reader of resources implements. It sees decoded messages, never the stream.
+//! Interface of the reader of resources. It receives decoded messages, never the stream.
 
 /// A decoded resource.
 #[derive(Clone, Debug, PartialEq)]

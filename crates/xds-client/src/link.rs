@@ -88,7 +88,7 @@ impl Client {
             metrics::terminated(end.reason());
             let wait = pause.after(&end);
             match &end {
-                End::NotConnected => tracing::warn!(?wait, "discovery is not connected, trying again"),
+                End::NotConnected => tracing::warn!(?wait, "failed to connect to discovery; retrying"),
                 End::Broken { status, .. } => {
                     tracing::info!(?wait, reason = end.reason(), %status, "discovery stream ended")
                 }
@@ -113,7 +113,7 @@ impl Client {
         let request = match dial::request(&self.config, ReceiverStream::new(receiver)).await {
             Ok(request) => request,
             Err(error) => {
-                tracing::warn!(%error, "authentication token");
+                tracing::warn!(%error, "failed to read the auth token");
                 return End::NotConnected;
             }
         };
@@ -121,7 +121,7 @@ impl Client {
         let mut inbound = match service.delta_aggregated_resources(request).await {
             Ok(response) => response.into_inner(),
             Err(status) => {
-                tracing::warn!(%status, "discovery refused");
+                tracing::warn!(%status, "discovery request refused");
                 return End::NotConnected;
             }
         };
@@ -138,7 +138,7 @@ impl Client {
                             continue;
                         }
                         Err(missing) => {
-                            tracing::error!(%missing, code = "snapshot_part_missing", "discovery stream is given up");
+                            tracing::error!(%missing, code = "snapshot_part_missing", "incomplete snapshot; closing the discovery stream");
                             Some(Status::data_loss(missing.to_string()))
                         }
                     },

@@ -1,8 +1,8 @@
-//! How far the first answer of one type has come: when has everything arrived? See `proto::snapshot` for the marks.
+//! Progress of the first answer of one type, up to the point where everything has arrived. See `proto::snapshot` for the marks.
 
 use proto::snapshot::Mark;
 
-/// A part of a snapshot was not received. The stream is of no use any more: a new one begins with the versions held.
+/// A part of a snapshot was not received. The stream must end: a new one begins with the versions held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected part {expected} of the snapshot, received part {received}")]
 pub(crate) struct MissingPart {

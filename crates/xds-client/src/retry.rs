@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 const MIN: Duration = Duration::from_millis(10);
 const MAX: Duration = Duration::from_secs(15);
 
-/// How a connection ended.
+/// End of a connection.
 #[derive(Debug)]
 pub(crate) enum End {
     /// It was never there, or the call was refused.

@@ -1,4 +1,4 @@
-//! What is said on one connection: first requests, answers, demands. State that outlives it is in `watched`.
+//! Messages of one connection: first requests, answers, demands. State that outlives it is in `watched`.
 
 use std::collections::VecDeque;
 
@@ -71,7 +71,7 @@ impl Session {
         self.useful = true;
         metrics::received(&response.type_url, response.encoded_len());
         let Some(watched) = types.iter_mut().find(|watched| watched.type_url == response.type_url) else {
-            tracing::error!(type_url = response.type_url, "response of a type that was not asked for");
+            tracing::error!(type_url = response.type_url, "received a type that was not requested; rejecting it");
             self.waiting.push_back(DeltaDiscoveryRequest {
                 type_url: response.type_url,
                 response_nonce: response.nonce,
@@ -87,7 +87,7 @@ impl Session {
             }
             Some(error) => {
                 let reasons = &error.message;
-                tracing::error!(type_url = watched.type_url, resources, removed, reasons, "resources refused");
+                tracing::error!(type_url = watched.type_url, resources, removed, reasons, "resources rejected");
             }
         }
         self.waiting.push_back(answer);
@@ -99,7 +99,7 @@ impl Session {
         let Demand { type_url, name, waiter } = demand;
         match types.iter_mut().find(|watched| watched.type_url == type_url) {
             Some(watched) => self.waiting.extend(watched.demand(name, waiter)),
-            None => tracing::error!(type_url, name, "demand of a type that is not watched"),
+            None => tracing::error!(type_url, name, "request for a type that is not subscribed"),
         }
     }
 }

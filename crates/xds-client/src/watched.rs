@@ -76,7 +76,7 @@ fn decode<T: prost::Message + Default>(
         return Err(Rejection { name, reason: "no contents".to_owned() });
     };
     if any.type_url != type_url {
-        return Err(Rejection { name, reason: format!("is a {:?} among {type_url}", any.type_url) });
+        return Err(Rejection { name, reason: format!("unexpected type {:?} in a {type_url} response", any.type_url) });
     }
     match T::decode(any.value.as_slice()) {
         Ok(message) => Ok(Resource { name, version, message }),

@@ -38,7 +38,7 @@ pub(crate) struct Watch {
     next_check: Instant,
 }
 
-/// Why a stream must end.
+/// Reason for the end of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// It is old; nothing is wrong with it.
@@ -73,7 +73,7 @@ impl Watch {
                     tracing::warn!(
                         reason,
                         code = "token_not_checked",
-                        "failed to check the token of a discovery stream again; the stream goes on"
+                        "failed to check the token of a discovery stream again; the stream stays open"
                     );
                 }
             }

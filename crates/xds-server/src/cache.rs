@@ -1,4 +1,4 @@
-//! What the control plane has to say, by type and name, and which connection still has to hear what.
+//! Resources by type and name, and the changes that each connection has yet to receive.
 //! It sends nothing: see `stream`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,7 +16,7 @@ use proto::{Change, MAX_MESSAGE_BYTES};
 const RESPONSE_BYTES: usize = 1024 * 1024;
 /// Names in one response, removals included.
 const RESPONSE_NAMES: usize = 16 * 1024;
-/// Size of the resources in the first response to a client that takes it for all there is, in bytes. Leaves room for names
+/// Size of the resources in the first response to a client that treats it as complete, in bytes. Leaves room for names
 /// and framing within what such a client takes; a larger mesh is split all the same, and the log says so.
 const WHOLE_BYTES: usize = MAX_MESSAGE_BYTES / 10 * 9;
 
@@ -59,7 +59,7 @@ struct Subscriber {
     reads_marks: bool,
 }
 
-/// What one response tells.
+/// Contents of one response.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) type_url: String,
@@ -118,7 +118,7 @@ impl Cache {
         let _ = self.0.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// How many resources of this type there are.
+    /// Number of resources of this type.
     pub fn len(&self, type_url: &str) -> usize {
         self.lock().types.get(type_url).map_or(0, BTreeMap::len)
     }
@@ -144,7 +144,7 @@ impl Cache {
         same.collect()
     }
 
-    /// How many connections there are.
+    /// Number of connections.
     pub fn connections(&self) -> usize {
         self.lock().subscribers.len()
     }
@@ -229,7 +229,7 @@ impl Cache {
                 type_url = batch.type_url,
                 code = "snapshot_too_large",
                 "the mesh does not fit into one message of {MAX_MESSAGE_BYTES} bytes: \
-                 this client takes the first part of it for all there is",
+                 this client treats the first part as complete",
             );
         }
         Some(batch)

@@ -1,4 +1,4 @@
-//! What the control plane learns about its clients.
+//! Facts that the control plane learns about its clients.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use identity::Caller;
 pub struct Peer {
     /// Number of the connection, unique in this process.
     pub connection: u64,
-    /// Who it is, proven by its token.
+    /// Identity, proven by its token.
     pub caller: Caller,
-    /// What it calls itself (`ztunnel~<ip>~<pod>.<ns>~<domain>`); proven by nothing.
+    /// Name that it gives itself (`ztunnel~<ip>~<pod>.<ns>~<domain>`); proven by nothing.
     pub node_id: String,
 }
 

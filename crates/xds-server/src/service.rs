@@ -25,10 +25,10 @@ use proto::MAX_MESSAGE_BYTES;
 /// Responses that wait for the socket; what changes meanwhile waits as names in the cache.
 const RESPONSES_IN_FLIGHT: usize = 1;
 
-/// How the service behaves.
+/// Settings of the service.
 #[derive(Clone)]
 pub struct Options {
-    /// Is told what clients do.
+    /// Receives a report of each action of a client.
     pub report: Arc<dyn Fn(Report) + Send + Sync>,
     /// When this starts, streams end in good order; clients come back at once, to whoever serves then.
     pub drain: drain::Watch,

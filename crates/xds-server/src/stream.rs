@@ -18,7 +18,7 @@ use crate::service::Options;
 use crate::subscription::{Gate, Request};
 use proto::snapshot;
 
-/// How long the first addresses wait for the client to ask for policies too, and removals of policies for it to ask for
+/// Time that the first addresses wait for the client to ask for policies too, and removals of policies for it to ask for
 /// addresses. Node proxies ask for both at once, but the second request may be lost and sent again by TCP, which takes
 /// 200 ms and more. A waypoint, which never asks for policies, should not wait for long.
 const NODE_PROXY_PATIENCE: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl Asked {
     }
 }
 
-/// What one turn of the loop brought.
+/// Event of one turn of the loop.
 enum Turn {
     Go,
     End(Result<(), Status>),

@@ -65,7 +65,7 @@ pub async fn serve(cache: Cache) -> io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// What happens next on a stream.
+/// Next event on a stream.
 #[derive(Debug)]
 pub enum Passed {
     /// The client receives a response.
@@ -92,13 +92,13 @@ pub trait Faults: Send + 'static {
         vec![request]
     }
 
-    /// What happens instead of this response.
+    /// Events in place of this response.
     fn response(&mut self, stream: usize, response: DeltaDiscoveryResponse) -> Vec<Passed> {
         let _ = stream;
         vec![response.into()]
     }
 
-    /// What happens when nothing has passed for a while.
+    /// Events after a pause without messages.
     fn idle(&mut self, stream: usize) -> Vec<Passed> {
         let _ = stream;
         Vec::new()

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// How far a client has answered responses of one kind. Nonces of one connection are consecutive numbers.
+/// Newest response of one kind that a client has answered. Nonces of one connection are consecutive numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     last_sent: u64,

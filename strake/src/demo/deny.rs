@@ -23,7 +23,7 @@ spec:
         principals: [cluster.local/ns/shop/sa/cart]
 ";
 
-/// How the log names the policy.
+/// Name of the policy in the log.
 const POLICY: &str = "shop/no-cart";
 
 pub(crate) async fn tell(story: &mut Story) -> Result<()> {

@@ -52,7 +52,7 @@ pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     story.report.prove("traffic is plain again", in_clear(&audit, markers));
     let same = pids(story).await.and_then(|now| unchanged(&before, &now));
     story.report.prove("no process was restarted", same);
-    story.report.prove("no rule and no route of ours is left in the pods", rules(story).await);
+    story.report.prove("no rule and no route of Strake is left in the pods", rules(story).await);
     story.report.prove("the settings of their namespaces are those of a pod that never joined", settings(story).await);
     story.report.prove("no kernel program is attached to the pods", programs(story).await);
     story.report.prove("no pod, no listener and no address is left in the kernel's maps", entries(story));

@@ -1,4 +1,4 @@
-//! What a lab is on this machine: files, cgroups, processes, mounts, network namespaces. Noted while it runs, looked
+//! Traces of a lab on this machine: files, cgroups, processes, mounts, network namespaces. Noted while it runs, looked
 //! for when it is gone; removes nothing.
 
 use std::{
@@ -17,7 +17,7 @@ use super::story::{NODES, eventually};
 /// Until the kernel has let go of processes that were killed.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 
-/// What must be gone after the lab.
+/// Traces that must be gone after the lab.
 #[derive(Debug)]
 pub(crate) struct Traces {
     paths: Vec<PathBuf>,
@@ -78,7 +78,7 @@ impl Traces {
         Ok(left)
     }
 
-    /// Whether a process is of the lab: by its namespaces, the namespaces that it holds, or its command line.
+    /// Tells if a process belongs to the lab: by its namespaces, the namespaces that it holds, or its command line.
     fn is_of(&self, process: &Path) -> bool {
         let network = |path: PathBuf| {
             let cookie = Netns::open(&path).and_then(|netns| netns.cookie());

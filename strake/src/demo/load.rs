@@ -1,4 +1,4 @@
-//! A client that goes on in `cart` while the step does something to the mesh.
+//! A client that keeps calling from `cart` while the step changes the mesh.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl Load {
     }
 }
 
-/// What stands in for the output that somebody else reads.
+/// Replacement of the output that somebody else reads.
 async fn nothing() -> Result<tokio::fs::File> {
     Ok(tokio::fs::File::open("/dev/null").await?)
 }

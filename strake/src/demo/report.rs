@@ -1,11 +1,11 @@
-//! What the demo prints: numbered steps, marks and evidence; and the count of what failed.
+//! Output of the demo: numbered steps, marks and evidence; and the count of what failed.
 
 use std::{
     io::{IsTerminal as _, stdout},
     time::Instant,
 };
 
-/// What a person should see beside a proof, line by line.
+/// Evidence for a person to see beside a proof, line by line.
 pub(crate) type Evidence = Vec<String>;
 
 /// Steps of the whole story.
@@ -32,7 +32,7 @@ impl Report {
         println!("\n{}. {title}", self.steps);
     }
 
-    /// What happens next, in a sentence, or the command that a user would type.
+    /// Next action, in a sentence, or the command that a user would type.
     pub(crate) fn say(&self, text: &str) {
         println!("   {text}");
     }

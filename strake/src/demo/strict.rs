@@ -19,7 +19,7 @@ spec:
     mode: STRICT
 ";
 
-/// How the log names what STRICT was made into.
+/// Name in the log of the policy that STRICT was converted to.
 const POLICY: &str = "istio-system/istio_converted_static_strict";
 
 /// Probes that must have passed after the change.
@@ -37,11 +37,11 @@ pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     story.report.prove("mallory is refused over both families, and the log says by what", refused);
     story.report.prove("cart still works", story.call_by_name(CART, "db").await);
     let goes_on = eventually(TAKES_EFFECT, async || still_probed(story, probed).await).await;
-    story.report.prove("db's HTTP readiness probe, from the node, goes on succeeding", goes_on);
+    story.report.prove("db's HTTP readiness probe, from the node, keeps succeeding", goes_on);
     Ok(())
 }
 
-/// How often db has answered its probe.
+/// Number of probes that db has answered.
 fn probes(story: &Story) -> usize {
     let log = fs::read_to_string(story.lab.log(DB, "db")).unwrap_or_default();
     log.lines().filter(|line| line.contains("GET /healthz") && line.contains(" 200 ")).count()

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-/// What can be listed.
+/// Kinds that can be listed.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Get {
     /// Pods: in the mesh or not, with the kernel's proof and the reason

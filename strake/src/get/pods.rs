@@ -46,7 +46,7 @@ pub(crate) struct Pods {
     /// Pods of every namespace
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// How to print them
+    /// Output format
     #[arg(short, long, default_value = "table")]
     output: Format,
     /// Exit with 3 if a pod is not where its labels want it, a manifest has a problem or a policy is not enforced
@@ -94,7 +94,7 @@ struct Listing {
     pods: Vec<Row>,
 }
 
-/// What the agents said: a report by pod uid, or why a node has none.
+/// Reports of the agents: one by pod uid, or why a node has none.
 #[derive(Debug, Default)]
 struct Reports {
     pods: HashMap<String, PodReport>,
@@ -147,18 +147,18 @@ impl Pods {
 }
 
 impl Row {
-    /// Whether the pod has ended for good.
+    /// Returns true when the pod has ended for good.
     fn is_finished(&self) -> bool {
         self.phase == Phase::Succeeded.as_str() || self.phase == Phase::Failed.as_str()
     }
 
-    /// Whether the mesh carries the pod's traffic exactly if its labels ask for it. A pod that has ended has none.
+    /// Returns true when the mesh carries the pod's traffic exactly if its labels ask for it, or the pod has ended.
     pub(crate) fn is_settled(&self) -> bool {
         let wanted = if self.selected { PodState::Enrolled } else { PodState::NotSelected };
         self.is_finished() || self.state == wanted.as_str()
     }
 
-    /// Whether the pod's peers should reach it by HBONE; `None` when it has no traffic.
+    /// Returns true if the pod's peers should reach it by HBONE; `None` when it has no traffic.
     pub(crate) fn wants_hbone(&self) -> Option<bool> {
         (!self.is_finished()).then_some(self.selected)
     }

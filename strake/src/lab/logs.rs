@@ -31,7 +31,7 @@ pub struct Logs {
     /// The container (default: all of the pod)
     #[arg(short, long)]
     container: Option<String>,
-    /// Go on printing until Ctrl-C or the lab's end
+    /// Follow the logs until Ctrl-C or the end of the lab
     #[arg(short, long, conflicts_with = "previous")]
     follow: bool,
     /// Print the last N lines of each log
@@ -52,7 +52,7 @@ type LogName = [String; 3];
 #[derive(Debug, Default)]
 struct Tail {
     printed: u64,
-    /// Where to stop, when that is not the end.
+    /// Position to stop at, when that is not the end.
     end: Option<u64>,
     /// Begun line, whose end has not been written.
     line: Vec<u8>,
@@ -186,7 +186,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Tail {
-    /// What is new in the file, up to the end that is set.
+    /// New content of the file, up to the end that is set.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(self.printed))?;

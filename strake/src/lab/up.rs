@@ -147,7 +147,7 @@ async fn end(lab: Lab, signal: Signal) -> Result<ExitCode> {
     }))
 }
 
-/// What `up` waits for, on standard error: one line that changes on a terminal, else a line every few seconds.
+/// Shows what `up` waits for, on standard error: one line that changes on a terminal, else a line every few seconds.
 struct Progress {
     terminal: bool,
     said: Instant,

@@ -20,7 +20,7 @@ use table::{Fetch, Now, Table, Want};
 /// Until a source must have answered.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How urgent a certificate is. A request for one that waits already can raise its place.
+/// Urgency of a certificate. A second request can raise the priority of one that is queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Renewal.
@@ -31,7 +31,7 @@ pub enum Priority {
     RealTime,
 }
 
-/// Why there is no certificate.
+/// Reason for a missing certificate.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The last try has failed; a next one follows by itself.
@@ -56,12 +56,12 @@ impl CertificateError {
     }
 }
 
-/// What the dump says about an identity; `Display` is Istio's text.
+/// State of an identity in the dump; `Display` is Istio's text.
 #[derive(Clone, Debug)]
 pub enum State {
     /// A valid certificate is held.
     Available,
-    /// It was asked for, nothing has come back yet.
+    /// Requested; no answer yet.
     Initializing,
     /// The last try has failed and nothing valid is held.
     Unavailable(CertificateError),
@@ -82,7 +82,7 @@ impl fmt::Display for State {
 pub struct CertificateStatus {
     pub identity: Identity,
     pub state: State,
-    /// What is held, perhaps expired.
+    /// Newest certificate, perhaps expired.
     pub certificate: Option<Arc<WorkloadCertificate>>,
 }
 
@@ -119,7 +119,7 @@ impl CertificateManager {
     }
 
     /// The certificate in force, or the next one that arrives. An error of the last try is returned at once while the next
-    /// one is still due. Has no deadline of its own: a fetch has one. Dropping it is safe, the fetch goes on.
+    /// one is still due. Has no deadline of its own: a fetch has one. Dropping it is safe, the fetch continues.
     pub async fn get(
         &self,
         identity: &Identity,
@@ -180,7 +180,7 @@ impl CertificateManager {
         taken
     }
 
-    /// Nobody needs this identity any more: drops its certificate; who waits for it is told.
+    /// Nobody needs this identity any more: drops its certificate; waiting callers get an error.
     pub fn forget(&self, identity: &Identity) {
         self.0.shared.table().forget(identity);
     }
@@ -272,7 +272,7 @@ fn finish(shared: &Shared, fetch: &Fetch, result: Result<WorkloadCertificate, So
         }
         Err(error) => {
             let cause = tls::causes(error);
-            tracing::warn!(%identity, code = error.code(), error = cause, "certificate not fetched");
+            tracing::warn!(%identity, code = error.code(), error = cause, "failed to fetch a certificate");
             metrics::counter!("strake_certificate_fetches_total", "outcome" => error.code()).increment(1);
         }
     }

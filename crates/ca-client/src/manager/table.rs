@@ -1,4 +1,4 @@
-//! What the manager knows: certificates, what waits to be fetched and in which order, what is due when.
+//! State of the manager: certificates, the queue of fetches in their order, what is due when.
 //! It neither waits nor fetches; time is handed in.
 
 use std::cmp::Reverse;

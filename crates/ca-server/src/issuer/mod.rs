@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub(crate) use files::root as self_signed_root;
 pub use sign::{Issued, SignError};
 
-/// Why there is no certificate authority.
+/// Reason why the certificate authority cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
     /// A file cannot be read or written.

@@ -20,7 +20,7 @@ use super::Issuer;
 pub(super) const BACKDATED: Duration = Duration::from_secs(120);
 /// Validity when none is asked for.
 pub(super) const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
-/// Why nothing was signed.
+/// Reason for refusing to sign.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     /// Not a PEM signing request.
@@ -41,7 +41,7 @@ pub enum SignError {
     /// The certificate cannot be made.
     #[error("certificate: {0}")]
     Certificate(rcgen::Error),
-    /// What was made cannot be served.
+    /// The new certificate is unusable for serving.
     #[error("serving certificate: {0}")]
     Serving(#[from] tls::CertificateError),
 }

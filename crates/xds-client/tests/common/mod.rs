@@ -25,7 +25,7 @@ pub fn workload(uid: &str, name: &str) -> Address {
     Address { r#type: Some(address::Type::Workload(workload)) }
 }
 
-/// What a client's handlers have taken over: name to version, for all types, and the order in which names came.
+/// Resources that a client's handlers have accepted: name to version, for all types, and the order in which names came.
 #[derive(Clone)]
 pub struct Seen(watch::Sender<State>);
 

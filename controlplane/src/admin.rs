@@ -1,29 +1,14 @@
 //! What the program says about itself: health, metrics, and dumps of what it serves to whom.
 //!
-//! Three pages of the admin socket are read by other programs; their fields stay, others may be added. Each
-//! is a list, empty when there is nothing to say:
-//!
-//! - `/debug/findings`, in the order of objects: what the author of an object should know.
-//!   `{"object": "AuthorizationPolicy app/web", "severity": "warning", "reason": "service_port", "field":
-//!   "spec.rules[0].to[0].operation.ports[0]", "file": "/manifests/web.yaml", "line": 12, "message": "..."}`. `object` is
-//!   kind, namespace and name; `severity` is `warning` or `info`; `reason` is a code of `graph::Reason`; `field` is empty
-//!   when it is about the object as a whole; `file` and `line` are `null` when no manifest defines the object.
-//! - `/debug/problems`, in the order of files: mistakes in manifests and what of them has no effect.
-//!   `{"file": "/manifests/web.yaml", "line": 7, "kind": "AuthorizationPolicy", "namespace": "app", "name": "web", "field":
-//!   "spec.rule", "message": "...", "severity": "error", "code": "unknown_field", "inForce": "last_good", "lastGood":
-//!   "2026-01-02T03:04:05Z"}`. `line` is 0 and `field` empty where it is about the whole file, or about a directory;
-//!   `kind`, `namespace` and `name` are empty as far as they are not known. `severity` is `error` (the document is not in
-//!   force), `warning` (a kind that protects or routes traffic has no effect here) or `note` (something has no effect
-//!   here); `code` is a name of `kube_types::Code`. `inForce` is `last_good` (then `lastGood` is when that state was first
-//!   read), `nothing`, or `null` where nothing is kept out of force.
-//! - `/debug/policies`, in the order of objects: what holds of each policy. `{"object": "AuthorizationPolicy app/web",
-//!   "conditions": [{"type": "Enforced", "status": "True", "reason": "Enforced", "message": "..."}]}`. `status` is `True`,
-//!   `False` or `Unknown`. The same conditions, with times, are in the object's status.
+//! Pages of the admin socket that other programs read are types of `contract::admin::control`, and, for problems of manifests,
+//! `kube_types::SourceProblem`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use contract::admin::READY_PATH;
+use contract::admin::control::{FINDINGS_PATH, POLICIES_PATH, PROBLEMS_PATH, PROXIES_PATH};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use serde_json::{Value, json};
 use telemetry::http::{self, Request, Router};
@@ -51,7 +36,7 @@ impl Pages {
     pub(crate) fn monitoring(&self) -> Router {
         let ready = self.readiness.clone();
         let router = Router::new().get("/healthz", |_: Request| async { http::text(200, "ok\n") }).get(
-            "/readyz",
+            READY_PATH,
             move |_: Request| {
                 let ready = ready.clone();
                 async move {
@@ -81,18 +66,18 @@ impl Pages {
         self.monitoring()
             .get("/debug/dump", page(Self::dump))
             .get("/debug/served", page(Self::served))
-            .get("/debug/proxies", page(Self::connected))
-            .get("/debug/problems", page(|pages| pages.reports.problems_json()))
-            .get("/debug/findings", {
+            .get(PROXIES_PATH, page(Self::connected))
+            .get(PROBLEMS_PATH, page(|pages| json!(pages.reports.problems())))
+            .get(FINDINGS_PATH, {
                 let pages = self.clone();
                 move |_: Request| pages.clone().findings()
             })
-            .get("/debug/policies", page(|pages| pages.reports.policies_json()))
+            .get(POLICIES_PATH, page(|pages| json!(pages.reports.policies())))
     }
 
     /// Reads manifests to find the lines, so it runs on a thread that may block.
     async fn findings(self) -> http::Response {
-        let found = tokio::task::spawn_blocking(move || self.reports.located_findings_json(&self.manifests)).await;
+        let found = tokio::task::spawn_blocking(move || self.reports.located_findings(&self.manifests)).await;
         match found {
             Ok(body) => http::json(200, &body),
             Err(error) => http::text(500, format!("failed to locate the findings: {error}\n")),
@@ -104,9 +89,9 @@ impl Pages {
             "inSync": self.cache.is_synced(),
             "served": self.served(),
             "proxies": self.connected(),
-            "problems": self.reports.problems_json(),
-            "findings": self.reports.findings_json(),
-            "policies": self.reports.policies_json(),
+            "problems": self.reports.problems(),
+            "findings": self.reports.findings_list(),
+            "policies": self.reports.policies(),
         })
     }
 

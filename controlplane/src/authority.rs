@@ -85,7 +85,7 @@ mod tests {
         let mut pod = Pod::default();
         pod.metadata.name = name.to_owned();
         pod.metadata.namespace = "app".to_owned();
-        pod.metadata.labels.insert(enrolment::DATAPLANE_MODE_LABEL.to_owned(), "ambient".to_owned());
+        pod.metadata.labels.insert(contract::labels::DATAPLANE_MODE_LABEL.to_owned(), "ambient".to_owned());
         pod.spec.node_name = Some(node.to_owned());
         pod.spec.service_account_name = Some(account.to_owned());
         pod.status.phase = Some("Running".to_owned());
@@ -133,8 +133,8 @@ mod tests {
         apply(&mut graph, outside.clone());
 
         assert!(!asks(&authority, "n1", WEB));
-        let annotation = enrolment::REDIRECTION_ANNOTATION.to_owned();
-        outside.metadata.annotations.insert(annotation, enrolment::REDIRECTION_ENABLED.to_owned());
+        let annotation = contract::labels::REDIRECTION_ANNOTATION.to_owned();
+        outside.metadata.annotations.insert(annotation, contract::labels::REDIRECTION_ENABLED.to_owned());
         apply(&mut graph, outside);
         assert!(asks(&authority, "n1", WEB), "enrolled, though no longer selected");
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use contract::ports;
 use graph::Mesh;
 use graph::enrolment::Enablement;
 use identity::TrustDomain;
@@ -31,7 +32,7 @@ pub struct Flags {
     #[arg(long)]
     pub node_tokens: PathBuf,
     /// Where discovery and the certificate authority answer, over TLS.
-    #[arg(long, default_value = "[::]:15012")]
+    #[arg(long, default_value_t = ports::on_all_addresses(ports::CONTROL_GRPC))]
     pub listen: SocketAddr,
     /// Policies of this namespace apply to the whole mesh.
     #[arg(long, default_value = "istio-system")]
@@ -54,7 +55,7 @@ pub struct Flags {
     #[arg(long)]
     pub run_dir: Option<PathBuf>,
     /// Where metrics and health answer.
-    #[arg(long, default_value = "[::]:15014")]
+    #[arg(long, default_value_t = ports::on_all_addresses(ports::MONITORING))]
     pub monitoring_address: SocketAddr,
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "plain")]
     pub log_format: Format,

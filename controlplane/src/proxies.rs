@@ -3,36 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use contract::admin::control::{Progress, Proxy};
 use xds_server::{Peer, Report};
 
 /// Connected proxies by the number of their connection. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies(Arc<Mutex<BTreeMap<u64, Proxy>>>);
-
-/// One connected proxy.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Proxy {
-    connection: u64,
-    node: String,
-    identity: String,
-    /// What it calls itself; proven by nothing.
-    node_id: String,
-    /// By type URL.
-    types: BTreeMap<String, Progress>,
-}
-
-/// What a proxy did with the responses of one type.
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Progress {
-    acked: u64,
-    nacked: u64,
-    last_acked_nonce: String,
-    /// Of the last response, when it was refused in part.
-    error: Option<String>,
-}
 
 impl Proxies {
     /// Takes a report. Must not block.
@@ -45,7 +21,7 @@ impl Proxies {
                 );
                 let count = {
                     let mut proxies = self.lock();
-                    proxies.insert(peer.connection, Proxy::new(&peer));
+                    proxies.insert(peer.connection, connected(&peer));
                     proxies.len()
                 };
                 gauge(count);
@@ -99,7 +75,7 @@ impl Proxies {
 
     fn update(&self, peer: &Peer, type_url: &str, change: impl FnOnce(&mut Progress)) {
         let mut proxies = self.lock();
-        let proxy = proxies.entry(peer.connection).or_insert_with(|| Proxy::new(peer));
+        let proxy = proxies.entry(peer.connection).or_insert_with(|| connected(peer));
         change(proxy.types.entry(type_url.to_owned()).or_default());
     }
 
@@ -108,15 +84,14 @@ impl Proxies {
     }
 }
 
-impl Proxy {
-    fn new(peer: &Peer) -> Self {
-        Self {
-            connection: peer.connection,
-            node: peer.caller.node.clone(),
-            identity: peer.caller.identity.to_string(),
-            node_id: peer.node_id.clone(),
-            types: BTreeMap::new(),
-        }
+/// The page of a proxy that has not answered anything yet.
+fn connected(peer: &Peer) -> Proxy {
+    Proxy {
+        connection: peer.connection,
+        node: peer.caller.node.clone(),
+        identity: peer.caller.identity.to_string(),
+        node_id: peer.node_id.clone(),
+        types: BTreeMap::new(),
     }
 }
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use contract::admin::control as page;
 use graph::Finding;
-use kube_types::core::Condition;
+use kube_types::core::{Condition, ConditionStatus};
 use kube_types::{Code, ObjectRef, Severity, SourceProblem};
-use serde_json::{Value, json};
 
 use crate::conditions::StatusUpdate;
 
@@ -89,44 +89,32 @@ impl Reports {
         }
     }
 
-    /// Conditions as JSON.
-    pub(crate) fn policies_json(&self) -> Value {
+    /// Policies with their conditions, for the admin page.
+    pub(crate) fn policies(&self) -> Vec<page::Policy> {
         let inner = self.lock();
-        let policies = inner.conditions.iter().map(|(object, conditions)| {
-            let conditions = conditions.iter().map(|condition| {
-                json!({
-                    "type": condition.r#type, "status": condition.status,
-                    "reason": condition.reason, "message": condition.message,
-                })
-            });
-            json!({"object": object.to_string(), "conditions": conditions.collect::<Value>()})
+        let policies = inner.conditions.iter().map(|(object, conditions)| page::Policy {
+            object: object.to_string(),
+            conditions: conditions.iter().map(condition_page).collect(),
         });
         policies.collect()
     }
 
-    /// Problems as JSON, in the order of files.
-    pub(crate) fn problems_json(&self) -> Value {
-        let inner = self.lock();
-        inner.problems.values().flatten().map(|problem| json!(problem)).collect()
+    /// Problems, in the order of files.
+    pub(crate) fn problems(&self) -> Vec<SourceProblem> {
+        self.lock().problems.values().flatten().cloned().collect()
     }
 
-    /// Findings as JSON.
-    pub(crate) fn findings_json(&self) -> Value {
-        self.lock().findings.values().flatten().map(finding_json).collect()
+    /// Findings without file and line, for the admin page.
+    pub(crate) fn findings_list(&self) -> Vec<page::Finding> {
+        self.lock().findings.values().flatten().map(|finding| finding_page(finding, None)).collect()
     }
 
-    /// Findings as JSON, with file and line of what they are about. Blocks on reading the manifests.
-    pub(crate) fn located_findings_json(&self, manifests: &[PathBuf]) -> Value {
+    /// Findings with file and line of their objects. Blocks on reading the manifests.
+    pub(crate) fn located_findings(&self, manifests: &[PathBuf]) -> Vec<page::Finding> {
         let findings: Vec<_> = self.lock().findings.values().flatten().cloned().collect();
         let wanted: Vec<_> = findings.iter().map(|finding| (&finding.object, finding.field.as_str())).collect();
         let places = manifests::locate(manifests, &wanted);
-        let located = findings.iter().zip(places).map(|(finding, place)| {
-            let mut json = finding_json(finding);
-            json["file"] = json!(place.as_ref().map(|place| &place.file));
-            json["line"] = json!(place.map(|place| place.line));
-            json
-        });
-        located.collect()
+        findings.iter().zip(places).map(|(finding, place)| finding_page(finding, place)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -144,11 +132,31 @@ impl Inner {
     }
 }
 
-fn finding_json(finding: &Finding) -> Value {
-    json!({
-        "object": finding.object.to_string(), "severity": finding.severity.name(),
-        "reason": finding.reason.code(), "field": finding.field, "message": finding.message,
-    })
+fn finding_page(finding: &Finding, place: Option<manifests::Place>) -> page::Finding {
+    let severity = match finding.severity {
+        graph::Severity::Warning => page::Severity::Warning,
+        graph::Severity::Info => page::Severity::Info,
+    };
+    let file = place.as_ref().map(|place| place.file.display().to_string());
+    page::Finding {
+        object: finding.object.to_string(),
+        severity,
+        reason: finding.reason.code().to_owned(),
+        field: finding.field.clone(),
+        message: finding.message.clone(),
+        file,
+        line: place.map(|place| place.line),
+    }
+}
+
+fn condition_page(condition: &Condition) -> page::Condition {
+    let status = match condition.status {
+        ConditionStatus::True => page::ConditionStatus::True,
+        ConditionStatus::False => page::ConditionStatus::False,
+        ConditionStatus::Unknown => page::ConditionStatus::Unknown,
+    };
+    let Condition { r#type, reason, message, .. } = condition.clone();
+    page::Condition { r#type, status, reason, message }
 }
 
 fn headline(problem: &SourceProblem) -> String {

@@ -55,7 +55,7 @@ impl Intent {
     pub(crate) fn selecting(namespace: &str, name: &str, selects: bool) -> Self {
         let mode = if selects { "ambient" } else { "none" };
         let mut pod = Pod::default();
-        pod.metadata.labels.insert(graph::enrolment::DATAPLANE_MODE_LABEL.to_owned(), mode.to_owned());
+        pod.metadata.labels.insert(contract::labels::DATAPLANE_MODE_LABEL.to_owned(), mode.to_owned());
         let key = (namespace.to_owned(), name.to_owned());
         Self { pods: HashMap::from([(key, Arc::new(pod))]), namespaces: HashMap::new() }
     }

@@ -213,12 +213,12 @@ mod tests {
 
     #[test]
     fn areas_are_packages_and_top_directories() {
-        let area = |path: &str| super::area(Path::new(path));
+        let area_of = |path: &str| area(Path::new(path));
 
-        assert_eq!(area("crates/lab/src/pod/mod.rs"), "crates/lab");
-        assert_eq!(area("daemonset/agent/src/main.rs"), "daemonset/agent");
-        assert_eq!(area("docs/guide/lab.md"), "docs");
-        assert_eq!(area("README.md"), "README.md");
+        assert_eq!(area_of("crates/lab/src/pod/mod.rs"), "crates/lab");
+        assert_eq!(area_of("daemonset/agent/src/main.rs"), "daemonset/agent");
+        assert_eq!(area_of("docs/guide/lab.md"), "docs");
+        assert_eq!(area_of("README.md"), "README.md");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use graph::{Graph, Mesh, enrolment};
+use contract::labels::{REDIRECTION_ANNOTATION, REDIRECTION_ENABLED};
+use graph::{Graph, Mesh};
 use identity::Caller;
 use kube_types::core::Pod;
 use kube_types::istio::{AuthorizationPolicy, MutualTls, PeerAuthentication, TlsMode, WorkloadSelector};
@@ -132,7 +133,7 @@ fn pod(name: &str, node: &str) -> Pod {
     pod.metadata.name = name.to_owned();
     pod.metadata.namespace = "app".to_owned();
     pod.metadata.labels.insert("app".to_owned(), name.to_owned());
-    let enrolled = (enrolment::REDIRECTION_ANNOTATION.to_owned(), enrolment::REDIRECTION_ENABLED.to_owned());
+    let enrolled = (REDIRECTION_ANNOTATION.to_owned(), REDIRECTION_ENABLED.to_owned());
     pod.metadata.annotations.extend([enrolled]);
     pod.spec.node_name = Some(node.to_owned());
     pod.status.pod_ip = Some("10.0.0.1".to_owned());

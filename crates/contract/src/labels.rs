@@ -10,8 +10,10 @@ pub const DATAPLANE_MODE_NONE: &str = "none";
 
 /// State of a pod's redirection, written by the agent once the kernel has been read back. Istio's.
 pub const REDIRECTION_ANNOTATION: &str = "ambient.istio.io/redirection";
-/// Value of [`REDIRECTION_ANNOTATION`]: connections of the pod are captured.
+/// Value of [`REDIRECTION_ANNOTATION`] for a pod that is enrolled.
 pub const REDIRECTION_ENABLED: &str = "enabled";
+/// Value of [`REDIRECTION_ANNOTATION`] for a pod that is steered and not served by the proxy yet: it is not enrolled.
+pub const REDIRECTION_PENDING: &str = "pending";
 
 /// Written by Istio's sidecar injector: the pod has a proxy of its own. Istio's.
 pub const SIDECAR_STATUS_ANNOTATION: &str = "sidecar.istio.io/status";
@@ -85,7 +87,7 @@ pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 /// UID of the Job of a pod. Kubernetes'.
 pub const JOB_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 
-/// Hash of a static pod's manifest, on its mirror pod. The kubelet's.
+/// Marks the mirror of a static pod. The API server lets nobody but a kubelet create a pod with it.
 pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-/// Hash of a static pod's manifest, on the pod that the kubelet runs. The kubelet's.
+/// UID that the kubelet has given to the static pod itself.
 pub const CONFIG_HASH_ANNOTATION: &str = "kubernetes.io/config.hash";

@@ -1,3 +1,7 @@
-//! Types of what programs of a node say to each other. Nothing here sends, receives or decides.
+//! Names, numbers and types that programs, manifests and the command line agree on: ports, labels and annotations, admin
+//! pages, the CNI plugin's request. Nothing here sends, receives or decides.
 
+pub mod admin;
 pub mod cni;
+pub mod labels;
+pub mod ports;

@@ -1,5 +1,7 @@
 //! Port numbers that more than one program, a manifest or a peer knows.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 /// A pod's proxy: connections that the pod's applications open. Istio's.
 pub const OUTBOUND: u16 = 15001;
 
@@ -29,3 +31,8 @@ pub const MONITORING: u16 = 15014;
 
 /// Agent: health at `/healthz` and readiness at `/readyz`. Istio's CNI node agent.
 pub const AGENT_HEALTH: u16 = 8000;
+
+/// A port on all addresses of both families: the default of our programs.
+pub const fn on_all_addresses(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
+}

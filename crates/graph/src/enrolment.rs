@@ -3,17 +3,8 @@
 
 use std::fmt;
 
+use contract::labels::{DATAPLANE_MODE_LABEL, REDIRECTION_ANNOTATION, REDIRECTION_ENABLED, SIDECAR_STATUS_ANNOTATION};
 use kube_types::core::{Namespace, Pod};
-
-/// Label of pods and namespaces that asks for enrolment.
-pub const DATAPLANE_MODE_LABEL: &str = "istio.io/dataplane-mode";
-/// Written by the agent once the kernel steers the pod's traffic.
-pub const REDIRECTION_ANNOTATION: &str = "ambient.istio.io/redirection";
-/// Value of [`REDIRECTION_ANNOTATION`] for a pod that is enrolled.
-pub const REDIRECTION_ENABLED: &str = "enabled";
-/// Value of [`REDIRECTION_ANNOTATION`] for a pod that is steered and not served by the proxy yet: it is not enrolled.
-pub const REDIRECTION_PENDING: &str = "pending";
-const SIDECAR_ANNOTATION: &str = "sidecar.istio.io/status";
 
 /// Does a pod belong into the mesh?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +88,7 @@ impl Enablement {
         if pod.spec.host_network {
             return no(Reason::HostNetwork);
         }
-        if meta.annotations.contains_key(SIDECAR_ANNOTATION) {
+        if meta.annotations.contains_key(SIDECAR_STATUS_ANNOTATION) {
             return no(Reason::Sidecar);
         }
         let is_proxy = meta.labels.get("app").is_some_and(|app| app == "ztunnel");
@@ -172,7 +163,7 @@ mod tests {
         let mut host = pod(&[(DATAPLANE_MODE_LABEL, "ambient")]);
         host.spec.host_network = true;
         let mut sidecar = pod(&[]);
-        sidecar.metadata.annotations.insert(SIDECAR_ANNOTATION.to_owned(), String::new());
+        sidecar.metadata.annotations.insert(SIDECAR_STATUS_ANNOTATION.to_owned(), String::new());
         let mut excluded = pod(&[]);
         excluded.metadata.namespace = "kube-system".to_owned();
         let mut proxy = pod(&[("app", "ztunnel")]);

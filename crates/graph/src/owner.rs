@@ -1,8 +1,8 @@
 //! The name of the workload that a pod belongs to, guessed from its controller as Istio does.
 
+use contract::labels::WORKLOAD_NAME_LABEL;
 use kube_types::core::Pod;
 
-const WORKLOAD_NAME_LABEL: &str = "service.istio.io/workload-name";
 const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 const ROLLOUT_TEMPLATE_HASH: &str = "rollouts-pod-template-hash";
 const DEPLOYMENT_CONFIG: &str = "deploymentconfig";

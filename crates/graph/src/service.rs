@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use contract::labels::TRAFFIC_DISTRIBUTION_ANNOTATION;
 use kube_types::ObjectRef;
 use kube_types::core::{IntOrString, Namespace, Pod, Service, ServicePort};
 use proto::workload::load_balancing::{HealthPolicy, Mode, Scope};
@@ -10,8 +11,6 @@ use proto::workload::{self as wire, LoadBalancing, NetworkAddress, Port, PortLis
 use crate::app_protocol::app_protocol;
 use crate::finding::{Finding, Reason};
 use crate::mesh::Mesh;
-
-const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 /// Services that are names for something outside have no place in the mesh.
 pub(crate) fn is_sent(service: &Service) -> bool {
@@ -105,11 +104,9 @@ fn preference(service: &Service, namespace: Option<&Namespace>) -> (Mode, &'stat
         Some("PreferSameNode") => return (Mode::Failover, NODE),
         Some(_) | None => {}
     }
-    let annotation = service
-        .metadata
-        .annotations
-        .get(TRAFFIC_DISTRIBUTION)
-        .or_else(|| namespace.and_then(|namespace| namespace.metadata.annotations.get(TRAFFIC_DISTRIBUTION)));
+    let annotation = service.metadata.annotations.get(TRAFFIC_DISTRIBUTION_ANNOTATION).or_else(|| {
+        namespace.and_then(|namespace| namespace.metadata.annotations.get(TRAFFIC_DISTRIBUTION_ANNOTATION))
+    });
     match annotation.map(|value| value.to_ascii_lowercase()).as_deref() {
         Some("preferclose" | "prefersamezone") => (Mode::Failover, ZONE),
         Some("prefersamenode") => (Mode::Failover, NODE),
@@ -119,7 +116,7 @@ fn preference(service: &Service, namespace: Option<&Namespace>) -> (Mode, &'stat
 
 /// What of a namespace changes its services.
 pub(crate) fn namespace_setting(namespace: Option<&Namespace>) -> Option<&String> {
-    namespace?.metadata.annotations.get(TRAFFIC_DISTRIBUTION)
+    namespace?.metadata.annotations.get(TRAFFIC_DISTRIBUTION_ANNOTATION)
 }
 
 /// The ports of a service as a pod serves them: a name is looked up among the pod's TCP ports, and a

@@ -1,27 +1,30 @@
 //! Labels and annotations that ask for what this mesh does not do, so that they are not ignored in silence. What pods
 //! ask of their own capture is told by the agent, which knows.
 
+use contract::labels::{
+    DATAPLANE_MODE_LABEL, GLOBAL_LABEL, INGRESS_USE_WAYPOINT_LABEL, NETWORK_LABEL, PERSISTENT_SESSION_LABEL,
+    REVISION_LABEL, SIDECAR_INJECT, TRAFFIC_DISTRIBUTION_ANNOTATION, TUNNEL_LABEL, USE_WAYPOINT_LABEL,
+};
 use kube_types::{Kind, ObjectMeta, ObjectRef};
 
 use crate::analysis::nearest;
-use crate::enrolment::DATAPLANE_MODE_LABEL;
 use crate::finding::{Finding, Reason};
 
 /// Labels of namespaces, Services and pods, and what happens instead.
 const LABELS: [(&str, Reason, &str); 5] = [
     (
-        "istio.io/use-waypoint",
+        USE_WAYPOINT_LABEL,
         Reason::NeedsWaypoint,
         "waypoints are not served here, connections go to the workloads without them and no L7 policy is applied",
     ),
     (
-        "istio.io/ingress-use-waypoint",
+        INGRESS_USE_WAYPOINT_LABEL,
         Reason::NeedsWaypoint,
         "waypoints are not served here, ingress gateways go to the workloads without them",
     ),
-    ("istio.io/global", Reason::Unsupported, "there is one cluster, others do not see it"),
-    ("istio.io/persistent-session", Reason::Unsupported, "each connection goes to any endpoint"),
-    ("networking.istio.io/tunnel", Reason::Unsupported, "HBONE is announced only for pods that the agent has enrolled"),
+    (GLOBAL_LABEL, Reason::Unsupported, "there is one cluster, others do not see it"),
+    (PERSISTENT_SESSION_LABEL, Reason::Unsupported, "each connection goes to any endpoint"),
+    (TUNNEL_LABEL, Reason::Unsupported, "HBONE is announced only for pods that the agent has enrolled"),
 ];
 
 /// Values that ask for nothing.
@@ -30,21 +33,19 @@ const OFF: [&str; 4] = ["", "none", "false", "disabled"];
 /// Labels that ask for a sidecar proxy, as the injection of Istio reads them, and the kinds of objects on which it does.
 const SIDECAR: [(&str, &[Kind]); 4] = [
     ("istio-injection", &[Kind::Namespace]),
-    ("istio.io/rev", &[Kind::Namespace, Kind::Pod]),
-    ("sidecar.istio.io/inject", &[Kind::Pod]),
+    (REVISION_LABEL, &[Kind::Namespace, Kind::Pod]),
+    (SIDECAR_INJECT, &[Kind::Pod]),
     ("linkerd.io/inject", &[Kind::Namespace, Kind::Pod]),
 ];
 
 /// Labels of which a misspelt one would be ignored.
 const KNOWN: [&str; 5] =
-    [DATAPLANE_MODE_LABEL, "istio.io/use-waypoint", "istio.io/ingress-use-waypoint", "istio.io/global", "istio.io/rev"];
+    [DATAPLANE_MODE_LABEL, USE_WAYPOINT_LABEL, INGRESS_USE_WAYPOINT_LABEL, GLOBAL_LABEL, REVISION_LABEL];
 
 /// Ways to write [`DATAPLANE_MODE_LABEL`] that are too different to be found by their letters.
 const MODE_ALIASES: [&str; 4] =
     ["ambient.istio.io/mode", "ambient.istio.io/dataplane-mode", "istio.io/ambient", "istio.io/mode"];
 
-const NETWORK: &str = "topology.istio.io/network";
-const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 const DISTRIBUTIONS: [&str; 4] = ["any", "preferclose", "prefersamezone", "prefersamenode"];
 
 /// What the object asks for and does not get.
@@ -101,21 +102,28 @@ fn mode(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
 
 /// The network of the cluster, as the namespace of the control plane names it.
 pub(crate) fn network(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
-    let value = meta.labels.get(NETWORK).filter(|value| !value.is_empty())?;
-    let message = format!("{NETWORK}={value} has no effect: there is one network, and it has no name");
-    Some(Finding::warning(key, Reason::Unsupported, message).at(label_path(NETWORK)))
+    let value = meta.labels.get(NETWORK_LABEL).filter(|value| !value.is_empty())?;
+    let message = format!("{NETWORK_LABEL}={value} has no effect: there is one network, and it has no name");
+    Some(Finding::warning(key, Reason::Unsupported, message).at(label_path(NETWORK_LABEL)))
 }
 
 /// An unknown preference among endpoints.
 pub(crate) fn distribution(key: &ObjectRef, meta: &ObjectMeta, field: Option<&str>) -> Option<Finding> {
-    let annotation = meta.annotations.get(TRAFFIC_DISTRIBUTION).map(|value| (TRAFFIC_DISTRIBUTION, value.as_str()));
+    let annotation = meta
+        .annotations
+        .get(TRAFFIC_DISTRIBUTION_ANNOTATION)
+        .map(|value| (TRAFFIC_DISTRIBUTION_ANNOTATION, value.as_str()));
     let mut named = field.map(|value| ("spec.trafficDistribution", value)).into_iter().chain(annotation);
     let is_unknown = |value: &str| !value.is_empty() && !DISTRIBUTIONS.contains(&value.to_ascii_lowercase().as_str());
     let (name, value) = named.find(|(_, value)| is_unknown(value))?;
     let message = format!(
         "{name} {value:?} has no effect: PreferClose, PreferSameZone or PreferSameNode is expected, connections go to any endpoint"
     );
-    let path = if name == TRAFFIC_DISTRIBUTION { format!("metadata.annotations[{name:?}]") } else { name.to_owned() };
+    let path = if name == TRAFFIC_DISTRIBUTION_ANNOTATION {
+        format!("metadata.annotations[{name:?}]")
+    } else {
+        name.to_owned()
+    };
     Some(Finding::warning(key, Reason::InvalidValue, message).at(path))
 }
 

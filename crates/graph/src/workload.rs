@@ -1,5 +1,9 @@
 //! Pod and EndpointSlice to the workloads of discovery.
 
+use contract::labels::{
+    APP_NAME_LABEL, APP_VERSION_LABEL, CANONICAL_NAME_LABEL, CANONICAL_REVISION_LABEL, REGION_LABEL, SUBZONE_LABEL,
+    ZONE_LABEL,
+};
 use kube_types::ObjectRef;
 use kube_types::core::{Endpoint, EndpointSlice, Node, Pod, Service};
 use proto::workload::{Locality, NetworkMode, Port, PortList, TunnelProtocol, Workload, WorkloadStatus, WorkloadType};
@@ -9,10 +13,6 @@ use crate::finding::{Finding, Reason};
 use crate::mesh::Mesh;
 use crate::owner;
 use crate::service::parse_address;
-
-const REGION_LABEL: &str = "topology.kubernetes.io/region";
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-const SUBZONE_LABEL: &str = "topology.istio.io/subzone";
 
 /// What surrounds a pod.
 pub(crate) struct Surroundings {
@@ -65,9 +65,8 @@ pub(crate) fn from_pod(
         trust_domain: mesh.sent_trust_domain(),
         service_account: pod.service_account().to_owned(),
         node: pod.spec.node_name.clone().unwrap_or_default(),
-        canonical_name: label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
-            .unwrap_or_else(|| workload_name.clone()),
-        canonical_revision: label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"])
+        canonical_name: label(&[CANONICAL_NAME_LABEL, APP_NAME_LABEL, "app"]).unwrap_or_else(|| workload_name.clone()),
+        canonical_revision: label(&[CANONICAL_REVISION_LABEL, APP_VERSION_LABEL, "version"])
             .unwrap_or_else(|| "latest".to_owned()),
         workload_type: WorkloadType::Pod.into(),
         workload_name,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use contract::labels::UNSCHEDULABLE_TAINT;
 use kube_types::LabelSelectorRequirement;
 use kube_types::core::{NodeSelectorTerm, PodSpec, Taint};
 
@@ -75,13 +76,10 @@ impl Scheduler {
     }
 }
 
-/// Key of the taint that `spec.unschedulable` stands for.
-const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
-
 /// Why the node does not take a pod that names no node; `None` when it does.
 pub(crate) fn refusal(node: &Candidate, spec: &PodSpec) -> Option<Refusal> {
     let tolerated = |taint: &Taint| spec.tolerations.iter().any(|toleration| toleration.covers(taint));
-    let cordoned = Taint { key: UNSCHEDULABLE.to_owned(), value: String::new(), effect: "NoSchedule".to_owned() };
+    let cordoned = Taint { key: UNSCHEDULABLE_TAINT.to_owned(), value: String::new(), effect: "NoSchedule".to_owned() };
     if !node.schedulable && !tolerated(&cordoned) {
         return Some(Refusal::Unschedulable);
     }

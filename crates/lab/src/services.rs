@@ -6,15 +6,13 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use contract::labels::SERVICE_NAME_LABEL;
 use kube_types::core::{
     Container, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort, TargetRef,
 };
 use kube_types::{ObjectMeta, is_subset};
 
 use crate::{addresses::ServiceHosts, workloads::digest};
-
-/// Label of an EndpointSlice that names its Service.
-pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// What a Service needs to know of a running pod.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,9 @@
 
 use std::{collections::BTreeMap, env, fs, io, os::unix::fs::OpenOptionsExt as _, path::Path, path::PathBuf};
 
+use contract::admin::READY_PATH;
+use contract::labels::{DATAPLANE_MODE_LABEL, DATAPLANE_MODE_NONE, NAMESPACE_NAME_LABEL, SERVICE_NAME_LABEL};
+use contract::ports;
 use graph::enrolment::Enablement;
 use kube_types::core::Pod;
 use kube_types::{Kind, Resource};
@@ -12,7 +15,6 @@ use crate::{
     addresses::{Dual, dns},
     options::Options,
     paths::{Cgroups, RunDir},
-    services::SERVICE_NAME_LABEL,
     workloads::{Objects, Planned, digest},
 };
 
@@ -42,7 +44,7 @@ pub(crate) fn add_objects(objects: &mut Objects, nodes: &[SystemNode], mesh: boo
     namespaces.sort();
     namespaces.dedup();
     for name in namespaces {
-        let labels = json!({"kubernetes.io/metadata.name": name});
+        let labels = json!({NAMESPACE_NAME_LABEL: name});
         add(objects, Kind::Namespace, json!({"metadata": {"name": name, "labels": labels}}));
     }
     add(objects, Kind::Service, dns_service());
@@ -92,7 +94,7 @@ fn control_service() -> Value {
         "metadata": {"name": "strake-control", "namespace": SYSTEM_NAMESPACE},
         "spec": {
             "selector": {"app": "strake-control"}, "ipFamilyPolicy": "RequireDualStack",
-            "ports": [{"name": "grpc-xds", "port": 15012}, {"name": "http-monitoring", "port": 15014}],
+            "ports": [{"name": "grpc-xds", "port": ports::CONTROL_GRPC}, {"name": "http-monitoring", "port": ports::MONITORING}],
         },
     })
 }
@@ -202,8 +204,8 @@ impl Mesh {
             ("--ca-dir", &self.authority()),
             ("--node-tokens", &self.node_tokens()),
             ("--run-dir", &self.run.control()),
-            ("--listen", Path::new("[::]:15012")),
-            ("--monitoring-address", Path::new("[::]:15014")),
+            ("--listen", Path::new(&all(ports::CONTROL_GRPC))),
+            ("--monitoring-address", Path::new(&all(ports::MONITORING))),
             ("--root-namespace", Path::new(SYSTEM_NAMESPACE)),
             ("--trust-domain", Path::new("cluster.local")),
             ("--cluster-id", Path::new("Kubernetes")),
@@ -216,7 +218,7 @@ impl Mesh {
                 "containers": [{
                     "name": "strake-control", "command": [self.program("strake-control")], "args": args,
                     "env": self.environment("strake-control", &[]),
-                    "readinessProbe": {"httpGet": {"path": "/readyz", "port": 15014}, "periodSeconds": 1},
+                    "readinessProbe": {"httpGet": {"path": READY_PATH, "port": ports::MONITORING}, "periodSeconds": 1},
                 }],
             },
         })
@@ -237,8 +239,8 @@ impl Mesh {
             ("--cni-agent-run-dir", &dir.join("agent")),
             ("--unenrol-grace", Path::new(&format!("{}s", self.options.unenrol_grace_seconds))),
             ("--exclude-namespaces", Path::new(KUBE_NAMESPACE)),
-            ("--monitoring-address", Path::new("[::]:15014")),
-            ("--health-address", Path::new("[::]:8000")),
+            ("--monitoring-address", Path::new(&all(ports::MONITORING))),
+            ("--health-address", Path::new(&all(ports::AGENT_HEALTH))),
         ]));
         json!({
             "metadata": metadata(&format!("strake-agent-{}", node.name), "strake-agent"),
@@ -248,7 +250,7 @@ impl Mesh {
                 "containers": [{
                     "name": "strake-agent", "command": [self.program("strake-agent")], "args": args,
                     "env": self.environment("strake-agent", &[]),
-                    "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8000}, "periodSeconds": 1},
+                    "readinessProbe": {"httpGet": {"path": READY_PATH, "port": ports::AGENT_HEALTH}, "periodSeconds": 1},
                 }],
             },
         })
@@ -257,7 +259,7 @@ impl Mesh {
     fn ztunnel(&self, node: &SystemNode) -> Value {
         let dir = self.run.node(&node.name);
         let path = |path: PathBuf| path.display().to_string();
-        let control = format!("https://strake-control.{SYSTEM_NAMESPACE}.svc:15012");
+        let control = format!("https://strake-control.{SYSTEM_NAMESPACE}.svc:{}", ports::CONTROL_GRPC);
         let root = path(self.authority().join("root-cert.pem"));
         let mut env = self.environment(
             "ztunnel",
@@ -290,7 +292,7 @@ impl Mesh {
                 "serviceAccountName": "ztunnel", "nodeName": node.name, "terminationGracePeriodSeconds": 10, "enableServiceLinks": false,
                 "containers": [{
                     "name": "ztunnel", "command": [self.program("ztunnel")], "args": ["proxy", "ztunnel"], "env": env,
-                    "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 1},
+                    "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": ports::PROXY_READINESS}, "periodSeconds": 1},
                 }],
             },
         })
@@ -303,8 +305,13 @@ pub(crate) fn enablement() -> Enablement {
 }
 
 fn metadata(name: &str, app: &str) -> Value {
-    let labels = json!({"app": app, "istio.io/dataplane-mode": "none"});
+    let labels = json!({"app": app, DATAPLANE_MODE_LABEL: DATAPLANE_MODE_NONE});
     json!({"name": name, "namespace": SYSTEM_NAMESPACE, "labels": labels})
+}
+
+/// A flag's value: the port on all addresses.
+fn all(port: u16) -> String {
+    ports::on_all_addresses(port).to_string()
 }
 
 fn flags(flags: &[(&str, &Path)]) -> Vec<String> {

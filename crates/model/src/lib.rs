@@ -5,7 +5,6 @@ mod address;
 mod authorization;
 pub mod convert;
 mod ports;
-pub mod report;
 mod service;
 mod state;
 #[cfg(test)]
@@ -28,6 +27,3 @@ pub use workload::{
     ApplicationTunnel, HealthStatus, InboundProtocol, Locality, Membership, Memberships, NetworkMode, TunnelProtocol,
     Workload, WorkloadType,
 };
-
-/// Port on which a proxy takes HBONE, its own and every peer's.
-pub const HBONE_PORT: u16 = 15008;

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use model::report::PodState;
+use contract::admin::agent::PodState;
 use runtime::drain::Watch;
 use telemetry::http::{Router, Server, json, text};
 use telemetry::metrics::Recorder;

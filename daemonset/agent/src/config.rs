@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use contract::ports;
 
 /// Enrols the pods of one node in the mesh, and proves it.
 #[derive(Debug, Clone, Parser)]
@@ -50,10 +51,10 @@ pub struct Config {
     #[arg(long, env = "SYSTEM_NAMESPACE", global = true, default_value = "istio-system")]
     pub system_namespace: String,
     /// Address of /metrics and /pods.
-    #[arg(long, env = "STRAKE_MONITORING_ADDRESS", global = true, default_value = "[::]:15014")]
+    #[arg(long, env = "STRAKE_MONITORING_ADDRESS", global = true, default_value_t = ports::on_all_addresses(ports::MONITORING))]
     pub monitoring_address: SocketAddr,
     /// Address of /healthz and /readyz.
-    #[arg(long, env = "STRAKE_HEALTH_ADDRESS", global = true, default_value = "[::]:8000")]
+    #[arg(long, env = "STRAKE_HEALTH_ADDRESS", global = true, default_value_t = ports::on_all_addresses(ports::AGENT_HEALTH))]
     pub health_address: SocketAddr,
     /// Take everything off the node when the agent ends. Without it pods stay enrolled while the agent is away.
     #[arg(long, env = "STRAKE_CLEANUP_ON_EXIT", global = true)]

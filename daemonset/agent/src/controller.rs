@@ -6,10 +6,10 @@ mod spec;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use contract::admin::agent::PodState;
 use graph::enrolment::{Enablement, Enrolment};
 use kube_types::core::{Namespace, Pod};
 use kube_types::{Event, ObjectRef, Resource};
-use model::report::PodState;
 use runtime::Backoff;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};

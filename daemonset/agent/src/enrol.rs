@@ -22,10 +22,10 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use graph::enrolment::{REDIRECTION_ANNOTATION, REDIRECTION_ENABLED, REDIRECTION_PENDING};
+use contract::admin::agent::Check;
+use contract::labels::{REDIRECTION_ANNOTATION, REDIRECTION_ENABLED, REDIRECTION_PENDING};
 use kube_types::ObjectRef;
 use kube_types::core::Pod;
-use model::report::Check;
 use runtime::sys::Netns;
 use tokio::time::Instant;
 use zds::{PodId, WorkloadInfo};

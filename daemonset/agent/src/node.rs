@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract::labels::REDIRECTION_ANNOTATION;
+use contract::ports;
 use ebpf_common::{F_IN, F_OUT, PodConfig, ProbePorts};
 use ebpf_loader::{LoadError, Steering, Survey};
-use graph::enrolment::REDIRECTION_ANNOTATION;
 use runtime::sys::Netns;
 use serde_json::json;
 use tokio::time::Instant;
@@ -24,11 +25,6 @@ use crate::rules::{self, Routing};
 use crate::surveys::{Shared, Surveys};
 use crate::sysctl::{self, PreviousValues};
 use crate::{connections, hooks, prober};
-
-/// Ports of the proxy inside a pod; Istio's.
-const OUTBOUND_PORT: u16 = 15001;
-const INBOUND_PORT: u16 = 15006;
-const HBONE_PORT: u16 = 15008;
 
 /// Age of a survey that is good enough for what is only reported.
 const HAZARD_AGE: Duration = Duration::from_secs(5);
@@ -148,9 +144,9 @@ fn entry(pod: &PodSpec, place: &Place, flags: u32) -> PodConfig {
     PodConfig {
         flags,
         interface: place.interface,
-        out_port: OUTBOUND_PORT,
-        in_port: INBOUND_PORT,
-        hbone_port: HBONE_PORT,
+        out_port: ports::OUTBOUND,
+        in_port: ports::INBOUND_PLAINTEXT,
+        hbone_port: ports::HBONE,
         dns_port: 0,
         ipv4: first(true),
         ipv6: first(false),

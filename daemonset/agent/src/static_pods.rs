@@ -1,12 +1,8 @@
 //! Static pods: the kubelet starts them from files and tells the API server of a mirror, which has another uid. It knows only
 //! how to tell the two apart.
 
+use contract::labels::{CONFIG_HASH_ANNOTATION, CONFIG_MIRROR_ANNOTATION};
 use kube_types::core::Pod;
-
-/// Annotation of a mirror. The API server lets nobody but a kubelet create a pod with it.
-const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-/// Annotation with the uid that the kubelet has given to the pod itself.
-const CONFIG_HASH_ANNOTATION: &str = "kubernetes.io/config.hash";
 
 /// The uid in the name of the pod's cgroup.
 pub fn cgroup_uid(pod: &Pod) -> &str {

@@ -1,13 +1,16 @@
 //! Annotations of a pod that ask for what this mesh does not do yet, so that they are not ignored in silence.
 //! It enrols nothing: the pod is treated as if it had none of them.
 
+use contract::labels::{
+    BYPASS_INBOUND_CAPTURE_ANNOTATION, DNS_CAPTURE_ANNOTATION, REROUTE_VIRTUAL_INTERFACES_ANNOTATION,
+};
 use kube_types::core::Pod;
 
 /// Istio's annotation, and what is done instead.
 const ANNOTATIONS: [(&str, &str); 3] = [
-    ("ambient.istio.io/bypass-inbound-capture", "inbound connections are captured"),
-    ("ambient.istio.io/dns-capture", "DNS is not captured"),
-    ("istio.io/reroute-virtual-interfaces", "connections from virtual interfaces are not captured"),
+    (BYPASS_INBOUND_CAPTURE_ANNOTATION, "inbound connections are captured"),
+    (DNS_CAPTURE_ANNOTATION, "DNS is not captured"),
+    (REROUTE_VIRTUAL_INTERFACES_ANNOTATION, "connections from virtual interfaces are not captured"),
 ];
 
 /// What the pod asks for and does not get, in words. `"false"` and nothing ask for what is done anyway.

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use contract::admin::agent::{Check, NodeReport, PodReport, PodState};
 use lab::{Lab, Phase, PodInfo};
-use model::report::{Check, NodeReport, PodReport, PodState};
 use serde::Serialize;
 
 use super::table;

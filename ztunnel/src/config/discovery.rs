@@ -73,7 +73,7 @@ pub(super) fn default_address(reader: &Reader<'_>) -> String {
         Some(_) => "istiod.istio-system.svc",
         None => "localhost",
     };
-    format!("https://{host}:15012")
+    format!("https://{host}:{}", contract::ports::CONTROL_GRPC)
 }
 
 /// `key`, or `fallback`. Empty: none.

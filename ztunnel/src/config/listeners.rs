@@ -5,13 +5,10 @@ use std::{
     path::PathBuf,
 };
 
+use contract::ports;
 use serde::Serialize;
 
 use super::{proxy_config::ProxyConfig, source::Reader};
-
-const ADMIN_PORT: u16 = 15000;
-const METRICS_PORT: u16 = 15020;
-const READINESS_PORT: u16 = 15021;
 
 /// Own ports and sockets.
 #[derive(Debug, Clone, Serialize)]
@@ -35,9 +32,9 @@ impl ListenersConfig {
         let any = if ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
         Self {
             ipv6,
-            admin: (Ipv4Addr::LOCALHOST, proxy.proxy_admin_port.unwrap_or(ADMIN_PORT)).into(),
-            metrics: (any, proxy.stats_port.unwrap_or(METRICS_PORT)).into(),
-            readiness: (any, READINESS_PORT).into(),
+            admin: (Ipv4Addr::LOCALHOST, proxy.proxy_admin_port.unwrap_or(ports::PROXY_ADMIN)).into(),
+            metrics: (any, proxy.stats_port.unwrap_or(ports::PROXY_METRICS)).into(),
+            readiness: (any, ports::PROXY_READINESS).into(),
             run_dir: reader.path("STRAKE_RUN_DIR"),
         }
     }

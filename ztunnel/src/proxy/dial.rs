@@ -110,7 +110,7 @@ pub async fn tunnel(
 
 async fn open(here: &PodHere, key: &Key) -> Result<(Tunnel, Driver<tls::stream::TlsStream<TunnelSocket>>), DialError> {
     // A pod that calls itself has a tunnel to its own HBONE listener, and nothing comes back from there.
-    if key.to.port() != model::HBONE_PORT {
+    if key.to.port() != contract::ports::HBONE {
         refuse_self_call(here, key.to)?;
     }
     let certificate = certificate(here, &key.source).await?;

@@ -3,6 +3,7 @@
 use super::{Handover, PodHere};
 use crate::budget::{self, Descriptors, Owner, Resource};
 use crate::inpod::Pod;
+use contract::ports;
 use runtime::drain::Watch;
 use runtime::sys::Listener;
 use runtime::sys::socket::canonical;
@@ -46,9 +47,9 @@ impl ListenerKind {
     /// The port, which peers, redirection and tools know.
     pub const fn port(self) -> u16 {
         match self {
-            Self::Outbound => 15001,
-            Self::Plaintext => 15006,
-            Self::Hbone => model::HBONE_PORT,
+            Self::Outbound => ports::OUTBOUND,
+            Self::Plaintext => ports::INBOUND_PLAINTEXT,
+            Self::Hbone => ports::HBONE,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use contract::labels::{JOB_UID_LABEL, POD_INDEX_LABEL, STATEFUL_SET_POD_NAME_LABEL};
 use kube_types::StringMap;
 
 /// Namespaces that every cluster has.
@@ -12,9 +13,9 @@ const GENERATED: [&str; 8] = [
     "pod-template-hash",
     "rollouts-pod-template-hash",
     "controller-revision-hash",
-    "statefulset.kubernetes.io/pod-name",
-    "apps.kubernetes.io/pod-index",
-    "batch.kubernetes.io/controller-uid",
+    STATEFUL_SET_POD_NAME_LABEL,
+    POD_INDEX_LABEL,
+    JOB_UID_LABEL,
     "controller-uid",
     "pod-template-generation",
 ];

@@ -20,6 +20,7 @@ mod clause;
 mod report;
 pub(crate) mod value;
 
+use contract::labels::DRY_RUN_ANNOTATION;
 use kube_types::core::{Condition, ConditionStatus};
 use kube_types::istio::{Action, AuthorizationPolicy};
 use kube_types::{ObjectRef, StringMap};
@@ -29,8 +30,6 @@ use crate::enforcement::{Effect, condition};
 use crate::finding::{Finding, Reason};
 use crate::mesh::Mesh;
 use report::Report;
-
-const DRY_RUN: &str = "istio.io/dry-run";
 
 /// What becomes of a policy.
 #[derive(Clone, Debug)]
@@ -80,7 +79,7 @@ pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy
             clause::rules(&place, action, &mut report)
         })
         .collect();
-    let dry_run = policy.metadata.annotations.get(DRY_RUN);
+    let dry_run = policy.metadata.annotations.get(DRY_RUN_ANNOTATION);
     let effect = match dry_run.map(|value| boolean(value)) {
         Some(Some(true)) => Effect::Logged,
         Some(Some(false) | None) | None => effect(&report, action, &rules),
@@ -134,9 +133,9 @@ fn boolean(value: &str) -> Option<bool> {
 /// Settings of a policy for node proxies that count for nothing.
 fn without_effect(key: &ObjectRef, policy: &AuthorizationPolicy) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Some(value) = policy.metadata.annotations.get(DRY_RUN).filter(|value| boolean(value).is_none()) {
-        let message = format!("{DRY_RUN} is {value:?}, true or false is expected: the policy is enforced");
-        let path = format!("metadata.annotations[{DRY_RUN:?}]");
+    if let Some(value) = policy.metadata.annotations.get(DRY_RUN_ANNOTATION).filter(|value| boolean(value).is_none()) {
+        let message = format!("{DRY_RUN_ANNOTATION} is {value:?}, true or false is expected: the policy is enforced");
+        let path = format!("metadata.annotations[{DRY_RUN_ANNOTATION:?}]");
         findings.push(Finding::warning(key, Reason::InvalidValue, message).at(path));
     }
     if policy.spec.provider.is_some() {

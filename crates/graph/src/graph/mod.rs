@@ -347,10 +347,10 @@ where
 
 #[cfg(test)]
 mod tests {
+    use contract::labels::{REDIRECTION_ANNOTATION, REDIRECTION_ENABLED};
     use kube_types::istio::PeerAuthentication;
 
     use super::*;
-    use crate::enrolment;
     use crate::placement::Scope;
 
     fn pod(name: usize, app: usize) -> Resource {
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(graph.settle().policies.len(), 3);
 
         let Resource::Pod(mut joined) = pod(1, 1) else { unreachable!() };
-        let annotation = (enrolment::REDIRECTION_ANNOTATION.to_owned(), enrolment::REDIRECTION_ENABLED.to_owned());
+        let annotation = (REDIRECTION_ANNOTATION.to_owned(), REDIRECTION_ENABLED.to_owned());
         Arc::make_mut(&mut joined).metadata.annotations.extend([annotation]);
         graph.apply(Resource::Pod(joined));
         let changed = graph.settle().policies;

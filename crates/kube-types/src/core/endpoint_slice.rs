@@ -1,11 +1,9 @@
 //! EndpointSlice.
 
+use contract::labels::SERVICE_NAME_LABEL;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::ObjectMeta;
-
-/// Label that names the Service of a slice.
-pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

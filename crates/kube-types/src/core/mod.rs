@@ -17,7 +17,7 @@ pub use container::{
     ClaimTemplate, ClaimTemplateMeta, EnvFromRef, EnvFromSource, HostAlias, KeySelector, Lifecycle, LifecycleHandler,
     PodDnsConfig, PodDnsOption, Quantity, ResourceFieldRef, ResourceRequirements, SleepAction,
 };
-pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, SERVICE_NAME_LABEL, TargetRef};
+pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
 pub use namespace::Namespace;
 pub use node::{Node, NodeAddress, NodeSpec, NodeStatus};
 pub use pod::{

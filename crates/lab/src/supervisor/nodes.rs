@@ -2,6 +2,7 @@
 
 use std::{any::Any, fs, io, path::PathBuf, sync::Arc};
 
+use contract::labels::{ARCH_LABEL, HOSTNAME_LABEL, INSTANCE_TYPE_LABEL, OS_LABEL, REGION_LABEL, ZONE_LABEL};
 use kube_types::{Resource, StringMap};
 use runtime::sys::Netns;
 use rustix::mount::{MountFlags, mount};
@@ -105,12 +106,12 @@ fn well_known(mut labels: StringMap, name: &str, number: usize) -> StringMap {
     // A label has at most 63 bytes, a node's name more.
     let hostname = name.get(..63).unwrap_or(name).trim_end_matches(['-', '.']);
     for (label, value) in [
-        ("kubernetes.io/hostname", hostname),
-        ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", architecture),
-        ("node.kubernetes.io/instance-type", INSTANCE_TYPE),
-        ("topology.kubernetes.io/region", REGION),
-        ("topology.kubernetes.io/zone", &zone),
+        (HOSTNAME_LABEL, hostname),
+        (OS_LABEL, "linux"),
+        (ARCH_LABEL, architecture),
+        (INSTANCE_TYPE_LABEL, INSTANCE_TYPE),
+        (REGION_LABEL, REGION),
+        (ZONE_LABEL, &zone),
     ] {
         labels.entry(label.to_owned()).or_insert_with(|| value.to_owned());
     }

@@ -6,6 +6,7 @@ mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use contract::labels::{JOB_NAME_LABEL, POD_INDEX_LABEL, STATEFUL_SET_POD_NAME_LABEL};
 use kube_types::core::{
     ClaimVolume, DaemonSet, Job, Pod, PodSpec, PodTemplate, ScaledSpec, StatefulSet, Toleration, Volume,
 };
@@ -126,8 +127,8 @@ fn ordinals(set: &StatefulSet) -> Vec<Planned> {
             let name = format!("{}-{ordinal}", owner.name);
             let mut pod = named(&set.spec.template, owner, &format!("{}-", owner.name), name.clone());
             let labels = &mut pod.metadata.labels;
-            labels.insert("statefulset.kubernetes.io/pod-name".to_owned(), name.clone());
-            labels.insert("apps.kubernetes.io/pod-index".to_owned(), ordinal.to_string());
+            labels.insert(STATEFUL_SET_POD_NAME_LABEL.to_owned(), name.clone());
+            labels.insert(POD_INDEX_LABEL.to_owned(), ordinal.to_string());
             pod.metadata.owner_references = vec![controller("apps/v1", "StatefulSet", &owner.namespace, &owner.name)];
             pod.spec.hostname = Some(name.clone());
             pod.spec.subdomain = set.spec.service_name.clone();
@@ -194,7 +195,7 @@ fn job_pods(job: &Job, numbers: Option<&BTreeSet<u32>>, names: &mut Names) -> Ve
     let key = ObjectRef::new(Kind::Job, &owner.namespace, &owner.name);
     let all = (0..=numbers.last().copied().unwrap_or_default()).map(|ordinal| {
         let mut pod = from_template(&job.spec.template, owner, &format!("{}-", owner.name), ordinal, names);
-        pod.metadata.labels.insert("batch.kubernetes.io/job-name".to_owned(), owner.name.clone());
+        pod.metadata.labels.insert(JOB_NAME_LABEL.to_owned(), owner.name.clone());
         pod.metadata.labels.insert("job-name".to_owned(), owner.name.clone());
         pod.metadata.owner_references = vec![controller("batch/v1", "Job", &owner.namespace, &owner.name)];
         // The API server asks for one of `Never` and `OnFailure`; what says nothing is meant to end.

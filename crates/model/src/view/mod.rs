@@ -13,11 +13,8 @@ pub use inbound::{
 };
 pub use outbound::{Dial, DoubleHbone, Hbone, Route, RouteError, RouteKind, outbound};
 
-/// Ports of the proxy itself: a connection that leads to one of them would loop.
-pub const PROXY_PORTS: [u16; 3] = [15001, 15006, crate::HBONE_PORT];
-
 /// Would a connection to this port of a captured pod come back to the proxy?
 #[must_use]
 pub fn is_proxy_port(destination: SocketAddr) -> bool {
-    PROXY_PORTS.contains(&destination.port())
+    contract::ports::PROXY.contains(&destination.port())
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
+use contract::ports;
 use identity::Identity;
 use rand::Rng;
 
@@ -10,8 +11,8 @@ use super::{
     is_proxy_port,
 };
 use crate::{
-    GatewayAddress, GatewayDestination, HBONE_PORT, InboundProtocol, LoadBalancerMode, NetworkAddress, Service, State,
-    Text, Workload, state::Store,
+    GatewayAddress, GatewayDestination, InboundProtocol, LoadBalancerMode, NetworkAddress, Service, State, Text,
+    Workload, state::Store,
 };
 
 /// Where to connect to.
@@ -207,7 +208,7 @@ impl Router<'_> {
             InboundProtocol::HBONE => {
                 let authority = dial.to_string();
                 let hbone = Hbone { authority, expected: expected(&choice), via_waypoint: false };
-                (RouteKind::Hbone(hbone), with_port(dial, HBONE_PORT))
+                (RouteKind::Hbone(hbone), with_port(dial, ports::HBONE))
             }
         };
         Ok(Route { kind, dial, workload: Some(choice.workload), service: choice.service })

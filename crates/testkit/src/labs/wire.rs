@@ -16,7 +16,9 @@ impl TestLab {
         for pod in pods {
             ips.extend(self.pod(pod).await.ips);
         }
-        capture::audit(frames.iter().map(|frame| frame.bytes.as_slice()), 15008, |ip| ips.contains(&ip))
+        capture::audit(frames.iter().map(|frame| frame.bytes.as_slice()), contract::ports::HBONE, |ip| {
+            ips.contains(&ip)
+        })
     }
 
     /// The frames on a node's wire while `work` runs.

@@ -11,9 +11,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use contract::admin::agent::PodState;
 use contract::cni::{AddRequest, AddResponse, Outcome};
 use kube_types::{Kind, ObjectRef};
-use model::report::PodState;
 use runtime::sys::netns::NetnsId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use model::report::PodState;
+use contract::admin::agent::PodState;
 use runtime::Backoff;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};

@@ -1,7 +1,7 @@
 //! Facts that make a pod enrolled, each read with one of three results. How they are read is in `node::proof`; what
 //! follows from them is in `actor`.
 
-use model::report::Check;
+use contract::admin::agent::Check;
 
 /// Side that is at fault when a fact does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

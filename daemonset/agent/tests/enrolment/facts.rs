@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use contract::admin::agent::PodState;
 use ebpf_common::{PodConfig, ProbePorts};
 use ebpf_loader::Steering;
-use model::report::PodState;
 use runtime::sys::Netns;
 use strake_agent::enrol::Fact;
 use strake_agent::{rules, sysctl};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use model::report::PodState;
+use contract::admin::agent::PodState;
 use strake_agent::rules;
 
 use crate::node::Node;

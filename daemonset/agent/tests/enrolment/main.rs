@@ -16,7 +16,7 @@ mod rounds;
 mod starting;
 mod world;
 
-use model::report::PodState;
+use contract::admin::agent::PodState;
 use node::{Node, Pod};
 
 const PROXY_CGROUP: &str = "kubepods/pod99999999-9999-4999-8999-999999999999/ztunnel";

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use model::report::{NodeReport, PodReport};
+use contract::admin::agent::{NodeReport, PodReport};
 use runtime::sys::Netns;
 
 use crate::roles::{CALLER, CLIENT, PROXY, RELAY};

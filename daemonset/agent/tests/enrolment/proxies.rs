@@ -1,6 +1,6 @@
 //! Proxies that come, go, or must not be told anything.
 
-use model::report::PodState;
+use contract::admin::agent::PodState;
 
 use crate::node::Node;
 use crate::{DESTINATION, DESTINATION_V6, Joined, PROXY_CGROUP, captured, enrolled};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract::admin::agent::PodState;
 use kube_types::{Kind, ObjectRef};
-use model::report::PodState;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zds::{PodId, WorkloadInfo};

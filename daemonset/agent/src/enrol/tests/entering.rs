@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use model::report::PodState;
+use contract::admin::agent::PodState;
 
 use super::bench::{Bench, out, steps};
 use super::fake::State;

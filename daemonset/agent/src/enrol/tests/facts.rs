@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use model::report::PodState;
+use contract::admin::agent::PodState;
 
 use super::bench::{Bench, pass};
 use super::fake::{Injected, State};

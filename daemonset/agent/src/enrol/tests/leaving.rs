@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use model::report::PodState;
+use contract::admin::agent::PodState;
 
 use super::bench::{Bench, out, pass, steps};
 use super::fake::State;

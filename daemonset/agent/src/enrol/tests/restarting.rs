@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use model::report::PodState;
+use contract::admin::agent::PodState;
 
 use super::GRACE;
 use super::bench::{Bench, out, pass, steps};

@@ -20,10 +20,10 @@ use tokio::time::interval;
 use zds::server::Server;
 
 use crate::cgroups::CgroupTree;
-use crate::cni::{Asked, Desk};
+use crate::cni::{RequestHandler, Requests};
 use crate::config::Config;
-use crate::controller::{Controller, Seats};
-use crate::enrol::{Node as _, PodSpec, Redirection, StepError, Timing, Wanted, expel};
+use crate::controller::{Controller, TaskContext};
+use crate::enrol::{Node as _, PodSpec, Redirection, StepError, Timing, Wanted, unenrol_now};
 use crate::finder::Finder;
 use crate::node::{LiveNode, described};
 use crate::proxies::Proxies;
@@ -76,7 +76,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     let mut serving =
         admin::serve(&config, &recorder, &readiness, &reports, &drain).await.map_err(AgentError::Admin)?;
     // Early, though nobody is answered before the pods are known: a plugin that asks meanwhile waits instead of failing.
-    let mut asked = serve_plugins(&config, &reports, &drain, &mut serving)?;
+    let mut requests = serve_plugins(&config, &reports, &drain, &mut serving)?;
 
     let (node, server) = build(&config).await?;
     let mut source = open_source(&config)?;
@@ -85,15 +85,15 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     let mut controller = Controller::new(&config.node, enablement(&config));
     let mut problems = Problems::default();
     until_in_sync(&mut source, &mut controller, &mut problems).await?;
-    let TakenOver { footprints, swept } = takeover::take_over(&node, controller.pods().collect()).await;
-    let seats = Seats {
+    let TakenOver { steered, swept } = takeover::take_over(&node, controller.pods().collect()).await;
+    let context = TaskContext {
         node: Arc::new(node.clone()),
         reports: reports.clone(),
         timing: Timing { unenrol_grace: config.unenrol_grace, ..Timing::default() },
-        nudge: node.registry.changes(),
+        node_changes: node.registry.changes(),
     };
-    controller.start(seats, &footprints);
-    drop(footprints);
+    controller.start(context, &steered);
+    drop(steered);
     let search =
         prober::Search { tree: tree(&config)?, configured: config.prober_cgroup.clone(), host: host_netns(&config)? };
     let probing = tokio::spawn(prober::keep_tagged(search, node.clone()));
@@ -103,7 +103,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     drop(starting);
     tracing::info!(node = config.node, "ready");
 
-    let ended = work(&mut source, &mut controller, (&mut problems, &mut asked), &mut tasks, (&node, &reports)).await;
+    let ended = work(&mut source, &mut controller, (&mut problems, &mut requests), &mut tasks, (&node, &reports)).await;
     tasks.probing.abort();
     tasks.ageing.abort();
     // Without goals every task ends and leaves its pod as it is.
@@ -128,7 +128,7 @@ struct Tasks {
 async fn work(
     source: &mut Source,
     controller: &mut Controller<LiveNode>,
-    (problems, asked): (&mut Problems, &mut Asked),
+    (problems, requests): (&mut Problems, &mut Requests),
     tasks: &mut Tasks,
     (node, reports): (&LiveNode, &Reports),
 ) -> Result<(), AgentError> {
@@ -140,12 +140,12 @@ async fn work(
                 let event = event.ok_or(AgentError::SourceEnded)?;
                 problems.note(&event);
                 controller.apply(event);
-                asked.note_change();
+                requests.note_change();
             }
-            Some(ask) = asked.asks.recv() => {
+            Some(enrol_request) = requests.queue.recv() => {
                 // A plugin may have gone meanwhile; what its pod's task has been given stays.
-                let standing = controller.sandboxed(&ask);
-                let _: Result<(), cni::Standing> = ask.answer.send(standing);
+                let decision = controller.handle_request(&enrol_request);
+                let _: Result<(), cni::Decision> = enrol_request.answer.send(decision);
             }
             ended = &mut tasks.accepting => match ended? {},
             ended = &mut tasks.probing => match ended? {},
@@ -175,13 +175,13 @@ fn serve_plugins(
     reports: &Reports,
     drain: &drain::Watch,
     serving: &mut JoinSet<()>,
-) -> Result<Asked, AgentError> {
+) -> Result<Requests, AgentError> {
     let directory = &config.cni_agent_run_dir;
-    let (desk, asked) = Desk::new(reports.clone(), host_netns(config)?.id());
-    let served = cni::serve(directory, desk, drain.clone());
+    let (handler, requests) = RequestHandler::new(reports.clone(), host_netns(config)?.id());
+    let served = cni::serve(directory, handler, drain.clone());
     let failed = |source| AgentError::Path { action: "serve CNI plugins in", path: directory.clone(), source };
     serving.spawn(served.map_err(failed)?);
-    Ok(asked)
+    Ok(requests)
 }
 
 fn count_steering(steering: &Steering) {
@@ -345,15 +345,15 @@ async fn clear(
     node: &LiveNode,
     pods: Vec<(PodSpec, Wanted, Option<Redirection>)>,
 ) -> Result<(), AgentError> {
-    let TakenOver { footprints, .. } = takeover::take_over(node, pods.clone()).await;
-    for (pod, _, told) in pods {
-        let place = match footprints.get(&pod.uid) {
-            Some(place) => Some(place.clone()),
+    let TakenOver { steered, .. } = takeover::take_over(node, pods.clone()).await;
+    for (pod, _, annotated) in pods {
+        let pod_netns = match steered.get(&pod.uid) {
+            Some(pod_netns) => Some(pod_netns.clone()),
             // Announced, and this version has no entry of it: another one enrolled it, whose rules may be there.
-            None if told.is_some() => node.locate(&pod).await.inspect_err(|error| unfound(&pod, error)).ok(),
+            None if annotated.is_some() => node.locate(&pod).await.inspect_err(|error| unfound(&pod, error)).ok(),
             None => None,
         };
-        expel(node, &pod, place, told).await?;
+        unenrol_now(node, &pod, pod_netns, annotated).await?;
     }
     let steered = kernel_config(config)?;
     let unloaded = tokio::task::spawn_blocking(move || Steering::open(steered)?.unload());

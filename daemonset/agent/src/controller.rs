@@ -18,21 +18,21 @@ use zds::PodId;
 
 use self::spec::spec;
 use crate::cni::Sandbox;
-use crate::enrol::{Actor, Claim, Goal, Node, Place, PodSpec, Redirection, Timing, Wanted};
+use crate::enrol::{Actor, Announcement, Goal, Node, PodNetns, PodSpec, Redirection, Timing, Wanted};
 use crate::report::{Reports, View};
 use crate::{metrics, probes, unsupported};
 
 /// Everything the controller hands to the tasks it starts.
-pub struct Seats<N> {
+pub struct TaskContext<N> {
     pub node: Arc<N>,
     pub reports: Reports,
     pub timing: Timing,
     /// Ticks when proxies come or go.
-    pub nudge: watch::Receiver<u64>,
+    pub node_changes: watch::Receiver<u64>,
 }
 
 /// The task of one pod.
-struct Seat {
+struct PodTask {
     uid: PodId,
     goal: watch::Sender<Goal>,
     view: View,
@@ -40,7 +40,7 @@ struct Seat {
 }
 
 /// The task of a pod that is gone; it tries on as long as somebody holds the goal.
-struct Departing {
+struct EndingTask {
     _goal: watch::Sender<Goal>,
     task: JoinHandle<()>,
 }
@@ -53,11 +53,11 @@ pub struct Controller<N> {
     pods: BTreeMap<ObjectRef, Arc<Pod>>,
     /// Told by CNI plugins, of pods that are wanted in the mesh.
     sandboxes: HashMap<PodId, Arc<Sandbox>>,
-    seats: BTreeMap<ObjectRef, Seat>,
+    tasks: BTreeMap<ObjectRef, PodTask>,
     /// Tasks of pods that are gone and not yet removed: a pod of the same name waits for them.
-    departing: HashMap<ObjectRef, Departing>,
+    ending: HashMap<ObjectRef, EndingTask>,
     /// `None` until the first goals are set: before that, events are only noted.
-    tasks: Option<Seats<N>>,
+    context: Option<TaskContext<N>>,
 }
 
 impl<N: Node> Controller<N> {
@@ -68,9 +68,9 @@ impl<N: Node> Controller<N> {
             namespaces: HashMap::new(),
             pods: BTreeMap::new(),
             sandboxes: HashMap::new(),
-            seats: BTreeMap::new(),
-            departing: HashMap::new(),
-            tasks: None,
+            tasks: BTreeMap::new(),
+            ending: HashMap::new(),
+            context: None,
         }
     }
 
@@ -89,12 +89,12 @@ impl<N: Node> Controller<N> {
         self.pods.values().filter_map(|pod| Some((spec(pod, None)?, self.wanted(pod), Redirection::of(pod))))
     }
 
-    /// Starts a task for every pod noted so far. `footprints`: where an earlier agent enrolled pods, by uid.
-    pub fn start(&mut self, tasks: Seats<N>, footprints: &HashMap<PodId, Arc<Place>>) {
-        self.tasks = Some(tasks);
+    /// Starts a task for every pod noted so far. `steered`: where an earlier agent enrolled pods, by uid.
+    pub fn start(&mut self, context: TaskContext<N>, steered: &HashMap<PodId, Arc<PodNetns>>) {
+        self.context = Some(context);
         let all: Vec<ObjectRef> = self.pods.keys().cloned().collect();
         for key in all {
-            self.seat(&key, footprints);
+            self.set_goal(&key, steered);
         }
     }
 
@@ -102,9 +102,9 @@ impl<N: Node> Controller<N> {
     /// any more after it.
     pub async fn stop(mut self) -> Vec<(PodSpec, Wanted, Option<Redirection>)> {
         let pods = self.pods().collect();
-        let seated = std::mem::take(&mut self.seats).into_values().map(|seat| seat.task);
-        let departing = std::mem::take(&mut self.departing).into_values().map(|departing| departing.task);
-        end(seated.chain(departing).collect()).await;
+        let running = std::mem::take(&mut self.tasks).into_values().map(|pod_task| pod_task.task);
+        let ending = std::mem::take(&mut self.ending).into_values().map(|ending| ending.task);
+        end(running.chain(ending).collect()).await;
         pods
     }
 
@@ -116,44 +116,44 @@ impl<N: Node> Controller<N> {
         }
         let known = self.pods.insert(key.clone(), pod).is_some();
         metrics::reconcile(if known { "update" } else { "add" });
-        self.seat(&key, &HashMap::new());
+        self.set_goal(&key, &HashMap::new());
     }
 
     fn namespace_applied(&mut self, namespace: Arc<Namespace>) {
         let name = namespace.metadata.name.clone();
         self.namespaces.insert(name.clone(), namespace);
-        self.seat_namespace(&name);
+        self.set_goals_of_namespace(&name);
     }
 
     fn removed(&mut self, key: &ObjectRef) {
         match key.kind {
             kube_types::Kind::Pod if self.pods.remove(key).is_some() => {
                 metrics::reconcile("delete");
-                self.unseat(key);
+                self.end_task(key);
             }
             kube_types::Kind::Namespace => {
                 self.namespaces.remove(&key.name);
-                self.seat_namespace(&key.name);
+                self.set_goals_of_namespace(&key.name);
             }
             _ => {}
         }
     }
 
-    fn seat_namespace(&mut self, namespace: &str) {
+    fn set_goals_of_namespace(&mut self, namespace: &str) {
         let keys: Vec<ObjectRef> = self.pods.keys().filter(|key| key.namespace == namespace).cloned().collect();
         for key in keys {
-            self.seat(&key, &HashMap::new());
+            self.set_goal(&key, &HashMap::new());
         }
     }
 
     /// Sets the goal of one pod, starting its task if it has none.
-    fn seat(&mut self, key: &ObjectRef, footprints: &HashMap<PodId, Arc<Place>>) {
-        let Some(pod) = self.pods.get(key).filter(|_| self.tasks.is_some()).cloned() else { return };
+    fn set_goal(&mut self, key: &ObjectRef, steered: &HashMap<PodId, Arc<PodNetns>>) {
+        let Some(pod) = self.pods.get(key).filter(|_| self.context.is_some()).cloned() else { return };
         let wanted = self.wanted(&pod);
         let sandbox = self.sandbox_of(&pod, &wanted);
         let Some(spec) = spec(&pod, sandbox.as_ref()) else { return };
-        if self.seats.get(key).is_some_and(|seat| seat.uid != spec.uid) {
-            self.unseat(key);
+        if self.tasks.get(key).is_some_and(|pod_task| pod_task.uid != spec.uid) {
+            self.end_task(key);
         }
         let goal = Goal { wanted, pod: spec, annotated: Redirection::of(&pod) };
         let selected = self.selection(&pod).is_selected();
@@ -164,51 +164,60 @@ impl<N: Node> Controller<N> {
             notes.extend(probes::declared(&pod, &goal.pod.ips).notes);
         }
         let described = goal.pod.clone();
-        match self.seats.get(key) {
-            Some(seat) => {
-                seat.view.described(&goal.pod, selected);
-                seat.goal.send_if_modified(|current| {
+        match self.tasks.get(key) {
+            Some(pod_task) => {
+                pod_task.view.described(&goal.pod, selected);
+                pod_task.goal.send_if_modified(|current| {
                     let changed = current.pod != goal.pod || current.wanted != goal.wanted || goal.is_misannounced();
                     *current = goal;
                     changed
                 });
             }
-            None => self.take_seat(key, goal, selected, footprints),
+            None => self.start_task(key, goal, selected, steered),
         }
-        if let Some(seat) = self.seats.get(key) {
-            seat.view.noted(&described, notes);
+        if let Some(pod_task) = self.tasks.get(key) {
+            pod_task.view.noted(&described, notes);
         }
     }
 
-    fn take_seat(&mut self, key: &ObjectRef, goal: Goal, selected: bool, footprints: &HashMap<PodId, Arc<Place>>) {
-        let Some(tasks) = &self.tasks else { return };
-        let (uid, told) = (goal.pod.uid.clone(), goal.annotated);
-        let view = tasks.reports.view(&goal.pod);
+    fn start_task(&mut self, key: &ObjectRef, goal: Goal, selected: bool, steered: &HashMap<PodId, Arc<PodNetns>>) {
+        let Some(context) = &self.context else { return };
+        let (uid, annotated) = (goal.pod.uid.clone(), goal.annotated);
+        let view = context.reports.view(&goal.pod);
         view.described(&goal.pod, selected);
-        let footprint = footprints.get(&uid).cloned();
+        let steered = steered.get(&uid).cloned();
         let (goal, goals) = watch::channel(goal);
-        let (node, nudge, timing, reported) = (tasks.node.clone(), tasks.nudge.clone(), tasks.timing, view.clone());
-        let actor = move |claim, footprint| {
-            Actor::new(node.clone(), goals.clone(), nudge.clone(), reported.clone(), timing, claim, footprint)
+        let (node, node_changes, timing, reported) =
+            (context.node.clone(), context.node_changes.clone(), context.timing, view.clone());
+        let actor = move |announcement, steered| {
+            Actor::new(
+                node.clone(),
+                goals.clone(),
+                node_changes.clone(),
+                reported.clone(),
+                timing,
+                announcement,
+                steered,
+            )
         };
-        let earlier = self.departing.remove(key);
+        let earlier = self.ending.remove(key);
         let reported = view.clone();
         let task = tokio::spawn(async move {
             // The earlier pod's annotation is taken back before this one's is written.
-            if let Some(Departing { _goal, task }) = earlier {
+            if let Some(EndingTask { _goal, task }) = earlier {
                 let _: Result<(), tokio::task::JoinError> = task.await;
             }
-            keep_running(actor, &reported, timing, (told.into(), footprint)).await;
+            keep_running(actor, &reported, timing, (annotated.into(), steered)).await;
         });
-        self.seats.insert(key.clone(), Seat { uid, goal, view, task });
+        self.tasks.insert(key.clone(), PodTask { uid, goal, view, task });
     }
 
-    fn unseat(&mut self, key: &ObjectRef) {
-        self.departing.retain(|_, departing| !departing.task.is_finished());
-        if let Some(Seat { uid, goal, task, .. }) = self.seats.remove(key) {
+    fn end_task(&mut self, key: &ObjectRef) {
+        self.ending.retain(|_, ending| !ending.task.is_finished());
+        if let Some(PodTask { uid, goal, task, .. }) = self.tasks.remove(key) {
             self.sandboxes.remove(&uid);
             goal.send_modify(|goal| goal.wanted = Wanted::Gone);
-            self.departing.insert(key.clone(), Departing { _goal: goal, task });
+            self.ending.insert(key.clone(), EndingTask { _goal: goal, task });
         }
     }
 
@@ -230,21 +239,21 @@ impl<N: Node> Controller<N> {
 /// Runs a pod's task to its end. One that ends by a defect is said aloud, no longer counts as proved, and is started anew:
 /// nobody else looks after the pod.
 async fn keep_running<N: Node>(
-    actor: impl Fn(Claim, Option<Arc<Place>>) -> Actor<N>,
+    actor: impl Fn(Announcement, Option<Arc<PodNetns>>) -> Actor<N>,
     view: &View,
     timing: Timing,
-    (mut claim, mut footprint): (Claim, Option<Arc<Place>>),
+    (mut announcement, mut steered): (Announcement, Option<Arc<PodNetns>>),
 ) {
     let mut backoff = Backoff::new(timing.retry_min, timing.retry_max);
     loop {
         // Ended with this future: a set aborts its tasks.
         let mut task = JoinSet::new();
-        task.spawn(actor(claim, footprint.take()).run());
+        task.spawn(actor(announcement, steered.take()).run());
         let Some(Err(error)) = task.join_next().await else { return };
         metrics::task_lost();
         tracing::error!(%error, "a pod's task ended early and is started anew");
         view.failed(PodState::Failed, &format!("the task that proves it ended early: {error}"), Some(Vec::new()));
-        claim = Claim::Uncertain;
+        announcement = Announcement::Unknown;
         tokio::time::sleep(backoff.pause()).await;
     }
 }
@@ -274,7 +283,7 @@ mod tests {
         controller: Controller<Fake>,
         node: Arc<Fake>,
         reports: Reports,
-        _nudge: watch::Sender<u64>,
+        _node_changes: watch::Sender<u64>,
     }
 
     fn applied(resource: Resource) -> Event {
@@ -304,12 +313,12 @@ mod tests {
     impl Bench {
         fn start(events: impl IntoIterator<Item = Event>) -> Self {
             let (node, reports) = (Arc::new(Fake::default()), Reports::default());
-            let (nudge, nudges) = watch::channel(0);
+            let (changed, node_changes) = watch::channel(0);
             let mut controller = Controller::new("n1", Enablement::default());
             events.into_iter().for_each(|event| controller.apply(event));
-            let seats = Seats { node: node.clone(), reports: reports.clone(), timing: TIMING, nudge: nudges };
-            controller.start(seats, &HashMap::new());
-            Self { controller, node, reports, _nudge: nudge }
+            let tasks = TaskContext { node: node.clone(), reports: reports.clone(), timing: TIMING, node_changes };
+            controller.start(tasks, &HashMap::new());
+            Self { controller, node, reports, _node_changes: changed }
         }
 
         /// Waits, in the clock of the test, for the state and reason of the only pod.
@@ -350,10 +359,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_annotation_that_has_no_effect_is_told_while_the_pod_is_selected() {
-        let ask = |pod: &mut Pod| {
+        let enrol_request = |pod: &mut Pod| {
             pod.metadata.annotations.insert("ambient.istio.io/bypass-inbound-capture".to_owned(), "true".to_owned());
         };
-        let mut bench = Bench::start([namespace("app", true), pod("u1", ask)]);
+        let mut bench = Bench::start([namespace("app", true), pod("u1", enrol_request)]);
         bench.reaches("u1", PodState::Enrolled, "").await;
         let notes = bench.reports.node("n1").pods.remove(0).notes;
         assert!(notes.len() == 1 && notes[0].contains("bypass-inbound-capture"), "{notes:?}");

@@ -2,7 +2,7 @@
 //! How a step is done on a real node is in `node`; which pods are wanted is in `controller`.
 
 mod actor;
-mod claim;
+mod announcement;
 mod entering;
 mod goal;
 mod leaving;
@@ -12,9 +12,9 @@ mod repairing;
 pub(crate) mod tests;
 
 pub use actor::Actor;
-pub use claim::Claim;
+pub use announcement::Announcement;
 pub use goal::{Goal, Timing, Wanted};
-pub use leaving::expel;
+pub use leaving::unenrol_now;
 pub use proof::{Fact, Proof, Reading, Side, Verdict};
 
 use std::fmt;
@@ -50,7 +50,7 @@ pub struct PodSpec {
 
 /// Where a pod's sockets live. Keeps the network namespace open.
 #[derive(Debug)]
-pub struct Place {
+pub struct PodNetns {
     pub netns: Netns,
     /// The same namespace, as it is passed to proxies.
     pub descriptor: Arc<OwnedFd>,
@@ -60,7 +60,7 @@ pub struct Place {
     pub interface: u32,
 }
 
-impl Place {
+impl PodNetns {
     /// # Errors
     /// When the namespace cannot be entered, or no descriptor is left.
     pub fn new(netns: Netns, interface: u32) -> std::io::Result<Self> {
@@ -199,34 +199,39 @@ pub trait Node: Send + Sync + 'static {
     type Watch: Watch;
 
     /// Begins to watch the namespace's routing rules, routes, addresses and interfaces.
-    fn watch(&self, place: &Arc<Place>) -> Result<Self::Watch, StepError>;
+    fn watch(&self, pod_netns: &Arc<PodNetns>) -> Result<Self::Watch, StepError>;
     /// Repairs rules, routes and their order, when a lookup shows that they have no effect any more; returns what was
     /// repaired, in words.
-    fn mend(&self, pod: &PodSpec, place: &Arc<Place>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
+    fn mend(
+        &self,
+        pod: &PodSpec,
+        pod_netns: &Arc<PodNetns>,
+    ) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
     /// Finds the pod's network namespace.
-    fn locate(&self, pod: &PodSpec) -> impl Future<Output = Result<Arc<Place>, StepError>> + Send;
+    fn locate(&self, pod: &PodSpec) -> impl Future<Output = Result<Arc<PodNetns>, StepError>> + Send;
     /// Has the kernel know every connected proxy's sockets.
     fn tag(&self) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Has the kernel know the pod.
     fn put_entry(
         &self,
         pod: &PodSpec,
-        place: &Arc<Place>,
+        pod_netns: &Arc<PodNetns>,
         capture: Capture,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Rules, routes and settings of the namespace.
-    fn put_rules(&self, pod: &PodSpec, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    fn put_rules(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>)
+    -> impl Future<Output = Result<(), StepError>> + Send;
     /// The program of the namespace.
-    fn attach(&self, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    fn attach(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Has the newest proxy serve the pod, and waits for its word.
-    fn announce(&self, pod: &PodSpec, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    fn announce(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Has the kernel know the listeners that the newest proxy opened unseen.
     fn catch_up(&self) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Reads everything back. Never fails: what cannot be read is said of that fact. What all pods share may have been read
     /// at `since`.
-    fn proof(&self, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> impl Future<Output = Proof> + Send;
+    fn proof(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> impl Future<Output = Proof> + Send;
     /// What else in the namespace may take connections away from the proxy, in words. It is reported, and no fact.
-    fn hazards(&self, place: &Arc<Place>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
+    fn hazards(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
     /// Tells the cluster how far the pod is; `None` takes back what was told.
     fn annotate(
         &self,
@@ -236,17 +241,17 @@ pub trait Node: Send + Sync + 'static {
     /// Takes back whatever was told of a pod that no longer exists.
     fn forget_annotation(&self, pod: &PodSpec) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Live sockets of connections that go through the proxy.
-    fn proxied(&self, place: &Arc<Place>) -> impl Future<Output = Result<usize, StepError>> + Send;
+    fn proxied(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<usize, StepError>> + Send;
     /// Has every proxy drop the pod, and waits for their word.
     fn dismiss(&self, pod: &PodSpec) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Undoes [`Node::attach`].
-    fn detach(&self, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    fn detach(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Undoes [`Node::put_rules`].
-    fn remove_rules(&self, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    fn remove_rules(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Undoes [`Node::put_entry`].
-    fn remove_entry(&self, place: &Arc<Place>) -> impl Future<Output = Result<(), StepError>> + Send;
+    fn remove_entry(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// What the kernel still has of the pod, in words.
-    fn leftovers(&self, place: &Arc<Place>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
+    fn leftovers(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
     /// Does the kernel know the pod? Asked of pods that are not to be enrolled.
-    fn has_entry(&self, place: &Arc<Place>) -> impl Future<Output = Result<bool, StepError>> + Send;
+    fn has_entry(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<bool, StepError>> + Send;
 }

@@ -12,7 +12,7 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcMessage};
 use runtime::sys::Netns;
 use rustix::net::netlink::NETFILTER;
 
-use crate::enrol::Place;
+use crate::enrol::PodNetns;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::raw_netlink::{self, attribute};
 
@@ -43,12 +43,12 @@ pub enum HooksError {
 ///
 /// # Errors
 /// When the kernel cannot be asked; then nothing is known.
-pub async fn find(place: &Arc<Place>, survey: &Survey) -> Result<Vec<String>, HooksError> {
-    let mut found = survey.foreign_lookups(place.netns.as_fd())?;
+pub async fn find(pod_netns: &Arc<PodNetns>, survey: &Survey) -> Result<Vec<String>, HooksError> {
+    let mut found = survey.foreign_lookups(pod_netns.netns.as_fd())?;
     found.iter_mut().for_each(|link| *link = format!("sk_lookup: {link}"));
-    found.extend(on_interfaces(&place.netns).await?);
-    let place = place.clone();
-    let chains = tokio::task::spawn_blocking(move || in_netfilter(&place.netns)).await;
+    found.extend(on_interfaces(&pod_netns.netns).await?);
+    let pod_netns = pod_netns.clone();
+    let chains = tokio::task::spawn_blocking(move || in_netfilter(&pod_netns.netns)).await;
     found.extend(chains.map_err(io::Error::other).flatten().map_err(HooksError::Netfilter)?);
     found.sort_unstable();
     Ok(found)

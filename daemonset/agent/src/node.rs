@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use zds::server::Registry;
 
-use crate::enrol::{Capture, Node, Place, PodSpec, Proof, Redirection, Step, StepError};
+use crate::enrol::{Capture, Node, PodNetns, PodSpec, Proof, Redirection, Step, StepError};
 use crate::finder::{Finder, Found};
 use crate::netlink::{RoutingWatch, interface_of};
 use crate::proxies::Proxies;
@@ -134,16 +134,16 @@ async fn named(pod: &PodSpec) -> Result<Option<(Netns, u32)>, StepError> {
     Ok(interface.map(|interface| (netns, interface)))
 }
 
-fn routing(pod: &PodSpec, place: &Place) -> Routing {
-    Routing { addresses: pod.ips.clone(), interface: place.interface }
+fn routing(pod: &PodSpec, pod_netns: &PodNetns) -> Routing {
+    Routing { addresses: pod.ips.clone(), interface: pod_netns.interface }
 }
 
 /// What the kernel is to know of the pod, with these flags.
-fn entry(pod: &PodSpec, place: &Place, flags: u32) -> PodConfig {
+fn entry(pod: &PodSpec, pod_netns: &PodNetns, flags: u32) -> PodConfig {
     let first = |v4: bool| pod.ips.iter().find(|ip| ip.is_ipv4() == v4).map(|ip| (*ip).into()).unwrap_or_default();
     PodConfig {
         flags,
-        interface: place.interface,
+        interface: pod_netns.interface,
         out_port: ports::OUTBOUND,
         in_port: ports::INBOUND_PLAINTEXT,
         hbone_port: ports::HBONE,
@@ -156,15 +156,15 @@ fn entry(pod: &PodSpec, place: &Place, flags: u32) -> PodConfig {
 impl Node for LiveNode {
     type Watch = RoutingWatch;
 
-    fn watch(&self, place: &Arc<Place>) -> Result<RoutingWatch, StepError> {
-        RoutingWatch::new(&place.netns).map_err(StepError::at(Step::Watch))
+    fn watch(&self, pod_netns: &Arc<PodNetns>) -> Result<RoutingWatch, StepError> {
+        RoutingWatch::new(&pod_netns.netns).map_err(StepError::at(Step::Watch))
     }
 
-    async fn mend(&self, pod: &PodSpec, place: &Arc<Place>) -> Result<Vec<String>, StepError> {
-        rules::apply(&place.netns, &routing(pod, place)).await.map_err(StepError::at(Step::Mend))
+    async fn mend(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
+        rules::apply(&pod_netns.netns, &routing(pod, pod_netns)).await.map_err(StepError::at(Step::Mend))
     }
 
-    async fn locate(&self, pod: &PodSpec) -> Result<Arc<Place>, StepError> {
+    async fn locate(&self, pod: &PodSpec) -> Result<Arc<PodNetns>, StepError> {
         if self.proxies.runs_in(&pod.cgroup_uid) {
             return Err(StepError::at(Step::Locate)("a node proxy runs in this pod"));
         }
@@ -172,49 +172,53 @@ impl Node for LiveNode {
             Ok(Found { netns, interface, .. }) => (netns, interface),
             Err(error) => named(pod).await?.ok_or_else(|| StepError::at(Step::Locate)(error))?,
         };
-        Ok(Arc::new(Place::new(netns, interface).map_err(StepError::at(Step::Locate))?))
+        Ok(Arc::new(PodNetns::new(netns, interface).map_err(StepError::at(Step::Locate))?))
     }
 
     async fn tag(&self) -> Result<(), StepError> {
         self.tag_all().await
     }
 
-    async fn put_entry(&self, pod: &PodSpec, place: &Arc<Place>, capture: Capture) -> Result<(), StepError> {
+    async fn put_entry(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>, capture: Capture) -> Result<(), StepError> {
         // A proxy that connects meanwhile and has the pod from before must not drain it.
         self.registry.keep(&pod.uid, pod.info.clone());
         self.proxies.excludes(&pod.uid, &pod.cgroup_uid);
-        let (pod, place) = (pod.clone(), place.clone());
+        let (pod, pod_netns) = (pod.clone(), pod_netns.clone());
         self.kernel(Step::Entry, move |steering| {
             let flags = match capture {
-                Capture::Unchanged => steering.pod(place.cookie)?.map_or(0, |known| known.flags),
+                Capture::Unchanged => steering.pod(pod_netns.cookie)?.map_or(0, |known| known.flags),
                 Capture::On => F_OUT | F_IN,
                 Capture::Off => 0,
             };
             // First: the kubelet must not find the pod captured and its probes unknown.
-            steering.put_probes(place.cookie, &ProbePorts::of(pod.probe_ports.iter().copied()))?;
-            steering.put_pod(place.cookie, &entry(&pod, &place, flags))
+            steering.put_probes(pod_netns.cookie, &ProbePorts::of(pod.probe_ports.iter().copied()))?;
+            steering.put_pod(pod_netns.cookie, &entry(&pod, &pod_netns, flags))
         })
         .await
     }
 
-    async fn put_rules(&self, pod: &PodSpec, place: &Arc<Place>) -> Result<(), StepError> {
-        let (previous, held) = (self.previous.clone(), place.clone());
+    async fn put_rules(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+        let (previous, held) = (self.previous.clone(), pod_netns.clone());
         blocking(Step::Rules, move || sysctl::apply(&held.netns, held.cookie, &previous)).await?;
-        let repaired = rules::apply(&place.netns, &routing(pod, place)).await.map_err(StepError::at(Step::Rules))?;
+        let repaired =
+            rules::apply(&pod_netns.netns, &routing(pod, pod_netns)).await.map_err(StepError::at(Step::Rules))?;
         for moved in repaired.iter().filter(|what| what.contains("in front")) {
             tracing::warn!(pod = pod.key.path(), "{moved}: it is moved behind");
         }
         Ok(())
     }
 
-    async fn attach(&self, place: &Arc<Place>) -> Result<(), StepError> {
-        let place = place.clone();
-        self.kernel(Step::Link, move |steering| steering.attach_pod(place.cookie, place.netns.as_fd())).await
+    async fn attach(&self, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+        let pod_netns = pod_netns.clone();
+        self.kernel(Step::Link, move |steering| steering.attach_pod(pod_netns.cookie, pod_netns.netns.as_fd())).await
     }
 
-    async fn announce(&self, pod: &PodSpec, place: &Arc<Place>) -> Result<(), StepError> {
-        let pod =
-            zds::server::Pod { uid: pod.uid.clone(), info: pod.info.clone(), netns: Some(place.descriptor.clone()) };
+    async fn announce(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+        let pod = zds::server::Pod {
+            uid: pod.uid.clone(),
+            info: pod.info.clone(),
+            netns: Some(pod_netns.descriptor.clone()),
+        };
         self.registry.add(pod).await.map(|_| ()).map_err(StepError::at(Step::Announce))
     }
 
@@ -227,15 +231,15 @@ impl Node for LiveNode {
         }
     }
 
-    async fn proof(&self, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> Proof {
-        proof::read(self, pod, place, since).await
+    async fn proof(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
+        proof::read(self, pod, pod_netns, since).await
     }
 
-    async fn hazards(&self, place: &Arc<Place>) -> Result<Vec<String>, StepError> {
+    async fn hazards(&self, pod_netns: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
         let now = Instant::now();
         let survey = self.surveys.since(now.checked_sub(HAZARD_AGE).unwrap_or(now)).await;
         let survey = survey.map_err(StepError::at(Step::ReadBack))?;
-        hooks::find(place, &survey).await.map_err(StepError::at(Step::ReadBack))
+        hooks::find(pod_netns, &survey).await.map_err(StepError::at(Step::ReadBack))
     }
 
     async fn annotate(&self, pod: &PodSpec, redirection: Option<Redirection>) -> Result<(), StepError> {
@@ -249,9 +253,9 @@ impl Node for LiveNode {
         self.status.clear(&pod.key).await.map_err(StepError::at(Step::Annotate))
     }
 
-    async fn proxied(&self, place: &Arc<Place>) -> Result<usize, StepError> {
-        let place = place.clone();
-        blocking(Step::Drain, move || connections::proxied(&place.netns)).await
+    async fn proxied(&self, pod_netns: &Arc<PodNetns>) -> Result<usize, StepError> {
+        let pod_netns = pod_netns.clone();
+        blocking(Step::Drain, move || connections::proxied(&pod_netns.netns)).await
     }
 
     async fn dismiss(&self, pod: &PodSpec) -> Result<(), StepError> {
@@ -259,35 +263,35 @@ impl Node for LiveNode {
         self.registry.del(&pod.uid).await.map(|_| ()).map_err(StepError::at(Step::Dismiss))
     }
 
-    async fn detach(&self, place: &Arc<Place>) -> Result<(), StepError> {
-        let cookie = place.cookie;
+    async fn detach(&self, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+        let cookie = pod_netns.cookie;
         self.kernel(Step::Unlink, move |steering| steering.detach_pod(cookie)).await.map(|_| ())
     }
 
-    async fn remove_rules(&self, place: &Arc<Place>) -> Result<(), StepError> {
-        rules::remove(&place.netns).await.map_err(StepError::at(Step::RemoveRules))?;
-        let (previous, place) = (self.previous.clone(), place.clone());
-        blocking(Step::RemoveRules, move || sysctl::restore(&place.netns, place.cookie, &previous)).await
+    async fn remove_rules(&self, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+        rules::remove(&pod_netns.netns).await.map_err(StepError::at(Step::RemoveRules))?;
+        let (previous, pod_netns) = (self.previous.clone(), pod_netns.clone());
+        blocking(Step::RemoveRules, move || sysctl::restore(&pod_netns.netns, pod_netns.cookie, &previous)).await
     }
 
-    async fn remove_entry(&self, place: &Arc<Place>) -> Result<(), StepError> {
-        let cookie = place.cookie;
+    async fn remove_entry(&self, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+        let cookie = pod_netns.cookie;
         self.kernel(Step::RemoveEntry, move |steering| steering.remove_pod(cookie)).await
     }
 
-    async fn leftovers(&self, place: &Arc<Place>) -> Result<Vec<String>, StepError> {
-        let mut left = rules::leftovers(&place.netns).await.map_err(StepError::at(Step::ReadBack))?;
-        if self.previous.holds(place.cookie).map_err(StepError::at(Step::ReadBack))? {
+    async fn leftovers(&self, pod_netns: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
+        let mut left = rules::leftovers(&pod_netns.netns).await.map_err(StepError::at(Step::ReadBack))?;
+        if self.previous.holds(pod_netns.cookie).map_err(StepError::at(Step::ReadBack))? {
             left.push("settings from before".to_owned());
         }
-        let (place, survey) = (place.clone(), self.survey(Step::ReadBack).await?);
-        let remains = move |steering: &Steering| steering.remains(&survey, place.cookie, place.netns.as_fd());
+        let (pod_netns, survey) = (pod_netns.clone(), self.survey(Step::ReadBack).await?);
+        let remains = move |steering: &Steering| steering.remains(&survey, pod_netns.cookie, pod_netns.netns.as_fd());
         left.extend(self.kernel(Step::ReadBack, remains).await?);
         Ok(left)
     }
 
-    async fn has_entry(&self, place: &Arc<Place>) -> Result<bool, StepError> {
-        let cookie = place.cookie;
+    async fn has_entry(&self, pod_netns: &Arc<PodNetns>) -> Result<bool, StepError> {
+        let cookie = pod_netns.cookie;
         self.kernel(Step::ReadBack, move |steering| steering.pod(cookie)).await.map(|entry| entry.is_some())
     }
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
-use crate::enrol::{Place, PodSpec};
+use crate::enrol::{PodNetns, PodSpec};
 
 /// Namespace, name and uid.
 type Key = (String, String, String);
@@ -105,7 +105,7 @@ impl View {
     }
 
     /// What in the pod's namespace may take connections away from the proxy. Each is counted and logged when it is new.
-    pub(crate) fn endangered(&self, pod: &PodSpec, hazards: Vec<String>) {
+    pub(crate) fn set_hazards(&self, pod: &PodSpec, hazards: Vec<String>) {
         self.update(|report| {
             for hazard in hazards.iter().filter(|hazard| !report.hazards.contains(hazard)) {
                 crate::metrics::hazard();
@@ -138,17 +138,17 @@ impl View {
     }
 
     /// What was found when a step failed; nothing when the pod's namespace is not known.
-    pub(crate) fn doubted(&self, checks: Vec<Check>) {
+    pub(crate) fn set_checks(&self, checks: Vec<Check>) {
         self.update(|report| report.checks = checks);
     }
 
-    pub(crate) fn enrolled(&self, place: &Place, checks: Vec<Check>) {
+    pub(crate) fn enrolled(&self, pod_netns: &PodNetns, checks: Vec<Check>) {
         self.update(|report| {
             enter(report, PodState::Enrolled);
             report.reason.clear();
             report.checks = checks;
-            report.netns = place.netns.id().ino.to_string();
-            report.cookie = Some(place.cookie);
+            report.netns = pod_netns.netns.id().ino.to_string();
+            report.cookie = Some(pod_netns.cookie);
         });
     }
 

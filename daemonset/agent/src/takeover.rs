@@ -7,7 +7,7 @@ use std::sync::Arc;
 use zds::PodId;
 use zds::server::Pod;
 
-use crate::enrol::{Node, Place, PodSpec, Redirection, StepError, Wanted};
+use crate::enrol::{Node, PodNetns, PodSpec, Redirection, StepError, Wanted};
 use crate::finder::{FindError, Found};
 use crate::node::{LiveNode, described};
 use crate::rules::{self, Routing};
@@ -15,7 +15,7 @@ use crate::rules::{self, Routing};
 /// What a starting agent has found of its predecessor.
 pub struct TakenOver {
     /// Where pods are enrolled, by uid.
-    pub footprints: HashMap<PodId, Arc<Place>>,
+    pub steered: HashMap<PodId, Arc<PodNetns>>,
     /// What belongs to nobody was removed. It is not while a pod cannot be found: its entry could not be told from others.
     pub swept: bool,
 }
@@ -24,40 +24,40 @@ pub struct TakenOver {
 ///
 /// A proxy drains every pod that its snapshot does not name.
 pub async fn take_over(node: &LiveNode, pods: Vec<(PodSpec, Wanted, Option<Redirection>)>) -> TakenOver {
-    let mut footprints = HashMap::new();
+    let mut steered = HashMap::new();
     let mut lost = 0;
-    for (pod, wanted, told) in pods {
+    for (pod, wanted, annotated) in pods {
         if matches!(wanted, Wanted::Finished { .. } | Wanted::Gone) {
             continue;
         }
         match entered(node, &pod).await {
-            Ok(Some(place)) => {
-                renew(node, &pod, &place).await;
+            Ok(Some(pod_netns)) => {
+                renew(node, &pod, &pod_netns).await;
                 node.registry.register(Pod {
                     uid: pod.uid.clone(),
                     info: pod.info.clone(),
-                    netns: Some(place.descriptor.clone()),
+                    netns: Some(pod_netns.descriptor.clone()),
                 });
-                footprints.insert(pod.uid, place);
+                steered.insert(pod.uid, pod_netns);
             }
-            Ok(None) if told.is_some() => node.registry.keep(&pod.uid, pod.info),
+            Ok(None) if annotated.is_some() => node.registry.keep(&pod.uid, pod.info),
             Ok(None) => {}
             Err(error) => {
                 // Of a pod that was not announced, only what says that it is not running is an answer.
-                let answered = told.is_none() && error.is_absent();
+                let answered = annotated.is_none() && error.is_absent();
                 lost += usize::from(!answered);
-                if told.is_some() {
+                if annotated.is_some() {
                     tracing::warn!(pod = %pod.key.path(), %error, "an enrolled pod is not found; it stays announced");
                     node.registry.keep(&pod.uid, pod.info);
                 }
             }
         }
     }
-    tracing::info!(pods = footprints.len(), lost, "taken over from an earlier agent");
+    tracing::info!(pods = steered.len(), lost, "taken over from an earlier agent");
     if lost == 0 {
-        sweep(node, footprints.values().map(|place| place.cookie).collect()).await;
+        sweep(node, steered.values().map(|pod_netns| pod_netns.cookie).collect()).await;
     }
-    TakenOver { footprints, swept: lost == 0 }
+    TakenOver { steered, swept: lost == 0 }
 }
 
 /// Sweeps what a predecessor left behind, once every pod is found that was lost at the start. Returns whether it was done.
@@ -66,13 +66,13 @@ pub async fn sweep_when_found(
     pods: impl Iterator<Item = (PodSpec, Wanted, Option<Redirection>)>,
 ) -> bool {
     let mut known = BTreeSet::new();
-    for (pod, wanted, told) in pods {
+    for (pod, wanted, annotated) in pods {
         if matches!(wanted, Wanted::Finished { .. } | Wanted::Gone) {
             continue;
         }
         match entered(node, &pod).await {
-            Ok(place) => known.extend(place.map(|place| place.cookie)),
-            Err(error) if told.is_none() && error.is_absent() => {}
+            Ok(pod_netns) => known.extend(pod_netns.map(|pod_netns| pod_netns.cookie)),
+            Err(error) if annotated.is_none() && error.is_absent() => {}
             Err(_) => return false,
         }
     }
@@ -88,7 +88,7 @@ enum Lost {
     #[error(transparent)]
     Step(#[from] StepError),
     #[error("cannot keep the network namespace open: {0}")]
-    Place(#[from] std::io::Error),
+    PodNetns(#[from] std::io::Error),
 }
 
 impl Lost {
@@ -99,24 +99,24 @@ impl Lost {
 }
 
 /// Puts this agent's program in the place of its predecessor's, in one step: no connection meets neither.
-async fn renew(node: &LiveNode, pod: &PodSpec, place: &Arc<Place>) {
-    if let Err(error) = node.attach(place).await {
+async fn renew(node: &LiveNode, pod: &PodSpec, pod_netns: &Arc<PodNetns>) {
+    if let Err(error) = node.attach(pod_netns).await {
         tracing::warn!(pod = %pod.key.path(), code = error.code(), %error, "an enrolled pod keeps an earlier agent's program");
     }
 }
 
 /// The pod's namespace, if the kernel knows it.
-async fn entered(node: &LiveNode, pod: &PodSpec) -> Result<Option<Arc<Place>>, Lost> {
+async fn entered(node: &LiveNode, pod: &PodSpec) -> Result<Option<Arc<PodNetns>>, Lost> {
     let Found { netns, interface, .. } = node.finder.find(&pod.cgroup_uid, &pod.ips).await?;
-    let place = Arc::new(Place::new(netns, interface)?);
-    remove_legacy(pod, &place).await;
-    Ok(node.has_entry(&place).await?.then_some(place))
+    let pod_netns = Arc::new(PodNetns::new(netns, interface)?);
+    remove_legacy(pod, &pod_netns).await;
+    Ok(node.has_entry(&pod_netns).await?.then_some(pod_netns))
 }
 
 /// Removes rules and routes of an agent whose programs this one cannot have taken over, so that nothing depends on them.
-async fn remove_legacy(pod: &PodSpec, place: &Place) {
-    let routing = Routing { addresses: pod.ips.clone(), interface: place.interface };
-    match rules::remove_legacy(&place.netns, &routing).await {
+async fn remove_legacy(pod: &PodSpec, pod_netns: &PodNetns) {
+    let routing = Routing { addresses: pod.ips.clone(), interface: pod_netns.interface };
+    match rules::remove_legacy(&pod_netns.netns, &routing).await {
         Ok(removed) if removed.is_empty() => {}
         Ok(removed) => {
             tracing::info!(pod = pod.key.path(), removed = removed.join(", "), "removed rules of an earlier version")

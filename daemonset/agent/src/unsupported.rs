@@ -36,8 +36,11 @@ mod tests {
         };
 
         for (name, _) in ANNOTATIONS {
-            let told = with(name, "true");
-            assert!(told.len() == 1 && told[0].contains(name) && told[0].contains("not supported"), "{told:?}");
+            let annotated = with(name, "true");
+            assert!(
+                annotated.len() == 1 && annotated[0].contains(name) && annotated[0].contains("not supported"),
+                "{annotated:?}"
+            );
         }
         assert!(with("ambient.istio.io/dns-capture", "false").is_empty());
         assert!(with("istio.io/reroute-virtual-interfaces", "").is_empty());

@@ -32,17 +32,17 @@ const QUEUE: usize = 64;
 
 /// One question to the controller.
 #[derive(Debug)]
-pub struct Ask {
+pub struct EnrolRequest {
     pub key: ObjectRef,
     /// `None` from Istio's plugin.
     pub uid: Option<PodId>,
     pub sandbox: Arc<Sandbox>,
-    pub answer: oneshot::Sender<Standing>,
+    pub answer: oneshot::Sender<Decision>,
 }
 
 /// What the controller says of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum Decision {
     /// The cluster has not told of the pod, or of what decides about it. To be asked again after a change.
     NotYet { what: &'static str },
     /// It does not belong into the mesh.
@@ -51,16 +51,16 @@ pub enum Standing {
     Wanted { uid: PodId },
 }
 
-/// The controller's end of the desk.
+/// The controller's end of the queue of requests.
 #[derive(Debug)]
-pub struct Asked {
-    pub asks: mpsc::Receiver<Ask>,
+pub struct Requests {
+    pub queue: mpsc::Receiver<EnrolRequest>,
     /// Ticks when what the controller knows has changed.
     pub changed: watch::Sender<u64>,
 }
 
-impl Asked {
-    /// Has those ask again who were told [`Standing::NotYet`].
+impl Requests {
+    /// Has those ask again who were told [`Decision::NotYet`].
     pub fn note_change(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
@@ -68,19 +68,19 @@ impl Asked {
 
 /// Answers requests. Clones share everything.
 #[derive(Debug, Clone)]
-pub struct Desk {
-    asks: mpsc::Sender<Ask>,
+pub struct RequestHandler {
+    queue: mpsc::Sender<EnrolRequest>,
     changed: watch::Receiver<u64>,
     reports: Reports,
     /// The node's own network namespace, which is no pod's.
     host: NetnsId,
 }
 
-impl Desk {
-    pub fn new(reports: Reports, host: NetnsId) -> (Self, Asked) {
-        let (asks, asked) = mpsc::channel(QUEUE);
+impl RequestHandler {
+    pub fn new(reports: Reports, host: NetnsId) -> (Self, Requests) {
+        let (queue, requests) = mpsc::channel(QUEUE);
         let (change, changed) = watch::channel(0);
-        (Self { asks, changed, reports, host }, Asked { asks: asked, changed: change })
+        (Self { queue, changed, reports, host }, Requests { queue: requests, changed: change })
     }
 
     /// Answers one request, within [`DEADLINE`]. Cancel-safe: what the pod's task has been given stays.
@@ -126,12 +126,12 @@ impl Desk {
         loop {
             changed.borrow_and_update();
             let (answer, answered) = oneshot::channel();
-            let ask = Ask { key: key.clone(), uid: uid.clone(), sandbox: sandbox.clone(), answer };
-            self.asks.send(ask).await.map_err(|_| ending())?;
+            let enrol_request = EnrolRequest { key: key.clone(), uid: uid.clone(), sandbox: sandbox.clone(), answer };
+            self.queue.send(enrol_request).await.map_err(|_| ending())?;
             match answered.await.map_err(|_| ending())? {
-                Standing::Wanted { uid } => return Ok(uid),
-                Standing::NotSelected { reason } => return Err(refused(Outcome::NotSelected, reason)),
-                Standing::NotYet { what } => progress.note(what.to_owned()),
+                Decision::Wanted { uid } => return Ok(uid),
+                Decision::NotSelected { reason } => return Err(refused(Outcome::NotSelected, reason)),
+                Decision::NotYet { what } => progress.note(what.to_owned()),
             }
             changed.changed().await.map_err(|_| ending())?;
         }

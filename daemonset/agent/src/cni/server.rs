@@ -1,4 +1,4 @@
-//! The socket on which CNI plugins ask. What is answered is the desk's matter.
+//! The socket on which CNI plugins ask. The answers are made in `cni`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,26 +8,30 @@ use runtime::drain::Watch;
 use telemetry::http::{Request, Response, Router, Server, json, text};
 use tokio::time::Instant;
 
-use super::Desk;
+use super::RequestHandler;
 use crate::metrics;
 
 /// Binds the socket in `directory` (0600) and returns the future that serves it: root only, until the drain's deadline.
 ///
 /// # Errors
 /// When directory or socket cannot be made.
-pub fn serve(directory: &Path, desk: Desk, drain: Watch) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+pub fn serve(
+    directory: &Path,
+    handler: RequestHandler,
+    drain: Watch,
+) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     std::fs::create_dir_all(directory)?;
     let server = Server::unix(&directory.join(SOCKET_NAME))?.for_root_only();
-    let router = Router::new().any(ADD_PATH, move |request| answer(desk.clone(), request));
+    let router = Router::new().any(ADD_PATH, move |request| answer(handler.clone(), request));
     Ok(server.serve(Arc::new(router), drain))
 }
 
-async fn answer(desk: Desk, request: Request) -> Response {
+async fn answer(handler: RequestHandler, request: Request) -> Response {
     if request.method() != "POST" {
         return text(405, "method not allowed, expected POST\n");
     }
     let (begun, _waiting) = (Instant::now(), metrics::Waiting::begin());
-    let AddResponse { outcome, reason } = desk.add(request.body()).await;
+    let AddResponse { outcome, reason } = handler.add(request.body()).await;
     let status = outcome.status();
     metrics::cni_request(status, begun.elapsed());
     let body = String::from_utf8_lossy(request.body());

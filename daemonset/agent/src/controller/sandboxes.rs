@@ -8,21 +8,21 @@ use kube_types::core::Pod;
 use zds::PodId;
 
 use super::Controller;
-use crate::cni::{Ask, Sandbox, Standing};
+use crate::cni::{Decision, EnrolRequest, Sandbox};
 use crate::enrol::{Node, Wanted};
 
 impl<N: Node> Controller<N> {
     /// Notes the sandbox of a pod that belongs into the mesh, which sets its task to work, and says how the pod stands.
     ///
     /// Nothing is guessed of what the cluster has not told: a pod or namespace that is not known yet, or a pod of the same name
-    /// that is on its way out, is [`Standing::NotYet`].
-    pub fn sandboxed(&mut self, ask: &Ask) -> Standing {
-        let standing = self.standing(&ask.key, ask.uid.as_ref());
-        if let Standing::Wanted { uid } = &standing {
-            self.sandboxes.insert(uid.clone(), ask.sandbox.clone());
-            self.seat(&ask.key, &HashMap::new());
+    /// that is on its way out, is [`Decision::NotYet`].
+    pub fn handle_request(&mut self, enrol_request: &EnrolRequest) -> Decision {
+        let decision = self.decision(&enrol_request.key, enrol_request.uid.as_ref());
+        if let Decision::Wanted { uid } = &decision {
+            self.sandboxes.insert(uid.clone(), enrol_request.sandbox.clone());
+            self.set_goal(&enrol_request.key, &HashMap::new());
         }
-        standing
+        decision
     }
 
     /// The sandbox of a pod that is wanted in the mesh. Of a pod outside it no plugin tells the next one, so that the known one
@@ -38,8 +38,8 @@ impl<N: Node> Controller<N> {
         }
     }
 
-    fn standing(&self, key: &ObjectRef, uid: Option<&PodId>) -> Standing {
-        let not_yet = |what| Standing::NotYet { what };
+    fn decision(&self, key: &ObjectRef, uid: Option<&PodId>) -> Decision {
+        let not_yet = |what| Decision::NotYet { what };
         let Some(pod) = self.pods.get(key) else {
             return not_yet("the pod is not known yet on this node");
         };
@@ -56,8 +56,8 @@ impl<N: Node> Controller<N> {
             return not_yet("the pod's namespace is not known yet");
         }
         match self.wanted(pod) {
-            Wanted::In => Standing::Wanted { uid: known },
-            Wanted::Out { reason } | Wanted::Finished { reason } => Standing::NotSelected { reason },
+            Wanted::In => Decision::Wanted { uid: known },
+            Wanted::Out { reason } | Wanted::Finished { reason } => Decision::NotSelected { reason },
             Wanted::Gone => not_yet("the pod is gone"),
         }
     }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     /// What is said of `app/web` after each of these events, in turn; `None` where no namespace can be made.
-    async fn told(uid: Option<&str>, events: impl IntoIterator<Item = Event>) -> Option<Vec<Standing>> {
+    async fn annotated(uid: Option<&str>, events: impl IntoIterator<Item = Event>) -> Option<Vec<Decision>> {
         let netns = testing::netns()?;
         let ips: Vec<IpAddr> = vec!["10.244.1.7".parse().unwrap()];
         testing::add_interface(&netns, &ips).await;
@@ -107,28 +107,28 @@ mod tests {
         let sandbox = Arc::new(Sandbox::open(&path, ips, host).await.unwrap());
         let (answer, _) = tokio::sync::oneshot::channel();
         let key = ObjectRef::new(Kind::Pod, "app", "web");
-        let ask = Ask { key, uid: uid.and_then(PodId::new), sandbox, answer };
+        let enrol_request = EnrolRequest { key, uid: uid.and_then(PodId::new), sandbox, answer };
         let mut controller: Controller<Fake> = Controller::new("n1", Enablement::default());
         let standings = events.into_iter().map(|event| {
             controller.apply(event);
-            controller.sandboxed(&ask)
+            controller.handle_request(&enrol_request)
         });
         Some(standings.collect())
     }
 
-    fn is_not_yet(standing: &Standing, why: &str) -> bool {
-        matches!(standing, Standing::NotYet { what } if what.contains(why))
+    fn is_not_yet(decision: &Decision, why: &str) -> bool {
+        matches!(decision, Decision::NotYet { what } if what.contains(why))
     }
 
     #[tokio::test]
     async fn nothing_is_guessed_before_pod_and_namespace_are_known() {
-        let Some(told) = told(Some("u1"), [namespace(), pod("u1", |_| ())]).await else { return };
-        assert!(is_not_yet(&told[0], "not known yet on this node"), "{told:?}");
-        assert_eq!(told[1], Standing::Wanted { uid: PodId::new("u1").unwrap() });
+        let Some(annotated) = annotated(Some("u1"), [namespace(), pod("u1", |_| ())]).await else { return };
+        assert!(is_not_yet(&annotated[0], "not known yet on this node"), "{annotated:?}");
+        assert_eq!(annotated[1], Decision::Wanted { uid: PodId::new("u1").unwrap() });
 
-        let Some(told) = self::told(Some("u1"), [pod("u1", |_| ()), namespace()]).await else { return };
-        assert!(is_not_yet(&told[0], "namespace"), "{told:?}");
-        assert_eq!(told[1], Standing::Wanted { uid: PodId::new("u1").unwrap() });
+        let Some(annotated) = self::annotated(Some("u1"), [pod("u1", |_| ()), namespace()]).await else { return };
+        assert!(is_not_yet(&annotated[0], "namespace"), "{annotated:?}");
+        assert_eq!(annotated[1], Decision::Wanted { uid: PodId::new("u1").unwrap() });
     }
 
     #[tokio::test]
@@ -137,10 +137,13 @@ mod tests {
         let ended = |pod: &mut Pod| pod.status.phase = Some("Succeeded".to_owned());
         let events = [namespace(), pod("u1", ending), pod("u1", ended), pod("u2", |_| ())];
 
-        let Some(told) = told(None, events).await else { return };
+        let Some(annotated) = annotated(None, events).await else { return };
 
-        assert!(told[1..3].iter().all(|standing| is_not_yet(standing, "ended or is being deleted")), "{told:?}");
-        assert_eq!(told[3], Standing::Wanted { uid: PodId::new("u2").unwrap() });
+        assert!(
+            annotated[1..3].iter().all(|decision| is_not_yet(decision, "ended or is being deleted")),
+            "{annotated:?}"
+        );
+        assert_eq!(annotated[3], Decision::Wanted { uid: PodId::new("u2").unwrap() });
     }
 
     #[tokio::test]
@@ -148,9 +151,14 @@ mod tests {
         let out =
             |pod: &mut Pod| drop(pod.metadata.labels.insert("istio.io/dataplane-mode".to_owned(), "none".to_owned()));
 
-        let Some(told) = told(Some("u2"), [namespace(), pod("u1", |_| ()), pod("u2", out)]).await else { return };
+        let Some(annotated) = annotated(Some("u2"), [namespace(), pod("u1", |_| ()), pod("u2", out)]).await else {
+            return;
+        };
 
-        assert!(is_not_yet(&told[1], "another pod of this name"), "{told:?}");
-        assert!(matches!(&told[2], Standing::NotSelected { reason } if reason.contains("not ambient")), "{told:?}");
+        assert!(is_not_yet(&annotated[1], "another pod of this name"), "{annotated:?}");
+        assert!(
+            matches!(&annotated[2], Decision::NotSelected { reason } if reason.contains("not ambient")),
+            "{annotated:?}"
+        );
     }
 }

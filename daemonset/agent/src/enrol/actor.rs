@@ -8,11 +8,11 @@ use runtime::Backoff;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::claim::Claim;
+use super::announcement::Announcement;
 use super::entering::{Enrolled, Located, Proved, prove};
 use super::goal::{Goal, Timing, Wanted};
 use super::leaving::{Dismissal, Drain, Withdrawn, undo};
-use super::{Node, Place, PodSpec, Proof, Redirection, StepError, Verdict, repairing};
+use super::{Node, PodNetns, PodSpec, Proof, Redirection, StepError, Verdict, repairing};
 use crate::metrics;
 use crate::report::View;
 
@@ -34,16 +34,16 @@ pub struct Actor<N> {
     node: Arc<N>,
     goal: watch::Receiver<Goal>,
     /// Ticks when something changed that any pod may depend on, such as a proxy's connection.
-    nudge: watch::Receiver<u64>,
+    node_changes: watch::Receiver<u64>,
     view: View,
     timing: Timing,
     /// The namespace in which something of ours may be.
-    footprint: Option<Arc<Place>>,
+    steered: Option<Arc<PodNetns>>,
     /// Whether an earlier agent may have left something in the pod.
     unexplored: bool,
-    /// Something was claimed of the pod before this task: then something of ours was in it.
+    /// The pod was announced before this task began: then something of ours was in its namespace.
     inherited: bool,
-    claim: Claim,
+    announcement: Announcement,
     /// What the last proof said of a pod that the cluster takes for enrolled; alarms are raised when it changes.
     verdict: Verdict,
     /// The last proof met an annotation that is not the agent's. The next one corrects it: an event may be late.
@@ -56,27 +56,27 @@ pub struct Actor<N> {
 }
 
 impl<N: Node> Actor<N> {
-    /// `claim`: what an earlier agent or task told the cluster of the pod.
-    /// `footprint`: the namespace in which it enrolled it.
+    /// `announcement`: what an earlier agent or task told the cluster of the pod.
+    /// `steered`: the namespace in which it enrolled it.
     pub fn new(
         node: Arc<N>,
         goal: watch::Receiver<Goal>,
-        nudge: watch::Receiver<u64>,
+        node_changes: watch::Receiver<u64>,
         view: View,
         timing: Timing,
-        claim: Claim,
-        footprint: Option<Arc<Place>>,
+        announcement: Announcement,
+        steered: Option<Arc<PodNetns>>,
     ) -> Self {
         Self {
             node,
             goal,
-            nudge,
+            node_changes,
             view,
             timing,
-            footprint,
+            steered,
             unexplored: true,
-            inherited: claim != Claim::None,
-            claim,
+            inherited: announcement != Announcement::None,
+            announcement,
             verdict: Verdict::Holds,
             annotation_missed: false,
             dismissal: Dismissal::Confirmed,
@@ -94,7 +94,7 @@ impl<N: Node> Actor<N> {
                 Wanted::In => self.stay_in(&pod, &mut backoff).await,
                 Wanted::Out { reason } => self.leave(&pod, &reason, annotated).await,
                 Wanted::Finished { reason } => self.finish(&pod, &reason, annotated).await,
-                Wanted::Gone => self.vanish(&pod).await,
+                Wanted::Gone => self.remove_deleted(&pod).await,
             };
             let open = match outcome {
                 Ok(Next::End) => return,
@@ -139,7 +139,7 @@ impl<N: Node> Actor<N> {
         tokio::select! {
             () = sleep(pause) => true,
             changed = self.goal.changed() => changed.is_ok(),
-            _ = self.nudge.changed() => true,
+            _ = self.node_changes.changed() => true,
         }
     }
 
@@ -160,9 +160,9 @@ impl<N: Node> Actor<N> {
         let enrolled = match self.enter(pod).await {
             Ok(enrolled) => enrolled,
             Err(error) => {
-                // What is where it was left counts, not which step failed: without a place nothing is known.
-                let proof = match &self.footprint {
-                    Some(place) => prove(&*self.node, pod, place, Instant::now()).await,
+                // The facts in the namespace count, not which step failed: without a namespace nothing is known.
+                let proof = match &self.steered {
+                    Some(pod_netns) => prove(&*self.node, pod, pod_netns, Instant::now()).await,
                     None => Proof::unreadable(&error.to_string()),
                 };
                 self.assess(pod, &proof).await?;
@@ -172,18 +172,18 @@ impl<N: Node> Actor<N> {
         metrics::enrolled(begun.elapsed());
         self.settle(backoff);
         self.verdict = Verdict::Holds;
-        self.view.enrolled(&enrolled.place, enrolled.proof.checks());
-        self.keep_proved(pod, &enrolled.place).await
+        self.view.enrolled(&enrolled.pod_netns, enrolled.proof.checks());
+        self.keep_proved(pod, &enrolled.pod_netns).await
     }
 
     /// Proves an enrolled pod again and again, until its goal changes or a proof does not hold.
-    async fn keep_proved(&mut self, pod: &PodSpec, place: &Arc<Place>) -> Result<Next, StepError> {
-        let mut watch = repairing::watch(&*self.node, pod, place);
+    async fn keep_proved(&mut self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Result<Next, StepError> {
+        let mut watch = repairing::watch(&*self.node, pod, pod_netns);
         let (mut due, mut quiet_until) = (Instant::now() + self.timing.proof_interval, Instant::now());
         let mut hazards_due = Instant::now();
         loop {
             if Instant::now() >= hazards_due {
-                repairing::report_hazards(&*self.node, pod, place, &self.view).await;
+                repairing::report_hazards(&*self.node, pod, pod_netns, &self.view).await;
                 hazards_due = Instant::now() + repairing::HAZARD_INTERVAL;
             }
             // Every arm is cancel-safe.
@@ -192,21 +192,21 @@ impl<N: Node> Actor<N> {
                 () = repairing::disturbed(&mut watch, quiet_until) => {
                     quiet_until = Instant::now() + repairing::MEND_PAUSE;
                     // What cannot be mended is proved at once, and repaired by all steps.
-                    if repairing::mend(&*self.node, pod, place).await {
+                    if repairing::mend(&*self.node, pod, pod_netns).await {
                         continue;
                     }
                 }
-                _ = self.nudge.changed() => {}
+                _ = self.node_changes.changed() => {}
                 () = sleep_until(due) => {}
             }
             due = Instant::now() + self.timing.proof_interval;
-            let proof = self.look_again(pod, place).await;
+            let proof = self.look_again(pod, pod_netns).await;
             if !proof.holds() {
                 repairing::count(pod, &proof);
                 self.assess(pod, &proof).await?;
                 return Err(StepError::Unproved { checks: proof.checks() });
             }
-            self.view.enrolled(place, proof.checks());
+            self.view.enrolled(pod_netns, proof.checks());
             self.correct_annotation(pod).await?;
         }
     }
@@ -214,7 +214,7 @@ impl<N: Node> Actor<N> {
     /// Writes the annotation again when it no longer says what was written: peers go by it.
     async fn correct_annotation(&mut self, pod: &PodSpec) -> Result<(), StepError> {
         let seen = self.goal.borrow().annotated;
-        if self.claim == Claim::Told(Redirection::Enabled) && seen != Some(Redirection::Enabled) {
+        if self.announcement == Announcement::Written(Redirection::Enabled) && seen != Some(Redirection::Enabled) {
             if std::mem::replace(&mut self.annotation_missed, true) {
                 self.node.annotate(pod, Some(Redirection::Enabled)).await?;
                 metrics::annotation_corrected();
@@ -234,41 +234,41 @@ impl<N: Node> Actor<N> {
 
     /// The regular proof of an enrolled pod. It shares what is not too old with the proofs of other pods; but what is old
     /// accuses nobody.
-    async fn look_again(&self, pod: &PodSpec, place: &Arc<Place>) -> Proof {
+    async fn look_again(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Proof {
         let now = Instant::now();
         let oldest = now.checked_sub(self.timing.proof_interval / 2).unwrap_or(now);
-        let proof = prove(&*self.node, pod, place, oldest).await;
-        if proof.holds() { proof } else { prove(&*self.node, pod, place, Instant::now()).await }
+        let proof = prove(&*self.node, pod, pod_netns, oldest).await;
+        if proof.holds() { proof } else { prove(&*self.node, pod, pod_netns, Instant::now()).await }
     }
 
     async fn enter(&mut self, pod: &PodSpec) -> Result<Enrolled, StepError> {
-        if self.failures == 0 && !self.claim.may_count() {
+        if self.failures == 0 && !self.announcement.may_be_enabled() {
             self.view.state(PodState::Enrolling, "");
         }
-        let place = self.node.locate(pod).await?;
-        let place = self.recognise(place).await?;
+        let pod_netns = self.node.locate(pod).await?;
+        let pod_netns = self.recognise(pod_netns).await?;
         self.unexplored = false;
-        let proof = prove(&*self.node, pod, &place, Instant::now()).await;
+        let proof = prove(&*self.node, pod, &pod_netns, Instant::now()).await;
         match proof.verdict() {
-            Verdict::Holds => return self.claim(Proved::from(place, proof)?, pod).await,
+            Verdict::Holds => return self.annotate_enrolled(Proved::from(pod_netns, proof)?, pod).await,
             // Nothing is known to be wrong with a pod that was enrolled: it is read again, and left alone.
-            Verdict::Unverified if self.claim.may_count() => {
+            Verdict::Unverified if self.announcement.may_be_enabled() => {
                 return Err(StepError::Unproved { checks: proof.checks() });
             }
             Verdict::Unverified | Verdict::Unserved | Verdict::Blocked | Verdict::Open => {}
         }
-        let steered = Located(place).steer(&*self.node, pod).await?;
+        let steered = Located(pod_netns).steer(&*self.node, pod).await?;
         let proved = steered.announce(&*self.node, pod).await?.prove(&*self.node, pod).await?;
-        self.claim(proved, pod).await
+        self.annotate_enrolled(proved, pod).await
     }
 
-    async fn claim(&mut self, proved: Proved, pod: &PodSpec) -> Result<Enrolled, StepError> {
-        match self.claim {
-            Claim::Told(Redirection::Enabled) => Ok(proved.already_claimed()),
-            Claim::None | Claim::Uncertain | Claim::Told(Redirection::Pending) => {
-                self.claim = Claim::Uncertain;
-                let enrolled = proved.claim(&*self.node, pod).await?;
-                self.claim = Claim::Told(Redirection::Enabled);
+    async fn annotate_enrolled(&mut self, proved: Proved, pod: &PodSpec) -> Result<Enrolled, StepError> {
+        match self.announcement {
+            Announcement::Written(Redirection::Enabled) => Ok(proved.already_annotated()),
+            Announcement::None | Announcement::Unknown | Announcement::Written(Redirection::Pending) => {
+                self.announcement = Announcement::Unknown;
+                let enrolled = proved.annotate_enrolled(&*self.node, pod).await?;
+                self.announcement = Announcement::Written(Redirection::Enabled);
                 Ok(enrolled)
             }
         }
@@ -276,33 +276,33 @@ impl<N: Node> Actor<N> {
 
     /// Keeps the namespace that we work in, or moves to another: a pod that was sandboxed anew has one, and what is in the
     /// old one is of no use.
-    async fn recognise(&mut self, found: Arc<Place>) -> Result<Arc<Place>, StepError> {
-        match self.footprint.take() {
+    async fn recognise(&mut self, found: Arc<PodNetns>) -> Result<Arc<PodNetns>, StepError> {
+        match self.steered.take() {
             Some(known) if known.cookie == found.cookie && known.interface == found.interface => {
-                self.footprint = Some(known.clone());
+                self.steered = Some(known.clone());
                 return Ok(known);
             }
             Some(earlier) if earlier.cookie != found.cookie => {
-                undo(&*self.node, &earlier).await.inspect_err(|_| self.footprint = Some(earlier))?;
+                undo(&*self.node, &earlier).await.inspect_err(|_| self.steered = Some(earlier))?;
             }
             Some(_) | None => {}
         }
-        self.footprint = Some(found.clone());
+        self.steered = Some(found.clone());
         Ok(found)
     }
 
     /// Draws conclusions from a proof that may not hold. The pod stays announced as it was: a peer that hears that it left
     /// the mesh sends plaintext, which only the user may ask for. While the proof does not hold, an alarm says so.
     async fn assess(&mut self, pod: &PodSpec, proof: &Proof) -> Result<(), StepError> {
-        self.view.doubted(proof.checks());
+        self.view.set_checks(proof.checks());
         let verdict = proof.verdict();
         proof.unread().for_each(|fact| metrics::unreadable(fact.name()));
-        if verdict == Verdict::Unserved && self.claim == Claim::None {
-            self.claim = Claim::Uncertain;
+        if verdict == Verdict::Unserved && self.announcement == Announcement::None {
+            self.announcement = Announcement::Unknown;
             self.node.annotate(pod, Some(Redirection::Pending)).await?;
-            self.claim = Claim::Told(Redirection::Pending);
+            self.announcement = Announcement::Written(Redirection::Pending);
         }
-        let verdict = if self.claim.may_count() { verdict } else { Verdict::Holds };
+        let verdict = if self.announcement.may_be_enabled() { verdict } else { Verdict::Holds };
         if std::mem::replace(&mut self.verdict, verdict) != verdict {
             repairing::alarm(pod, verdict, &proof.complaint());
         }
@@ -310,17 +310,17 @@ impl<N: Node> Actor<N> {
     }
 
     async fn withdraw(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<(), StepError> {
-        if self.claim == Claim::None {
+        if self.announcement == Announcement::None {
             // Somebody else announces it.
-            self.claim = annotated.into();
+            self.announcement = annotated.into();
         }
-        if self.claim != Claim::None {
+        if self.announcement != Announcement::None {
             self.node.annotate(pod, None).await?;
-            if self.claim.may_count() {
+            if self.announcement.may_be_enabled() {
                 metrics::withdrawn();
                 tracing::info!(pod = pod.key.path(), reason, "a pod leaves and is no longer announced as enrolled");
             }
-            self.claim = Claim::None;
+            self.announcement = Announcement::None;
         }
         self.verdict = Verdict::Holds;
         Ok(())
@@ -328,12 +328,12 @@ impl<N: Node> Actor<N> {
 
     async fn leave(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<Next, StepError> {
         self.withdraw(pod, reason, annotated).await?;
-        let Some(place) = self.explore(pod).await? else {
+        let Some(pod_netns) = self.explore(pod).await? else {
             return self.outside(pod, reason).await;
         };
         self.view.state(PodState::Leaving, reason);
         let since = *self.leaving_since.get_or_insert_with(Instant::now);
-        let draining = Withdrawn(place).stop_capturing(&*self.node, pod, since, self.timing.unenrol_grace).await?;
+        let draining = Withdrawn(pod_netns).stop_capturing(&*self.node, pod, since, self.timing.unenrol_grace).await?;
         let (drained, how) = tokio::select! {
             drained = draining.drain(&*self.node) => drained,
             changed = self.goal.changed() => return Ok(if changed.is_ok() { Next::Again } else { Next::Wait }),
@@ -344,7 +344,7 @@ impl<N: Node> Actor<N> {
         }
         self.dismissal = drained.remove(&*self.node, pod).await?;
         self.leaving_since = None;
-        self.footprint = None;
+        self.steered = None;
         metrics::left();
         self.outside(pod, reason).await
     }
@@ -360,28 +360,28 @@ impl<N: Node> Actor<N> {
     }
 
     /// Where something of ours may be in a pod that is not wanted in the mesh.
-    async fn explore(&mut self, pod: &PodSpec) -> Result<Option<Arc<Place>>, StepError> {
-        if self.unexplored && self.footprint.is_none() {
-            let place = match self.node.locate(pod).await {
-                Ok(place) => place,
+    async fn explore(&mut self, pod: &PodSpec) -> Result<Option<Arc<PodNetns>>, StepError> {
+        if self.unexplored && self.steered.is_none() {
+            let pod_netns = match self.node.locate(pod).await {
+                Ok(pod_netns) => pod_netns,
                 // Something of ours was in it: that it is gone is not known before its namespace was looked into.
                 Err(error) if self.inherited => return Err(error),
                 // Not running yet: looked into when its addresses are known.
                 Err(_) => return Ok(None),
             };
-            self.footprint = self.node.has_entry(&place).await?.then_some(place);
+            self.steered = self.node.has_entry(&pod_netns).await?.then_some(pod_netns);
         }
         self.unexplored = false;
-        Ok(self.footprint.clone())
+        Ok(self.steered.clone())
     }
 
     async fn finish(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<Next, StepError> {
         self.withdraw(pod, reason, annotated).await?;
-        match self.footprint.clone() {
-            Some(place) => {
-                Withdrawn(place).skip_draining().remove_once_dismissed(&*self.node, pod).await?;
+        match self.steered.clone() {
+            Some(pod_netns) => {
+                Withdrawn(pod_netns).skip_draining().remove_once_dismissed(&*self.node, pod).await?;
                 metrics::left();
-                self.footprint = None;
+                self.steered = None;
             }
             // Maybe known to a proxy from a snapshot.
             None => self.node.dismiss(pod).await?,
@@ -390,12 +390,12 @@ impl<N: Node> Actor<N> {
         Ok(Next::Wait)
     }
 
-    async fn vanish(&mut self, pod: &PodSpec) -> Result<Next, StepError> {
+    async fn remove_deleted(&mut self, pod: &PodSpec) -> Result<Next, StepError> {
         self.view.state(PodState::Leaving, "the pod was deleted");
         // What is in kernel and proxy does not wait for a cluster that cannot be written to.
         let removed = self.remove_now(pod).await;
-        let told = self.node.forget_annotation(pod).await;
-        match removed.and(told) {
+        let annotated = self.node.forget_annotation(pod).await;
+        match removed.and(annotated) {
             Err(error) if self.failures < REMOVAL_TRIES => Err(error),
             Err(error) => {
                 tracing::error!(pod = %pod.key.path(), code = error.code(), %error, "a deleted pod left something behind");
@@ -406,12 +406,12 @@ impl<N: Node> Actor<N> {
     }
 
     async fn remove_now(&mut self, pod: &PodSpec) -> Result<(), StepError> {
-        match self.footprint.clone() {
-            Some(place) => {
-                self.dismissal = Withdrawn(place).skip_draining().remove(&*self.node, pod).await?;
+        match self.steered.clone() {
+            Some(pod_netns) => {
+                self.dismissal = Withdrawn(pod_netns).skip_draining().remove(&*self.node, pod).await?;
                 metrics::left();
-                self.footprint = None;
-                self.claim = Claim::None;
+                self.steered = None;
+                self.announcement = Announcement::None;
             }
             // Never enrolled by us, and maybe known to a proxy from a snapshot.
             None => self.dismissal = Dismissal::Unconfirmed,

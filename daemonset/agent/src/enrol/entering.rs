@@ -8,27 +8,27 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::{Capture, Node, Place, PodSpec, Proof, Redirection, StepError, Verdict};
+use super::{Capture, Node, PodNetns, PodSpec, Proof, Redirection, StepError, Verdict};
 use crate::metrics;
 
 /// The namespace is known.
-pub(super) struct Located(pub(super) Arc<Place>);
+pub(super) struct Located(pub(super) Arc<PodNetns>);
 
 /// Tag, entry, rules and link are in place. Nothing new is captured yet, unless it was before.
-pub(super) struct Steered(Arc<Place>);
+pub(super) struct Steered(Arc<PodNetns>);
 
 /// The proxy has acknowledged its listeners, and new connections go to it.
-pub(super) struct Announced(Arc<Place>);
+pub(super) struct Announced(Arc<PodNetns>);
 
 /// Everything was read back.
 pub(super) struct Proved {
-    place: Arc<Place>,
+    pod_netns: Arc<PodNetns>,
     proof: Proof,
 }
 
 /// The cluster was told.
 pub(super) struct Enrolled {
-    pub(super) place: Arc<Place>,
+    pub(super) pod_netns: Arc<PodNetns>,
     pub(super) proof: Proof,
 }
 
@@ -36,9 +36,9 @@ pub(super) struct Enrolled {
 pub(super) const PROOF_DEADLINE: Duration = Duration::from_secs(10);
 
 /// [`Node::proof`] with an end.
-pub(super) async fn prove<N: Node>(node: &N, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> Proof {
+pub(super) async fn prove<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
     metrics::proved();
-    let proof = timeout(PROOF_DEADLINE, node.proof(pod, place, since)).await;
+    let proof = timeout(PROOF_DEADLINE, node.proof(pod, pod_netns, since)).await;
     proof.unwrap_or_else(|_| Proof::unreadable(&format!("no answer within {PROOF_DEADLINE:?}")))
 }
 
@@ -78,18 +78,18 @@ impl Announced {
 
 impl Proved {
     /// The only way to this state: a proof that holds.
-    pub(super) fn from(place: Arc<Place>, proof: Proof) -> Result<Self, StepError> {
-        if proof.holds() { Ok(Self { place, proof }) } else { Err(StepError::Unproved { checks: proof.checks() }) }
+    pub(super) fn from(pod_netns: Arc<PodNetns>, proof: Proof) -> Result<Self, StepError> {
+        if proof.holds() { Ok(Self { pod_netns, proof }) } else { Err(StepError::Unproved { checks: proof.checks() }) }
     }
 
     /// Tells the cluster.
-    pub(super) async fn claim<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Enrolled, StepError> {
+    pub(super) async fn annotate_enrolled<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Enrolled, StepError> {
         node.annotate(pod, Some(Redirection::Enabled)).await?;
-        Ok(self.already_claimed())
+        Ok(self.already_annotated())
     }
 
     /// The cluster was told before.
-    pub(super) fn already_claimed(self) -> Enrolled {
-        Enrolled { place: self.place, proof: self.proof }
+    pub(super) fn already_annotated(self) -> Enrolled {
+        Enrolled { pod_netns: self.pod_netns, proof: self.proof }
     }
 }

@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::{Capture, Node, Place, PodSpec, Redirection, StepError};
+use super::{Capture, Node, PodNetns, PodSpec, Redirection, StepError};
 
 /// Pause between two looks at the connections of a pod that leaves.
 pub(super) const DRAIN_POLL: Duration = Duration::from_millis(100);
 
 /// How long the proxy's listeners stay at least, when the grace period allows it: until the proxies of other
 /// nodes have heard through discovery that the pod left, they dial its HBONE port.
-pub(super) const HEARSAY: Duration = Duration::from_secs(1);
+pub(super) const PROPAGATION: Duration = Duration::from_secs(1);
 
 /// The cluster no longer counts on the pod.
-pub(super) struct Withdrawn(pub(super) Arc<Place>);
+pub(super) struct Withdrawn(pub(super) Arc<PodNetns>);
 
 /// New connections pass the proxy by; those it carries may end.
 pub(super) struct Draining {
-    place: Arc<Place>,
+    pod_netns: Arc<PodNetns>,
     earliest: Instant,
     deadline: Instant,
 }
@@ -36,7 +36,7 @@ pub(super) enum Drain {
 }
 
 /// Nothing is left to wait for.
-pub(super) struct Drained(Arc<Place>);
+pub(super) struct Drained(Arc<PodNetns>);
 
 /// Whether every proxy has said that it no longer serves a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Withdrawn {
         grace: Duration,
     ) -> Result<Draining, StepError> {
         node.put_entry(pod, &self.0, Capture::Off).await?;
-        Ok(Draining { place: self.0, earliest: since + HEARSAY.min(grace), deadline: since + grace })
+        Ok(Draining { pod_netns: self.0, earliest: since + PROPAGATION.min(grace), deadline: since + grace })
     }
 
     /// For a pod whose processes are gone.
@@ -71,12 +71,12 @@ impl Draining {
         let empty = async {
             sleep_until(self.earliest).await;
             // A count that cannot be read is not zero: the grace period ends the wait.
-            while !matches!(node.proxied(&self.place).await, Ok(0)) {
+            while !matches!(node.proxied(&self.pod_netns).await, Ok(0)) {
                 sleep(DRAIN_POLL).await;
             }
         };
         let drain = timeout_at(self.deadline, empty).await.map_or(Drain::Expired, |()| Drain::Empty);
-        (Drained(self.place), drain)
+        (Drained(self.pod_netns), drain)
     }
 }
 
@@ -113,11 +113,11 @@ impl Drained {
 }
 
 /// Link, rules, entry, in this order; the entry last, because it is what tells a restarted agent that there is something to undo.
-pub(super) async fn undo<N: Node>(node: &N, place: &Arc<Place>) -> Result<(), StepError> {
-    node.detach(place).await?;
-    node.remove_rules(place).await?;
-    node.remove_entry(place).await?;
-    let left = node.leftovers(place).await?;
+pub(super) async fn undo<N: Node>(node: &N, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+    node.detach(pod_netns).await?;
+    node.remove_rules(pod_netns).await?;
+    node.remove_entry(pod_netns).await?;
+    let left = node.leftovers(pod_netns).await?;
     if left.is_empty() { Ok(()) } else { Err(StepError::Leftovers { left }) }
 }
 
@@ -125,18 +125,18 @@ pub(super) async fn undo<N: Node>(node: &N, place: &Arc<Place>) -> Result<(), St
 ///
 /// # Errors
 /// Those of the step that failed; what came before it is done.
-pub async fn expel<N: Node>(
+pub async fn unenrol_now<N: Node>(
     node: &N,
     pod: &PodSpec,
-    place: Option<Arc<Place>>,
-    told: Option<Redirection>,
+    pod_netns: Option<Arc<PodNetns>>,
+    annotated: Option<Redirection>,
 ) -> Result<(), StepError> {
-    if told.is_some() || place.is_some() {
+    if annotated.is_some() || pod_netns.is_some() {
         node.annotate(pod, None).await?;
     }
-    match place {
+    match pod_netns {
         // A proxy that has not confirmed loses its connection with this process.
-        Some(place) => Withdrawn(place).skip_draining().remove(node, pod).await.map(|_| ()),
+        Some(pod_netns) => Withdrawn(pod_netns).skip_draining().remove(node, pod).await.map(|_| ()),
         None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::entering::PROOF_DEADLINE;
-use super::{Fact, Node, Place, PodSpec, Proof, Verdict, Watch};
+use super::{Fact, Node, PodNetns, PodSpec, Proof, Verdict, Watch};
 use crate::metrics;
 use crate::report::View;
 
@@ -16,8 +16,8 @@ use crate::report::View;
 pub(super) const MEND_PAUSE: Duration = Duration::from_millis(10);
 
 /// Begins to watch the pod's routing. Without it the regular proof finds what notifications would have told, a little later.
-pub(super) fn watch<N: Node>(node: &N, pod: &PodSpec, place: &Arc<Place>) -> Option<N::Watch> {
-    let watch = node.watch(place);
+pub(super) fn watch<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Option<N::Watch> {
+    let watch = node.watch(pod_netns);
     if let Err(error) = &watch {
         metrics::unwatched();
         tracing::warn!(pod = pod.key.path(), %error, "changes to the pod's routing are noticed by polling only");
@@ -37,8 +37,8 @@ pub(super) async fn disturbed<W: Watch>(watch: &mut Option<W>, quiet_until: Inst
 }
 
 /// Repairs the pod's routing after somebody has changed something in its namespace. False when it could not be repaired.
-pub(super) async fn mend<N: Node>(node: &N, pod: &PodSpec, place: &Arc<Place>) -> bool {
-    match node.mend(pod, place).await {
+pub(super) async fn mend<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> bool {
+    match node.mend(pod, pod_netns).await {
         Ok(repaired) => {
             if !repaired.is_empty() {
                 metrics::repair(Fact::Rules.name());
@@ -58,9 +58,9 @@ pub(super) async fn mend<N: Node>(node: &N, pod: &PodSpec, place: &Arc<Place>) -
 pub(super) const HAZARD_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reports what else in the pod's namespace may take connections away from the proxy. What cannot be read stays as it was said.
-pub(super) async fn report_hazards<N: Node>(node: &N, pod: &PodSpec, place: &Arc<Place>, view: &View) {
-    match timeout(PROOF_DEADLINE, node.hazards(place)).await {
-        Ok(Ok(found)) => view.endangered(pod, found),
+pub(super) async fn report_hazards<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNetns>, view: &View) {
+    match timeout(PROOF_DEADLINE, node.hazards(pod_netns)).await {
+        Ok(Ok(found)) => view.set_hazards(pod, found),
         Ok(Err(error)) => tracing::debug!(pod = pod.key.path(), %error, "failed to look for foreign hooks"),
         Err(_) => tracing::debug!(pod = pod.key.path(), "looking for foreign hooks takes too long"),
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{LiveNode, entry, routing};
 use crate::cgroups::Member;
-use crate::enrol::{Fact, Place, PodSpec, Proof, Reading};
+use crate::enrol::{Fact, PodNetns, PodSpec, Proof, Reading};
 use crate::proxies::Proxy;
 use crate::surveys::Shared;
 use crate::{rules, sysctl};
@@ -19,12 +19,13 @@ const ROOT_PROGRAMS: [(Fact, &str); 4] =
     [(Fact::Connect4, "connect4"), (Fact::Connect6, "connect6"), (Fact::Egress, "egress"), (Fact::Sockops, "sockops")];
 
 /// `since`: the kernel's links and the node's processes as they were then or later; everything else as it is now.
-pub(super) async fn read(node: &LiveNode, pod: &PodSpec, place: &Arc<Place>, since: Instant) -> Proof {
+pub(super) async fn read(node: &LiveNode, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
     let mut proof = Proof::default();
     let Shared { links, members } = node.surveys.shared_since(since).await;
     let newest = node.proxies.newest().map(|(_, proxy)| proxy);
-    kernel(&mut proof, node, links, newest, (pod, place)).await;
-    let rules::Facts { address, rules, outbound, inbound } = rules::read(&place.netns, &routing(pod, place)).await;
+    kernel(&mut proof, node, links, newest, (pod, pod_netns)).await;
+    let rules::Facts { address, rules, outbound, inbound } =
+        rules::read(&pod_netns.netns, &routing(pod, pod_netns)).await;
     proof.push(Fact::Address, address);
     proof.push(Fact::Rules, rules);
     proof.push(Fact::Outbound, outbound);
@@ -44,13 +45,13 @@ async fn kernel(
     node: &LiveNode,
     links: Result<Arc<Survey>, String>,
     proxy: Option<Proxy>,
-    (pod, place): (&PodSpec, &Arc<Place>),
+    (pod, pod_netns): (&PodSpec, &Arc<PodNetns>),
 ) {
-    let (steering, pod, place) = (node.steering.clone(), pod.clone(), place.clone());
+    let (steering, pod, pod_netns) = (node.steering.clone(), pod.clone(), pod_netns.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut proof = Proof::default();
         match links {
-            Ok(survey) => attached(&mut proof, &steering, &survey, proxy.as_ref(), &place),
+            Ok(survey) => attached(&mut proof, &steering, &survey, proxy.as_ref(), &pod_netns),
             Err(reason) => {
                 let programs = ROOT_PROGRAMS.map(|(fact, _)| fact);
                 for fact in programs.into_iter().chain([Fact::SkLookup, Fact::NetnsCookie, Fact::ProxyTag]) {
@@ -58,10 +59,10 @@ async fn kernel(
                 }
             }
         }
-        proof.push(Fact::PodEntry, Reading::of(entered(&steering, &pod, &place)));
-        proof.push(Fact::Probes, Reading::of(probed(&steering, &pod, &place)));
-        proof.push(Fact::Settings, Reading::of(sysctl::missing(&place.netns).map(none_missing)));
-        let listeners = steering.listeners(place.cookie).map(|listeners| covered(&pod, &listeners));
+        proof.push(Fact::PodEntry, Reading::of(entered(&steering, &pod, &pod_netns)));
+        proof.push(Fact::Probes, Reading::of(probed(&steering, &pod, &pod_netns)));
+        proof.push(Fact::Settings, Reading::of(sysctl::missing(&pod_netns.netns).map(none_missing)));
+        let listeners = steering.listeners(pod_netns.cookie).map(|listeners| covered(&pod, &listeners));
         proof.push(Fact::Listeners, Reading::of(listeners));
         proof
     });
@@ -73,12 +74,12 @@ async fn kernel(
 }
 
 /// Facts of links, each proved by its pin.
-fn attached(proof: &mut Proof, steering: &Steering, survey: &Survey, proxy: Option<&Proxy>, place: &Place) {
+fn attached(proof: &mut Proof, steering: &Steering, survey: &Survey, proxy: Option<&Proxy>, pod_netns: &PodNetns) {
     for (fact, name) in ROOT_PROGRAMS {
         let check = survey.root().iter().find(|check| check.name == name).cloned();
         proof.push(fact, reading(check.map_or_else(|| Err("not attached".to_owned()), found)));
     }
-    match steering.verify_pod(survey, place.cookie, place.netns.as_fd()) {
+    match steering.verify_pod(survey, pod_netns.cookie, pod_netns.netns.as_fd()) {
         Ok(checks) => {
             for (fact, name) in [(Fact::NetnsCookie, "netns_cookie"), (Fact::SkLookup, "sk_lookup")] {
                 if let Some(check) = checks.iter().find(|check| check.name == name).cloned() {
@@ -99,18 +100,18 @@ fn attached(proof: &mut Proof, steering: &Steering, survey: &Survey, proxy: Opti
     proof.push(Fact::ProxyTag, tagged);
 }
 
-fn entered(steering: &Steering, pod: &PodSpec, place: &Place) -> Result<Result<String, String>, LoadError> {
-    let wanted = entry(pod, place, F_OUT | F_IN);
-    Ok(match steering.pod(place.cookie)? {
-        Some(known) if known == wanted => Ok(format!("netns cookie {}", place.cookie)),
+fn entered(steering: &Steering, pod: &PodSpec, pod_netns: &PodNetns) -> Result<Result<String, String>, LoadError> {
+    let wanted = entry(pod, pod_netns, F_OUT | F_IN);
+    Ok(match steering.pod(pod_netns.cookie)? {
+        Some(known) if known == wanted => Ok(format!("netns cookie {}", pod_netns.cookie)),
         Some(known) => Err(format!("{known:?}, expected {wanted:?}")),
-        None => Err(format!("no entry for netns cookie {}", place.cookie)),
+        None => Err(format!("no entry for netns cookie {}", pod_netns.cookie)),
     })
 }
 
 /// A port too many would let a probe bypass the proxy; one that is missing keeps a probe from being answered.
-fn probed(steering: &Steering, pod: &PodSpec, place: &Place) -> Result<Result<String, String>, LoadError> {
-    let known = steering.probes(place.cookie)?;
+fn probed(steering: &Steering, pod: &PodSpec, pod_netns: &PodNetns) -> Result<Result<String, String>, LoadError> {
+    let known = steering.probes(pod_netns.cookie)?;
     let known: Vec<u16> = known.iter().flat_map(|probes| probes.iter().collect::<Vec<_>>()).collect();
     let found = format!("ports {known:?}, declared {:?}", pod.probe_ports);
     Ok(if known == pod.probe_ports { Ok(found) } else { Err(found) })

@@ -17,7 +17,7 @@ use crate::report::Reports;
 pub(super) struct Bench {
     pub(super) node: Arc<Fake>,
     pub(super) goal: watch::Sender<Goal>,
-    pub(super) nudge: watch::Sender<u64>,
+    pub(super) node_changes: watch::Sender<u64>,
     pub(super) reports: Reports,
     pub(super) actor: JoinHandle<()>,
 }
@@ -47,13 +47,13 @@ impl Bench {
     /// A task that starts with what is on the node, as that of a new agent does.
     fn start_at(node: Arc<Fake>, wanted: Wanted) -> Self {
         node.with(|state| state.in_mesh &= wanted == Wanted::In);
-        let annotated = told(&node);
+        let annotated = annotated(&node);
         let (goal, goals) = watch::channel(Goal { pod: pod(), wanted, annotated });
-        let (nudge, nudges) = watch::channel(0);
+        let (changed, node_changes) = watch::channel(0);
         let reports = Reports::default();
         let view = reports.view(&pod());
-        let actor = Actor::new(node.clone(), goals, nudges, view, TIMING, annotated.into(), None);
-        Self { node, goal, nudge, reports, actor: tokio::spawn(actor.run()) }
+        let actor = Actor::new(node.clone(), goals, node_changes, view, TIMING, annotated.into(), None);
+        Self { node, goal, node_changes: changed, reports, actor: tokio::spawn(actor.run()) }
     }
 
     /// Kills the task where it is and starts one of a new agent, to which no proxy has acknowledged anything.
@@ -69,7 +69,7 @@ impl Bench {
 
     pub(super) fn want(&self, wanted: Wanted) {
         self.node.with(|state| state.in_mesh &= wanted == Wanted::In);
-        self.goal.send(Goal { pod: pod(), wanted, annotated: told(&self.node) }).unwrap();
+        self.goal.send(Goal { pod: pod(), wanted, annotated: annotated(&self.node) }).unwrap();
     }
 
     /// Has the cluster's event with the pod's annotation arrive.
@@ -121,7 +121,7 @@ impl Bench {
 }
 
 /// What the cluster knows of the pod.
-fn told(node: &Fake) -> Option<Redirection> {
+fn annotated(node: &Fake) -> Option<Redirection> {
     match node.with(|state| (state.annotated, state.pending)) {
         (true, _) => Some(Redirection::Enabled),
         (false, true) => Some(Redirection::Pending),

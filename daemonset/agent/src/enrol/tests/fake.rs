@@ -8,7 +8,7 @@ use runtime::sys::Netns;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::enrol::{Capture, Fact, Node, Place, PodSpec, Proof, Reading, Redirection, Step, StepError, Watch};
+use crate::enrol::{Capture, Fact, Node, PodNetns, PodSpec, Proof, Reading, Redirection, Step, StepError, Watch};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -176,33 +176,33 @@ impl Fake {
 impl Node for Fake {
     type Watch = FakeWatch;
 
-    fn watch(&self, _: &Arc<Place>) -> Result<FakeWatch, StepError> {
+    fn watch(&self, _: &Arc<PodNetns>) -> Result<FakeWatch, StepError> {
         Ok(FakeWatch(self.disturbance.clone()))
     }
-    async fn mend(&self, _: &PodSpec, _: &Arc<Place>) -> Result<Vec<String>, StepError> {
+    async fn mend(&self, _: &PodSpec, _: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
         let mended = |state: &mut State| {
             let had = std::mem::replace(&mut state.rules, true);
             if had { Vec::new() } else { vec!["rule".to_owned()] }
         };
         self.step(Step::Mend, "mend", mended).await
     }
-    async fn locate(&self, _: &PodSpec) -> Result<Arc<Place>, StepError> {
+    async fn locate(&self, _: &PodSpec) -> Result<Arc<PodNetns>, StepError> {
         let cookie = self.step(Step::Locate, "locate", |state| state.cookie).await?;
-        let mut place = Place::new(Netns::current().unwrap(), 2).unwrap();
-        place.cookie = cookie;
-        Ok(Arc::new(place))
+        let mut pod_netns = PodNetns::new(Netns::current().unwrap(), 2).unwrap();
+        pod_netns.cookie = cookie;
+        Ok(Arc::new(pod_netns))
     }
     async fn tag(&self) -> Result<(), StepError> {
         self.step(Step::Tag, "tag", |_| ()).await
     }
-    async fn put_entry(&self, _: &PodSpec, place: &Arc<Place>, capture: Capture) -> Result<(), StepError> {
+    async fn put_entry(&self, _: &PodSpec, pod_netns: &Arc<PodNetns>, capture: Capture) -> Result<(), StepError> {
         let name = match capture {
             Capture::Unchanged => "entry",
             Capture::On => "capture",
             Capture::Off => "release",
         };
         self.step(Step::Entry, name, |state| {
-            state.touched.insert(place.cookie);
+            state.touched.insert(pod_netns.cookie);
             state.entry = Some(match capture {
                 Capture::Unchanged => state.entry.unwrap_or(Capture::Off),
                 Capture::On | Capture::Off => capture,
@@ -210,13 +210,13 @@ impl Node for Fake {
         })
         .await
     }
-    async fn put_rules(&self, _: &PodSpec, _: &Arc<Place>) -> Result<(), StepError> {
+    async fn put_rules(&self, _: &PodSpec, _: &Arc<PodNetns>) -> Result<(), StepError> {
         self.step(Step::Rules, "rules", |state| state.rules = true).await
     }
-    async fn attach(&self, _: &Arc<Place>) -> Result<(), StepError> {
+    async fn attach(&self, _: &Arc<PodNetns>) -> Result<(), StepError> {
         self.step(Step::Link, "link", |state| state.link = true).await
     }
-    async fn announce(&self, _: &PodSpec, _: &Arc<Place>) -> Result<(), StepError> {
+    async fn announce(&self, _: &PodSpec, _: &Arc<PodNetns>) -> Result<(), StepError> {
         self.step(Step::Announce, "announce", |state| {
             state.acknowledged = true;
             state.listeners |= !state.listens_unseen;
@@ -226,7 +226,7 @@ impl Node for Fake {
     async fn catch_up(&self) -> Result<(), StepError> {
         self.step(Step::CatchUp, "catch_up", |state| state.listeners = state.acknowledged).await
     }
-    async fn proof(&self, _: &PodSpec, _: &Arc<Place>, since: Instant) -> Proof {
+    async fn proof(&self, _: &PodSpec, _: &Arc<PodNetns>, since: Instant) -> Proof {
         if self.with(|state| state.proof_hangs) {
             pending::<()>().await;
         }
@@ -237,7 +237,7 @@ impl Node for Fake {
             proof
         })
     }
-    async fn hazards(&self, _: &Arc<Place>) -> Result<Vec<String>, StepError> {
+    async fn hazards(&self, _: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
         Ok(self.with(|state| state.hazards.clone()))
     }
     async fn annotate(&self, _: &PodSpec, redirection: Option<Redirection>) -> Result<(), StepError> {
@@ -265,7 +265,7 @@ impl Node for Fake {
         })
         .await
     }
-    async fn proxied(&self, _: &Arc<Place>) -> Result<usize, StepError> {
+    async fn proxied(&self, _: &Arc<PodNetns>) -> Result<usize, StepError> {
         self.with(|state| state.log.retain(|name| *name != "proxied"));
         self.step(Step::Drain, "proxied", |state| state.proxied).await
     }
@@ -276,23 +276,23 @@ impl Node for Fake {
         })
         .await
     }
-    async fn detach(&self, _: &Arc<Place>) -> Result<(), StepError> {
+    async fn detach(&self, _: &Arc<PodNetns>) -> Result<(), StepError> {
         self.step(Step::Unlink, "unlink", |state| state.link = false).await
     }
-    async fn remove_rules(&self, _: &Arc<Place>) -> Result<(), StepError> {
+    async fn remove_rules(&self, _: &Arc<PodNetns>) -> Result<(), StepError> {
         self.step(Step::RemoveRules, "remove_rules", |state| state.rules = false).await
     }
-    async fn remove_entry(&self, place: &Arc<Place>) -> Result<(), StepError> {
+    async fn remove_entry(&self, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
         self.step(Step::RemoveEntry, "remove_entry", |state| {
             state.entry = None;
-            state.touched.remove(&place.cookie);
+            state.touched.remove(&pod_netns.cookie);
         })
         .await
     }
-    async fn leftovers(&self, place: &Arc<Place>) -> Result<Vec<String>, StepError> {
-        self.with(|state| Ok(state.touched.get(&place.cookie).map(|_| "entry".to_owned()).into_iter().collect()))
+    async fn leftovers(&self, pod_netns: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
+        self.with(|state| Ok(state.touched.get(&pod_netns.cookie).map(|_| "entry".to_owned()).into_iter().collect()))
     }
-    async fn has_entry(&self, place: &Arc<Place>) -> Result<bool, StepError> {
-        self.with(|state| Ok(state.entry.is_some() && state.cookie == place.cookie))
+    async fn has_entry(&self, pod_netns: &Arc<PodNetns>) -> Result<bool, StepError> {
+        self.with(|state| Ok(state.entry.is_some() && state.cookie == pod_netns.cookie))
     }
 }

@@ -104,7 +104,7 @@ async fn listeners_stay_until_peers_have_heard_although_nothing_is_proxied() {
     bench.until(|state| !state.annotated).await;
     bench.until(|state| !state.listeners).await;
 
-    assert!(begun.elapsed() >= leaving::HEARSAY, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= leaving::PROPAGATION, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

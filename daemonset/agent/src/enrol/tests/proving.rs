@@ -99,7 +99,7 @@ async fn a_proxy_that_restarts_costs_no_claim() {
         state.acknowledged = false;
         state.faults = HashMap::from([(Step::Announce, 4)]);
     });
-    bench.nudge.send_modify(|count| *count += 1);
+    bench.node_changes.send_modify(|count| *count += 1);
     bench.until(|state| state.acknowledged && state.listeners).await;
     pass(Duration::from_secs(1)).await;
 

@@ -13,7 +13,7 @@ use crate::packet::PacketSocket;
 /// Longest wait for the agent to take an answer.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What the agent asks; another name for [`Request`], as the proxy sees it.
+/// Another name for [`Request`], as the proxy sees it.
 pub type Command = Request;
 
 /// One connection to the node agent.

@@ -23,7 +23,7 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(15);
 /// Pause of a proxy between two attempts to start a pod whose `Add` it refused.
 pub const PENDING_RETRY: Duration = Duration::from_secs(5);
 
-/// Why an exchange on a ZDS socket failed.
+/// Error of an exchange on a ZDS socket.
 #[derive(Debug, thiserror::Error)]
 pub enum ZdsError {
     /// The socket could not be made, connected, read or written.

@@ -38,7 +38,7 @@ impl fmt::Debug for PodId {
     }
 }
 
-/// What the agent knows about a pod and the proxy needs before discovery names it.
+/// Description of a pod that the proxy needs before discovery names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WorkloadInfo {
     pub name: Arc<str>,
@@ -46,7 +46,7 @@ pub struct WorkloadInfo {
     pub service_account: Arc<str>,
 }
 
-/// What the agent asks of the proxy. Each request is answered before the next one is read.
+/// Request of the agent to the proxy. Each request is answered before the next one is read.
 #[derive(Debug)]
 pub enum Request {
     /// Open the listeners of this pod in its network namespace.

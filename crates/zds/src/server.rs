@@ -38,7 +38,7 @@ impl std::fmt::Display for ConnectionId {
     }
 }
 
-/// Who connected, from `SO_PEERCRED`.
+/// Process that connected, from `SO_PEERCRED`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     pub connection: ConnectionId,

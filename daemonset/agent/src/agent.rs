@@ -33,10 +33,10 @@ use crate::sysctl::PreviousValues;
 use crate::takeover::TakenOver;
 use crate::{admin, cni, locals, metrics, prober, proxies, takeover};
 
-/// How often gauges and the kernel's counters are looked up.
+/// Pause between two reads of gauges and of the kernel's counters.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Why the agent cannot run, or ran no longer.
+/// Error that ends the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     #[error(transparent)]
@@ -112,7 +112,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     if config.cleanup_on_exit { clear(&config, &node, pods).await } else { Ok(()) }
 }
 
-/// What runs beside the pods' tasks. All of it as long as the agent: one that ends early ends the agent, which is
+/// Tasks beside the pods' tasks. All of them run as long as the agent: one that ends early ends the agent, which is
 /// restarted, whereas without it the agent would only look alive.
 struct Tasks {
     serving: JoinSet<()>,
@@ -120,7 +120,7 @@ struct Tasks {
     accepting: JoinHandle<Infallible>,
     ageing: JoinHandle<Infallible>,
     shutdown: JoinHandle<io::Result<runtime::signals::Signal>>,
-    /// What a predecessor left and nobody owns was removed.
+    /// State that a predecessor left and no pod owns was removed.
     swept: bool,
 }
 

@@ -136,7 +136,7 @@ fn uid_in(parent: &str, name: &str) -> Option<String> {
     plausible.then(|| canonical_uid(uid))
 }
 
-/// What a cgroup adds to the name of its parent, in the way of the parent's driver.
+/// Part that a cgroup adds to the name of its parent, in the way of the parent's driver.
 fn within<'a>(parent: &str, name: &'a str) -> Option<&'a str> {
     match parent.strip_suffix(".slice") {
         Some(stem) => name.strip_suffix(".slice")?.strip_prefix(stem)?.strip_prefix('-'),

@@ -23,7 +23,7 @@ const REQUEST_BYTES: usize = 56;
 /// a byte. Neither LISTEN nor TIME_WAIT.
 const LIVE_STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
-/// How many live TCP sockets of the namespace carry the mark of proxied connections. Each such connection has up to four
+/// Number of live TCP sockets of the namespace that carry the mark of proxied connections. Each such connection has up to four
 /// sockets here, so only zero is a number to act on. Blocks for a few microseconds per socket.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ use zds::{PodId, WorkloadInfo};
 
 use crate::cni::Sandbox;
 
-/// What enrolment needs to know of a pod.
+/// Description of a pod, as far as enrolment needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodSpec {
     pub key: ObjectRef,
@@ -48,7 +48,7 @@ pub struct PodSpec {
     pub probe_ports: Vec<u16>,
 }
 
-/// Where a pod's sockets live. Keeps the network namespace open.
+/// Network namespace of a pod. Keeps it open.
 #[derive(Debug)]
 pub struct PodNetns {
     pub netns: Netns,
@@ -70,7 +70,7 @@ impl PodNetns {
     }
 }
 
-/// Which new connections of a pod go to the proxy.
+/// Selection of the new connections of a pod that go to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capture {
     /// As the kernel has it; none for a pod it does not know.
@@ -81,7 +81,7 @@ pub enum Capture {
     Off,
 }
 
-/// What the cluster is told of a pod: the values of the annotation `ambient.istio.io/redirection`.
+/// Values of a pod's annotation `ambient.istio.io/redirection`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Redirection {
     /// The kernel steers the pod's traffic, and the proxy does not serve the pod yet. Peers take it for one outside the mesh.
@@ -99,7 +99,7 @@ impl Redirection {
         }
     }
 
-    /// What a pod's annotation says.
+    /// Reads a pod's annotation.
     pub fn of(pod: &Pod) -> Option<Self> {
         let value = pod.metadata.annotations.get(REDIRECTION_ANNOTATION)?;
         [Self::Pending, Self::Enabled].into_iter().find(|redirection| redirection.as_str() == value)
@@ -209,9 +209,9 @@ pub trait Node: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
     /// Finds the pod's network namespace.
     fn locate(&self, pod: &PodSpec) -> impl Future<Output = Result<Arc<PodNetns>, StepError>> + Send;
-    /// Has the kernel know every connected proxy's sockets.
+    /// Tags the cgroup of every connected proxy, so that the kernel knows its sockets.
     fn tag(&self) -> impl Future<Output = Result<(), StepError>> + Send;
-    /// Has the kernel know the pod.
+    /// Enters the pod in the kernel's map.
     fn put_entry(
         &self,
         pod: &PodSpec,
@@ -223,14 +223,14 @@ pub trait Node: Send + Sync + 'static {
     -> impl Future<Output = Result<(), StepError>> + Send;
     /// The program of the namespace.
     fn attach(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
-    /// Has the newest proxy serve the pod, and waits for its word.
+    /// Asks the newest proxy to serve the pod, and waits for its acknowledgement.
     fn announce(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
-    /// Has the kernel know the listeners that the newest proxy opened unseen.
+    /// Enters the listeners that the newest proxy opened before the kernel programs knew the pod.
     fn catch_up(&self) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Reads everything back. Never fails: what cannot be read is said of that fact. What all pods share may have been read
     /// at `since`.
     fn proof(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> impl Future<Output = Proof> + Send;
-    /// What else in the namespace may take connections away from the proxy, in words. It is reported, and no fact.
+    /// Lists programs and filters in the namespace that may take connections away from the proxy. They are reported, and no facts.
     fn hazards(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
     /// Tells the cluster how far the pod is; `None` takes back what was told.
     fn annotate(
@@ -242,7 +242,7 @@ pub trait Node: Send + Sync + 'static {
     fn forget_annotation(&self, pod: &PodSpec) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Live sockets of connections that go through the proxy.
     fn proxied(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<usize, StepError>> + Send;
-    /// Has every proxy drop the pod, and waits for their word.
+    /// Asks every proxy to drop the pod, and waits for their acknowledgements.
     fn dismiss(&self, pod: &PodSpec) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Undoes [`Node::attach`].
     fn detach(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
@@ -250,8 +250,8 @@ pub trait Node: Send + Sync + 'static {
     fn remove_rules(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Undoes [`Node::put_entry`].
     fn remove_entry(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
-    /// What the kernel still has of the pod, in words.
+    /// Lists everything that the kernel still has of the pod.
     fn leftovers(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
-    /// Does the kernel know the pod? Asked of pods that are not to be enrolled.
+    /// Returns whether the kernel knows the pod. Asked of pods that are not to be enrolled.
     fn has_entry(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<bool, StepError>> + Send;
 }

@@ -24,7 +24,7 @@ pub struct Found {
     pub pid: u32,
 }
 
-/// Why a pod has no namespace to work with.
+/// Reason why a pod has no network namespace to work with.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// The cgroup tree cannot be read.

@@ -28,7 +28,7 @@ const NFTA_HOOK_HOOKNUM: u16 = 1;
 /// `NF_INET_PRE_ROUTING` and `NF_INET_LOCAL_OUT`: where a packet's destination or route is changed.
 const DIVERTING_HOOKS: [(u32, &str); 2] = [(0, "prerouting"), (3, "output")];
 
-/// Why the hooks of a namespace could not be read.
+/// Error of reading the hooks of a namespace.
 #[derive(Debug, thiserror::Error)]
 pub enum HooksError {
     #[error(transparent)]
@@ -39,7 +39,7 @@ pub enum HooksError {
     Links(#[from] LoadError),
 }
 
-/// What may take connections of the pod away from the proxy, in words, sorted.
+/// Lists what may take connections of the pod away from the proxy, sorted.
 ///
 /// # Errors
 /// When the kernel cannot be asked; then nothing is known.

@@ -13,7 +13,7 @@ use crate::node::described;
 /// Pause between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long an address is known after the last connection that arrived for it. It is needed until the proxy has connected to the
+/// Time for which an address is known after the last connection that arrived for it. It is needed until the proxy has connected to the
 /// application, which takes at most the proxy's deadlines for policy and dialling, some 30 s together.
 const LIFETIME: Duration = Duration::from_secs(300);
 

@@ -29,7 +29,7 @@ const DUMPS: usize = 5;
 /// the bit of `RTNLGRP_IPV6_RULE` (19).
 const ROUTING_GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18;
 
-/// Why a question to the kernel's routing tables failed.
+/// Error of a request to the kernel's routing tables.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The namespace cannot be entered, or no socket can be made in it.
@@ -44,7 +44,7 @@ pub enum NetlinkError {
     /// The answer ended before the kernel said so.
     #[error("{action}: the answer of the kernel is incomplete")]
     Incomplete { action: &'static str },
-    /// What was listed changed at each attempt (`NLM_F_DUMP_INTR`).
+    /// The list changed at each attempt (`NLM_F_DUMP_INTR`).
     #[error("{action}: the list changes faster than it can be read")]
     Interrupted { action: &'static str },
 }

@@ -32,7 +32,7 @@ const HAZARD_AGE: Duration = Duration::from_secs(5);
 /// Programs at the node's cgroup root, as the loader names their checks.
 const ROOT_PROGRAMS: [&str; 4] = ["connect4", "connect6", "egress", "sockops"];
 
-/// What a node is made of; see [`Node`] for what it does.
+/// Parts of a node; its steps are those of [`Node`].
 #[derive(Clone)]
 pub struct LiveNode {
     pub steering: Arc<Steering>,
@@ -61,7 +61,7 @@ impl LiveNode {
         self.surveys.since(Instant::now()).await.map_err(StepError::at(step))
     }
 
-    /// Has the programs of the node attached, and the kernel know the prober and every live proxy, again if somebody took
+    /// Attaches the programs of the node and tags the cgroups of the prober and of every live proxy, again if somebody took
     /// them away. A proxy whose cgroup holds a process of an enrolled pod loses its tag: the pod's connections would count as
     /// its own.
     async fn tag_all(&self) -> Result<(), StepError> {
@@ -138,7 +138,7 @@ fn routing(pod: &PodSpec, pod_netns: &PodNetns) -> Routing {
     Routing { addresses: pod.ips.clone(), interface: pod_netns.interface }
 }
 
-/// What the kernel is to know of the pod, with these flags.
+/// Returns the entry of a pod for the kernel's map, with these flags.
 fn entry(pod: &PodSpec, pod_netns: &PodNetns, flags: u32) -> PodConfig {
     let first = |v4: bool| pod.ips.iter().find(|ip| ip.is_ipv4() == v4).map(|ip| (*ip).into()).unwrap_or_default();
     PodConfig {

@@ -36,7 +36,7 @@ impl Handle {
     }
 }
 
-/// Where the prober is.
+/// Cgroup of the prober, or the reason why there is none.
 #[derive(Debug)]
 pub struct Search {
     pub tree: CgroupTree,
@@ -46,7 +46,7 @@ pub struct Search {
     pub host: Netns,
 }
 
-/// Why no cgroup is the prober's.
+/// Reason why no cgroup is the prober's.
 #[derive(Debug, thiserror::Error)]
 enum Unfound {
     #[error("the cgroups of the node cannot be read: {0}")]
@@ -131,7 +131,7 @@ fn said_untagged(cgroups: usize) {
     }
 }
 
-/// What a process says of itself and what the kernel says of it.
+/// Names that a process gives itself, and facts that the kernel knows of it.
 struct Process {
     name: String,
     /// Real and effective.

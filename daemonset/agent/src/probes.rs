@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ebpf_common::PROBES_PER_POD;
 use kube_types::core::{Container, IntOrString, LifecycleHandler, Pod, Probe};
 
-/// What a pod declares.
+/// Probes that a pod declares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Declared {
     /// Ports of the pod itself, at most [`PROBES_PER_POD`].
@@ -39,7 +39,7 @@ pub fn declared(pod: &Pod, ips: &[IpAddr]) -> Declared {
     declared
 }
 
-/// Where a probe connects to.
+/// Destination of a probe.
 struct Target<'a> {
     host: Option<&'a str>,
     port: IntOrString,

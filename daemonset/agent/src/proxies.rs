@@ -27,7 +27,7 @@ pub struct Proxy {
     pub cgroup: PathBuf,
 }
 
-/// Why a process that connected is not told of any pod.
+/// Reason why a process that connected is told of no pod.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Whoever gets a pod's namespace can do everything in it.
@@ -109,13 +109,13 @@ impl Proxies {
         cgroups.into_iter().partition(|cgroup| sharing(&self.tree, cgroup, members, &enrolled).is_some())
     }
 
-    /// Does one of them run in the pod with this uid?
+    /// Returns whether one of them runs in the pod with this uid.
     pub fn runs_in(&self, uid: &str) -> bool {
         let uid = canonical_uid(uid);
         self.lock().values().any(|proxy| self.tree.pod_uid(&proxy.cgroup).as_ref() == Some(&uid))
     }
 
-    /// May this process be told of pods? `registered` are pods whose connections must not count as its own, beside those that
+    /// Decides whether this process may be told of pods. `registered` are pods whose connections must not count as its own, beside those that
     /// are [excluded](Self::excludes).
     fn judge(&self, peer: Peer, registered: &[PodId]) -> Result<Proxy, Refusal> {
         if peer.uid != 0 {

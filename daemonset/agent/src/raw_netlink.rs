@@ -70,7 +70,7 @@ fn uninterrupted<T>(mut ask: impl FnMut() -> io::Result<Option<T>>) -> io::Resul
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "the list changes faster than it can be read"))
 }
 
-/// What an answer has told so far. It is read to its end also when it was interrupted: the next one follows it.
+/// Part of an answer that was read so far. It is read to its end also when it was interrupted: the next one follows it.
 struct List<T> {
     folded: T,
     interrupted: bool,

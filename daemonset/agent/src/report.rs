@@ -53,7 +53,7 @@ impl Reports {
         self.0.changed.subscribe()
     }
 
-    /// How many pods are in each state.
+    /// Number of pods in a state.
     pub fn count(&self, state: PodState) -> usize {
         self.lock().values().filter(|report| report.state == state).count()
     }
@@ -86,7 +86,7 @@ impl Drop for Entry {
 }
 
 impl View {
-    /// What labels and addresses say.
+    /// Sets addresses and whether labels select the pod.
     pub fn described(&self, pod: &PodSpec, selected: bool) {
         self.update(|report| {
             report.ips.clone_from(&pod.ips);
@@ -94,7 +94,7 @@ impl View {
         });
     }
 
-    /// What the pod asks for and does not get. Each is logged when it is new.
+    /// Sets the settings that the pod requests and that are not supported. Each is logged when it is new.
     pub fn noted(&self, pod: &PodSpec, notes: Vec<String>) {
         self.update(|report| {
             for note in notes.iter().filter(|note| !report.notes.contains(note)) {
@@ -104,7 +104,7 @@ impl View {
         });
     }
 
-    /// What in the pod's namespace may take connections away from the proxy. Each is counted and logged when it is new.
+    /// Sets what in the pod's namespace may take connections away from the proxy. Each is counted and logged when it is new.
     pub(crate) fn set_hazards(&self, pod: &PodSpec, hazards: Vec<String>) {
         self.update(|report| {
             for hazard in hazards.iter().filter(|hazard| !report.hazards.contains(hazard)) {
@@ -137,7 +137,7 @@ impl View {
         });
     }
 
-    /// What was found when a step failed; nothing when the pod's namespace is not known.
+    /// Sets the facts that were read when a step failed; none when the pod's namespace is not known.
     pub(crate) fn set_checks(&self, checks: Vec<Check>) {
         self.update(|report| report.checks = checks);
     }

@@ -47,7 +47,7 @@ const MOVES: usize = 64;
 const FAMILIES: [IpAddr; 2] =
     [IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)];
 
-/// Why the routing of a pod could not be set up.
+/// Error of setting up the routing of a pod.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
     #[error(transparent)]
@@ -60,7 +60,7 @@ pub enum RulesError {
     NotInFront { rules: usize },
 }
 
-/// What a pod's routes depend on.
+/// Addresses and interface on which a pod's routes depend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing {
     /// The pod's addresses; one of each family is used, the first.
@@ -94,7 +94,7 @@ fn family(ip: IpAddr) -> &'static str {
     if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-/// What is in our table and is not ours, in words.
+/// Lists routes of others in our table.
 fn foreign(routes: &[RouteMessage]) -> Vec<String> {
     routes.iter().filter(|route| !message::is_ours(route)).map(message::words).collect()
 }
@@ -164,7 +164,7 @@ async fn apply_rule(link: &Netlink, source: IpAddr, repaired: &mut Vec<String>) 
     Ok(())
 }
 
-/// What the kernel's routing says of a pod.
+/// Facts of the kernel's routing of a pod.
 #[derive(Debug)]
 pub struct Facts {
     /// The pod's address is on its interface.
@@ -212,7 +212,7 @@ async fn address(link: &Netlink, routing: &Routing) -> Result<Result<String, Str
     Ok(none_of(&format!("on interface {}", routing.interface))(wrong.collect()))
 }
 
-/// What of rule and routes is not in place, or in front of the rule, in words; empty when all is well.
+/// Lists what of rule and routes is missing, and what is in front of the rule; empty when all is well.
 ///
 /// # Errors
 /// When the kernel cannot be asked.
@@ -263,7 +263,7 @@ pub async fn remove(netns: &Netns) -> Result<(), NetlinkError> {
     Ok(())
 }
 
-/// What [`remove`] has left, in words; empty when nothing is.
+/// Lists what [`remove`] has left; empty when nothing is.
 ///
 /// # Errors
 /// When the kernel cannot be asked.

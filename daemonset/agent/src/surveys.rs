@@ -11,7 +11,7 @@ use crate::cgroups::{CgroupTree, Member};
 use crate::metrics;
 use crate::node::described;
 
-/// What all pods of the node share. Each part may be unreadable by itself.
+/// Facts that all pods of the node share. Each part may be unreadable by itself.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The kernel's links.
@@ -63,7 +63,7 @@ impl Surveys {
     /// Cancel-safe.
     ///
     /// # Errors
-    /// Why they cannot be listed, in words.
+    /// Reason why they cannot be listed, for a reader.
     pub async fn since(&self, moment: Instant) -> Result<Arc<Survey>, String> {
         self.shared_since(moment).await.links
     }

@@ -13,7 +13,7 @@ use runtime::sys::Netns;
 pub const SETTINGS: [&str; 3] = ["net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect"];
 const WANTED: &str = "1";
 
-/// Where the values from before enrolment are kept, so that a restarted agent can put them back.
+/// Directory in which the values from before enrolment are kept, so that a restarted agent can put them back.
 #[derive(Debug, Clone)]
 pub struct PreviousValues {
     directory: PathBuf,
@@ -29,7 +29,7 @@ impl PreviousValues {
         self.directory.join(format!("{cookie}.json"))
     }
 
-    /// What cannot be read is not nothing: taken for it, our own values would be kept as those from before.
+    /// A file that cannot be read is not an empty one: taken for it, our own values would be kept as those from before.
     fn load(&self, cookie: u64) -> io::Result<BTreeMap<String, String>> {
         let file = self.file(cookie);
         let unread = |error: io::Error| {
@@ -49,7 +49,7 @@ impl PreviousValues {
         fs::rename(draft, self.file(cookie))
     }
 
-    /// Does something wait to be put back in this namespace?
+    /// Returns whether values are kept to be put back in this namespace.
     ///
     /// # Errors
     /// When that cannot be told.
@@ -96,7 +96,7 @@ pub fn apply(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Resul
     netns.run(|| changes.iter().try_for_each(|name| write(name, WANTED)))
 }
 
-/// Which settings are not on.
+/// Returns the settings that are not on.
 ///
 /// # Errors
 /// When they cannot be read.

@@ -12,11 +12,11 @@ use crate::finder::{FindError, Found};
 use crate::node::{LiveNode, described};
 use crate::rules::{self, Routing};
 
-/// What a starting agent has found of its predecessor.
+/// State that a starting agent has found of its predecessor.
 pub struct TakenOver {
-    /// Where pods are enrolled, by uid.
+    /// Network namespaces of enrolled pods, by uid.
     pub steered: HashMap<PodId, Arc<PodNetns>>,
-    /// What belongs to nobody was removed. It is not while a pod cannot be found: its entry could not be told from others.
+    /// State that belongs to no pod was removed. It is not while a pod cannot be found: its entry could not be told from others.
     pub swept: bool,
 }
 
@@ -80,7 +80,7 @@ pub async fn sweep_when_found(
     true
 }
 
-/// Why it is not known whether a pod is entered.
+/// Reason why it is not known whether a pod is entered.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error(transparent)]

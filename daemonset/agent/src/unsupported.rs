@@ -13,7 +13,7 @@ const ANNOTATIONS: [(&str, &str); 3] = [
     (REROUTE_VIRTUAL_INTERFACES_ANNOTATION, "connections from virtual interfaces are not captured"),
 ];
 
-/// What the pod asks for and does not get, in words. `"false"` and nothing ask for what is done anyway.
+/// Settings that the pod requests and that are not supported. `"false"` and nothing ask for what is done anyway.
 pub fn notes(pod: &Pod) -> Vec<String> {
     let asked = ANNOTATIONS.iter().filter_map(|(name, instead)| {
         let value = pod.metadata.annotations.get(*name)?.trim();

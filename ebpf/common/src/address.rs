@@ -32,7 +32,7 @@ impl Address {
         Self { words_be }
     }
 
-    /// Is it IPv4?
+    /// Returns whether it is IPv4.
     #[inline(always)]
     #[must_use]
     pub const fn is_v4(&self) -> bool {

@@ -37,7 +37,7 @@ pub struct PodConfig {
 const _: () = assert!(size_of::<PodConfig>() == 48);
 
 impl PodConfig {
-    /// Is it one of the two addresses by which the mesh knows the pod?
+    /// Returns whether it is one of the two addresses by which the mesh knows the pod.
     #[inline(always)]
     #[must_use]
     pub const fn owns(&self, address: &Address) -> bool {

@@ -15,7 +15,7 @@ pub struct ProbePorts {
 const _: () = assert!(size_of::<ProbePorts>() == 64);
 
 impl ProbePorts {
-    /// Whether the pod declares a probe on this port.
+    /// Returns whether the pod declares a probe on this port.
     #[inline(always)]
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {

@@ -5,7 +5,7 @@ pub const TAG_PROXY: u32 = 1;
 /// Made below the cgroup of a prober, such as the kubelet.
 pub const TAG_PROBER: u32 = 1 << 1;
 
-/// What a listener of the proxy is for. The numbers are part of map keys.
+/// Purpose of a listener of the proxy. The numbers are part of map keys.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {

@@ -36,7 +36,7 @@ impl Tuple {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// When, by `CLOCK_MONOTONIC`, in nanoseconds.
+    /// Time of the admission, `CLOCK_MONOTONIC`, in nanoseconds.
     pub since_ns: u64,
     /// Cookie of the network namespace of the connecting side.
     pub netns_cookie: u64,
@@ -49,7 +49,7 @@ pub struct Admission {
 const _: () = assert!(size_of::<Admission>() == 24);
 
 impl Admission {
-    /// How long an admission counts, in nanoseconds: from the first SYN until the last retransmission that a prober
+    /// Lifetime of an admission, in nanoseconds: from the first SYN until the last retransmission that a prober
     /// waits for. Kubernetes allows a probe any `timeoutSeconds`; it is 1 by default.
     pub const LIFETIME_NS: u64 = 60_000_000_000;
 }

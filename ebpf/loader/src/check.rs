@@ -1,13 +1,13 @@
 //! One thing that was read back from the kernel.
 
-/// What was looked at, whether it is as it should be, and what was found.
+/// One fact of the kernel, whether it is as it should be, and the detail that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// Stable name, such as `connect4` or `sk_lookup`.
     pub name: String,
     /// As it should be?
     pub ok: bool,
-    /// What was found, for a reader.
+    /// Finding, for a reader.
     pub detail: String,
 }
 

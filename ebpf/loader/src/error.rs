@@ -15,13 +15,13 @@ pub enum LoadError {
     /// The cgroup root is not a directory of a cgroup v2 hierarchy.
     #[error("{path} is not in a cgroup v2 hierarchy")]
     NotCgroup2 {
-        /// What was configured.
+        /// Path that was configured.
         path: PathBuf,
     },
     /// Pins would not live there.
     #[error("{path} is not on a bpf file system: mount -t bpf bpf {path}")]
     NotBpffs {
-        /// What was configured.
+        /// Path that was configured.
         path: PathBuf,
     },
     /// Another version's maps are pinned, whose contents this one cannot read.
@@ -39,11 +39,11 @@ pub enum LoadError {
          version that pinned it, or remove the directory; pods then pass the proxy by until they are enrolled anew"
     )]
     OtherMap {
-        /// Where it is pinned.
+        /// Path of the pin.
         path: PathBuf,
-        /// What is pinned.
+        /// Map that is pinned.
         found: Box<MapLayout>,
-        /// What this version would pin.
+        /// Map that this version would pin.
         expected: Box<MapLayout>,
     },
     /// Every socket of the node would count as the proxy's, and nothing would be captured.
@@ -75,7 +75,7 @@ pub enum LoadError {
     Mismatch {
         /// `mesh` or `sk_lookup`.
         object: &'static str,
-        /// What is missing or different.
+        /// Part that is missing or different.
         what: String,
     },
     /// Everything was taken off, and the kernel says otherwise.
@@ -87,11 +87,11 @@ pub enum LoadError {
     /// A system call failed.
     #[error("cannot {action} {subject}")]
     Kernel {
-        /// What was tried.
+        /// Action that was tried.
         action: &'static str,
         /// On what.
         subject: String,
-        /// Why not.
+        /// Error of the kernel.
         #[source]
         source: io::Error,
     },

@@ -202,7 +202,7 @@ pub(crate) struct LinkInfo {
 // SAFETY: integers only.
 unsafe impl Info for LinkInfo {}
 
-/// What a link is attached to.
+/// Cgroup or namespace to which a link is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Attached {
     /// A cgroup by id; 0 when it has been detached.
@@ -270,7 +270,7 @@ pub(crate) struct MapInfo {
 // SAFETY: integers only.
 unsafe impl Info for MapInfo {}
 
-/// What the kernel tells of a link, program or map. Needs Linux 5.8 for links.
+/// Reads the kernel's description of a link, program or map. Needs Linux 5.8 for links.
 pub(crate) fn info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
     let mut info = T::default();
     let mut attr = InfoAttr {
@@ -334,7 +334,7 @@ struct ProgramLoadAttr {
 /// Bytes of the verifier's explanation that are kept.
 const VERIFIER_LOG_BYTES: usize = 1 << 16;
 
-/// Has the kernel verify a `sk_lookup` program. Needs Linux 5.9.
+/// Loads a `sk_lookup` program, which the kernel verifies. Needs Linux 5.9.
 pub(crate) fn load_sk_lookup(
     name: &CStr,
     license: &CStr,
@@ -392,7 +392,7 @@ pub(crate) fn map_lookup<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K,
     element(Command::MapLookup, map.as_raw_fd(), Some(key), values.as_mut_ptr() as u64, 0)
 }
 
-/// Which elements an update may write.
+/// Elements that an update may write.
 #[derive(Debug, Clone, Copy)]
 #[repr(u64)]
 pub(crate) enum Write {
@@ -428,7 +428,7 @@ pub(crate) fn map_next_key<K: aya::Pod>(map: BorrowedFd<'_>, key: Option<&K>, ne
     }
 }
 
-/// What the kernel tells of a program by its id.
+/// Reads the kernel's description of a program by its id.
 pub(crate) fn program_info(id: u32) -> io::Result<ProgramInfo> {
     info(program_by_id(id)?.as_fd())
 }

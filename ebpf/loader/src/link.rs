@@ -12,7 +12,7 @@ use crate::{
     object::Loaded,
 };
 
-/// What a program is attached to.
+/// Cgroup or namespace to which a program is attached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(crate) fd: BorrowedFd<'a>,
@@ -53,7 +53,7 @@ pub(crate) fn update(program: &Loaded, pin: &Path) -> Result<bool, LoadError> {
     Ok(true)
 }
 
-/// What the link that is pinned there is attached to; `None` when none is.
+/// Reads to what the pinned link is attached; `None` when no link is pinned.
 pub(crate) fn attached(pin: &Path) -> Result<Option<Attached>, LoadError> {
     let Some(link) = open(pin)? else { return Ok(None) };
     let info = info(link.as_fd()).map_err(LoadError::kernel("inspect the link", pin.display()))?;

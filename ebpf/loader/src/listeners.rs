@@ -21,7 +21,7 @@ use crate::{LoadError, Steering};
 /// A listener of the proxy that connections are given to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
-    /// What for.
+    /// Purpose of the listener.
     pub kind: Kind,
     /// Of which family it is; one of IPv6 may take IPv4 too.
     pub family: Family,
@@ -29,7 +29,7 @@ pub struct Listener {
     pub socket_cookie: u64,
 }
 
-/// What [`Steering::catch_up`] found.
+/// Sockets and listeners that [`Steering::catch_up`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CaughtUp {
     /// Sockets of the process that were looked at.
@@ -104,7 +104,7 @@ impl Steering {
     }
 }
 
-/// What the proxy listens for on this port; as in the kernel's `sockops` program.
+/// Returns the kind of the proxy's listener on this port, as in the kernel's `sockops` program.
 fn kind_of(port: u16, pod: &PodConfig) -> Option<Kind> {
     match port {
         port if port == pod.out_port => Some(Kind::Outbound),

@@ -6,7 +6,7 @@ use ebpf_common::{LOCALS_PER_POD, LocalKey, names};
 
 use crate::{LoadError, Steering, kernel::monotonic_ns};
 
-/// What [`Steering::age_locals`] found and did.
+/// Numbers of addresses that [`Steering::age_locals`] found and forgot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AgedLocals {
     /// Addresses that are left, of all pods.

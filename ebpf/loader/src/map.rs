@@ -111,7 +111,7 @@ impl<K: Pod + PartialEq, V: Pod + Default> Map<K, V> {
     }
 }
 
-/// Is what is pinned there the map of this layout? A map that is not pinned yet will be.
+/// Checks that the pinned map is the one of this layout. A map that is not pinned yet will be.
 ///
 /// # Errors
 /// [`LoadError::OtherMap`] when it is another; kernel errors.

@@ -77,7 +77,7 @@ pub(crate) fn sk_lookup_tag(pins: &Pins) -> Result<[u8; 8], LoadError> {
     Ok(info.tag)
 }
 
-/// Has the kernel verify one program.
+/// Loads one program, which the kernel verifies.
 fn program(ebpf: &mut Ebpf, object: &'static str, name: &str) -> Result<OwnedFd, LoadError> {
     let mismatch = || LoadError::Mismatch { object, what: format!("no program {name}") };
     let refused = |source| LoadError::Program { program: name.to_owned(), source: Box::new(source) };

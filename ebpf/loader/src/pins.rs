@@ -121,7 +121,7 @@ fn is_layout(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"layout-"))
 }
 
-/// What is in a directory; nothing when there is none.
+/// Lists a directory; empty when there is none.
 pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let listed = match fs::read_dir(directory) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

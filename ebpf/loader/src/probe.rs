@@ -13,7 +13,7 @@ use rustix::system::uname;
 /// The oldest kernel with everything the programs use (`ingress_ifindex` in `sk_lookup`).
 pub const MINIMUM_KERNEL: (u32, u32) = (5, 17);
 
-/// What is missing.
+/// Requirement that is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
     /// Too old altogether.
@@ -27,7 +27,7 @@ pub enum Unsupported {
     Feature {
         /// `uname -r`.
         found: String,
-        /// What is missing.
+        /// Feature that is missing.
         feature: &'static str,
         /// Since when it exists.
         since: &'static str,

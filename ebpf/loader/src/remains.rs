@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Steering {
-    /// What programs, pins and maps still have of a pod, in words; empty when nothing is left. A program counts whether or
+    /// Lists what programs, pins and maps still have of a pod; empty when nothing is left. A program counts whether or
     /// not its link is pinned, and however many there are.
     ///
     /// # Errors

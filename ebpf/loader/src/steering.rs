@@ -21,7 +21,7 @@ use crate::{
     survey::lookup_at,
 };
 
-/// Where a node's programs are attached and pinned. Two agents must not share either.
+/// Cgroup and directory at which a node's programs are attached and pinned. Two agents must not share either.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The cgroup v2 directory below which every process of the node lives.
@@ -32,7 +32,7 @@ pub struct Config {
     pub host_netns_cookie: u64,
 }
 
-/// What [`Steering::sweep`] removed.
+/// Entries and tags that [`Steering::sweep`] removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Pods that nobody knows any more, by netns cookie.
@@ -108,7 +108,7 @@ impl Steering {
         Ok(())
     }
 
-    /// Where it is attached and pinned.
+    /// Configuration with which it was opened.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
@@ -205,7 +205,7 @@ impl Steering {
         self.probes.get(&netns_cookie).map_err(LoadError::kernel("read probes of pod", netns_cookie))
     }
 
-    /// What the kernel programs know of one pod.
+    /// Entry of one pod in the kernel's map.
     ///
     /// # Errors
     /// Kernel errors.
@@ -256,7 +256,7 @@ impl Steering {
         link::remove(&self.pins.pod_link(netns_cookie))
     }
 
-    /// What the programs have counted since they were loaded first, over all CPUs.
+    /// Counters of the programs since they were loaded first, over all CPUs.
     ///
     /// # Errors
     /// Kernel errors.

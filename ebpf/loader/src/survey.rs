@@ -46,7 +46,7 @@ pub struct Survey {
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     by_place: HashMap<Attached, Vec<Found>>,
-    /// Why some links could not be read, for another reason than that they come or go.
+    /// Reason why some links could not be read, other than that they come or go.
     unread: Option<String>,
 }
 
@@ -113,7 +113,7 @@ impl Survey {
         self.links.complete()
     }
 
-    /// Is what is expected pinned, attached to its place, the right program, and the only one of its name there?
+    /// Checks that the expected program is pinned, attached to its place, the right one, and the only one of its name there.
     ///
     /// # Errors
     /// When the pinned link cannot be read, which says nothing about it.

@@ -69,7 +69,7 @@ impl Steering {
         if left.is_empty() { Ok(()) } else { Err(LoadError::StillAttached { left }) }
     }
 
-    /// Wherever a program of ours may be attached: at the root and at what pins are attached to.
+    /// Lists the places to which a program of ours may be attached: the root and at what pins are attached to.
     fn places(&self) -> Result<Vec<Attached>, LoadError> {
         let mut places: Vec<Attached> = self.expected()?.into_iter().map(|expected| expected.place).collect();
         for netns_cookie in self.pins.pod_links()? {

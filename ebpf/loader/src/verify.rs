@@ -28,7 +28,7 @@ pub(crate) struct Expected {
     pub(crate) code: Code,
 }
 
-/// How the right program is known.
+/// Identity of the right program.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Code {
     /// By its id: this process has loaded it.
@@ -38,7 +38,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// In what way `program` is another, in words.
+    /// Difference of `program` from the right one, for a reader.
     pub(crate) fn differs_from(self, program: &ProgramInfo) -> Option<String> {
         match self {
             Self::Loaded(id) if id != program.id => Some(format!("loaded was program {id}")),
@@ -49,7 +49,7 @@ impl Code {
 }
 
 impl Steering {
-    /// Is this cgroup tagged as a proxy's, by exactly one program, the one that is loaded?
+    /// Checks that this cgroup is tagged as a proxy's, by exactly one program, the one that is loaded.
     ///
     /// # Errors
     /// When the cgroup has gone or the pin cannot be read.
@@ -65,7 +65,7 @@ impl Steering {
         survey.check(&self.expected_tag(names::TAG_PROBER, Cgroup::open(cgroup)?.id())?)
     }
 
-    /// Is the pod known to the programs, does the namespace have this cookie, and is exactly one
+    /// Checks that the pod is known to the programs, that the namespace has this cookie, and that exactly one
     /// `sk_lookup` program attached to it, with the instructions that this version has?
     ///
     /// # Errors
@@ -95,7 +95,7 @@ impl Steering {
         Ok(vec![entry, cookie, survey.check(&lookup)?])
     }
 
-    /// What is to run at the cgroup root and at tagged cgroups.
+    /// Lists the programs that are to run at the cgroup root and at tagged cgroups.
     pub(crate) fn expected(&self) -> Result<Vec<Expected>, LoadError> {
         let mut all = Vec::new();
         for (program, hook) in ROOT {

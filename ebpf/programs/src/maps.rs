@@ -32,7 +32,7 @@ pub(crate) static PODS: HashMap<u64, PodConfig, PODS_ENTRIES> = HashMap::new();
 #[btf_map]
 pub(crate) static SOCKS: SocketHash<SocketKey, SOCKS_ENTRIES> = MapDefinition::new();
 
-/// Whose a socket is, and whether its packets must stay in the pod.
+/// Owner of a socket, and the namespace in which its packets must stay.
 ///
 /// Key: the socket. Written by `sock_create` in the cgroups of proxy and probers, by `connect4|6` (connections between
 /// application and proxy), by `sockops` (the same, and listeners) and by the loader (`catch_up`); copied by the kernel to accepted
@@ -81,7 +81,7 @@ pub(crate) static LOCALS_USED: HashMap<u64, u64, PODS_ENTRIES> = HashMap::new();
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, COUNTERS_ENTRIES> = PerCpuArray::new();
 
-/// What the mesh knows of the pod with this namespace; `None`: not enrolled.
+/// Looks up the pod with this namespace; `None`: not enrolled.
 #[inline(always)]
 pub(crate) fn pod(netns_cookie: u64) -> Option<PodConfig> {
     let pod = PODS.get_ptr(netns_cookie)?;
@@ -98,7 +98,7 @@ pub(crate) fn count(counter: Counter) {
     }
 }
 
-/// Is it one of the pod's further addresses?
+/// Returns whether it is one of the pod's further addresses.
 #[inline(always)]
 pub(crate) fn is_known_local(key: LocalKey) -> bool {
     LOCALS.get_ptr(key).is_some()

@@ -11,7 +11,7 @@ use crate::ZdsError;
 use crate::message::{self, PodId};
 use crate::packet::{PacketSocket, Received};
 
-/// Why a connection is over.
+/// End of a connection, with its cause.
 #[derive(Debug)]
 pub struct Ended {
     pub peer: Peer,
@@ -154,7 +154,7 @@ impl Session {
     }
 }
 
-/// What the log calls a pod.
+/// Name of a pod in the log.
 impl fmt::Display for Pod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let uid: &PodId = &self.uid;

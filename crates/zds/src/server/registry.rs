@@ -19,7 +19,7 @@ pub struct Pod {
     pub netns: Option<Arc<OwnedFd>>,
 }
 
-/// Why a pod was not added.
+/// Reason why a pod was not added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
     /// No proxy is connected; the pod is in the snapshot of the next one.
@@ -39,7 +39,7 @@ pub enum AddError {
     NoNetns,
 }
 
-/// Why a departure is not acknowledged by every proxy. The pod is out of the registry in any case.
+/// Reason why a departure is not acknowledged by every proxy. The pod is out of the registry in any case.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DelError {
     #[error("the proxy refused to drop the pod: {reason}")]
@@ -163,7 +163,7 @@ impl Registry {
         result.map(|()| acknowledged)
     }
 
-    /// Whether the newest connection serves the pod in the namespace it is registered with.
+    /// Returns the newest connection if it serves the pod in the namespace it is registered with.
     ///
     /// `Err` says why not: the proxy's words, or that it was not asked yet.
     pub fn acknowledged(&self, uid: &PodId) -> Result<ConnectionId, String> {

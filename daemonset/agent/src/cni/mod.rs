@@ -40,7 +40,7 @@ pub struct EnrolRequest {
     pub answer: oneshot::Sender<Decision>,
 }
 
-/// What the controller says of a pod.
+/// Decision of the controller about a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// The cluster has not told of the pod, or of what decides about it. To be asked again after a change.
@@ -60,7 +60,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Has those ask again who were told [`Decision::NotYet`].
+    /// Wakes the requests that were answered with [`Decision::NotYet`].
     pub fn note_change(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }

@@ -24,7 +24,7 @@ impl PartialEq for Sandbox {
 
 impl Eq for Sandbox {}
 
-/// Why a namespace cannot be a pod's.
+/// Reason why a namespace cannot be a pod's.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     #[error("no address of the pod: expected at least one in IPs")]

@@ -97,7 +97,7 @@ mod tests {
         applied(Resource::Pod(Arc::new(pod)))
     }
 
-    /// What is said of `app/web` after each of these events, in turn; `None` where no namespace can be made.
+    /// Decisions about `app/web` after each of these events, in turn; `None` where no namespace can be made.
     async fn annotated(uid: Option<&str>, events: impl IntoIterator<Item = Event>) -> Option<Vec<Decision>> {
         let netns = testing::netns()?;
         let ips: Vec<IpAddr> = vec!["10.244.1.7".parse().unwrap()];

@@ -19,7 +19,7 @@ use crate::report::View;
 /// Removals of a pod that is gone, before what is left is left to the next sweep.
 const REMOVAL_TRIES: u32 = 8;
 
-/// What is to be done once a goal was pursued.
+/// Next step after a goal was pursued.
 enum Next {
     /// Nothing, until the goal changes.
     Wait,
@@ -39,12 +39,12 @@ pub struct Actor<N> {
     timing: Timing,
     /// The namespace in which something of ours may be.
     steered: Option<Arc<PodNetns>>,
-    /// Whether an earlier agent may have left something in the pod.
+    /// True while an earlier agent may have left something in the pod.
     unexplored: bool,
     /// The pod was announced before this task began: then something of ours was in its namespace.
     inherited: bool,
     announcement: Announcement,
-    /// What the last proof said of a pod that the cluster takes for enrolled; alarms are raised when it changes.
+    /// Verdict of the last proof of a pod that the cluster takes for enrolled; alarms are raised when it changes.
     verdict: Verdict,
     /// The last proof met an annotation that is not the agent's. The next one corrects it: an event may be late.
     annotation_missed: bool,
@@ -359,7 +359,7 @@ impl<N: Node> Actor<N> {
         Ok(Next::Wait)
     }
 
-    /// Where something of ours may be in a pod that is not wanted in the mesh.
+    /// Finds the namespace of a pod that is not wanted in the mesh, if something of ours may be in it.
     async fn explore(&mut self, pod: &PodSpec) -> Result<Option<Arc<PodNetns>>, StepError> {
         if self.unexplored && self.steered.is_none() {
             let pod_netns = match self.node.locate(pod).await {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{PodSpec, Redirection};
 
-/// Where a pod is wanted.
+/// Goal of a pod: in the mesh or outside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     /// In the mesh.
@@ -33,7 +33,7 @@ impl Goal {
     }
 }
 
-/// How long things may take.
+/// Durations and pauses of enrolment.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// `--unenrol-grace`: how long a pod that leaves keeps its proxied connections.

@@ -12,7 +12,7 @@ use super::{Capture, Node, PodNetns, PodSpec, Redirection, StepError};
 /// Pause between two looks at the connections of a pod that leaves.
 pub(super) const DRAIN_POLL: Duration = Duration::from_millis(100);
 
-/// How long the proxy's listeners stay at least, when the grace period allows it: until the proxies of other
+/// Shortest time for which the proxy's listeners stay, when the grace period allows it: until the proxies of other
 /// nodes have heard through discovery that the pod left, they dial its HBONE port.
 pub(super) const PROPAGATION: Duration = Duration::from_secs(1);
 
@@ -26,7 +26,7 @@ pub(super) struct Draining {
     deadline: Instant,
 }
 
-/// How draining ended.
+/// Outcome of draining.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Drain {
     /// The last proxied connection ended by itself.
@@ -38,7 +38,7 @@ pub(super) enum Drain {
 /// Nothing is left to wait for.
 pub(super) struct Drained(Arc<PodNetns>);
 
-/// Whether every proxy has said that it no longer serves a pod.
+/// Answer of the proxies to a departure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dismissal {
     Confirmed,

@@ -227,7 +227,7 @@ impl Proof {
         self.0.iter().map(|(fact, reading)| reading.check(*fact)).collect()
     }
 
-    /// What does not hold or could not be read, in one line; empty when there is nothing.
+    /// Facts that do not hold or could not be read, in one line; empty when there are none.
     pub fn complaint(&self) -> String {
         failing(&self.checks())
     }

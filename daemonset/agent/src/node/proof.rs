@@ -117,7 +117,7 @@ fn probed(steering: &Steering, pod: &PodSpec, pod_netns: &PodNetns) -> Result<Re
     Ok(if known == pod.probe_ports { Ok(found) } else { Err(found) })
 }
 
-/// Is a process of the pod in the cgroup of a proxy, so that the pod's connections count as the proxy's?
+/// Reads whether a process of the pod is in the cgroup of a proxy, so that the pod's connections count as the proxy's.
 fn shared_cgroup(node: &LiveNode, pod: &PodSpec, members: &[Member]) -> Reading {
     match node.proxies.shared_with(&pod.cgroup_uid, members) {
         Some(cgroup) => Reading::Fails(format!("the proxy's cgroup {} holds processes of the pod", cgroup.display())),

@@ -76,7 +76,7 @@ fn is_verdict(errno: i32) -> bool {
         .any(|verdict| verdict.raw_os_error() == errno)
 }
 
-/// Does a marked packet from the pod's address go to `lo` by our table, in each family, and also when the socket is bound to
+/// Asks whether a marked packet from the pod's address goes to `lo` by our table, in each family, and also when the socket is bound to
 /// the pod's interface?
 pub(super) async fn outbound(link: &Netlink, routing: &Routing) -> Result<Result<String, String>, NetlinkError> {
     let mut wrong = Vec::new();
@@ -99,7 +99,7 @@ fn is_to_proxy(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Local && interface_of(route) == Some(LOOPBACK_INTERFACE) && table_of(route) == TABLE
 }
 
-/// Is a packet to the pod's address, through the pod's interface, delivered in this namespace?
+/// Asks whether a packet to the pod's address, through the pod's interface, is delivered in this namespace.
 pub(super) async fn inbound(link: &Netlink, routing: &Routing) -> Result<Result<String, String>, NetlinkError> {
     let mut wrong = Vec::new();
     for to in routing.sources() {

@@ -283,7 +283,7 @@ async fn settings_return_to_what_they_were() {
     assert_eq!(std::fs::read_dir(dir.path().join("sysctl")).unwrap().count(), 0);
 }
 
-/// What agents before the table 1500111 left in a pod, for each family.
+/// Leaves rules and routes of an agent before the table 1500111, for each family.
 fn leave_legacy(netns: &Netns, routing: &Routing) {
     for (family, source, lo, eth0) in [("-4", routing.addresses[0], 0, 10), ("-6", routing.addresses[1], 1024, 4096)] {
         ip(netns, &format!("{family} rule add pref 32764 fwmark 0x111/0xfff lookup 100"));

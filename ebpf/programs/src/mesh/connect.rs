@@ -45,7 +45,7 @@ pub(crate) fn strake_connect6(context: SockAddrContext) -> i32 {
     })
 }
 
-/// What both families share. `source` reads the address that the socket is bound to.
+/// Handles connect(2) of both families. `source` reads the address that the socket is bound to.
 #[inline(always)]
 fn connect(sock_addr: *mut bpf_sock_addr, destination: Address, source: impl Fn(*mut bpf_sock) -> Address) -> i32 {
     let context: *mut c_void = sock_addr.cast();
@@ -74,7 +74,7 @@ struct Connection {
     netns_cookie: u64,
 }
 
-/// Would the mark bring the packets to `lo`? Rule and routes exist for families of which the pod has an address: without
+/// Returns whether the mark would bring the packets to `lo`. Rule and routes exist for families of which the pod has an address: without
 /// them a marked packet leaves by the main table, past the proxy.
 ///
 /// Nothing is right for IPv6 link-local destinations. Their scope, which may name any interface, is not to be seen here,

@@ -16,7 +16,7 @@ pub(crate) const MPTCP: u32 = 262;
 /// `AF_INET`.
 pub(crate) const AF_INET: u32 = 2;
 
-/// Do packets of a socket with this mark go to `lo`?
+/// Returns whether packets of a socket with this mark go to `lo`.
 #[inline(always)]
 pub(crate) const fn is_looped(mark: u32) -> bool {
     mark & LOOP_MARK_MASK == LOOP_MARK

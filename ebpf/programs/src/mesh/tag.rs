@@ -47,7 +47,7 @@ pub(crate) fn release(socket: NonNull<bpf_sock>) {
     }
 }
 
-/// Is it the proxy's?
+/// Returns whether the socket is the proxy's.
 #[inline(always)]
 pub(crate) fn is_proxy(tag: Tag) -> bool {
     tag.flags & TAG_PROXY != 0

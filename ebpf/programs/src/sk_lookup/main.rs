@@ -60,7 +60,7 @@ pub(crate) fn strake_lookup(context: SkLookupContext) -> u32 {
     }
 }
 
-/// Where a connection is to go.
+/// Destination of a connection.
 enum Target {
     /// To the proxy's listener of this kind.
     Proxy(Kind),
@@ -106,7 +106,7 @@ fn from_outside(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Target
     Target::Proxy(Kind::Inbound)
 }
 
-/// Does the pod itself declare a probe there? The prober also connects on behalf of other pods (`httpGet.host`) and of users
+/// Returns whether the pod itself declares a probe there. The prober also connects on behalf of other pods (`httpGet.host`) and of users
 /// (`pods/proxy` where API server and kubelet are one process): these must not have its privilege.
 #[inline(always)]
 fn is_declared(netns_cookie: u64, pod: &PodConfig, tuple: &Tuple) -> bool {
@@ -115,7 +115,7 @@ fn is_declared(netns_cookie: u64, pod: &PodConfig, tuple: &Tuple) -> bool {
     pod.owns(&tuple.destination) && unsafe { (*probes).contains(tuple.destination_port) }
 }
 
-/// Is it a prober's? An admission that was never used up must not wait for whoever has its addresses and ports next.
+/// Returns whether it is a prober's. An admission that was never used up must not wait for whoever has its addresses and ports next.
 #[inline(always)]
 fn is_admitted(tuple: &Tuple) -> bool {
     let Some(admission) = ADMITTED.get_ptr(tuple) else { return false };
@@ -153,7 +153,7 @@ fn learn(key: LocalKey) {
     }
 }
 
-/// May the pod have one more address in `LOCALS`?
+/// Returns whether the pod may have one more address in `LOCALS`.
 #[inline(always)]
 fn has_share_left(netns_cookie: u64) -> bool {
     let Some(used) = LOCALS_USED.get_ptr(netns_cookie) else { return false };

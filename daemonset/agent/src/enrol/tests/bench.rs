@@ -72,7 +72,7 @@ impl Bench {
         self.goal.send(Goal { pod: pod(), wanted, annotated: annotated(&self.node) }).unwrap();
     }
 
-    /// Has the cluster's event with the pod's annotation arrive.
+    /// Delivers the cluster's event with the pod's annotation.
     pub(super) fn deliver(&self, annotated: Option<Redirection>) {
         self.goal.send_if_modified(|goal| {
             goal.annotated = annotated;
@@ -120,7 +120,7 @@ impl Bench {
     }
 }
 
-/// What the cluster knows of the pod.
+/// State of the pod as the cluster knows it.
 fn annotated(node: &Fake) -> Option<Redirection> {
     match node.with(|state| (state.annotated, state.pending)) {
         (true, _) => Some(Redirection::Enabled),

@@ -9,7 +9,7 @@ use super::bench::{Bench, pass};
 use super::fake::{Injected, State};
 use crate::enrol::{Fact, Reading, Step};
 
-/// How a fact is disturbed.
+/// Disturbance of a fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disturbance {
     Unreadable,

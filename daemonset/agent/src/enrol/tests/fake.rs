@@ -38,7 +38,7 @@ pub(super) struct State {
     pub(super) proof_breaks: bool,
     /// Proofs with links of an earlier moment miss the pod's.
     pub(super) old_links_lack_ours: bool,
-    /// How these facts are read, whatever the state is. See [`State::disturb`].
+    /// Readings of these facts, whatever the state is. See [`State::disturb`].
     pub(super) injected: BTreeMap<Fact, Injected>,
     pub(super) hazards: Vec<String>,
     /// The pod was announced as enrolled, and nobody asked for it to leave.

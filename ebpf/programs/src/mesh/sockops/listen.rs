@@ -40,7 +40,7 @@ pub(super) fn begins(event: &Event, socket: NonNull<bpf_sock>) {
     }
 }
 
-/// What the proxy listens for on this port.
+/// Returns the kind of the proxy's listener on this port.
 #[inline(always)]
 fn kind_of(port: u16, pod: &PodConfig) -> Option<Kind> {
     if port == pod.out_port {

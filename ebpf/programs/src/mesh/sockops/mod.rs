@@ -45,7 +45,7 @@ pub(crate) fn strake_sockops(context: SockOpsContext) -> u32 {
     DONE
 }
 
-/// What happened to which socket.
+/// Event of a socket.
 struct Event {
     context: SockOpsContext,
     operation: u32,

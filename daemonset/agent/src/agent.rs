@@ -156,7 +156,7 @@ async fn work(
             }
             signal = &mut tasks.shutdown => {
                 let signal = signal?.map_err(AgentError::Signals)?;
-                tracing::info!(signal = signal.name(), "ending, pods stay as they are");
+                tracing::info!(signal = signal.name(), "shutting down; pods stay enrolled");
                 return Ok(());
             }
             _ = upkeep.tick() => {
@@ -189,7 +189,10 @@ fn count_steering(steering: &Steering) {
         Ok(stats) => stats.into_iter().for_each(|(counter, value)| metrics::steering(counter.name(), value)),
         Err(error) => {
             metrics::steering_unread();
-            tracing::warn!("the kernel's counters cannot be read: {}", described(&error));
+            tracing::warn!(
+                "failed to read the kernel programs' counters; the metrics keep old values: {}",
+                described(&error)
+            );
         }
     }
 }
@@ -258,7 +261,7 @@ async fn open_steering(config: ebpf_loader::Config) -> Result<Arc<Steering>, Age
     if let Some(log) = steering.take_log() {
         tokio::spawn(async move {
             if let Err(error) = log.run().await {
-                tracing::warn!(%error, "log lines of the kernel programs are no longer read");
+                tracing::warn!(%error, "failed to read log lines of the kernel programs; no more are logged until the agent restarts");
             }
         });
     }
@@ -325,7 +328,7 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     let pins = config.bpffs_dir.clone();
     let removed = tokio::task::spawn_blocking(move || ebpf_loader::remove_other_layouts(&pins)).await??;
     if removed > 0 {
-        tracing::info!(layouts = removed, "removed what another version had pinned");
+        tracing::info!(layouts = removed, "removed pins of other versions");
     }
     // The proxies' socket is ours from here on and nobody is accepted: no proxy is told of pods meanwhile.
     let (node, _server) = build(&config).await?;
@@ -337,7 +340,7 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
 }
 
 fn unfound(pod: &PodSpec, error: &StepError) {
-    tracing::warn!(pod = pod.key.path(), %error, "an enrolled pod is not found; its rules are removed with the pod itself");
+    tracing::warn!(pod = pod.key.path(), %error, "failed to find an enrolled pod; its rules stay until the pod is deleted");
 }
 
 async fn clear(
@@ -359,6 +362,6 @@ async fn clear(
     let unloaded = tokio::task::spawn_blocking(move || Steering::open(steered)?.unload());
     unloaded.await??;
     let socket_removed = std::fs::remove_file(&config.ztunnel_uds_address).is_ok();
-    tracing::info!(socket_removed, "nothing of the mesh is left on the node");
+    tracing::info!(socket_removed, "removed everything of the mesh from the node");
     Ok(())
 }

@@ -17,16 +17,16 @@ pub struct Config {
     /// Directory of manifests; may be given several times.
     #[arg(long, env = "STRAKE_MANIFESTS", value_delimiter = ',', global = true)]
     pub manifests: Vec<PathBuf>,
-    /// Directory of derived objects and of what programs report about objects.
+    /// Directory of derived objects and of status that programs report.
     #[arg(long, env = "STRAKE_STATE", global = true)]
     pub state: Option<PathBuf>,
     /// cgroup v2 directory that holds everything of this node; default: the root of the hierarchy.
     #[arg(long, env = "STRAKE_CGROUP_ROOT", global = true)]
     pub cgroup_root: Option<PathBuf>,
-    /// Directory on a bpf file system, of this node alone, for programs that work on without the agent.
+    /// Directory on a bpf file system, of this node alone, for programs that keep working without the agent.
     #[arg(long, env = "STRAKE_BPFFS_DIR", global = true, default_value = "/sys/fs/bpf/strake")]
     pub bpffs_dir: PathBuf,
-    /// The node's own network namespace, which is no pod's.
+    /// Network namespace of the node itself.
     #[arg(long, env = "STRAKE_HOST_NETNS", global = true, default_value = "/proc/1/ns/net")]
     pub host_netns: PathBuf,
     /// Socket on which node proxies connect.
@@ -35,13 +35,13 @@ pub struct Config {
     /// Directory of the socket on which CNI plugins ask for pods that start.
     #[arg(long, env = "CNI_AGENT_RUN_DIR", global = true, default_value = "/var/run/istio-cni")]
     pub cni_agent_run_dir: PathBuf,
-    /// cgroup whose probes pass the proxy by; default: that of a process called kubelet.
+    /// Cgroup whose health probes bypass the proxy; default: that of a process called kubelet.
     #[arg(long, env = "STRAKE_PROBER_CGROUP", global = true)]
     pub prober_cgroup: Option<PathBuf>,
-    /// Directory for the admin socket and for what must survive a restart of the agent, but not of the kernel.
+    /// Directory for the admin socket and for state that must survive a restart of the agent, but not of the kernel.
     #[arg(long, env = "STRAKE_RUN_DIR", global = true, default_value = "/run/strake-agent")]
     pub run_dir: PathBuf,
-    /// How long a pod that leaves the mesh keeps its proxied connections.
+    /// Time that a pod which leaves the mesh keeps its proxied connections.
     #[arg(long, env = "STRAKE_UNENROL_GRACE", global = true, default_value = "30s", value_parser = duration)]
     pub unenrol_grace: Duration,
     /// Namespaces whose pods are never enrolled.
@@ -56,22 +56,22 @@ pub struct Config {
     /// Address of /healthz and /readyz.
     #[arg(long, env = "STRAKE_HEALTH_ADDRESS", global = true, default_value_t = ports::on_all_addresses(ports::AGENT_HEALTH))]
     pub health_address: SocketAddr,
-    /// Take everything off the node when the agent ends. Without it pods stay enrolled while the agent is away.
+    /// Remove everything from the node when the agent ends. Without it pods stay enrolled while the agent is away.
     #[arg(long, env = "STRAKE_CLEANUP_ON_EXIT", global = true)]
     pub cleanup_on_exit: bool,
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What to do instead of running.
+/// Action instead of running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Take every pod of this node out of the mesh and everything of ours off the kernel. The agent must not run.
+    /// Remove all pods on this node from the mesh and unload Strake's eBPF programs. Stop the agent first.
     Uninstall,
 }
 
 impl Config {
-    /// Everything that is missing, at once.
+    /// Checks the configuration and reports every missing flag at once.
     ///
     /// # Errors
     /// When a flag without a default is not given.

@@ -251,8 +251,8 @@ async fn keep_running<N: Node>(
         task.spawn(actor(announcement, steered.take()).run());
         let Some(Err(error)) = task.join_next().await else { return };
         metrics::task_lost();
-        tracing::error!(%error, "a pod's task ended early and is started anew");
-        view.failed(PodState::Failed, &format!("the task that proves it ended early: {error}"), Some(Vec::new()));
+        tracing::error!(%error, "enrolment task of a pod panicked; starting it again");
+        view.failed(PodState::Failed, &format!("enrolment task panicked: {error}"), Some(Vec::new()));
         announcement = Announcement::Unknown;
         tokio::time::sleep(backoff.pause()).await;
     }
@@ -265,7 +265,7 @@ async fn end(tasks: Vec<JoinHandle<()>>) {
     let deadline = Instant::now() + zds::server::DEADLINE;
     for mut task in tasks {
         if timeout_at(deadline, &mut task).await.is_err() {
-            tracing::warn!("a pod's task is still at work and is cut short");
+            tracing::warn!("enrolment task of a pod did not end in time; aborting it");
             task.abort();
             let _: Result<(), tokio::task::JoinError> = task.await;
         }

@@ -30,18 +30,18 @@ pub async fn keep_young(steering: Arc<Steering>) -> Infallible {
                     tracing::warn!(
                         pods = aged.pods_full,
                         limit = ebpf_common::LOCALS_PER_POD,
-                        "pods have as many further addresses as a pod may have; connections to others of theirs time out"
+                        "pods have learnt the maximum of further addresses; connections to their other addresses time out"
                     );
                 }
                 last_full = aged.pods_full;
             }
             Ok(Err(error)) => unread(&error),
-            Err(error) => tracing::warn!(%error, "failed to age further addresses of pods; trying again"),
+            Err(error) => tracing::warn!(%error, "failed to expire learnt addresses of pods; trying again"),
         }
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
 fn unread(error: &LoadError) {
-    tracing::warn!("failed to age further addresses of pods; trying again: {}", described(error));
+    tracing::warn!("failed to expire learnt addresses of pods; trying again: {}", described(error));
 }

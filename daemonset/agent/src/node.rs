@@ -74,7 +74,7 @@ impl LiveNode {
                 if steering.untag(&cgroup)? {
                     tracing::error!(
                         cgroup = %cgroup.display(),
-                        "a proxy's cgroup holds processes of an enrolled pod; it no longer counts as a proxy's"
+                        "a proxy's cgroup holds processes of an enrolled pod; its sockets are no longer treated as the proxy's: move the pod's processes out of it"
                     );
                 }
             }
@@ -203,7 +203,7 @@ impl Node for LiveNode {
         let repaired =
             rules::apply(&pod_netns.netns, &routing(pod, pod_netns)).await.map_err(StepError::at(Step::Rules))?;
         for moved in repaired.iter().filter(|what| what.contains("in front")) {
-            tracing::warn!(pod = pod.key.path(), "{moved}: it is moved behind");
+            tracing::warn!(pod = pod.key.path(), "{moved}; moved behind it");
         }
         Ok(())
     }

@@ -76,11 +76,12 @@ pub async fn keep_tagged(search: Search, node: LiveNode) -> Infallible {
         let survey = surveys.since(now.checked_sub(INTERVAL / 2).unwrap_or(now)).await;
         let tagged = tokio::task::spawn_blocking(move || tag(&search, &steering, survey, &prober)).await;
         let (outcome, doubtful) = match tagged {
-            Ok(Ok(cgroup)) => (format!("probes from {} pass the proxy by", cgroup.display()), false),
-            Ok(Err(reason)) => {
-                (format!("probes go through the proxy: {reason}"), matches!(reason, Unfound::Several(_)))
-            }
-            Err(error) => (format!("probes go through the proxy: {error}"), true),
+            Ok(Ok(cgroup)) => (format!("health probes from cgroup {} bypass the proxy", cgroup.display()), false),
+            Ok(Err(reason)) => (
+                format!("health probes are not exempted from the proxy: {reason}"),
+                matches!(reason, Unfound::Several(_)),
+            ),
+            Err(error) => (format!("health probes are not exempted from the proxy: {error}"), true),
         };
         if said.as_ref() != Some(&outcome) {
             if doubtful {
@@ -127,7 +128,7 @@ fn tag(
 
 fn said_untagged(cgroups: usize) {
     if cgroups > 0 {
-        tracing::info!(cgroups, "probes from cgroups chosen earlier go through the proxy");
+        tracing::info!(cgroups, "health probes from cgroups that were chosen earlier go through the proxy");
     }
 }
 

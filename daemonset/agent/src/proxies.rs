@@ -165,12 +165,17 @@ pub async fn accept(mut server: Server, proxies: Proxies, steering: Arc<Steering
         let peer = incoming.peer();
         match admit(&proxies, &steering, peer, server.registry().pods()).await {
             Ok(proxy) => {
-                tracing::info!(connection = %peer.connection, pid = proxy.pid, cgroup = %proxy.cgroup.display(), "a proxy connected");
+                tracing::info!(connection = %peer.connection, pid = proxy.pid, cgroup = %proxy.cgroup.display(), "ztunnel connected");
                 tokio::spawn(serve(incoming, proxy, proxies.clone(), steering.clone(), server.registry()));
             }
             Err(refusal) => {
                 metrics::proxy_refused(refusal.code());
-                tracing::warn!(code = refusal.code(), pid = peer.pid, uid = peer.uid, "a proxy is refused: {refusal}");
+                tracing::warn!(
+                    code = refusal.code(),
+                    pid = peer.pid,
+                    uid = peer.uid,
+                    "refused a ztunnel connection: {refusal}"
+                );
             }
         }
     }
@@ -182,7 +187,7 @@ async fn accepted<T>(outcome: io::Result<T>) -> Option<T> {
         Ok(incoming) => Some(incoming),
         Err(error) => {
             metrics::proxy_refused("accept");
-            tracing::warn!(code = "accept", %error, "a proxy's connection cannot be accepted");
+            tracing::warn!(code = "accept", %error, "failed to accept a ztunnel connection");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
@@ -215,12 +220,14 @@ async fn serve(incoming: Incoming, proxy: Proxy, proxies: Proxies, steering: Arc
     if let Some((survivor, proxy)) = proxies.newest() {
         match tokio::task::spawn_blocking(move || steering.catch_up(proxy.pid)).await {
             Ok(Ok(found)) => {
-                tracing::info!(connection = %survivor, listeners = found.noted.len(), "another proxy takes over")
+                tracing::info!(connection = %survivor, listeners = found.noted.len(), "another ztunnel takes over")
             }
             Ok(Err(error)) => {
-                tracing::warn!(connection = %survivor, "cannot catch up with a proxy: {}", described(&error))
+                tracing::warn!(connection = %survivor, "failed to find the listeners of a ztunnel; its pods are closed until it reconnects: {}", described(&error))
             }
-            Err(error) => tracing::warn!(connection = %survivor, %error, "cannot catch up with a proxy"),
+            Err(error) => {
+                tracing::warn!(connection = %survivor, %error, "failed to find the listeners of a ztunnel; its pods are closed until it reconnects")
+            }
         }
     }
 }

@@ -112,7 +112,7 @@ impl View {
                 tracing::warn!(
                     pod = pod.key.path(),
                     hazard,
-                    "something in an enrolled pod may take connections from ztunnel"
+                    "a program or filter in an enrolled pod may take connections from ztunnel; remove it or take the pod out of the mesh"
                 );
             }
             report.hazards = hazards;

@@ -47,13 +47,13 @@ pub async fn take_over(node: &LiveNode, pods: Vec<(PodSpec, Wanted, Option<Redir
                 let answered = annotated.is_none() && error.is_absent();
                 lost += usize::from(!answered);
                 if annotated.is_some() {
-                    tracing::warn!(pod = %pod.key.path(), %error, "an enrolled pod is not found; it stays announced");
+                    tracing::warn!(pod = %pod.key.path(), %error, "failed to find an enrolled pod; it stays announced and is searched again");
                     node.registry.keep(&pod.uid, pod.info);
                 }
             }
         }
     }
-    tracing::info!(pods = steered.len(), lost, "taken over from an earlier agent");
+    tracing::info!(pods = steered.len(), lost, "took over the pods of an earlier agent");
     if lost == 0 {
         sweep(node, steered.values().map(|pod_netns| pod_netns.cookie).collect()).await;
     }
@@ -101,7 +101,7 @@ impl Lost {
 /// Puts this agent's program in the place of its predecessor's, in one step: no connection meets neither.
 async fn renew(node: &LiveNode, pod: &PodSpec, pod_netns: &Arc<PodNetns>) {
     if let Err(error) = node.attach(pod_netns).await {
-        tracing::warn!(pod = %pod.key.path(), code = error.code(), %error, "an enrolled pod keeps an earlier agent's program");
+        tracing::warn!(pod = %pod.key.path(), code = error.code(), %error, "failed to replace the sk_lookup program of an enrolled pod; the earlier agent's stays attached until it is repaired");
     }
 }
 
@@ -133,7 +133,7 @@ async fn sweep(node: &LiveNode, known: BTreeSet<u64>) {
     let (steering, previous) = (node.steering.clone(), node.previous.clone());
     let swept = tokio::task::spawn_blocking(move || {
         if let Err(error) = previous.sweep(&known) {
-            tracing::warn!(%error, "cannot sweep settings of pods that have gone");
+            tracing::warn!(%error, "failed to remove kept settings of deleted pods; the next agent tries again");
         }
         steering.sweep(&known)
     });

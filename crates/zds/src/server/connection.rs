@@ -69,7 +69,7 @@ impl Session {
             self.introduce(&pod).await?;
         }
         if let Err(reason) = self.exchange(&message::snapshot_sent(), None).await? {
-            tracing::warn!(connection = %self.peer.connection, reason, "the proxy refused the snapshot");
+            tracing::warn!(connection = %self.peer.connection, reason, "ztunnel rejected the end of the snapshot");
         }
         self.registry.synced(self.peer.connection);
         loop {
@@ -99,7 +99,7 @@ impl Session {
             }
             None => {
                 if let Err(reason) = self.exchange(&message::keep(&pod.uid), None).await? {
-                    tracing::warn!(connection = %self.peer.connection, uid = %pod.uid, reason, "the proxy refused to keep a pod");
+                    tracing::warn!(connection = %self.peer.connection, uid = %pod.uid, reason, "ztunnel rejected keeping a pod that it served before");
                 }
             }
         }

@@ -132,9 +132,9 @@ impl<N: Node> Actor<N> {
         let (pod, code, failures) = (pod.key.path(), error.code(), self.failures);
         // The first few and then ever fewer, because a pod may take minutes to start.
         if failures.is_power_of_two() {
-            tracing::info!(pod, code, %error, failures, "a step failed and is tried again");
+            tracing::info!(pod, code, %error, failures, "enrolment step failed; trying again");
         } else {
-            tracing::debug!(pod, code, %error, failures, "a step failed and is tried again");
+            tracing::debug!(pod, code, %error, failures, "enrolment step failed; trying again");
         }
         tokio::select! {
             () = sleep(pause) => true,
@@ -222,7 +222,7 @@ impl<N: Node> Actor<N> {
                 tracing::warn!(
                     pod = pod.key.path(),
                     found,
-                    "somebody else changed the annotation of an enrolled pod; it is set again"
+                    "another program changed the redirection annotation of an enrolled pod; setting it again"
                 );
                 self.annotation_missed = false;
             }
@@ -318,7 +318,11 @@ impl<N: Node> Actor<N> {
             self.node.annotate(pod, None).await?;
             if self.announcement.may_be_enabled() {
                 metrics::withdrawn();
-                tracing::info!(pod = pod.key.path(), reason, "a pod leaves and is no longer announced as enrolled");
+                tracing::info!(
+                    pod = pod.key.path(),
+                    reason,
+                    "pod is leaving the mesh; it is no longer announced as enrolled"
+                );
             }
             self.announcement = Announcement::None;
         }
@@ -340,7 +344,7 @@ impl<N: Node> Actor<N> {
         };
         if how == Drain::Expired {
             metrics::drain_expired();
-            tracing::info!(pod = %pod.key.path(), "the grace period is over, remaining proxied connections are cut");
+            tracing::info!(pod = %pod.key.path(), "grace period of a leaving pod expired; closing its remaining proxied connections");
         }
         self.dismissal = drained.remove(&*self.node, pod).await?;
         self.leaving_since = None;
@@ -398,7 +402,7 @@ impl<N: Node> Actor<N> {
         match removed.and(annotated) {
             Err(error) if self.failures < REMOVAL_TRIES => Err(error),
             Err(error) => {
-                tracing::error!(pod = %pod.key.path(), code = error.code(), %error, "a deleted pod left something behind");
+                tracing::error!(pod = %pod.key.path(), code = error.code(), %error, "failed to remove everything of a deleted pod; the next agent removes the rest");
                 Ok(Next::End)
             }
             Ok(()) => Ok(Next::End),

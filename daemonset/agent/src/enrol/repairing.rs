@@ -20,7 +20,7 @@ pub(super) fn watch<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNetns>)
     let watch = node.watch(pod_netns);
     if let Err(error) = &watch {
         metrics::unwatched();
-        tracing::warn!(pod = pod.key.path(), %error, "changes to the pod's routing are noticed by polling only");
+        tracing::warn!(pod = pod.key.path(), %error, "failed to watch a pod's routing; changes are noticed by polling every few seconds");
     }
     watch.ok()
 }
@@ -43,7 +43,7 @@ pub(super) async fn mend<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNe
             if !repaired.is_empty() {
                 metrics::repair(Fact::Rules.name());
                 let (pod, repaired) = (pod.key.path(), repaired.join(", "));
-                tracing::warn!(pod, repaired, "somebody else changed the routing of an enrolled pod; it is repaired");
+                tracing::warn!(pod, repaired, "another program changed the routing of an enrolled pod; repaired");
             }
             true
         }
@@ -70,7 +70,7 @@ pub(super) async fn report_hazards<N: Node>(node: &N, pod: &PodSpec, pod_netns: 
 pub(super) fn count(pod: &PodSpec, proof: &Proof) {
     proof.failed().for_each(|fact| metrics::repair(fact.name()));
     let (pod, found) = (pod.key.path(), proof.complaint());
-    tracing::warn!(pod, found, "the proof of an enrolled pod does not hold; repairing it");
+    tracing::warn!(pod, found, "checks of an enrolled pod fail; repairing");
 }
 
 /// Counts and logs that a pod stays announced as enrolled although its proof does not hold.
@@ -83,7 +83,7 @@ pub(super) fn alarm(pod: &PodSpec, verdict: Verdict, found: &str) {
             tracing::warn!(
                 pod,
                 found,
-                "an enrolled pod cannot be verified; it is read again, and peers still use HBONE"
+                "failed to read checks of an enrolled pod; reading them again, peers still use HBONE"
             );
         }
         Verdict::Unserved => {

@@ -69,7 +69,7 @@ async fn kernel(
     // Facts that are not pushed count as unreadable.
     match read.await {
         Ok(read) => proof.append(read),
-        Err(error) => tracing::warn!(%error, "reading back from the kernel ended early"),
+        Err(error) => tracing::warn!(%error, "failed to read a pod's facts: the task ended early; they are read again"),
     }
 }
 

@@ -25,6 +25,43 @@ pub(crate) enum Head {
     },
 }
 
+/// An object in a document.
+pub(crate) struct ObjectNode<'a> {
+    pub(crate) kind: Kind,
+    /// Path from the document; empty when it is the object itself.
+    pub(crate) path: Vec<Step>,
+    pub(crate) node: &'a Node,
+}
+
+/// The objects of a document: itself, or the items of a `kind: List`. Those with a mistake in their heads are left out.
+pub(crate) fn objects(document: &Node) -> Vec<ObjectNode<'_>> {
+    let mut found = Vec::new();
+    collect_objects(document, Vec::new(), &mut found);
+    found
+}
+
+fn collect_objects<'a>(node: &'a Node, path: Vec<Step>, found: &mut Vec<ObjectNode<'a>>) {
+    match head(node) {
+        Ok(Head::Object(kind)) => found.push(ObjectNode { kind, path, node }),
+        Ok(Head::List) => {
+            for (index, item) in items(node).unwrap_or_default().iter().enumerate() {
+                let steps = [Step::Field("items".to_owned()), Step::Index(index)];
+                collect_objects(item, path.iter().cloned().chain(steps).collect(), found);
+            }
+        }
+        Ok(Head::Unread { .. }) | Err(_) => {}
+    }
+}
+
+/// The items of a `kind: List`; `None` when they are not a list.
+pub(crate) fn items(list: &Node) -> Option<&[Node]> {
+    match list.entry("items").map(|entry| &entry.value.data) {
+        Some(Data::List(items)) => Some(items),
+        Some(Data::Scalar(Value::Null)) | None => Some(&[]),
+        Some(Data::Scalar(_) | Data::Map(_)) => None,
+    }
+}
+
 /// A typed object, and the fields of it that nothing reads.
 #[derive(Clone, Debug)]
 pub(crate) struct Decoded {

@@ -28,11 +28,11 @@ pub struct Manifests {
 /// Reads every manifest below `path` (a directory or one file) once.
 pub fn load_directory(path: &Path) -> io::Result<Manifests> {
     let mut manifests = Manifests::default();
-    let found = walk::manifests(path, None, &Progress::default())?;
-    manifests.problems.extend(found.skipped);
-    for file in found.files {
-        let contents = match read_file::read(&file) {
-            Ok(text) => file::parse(&file, &text.text),
+    let (files, skipped) = texts(path)?;
+    manifests.problems.extend(skipped);
+    for (file, text) in files {
+        let contents = match text {
+            Ok(text) => file::parse(&file, &text),
             Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => file::Contents::unreadable(SourceProblem::of_file(&file, error.code(), error.to_string())),
         };
@@ -50,4 +50,18 @@ pub fn load_directory(path: &Path) -> io::Result<Manifests> {
         manifests.problems.extend(refused);
     }
     Ok(manifests)
+}
+
+/// A file of manifests and its text.
+pub(crate) type FileText = (PathBuf, Result<String, ReadError>);
+
+/// The files of manifests below `path` (a directory or one file) with their texts, each read when it is asked for, and
+/// problems of what was not searched.
+pub(crate) fn texts(path: &Path) -> io::Result<(impl Iterator<Item = FileText>, Vec<SourceProblem>)> {
+    let found = walk::manifests(path, None, &Progress::default())?;
+    let texts = found.files.into_iter().map(|file| {
+        let text = read_file::read(&file).map(|text| text.text);
+        (file, text)
+    });
+    Ok((texts, found.skipped))
 }

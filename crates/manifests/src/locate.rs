@@ -5,10 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::chunk;
-use crate::decode::{self, Head};
+use crate::decode;
 use crate::document::{Node, Step};
-use crate::source::disk::Progress;
-use crate::source::{read_file, walk};
+use crate::load;
 use kube_types::ObjectRef;
 
 /// Place of a field.
@@ -46,10 +45,10 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn path(&mut self, path: &Path) {
-        let Ok(found) = walk::manifests(path, None, &Progress::default()) else { return };
-        for file in &found.files {
-            if let Ok(text) = read_file::read(file) {
-                self.file(file, &text.text);
+        let Ok((files, _)) = load::texts(path) else { return };
+        for (file, text) in files {
+            if let Ok(text) = text {
+                self.file(&file, &text);
             }
         }
     }
@@ -68,13 +67,14 @@ impl Search<'_> {
         }
     }
 
-    fn document(&mut self, path: &Path, line: usize, node: &Node) {
-        let Ok(Head::Object(kind)) = decode::head(node) else { return };
-        let Ok(key) = decode::key(kind, &mut node.to_value()) else { return };
-        for (index, steps) in self.wanted.get(&key).into_iter().flatten() {
-            let place = Place { file: path.to_owned(), line: line + node.line_of(steps).saturating_sub(1) };
-            if let Some(found) = self.found.get_mut(*index) {
-                found.get_or_insert(place);
+    fn document(&mut self, path: &Path, line: usize, document: &Node) {
+        for object in decode::objects(document) {
+            let Ok(key) = decode::key(object.kind, &mut object.node.to_value()) else { continue };
+            for (index, steps) in self.wanted.get(&key).into_iter().flatten() {
+                let place = Place { file: path.to_owned(), line: line + object.node.line_of(steps).saturating_sub(1) };
+                if let Some(found) = self.found.get_mut(*index) {
+                    found.get_or_insert(place);
+                }
             }
         }
     }
@@ -158,6 +158,29 @@ spec:
         assert!(lines[2].is_some_and(|line| (5..=6).contains(&line)), "{lines:?}");
         assert_eq!(lines[3..], [Some(13), None], "the deepest part that is there");
         assert!(found.iter().flatten().all(|place| place.file == file));
+    }
+
+    #[test]
+    fn an_item_of_a_list_is_found_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let items: String = MANIFEST
+            .split("---\n")
+            .map(|document| {
+                let lines = document.lines().filter(|line| !line.starts_with('#')).enumerate();
+                let lines = lines.map(|(number, line)| format!("{} {line}\n", if number == 0 { "-" } else { " " }));
+                lines.collect::<String>()
+            })
+            .collect();
+        std::fs::write(directory.path().join("all.yaml"), format!("apiVersion: v1\nkind: List\nitems:\n{items}"))
+            .unwrap();
+        let namespace = ObjectRef::new(Kind::Namespace, "", "shop");
+        let web = ObjectRef::new(Kind::AuthorizationPolicy, "shop", "web");
+
+        let wanted = [(&namespace, ""), (&web, "spec.rules[0].to[0].operation.ports[1]"), (&web, "")];
+        let found = locate(&[directory.path().to_owned()], &wanted);
+
+        let lines: Vec<_> = found.iter().map(|place| place.as_ref().map(|place| place.line)).collect();
+        assert_eq!(lines, [Some(4), Some(20), Some(7)]);
     }
 
     #[test]

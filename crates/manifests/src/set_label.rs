@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::chunk::{self, Chunk};
-use crate::decode::{self, Head};
-use crate::document::{Data, Node, Step};
+use crate::decode::{self, ObjectNode};
+use crate::document::Step;
 use crate::label;
 use crate::locate::Place;
-use crate::source::disk::Progress;
 use crate::source::read_file::{self, ReadError};
-use crate::source::{file, walk};
+use crate::source::file;
 use crate::{load, state};
 use kube_types::{Kind, ObjectRef, Resource, Severity, SourceProblem};
 
@@ -84,12 +83,12 @@ pub fn set_label(
 ) -> Result<Labelled, LabelError> {
     changes.iter().try_for_each(check_label)?;
     for path in paths {
-        let found = walk::manifests(path, None, &Progress::default()).map_err(failed(path))?;
-        for file in found.files {
-            // What cannot be read defines nothing; `lab status` names it.
-            let Ok(text) = read_file::read(&file) else { continue };
-            if let Some(edited) = set_label_in(&file, &text.text, key, changes, overwrite)? {
-                if edited == text.text {
+        let (files, _) = load::texts(path).map_err(failed(path))?;
+        for (file, text) in files {
+            // An unreadable file defines nothing; `lab status` names it.
+            let Ok(text) = text else { continue };
+            if let Some(edited) = set_label_in(&file, &text, key, changes, overwrite)? {
+                if edited == text {
                     return Ok(Labelled::Unchanged(file));
                 }
                 prove_in_force(&file, &edited, key)?;
@@ -167,21 +166,12 @@ fn set_label_in(
 
 /// The object in a document: its place, empty when it is the document itself, and the document as a value.
 fn object_in(chunk: &Chunk<'_>, wanted: &ObjectRef) -> Option<(Vec<Step>, Value)> {
-    let node = chunk.parse().ok()?;
-    let is_wanted = |node: &Node| match decode::head(node) {
-        Ok(Head::Object(kind)) => decode::key(kind, &mut node.to_value()).is_ok_and(|key| key == *wanted),
-        Ok(Head::List | Head::Unread { .. }) | Err(_) => false,
+    let document = chunk.parse().ok()?;
+    let is_wanted = |object: &ObjectNode<'_>| {
+        decode::key(object.kind, &mut object.node.to_value()).is_ok_and(|key| key == *wanted)
     };
-    let place = if is_wanted(&node) {
-        Vec::new()
-    } else if let Ok(Head::List) = decode::head(&node)
-        && let Some(Data::List(items)) = node.entry("items").map(|entry| &entry.value.data)
-    {
-        vec![Step::Field("items".to_owned()), Step::Index(items.iter().position(is_wanted)?)]
-    } else {
-        return None;
-    };
-    Some((place, node.to_value()))
+    let object = decode::objects(&document).into_iter().find(is_wanted)?;
+    Some((object.path, document.to_value()))
 }
 
 fn object_at<'a>(document: &'a mut Value, place: &[Step]) -> Option<&'a mut Value> {

@@ -143,10 +143,9 @@ impl Reader<'_> {
     }
 
     fn list(&mut self, node: &Node, before: usize) {
-        match node.entry("items").map(|entry| &entry.value.data) {
-            Some(Data::List(items)) => items.iter().for_each(|item| self.document(item, before)),
-            Some(Data::Scalar(Value::Null)) | None => {}
-            Some(Data::Scalar(_) | Data::Map(_)) => {
+        match decode::items(node) {
+            Some(items) => items.iter().for_each(|item| self.document(item, before)),
+            None => {
                 self.contents.has_unknown = true;
                 let mistake = Mistake::at(&["items"], Code::InvalidValue, "expected a list");
                 self.mistake(node, before, subject(node), mistake);

@@ -7,18 +7,15 @@ use graph::{Graph, Update};
 use kube_types::core::Condition;
 use kube_types::{Event, ObjectRef, Resource, Source};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};
+use runtime::Debounce;
 use telemetry::readiness::Task;
-use tokio::time::Instant;
 use xds_server::Cache;
 
 use crate::acks::Acks;
 use crate::reports::Reports;
 
-/// Events that follow each other within this time are one change.
-const QUIET: Duration = Duration::from_millis(10);
-
-/// A change goes out after this time at the latest.
-const LATEST: Duration = Duration::from_millis(100);
+/// Events that follow each other are one change, which goes out 100 ms after the first of them at the latest.
+const DEBOUNCE: Debounce = Debounce::new(Duration::from_millis(10), Duration::from_millis(100));
 
 /// Everything that an event may touch.
 pub(crate) struct Pipeline {
@@ -43,10 +40,8 @@ impl Pipeline {
             if !self.is_in_sync {
                 continue;
             }
-            let latest = Instant::now() + LATEST;
-            while let Ok(Some(event)) =
-                tokio::time::timeout_at((Instant::now() + QUIET).min(latest), self.source.next()).await
-            {
+            let burst = DEBOUNCE.begin();
+            while let Some(Some(event)) = burst.next(self.source.next()).await {
                 self.on_event(event);
             }
             self.publish_update();

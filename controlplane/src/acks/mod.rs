@@ -21,6 +21,7 @@ use std::time::Duration;
 use graph::Update;
 use kube_types::ObjectRef;
 use kube_types::core::Condition;
+use runtime::Debounce;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use xds_server::Report;
@@ -30,8 +31,8 @@ use crate::conditions;
 use crate::reports::Reports;
 use state::State;
 
-/// Answers that come within this time of each other are one change of a condition; most updates are acknowledged by then.
-const GATHER: Duration = Duration::from_millis(20);
+/// Answers within 20 ms are one change of a condition; most updates are acknowledged by then.
+const DEBOUNCE: Debounce = Debounce::new(Duration::from_millis(20), Duration::from_millis(20));
 
 /// What proxies were sent and what they acknowledged. Clones share it.
 #[derive(Clone, Debug)]
@@ -73,7 +74,10 @@ impl Acks {
             };
             // Both arms may be dropped: a wake-up that comes meanwhile is stored.
             tokio::select! {
-                () = self.wake.notified() => tokio::time::sleep(GATHER).await,
+                () = self.wake.notified() => {
+                    let burst = DEBOUNCE.begin();
+                    while burst.next(self.wake.notified()).await.is_some() {}
+                }
                 () = overdue => {}
             }
             let changed;

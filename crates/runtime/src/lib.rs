@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod budget;
 pub mod collections;
+pub mod debounce;
 pub mod drain;
 pub mod problems;
 pub mod signals;
@@ -12,4 +13,5 @@ pub mod sys;
 
 pub use backoff::Backoff;
 pub use budget::{Budget, Permit};
+pub use debounce::{Burst, Debounce};
 pub use problems::{Problem, Problems};

@@ -26,6 +26,7 @@ use std::{
 use kube_types::core::Pod;
 use kube_types::{Event, Kind, ObjectRef, Resource, Source, SourceProblem};
 use manifests::DirectoryConfig;
+use runtime::Debounce;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, MissedTickBehavior, sleep_until},
@@ -50,8 +51,8 @@ use crate::{
     },
 };
 
-/// How long changes of files are collected before they take effect together.
-const SETTLE: Duration = Duration::from_millis(5);
+/// Changes of files that follow each other take effect together, 100 ms after the first of them at the latest.
+const DEBOUNCE: Debounce = Debounce::new(Duration::from_millis(5), Duration::from_millis(100));
 
 /// How long the starter may take to hold the lab; it tries every few milliseconds.
 const LEASH_DEADLINE: Duration = Duration::from_secs(5);
@@ -224,7 +225,8 @@ impl Supervisor {
     /// Takes an event and those that follow at once.
     async fn read_all(&mut self, first: Event, source: &mut Source) {
         self.read(first);
-        while let Ok(Some(event)) = tokio::time::timeout(SETTLE, source.next()).await {
+        let burst = DEBOUNCE.begin();
+        while let Some(Some(event)) = burst.next(source.next()).await {
             self.read(event);
         }
     }

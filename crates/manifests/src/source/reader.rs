@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime};
 
+use runtime::Debounce;
 use tokio::sync::mpsc;
 
 use super::disk::{Disk, ReaderHealth};
@@ -22,11 +23,9 @@ use super::{DirectoryConfig, SourceError, file, walk};
 use crate::state;
 use kube_types::{ClusterId, Code, Event, SourceProblem};
 
-/// A change is read when the directory has been quiet for this long: editors write in several steps.
-const QUIET: Duration = Duration::from_millis(30);
-
-/// A change is read after this time at the latest, however busy the directory is.
-const LATEST: Duration = Duration::from_millis(300);
+/// A change is read when the directory has been quiet for 30 ms, since editors write in several steps, and after 300 ms
+/// however busy the directory is.
+const DEBOUNCE: Debounce = Debounce::new(Duration::from_millis(30), Duration::from_millis(300));
 
 /// Shortest time between two looks at everything, in case a notification was lost.
 const RESCAN: Duration = Duration::from_secs(2);
@@ -190,9 +189,12 @@ impl Reader {
             Err(RecvTimeoutError::Timeout) if !self.events.is_closed() => return Some(paths),
             Ok(Signal::Stop) | Err(_) => return None,
         };
-        let latest = Instant::now() + LATEST;
+        let burst = DEBOUNCE.begin();
         loop {
-            let patience = QUIET.min(latest.saturating_duration_since(Instant::now()));
+            let patience = burst.patience();
+            if patience.is_zero() {
+                return Some(paths);
+            }
             match self.signals.recv_timeout(patience) {
                 Ok(Signal::Changed(path)) => paths.insert(path),
                 Err(RecvTimeoutError::Timeout) => return Some(paths),

@@ -1,7 +1,11 @@
 //! Names, numbers and types that programs, manifests and the command line agree on: ports, labels and annotations, admin
 //! pages, the CNI plugin's request. Nothing here sends, receives or decides.
 
+pub mod address;
 pub mod admin;
 pub mod cni;
 pub mod labels;
 pub mod ports;
+mod unsupported;
+
+pub use unsupported::Unsupported;

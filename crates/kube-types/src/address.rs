@@ -1,39 +1,9 @@
-//! IP addresses and blocks of them in manifests, in one form: an IPv4 address that is written as an IPv6 one
-//! (`::ffff:10.0.0.5`) is the IPv4 address, and the length of a block counts for that family.
+//! Addresses of objects in one form: see [`contract::address`].
 
-use std::net::IpAddr;
-
-use ipnet::{IpNet, Ipv4Net};
+use contract::address::{parse_address, parse_block};
 use serde_json::Value;
 
 use crate::kinds::Kind;
-
-/// Bits of an IPv6 address before the IPv4 address that is mapped into it.
-const MAPPED_BITS: u8 = 96;
-
-/// Reads an address. One that is mapped into IPv6 is IPv4.
-pub fn parse_address(text: &str) -> Option<IpAddr> {
-    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
-}
-
-/// Reads a block, or an address as the block of that address alone. A block of mapped addresses is one of IPv4 with 96
-/// bits less; `None` when its length is below 96, where it would have addresses of both families.
-pub fn parse_block(text: &str) -> Option<IpNet> {
-    match text.parse::<IpNet>() {
-        Ok(block) => canonical_block(block),
-        Err(_) => parse_address(text).map(IpNet::from),
-    }
-}
-
-fn canonical_block(block: IpNet) -> Option<IpNet> {
-    match block.addr().to_canonical() {
-        IpAddr::V4(address) if matches!(block, IpNet::V6(_)) => {
-            let length = block.prefix_len().checked_sub(MAPPED_BITS)?;
-            Ipv4Net::new(address, length).ok().map(IpNet::V4)
-        }
-        IpAddr::V4(_) | IpAddr::V6(_) => Some(block),
-    }
-}
 
 /// Fields with addresses, by kind.
 const ADDRESSES: [(Kind, &[&str]); 9] = [
@@ -105,26 +75,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_block_of_mapped_addresses_is_a_block_of_ipv4() {
-        for (text, block) in [
-            ("::ffff:10.0.0.5", Some("10.0.0.5/32")),
-            ("::ffff:10.0.0.5/128", Some("10.0.0.5/32")),
-            ("::FFFF:10.0.0.0/104", Some("10.0.0.0/8")),
-            ("::ffff:a00:5/120", Some("10.0.0.5/24")),
-            ("::ffff:0:0/96", Some("0.0.0.0/0")),
-            ("::ffff:10.0.0.0/24", None),
-            ("::ffff:10.0.0.0/129", None),
-            ("10.0.0.0/8", Some("10.0.0.0/8")),
-            ("2001:db8::ffff:1:2/32", Some("2001:db8::ffff:1:2/32")),
-            ("::/0", Some("::/0")),
-            ("10.0.0.0/33", None),
-            ("localhost", None),
-        ] {
-            assert_eq!(parse_block(text).map(|block| block.to_string()).as_deref(), block, "{text}");
-        }
-    }
 
     #[test]
     fn every_address_of_an_object_becomes_canonical() {

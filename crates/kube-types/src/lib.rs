@@ -1,7 +1,7 @@
 //! A typed subset of Kubernetes' and Istio's resources, the [`Source`] that delivers them and the [`Status`] that writes
 //! about them. It does not know where the resources are kept, nor what they mean for the mesh.
 
-pub mod address;
+mod address;
 pub mod core;
 mod event;
 pub mod istio;

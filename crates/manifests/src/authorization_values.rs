@@ -4,7 +4,7 @@
 use crate::document::Step;
 use crate::mistake::Mistake;
 use crate::schema::nearest;
-use kube_types::address::parse_block;
+use contract::address::parse_block;
 use kube_types::istio::{AuthorizationPolicy, AuthorizationRule, Operation, RuleSource as Source, When as Condition};
 
 /// Conditions whose whole name is the key.

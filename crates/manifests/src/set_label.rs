@@ -10,8 +10,8 @@ use crate::decode::{self, ObjectNode};
 use crate::document::Step;
 use crate::label;
 use crate::locate::Place;
-use crate::source::read_file::{self, ReadError};
 use crate::source::file;
+use crate::source::read_file::{self, ReadError};
 use crate::{load, state};
 use kube_types::{Kind, ObjectRef, Resource, Severity, SourceProblem};
 
@@ -167,9 +167,8 @@ fn set_label_in(
 /// The object in a document: its place, empty when it is the document itself, and the document as a value.
 fn object_in(chunk: &Chunk<'_>, wanted: &ObjectRef) -> Option<(Vec<Step>, Value)> {
     let document = chunk.parse().ok()?;
-    let is_wanted = |object: &ObjectNode<'_>| {
-        decode::key(object.kind, &mut object.node.to_value()).is_ok_and(|key| key == *wanted)
-    };
+    let is_wanted =
+        |object: &ObjectNode<'_>| decode::key(object.kind, &mut object.node.to_value()).is_ok_and(|key| key == *wanted);
     let object = decode::objects(&document).into_iter().find(is_wanted)?;
     Some((object.path, document.to_value()))
 }

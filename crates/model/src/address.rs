@@ -9,33 +9,15 @@ use serde_with_str::string_form;
 
 use crate::Text;
 
-/// Bits of an IPv6 address in front of an IPv4 address that is mapped into it.
-const MAPPED_BITS: u32 = 96;
-
-/// The block of `length` bits around an address, host bits zero. A block of IPv4 addresses that are mapped into IPv6 is the
-/// block of IPv4 addresses, with 96 bits less: connections are compared by their IPv4 address.
-///
-/// `None` when the length is beyond the address, and for a mapped address when it is below 96: such a block has addresses
-/// of both families, and its author certainly meant another one.
+/// The block of `length` bits around an address, host bits zero; see [`contract::address::block`].
 #[must_use]
 pub(crate) fn block(address: IpAddr, length: u32) -> Option<IpNet> {
-    let canonical = address.to_canonical();
-    let is_mapped = canonical != address;
-    let length = if is_mapped { length.checked_sub(MAPPED_BITS)? } else { length };
-    IpNet::new(canonical, u8::try_from(length).ok()?).ok().map(|net| net.trunc())
+    contract::address::block(address, length).map(|net| net.trunc())
 }
 
-/// Reads `10.0.0.0/8`, or an address as the block of that address alone; see [`block`].
-///
-/// # Errors
-/// When the text is not a block.
-pub fn parse_block(text: &str) -> Result<IpNet, AddressError> {
-    let whole = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
-    let parsed = match text.split_once('/') {
-        Some((address, length)) => address.parse().ok().zip(length.parse().ok()),
-        None => text.parse().ok().map(|address| (address, whole(address))),
-    };
-    parsed.and_then(|(address, length)| block(address, length)).ok_or_else(|| AddressError {
+/// Reads `10.0.0.0/8`, or an address as the block of that address alone, host bits zero.
+fn parse_block(text: &str) -> Result<IpNet, AddressError> {
+    contract::address::parse_block(text).map(|net| net.trunc()).ok_or_else(|| AddressError {
         value: text.to_owned(),
         expected: "an address or a block of addresses, such as 10.0.0.0/8",
     })

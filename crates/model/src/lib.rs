@@ -13,9 +13,7 @@ mod text;
 pub mod view;
 mod workload;
 
-pub use address::{
-    AddressError, GatewayAddress, GatewayDestination, NamespacedHostname, NetworkAddress, NetworkCidr, parse_block,
-};
+pub use address::{AddressError, GatewayAddress, GatewayDestination, NamespacedHostname, NetworkAddress, NetworkCidr};
 pub use authorization::{Action, Authorization, Match, RefusedPolicy, Scope, ServiceAccountMatch, StringMatch};
 pub use ports::Ports;
 pub use service::{

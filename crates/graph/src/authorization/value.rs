@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use contract::address::parse_block;
 use proto::security::string_match::MatchType;
 use proto::security::{Address, ServiceAccountMatch, StringMatch};
 
@@ -52,7 +53,7 @@ pub(crate) fn service_account(value: &str, namespace: &str) -> Option<ServiceAcc
 
 /// An address or a block of them, as node proxies read it from a file, too.
 pub(crate) fn block(value: &str) -> Option<Address> {
-    let net = model::parse_block(value).ok()?;
+    let net = parse_block(value)?.trunc();
     let address = match net.addr() {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

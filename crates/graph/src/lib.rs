@@ -17,7 +17,7 @@ mod placement;
 mod pods;
 mod selectors;
 mod service;
-mod unserved;
+mod unsupported;
 mod workload;
 
 pub use delivery::{Delivery, Missing};

@@ -1,6 +1,7 @@
-//! Labels and annotations that ask for what this mesh does not do, so that they are not ignored in silence. What pods
-//! ask of their own capture is told by the agent, which knows.
+//! Labels and annotations that request what this mesh does not support, so that they are not ignored in silence. The agent
+//! reports those about the capture of a pod.
 
+use contract::Unsupported;
 use contract::labels::{
     DATAPLANE_MODE_LABEL, GLOBAL_LABEL, INGRESS_USE_WAYPOINT_LABEL, NETWORK_LABEL, PERSISTENT_SESSION_LABEL,
     REVISION_LABEL, SIDECAR_INJECT, TRAFFIC_DISTRIBUTION_ANNOTATION, TUNNEL_LABEL, USE_WAYPOINT_LABEL,
@@ -15,12 +16,12 @@ const LABELS: [(&str, Reason, &str); 5] = [
     (
         USE_WAYPOINT_LABEL,
         Reason::NeedsWaypoint,
-        "waypoints are not served here, connections go to the workloads without them and no L7 policy is applied",
+        "there are no waypoints, connections go to the workloads directly and no L7 policy is applied",
     ),
     (
         INGRESS_USE_WAYPOINT_LABEL,
         Reason::NeedsWaypoint,
-        "waypoints are not served here, ingress gateways go to the workloads without them",
+        "there are no waypoints, ingress gateways connect to the workloads directly",
     ),
     (GLOBAL_LABEL, Reason::Unsupported, "there is one cluster, others do not see it"),
     (PERSISTENT_SESSION_LABEL, Reason::Unsupported, "each connection goes to any endpoint"),
@@ -48,12 +49,12 @@ const MODE_ALIASES: [&str; 4] =
 
 const DISTRIBUTIONS: [&str; 4] = ["any", "preferclose", "prefersamezone", "prefersamenode"];
 
-/// What the object asks for and does not get.
+/// Labels and annotations of an object that have no effect.
 pub(crate) fn findings(key: &ObjectRef, meta: &ObjectMeta) -> Vec<Finding> {
     let asked = LABELS.iter().filter_map(|(label, reason, instead)| {
         let value = meta.labels.get(*label).filter(|value| !OFF.contains(&value.as_str()))?;
-        let finding = Finding::warning(key, *reason, format!("{label}={value} has no effect: {instead}"));
-        Some(finding.at(label_path(label)))
+        let unsupported = Unsupported::new(format!("{label}={value}"), *instead);
+        Some(Finding::warning(key, *reason, unsupported.to_string()).at(label_path(label)))
     });
     asked.chain(mode(key, meta)).chain(sidecar(key, meta)).chain(misspelt(key, meta)).collect()
 }
@@ -71,10 +72,10 @@ fn sidecar(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
             || meta.annotations.get(*name).filter(asks).map(|value| (value, format!("metadata.annotations[{name:?}]")));
         let (value, path) = label.or_else(annotation)?;
         let whom = if key.kind == Kind::Namespace { "pods of the namespace" } else { "the pod" };
-        let message = format!(
-            "{name}={value} has no effect: no sidecar is injected; the label {DATAPLANE_MODE_LABEL}=ambient puts {whom} into the mesh"
-        );
-        Some(Finding::warning(key, Reason::Unsupported, message).at(path))
+        let instead =
+            format!("no sidecar is injected; the label {DATAPLANE_MODE_LABEL}=ambient puts {whom} into the mesh");
+        let unsupported = Unsupported::new(format!("{name}={value}"), instead);
+        Some(Finding::warning(key, Reason::Unsupported, unsupported.to_string()).at(path))
     })
 }
 
@@ -103,8 +104,8 @@ fn mode(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
 /// The network of the cluster, as the namespace of the control plane names it.
 pub(crate) fn network(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
     let value = meta.labels.get(NETWORK_LABEL).filter(|value| !value.is_empty())?;
-    let message = format!("{NETWORK_LABEL}={value} has no effect: there is one network, and it has no name");
-    Some(Finding::warning(key, Reason::Unsupported, message).at(label_path(NETWORK_LABEL)))
+    let unsupported = Unsupported::new(format!("{NETWORK_LABEL}={value}"), "there is one network, and it has no name");
+    Some(Finding::warning(key, Reason::Unsupported, unsupported.to_string()).at(label_path(NETWORK_LABEL)))
 }
 
 /// An unknown preference among endpoints.

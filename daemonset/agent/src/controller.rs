@@ -160,7 +160,7 @@ impl<N: Node> Controller<N> {
         // Who is outside the mesh asks for nothing.
         let mut notes = Vec::new();
         if selected {
-            notes.extend(unsupported::notes(&pod));
+            notes.extend(unsupported::annotations(&pod).iter().map(ToString::to_string));
             notes.extend(probes::declared(&pod, &goal.pod.ips).notes);
         }
         let described = goal.pod.clone();

@@ -55,7 +55,7 @@ impl DiscoveryConfig {
             (None, None) => None,
         };
         if reader.flag("XDS_ON_DEMAND", false) {
-            reader.without_effect("XDS_ON_DEMAND", "all addresses are subscribed");
+            reader.unsupported("XDS_ON_DEMAND", "all addresses are subscribed");
         }
         Self {
             address: address(reader, "XDS_ADDRESS", &fallback),

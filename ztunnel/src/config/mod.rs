@@ -16,6 +16,7 @@ mod workers;
 
 use std::time::Duration;
 
+use contract::Unsupported;
 use runtime::Problems;
 use serde::Serialize;
 
@@ -56,7 +57,7 @@ pub struct Config {
     #[serde(serialize_with = "values::serialize_duration")]
     pub drain_deadline: Duration,
     /// Settings that were read and change nothing, and why.
-    pub without_effect: Vec<String>,
+    pub unsupported: Vec<Unsupported>,
 }
 
 impl Config {
@@ -80,12 +81,12 @@ impl Config {
             drain_deadline: drain_deadline(&mut reader),
             node,
             listeners,
-            without_effect: Vec::new(),
+            unsupported: Vec::new(),
         };
         config.note_dns(&mut reader);
-        let (problems, without_effect) = reader.finish();
+        let (problems, unsupported) = reader.finish();
         problems.into_result()?;
-        Ok(Self { without_effect, ..config })
+        Ok(Self { unsupported, ..config })
     }
 
     /// As YAML, for the line at start. No secret is in it.
@@ -100,7 +101,7 @@ impl Config {
             Some(value) => value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true")),
         };
         if wanted {
-            reader.without_effect("ISTIO_META_DNS_CAPTURE", "there is no DNS proxy: set it to false to say so");
+            reader.unsupported("ISTIO_META_DNS_CAPTURE", "there is no DNS proxy: set it to false to say so");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use contract::Unsupported;
 use runtime::Problems;
 
 /// Istio's mesh configuration, if it is mounted.
@@ -51,16 +52,16 @@ impl Environment {
 pub(super) struct Reader<'a> {
     pub(super) environment: &'a Environment,
     pub(super) problems: Problems,
-    without_effect: Vec<String>,
+    unsupported: Vec<Unsupported>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(environment: &'a Environment) -> Self {
-        Self { environment, problems: Problems::default(), without_effect: Vec::new() }
+        Self { environment, problems: Problems::default(), unsupported: Vec::new() }
     }
 
-    pub(super) fn finish(self) -> (Problems, Vec<String>) {
-        (self.problems, self.without_effect)
+    pub(super) fn finish(self) -> (Problems, Vec<Unsupported>) {
+        (self.problems, self.unsupported)
     }
 
     /// As it is; none when unset. An empty value is a value.
@@ -112,9 +113,9 @@ impl<'a> Reader<'a> {
             .filter(|(key, _)| !key.is_empty())
     }
 
-    /// Notes a setting that is accepted and changes nothing.
-    pub(super) fn without_effect(&mut self, key: &str, why: &str) {
-        self.without_effect.push(format!("{key} has no effect: {why}"));
+    /// Notes a setting that is accepted and not supported.
+    pub(super) fn unsupported(&mut self, key: &str, instead: &str) {
+        self.unsupported.push(Unsupported::new(key, instead));
     }
 
     /// Refuses `key` when it is set: to go on without what it asks for would be less safe than not to start.
@@ -124,10 +125,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes `key` as useless when it is set to anything but `harmless`.
-    pub(super) fn unless(&mut self, key: &str, harmless: &[&str], why: &str) {
+    /// Notes `key` as unsupported when it is set to anything but `harmless`.
+    pub(super) fn unless(&mut self, key: &str, harmless: &[&str], instead: &str) {
         if self.raw(key).is_some_and(|value| !value.is_empty() && !harmless.contains(&value)) {
-            self.without_effect(key, why);
+            self.unsupported(key, instead);
         }
     }
 }

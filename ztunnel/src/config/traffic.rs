@@ -125,7 +125,7 @@ impl TrafficConfig {
             reader.problems.push("ENABLE_PROXY", "false", "true: there is nothing else to run");
         }
         if reader.flag("UNSTABLE_ENABLE_SOCKS5", false) {
-            reader.without_effect("UNSTABLE_ENABLE_SOCKS5", "there is no SOCKS5 listener");
+            reader.unsupported("UNSTABLE_ENABLE_SOCKS5", "there is no SOCKS5 listener");
         }
         let preserve_source = match reader.optional_flag("ENABLE_ORIG_SRC") {
             Some(true) => PreserveSource::Required,

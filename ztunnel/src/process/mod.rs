@@ -86,8 +86,8 @@ pub async fn run(config: Config, logs: logging::Handle) -> Result<(), StartError
         runtime::sys::nofile()
     });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "configuration:\n{}", config.to_yaml());
-    for what in &config.without_effect {
-        tracing::warn!("{what}");
+    for setting in &config.unsupported {
+        tracing::warn!("{setting}");
     }
     let (trigger, drain) = runtime::drain::channel();
     let budgets = Arc::new(Budgets::new(descriptors));

@@ -12,7 +12,7 @@ use super::{Graph, Update};
 use crate::encode;
 use crate::peer_authentication::STATIC_STRICT;
 use crate::service;
-use crate::unserved;
+use crate::unsupported;
 use crate::workload::{self, Surroundings};
 
 impl Graph {
@@ -66,10 +66,10 @@ impl Graph {
         let mut output = Output::default();
         if let Some(namespace) = self.index.namespace(&key.name) {
             let meta = &namespace.metadata;
-            output.findings = unserved::findings(key, meta);
-            output.findings.extend(unserved::distribution(key, meta, None));
+            output.findings = unsupported::findings(key, meta);
+            output.findings.extend(unsupported::distribution(key, meta, None));
             if key.name == self.mesh.root_namespace {
-                output.findings.extend(unserved::network(key, meta));
+                output.findings.extend(unsupported::network(key, meta));
             }
         }
         output
@@ -87,7 +87,7 @@ impl Graph {
     }
 
     fn workload(&self, key: &ObjectRef, pod: &Pod, selection: &Selection) -> Output {
-        let mut output = Output { findings: unserved::findings(key, &pod.metadata), ..Output::default() };
+        let mut output = Output { findings: unsupported::findings(key, &pod.metadata), ..Output::default() };
         let node = pod.spec.node_name.as_ref().and_then(|node| self.nodes.get(node));
         let around = Surroundings {
             locality: workload::locality(node.map(AsRef::as_ref)),
@@ -153,9 +153,9 @@ impl Graph {
             let converted = service::convert(&self.mesh, key, service, namespace, &mut output.findings);
             let name = self.mesh.service_key(&key.namespace, &key.name);
             output.resources.push((name, encode::service(&converted)));
-            output.findings.extend(unserved::findings(key, &service.metadata));
+            output.findings.extend(unsupported::findings(key, &service.metadata));
             let field = service.spec.traffic_distribution.as_deref();
-            output.findings.extend(unserved::distribution(key, &service.metadata, field));
+            output.findings.extend(unsupported::distribution(key, &service.metadata, field));
         }
         output
     }

@@ -1,6 +1,7 @@
-//! What manifests say that a lab does not do although it runs what they describe: said aloud, with file and line. What keeps
-//! a pod from running is a problem and found elsewhere.
+//! Settings in manifests that a lab does not support although it runs the objects: reported with file and line. A setting
+//! that keeps a pod from running is a problem and found elsewhere.
 
+use contract::Unsupported;
 use kube_types::core::{IntOrString, PodSpec, ServiceSpec, Volume};
 use kube_types::{Resource, is_subset};
 
@@ -18,9 +19,7 @@ pub(super) fn about(resource: &Resource, objects: &Objects) -> Vec<String> {
 
 fn of_service(spec: &ServiceSpec) -> Vec<String> {
     let kind = spec.r#type.as_deref();
-    let note = |holds: bool, what: String, instead: &str| {
-        holds.then(|| format!("{what} is not supported in the lab: {instead}"))
-    };
+    let note = |holds: bool, what: String, instead: &str| holds.then(|| Unsupported::new(what, instead).to_string());
     [
         note(
             matches!(kind, Some("NodePort" | "LoadBalancer")),
@@ -77,12 +76,11 @@ fn of_pod(spec: &PodSpec) -> Vec<String> {
     if let Some(affinity) = &spec.affinity {
         let between = [("podAffinity", &affinity.pod_affinity), ("podAntiAffinity", &affinity.pod_anti_affinity)];
         let given = between.into_iter().filter(|(_, affinity)| affinity.is_some());
-        notes
-            .extend(given.map(|(name, _)| format!("{name} is not supported in the lab: pods go to the nodes in turn")));
+        notes.extend(given.map(|(name, _)| Unsupported::new(name, "pods go to the nodes in turn").to_string()));
     }
     let mut hosted = spec.containers.iter().flat_map(|container| &container.ports);
     if hosted.any(|port| port.host_port.is_some()) && !spec.host_network {
-        notes.push("hostPort is not supported in the lab: the port is open at the pod's address only".to_owned());
+        notes.push(Unsupported::new("hostPort", "the port is open at the pod's address only").to_string());
     }
     notes
 }
@@ -92,12 +90,12 @@ fn of_volume(volume: &Volume) -> Option<String> {
     let token = sources.into_iter().any(|source| source.service_account_token.is_some());
     let name = &volume.name;
     if token {
-        return Some(format!(
-            "serviceAccountToken of volume {name:?} is not supported in the lab: the file is not there, as no API server is"
-        ));
+        let what = format!("serviceAccountToken of volume {name:?}");
+        return Some(Unsupported::new(what, "the lab has no API server, the file does not exist").to_string());
     }
     volume.host_path.as_ref().map(|path| {
-        format!("hostPath {:?} of volume {name:?} is a directory of the lab, not of this machine", path.path)
+        let what = format!("hostPath {:?} of volume {name:?}", path.path);
+        Unsupported::new(what, "it is a directory of the lab, not of this machine").to_string()
     })
 }
 

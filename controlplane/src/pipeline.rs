@@ -46,7 +46,7 @@ impl Pipeline {
             }
             self.publish_update();
         }
-        tracing::error!(code = "source_ended", "manifests are no longer read; what is served stays as it is");
+        tracing::error!(code = "source_ended", "manifest reader stopped; discovery keeps serving the last state");
     }
 
     fn on_event(&mut self, event: Event) {

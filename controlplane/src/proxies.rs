@@ -49,7 +49,7 @@ impl Proxies {
                     nonce,
                     error,
                     code = "response_refused",
-                    "proxy refused resources; it keeps what it had of them",
+                    "proxy rejected resources (NACK); it keeps their previous versions",
                 );
                 self.update(&peer, &type_url, |progress| {
                     progress.nacked += 1;

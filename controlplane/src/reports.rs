@@ -44,7 +44,7 @@ impl Reports {
 
     /// Takes back the problems of a file; those that still hold follow.
     pub(crate) fn solved(&self, file: &Path) {
-        tracing::info!(file = %file.display(), "earlier problems of the manifest are over");
+        tracing::info!(file = %file.display(), "problems of the manifest resolved");
         let mut inner = self.lock();
         inner.problems.remove(file);
         inner.count_problems();

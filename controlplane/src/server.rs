@@ -226,6 +226,6 @@ async fn serve(services: Services) {
         () = expired.expired() => return,
     };
     if let Err(error) = result {
-        tracing::error!(%error, code = "serving_ended", "discovery is no longer served");
+        tracing::error!(%error, code = "serving_ended", "discovery server failed");
     }
 }

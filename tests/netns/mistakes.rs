@@ -242,7 +242,7 @@ fn a_directory_that_vanishes_takes_nothing_with_it() {
         problem(lab, "labs/vanished", 0, "").await;
         still_strict(lab).await;
         let status = lab.strake(&["lab", "status"]).unwrap();
-        assert!(status.contains("labs/vanished: another directory is here now"), "{status}");
+        assert!(status.contains("labs/vanished: replaced by a directory without manifests"), "{status}");
 
         fs::remove_dir(manifests).unwrap();
         fs::rename(&aside, manifests).unwrap();

@@ -226,10 +226,10 @@ mod tests {
     fn a_policy_is_enforced_where_it_decides_for_a_workload_in_the_mesh() {
         let whole = Effect::whole("");
         let (narrow, wide) = (About::default(), About { is_wide: true, ..About::default() });
-        let idle = About { idle: Some("there is no namespace \"shp\"".to_owned()), ..About::default() };
+        let idle = About { idle: Some("namespace \"shp\" not found".to_owned()), ..About::default() };
 
         assert_eq!(told(&whole, [0; 4], &narrow), words("False", "NoWorkload", "selects no workload"));
-        let message = "selects no workload: there is no namespace \"shp\"";
+        let message = "selects no workload: namespace \"shp\" not found";
         assert_eq!(told(&whole, [0; 4], &idle), words("False", "NoWorkload", message));
         let message = "selects 2 workloads, none of them in the mesh";
         assert_eq!(told(&whole, [2, 0, 0, 0], &narrow), words("False", "NoWorkload", message));

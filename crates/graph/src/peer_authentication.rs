@@ -131,7 +131,7 @@ pub(crate) fn effect(mesh: &Mesh, policy: &PeerAuthentication, standing: Standin
         (Effect::nothing(code, message), vec![Loss { reason, field: "spec", message: message.to_owned() }])
     };
     if selector(policy).is_some() && policy.metadata.namespace == mesh.root_namespace {
-        let message = "a selector counts for nothing in the root namespace: the policy has no effect";
+        let message = "selectors are ignored in the root namespace: the policy has no effect";
         return nothing(Reason::Ignored, "Ignored", message);
     }
     if let Standing::Shadowed(other) = standing {
@@ -139,19 +139,19 @@ pub(crate) fn effect(mesh: &Mesh, policy: &PeerAuthentication, standing: Standin
         let why = if other.metadata.creation_timestamp == policy.metadata.creation_timestamp {
             format!("{name} was created at the same time and sorts first by name")
         } else {
-            format!("{name} is older and decides")
+            format!("{name} is older and takes precedence")
         };
         return nothing(Reason::Shadowed, "Shadowed", &format!("ignored: {why}"));
     }
     let mut losses = Vec::new();
     let ports = policy.spec.port_level_mtls.values().any(|port| port.mode != TlsMode::Unset);
     if ports && selector(policy).is_none() {
-        let message = "portLevelMtls needs a selector: its ports follow mtls.mode".to_owned();
+        let message = "portLevelMtls requires a selector: its ports use mtls.mode".to_owned();
         losses.push(Loss { reason: Reason::Ignored, field: "spec.portLevelMtls", message });
     }
     let modes = policy.spec.port_level_mtls.values().chain(&policy.spec.mtls);
     if modes.into_iter().any(|port| port.mode == TlsMode::Disable) {
-        let message = "DISABLE counts as PERMISSIVE: who is in the mesh is always reachable by mutual TLS";
+        let message = "DISABLE is treated as PERMISSIVE: workloads in the mesh always accept mutual TLS";
         losses.push(Loss { reason: Reason::Ignored, field: "spec", message: message.to_owned() });
     }
     let own = mode(Some(policy));
@@ -164,7 +164,7 @@ pub(crate) fn effect(mesh: &Mesh, policy: &PeerAuthentication, standing: Standin
         }
         (TlsMode::Unset, true) => "portLevelMtls",
         (TlsMode::Unset, false) => {
-            let message = "mtls.mode is not set: the policy changes nothing";
+            let message = "mtls.mode is not set: the policy has no effect";
             return (Effect::nothing("NothingSet", message), losses);
         }
     };

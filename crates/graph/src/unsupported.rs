@@ -97,7 +97,8 @@ fn misspelt(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
 /// An unknown mode: the object counts as if it had no such label.
 fn mode(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
     let value = meta.labels.get(DATAPLANE_MODE_LABEL).filter(|value| !["ambient", "none"].contains(&value.as_str()))?;
-    let message = format!("{DATAPLANE_MODE_LABEL}={value} has no effect: ambient or none is expected");
+    let message =
+        format!("invalid value {value:?} of {DATAPLANE_MODE_LABEL}: expected ambient or none; the label has no effect");
     Some(Finding::warning(key, Reason::InvalidValue, message).at(label_path(DATAPLANE_MODE_LABEL)))
 }
 
@@ -118,7 +119,7 @@ pub(crate) fn distribution(key: &ObjectRef, meta: &ObjectMeta, field: Option<&st
     let is_unknown = |value: &str| !value.is_empty() && !DISTRIBUTIONS.contains(&value.to_ascii_lowercase().as_str());
     let (name, value) = named.find(|(_, value)| is_unknown(value))?;
     let message = format!(
-        "{name} {value:?} has no effect: PreferClose, PreferSameZone or PreferSameNode is expected, connections go to any endpoint"
+        "invalid value {value:?} of {name}: expected PreferClose, PreferSameZone or PreferSameNode; connections go to any endpoint"
     );
     let path = if name == TRAFFIC_DISTRIBUTION_ANNOTATION {
         format!("metadata.annotations[{name:?}]")

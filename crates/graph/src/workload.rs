@@ -1,5 +1,6 @@
 //! Pod and EndpointSlice to the workloads of discovery.
 
+use contract::Unsupported;
 use contract::labels::{
     APP_NAME_LABEL, APP_VERSION_LABEL, CANONICAL_NAME_LABEL, CANONICAL_REVISION_LABEL, REGION_LABEL, SUBZONE_LABEL,
     ZONE_LABEL,
@@ -109,8 +110,8 @@ pub(crate) fn from_slice(
     findings: &mut Vec<Finding>,
 ) -> Vec<Workload> {
     if slice.address_type == "FQDN" {
-        let message = "endpoints that are host names are not served: nobody is sent there";
-        findings.push(Finding::warning(key, Reason::Unsupported, message));
+        let unsupported = Unsupported::new("addressType FQDN", "no connection is sent to these endpoints");
+        findings.push(Finding::warning(key, Reason::Unsupported, unsupported.to_string()).at("addressType"));
         return Vec::new();
     }
     let service_key = mesh.service_key(&service.metadata.namespace, &service.metadata.name);

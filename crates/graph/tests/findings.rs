@@ -117,7 +117,7 @@ fn findings_follow_service_accounts_and_namespaces() {
     let mut told =
         mesh_with(&authorization("{rules: [{from: [{source: {principals: [cluster.local/ns/foo/sa/robot]}}]}]}"));
     assert_eq!(told.findings(POLICY), [("unknown_service_account", field), ("allows_nothing", "spec.rules")]);
-    assert!(told.message(POLICY).starts_with("allows nothing that exists; enforced on 4 of 4 selected workloads"));
+    assert!(told.message(POLICY).starts_with("currently allows nothing; enforced on 4 of 4 selected workloads"));
 
     let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot, namespace: foo}\n";
     told.apply(account);
@@ -156,7 +156,7 @@ fn findings_follow_what_a_policy_selects() {
     told.apply(elsewhere);
     let object = "AuthorizationPolicy fooo/p";
     assert_eq!(told.findings(object), [("unknown_namespace", "metadata.namespace")]);
-    assert_eq!(told.message(object), "selects no workload: there is no namespace \"fooo\"; did you mean \"foo\"?");
+    assert_eq!(told.message(object), "selects no workload: namespace \"fooo\" not found; did you mean \"foo\"?");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn what_excludes_nothing_is_found_too() {
     assert!(
         told.messages(POLICY)
             .iter()
-            .all(|message| message.contains("excludes nothing") || message.contains("counts as"))
+            .all(|message| message.contains("excludes nothing") || message.contains("is treated as"))
     );
     assert_eq!(told.enforced(POLICY), "True Enforced");
 }

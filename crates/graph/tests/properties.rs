@@ -124,7 +124,7 @@ proptest! {
         let told = told(policy(Action::Allow, rules));
 
         if told.message(POLICY).starts_with("allows nothing") {
-            let existing = told.message(POLICY).starts_with("allows nothing that exists");
+            let existing = told.message(POLICY).starts_with("currently allows nothing");
             prop_assert!(admitted(&told, existing).iter().all(|admitted| !admitted), "{}", told.message(POLICY));
         }
     }

@@ -66,7 +66,7 @@ impl Review {
             Some(Standing::Never) if !self.is_deny => Finding::warning(
                 key,
                 Reason::AllowsNothing,
-                "none of the rules can match, so that every connection to the selected workloads is refused",
+                "no rule can match: every connection to the selected workloads is denied",
             ),
             Some(Standing::Absent) if !self.is_deny => Finding::warning(
                 key,
@@ -77,7 +77,7 @@ impl Review {
                 key,
                 Severity::Info,
                 Reason::DeniesEverything,
-                "refuses every connection to the selected workloads, whatever ALLOW policies say",
+                "denies every connection to the selected workloads, regardless of ALLOW policies",
             ),
             _ => return,
         };
@@ -101,7 +101,7 @@ impl Review {
                 Effect::nothing("NeverMatches", format!("no connection can match: {rest}"))
             }
             Some(Standing::Never) => Effect::partial("allows nothing;", rest),
-            Some(Standing::Absent) if !self.is_deny => Effect::partial("allows nothing that exists;", rest),
+            Some(Standing::Absent) if !self.is_deny => Effect::partial("currently allows nothing;", rest),
             Some(_) | None if is_partial || has_dead => Effect::Partial { what, how: rest },
             Some(_) | None => Effect::Whole { what, note: rest },
         }
@@ -201,11 +201,11 @@ impl Found<'_> {
         for (index, text) in lists.values.iter().enumerate() {
             let path = format!("{path}.{name}[{index}]");
             if lists.not_values.contains(text) {
-                let why = format!("{} {text:?} never matches: it is in {not_name}, too", lists.kind.noun());
+                let why = format!("{} {text:?} never matches: it is also in {not_name}", lists.kind.noun());
                 self.doubt(&why);
                 self.tell(Severity::Warning, Reason::MatchesNothing, &path, why);
             } else if lists.values[..index].contains(text) {
-                self.tell(Severity::Info, Reason::Duplicate, &path, format!("{text:?} is in the list already"));
+                self.tell(Severity::Info, Reason::Duplicate, &path, format!("duplicate value {text:?}"));
             } else {
                 self.value(&path, lists.kind, text);
             }
@@ -213,7 +213,7 @@ impl Found<'_> {
         for (index, text) in lists.not_values.iter().enumerate() {
             let path = format!("{path}.{not_name}[{index}]");
             if lists.not_values[..index].contains(text) {
-                self.tell(Severity::Info, Reason::Duplicate, &path, format!("{text:?} is in the list already"));
+                self.tell(Severity::Info, Reason::Duplicate, &path, format!("duplicate value {text:?}"));
             } else {
                 self.not_value(&path, lists.kind, text);
             }
@@ -228,7 +228,7 @@ impl Found<'_> {
         let Some(doubt) = kind.doubt(text, self.around.world, &self.key.namespace) else { return };
         let message = match doubt.effect {
             Match::Never => format!("{noun} {text:?} never matches: {}", doubt.why),
-            Match::NothingNow => format!("{noun} {text:?} matches nothing that exists: {}", doubt.why),
+            Match::NothingNow => format!("{noun} {text:?} currently matches nothing: {}", doubt.why),
             Match::Other => format!("{noun} {text:?}: {}", doubt.why),
         };
         if doubt.effect != Match::Other {
@@ -245,7 +245,7 @@ impl Found<'_> {
         let Some(doubt) = kind.doubt(text, self.around.world, &self.key.namespace) else { return };
         let message = match doubt.effect {
             Match::Never => format!("{noun} {text:?} excludes nothing: {}", doubt.why),
-            Match::NothingNow => format!("{noun} {text:?} excludes nothing that exists: {}", doubt.why),
+            Match::NothingNow => format!("{noun} {text:?} currently excludes nothing: {}", doubt.why),
             Match::Other => format!("{noun} {text:?}: {}", doubt.why),
         };
         self.tell(doubt.severity, doubt.reason, path, message);
@@ -264,8 +264,8 @@ impl Found<'_> {
             self.tell(Severity::Warning, Reason::ServicePort, path, message);
         } else if tally.is_undeclared() {
             let whom = match tally.workloads() {
-                1 => "the selected workload declares other ports, not this one".to_owned(),
-                count => format!("the {count} selected workloads declare other ports, not this one"),
+                1 => "the selected workload does not declare it".to_owned(),
+                count => format!("none of the {count} selected workloads declares it"),
             };
             let message = format!("port {text:?} may match nothing: {whom}");
             self.tell(Severity::Info, Reason::UndeclaredPort, path, message);
@@ -278,7 +278,7 @@ impl Found<'_> {
 
     fn copies(&mut self, index: usize, rules: &[AuthorizationRule]) {
         if let Some(first) = rules[..index].iter().position(|rule| *rule == rules[index]) {
-            let message = format!("the rule says the same as rules[{first}]");
+            let message = format!("duplicate of rules[{first}]");
             self.tell(Severity::Info, Reason::Duplicate, &format!("spec.rules[{index}]"), message);
         }
     }
@@ -295,7 +295,7 @@ impl Found<'_> {
         let (effect, why) = match standing {
             Standing::Never => ("never matches", "its conditions exclude each other"),
             Standing::Absent | Standing::Possible => {
-                ("matches nothing that exists", "no service account satisfies all its conditions")
+                ("currently matches nothing", "no service account satisfies all its conditions")
             }
         };
         let message = format!("{effect}: {why}");

@@ -1,7 +1,7 @@
 //! Can a rule match a connection? Computed from what node proxies get, so that it is about what they would decide.
 //!
 //! A rule that may match is never called impossible. One that cannot may go unnoticed: where values are patterns, or a
-//! rule has very many alternatives, it counts as possible.
+//! rule has very many alternatives, it is treated as possible.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -15,7 +15,7 @@ pub(crate) fn review(
     could_match: impl FnOnce() -> bool,
 ) -> Option<(Finding, String)> {
     if !world.has_namespace(&key.namespace) {
-        let why = format!("there is no namespace {:?}{}", key.namespace, hint(&key.namespace, world.namespaces()));
+        let why = format!("namespace {:?} not found{}", key.namespace, hint(&key.namespace, world.namespaces()));
         let finding = Finding::warning(key, Reason::UnknownNamespace, format!("selects no workload: {why}"));
         return Some((finding.at("metadata.namespace"), why));
     }
@@ -26,9 +26,7 @@ pub(crate) fn review(
         Some((label, value)) => (scope.missing(label, value), format!("spec.selector.matchLabels{}", step(label))),
         None if could_match() => return None,
         None if selector.len() == 1 => return None,
-        None => {
-            ("each of its labels is on some pod, but no pod has all of them".to_owned(), "spec.selector".to_owned())
-        }
+        None => ("no pod has all of these labels".to_owned(), "spec.selector".to_owned()),
     };
     let finding = Finding::warning(key, Reason::SelectsNothing, format!("selects no workload: {why}"));
     Some((finding.at(path), why))
@@ -85,7 +83,9 @@ impl<'a> Scope<'a> {
         });
         match elsewhere {
             Some(namespace) => {
-                format!("{text}; pods of namespace {namespace:?} have it, and a policy selects in its own")
+                format!(
+                    "{text}; pods of namespace {namespace:?} have it, but a policy selects pods of its own namespace"
+                )
             }
             None => text,
         }
@@ -127,6 +127,6 @@ mod tests {
         assert_eq!(told(&[("app", "billing")]), format!("{none} app=billing"));
         assert!(told(&[("app", "web"), ("version", "v2")]).contains("no pod has all of them"));
         assert_eq!(why("istio-system", &[("app", "cache")]), None, "the root namespace selects everywhere");
-        assert_eq!(why("shpo", &[]).unwrap(), "there is no namespace \"shpo\"; did you mean \"shop\"?");
+        assert_eq!(why("shpo", &[]).unwrap(), "namespace \"shpo\" not found; did you mean \"shop\"?");
     }
 }

@@ -122,7 +122,7 @@ fn principal_doubt(text: &str, world: &World) -> Option<Doubt> {
     if !principal::fits(&wanted, domain, None) {
         return Some(Doubt::never(
             Reason::InvalidPrincipal,
-            format!("no identity looks like this; they have the form {domain}/ns/NAMESPACE/sa/SERVICE-ACCOUNT"),
+            format!("invalid identity; identities have the form {domain}/ns/NAMESPACE/sa/SERVICE-ACCOUNT"),
         ));
     }
     let mut identities = world.accounts().map(|(namespace, name)| principal::principal(domain, namespace, name));
@@ -164,7 +164,7 @@ fn trust_domain_doubt(text: &str, world: &World) -> Option<Doubt> {
         let why = format!("trust domains are written without {SCHEME}; did you mean {rest:?}?");
         return Some(Doubt::never(Reason::UnknownTrustDomain, why));
     }
-    let why = || format!("the trust domain of this mesh is {domain:?}, and no peer has another one");
+    let why = || format!("the trust domain of this mesh is {domain:?}; no peer has a different one");
     (!principal::fits(&wanted, domain, None)).then(|| Doubt::never(Reason::UnknownTrustDomain, why()))
 }
 
@@ -177,13 +177,13 @@ fn namespace_doubt(text: &str, world: &World) -> Option<Doubt> {
     if !is_label(plain) && !plain.is_empty() {
         let lower = plain.to_ascii_lowercase();
         let meant = if world.has_namespace(&lower) { format!("; did you mean {lower:?}?") } else { String::new() };
-        let why = format!("namespaces have lower case letters, digits and '-' only{meant}");
+        let why = format!("namespace names contain only lowercase letters, digits and '-'{meant}");
         return Some(Doubt::never(Reason::UnknownNamespace, why));
     }
     let why = if text.contains('*') {
-        "no namespace has such a name".to_owned()
+        "no namespace matches".to_owned()
     } else {
-        format!("there is no such namespace{}", hint(text, world.namespaces()))
+        format!("namespace not found{}", hint(text, world.namespaces()))
     };
     Some(Doubt::absent(Reason::UnknownNamespace, why))
 }
@@ -204,7 +204,7 @@ fn missing_account(world: &World, namespace: &str, name: &str, write: impl Fn(&s
     if !world.has_namespace(namespace) {
         let meant = nearest(namespace, world.namespaces());
         let meant = meant.map(|meant| format!("; did you mean {:?}?", write(meant, name))).unwrap_or_default();
-        return Some(Doubt::absent(Reason::UnknownNamespace, format!("there is no namespace {namespace:?}{meant}")));
+        return Some(Doubt::absent(Reason::UnknownNamespace, format!("namespace {namespace:?} not found{meant}")));
     }
     let near = nearest(name, world.accounts_in(namespace)).map(|name| (namespace, name));
     let elsewhere = || {
@@ -212,7 +212,8 @@ fn missing_account(world: &World, namespace: &str, name: &str, write: impl Fn(&s
     };
     let meant =
         near.or_else(elsewhere).map(|(namespace, name)| format!("; did you mean {:?}?", write(namespace, name)));
-    let why = format!("namespace {namespace:?} has no service account {name:?}{}", meant.unwrap_or_default());
+    let meant = meant.unwrap_or_default();
+    let why = format!("service account {name:?} not found in namespace {namespace:?}{meant}");
     Some(Doubt::absent(Reason::UnknownServiceAccount, why))
 }
 
@@ -233,19 +234,19 @@ fn block_doubt(text: &str) -> Option<Doubt> {
             None => four.to_string(),
             Some(length) if length >= 96 => format!("{four}/{}", length - 96),
             Some(_) => {
-                return never(format!("it is a block of IPv6 with no address that is used; did you mean {four}?"));
+                return never(format!("no connection uses an IPv6 address of this block; did you mean {four}?"));
             }
         };
-        return other(format!("it is an IPv4 address written as IPv6; it counts as {meant}"));
+        return other(format!("it is an IPv4 address written as IPv6; it is treated as {meant}"));
     }
     if address.is_unspecified() && length.is_none_or(|length| length == full(address)) {
-        return never(format!("no connection comes from it; did you mean {address}/0?"));
+        return never(format!("no connection uses this address; did you mean {address}/0?"));
     }
     let net = IpNet::new(address, length?).ok()?;
     if net.trunc() == net {
         return None;
     }
-    other(format!("bits beyond the length are set; it counts as {}", net.trunc()))
+    other(format!("bits beyond the length are set; it is treated as {}", net.trunc()))
 }
 
 const fn full(address: IpAddr) -> u8 {

@@ -134,12 +134,12 @@ fn boolean(value: &str) -> Option<bool> {
 fn without_effect(key: &ObjectRef, policy: &AuthorizationPolicy) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(value) = policy.metadata.annotations.get(DRY_RUN_ANNOTATION).filter(|value| boolean(value).is_none()) {
-        let message = format!("{DRY_RUN_ANNOTATION} is {value:?}, true or false is expected: the policy is enforced");
+        let message = format!("invalid value {value:?} of {DRY_RUN_ANNOTATION}: expected true or false; the policy is enforced");
         let path = format!("metadata.annotations[{DRY_RUN_ANNOTATION:?}]");
         findings.push(Finding::warning(key, Reason::InvalidValue, message).at(path));
     }
     if policy.spec.provider.is_some() {
-        let message = "provider counts for the action CUSTOM only: it has no effect";
+        let message = "provider is used by the CUSTOM action only: it has no effect";
         findings.push(Finding::warning(key, Reason::Ignored, message).at("spec.provider"));
     }
     findings
@@ -147,12 +147,9 @@ fn without_effect(key: &ObjectRef, policy: &AuthorizationPolicy) -> Vec<Finding>
 
 fn for_waypoint(key: &ObjectRef, policy: &AuthorizationPolicy) -> Converted {
     let (reason, message) = if policy.spec.selector.is_some() {
-        (Reason::Ambiguous, "a policy has either a selector or targetRefs: this one is not enforced")
+        (Reason::Ambiguous, "selector and targetRefs are mutually exclusive: the policy is not enforced")
     } else {
-        (
-            Reason::NeedsWaypoint,
-            "policies with targetRefs are enforced by waypoints, which are not served here: it is not enforced",
-        )
+        (Reason::NeedsWaypoint, "targetRefs is not supported: there are no waypoints, the policy is not enforced")
     };
     Converted {
         policy: None,

@@ -278,7 +278,8 @@ impl Roots {
     }
 }
 
-const REPLACED: &str = "another directory is here now, without any manifest: what was read from the one before stays in force until there is one";
+const REPLACED: &str =
+    "replaced by a directory without manifests: the objects of the previous one stay in force until it has some";
 
 fn absent(error: &io::Error) -> String {
     let what = match error.kind() {
@@ -286,7 +287,7 @@ fn absent(error: &io::Error) -> String {
         io::ErrorKind::TimedOut => error.to_string(),
         _ => format!("is not readable ({error})"),
     };
-    format!("{what}: what was read from it stays in force until it is back")
+    format!("{what}: its objects stay in force until it is back")
 }
 
 /// Directory to which a path leads now; of a file the one that it is in.

@@ -1,12 +1,18 @@
-//! Asks a program over the unix socket in its run directory. One request, one answer, one deadline.
+//! Admin pages of the programs of a mesh, over the unix socket in the run directory of each. One request, one answer, one
+//! deadline.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use contract::admin::SOCKET_NAME;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
+use lab::Lab;
 use tokio::{net::UnixStream, time::timeout};
 
 /// A program that has not answered by then is treated as dead.
@@ -14,6 +20,24 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Longest answer that is read.
 const MAX_BODY_BYTES: usize = 64 << 20;
+
+/// Page of a node proxy with its configuration. Istio's.
+pub(crate) const CONFIG_DUMP_PATH: &str = "/config_dump";
+
+/// Socket of the control plane.
+pub(crate) fn control(lab: &Lab) -> PathBuf {
+    lab.run_dir().control().join(SOCKET_NAME)
+}
+
+/// Socket of a node's agent.
+pub(crate) fn agent(lab: &Lab, node: &str) -> PathBuf {
+    lab.run_dir().node(node).join("agent").join(SOCKET_NAME)
+}
+
+/// Socket of a node's proxy.
+pub(crate) fn ztunnel(lab: &Lab, node: &str) -> PathBuf {
+    lab.run_dir().node(node).join("ztunnel").join(SOCKET_NAME)
+}
 
 /// The body of `GET <path>`.
 pub(crate) async fn get(socket: &Path, path: &str) -> Result<Bytes> {
@@ -46,7 +70,7 @@ mod tests {
     use super::*;
 
     /// A socket that gives one answer to whatever it is asked.
-    fn answering(answer: &'static str) -> (tempfile::TempDir, std::path::PathBuf) {
+    fn answering(answer: &'static str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
         let listener = UnixListener::bind(&path).unwrap();

@@ -1,8 +1,9 @@
-//! `--check`: what a gate has to know of manifests and policies, as the control plane and the lab say it.
+//! `--check`: problems of manifests and policies that are not enforced, as the control plane and the lab report them.
 
 use anyhow::Result;
+use contract::admin::control::{ConditionStatus, ENFORCED, FINDINGS_PATH, Finding, POLICIES_PATH, Policy};
 use lab::{Lab, Status};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::admin;
 
@@ -15,35 +16,16 @@ const DRY_RUN: &str = "DryRun";
 /// Namespace whose policies hold for the whole mesh.
 const ROOT_NAMESPACE: &str = "istio-system";
 
-/// What the control plane says about an object that it read without a problem.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Finding {
-    object: String,
-    severity: String,
-    reason: String,
-    message: String,
-    /// Path of the field, such as `spec.rules[0]`; empty when it is about the object.
-    #[serde(default)]
-    field: String,
-    /// Manifest of the object, when it is known.
-    #[serde(default)]
-    file: Option<String>,
-    /// Line in the manifest, from 1; 0 when it is not known.
-    #[serde(default)]
-    line: Option<u64>,
-}
-
-impl Finding {
-    /// One line for people.
-    pub(crate) fn text(&self) -> String {
-        let place = match (&self.file, self.line.filter(|line| *line > 0)) {
-            (Some(file), Some(line)) => format!("{file}:{line}: "),
-            (Some(file), None) => format!("{file}: "),
-            (None, _) => String::new(),
-        };
-        let field = if self.field.is_empty() { String::new() } else { format!("{}: ", self.field) };
-        format!("{}: {place}{}: {field}{} ({})", self.severity, self.object, self.message, self.reason)
-    }
+/// One line for people about a finding.
+pub(crate) fn finding_text(finding: &Finding) -> String {
+    let place = match (&finding.file, finding.line.filter(|line| *line > 0)) {
+        (Some(file), Some(line)) => format!("{file}:{line}: "),
+        (Some(file), None) => format!("{file}: "),
+        (None, _) => String::new(),
+    };
+    let field = if finding.field.is_empty() { String::new() } else { format!("{}: ", finding.field) };
+    let Finding { severity, object, message, reason, .. } = finding;
+    format!("{severity}: {place}{object}: {field}{message} ({reason})")
 }
 
 /// A policy of which the control plane cannot say that it is enforced.
@@ -51,8 +33,8 @@ impl Finding {
 pub(crate) struct Unenforced {
     /// Kind, then namespace and name.
     object: String,
-    /// `False` or `Unknown`.
-    status: String,
+    /// Not `True`.
+    status: ConditionStatus,
     reason: String,
     message: String,
 }
@@ -60,38 +42,24 @@ pub(crate) struct Unenforced {
 impl Unenforced {
     /// One line for people.
     pub(crate) fn text(&self) -> String {
-        let known = if self.status == "False" { "is not enforced" } else { "is not known to be enforced" };
+        let known =
+            if self.status == ConditionStatus::False { "is not enforced" } else { "is not known to be enforced" };
         format!("policy: {} {known}: {} ({})", self.object, self.message, self.reason)
     }
 
-    /// Whether its author did not want it to be enforced.
+    /// Returns true if its author does not want it to be enforced.
     fn is_dry_run(&self) -> bool {
         self.reason == DRY_RUN
     }
 
-    /// Whether the policy may concern pods of a namespace.
+    /// Returns true if the policy may concern pods of a namespace.
     fn concerns(&self, namespace: &str) -> bool {
         let of = self.object.split_once(' ').and_then(|(_, name)| name.split_once('/')).map(|(of, _)| of);
         of.is_none_or(|of| of == namespace || of == ROOT_NAMESPACE)
     }
 }
 
-/// A policy, as the control plane shows it.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Policy {
-    object: String,
-    conditions: Vec<Condition>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Condition {
-    r#type: String,
-    status: String,
-    reason: String,
-    message: String,
-}
-
-/// What the control plane says of the objects in a lab.
+/// Findings and policies of a lab, as the control plane reports them.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Said {
     pub(crate) findings: Vec<Finding>,
@@ -104,26 +72,25 @@ impl Said {
     /// # Errors
     /// When it does not answer: what is in force is not known then.
     pub(crate) async fn ask(lab: &Lab) -> Result<Self> {
-        let run = lab.run_dir().control();
-        if !run.exists() {
+        if !lab.run_dir().control().exists() {
             return Ok(Self::default());
         }
-        let socket = run.join("admin.sock");
-        let findings = serde_json::from_slice(&admin::get(&socket, "/debug/findings").await?)?;
-        let policies: Vec<Policy> = serde_json::from_slice(&admin::get(&socket, "/debug/policies").await?)?;
+        let socket = admin::control(lab);
+        let findings = serde_json::from_slice(&admin::get(&socket, FINDINGS_PATH).await?)?;
+        let policies: Vec<Policy> = serde_json::from_slice(&admin::get(&socket, POLICIES_PATH).await?)?;
         Ok(Self { findings, policies: policies.into_iter().filter_map(unenforced).collect() })
     }
 }
 
 /// The policy, unless it is enforced.
 pub(crate) fn unenforced(policy: Policy) -> Option<Unenforced> {
-    let Policy { object, conditions } = policy;
-    let enforced = conditions.into_iter().find(|condition| condition.r#type == "Enforced")?;
-    let Condition { status, reason, message, .. } = enforced;
-    (status != "True").then_some(Unenforced { object, status, reason, message })
+    let enforced = policy.conditions.into_iter().find(|condition| condition.r#type == ENFORCED)?;
+    let (reason, message) = (enforced.reason.unwrap_or_default(), enforced.message.unwrap_or_default());
+    let unenforced = Unenforced { object: policy.object, status: enforced.status, reason, message };
+    (unenforced.status != ConditionStatus::True).then_some(unenforced)
 }
 
-/// What a check fails on besides pods, one text each: problems of manifests, and policies that are not enforced although
+/// Failures of a check besides those of pods, one text each: problems of manifests, and policies that are not enforced although
 /// their author wants it. `namespace`: only policies that concern it.
 pub(crate) fn not_in_force(status: &Status, said: &Said, namespace: Option<&str>) -> Vec<String> {
     let problems = status.problems.iter().map(|problem| format!("problem: {problem}"));
@@ -132,7 +99,7 @@ pub(crate) fn not_in_force(status: &Status, said: &Said, namespace: Option<&str>
     problems.chain(policies.map(Unenforced::text)).collect()
 }
 
-/// Prints what a check fails on, and the exit code that follows.
+/// Prints the failures of a check, and returns the exit code.
 pub(crate) fn verdict(failed: &[String]) -> std::process::ExitCode {
     failed.iter().for_each(|what| eprintln!("check failed: {what}"));
     if failed.is_empty() { std::process::ExitCode::SUCCESS } else { CHECK_FAILED.into() }
@@ -143,7 +110,7 @@ mod tests {
     use super::*;
 
     fn policy(object: &str, reason: &str) -> Unenforced {
-        let (status, message) = ("False".to_owned(), "m".to_owned());
+        let (status, message) = (ConditionStatus::False, "m".to_owned());
         Unenforced { object: object.to_owned(), status, reason: reason.to_owned(), message }
     }
 
@@ -173,6 +140,6 @@ mod tests {
         .unwrap();
 
         let text = "warning: /m/a.yaml:7: AuthorizationPolicy shop/db: spec.rules[0]: m (service_port)";
-        assert_eq!(finding.text(), text);
+        assert_eq!(finding_text(&finding), text);
     }
 }

@@ -8,7 +8,7 @@ use kube_types::{Kind, ObjectRef};
 use lab::PodInfo;
 use manifests::{LabelChange, LabelError, Labelled, set_label};
 
-use crate::{target::Target, wait::Wait};
+use crate::{intent::Intent, target::Target, wait::Wait};
 
 /// Sets labels (`KEY=VALUE`) or removes them (`KEY-`) in the manifest that defines the object.
 #[derive(Debug, Args)]
@@ -34,8 +34,6 @@ pub(crate) struct Label {
     overwrite: bool,
     #[command(flatten)]
     wait: Wait,
-    #[command(flatten)]
-    target: Target,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,9 +45,9 @@ enum LabelKind {
 }
 
 impl Label {
-    pub(crate) async fn run(&self) -> Result<ExitCode> {
+    pub(crate) async fn run(&self, target: &Target) -> Result<ExitCode> {
         let key = self.key();
-        let labelled = edit(&self.target.manifests()?, &key, &self.changes, self.overwrite)?;
+        let labelled = edit(&target.manifests()?, &key, &self.changes, self.overwrite)?;
         let kind = match self.kind {
             LabelKind::Namespace => "namespace",
             LabelKind::Pod => "pod",
@@ -61,12 +59,12 @@ impl Label {
             Labelled::Added(_) => println!("{kind}/{} labeled (no manifest defined it: added to {file})", self.name),
         }
         if self.wait.is_asked() {
-            let lab = self.target.attach().await?;
+            let (lab, mut intent) = (target.attach().await?, Intent::of(target));
             let concerns = |pod: &PodInfo| match self.kind {
                 LabelKind::Namespace => pod.namespace == key.name,
                 LabelKind::Pod => pod.namespace == key.namespace && pod.name == key.name,
             };
-            self.wait.until_settled(&lab, concerns).await?;
+            self.wait.until_settled(&lab, &mut intent, concerns).await?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -18,6 +18,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use target::Target;
+
 /// Runs labs of Strake and explains what the mesh does.
 #[derive(Debug, Parser)]
 #[command(
@@ -28,6 +30,10 @@ use clap::{Parser, Subcommand};
     arg_required_else_help = true
 )]
 pub struct Cli {
+    /// Name of the lab [env: STRAKE_LAB] [default: default; of the demo: demo]
+    // Not clap's own env and default: the demo has another default, and no variable.
+    #[arg(long, alias = "name", global = true, value_name = "NAME")]
+    lab: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -61,13 +67,15 @@ enum Lab {
 /// # Errors
 /// What the user should read; exit code 1.
 pub fn run(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
+    let Cli { lab, command } = cli;
+    let target = Target::new(lab.clone());
+    match command {
         Command::Completion(command) => Ok(command.run()),
-        Command::Get(command) => block_on(command.run()),
-        Command::Label(command) => block_on(command.run()),
-        Command::Lab(Lab::Command(command)) => block_on(lab::run(command)),
-        Command::Lab(Lab::Demo(demo)) => block_on(demo.run()),
-        Command::Version(command) => block_on(command.run()),
+        Command::Get(command) => block_on(command.run(&target)),
+        Command::Label(command) => block_on(command.run(&target)),
+        Command::Lab(Lab::Command(command)) => block_on(lab::run(command, &target)),
+        Command::Lab(Lab::Demo(demo)) => block_on(demo.run(lab.as_deref())),
+        Command::Version(command) => block_on(command.run(&target)),
     }
 }
 
@@ -81,9 +89,16 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn the_lab_is_named_before_or_behind_the_command_and_by_its_old_flag() {
+        for line in ["strake --lab a lab down", "strake lab down --lab a", "strake get pods --name a"] {
+            assert_eq!(Cli::parse_from(line.split(' ')).lab.as_deref(), Some("a"), "{line}");
+        }
+    }
+
     /// The help of a command and of everything below it.
     fn help(command: &mut Command) -> String {
-        let name = command.get_bin_name().unwrap_or_default().to_owned();
+        let name = command.get_bin_name().unwrap_or("strake").to_owned();
         let mut text = format!("$ {name} --help\n{}\n", command.render_long_help());
         for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help" && !below.is_hide_set()) {
             text.push_str(&help(below));

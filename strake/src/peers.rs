@@ -38,9 +38,8 @@ impl Peers {
     pub(crate) async fn ask(lab: &Lab) -> Result<Self> {
         let mut nodes = Vec::new();
         for node in lab.nodes().await? {
-            let socket = lab.run_dir().node(&node.name).join("ztunnel/admin.sock");
-            let body =
-                admin::get(&socket, "/config_dump").await.with_context(|| format!("ztunnel of {}", node.name))?;
+            let body = admin::get(&admin::ztunnel(lab, &node.name), admin::CONFIG_DUMP_PATH).await;
+            let body = body.with_context(|| format!("ztunnel of {}", node.name))?;
             let dump: Dump = serde_json::from_slice(&body)
                 .with_context(|| format!("ztunnel of {}: unexpected /config_dump", node.name))?;
             let known = dump.workloads.into_iter().map(|w| ((w.namespace, w.name), w.protocol)).collect();

@@ -1,20 +1,31 @@
-//! Which mesh a command speaks to: a lab on this machine, by name.
+//! The mesh that a command speaks to. Today that is a lab on this machine; commands get at it through [`Target`] and
+//! `admin` only, which are the two places that a mesh in a cluster will change.
 
-use std::path::PathBuf;
+use std::{env, path::PathBuf};
 
 use anyhow::Result;
-use clap::Args;
 use lab::{Lab, Options, paths::RunDir};
 
-/// The option every command shares.
-#[derive(Debug, Clone, Args)]
+/// Variable with the name of the lab for commands without `--lab`.
+pub(crate) const VARIABLE: &str = "STRAKE_LAB";
+
+/// Name of the lab without flag and variable.
+const DEFAULT: &str = "default";
+
+/// The mesh of a command.
+#[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// Name of the lab
-    #[arg(long, value_name = "NAME", default_value = "default", env = "STRAKE_LAB")]
+    /// Name of the lab.
     pub(crate) lab: String,
 }
 
 impl Target {
+    /// The mesh that flag or variable name.
+    pub(crate) fn new(flag: Option<String>) -> Self {
+        let variable = || env::var(VARIABLE).ok().filter(|name| !name.is_empty());
+        Self { lab: flag.or_else(variable).unwrap_or_else(|| DEFAULT.to_owned()) }
+    }
+
     /// A handle of the running lab.
     pub(crate) async fn attach(&self) -> Result<Lab> {
         Ok(Lab::attach(&self.lab).await?)

@@ -4,6 +4,7 @@ use std::{env::consts, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
+use contract::admin::READY_PATH;
 use lab::Lab;
 
 use crate::{admin, target::Target};
@@ -18,18 +19,16 @@ pub(crate) struct Version {
     /// Print the version of this program only
     #[arg(long)]
     client: bool,
-    #[command(flatten)]
-    target: Target,
 }
 
 impl Version {
-    pub(crate) async fn run(&self) -> Result<ExitCode> {
+    pub(crate) async fn run(&self, target: &Target) -> Result<ExitCode> {
         println!("{}", ours());
         if self.client {
             return Ok(ExitCode::SUCCESS);
         }
         // Without a lab there is nothing to ask; a lab that cannot be asked is another matter.
-        let lab = self.target.attach().await?;
+        let lab = target.attach().await?;
         println!("lab {}:", lab.name());
         let mut silent = false;
         for (name, socket, path) in programs(&lab).await? {
@@ -56,12 +55,10 @@ fn ours() -> String {
 
 /// Name, socket and page of everything that should answer.
 async fn programs(lab: &Lab) -> Result<Vec<(String, PathBuf, &'static str)>> {
-    let run = lab.run_dir();
-    let mut found = vec![("strake-control".to_owned(), run.control().join("admin.sock"), "/readyz")];
+    let mut found = vec![("strake-control".to_owned(), admin::control(lab), READY_PATH)];
     for node in lab.nodes().await? {
-        let dir = run.node(&node.name);
-        found.push((format!("strake-agent of {}", node.name), dir.join("agent/admin.sock"), "/readyz"));
-        found.push((format!("ztunnel of {}", node.name), dir.join("ztunnel/admin.sock"), "/config_dump"));
+        found.push((format!("strake-agent of {}", node.name), admin::agent(lab, &node.name), READY_PATH));
+        found.push((format!("ztunnel of {}", node.name), admin::ztunnel(lab, &node.name), admin::CONFIG_DUMP_PATH));
     }
     Ok(found)
 }

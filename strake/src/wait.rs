@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     get::pods::{self, Row},
+    intent::Intent,
     peers::Peers,
 };
 
@@ -40,13 +41,18 @@ impl Wait {
     ///
     /// # Errors
     /// After the timeout, with what is missing.
-    pub(crate) async fn until_settled(&self, lab: &Lab, wanted: impl Fn(&PodInfo) -> bool) -> Result<()> {
+    pub(crate) async fn until_settled(
+        &self,
+        lab: &Lab,
+        intent: &mut Intent,
+        wanted: impl Fn(&PodInfo) -> bool,
+    ) -> Result<()> {
         if !self.wait {
             return Ok(());
         }
         let deadline = Instant::now() + Duration::from_secs(self.timeout);
         loop {
-            let missing = match missing(lab, &wanted).await {
+            let missing = match missing(lab, intent, &wanted).await {
                 Ok(missing) if missing.is_empty() => return Ok(()),
                 Ok(missing) => missing,
                 // A program that is just starting does not answer: whether it agrees is not known.
@@ -61,8 +67,8 @@ impl Wait {
 }
 
 /// Differences from what the labels of the wanted pods ask for, one text per pod or peer.
-async fn missing(lab: &Lab, wanted: &impl Fn(&PodInfo) -> bool) -> Result<Vec<String>> {
-    let rows = pods::list(lab, wanted).await?;
+async fn missing(lab: &Lab, intent: &mut Intent, wanted: &impl Fn(&PodInfo) -> bool) -> Result<Vec<String>> {
+    let rows = pods::list(lab, intent, wanted).await?;
     let unsettled: Vec<String> = rows.iter().filter_map(Row::unsettled).collect();
     if !unsettled.is_empty() {
         return Ok(unsettled);

@@ -46,7 +46,7 @@ impl Lab {
         fs::write(manifests.path().join("a.yaml"), POD).unwrap();
         let name = format!("ends-{}-{}-{}", std::process::id(), signal.to_lowercase(), point as u8);
         let mut child = Command::new(env!("CARGO_BIN_EXE_strake"))
-            .args(["lab", "up", "--foreground", "--no-mesh", "--name", &name])
+            .args(["lab", "up", "--foreground", "--no-mesh", "--lab", &name])
             .arg(manifests.path())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -143,7 +143,7 @@ async fn a_killed_lab_leaves_nothing() {
 async fn down_of_a_lab_that_is_not_there_says_so() {
     let name = format!("ends-{}-none", std::process::id());
 
-    let output = Command::new(env!("CARGO_BIN_EXE_strake")).args(["lab", "down", "--name", &name]).output().await;
+    let output = Command::new(env!("CARGO_BIN_EXE_strake")).args(["lab", "down", "--lab", &name]).output().await;
 
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -32,7 +32,7 @@ fn strake() -> Command {
 }
 
 fn run(lab: &TestLab, args: &[&str]) -> Output {
-    strake().arg("lab").args(args.split_at(1).0).args(["--name", lab.lab().name()]).args(&args[1..]).output().unwrap()
+    strake().arg("lab").args(args.split_at(1).0).args(["--lab", lab.lab().name()]).args(&args[1..]).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -44,7 +44,7 @@ fn standard_input_is_read_only_when_it_is_asked_for() {
     LAB.run(async |lab| {
         for (flags, expected) in [(&[][..], ""), (&["-i"], "typed")] {
             let mut child = strake()
-                .args(["lab", "exec", "--name", lab.lab().name(), "-n", "talk", "waits"])
+                .args(["lab", "exec", "--lab", lab.lab().name(), "-n", "talk", "waits"])
                 .args(flags)
                 .args(["--", "cat"])
                 .stdin(Stdio::piped())
@@ -64,7 +64,7 @@ fn standard_input_is_read_only_when_it_is_asked_for() {
 fn a_reader_that_stops_ends_a_command_without_a_word() {
     LAB.run(async |lab| {
         let mut child = strake()
-            .args(["lab", "logs", "--name", lab.lab().name(), "talk/much"])
+            .args(["lab", "logs", "--lab", lab.lab().name(), "talk/much"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -115,13 +115,13 @@ fn a_copy_of_the_manifests_is_edited_instead_of_them() {
     let manifest = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: copied\n";
     fs::write(&file, manifest).unwrap();
     let name = format!("t-copy-{}", std::process::id());
-    let up = strake().args(["lab", "up", "--copy", "--no-mesh", "--name", &name]).arg(dir.path()).output().unwrap();
+    let up = strake().args(["lab", "up", "--copy", "--no-mesh", "--lab", &name]).arg(dir.path()).output().unwrap();
     assert!(up.status.success(), "{}", text(&up.stderr));
 
     let label = strake().args(["label", "namespace", "copied", "a=b", "--lab", &name]).output().unwrap();
     let copy: PathBuf = lab::paths::RunDir::of(&name).manifests().join("a.yaml");
     let edited = fs::read_to_string(copy).unwrap();
-    let down = strake().args(["lab", "down", "--name", &name]).status().unwrap();
+    let down = strake().args(["lab", "down", "--lab", &name]).status().unwrap();
 
     assert!(label.status.success(), "{}", text(&label.stderr));
     assert!(edited.contains("a: b"), "{edited}");
@@ -139,7 +139,7 @@ fn a_lab_in_the_foreground_says_that_it_ends_and_exits_as_the_signal_asks() {
         fs::write(dir.path().join("a.yaml"), testkit::manifests::idle("default", "a", "node-1")).unwrap();
         let name = format!("t-fore-{code}-{}", std::process::id());
         let mut child = strake()
-            .args(["lab", "up", "--foreground", "--no-mesh", "--name", &name])
+            .args(["lab", "up", "--foreground", "--no-mesh", "--lab", &name])
             .arg(dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

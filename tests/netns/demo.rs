@@ -46,7 +46,7 @@ impl Demo {
         let scratch = tempfile::tempdir().unwrap();
         let name = format!("t-{name}-{}", std::process::id());
         let mut child = Command::new(prerequisites::bin_dir().join("strake"))
-            .args(["lab", "demo", "--name", &name])
+            .args(["lab", "demo", "--lab", &name])
             .env(lab::BIN_DIR_VARIABLE, prerequisites::bin_dir())
             .env("TMPDIR", scratch.path())
             .stdin(Stdio::null())

@@ -11,7 +11,7 @@ struct Up(String);
 
 impl Drop for Up {
     fn drop(&mut self) {
-        let _ = strake(&["lab", "down", "--name", &self.0]);
+        let _ = strake(&["lab", "down", "--lab", &self.0]);
     }
 }
 
@@ -48,7 +48,7 @@ fn public_applications_run_unchanged() {
     let up = Up(format!("t-shapes-{}", std::process::id()));
 
     let path = dir.path().display().to_string();
-    let (code, said) = strake(&["lab", "up", &path, "--name", &up.0, "--timeout", "120"]);
+    let (code, said) = strake(&["lab", "up", &path, "--lab", &up.0, "--timeout", "120"]);
 
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(" is ready after "), "{said}");
@@ -58,7 +58,7 @@ fn public_applications_run_unchanged() {
     {
         assert_eq!(said.lines().filter(|line| line.contains(kind)).count(), 1, "{kind}: {said}");
     }
-    let (_, status) = strake(&["lab", "status", "--name", &up.0, "-o", "json"]);
+    let (_, status) = strake(&["lab", "status", "--lab", &up.0, "-o", "json"]);
     let status: Status = serde_json::from_str(&status).unwrap();
     assert_eq!(status.problems, Vec::<String>::new());
     let counted = |namespace: &str| status.pods.iter().filter(|pod| pod.namespace == namespace).count();
@@ -71,7 +71,7 @@ fn public_applications_run_unchanged() {
     let (code, page) = strake(&[
         "lab",
         "exec",
-        "--name",
+        "--lab",
         &up.0,
         "-n",
         "bin",

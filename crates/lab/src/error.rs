@@ -35,7 +35,7 @@ pub enum LabError {
         others: Vec<String>,
     },
     /// A lab of that name runs already.
-    #[error("a lab named {name:?} is running already; `strake lab down --name {name}` ends it")]
+    #[error("a lab named {name:?} is running already; `strake lab down --lab {name}` ends it")]
     Running {
         /// Its name.
         name: String,
@@ -78,7 +78,7 @@ impl LabError {
 /// What to do about a lab that is not there.
 fn instead(name: &str, others: &[String]) -> String {
     if others.is_empty() {
-        return format!("`strake lab up DIR --name {name}` starts one");
+        return format!("`strake lab up DIR --lab {name}` starts one");
     }
-    format!("there is {}: choose with --name (--lab for label, get and version) or STRAKE_LAB", others.join(", "))
+    format!("there is {}: choose one with --lab or STRAKE_LAB", others.join(", "))
 }

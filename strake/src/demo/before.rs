@@ -11,7 +11,7 @@ use super::{
 pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     story.report.step("Before the label: what cart sends to db can be read on the wire between the nodes");
     story.report.say("the wire is recorded");
-    story.command(&format!("lab exec --name {} shop/cart -- curl -s 'http://db{}'", story.lab.name(), story.path()));
+    story.command(&format!("lab exec --lab {} shop/cart -- curl -s 'http://db{}'", story.lab.name(), story.path()));
 
     let called = story.captured("node-1", story.call_by_name(CART, "db")).await;
     let (called, frames) = match called {

@@ -86,8 +86,8 @@ pub(crate) fn unchanged(before: &BTreeMap<String, u32>, now: &BTreeMap<String, u
 /// Both ztunnels' configuration has every pod of `shop` with protocol HBONE.
 async fn announced(story: &Story) -> Result<()> {
     for node in NODES {
-        let socket = story.lab.run_dir().node(node).join("ztunnel/admin.sock");
-        let dump: Value = serde_json::from_slice(&admin::get(&socket, "/config_dump").await?)?;
+        let body = admin::get(&admin::ztunnel(&story.lab, node), admin::CONFIG_DUMP_PATH).await?;
+        let dump: Value = serde_json::from_slice(&body)?;
         let Some(workloads) = dump["workloads"].as_array() else { bail!("{node}: config_dump has no workloads") };
         let shop: Vec<&Value> = workloads.iter().filter(|workload| workload["namespace"] == "shop").collect();
         ensure!(!shop.is_empty(), "{node}: no workload of shop is known");

@@ -37,9 +37,6 @@ const MANIFESTS: [(&str, &str); 3] = [
 /// Tells the mesh's story on two nodes of this machine, and proves each step
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Name of the demo's lab
-    #[arg(long, default_value = "demo")]
-    name: String,
     /// Leave the lab running after step 7, with the mesh on: step 8, in which the pods leave it, is left out
     #[arg(long)]
     keep: bool,
@@ -47,6 +44,9 @@ pub struct Demo {
     #[arg(long, value_name = "STEP", value_parser = clap::value_parser!(u32).range(1..=8), conflicts_with = "keep")]
     until: Option<u32>,
 }
+
+/// Name of the lab without `--lab`.
+const DEFAULT_LAB: &str = "demo";
 
 /// The last step in which the mesh is on.
 const LAST_IN_THE_MESH: u32 = 7;
@@ -56,14 +56,15 @@ impl Demo {
     ///
     /// # Errors
     /// When the lab does not start, a step cannot be told to its end, or something is left behind.
-    pub async fn run(&self) -> Result<ExitCode> {
+    pub async fn run(&self, lab: Option<&str>) -> Result<ExitCode> {
+        let name = lab.unwrap_or(DEFAULT_LAB);
         // from here on a signal is an event, not the end of this process
         let mut signalled = tokio::spawn(signals::shutdown());
         tokio::task::yield_now().await;
         println!("Strake: two nodes on this machine, namespaces shop and intruder, IPv4 and IPv6");
         // they go with the lab, also when this process is killed
         let manifests = MANIFESTS.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
-        let lab = Lab::start(Options::of(&self.name, manifests)).await.context("the demo's lab")?;
+        let lab = Lab::start(Options::of(name, manifests)).await.context("the demo's lab")?;
         let kept = self.until.or(self.keep.then_some(LAST_IN_THE_MESH));
         let last = kept.unwrap_or(report::STEPS);
         let mut story = Story::new(lab);
@@ -77,7 +78,7 @@ impl Demo {
         let code = ending(&story, &outcome, last);
         let traces = Traces::of(&story.lab).await;
         drop(story);
-        lab::down(&self.name).await.context("the demo's lab does not go down")?;
+        lab::down(name).await.context("the demo's lab does not go down")?;
         traces.assert_gone().await?;
         println!("left behind: nothing");
         outcome?;
@@ -87,10 +88,10 @@ impl Demo {
     async fn leave_running(&self, mut story: Story, last: u32) -> Result<ExitCode> {
         let code = ending(&story, &Ok(None), last);
         story.lab.detach().await?;
-        println!("The lab runs on: manifests in {}", story.manifests.display());
+        println!("The lab keeps running; manifests are in {}", story.manifests.display());
         println!(
-            "  strake get pods -A --lab {0}\n  strake lab status --name {0}\n  strake lab down --name {0}",
-            self.name
+            "  strake get pods -A --lab {0}\n  strake lab status --lab {0}\n  strake lab down --lab {0}",
+            story.lab.name()
         );
         Ok(code)
     }

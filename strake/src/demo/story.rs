@@ -11,9 +11,14 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use capture::{Audit, Frame};
 use lab::{Lab, Output, output::line_with};
+use tokio::sync::Mutex;
 
 use super::report::{Evidence, Report};
-use crate::get::pods::{self, Row};
+use crate::{
+    get::pods::{self, Row},
+    intent::Intent,
+    target::Target,
+};
 
 /// The client, on node-1.
 pub(crate) const CART: &str = "shop/cart";
@@ -23,8 +28,6 @@ pub(crate) const DB: &str = "shop/db";
 pub(crate) const MALLORY: &str = "intruder/mallory";
 /// Both nodes.
 pub(crate) const NODES: [&str; 2] = ["node-1", "node-2"];
-/// Port on which ztunnels listen for each other.
-pub(crate) const HBONE: u16 = 15008;
 /// Longest time until a change shows everywhere.
 pub(crate) const TAKES_EFFECT: Duration = Duration::from_secs(10);
 /// Longest time that a refused call may take, in seconds: beyond it, it was not refused but lost.
@@ -40,6 +43,8 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Story {
     pub(crate) lab: Lab,
+    /// Read by each look at the pods.
+    intent: Mutex<Intent>,
     pub(crate) manifests: PathBuf,
     pub(crate) report: Report,
     /// Part of every request's path: found on the wire when that is not encrypted.
@@ -103,7 +108,8 @@ impl Story {
     pub(crate) fn new(lab: Lab) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let marker = format!("card-4111-{:08x}-{:08x}", now.subsec_nanos(), process::id());
-        Self { manifests: lab.run_dir().manifests(), lab, report: Report::new(), marker }
+        let intent = Mutex::new(Intent::of(&Target::of(&lab)));
+        Self { manifests: lab.run_dir().manifests(), lab, intent, report: Report::new(), marker }
     }
 
     /// Prints a command that a user can run as it stands.
@@ -192,7 +198,7 @@ impl Story {
 
     /// The pods' rows of `strake get pods -n shop`.
     pub(crate) async fn shop(&self) -> Result<Vec<Row>> {
-        let rows = pods::list(&self.lab, |pod| pod.namespace == "shop").await?;
+        let rows = pods::list(&self.lab, &mut *self.intent.lock().await, |pod| pod.namespace == "shop").await?;
         if rows.is_empty() {
             bail!("the lab has no pods in shop");
         }
@@ -221,7 +227,7 @@ impl Story {
     pub(crate) async fn audit(&self, frames: &[Frame]) -> Result<(Audit, usize)> {
         let apps = self.app_addresses().await?;
         let bytes = || frames.iter().map(|frame| frame.bytes.as_slice());
-        let audit = capture::audit(bytes(), HBONE, |ip| apps.contains(&ip));
+        let audit = capture::audit(bytes(), contract::ports::HBONE, |ip| apps.contains(&ip));
         Ok((audit, capture::occurrences(bytes(), self.marker.as_bytes())))
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use contract::admin::agent::{Check, NodeReport, PodReport, PodState};
+use contract::admin::agent::{Check, NodeReport, PODS_PATH, PodReport, PodState};
 use lab::{Lab, Phase, PodInfo};
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use super::table;
 use crate::{
     admin,
     check::{self, Said},
-    intent::Intent,
+    intent::{Intent, Selection},
     target::Target,
     wait::Wait,
 };
@@ -54,8 +54,6 @@ pub(crate) struct Pods {
     check: bool,
     #[command(flatten)]
     wait: Wait,
-    #[command(flatten)]
-    target: Target,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -102,10 +100,10 @@ struct Reports {
 }
 
 impl Pods {
-    pub(crate) async fn run(&self) -> Result<ExitCode> {
-        let lab = self.target.attach().await?;
-        self.wait.until_settled(&lab, |pod| self.wants(pod)).await?;
-        let rows = list(&lab, |pod| self.wants(pod)).await?;
+    pub(crate) async fn run(&self, target: &Target) -> Result<ExitCode> {
+        let (lab, mut intent) = (target.attach().await?, Intent::of(target));
+        self.wait.until_settled(&lab, &mut intent, |pod| self.wants(pod)).await?;
+        let rows = list(&lab, &mut intent, |pod| self.wants(pod)).await?;
         self.reject_unknown(&lab, &rows).await?;
         if rows.is_empty() && matches!(self.output, Format::Table | Format::Wide) {
             eprintln!(
@@ -171,12 +169,12 @@ impl Row {
 }
 
 /// The pods that are wanted, each with what the agent of its node knows.
-pub(crate) async fn list(lab: &Lab, wanted: impl Fn(&PodInfo) -> bool) -> Result<Vec<Row>> {
-    // Reports first: what the manifests ask for is then never older than what an agent has seen.
+pub(crate) async fn list(lab: &Lab, intent: &mut Intent, wanted: impl Fn(&PodInfo) -> bool) -> Result<Vec<Row>> {
+    // Reports first: the manifests are then not older than those that an agent has seen.
     let reports = ask_agents(lab).await?;
     let pods = lab.pods().await?;
-    let intent = Intent::read(&Target::of(lab)).await?;
-    Ok(pods.into_iter().filter(wanted).map(|pod| join(pod, &reports, &intent)).collect())
+    let selection = intent.current().await?;
+    Ok(pods.into_iter().filter(wanted).map(|pod| join(pod, &reports, selection)).collect())
 }
 
 /// The rows as `strake get pods` prints them.
@@ -187,8 +185,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
 async fn ask_agents(lab: &Lab) -> Result<Reports> {
     let mut reports = Reports::default();
     for node in lab.nodes().await? {
-        let socket = lab.run_dir().node(&node.name).join("agent/admin.sock");
-        let answer = admin::get(&socket, "/pods").await;
+        let answer = admin::get(&admin::agent(lab, &node.name), PODS_PATH).await;
         match answer.and_then(|body| Ok(serde_json::from_slice::<NodeReport>(&body)?)) {
             Ok(report) => reports.pods.extend(report.pods.into_iter().map(|pod| (pod.uid.clone(), pod))),
             Err(err) => {
@@ -199,13 +196,13 @@ async fn ask_agents(lab: &Lab) -> Result<Reports> {
     Ok(reports)
 }
 
-fn join(pod: PodInfo, reports: &Reports, intent: &Intent) -> Row {
+fn join(pod: PodInfo, reports: &Reports, selection: &Selection) -> Row {
     let (report, silent) = (reports.pods.get(&pod.uid), reports.silent.get(&pod.node));
     let report = report.cloned().unwrap_or_else(|| PodReport {
         reason: silent.cloned().unwrap_or_else(|| "unknown to the agent".to_owned()),
         ..PodReport::default()
     });
-    let selected = intent.selects(&pod.namespace, &pod.name).unwrap_or(report.selected);
+    let selected = selection.selects(&pod.namespace, &pod.name).unwrap_or(report.selected);
     let is_outdated = selected != report.selected && report.state != PodState::Unknown;
     let (state, reason) = if is_outdated {
         (PENDING.to_owned(), "the agent has not seen the present labels yet".to_owned())

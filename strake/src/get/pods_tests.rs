@@ -48,7 +48,7 @@ fn reports() -> Reports {
 fn rows() -> Vec<Row> {
     [pod("cart", "1", "node-1"), pod("db", "2", "node-1"), pod("web", "3", "node-1"), pod("log", "4", "node-2")]
         .into_iter()
-        .map(|pod| join(pod, &reports(), &Intent::default()))
+        .map(|pod| join(pod, &reports(), &Selection::default()))
         .collect()
 }
 
@@ -99,7 +99,7 @@ fn json_and_yaml_hold_the_same() {
 fn row(phase: Phase, selects: bool, state: PodState, seen: bool) -> Row {
     let report = PodReport { uid: "1".into(), selected: seen, state, ..PodReport::default() };
     let reports = Reports { pods: [("1".into(), report)].into(), silent: HashMap::new() };
-    join(PodInfo { phase, ..pod("db", "1", "node-1") }, &reports, &Intent::selecting("shop", "db", selects))
+    join(PodInfo { phase, ..pod("db", "1", "node-1") }, &reports, &Selection::selecting("shop", "db", selects))
 }
 
 #[test]

@@ -7,18 +7,16 @@ use std::{
     process::ExitCode,
 };
 
-use ::lab::{Lab, Running, Target};
+use ::lab::{Running, Target};
 use anyhow::{Result, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Name, terminal::Terminal};
+use super::terminal::Terminal;
 
 /// Runs a command in a pod.
 #[derive(Debug, Args)]
 pub struct Exec {
-    #[command(flatten)]
-    lab: Name,
     /// The pod: NAME, or NAMESPACE/NAME; a node as node:NAME
     pod: String,
     /// Namespace of the pod
@@ -39,9 +37,9 @@ pub struct Exec {
 }
 
 impl Exec {
-    pub(super) async fn run(self) -> Result<ExitCode> {
+    pub(super) async fn run(self, mesh: &crate::target::Target) -> Result<ExitCode> {
         let target = self.target()?;
-        let lab = Lab::attach(&self.lab.name).await?;
+        let lab = mesh.attach().await?;
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         if self.tty && stdin.is_terminal() {
             return Terminal::run(&lab, target, &self.command, self.stdin).await;

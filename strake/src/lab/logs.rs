@@ -13,7 +13,8 @@ use ::lab::{Lab, logs::History, split_pod};
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::{Name, exec::pod_name};
+use super::exec::pod_name;
+use crate::target::Target;
 
 /// Pause between two looks at the files with `--follow`.
 const FOLLOW: Duration = Duration::from_millis(100);
@@ -21,8 +22,6 @@ const FOLLOW: Duration = Duration::from_millis(100);
 /// Prints logs.
 #[derive(Debug, Args)]
 pub struct Logs {
-    #[command(flatten)]
-    lab: Name,
     /// The pod: NAME, or NAMESPACE/NAME (default: all pods, each line with its pod)
     pod: Option<String>,
     /// Namespace of the pod; without a pod all pods of the namespace
@@ -59,8 +58,8 @@ struct Tail {
 }
 
 impl Logs {
-    pub(super) async fn run(self) -> Result<ExitCode> {
-        let lab = Lab::attach(&self.lab.name).await?;
+    pub(super) async fn run(self, target: &Target) -> Result<ExitCode> {
+        let lab = target.attach().await?;
         let pod = self.pod.as_deref().map(|pod| pod_name(self.namespace.as_deref(), pod)).transpose()?;
         let mut tails: BTreeMap<PathBuf, Tail> = BTreeMap::new();
         let mut first = true;
@@ -80,7 +79,7 @@ impl Logs {
             if tails.is_empty() && !self.follow {
                 bail!("{}", self.none(&lab, pod.as_deref())?);
             }
-            if !self.follow || Lab::attach(&self.lab.name).await.is_err() {
+            if !self.follow || target.attach().await.is_err() {
                 break;
             }
             tokio::time::sleep(FOLLOW).await;

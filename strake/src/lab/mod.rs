@@ -9,7 +9,9 @@ mod up;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
+
+use crate::target::Target;
 
 /// Runs nodes and pods of a directory of manifests on this machine
 #[derive(Debug, Subcommand)]
@@ -23,40 +25,26 @@ pub enum LabCommand {
     /// Shows nodes, pods and Services of a lab
     Status(status::Show),
     /// Stops a lab and removes everything that belongs to it
-    Down(Down),
-}
-
-/// Which lab.
-#[derive(Debug, Clone, Args)]
-pub struct Name {
-    /// Name of the lab
-    #[arg(long, alias = "lab", value_name = "NAME", default_value = "default", env = "STRAKE_LAB")]
-    name: String,
-}
-
-/// Ends a lab.
-#[derive(Debug, Args)]
-pub struct Down {
-    #[command(flatten)]
-    lab: Name,
+    Down,
 }
 
 /// Runs one command of `strake lab`.
 ///
 /// # Errors
 /// What the user should read; exit code 1.
-pub async fn run(command: LabCommand) -> Result<ExitCode> {
+pub(crate) async fn run(command: LabCommand, target: &Target) -> Result<ExitCode> {
     match command {
-        LabCommand::Up(command) => command.run().await,
-        LabCommand::Exec(command) => command.run().await,
-        LabCommand::Logs(command) => command.run().await,
-        LabCommand::Status(command) => command.run().await,
-        LabCommand::Down(Down { lab }) => {
-            if !::lab::exists(&lab.name)? {
-                return Err(::lab::LabError::not_running(&lab.name).into());
+        LabCommand::Up(command) => command.run(target).await,
+        LabCommand::Exec(command) => command.run(target).await,
+        LabCommand::Logs(command) => command.run(target).await,
+        LabCommand::Status(command) => command.run(target).await,
+        LabCommand::Down => {
+            let name = &target.lab;
+            if !::lab::exists(name)? {
+                return Err(::lab::LabError::not_running(name).into());
             }
-            ::lab::down(&lab.name).await?;
-            println!("lab {} is down", lab.name);
+            ::lab::down(name).await?;
+            println!("lab {name} is down");
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -2,13 +2,16 @@
 
 use std::{net::IpAddr, process::ExitCode};
 
-use ::lab::{Lab, Phase, PodInfo, Role, Status};
+use ::lab::{Phase, PodInfo, Role, Status};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{Name, up::shorten};
-use crate::check::{self, Said};
+use super::up::shorten;
+use crate::{
+    check::{self, Said},
+    target::Target,
+};
 
 /// Most characters of a pod's status in a table that is not wide.
 const STATUS_WIDTH: usize = 60;
@@ -17,8 +20,6 @@ const STATUS_WIDTH: usize = 60;
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code: 0; 1 when the lab cannot be asked; 3 with --check when something is not in place")]
 pub struct Show {
-    #[command(flatten)]
-    lab: Name,
     /// Form of the output; wide is the table with the whole of each pod's status
     #[arg(short, long, value_enum)]
     output: Option<Output>,
@@ -43,8 +44,8 @@ struct View<'a> {
 }
 
 impl Show {
-    pub(super) async fn run(self) -> Result<ExitCode> {
-        let lab = Lab::attach(&self.lab.name).await?;
+    pub(super) async fn run(self, target: &Target) -> Result<ExitCode> {
+        let lab = target.attach().await?;
         let mut status = lab.status().await?;
         let asked = Said::ask(&lab).await;
         let unknown = asked.as_ref().err().map(|err| format!("control plane unreachable: {err:#}"));
@@ -96,7 +97,7 @@ fn render(status: &Status, said: &Said, wide: bool) -> String {
     let mut lines: Vec<_> = status.problems.iter().map(|problem| format!("problem: {problem}\n")).collect();
     lines.extend(status.warnings.iter().map(|warning| format!("warning: {warning}\n")));
     lines.extend(said.policies.iter().map(|policy| policy.text() + "\n"));
-    lines.extend(said.findings.iter().map(|finding| finding.text() + "\n"));
+    lines.extend(said.findings.iter().map(|finding| check::finding_text(finding) + "\n"));
     lines.extend(status.notes.iter().map(|note| format!("note: {note}\n")));
     if !lines.is_empty() {
         text.push('\n');
@@ -144,7 +145,9 @@ fn columns(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Policy, unenforced};
+    use contract::admin::control::Policy;
+
+    use crate::check::unenforced;
 
     #[test]
     fn endpoints_are_counted_once_and_what_is_wrong_comes_last() {

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use runtime::signals::{self, Signal};
 
-use super::Name;
+use crate::target::Target;
 
 /// Namespace of the mesh's own pods, which run in every lab.
 const SYSTEM_NAMESPACE: &str = "istio-system";
@@ -28,8 +28,6 @@ pub struct Up {
     /// Directories of manifests; changes in them take effect while the lab runs
     #[arg(value_name = "DIR", required = true)]
     manifests: Vec<PathBuf>,
-    #[command(flatten)]
-    lab: Name,
     /// Run a copy of the manifests, which goes away with the lab: `strake label` edits the copy
     #[arg(long)]
     copy: bool,
@@ -42,10 +40,10 @@ pub struct Up {
     /// Set an environment variable of a program of the mesh: ztunnel, strake-agent or strake-control
     #[arg(long, value_name = "PROGRAM:NAME=VALUE", value_parser = parse_variable)]
     set_env: Vec<(String, String, String)>,
-    /// Start no control plane, agents and node proxies
+    /// Do not start the mesh
     #[arg(long)]
     no_mesh: bool,
-    /// Stay, and end the lab at Ctrl-C
+    /// Run in the foreground; Ctrl-C stops the lab
     #[arg(long)]
     foreground: bool,
     /// Seconds to wait for every pod to be ready
@@ -54,8 +52,8 @@ pub struct Up {
 }
 
 impl Up {
-    fn options(&self) -> Result<Options> {
-        let mut options = Options::new(&self.lab.name, PathBuf::new());
+    fn options(&self, target: &Target) -> Result<Options> {
+        let mut options = Options::new(&target.lab, PathBuf::new());
         options.manifests.clone_from(&self.manifests);
         if self.copy {
             options.own_manifests = copy(&self.manifests)?;
@@ -76,12 +74,12 @@ impl Up {
     }
 
     /// Until everything is ready or, in the foreground, until Ctrl-C.
-    pub(super) async fn run(self) -> Result<ExitCode> {
+    pub(super) async fn run(self, target: &Target) -> Result<ExitCode> {
         let began = Instant::now();
         // From here on a signal ends the lab and not just this process, also while it starts.
         let mut interrupted = tokio::spawn(signals::shutdown());
         tokio::task::yield_now().await;
-        let mut lab = Lab::start(self.options()?).await?;
+        let mut lab = Lab::start(self.options(target)?).await?;
         let mut progress = Progress::new();
         let ready = tokio::select! {
             // What came while the lab started comes first.
@@ -112,7 +110,10 @@ impl Up {
             }
             Err(err @ LabError::NotReady { .. }) => {
                 eprintln!("{err}");
-                eprintln!("lab {0} runs on: `strake lab logs --name {0}` and `strake lab down --name {0}`", lab.name());
+                eprintln!(
+                    "lab {0} keeps running: see `strake lab logs --lab {0}`, stop it with `strake lab down --lab {0}`",
+                    lab.name()
+                );
                 ExitCode::FAILURE
             }
             Err(err) => return Err(err.into()),

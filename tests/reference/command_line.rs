@@ -14,7 +14,9 @@ Commands and flags of `strake`, `strake-agent` and `strake-control`, as their `-
 const WIDTH: usize = 110;
 
 fn describe(command: &mut Command, path: &str, text: &mut String) {
-    let help = command.clone().bin_name(path).term_width(WIDTH).render_long_help().to_string();
+    // Values of variables are those of whoever runs the test.
+    let command_without_values = command.clone().mut_args(|arg| arg.hide_env_values(true));
+    let help = command_without_values.bin_name(path).term_width(WIDTH).render_long_help().to_string();
     let help: Vec<&str> = help.lines().map(str::trim_end).collect();
     *text += &format!("\n## `{path}`\n\n```text\n{}\n```\n", help.join("\n").trim_end());
     for subcommand in command.get_subcommands_mut().filter(|command| !command.is_hide_set()) {

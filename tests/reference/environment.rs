@@ -32,24 +32,44 @@ fn sources() -> Vec<PathBuf> {
     files
 }
 
-/// Doc comments that begin with a variable: the variable, and the whole comment.
-fn settings(code: &str) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
+/// The variable that a code span of a doc comment names: `LOG_FORMAT=json` names LOG_FORMAT, `CA_HEADER_*` a prefix.
+fn variable(span: &str) -> Option<&str> {
+    let key = span.split('=').next()?;
+    is_key(key).then_some(key)
+}
+
+/// Variables that doc comments name, each with the longest comment that does; one that begins with the variable wins.
+fn settings(code: &str) -> BTreeMap<String, (bool, String)> {
+    let mut found: BTreeMap<String, (bool, String)> = BTreeMap::new();
     let mut comment = String::new();
     for line in code.lines() {
-        match line.trim_start().strip_prefix("///") {
-            Some(text) => comment = format!("{comment} {}", text.trim()),
-            None => {
-                let comment = std::mem::take(&mut comment);
-                let key = comment.trim().strip_prefix('`').and_then(|rest| rest.split('`').next());
-                if let Some(key) = key.filter(|key| is_key(key)) {
-                    // The longest comment says most: types and fields name the same variable.
-                    let kept: &mut String = found.entry(key.to_owned()).or_default();
-                    if comment.trim().len() > kept.len() {
-                        *kept = comment.trim().to_owned();
-                    }
-                }
+        if let Some(text) = line.trim_start().strip_prefix("///") {
+            comment = format!("{comment} {}", text.trim());
+            continue;
+        }
+        let comment = std::mem::take(&mut comment).trim().to_owned();
+        for (index, key) in comment.split('`').skip(1).step_by(2).enumerate() {
+            let Some(key) = variable(key) else { continue };
+            let candidate = (index == 0 && comment.starts_with('`'), comment.clone());
+            let kept = found.entry(key.to_owned()).or_insert_with(|| candidate.clone());
+            if (candidate.0, candidate.1.len()) > (kept.0, kept.1.len()) {
+                *kept = candidate;
             }
+        }
+    }
+    found
+}
+
+/// Variables of Istio that are not supported, from the calls that report them, with what happens instead.
+fn unsupported(code: &str) -> BTreeMap<String, String> {
+    let calls = ["reader.refuse(", "reader.unless(", "reader.unsupported("]
+        .into_iter()
+        .flat_map(|call| code.split(call).skip(1));
+    let mut found = BTreeMap::new();
+    for call in calls {
+        let literals: Vec<&str> = call.split(';').next().unwrap_or_default().split('"').skip(1).step_by(2).collect();
+        if let (Some(key), Some(instead)) = (literals.first().filter(|key| is_key(key)), literals.last()) {
+            found.insert((*key).to_owned(), (*instead).to_owned());
         }
     }
     found
@@ -67,19 +87,32 @@ fn read_by(code: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_variable_is_on_its_page() {
-    let mut rows = BTreeMap::new();
-    let mut read = BTreeSet::new();
+    let (mut rows, mut refused, mut read) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     for path in sources() {
         let code = fs::read_to_string(&path).unwrap();
-        rows.extend(settings(&code));
+        rows.extend(settings(&code).into_iter().map(|(key, (_, text))| {
+            // The row begins with the variable already.
+            let rest =
+                text.strip_prefix(&format!("`{key}`")).map(|rest| rest.trim_start_matches([';', ':', ',', '.', ' ']));
+            let text = rest.map_or(text.clone(), str::to_owned);
+            (key, text)
+        }));
+        refused.extend(unsupported(&code));
         read.extend(read_by(&code));
     }
-    let page: String = rows.iter().map(|(key, text)| page::row(&[&format!("`{key}`"), text])).collect();
+    rows.retain(|key, _| !refused.contains_key(key));
+    let table = |rows: &BTreeMap<String, String>, meaning: &str| {
+        let rows = rows.iter().map(|(key, text)| page::row(&[&format!("`{key}`"), text]));
+        page::head(&["Variable", meaning]) + &rows.collect::<String>()
+    };
+    let page = INTRODUCTION.to_owned()
+        + &table(&rows, "Meaning, default, bounds")
+        + "\n## Not supported\n\nVariables of Istio's ztunnel that ask for what this one does not do. One that would weaken security when it is ignored keeps the\nprogram from starting; the others are reported in the log.\n\n"
+        + &table(&refused, "What is done");
 
-    let missing: Vec<&String> = read.iter().filter(|key| !page.contains(&format!("`{key}`"))).collect();
+    let forms = |key: &str| [format!("`{key}`"), format!("`{key}*`"), format!("`ISTIO_META_{key}`")];
+    let is_there = |key: &String| forms(key).iter().any(|form| page.contains(form));
+    let missing: Vec<&String> = read.iter().filter(|key| !is_there(key)).collect();
     assert!(missing.is_empty(), "no doc comment of {CONFIG} names {missing:?}");
-    page::check(
-        "environment.md",
-        &(INTRODUCTION.to_owned() + &page::head(&["Variable", "Meaning, default, bounds"]) + &page),
-    );
+    page::check("environment.md", &page);
 }

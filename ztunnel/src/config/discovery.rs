@@ -67,7 +67,7 @@ impl DiscoveryConfig {
     }
 }
 
-/// Istiod inside Kubernetes, else this machine.
+/// Default of the control plane's address: istiod where `KUBERNETES_SERVICE_HOST` is set, as in every pod, else this machine.
 pub(super) fn default_address(reader: &Reader<'_>) -> String {
     let host = match reader.raw("KUBERNETES_SERVICE_HOST") {
         Some(_) => "istiod.istio-system.svc",

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::source::Reader;
 
-/// The fields that count; all others are Envoy's.
+/// Fields of ProxyConfig that count; all others are Envoy's. `PROXY_CONFIG` is its YAML; default empty.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ProxyConfig {

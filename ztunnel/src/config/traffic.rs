@@ -117,6 +117,7 @@ pub struct TunnelsConfig {
 }
 
 impl TrafficConfig {
+    /// Reads the section. `ENABLE_PROXY` must be true, its default: there is nothing else to run.
     pub(super) fn parse(reader: &mut Reader<'_>) -> Self {
         let mode = mode(reader);
         let mark = reader.optional("PACKET_MARK", "a number from 0 to 4294967295", values::number);

@@ -13,7 +13,8 @@ enum Wanted {
 }
 
 /// `ZTUNNEL_WORKER_THREADS` (`N`, 0 for all processors, or `P%`), then `concurrency` of ProxyConfig, then a default from
-/// what Kubernetes gives the pod.
+/// what Kubernetes gives the pod: `ZTUNNEL_CPU_LIMIT` (processors), `ZTUNNEL_RESOURCE_CPU_LIMIT` and
+/// `ZTUNNEL_RESOURCE_CPU_REQUEST` (quantities, such as 500m).
 pub(super) fn parse(reader: &mut Reader<'_>, proxy: &ProxyConfig) -> usize {
     const QUANTITY: &str = "a quantity of processors, such as 500m or 2";
     let cores = reader.optional("ZTUNNEL_CPU_LIMIT", "a number of processors, such as 4", |value| {

@@ -190,7 +190,7 @@ fn what_cannot_be_read_is_refused_by_name_and_the_rest_is_kept() {
             if dump.contains("Kubernetes//Pod/shop/good") { Ok(()) } else { Err(io::Error::other(dump)) }
         })
         .await;
-        ztunnel.says(&["error", "resources refused", "undecodable"]);
+        ztunnel.says(&["error", "resources rejected", "undecodable"]);
         ztunnel.assert_alive();
     });
 }

@@ -192,7 +192,7 @@ fn an_xds_server_that_sends_nonsense_is_left_and_tried_again() {
     for _ in 0..3 {
         connections.recv_timeout(AGAIN).expect("it tries again");
     }
-    ztunnel.says(&["warn", "discovery connection", "TLS"]);
+    ztunnel.says(&["warn", "connect to discovery", "TLS"]);
     assert!(!is_ready(&netns), "ready without a word of discovery");
     ztunnel.assert_alive();
 }

@@ -150,7 +150,7 @@ async fn refused_resources_are_named_and_the_others_count() {
     seen.holds(&[("good", "1")]).await;
     assert!(refused.contains("bad: is bad"), "{refused}");
     assert!(refused.contains("empty: no contents") && refused.contains("garbage: "), "{refused}");
-    assert!(refused.contains(&format!("other: is a {POLICY:?} among {ADDRESS}")), "{refused}");
+    assert!(refused.contains(&format!("other: unexpected type {POLICY:?} in a {ADDRESS} response")), "{refused}");
     assert!(!refused.contains("good"), "{refused}");
     assert_eq!(talk.answer(response("n2", vec![resource("next", "1")])).await, None);
 }

@@ -389,7 +389,7 @@ mod tests {
         bench.reaches("u1", PodState::Enrolled, "").await;
 
         bench.node.break_proof();
-        bench.reaches("u1", PodState::Failed, "ended early").await;
+        bench.reaches("u1", PodState::Failed, "enrolment task panicked").await;
         assert!(bench.reports.node("n1").pods[0].checks.is_empty());
         bench.reaches("u1", PodState::Enrolled, "").await;
 

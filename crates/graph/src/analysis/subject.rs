@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(told(&[("name", "db")]), format!("{none} name=db; did you mean app=db?"));
         assert!(told(&[("app", "cache")]).contains("pods of namespace \"data\" have it"));
         assert_eq!(told(&[("app", "billing")]), format!("{none} app=billing"));
-        assert!(told(&[("app", "web"), ("version", "v2")]).contains("no pod has all of them"));
+        assert!(told(&[("app", "web"), ("version", "v2")]).contains("no pod has all of these labels"));
         assert_eq!(why("istio-system", &[("app", "cache")]), None, "the root namespace selects everywhere");
         assert_eq!(why("shpo", &[]).unwrap(), "namespace \"shpo\" not found; did you mean \"shop\"?");
     }

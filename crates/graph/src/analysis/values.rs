@@ -296,7 +296,7 @@ mod tests {
         told(Kind::Principal, "cluster.local/ns/shpo/sa/cart", Match::NothingNow, meant);
         told(Kind::Principal, "cluster.local/ns/default/sa/cart", Match::NothingNow, meant);
         told(Kind::Principal, "cluster.local/ns/other/*", Match::NothingNow, "no service account");
-        told(Kind::Principal, "other.local/*", Match::Never, "no identity looks like this");
+        told(Kind::Principal, "other.local/*", Match::Never, "invalid identity");
     }
 
     #[test]
@@ -318,9 +318,9 @@ mod tests {
         assert_eq!(why(Kind::Block, "10.0.0.0/8"), None);
         assert_eq!(why(Kind::Block, "0.0.0.0/0"), None);
         assert_eq!(why(Kind::Block, "10.1.2.3"), None);
-        told(Kind::Block, "10.1.2.3/16", Match::Other, "counts as 10.1.0.0/16");
-        told(Kind::Block, "::ffff:10.0.0.5", Match::Other, "counts as 10.0.0.5");
-        told(Kind::Block, "::ffff:10.0.0.0/104", Match::Other, "counts as 10.0.0.0/8");
+        told(Kind::Block, "10.1.2.3/16", Match::Other, "treated as 10.1.0.0/16");
+        told(Kind::Block, "::ffff:10.0.0.5", Match::Other, "treated as 10.0.0.5");
+        told(Kind::Block, "::ffff:10.0.0.0/104", Match::Other, "treated as 10.0.0.0/8");
         told(Kind::Block, "::ffff:10.0.0.5/24", Match::Never, "IPv6");
         told(Kind::Block, "0.0.0.0", Match::Never, "0.0.0.0/0");
     }

@@ -134,7 +134,8 @@ fn boolean(value: &str) -> Option<bool> {
 fn without_effect(key: &ObjectRef, policy: &AuthorizationPolicy) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(value) = policy.metadata.annotations.get(DRY_RUN_ANNOTATION).filter(|value| boolean(value).is_none()) {
-        let message = format!("invalid value {value:?} of {DRY_RUN_ANNOTATION}: expected true or false; the policy is enforced");
+        let message =
+            format!("invalid value {value:?} of {DRY_RUN_ANNOTATION}: expected true or false; the policy is enforced");
         let path = format!("metadata.annotations[{DRY_RUN_ANNOTATION:?}]");
         findings.push(Finding::warning(key, Reason::InvalidValue, message).at(path));
     }

@@ -35,7 +35,7 @@ async fn a_directory_that_is_gone_keeps_its_state_until_it_is_back() {
 
     fs::rename(dir.manifests(), dir.aside()).unwrap();
     let message = directory_problem(&mut source).await;
-    assert!(message.contains("is gone") && message.contains("stays in force"), "{message}");
+    assert!(message.contains("is gone") && message.contains("stay in force"), "{message}");
     fs::remove_file(dir.aside().join("node.yaml")).unwrap();
     fs::write(dir.aside().join("other.yaml"), OTHER).unwrap();
     fs::rename(dir.aside(), dir.manifests()).unwrap();
@@ -66,7 +66,7 @@ async fn an_empty_directory_in_place_of_another_says_nothing() {
     )
     .unwrap();
     let message = directory_problem(&mut source).await;
-    assert!(message.contains("another directory"), "{message}");
+    assert!(message.contains("replaced by a directory without manifests"), "{message}");
     dir.write("other.yaml", OTHER);
 
     // With a manifest in it it is the directory now, and it is watched.

@@ -31,7 +31,7 @@ pub struct CertificateService {
     authoriser: Arc<dyn Authoriser>,
 }
 
-/// The service for tonic's router, behind [`crate::authenticate`].
+/// The service for tonic's router, behind [`crate::authenticate()`].
 pub fn service(
     issuer: Arc<Issuer>,
     authoriser: Arc<dyn Authoriser>,

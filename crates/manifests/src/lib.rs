@@ -1,5 +1,5 @@
-//! A directory of manifests as a source of resources: [`open`] reads it and reports changes, [`status`] writes back,
-//! [`load_directory`] reads it once, [`set_label`] edits it and [`locate`] finds lines in it. It does not know what the
+//! A directory of manifests as a source of resources: [`open`] reads it and reports changes, [`status()`] writes back,
+//! [`load_directory`] reads it once, [`set_label()`] edits it and [`locate()`] finds lines in it. It does not know what the
 //! resources mean for the mesh.
 
 mod authorization_values;

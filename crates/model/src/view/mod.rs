@@ -1,4 +1,4 @@
-//! What one connection needs of the mesh: where it goes ([`outbound`]), what it is for ([`inbound`]). Opens nothing, decides no policy.
+//! What one connection needs of the mesh: where it goes ([`mod@outbound`]), what it is for ([`mod@inbound`]). Opens nothing, decides no policy.
 
 mod balance;
 mod inbound;

@@ -1,5 +1,5 @@
 //! Limits on connections to the control plane until their client has proved who it is. It opens and closes no socket: a
-//! connection that loses its place finds out by [`Admission::poll_lost`].
+//! connection that loses its place finds out by [`Notice::poll_lost`].
 //!
 //! Anybody on the network can connect, and only a token tells node proxies from others. So a connection holds a place
 //! among few until its first request with a good token. It loses the place after a while, or when its address takes too

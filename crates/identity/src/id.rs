@@ -11,7 +11,7 @@ const SCHEME: &str = "spiffe://";
 /// Bytes, from the SPIFFE specification, section 2.3.
 const MAX_URI_BYTES: usize = 2048;
 
-/// Why a text is not an identity.
+/// Reason for which a text is not an identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Not five segments `<trust domain>/ns/<namespace>/sa/<service account>` after `spiffe://`.
@@ -20,9 +20,9 @@ pub enum IdentityError {
     /// A name is empty or has a character other than letters, digits, `-`, `.`, `_`, `~` (a trust domain also `:`).
     #[error("{value:?} is not a {part}")]
     Part {
-        /// Which name.
+        /// Name of the part.
         part: &'static str,
-        /// What was found.
+        /// Text that was found.
         value: String,
     },
     /// Longer than 2048 bytes.
@@ -83,9 +83,9 @@ impl fmt::Debug for TrustDomain {
 #[derive(Clone)]
 pub struct Identity {
     uri: Arc<str>,
-    /// Where the trust domain ends, in bytes of `uri`.
+    /// End of the trust domain, in bytes of `uri`.
     trust_domain_end: u16,
-    /// Where the namespace ends, in bytes of `uri`.
+    /// End of the namespace, in bytes of `uri`.
     namespace_end: u16,
 }
 

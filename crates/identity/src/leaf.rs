@@ -7,7 +7,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::Identity;
 
-/// Why a certificate could not be read.
+/// Reason for which a certificate could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeafError {
     /// Not a DER encoded X.509 certificate.

@@ -8,7 +8,7 @@ mod leaf;
 pub use id::{Identity, IdentityError, TrustDomain};
 pub use leaf::{Leaf, LeafError};
 
-/// Who calls the control plane, once its token was checked.
+/// Caller of the control plane, once its token was checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     /// Name of the Kubernetes node that the caller runs on.

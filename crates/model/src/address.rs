@@ -41,9 +41,9 @@ pub(crate) fn deserialize_addresses<'de, D: serde::Deserializer<'de>>(
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is not {expected}")]
 pub struct AddressError {
-    /// What was found.
+    /// Text that was found.
     pub value: String,
-    /// What was expected, with an example.
+    /// Expected form, with an example.
     pub expected: &'static str,
 }
 
@@ -74,7 +74,7 @@ pub struct NamespacedHostname {
     pub hostname: Text,
 }
 
-/// What a waypoint or gateway reference names.
+/// Destination that a waypoint or gateway reference names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum GatewayDestination {
     /// A workload or service by address.
@@ -87,7 +87,7 @@ pub enum GatewayDestination {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayAddress {
-    /// Who it is.
+    /// Name or address of it.
     pub destination: GatewayDestination,
     /// Port on which it takes HBONE.
     pub hbone_mtls_port: u16,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Text, address::deserialize_blocks, workload::is_default};
 
-/// Which workloads a policy is for.
+/// Workloads that a policy is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
     /// All.
@@ -38,7 +38,7 @@ impl RefusedPolicy {
         Self { key: key.into(), namespace: namespace.into(), scope: None }
     }
 
-    /// Where it applies without being named: a namespace, "" for all; none for one that must be named.
+    /// Namespace in which it applies without being named, "" for all; none for one that must be named.
     pub(crate) fn applies_in(&self) -> Option<&str> {
         match self.scope {
             Some(Scope::Global) => Some(""),
@@ -48,7 +48,7 @@ impl RefusedPolicy {
     }
 }
 
-/// What a match means.
+/// Meaning of a match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// The connection is allowed; what no policy of this kind matches is refused.
@@ -57,7 +57,7 @@ pub enum Action {
     Deny,
 }
 
-/// How a text is compared. Case counts.
+/// Comparison of a text. Case counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StringMatch {
     /// Equal.
@@ -153,7 +153,7 @@ pub struct Authorization {
     pub namespace: Text,
     /// For which workloads.
     pub scope: Scope,
-    /// What a match means.
+    /// Meaning of a match.
     pub action: Action,
     /// Rules (any of them) of clauses (all of them) of matches (any of them). No rule: the policy never matches.
     #[serde(default)]

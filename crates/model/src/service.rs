@@ -27,7 +27,7 @@ pub enum LoadBalancerScope {
     Network,
 }
 
-/// How preferences are applied.
+/// Way in which preferences are applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoadBalancerMode {
     /// All endpoints, preferences ignored.
@@ -41,7 +41,7 @@ pub enum LoadBalancerMode {
     Passthrough,
 }
 
-/// Which endpoints count.
+/// Endpoints that count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HealthPolicy {
     /// Healthy ones.
@@ -57,9 +57,9 @@ pub enum HealthPolicy {
 pub struct LoadBalancer {
     /// In order of weight.
     pub routing_preferences: Vec<LoadBalancerScope>,
-    /// How they are applied.
+    /// Way in which they are applied.
     pub mode: LoadBalancerMode,
-    /// Which endpoints count.
+    /// Endpoints that count.
     pub health_policy: HealthPolicy,
 }
 
@@ -86,7 +86,7 @@ impl IpFamilies {
     }
 }
 
-/// Who may use a service.
+/// Clients that may use a service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Visibility {
     /// Everybody.
@@ -99,7 +99,7 @@ pub enum Visibility {
 /// One of several waypoints that share a service's traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightedWaypoint {
-    /// Which waypoint.
+    /// Address or name of the waypoint.
     #[serde(flatten)]
     pub destination: GatewayAddress,
     /// Share of the traffic, relative to the sum.
@@ -128,7 +128,7 @@ pub struct Service {
     /// Identities, besides the endpoints' own, that a server of this service may prove.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subject_alt_names: Vec<Text>,
-    /// Where service-addressed traffic has to pass first.
+    /// Waypoint that service-addressed traffic has to pass first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waypoint: Option<GatewayAddress>,
     /// Several of them; they count before `waypoint` when their weights do not add up to 0.
@@ -143,7 +143,7 @@ pub struct Service {
     /// The one to prefer among services of one hostname or address.
     #[serde(default, skip_serializing_if = "is_default")]
     pub canonical: bool,
-    /// Who may use it.
+    /// Clients that may use it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub visibility: Visibility,
 }
@@ -175,7 +175,7 @@ impl Service {
         }
     }
 
-    /// How an endpoint is chosen.
+    /// Rule by which an endpoint is chosen.
     #[must_use]
     pub fn mode(&self) -> LoadBalancerMode {
         self.load_balancer.as_ref().map_or(LoadBalancerMode::Standard, |lb| lb.mode)

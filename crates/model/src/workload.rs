@@ -10,7 +10,7 @@ use serde::{
 
 use crate::{GatewayAddress, NamespacedHostname, Ports, Text, address::deserialize_addresses};
 
-/// How a workload takes traffic of the mesh.
+/// Protocol in which a workload takes traffic of the mesh.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum InboundProtocol {
     /// Plain TCP: not in the mesh.
@@ -20,7 +20,7 @@ pub enum InboundProtocol {
     HBONE,
 }
 
-/// Whose addresses a workload has.
+/// Owner of a workload's addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkMode {
     /// Its own.
@@ -68,7 +68,7 @@ impl WorkloadType {
     }
 }
 
-/// Where a workload runs. Empty: not known.
+/// Region, zone and subzone of a workload. Empty: not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Locality {
@@ -83,7 +83,7 @@ pub struct Locality {
     pub subzone: Text,
 }
 
-/// What goes before the payload of a connection that is delivered through an application tunnel.
+/// Header before the payload of a connection that is delivered through an application tunnel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TunnelProtocol {
     /// Nothing.
@@ -96,7 +96,7 @@ pub enum TunnelProtocol {
 /// The application takes traffic for other addresses than its own (a waypoint that is no HBONE server itself).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplicationTunnel {
-    /// What precedes the payload.
+    /// Header before the payload.
     pub protocol: TunnelProtocol,
     /// Port to deliver to; none: the port of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,7 +106,7 @@ pub struct ApplicationTunnel {
 /// Membership of a workload in one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
-    /// Which service.
+    /// Name of the service.
     pub service: NamespacedHostname,
     /// Ports of this endpoint that differ from, or complete, the service's.
     pub ports: Ports,
@@ -126,10 +126,10 @@ pub struct Workload {
     /// Addresses; canonical, in the order of discovery.
     #[serde(default, deserialize_with = "deserialize_addresses")]
     pub workload_ips: Vec<IpAddr>,
-    /// Where workload-addressed traffic has to pass first.
+    /// Waypoint that workload-addressed traffic has to pass first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waypoint: Option<GatewayAddress>,
-    /// How to reach it from another network.
+    /// Gateway by which it is reached from another network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_gateway: Option<GatewayAddress>,
     /// HBONE or plain.

@@ -11,6 +11,6 @@ pub struct Connection {
     pub source: IpAddr,
     /// The application's own address and port: not a service's, not port 15008.
     pub destination: SocketAddr,
-    /// What the peer proved with its certificate; none: plain text.
+    /// Identity that the peer proved with its certificate; none: plain text.
     pub identity: Option<Identity>,
 }

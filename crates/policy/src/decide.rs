@@ -24,7 +24,7 @@ pub enum Logging {
     Info,
 }
 
-/// What allowed a connection.
+/// Reason for which a connection was allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedBy {
     /// No policy asks for anything.
@@ -33,7 +33,7 @@ pub enum AllowedBy {
     Policy(Text),
 }
 
-/// Why a connection is refused.
+/// Reason for which a connection is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DenyReason {
     /// A DENY policy matches.
@@ -51,7 +51,7 @@ pub enum DenyReason {
 pub enum Decision {
     /// Yes.
     Allow {
-        /// What allowed it.
+        /// Reason for which it was allowed.
         by: AllowedBy,
     },
     /// No.

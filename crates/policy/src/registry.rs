@@ -51,7 +51,7 @@ pub struct Reevaluation {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("connection closed due to policy change")]
 pub struct Revoked {
-    /// What decided.
+    /// Reason of the decision.
     pub reason: DenyReason,
 }
 
@@ -122,7 +122,7 @@ impl ConnectionRegistry {
         result
     }
 
-    /// What is open now, in no order.
+    /// Connections that are open now, in no order.
     #[must_use]
     pub fn connections(&self) -> Vec<(Arc<Connection>, Arc<Workload>)> {
         let mut all = Vec::new();
@@ -151,7 +151,7 @@ impl Registration {
         self.registry.decide(&self.connection, &self.destination)
     }
 
-    /// What was registered.
+    /// Connection that was registered.
     #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.connection

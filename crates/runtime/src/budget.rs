@@ -33,7 +33,7 @@ struct State<K> {
 struct Account {
     held: usize,
     waiting: VecDeque<Rc<Waiter>>,
-    /// Whether it is in `turns`.
+    /// True while it is in `turns`.
     has_turn: bool,
 }
 

@@ -7,9 +7,9 @@ use std::fmt;
 pub struct Problem {
     /// Name of the variable, flag or field, as the user writes it.
     pub key: String,
-    /// What was found there; empty when nothing was.
+    /// Text that was found there; empty when there was none.
     pub value: String,
-    /// What would have been accepted, with an example.
+    /// Form that would have been accepted, with an example.
     pub expected: String,
 }
 

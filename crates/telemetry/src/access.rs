@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use tracing::{Level, event};
 
-/// Which side of the connection the proxy stands on.
+/// Side of the connection on which the proxy stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Towards a local workload.
@@ -39,7 +39,7 @@ pub struct AccessPeer<'a> {
     pub cluster: &'a str,
 }
 
-/// What is known of a connection.
+/// Facts that are known of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessRecord<'a> {
     /// The client.

@@ -13,7 +13,7 @@ use crate::http::{Request, Response, Router, text};
 type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
 type Probe = Arc<dyn Fn() -> Answer + Send + Sync>;
 
-/// What is still to be done. Clones share it.
+/// Tasks that are still to be done. Clones share it.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<Inner>>);
 

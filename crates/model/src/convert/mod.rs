@@ -13,7 +13,7 @@ use crate::{
     Address, AddressError, GatewayAddress, GatewayDestination, NamespacedHostname, NetworkAddress, Ports, Text, address,
 };
 
-/// Why one resource was refused.
+/// Reason for which one resource was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConvertError {
     /// An address resource that is neither workload nor service.

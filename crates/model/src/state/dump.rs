@@ -35,7 +35,7 @@ pub struct ServiceDump {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointDump {
-    /// Which workload.
+    /// Uid of the workload.
     pub workload_uid: Text,
     /// Its own ports.
     pub port: Ports,

@@ -25,10 +25,10 @@ pub(crate) use store::Store;
 
 use crate::{Authorization, InboundProtocol, NamespacedHostname, RefusedPolicy, Service, Text, Workload};
 
-/// How long a new connection waits for discovery to tell of its own workload.
+/// Time for which a new connection waits for discovery to send its own workload.
 pub const LOCAL_WORKLOAD_WAIT: Duration = Duration::from_secs(5);
 
-/// What is fixed for the life of a proxy.
+/// Settings that are fixed for the life of a proxy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StateConfig {
     /// Network of this node; the default network is the empty one.
@@ -55,7 +55,7 @@ pub enum Change<T> {
     Remove(Text),
 }
 
-/// What an update of addresses means for the rest of the proxy.
+/// Meaning of an update of addresses for the rest of the proxy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Identities of upserted local workloads that take HBONE: worth fetching certificates for.
@@ -104,7 +104,7 @@ impl State {
         }))
     }
 
-    /// What is fixed.
+    /// Settings that are fixed.
     #[must_use]
     pub fn config(&self) -> &StateConfig {
         &self.0.config
@@ -165,7 +165,7 @@ impl State {
         }
     }
 
-    /// How many policies are missing because they could not be read.
+    /// Number of policies that are missing because they could not be read.
     #[must_use]
     pub fn refused_policies(&self) -> usize {
         self.read().policies.refused()

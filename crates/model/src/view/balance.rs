@@ -6,7 +6,7 @@ use rand::{Rng, RngExt};
 
 use crate::{LoadBalancerMode, LoadBalancerScope, NamespacedHostname, Service, Workload, state::Store};
 
-/// What the service port is looked up for.
+/// Purpose for which the service port is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// An application's connection.

@@ -69,7 +69,7 @@ pub struct InboundRequest<'a> {
     pub localhost_app_tunnel: bool,
 }
 
-/// Which local address the connection to the application gets.
+/// Local address that the connection to the application gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceAddress {
     /// The client's, where the listener is able to.
@@ -78,7 +78,7 @@ pub enum SourceAddress {
     Fixed(IpAddr),
 }
 
-/// Where the bytes of a CONNECT go.
+/// Destination of the bytes of a CONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboundTarget {
     /// Address of the application; also what policies are asked about.
@@ -87,13 +87,13 @@ pub struct InboundTarget {
     pub source: SourceAddress,
     /// Write a PROXY v2 header with this destination before the payload.
     pub proxy_header: Option<SocketAddr>,
-    /// What policies compare `destination_ips` and `destination_ports` with.
+    /// Address with which policies compare `destination_ips` and `destination_ports`.
     pub policy_destination: SocketAddr,
     /// For telemetry, a guess.
     pub service: Option<Arc<Service>>,
 }
 
-/// Why a CONNECT is refused.
+/// Reason for which a CONNECT is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InboundError {
     /// The authority is somebody else, for whom this workload does not speak.

@@ -15,7 +15,7 @@ use crate::{
     Workload, state::Store,
 };
 
-/// Where to connect to.
+/// Address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dial {
     /// An address.
@@ -45,7 +45,7 @@ pub struct DoubleHbone {
     pub inner: Hbone,
 }
 
-/// How the destination takes the connection.
+/// Protocol in which the destination takes the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteKind {
     /// HBONE to the destination or its waypoint.
@@ -61,9 +61,9 @@ pub enum RouteKind {
 /// The way of one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// How.
+    /// Protocol.
     pub kind: RouteKind,
-    /// Where to.
+    /// Address.
     pub dial: Dial,
     /// The next hop, for telemetry: the destination, or its waypoint.
     pub workload: Option<Arc<Workload>>,
@@ -71,7 +71,7 @@ pub struct Route {
     pub service: Option<Arc<Service>>,
 }
 
-/// Why there is no way. Nothing may be sent to the destination then.
+/// Reason for which there is no way. Nothing may be sent to the destination then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// The application connects to a port of the proxy.

@@ -15,7 +15,7 @@ use rustix::{
 
 use super::socket;
 
-/// What tells one namespace from another: device and inode of its file in nsfs.
+/// Key that tells one namespace from another: device and inode of its file in nsfs.
 ///
 /// The kernel may use an inode again once the namespace is gone; whoever keeps an id must
 /// keep the descriptor too.

@@ -67,7 +67,7 @@ pub fn bind_no_port(socket: &impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Where a connection was going before netfilter redirected it (`SO_ORIGINAL_DST`); `None` when netfilter knows nothing
+/// Destination of a connection before netfilter redirected it (`SO_ORIGINAL_DST`); `None` when netfilter knows nothing
 /// of it. `peer` is who connects, and tells the family: an IPv4 client of a dual-stack listener is one of IPv4.
 /// IPv4-mapped addresses come back as IPv4.
 #[must_use]

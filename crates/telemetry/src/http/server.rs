@@ -25,9 +25,9 @@ use tracing::{debug, warn};
 
 use super::{Request, Response, Router, text};
 
-/// How long a client may take to send a request's head.
+/// Time that a client may take to send a request's head.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a client may take to send a request's body.
+/// Time that a client may take to send a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest body of a request.
 const MAX_BODY_BYTES: usize = 64 * 1024;

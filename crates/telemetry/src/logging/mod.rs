@@ -18,7 +18,7 @@ pub use writer::Sink;
 /// Always in force, unless a later directive says otherwise.
 const BASE: &str = "hickory_server::server=off";
 
-/// Where a filter comes from that cannot be read.
+/// Source of a filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// Not a list of `level` and `scope=level`.
@@ -114,7 +114,7 @@ fn parse(filter: &str) -> Result<Targets, LoggingError> {
     filter.parse().map_err(|e: tracing_subscriber::filter::ParseError| refused(e.to_string()))
 }
 
-/// What a subscriber needs for the lines to show its spans.
+/// Bounds of a subscriber whose lines show their spans.
 pub(crate) trait Spans: tracing::Subscriber + for<'a> LookupSpan<'a> {}
 impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Spans for S {}
 

@@ -15,7 +15,7 @@ const QUEUE: usize = 10_000;
 /// Lines per system call.
 const BATCH: usize = 64;
 
-/// How long a first line waits for others. Whoever logs meanwhile need not wake the thread.
+/// Time for which a first line waits for others. Whoever logs meanwhile need not wake the thread.
 const GATHER: Duration = Duration::from_millis(2);
 
 enum Item {
@@ -23,7 +23,7 @@ enum Item {
     Flush(SyncSender<()>),
 }
 
-/// Where lines go. Clones share the queue; the thread ends when the last of them is gone.
+/// Destination of lines. Clones share the queue; the thread ends when the last of them is gone.
 #[derive(Clone)]
 pub struct Sink(Arc<SyncSender<Item>>);
 

@@ -72,7 +72,7 @@ impl Recorder {
         render::open_metrics(&self.exported())
     }
 
-    /// What the exporter writes, and the process itself.
+    /// Text of the exporter, and the metrics of the process itself.
     fn exported(&self) -> String {
         let mut text = self.0.render();
         process::append(&mut text);
@@ -117,7 +117,7 @@ pub fn record_build(component: &str, tag: &str) {
     ::metrics::gauge!("istio_build", "component" => component.to_owned(), "tag" => tag.to_owned()).set(1.0);
 }
 
-/// What `act` has recorded, without the metrics of the process.
+/// Metrics that `act` has recorded, without those of the process.
 #[cfg(test)]
 pub(crate) fn recorded(act: impl FnOnce(&Recorder)) -> String {
     let recorder = builder().unwrap().build_recorder();

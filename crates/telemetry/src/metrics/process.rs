@@ -50,7 +50,7 @@ pub(super) fn append(text: &mut String) {
     }
 }
 
-/// What `/proc` says; empty where it cannot be read.
+/// Values of `/proc`; empty where it cannot be read.
 struct Files {
     status: String,
     stat: String,

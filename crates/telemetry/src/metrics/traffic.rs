@@ -23,7 +23,7 @@ const RENEW: Duration = Duration::from_secs(IDLE.as_secs() / 2);
 /// Entries of a cache before it is swept the first time.
 const FIRST_SWEEP: usize = 1024;
 
-/// Who counts.
+/// Side that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reporter {
     /// The client's proxy.
@@ -68,10 +68,10 @@ pub struct PeerLabels {
     pub zone: Arc<str>,
 }
 
-/// What the connections of one series have in common.
+/// Labels that the connections of one series have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TrafficLabels {
-    /// Who counts.
+    /// Side that counts.
     pub reporter: Reporter,
     /// Client.
     pub source: PeerLabels,
@@ -172,7 +172,7 @@ impl TrafficHandles {
         Self { labels, begin: Instant::now(), last_use: AtomicU64::new(0), counters }
     }
 
-    /// What they count.
+    /// Labels of the counters.
     #[must_use]
     pub const fn labels(&self) -> &TrafficLabels {
         &self.labels

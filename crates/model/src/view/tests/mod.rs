@@ -70,7 +70,7 @@ fn balanced(mode: LoadBalancerMode, scopes: &[LoadBalancerScope]) -> Service {
     Service { load_balancer: Some(lb), ..service("svc", "ns", VIP) }
 }
 
-/// How often each endpoint of the service was chosen in 300 connections.
+/// Number of times that each endpoint of the service was chosen in 300 connections.
 fn spread(state: &State, source: &Workload) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
     for _ in 0..300 {

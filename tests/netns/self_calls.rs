@@ -1,6 +1,9 @@
 //! Connections to the proxy's own ports in a pod that is leaving the mesh. In pods of the mesh: `traffic`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use serde_json::Value;
 use testkit::{TestLab, eventually, labs, labs::TAKES_EFFECT, manifests::client_and_server};
@@ -15,7 +18,9 @@ const MORE_DESCRIPTORS: u64 = 50;
 
 #[test]
 fn the_proxys_own_ports_turn_everybody_away_in_a_pod_that_is_leaving() {
-    labs::run_alone("selfcall", &client_and_server(), async |lab| {
+    // The pod leaves for as long as the test takes, on a busy machine too.
+    let patient = |options: &mut lab::Options| options.unenrol_grace = Duration::from_secs(60);
+    labs::run_alone_with("selfcall", &client_and_server(), patient, async |lab| {
         lab.meshed(&PODS).await;
         // As long as it lives, the pod is leaving.
         let held = lab.load("mesh/client", &["hold", "server:7000", "--every-ms", "20"]).await;
@@ -40,7 +45,8 @@ fn the_proxys_own_ports_turn_everybody_away_in_a_pod_that_is_leaving() {
         })
         .await;
         assert_eq!(lab.report("mesh/client").unwrap()["state"], "leaving");
-        assert!(held.stop().await.get("broken").is_none(), "ztunnel goes on");
+        let held = held.stop().await;
+        assert!(held.get("broken").is_none(), "ztunnel goes on: {held}");
     });
 }
 

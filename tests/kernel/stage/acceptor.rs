@@ -10,7 +10,7 @@ use std::{
 use runtime::sys::socket::canonical;
 use socket2::{SockRef, Socket};
 
-use super::DEADLINE;
+use super::RETRANSMITTED;
 
 /// Stops listening when dropped. Its threads have the cgroup and namespace of whoever starts it.
 pub(crate) struct Acceptor {
@@ -24,7 +24,7 @@ impl Acceptor {
         let accepting = listener.try_clone().unwrap();
         let thread = thread::spawn(move || {
             while let Ok((stream, _)) = accepting.accept() {
-                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                stream.set_read_timeout(Some(RETRANSMITTED)).unwrap();
                 thread::spawn(move || serve(stream));
             }
         });

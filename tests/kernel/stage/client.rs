@@ -7,7 +7,7 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-use super::DEADLINE;
+use super::{DEADLINE, RETRANSMITTED};
 
 /// Connects, sends, and reads the answer to its end.
 pub(crate) fn ask(server: SocketAddr, request: &str) -> io::Result<String> {
@@ -16,7 +16,7 @@ pub(crate) fn ask(server: SocketAddr, request: &str) -> io::Result<String> {
 
 /// Sends, and reads the answer to its end.
 pub(crate) fn exchange(mut stream: TcpStream, request: &str) -> io::Result<String> {
-    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_read_timeout(Some(RETRANSMITTED))?;
     stream.write_all(request.as_bytes())?;
     stream.shutdown(Shutdown::Write)?;
     let mut answer = String::new();

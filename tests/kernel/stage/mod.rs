@@ -34,6 +34,10 @@ pub(crate) use proxy::Proxy;
 /// Longer than anything here takes; what passes it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Time for bytes whose packets were dropped for up to [`DEADLINE`]: TCP doubles its pause with each retransmission
+/// (RFC 6298), so the next one may follow as long after the repair.
+pub(crate) const RETRANSMITTED: Duration = Duration::from_secs(20);
+
 pub(crate) const POD_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
 pub(crate) const POD_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2));
 /// The host at the other end of the pod's wire.

@@ -10,7 +10,7 @@ use std::{
 use runtime::sys::socket::{canonical, set_transparent};
 use socket2::{Domain, Socket, Type};
 
-use super::{Actor, DEADLINE, Stage, acceptor::Acceptor};
+use super::{Actor, DEADLINE, RETRANSMITTED, Stage, acceptor::Acceptor};
 
 /// The mark that ztunnel puts on its sockets.
 const PROXY_MARK: u32 = 0x539;
@@ -79,7 +79,7 @@ pub(crate) fn app_leg(source: SocketAddr, application: SocketAddr) -> std::io::R
     socket.set_mark(PROXY_MARK)?;
     set_transparent(&socket)?;
     socket.bind(&source.into())?;
-    socket.set_read_timeout(Some(DEADLINE))?;
+    socket.set_read_timeout(Some(RETRANSMITTED))?;
     socket.connect_timeout(&application.into(), DEADLINE)?;
     Ok(socket.into())
 }

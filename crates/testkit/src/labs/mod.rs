@@ -19,7 +19,7 @@ use lab::{Lab, Options, PodInfo};
 
 pub use self::{
     clients::Load,
-    shared::{Shared, run, run_alone},
+    shared::{Shared, run, run_alone, run_alone_with},
 };
 use crate::{assert::eventually, prerequisites};
 
@@ -42,6 +42,19 @@ impl TestLab {
     /// # Errors
     /// When it does not become ready, with what is missing.
     pub async fn up(name: &str, manifests: &str, mesh: bool) -> Result<Self> {
+        Self::up_with(name, manifests, mesh, |_| ()).await
+    }
+
+    /// Starts a lab whose options the test changes first.
+    ///
+    /// # Errors
+    /// When it does not become ready, with what is missing.
+    pub async fn up_with(
+        name: &str,
+        manifests: &str,
+        mesh: bool,
+        configure: impl FnOnce(&mut Options),
+    ) -> Result<Self> {
         let bin = prerequisites::bin_dir();
         // below the build folder, so that a killed test leaves nothing elsewhere
         let dir = bin.join("labs").join(name);
@@ -52,6 +65,7 @@ impl TestLab {
         options.program = bin.join("strake");
         options.bin_dir = bin;
         options.mesh = mesh;
+        configure(&mut options);
         let lab = Lab::up(options, UP).await?;
         Ok(Self { lab, manifests: dir })
     }

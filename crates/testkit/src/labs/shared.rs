@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use lab::Options;
 use tokio::runtime::Runtime;
 
 use super::TestLab;
@@ -60,12 +61,25 @@ impl Shared {
 /// # Panics
 /// When the lab does not start or leaves something behind, or the test panics.
 pub fn run_alone(name: &str, manifests: &str, test: impl AsyncFnOnce(&TestLab)) {
+    run_alone_with(name, manifests, |_| (), test);
+}
+
+/// Runs a test in a lab of its own whose options it changes first.
+///
+/// # Panics
+/// As [`run_alone`].
+pub fn run_alone_with(
+    name: &str,
+    manifests: &str,
+    configure: impl FnOnce(&mut Options),
+    test: impl AsyncFnOnce(&TestLab),
+) {
     if !prerequisites::met(prerequisites::missing(true)) {
         return;
     }
     runtime().block_on(async {
-        let lab =
-            TestLab::up(name, manifests, true).await.unwrap_or_else(|err| panic!("the lab did not start: {err:#}"));
+        let lab = TestLab::up_with(name, manifests, true, configure).await;
+        let lab = lab.unwrap_or_else(|err| panic!("the lab did not start: {err:#}"));
         test(&lab).await;
         lab.lab.down().await.expect("the lab goes down");
     });

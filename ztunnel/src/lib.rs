@@ -6,6 +6,7 @@ pub mod admin;
 pub mod budget;
 pub mod config;
 pub mod discovery;
+pub mod enrolment;
 pub mod inpod;
 pub mod local_xds;
 pub mod process;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tls::WorkloadCertificate;
 use tokio::task::{LocalSet, spawn_local};
-use ztunnel::workers::HANDSHAKES;
+use ztunnel::proxy::HANDSHAKES;
 
 /// Polls until `holds`, which must not take longer than anything else.
 fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {

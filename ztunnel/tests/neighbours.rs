@@ -15,7 +15,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
 use ztunnel::budget::Budgets;
-use ztunnel::workers::{HANDSHAKES, SOURCE_TUNNELS};
+use ztunnel::proxy::{HANDSHAKES, SOURCE_TUNNELS};
 
 /// The series that counts that somebody wanted more than a budget holds.
 fn exceeded(budget: &str, owner: &str) -> String {

@@ -1,14 +1,15 @@
-//! The pods this proxy serves: their sockets, and how they come and go.
-//! What happens on a connection is `proxy`'s.
+//! The pods this proxy serves: their sockets and listeners, and what is known of them. How they come and go is
+//! `enrolment`'s; what happens on a connection is `proxy`'s.
 
 pub mod connections;
-pub mod manager;
+mod listener;
 pub mod pod;
-pub mod pods;
 pub mod sockets;
+mod status;
 mod stock;
 
 pub use connections::{ConnectionEntry, Connections};
+pub use listener::ListenerKind;
 pub use pod::{Pod, PodInfo};
-pub use pods::{PodStatus, Pods, Status};
 pub use sockets::{Keepalive, ListenError, Listening, SocketOptions, Sockets};
+pub use status::{PodStatus, Status};

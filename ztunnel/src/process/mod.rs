@@ -11,7 +11,8 @@ use crate::admin::{Admin, Shutdown};
 use crate::budget::Budgets;
 use crate::config::Config;
 use crate::discovery::{self, Discovery};
-use crate::inpod::{self, Status};
+use crate::enrolment;
+use crate::inpod::Status;
 use crate::proxy::Shared;
 use crate::proxy::resolve::Names;
 use crate::workers::Workers;
@@ -38,7 +39,7 @@ pub enum StartError {
     #[error(transparent)]
     Capability(#[from] CapabilityError),
     #[error(transparent)]
-    Listen(#[from] inpod::pods::StartError),
+    Listen(#[from] enrolment::StartError),
     #[error(transparent)]
     Metrics(#[from] telemetry::metrics::MetricsError),
     /// One of the process's own ports.

@@ -2,8 +2,9 @@
 
 use super::{StartError, capabilities};
 use crate::config::{Config, Mode, PreserveSource, WorkloadInfo};
-use crate::inpod::{Keepalive, Pod, PodInfo, Pods, SocketOptions, Sockets, Status, manager, pods};
-use crate::workers::{ListenerKind, Workers};
+use crate::enrolment::{self, Pods};
+use crate::inpod::{Keepalive, ListenerKind, Pod, PodInfo, SocketOptions, Sockets, Status};
+use crate::workers::Workers;
 use runtime::drain::Watch;
 use std::sync::Arc;
 use telemetry::readiness::{Readiness, Task};
@@ -41,7 +42,7 @@ async fn dedicated(
     };
     let sockets = Sockets::here(Arc::new(options(config, config.traffic.preserve_source)));
     let pod = Arc::new(Pod::new("dedicated", info.clone(), sockets, None));
-    pods::launch(workers, &pod, &ListenerKind::ALL).await?;
+    enrolment::launch(workers, &pod, &ListenerKind::ALL).await?;
     let entry = crate::inpod::PodStatus { uid: pod.uid.clone(), info, running: Some(pod) };
     status.send_replace(Status { ready: true, pods: vec![entry], started: 1, stopped: 0 });
     Ok(())
@@ -60,7 +61,7 @@ async fn shared(
     let options = Arc::new(options(config, config.traffic.preserve_source));
     let pods = Pods::new(workers.clone(), home, options, status.clone());
     let socket = config.traffic.zds_socket.clone();
-    Ok(tokio::spawn(async move { manager::run(pods, &socket, drain).await }))
+    Ok(tokio::spawn(async move { enrolment::run(pods, &socket, drain).await }))
 }
 
 /// A tunnel listener of the proxy's own pod, so that its metrics can be scraped in mutual TLS.
@@ -73,7 +74,7 @@ async fn start_self(config: &Config, workers: &Arc<Workers>) -> Result<(), Start
     let info = PodInfo { name: name.clone(), namespace: namespace.clone(), service_account: account.clone() };
     let options = SocketOptions { mark: None, ..options(config, PreserveSource::Never) };
     let pod = Arc::new(Pod::new("self", info, Sockets::here(Arc::new(options)), None));
-    pods::launch(workers, &pod, &[ListenerKind::Hbone]).await?;
+    enrolment::launch(workers, &pod, &[ListenerKind::Hbone]).await?;
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! First step: what an accepted socket is, before anything is known about its destination.
 
+use super::context::PodContext;
 use super::guarded::Guarded;
-use crate::inpod::Pod;
-use crate::workers::{ListenerKind, PodHere};
+use crate::inpod::{ListenerKind, Pod};
 use model::Workload;
 use model::view::is_proxy_port;
 use runtime::sys::socket;
@@ -57,16 +57,16 @@ pub enum Steering {
 }
 
 /// Finds out where a connection was going that came to the listener of `kind`, and refuses one that leads to a listener
-/// of ours. One system call when it is steered as the connection before it, which `here.steering` remembers.
+/// of ours. One system call when it is steered as the connection before it, which `context.steering` remembers.
 pub fn redirected(
-    here: &PodHere,
+    context: &PodContext,
     kind: ListenerKind,
     accepted: TcpStream,
     client: SocketAddr,
 ) -> Result<Captured, CaptureError> {
     let accepted = Guarded::new(accepted);
-    let destination = destination(&accepted, client, kind.port(), &here.steering)?;
-    if is_self_call(here, kind, destination)? {
+    let destination = destination(&accepted, client, kind.port(), &context.steering)?;
+    if is_self_call(context, kind, destination)? {
         return Err(CaptureError::SelfCall { destination });
     }
     Ok(Captured { socket: accepted, client, destination })
@@ -76,12 +76,12 @@ pub fn redirected(
 ///
 /// Whoever connects to the pod means it by every address. What an application of the pod opens may be for a port of
 /// another machine that has the same number: then the kernel's routes say whether the address is one of this namespace.
-fn is_self_call(here: &PodHere, kind: ListenerKind, destination: SocketAddr) -> io::Result<bool> {
+fn is_self_call(context: &PodContext, kind: ListenerKind, destination: SocketAddr) -> io::Result<bool> {
     if !is_proxy_port(destination) {
         return Ok(false);
     }
     match kind {
-        ListenerKind::Outbound => here.pod.sockets.is_local(destination.ip()),
+        ListenerKind::Outbound => context.pod.sockets.is_local(destination.ip()),
         ListenerKind::Plaintext | ListenerKind::Hbone => Ok(true),
     }
 }

@@ -1,8 +1,8 @@
 //! Fourth step: opens the connection to the next hop, as a stream of a pooled tunnel or as plain TCP.
 //! It chooses no destination; see `resolve`.
 
+use super::context::PodContext;
 use super::tunnel_socket::TunnelSocket;
-use crate::workers::{Key, PodHere};
 use ca_client::{CertificateManager, Priority};
 use hbone::{Accepted, ConnectError, Driver, Tunnel};
 use http::HeaderMap;
@@ -17,6 +17,19 @@ use tls::{TlsError, WorkloadCertificate};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+
+/// Everything that makes two tunnels different.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TunnelKey {
+    /// Who we are on it.
+    pub source: Identity,
+    /// Whom we accept at the other end.
+    pub expected: Arc<[Identity]>,
+    /// Where it goes.
+    pub to: SocketAddr,
+    /// The pod's address that it comes from.
+    pub from: IpAddr,
+}
 
 /// How long a TCP connection may take. The handshakes on it have the same time again.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,15 +102,15 @@ impl DialError {
 
 /// Opens a stream to `authority` over a tunnel of the pool, with `headers`, which are made anew for a second attempt.
 pub async fn tunnel(
-    here: &PodHere,
-    key: &Key,
+    context: &PodContext,
+    key: &TunnelKey,
     authority: &str,
     headers: impl Fn() -> HeaderMap,
 ) -> Result<Accepted, DialError> {
     let mut retried = false;
     loop {
         // Boxed: most connections find a tunnel, and need not carry the room that a handshake takes.
-        let checkout = here.pool.checkout(key, || Box::pin(open(here, key))).await?;
+        let checkout = context.pool.checkout(key, || Box::pin(open(context, key))).await?;
         let answer = timeout(ANSWER_TIMEOUT, checkout.connect(authority, headers())).await;
         match answer.map_err(|_| DialError::AnswerTimeout { peer: key.to, waited: ANSWER_TIMEOUT })? {
             Ok(accepted) => return Ok(accepted),
@@ -108,27 +121,30 @@ pub async fn tunnel(
     }
 }
 
-async fn open(here: &PodHere, key: &Key) -> Result<(Tunnel, Driver<tls::stream::TlsStream<TunnelSocket>>), DialError> {
+async fn open(
+    context: &PodContext,
+    key: &TunnelKey,
+) -> Result<(Tunnel, Driver<tls::stream::TlsStream<TunnelSocket>>), DialError> {
     // A pod that calls itself has a tunnel to its own HBONE listener, and nothing comes back from there.
     if key.to.port() != contract::ports::HBONE {
-        refuse_self_call(here, key.to)?;
+        refuse_self_call(context, key.to)?;
     }
-    let certificate = certificate(here, &key.source).await?;
-    let config = here.tls.client(&certificate, &key.expected).map_err(|e| DialError::Tls(Arc::new(e)))?;
-    let socket = timeout(CONNECT_TIMEOUT, here.pod.sockets.connect_tunnel(key.to)).await;
+    let certificate = certificate(context, &key.source).await?;
+    let config = context.tls.client(&certificate, &key.expected).map_err(|e| DialError::Tls(Arc::new(e)))?;
+    let socket = timeout(CONNECT_TIMEOUT, context.pod.sockets.connect_tunnel(key.to)).await;
     let socket = match socket {
         Ok(Ok(socket)) => socket,
         Ok(Err(e)) if e.kind() != io::ErrorKind::TimedOut => return Err(DialError::Outbound(Arc::new(e))),
         Ok(Err(_)) | Err(_) => return Err(DialError::TunnelTimeout(key.to)),
     };
-    let budgets = &here.shared().budgets;
-    let window = budgets.window(&here.pod, here.shared().tunnels.connection_window_bytes);
-    let settings = window.apply(&here.shared().tunnels);
-    let socket = TunnelSocket::new(socket, budgets.descriptors_in_use(&here.pod, 1), window);
+    let budgets = &context.shared().budgets;
+    let window = budgets.window(&context.pod, context.shared().tunnels.connection_window_bytes);
+    let settings = window.apply(&context.shared().tunnels);
+    let socket = TunnelSocket::new(socket, budgets.descriptors_in_use(&context.pod, 1), window);
     let handshakes = async {
         let (tls, leaf) = tls::stream::connect(socket, config, tls::peer_leaf).await.map_err(tls_failure)?;
         let (tunnel, driver) = hbone::client::start(tls, &settings);
-        let is_valid = validity(here.shared().certificates.clone(), certificate, leaf.map(|l| l.not_after));
+        let is_valid = validity(context.shared().certificates.clone(), certificate, leaf.map(|l| l.not_after));
         Ok((tunnel.valid_while(is_valid), driver))
     };
     timeout(CONNECT_TIMEOUT, handshakes).await.unwrap_or(Err(DialError::HandshakeTimeout(key.to)))
@@ -150,9 +166,9 @@ fn validity(
 
 /// Returns the certificate of `identity`. While there is none, further attempts are waited for; see
 /// [`CERTIFICATE_PATIENCE`]. An authority that has been away for longer than that is not waited for at all.
-pub async fn certificate(here: &PodHere, identity: &Identity) -> Result<Arc<WorkloadCertificate>, DialError> {
+pub async fn certificate(context: &PodContext, identity: &Identity) -> Result<Arc<WorkloadCertificate>, DialError> {
     let until = Instant::now() + CERTIFICATE_PATIENCE;
-    let certificate = here.shared().certificates.get_by(identity, Priority::RealTime, until);
+    let certificate = context.shared().certificates.get_by(identity, Priority::RealTime, until);
     match timeout(CONNECT_TIMEOUT, certificate).await {
         Ok(certificate) => certificate.map_err(|e| DialError::Certificate(Arc::new(e))),
         Err(_) => Err(DialError::CertificateTimeout(CONNECT_TIMEOUT)),
@@ -180,15 +196,15 @@ pub fn tls_failure(e: io::Error) -> DialError {
 }
 
 /// The key of the tunnel from `source` at `from`.
-pub fn key(source: Identity, from: IpAddr, to: SocketAddr, expected: Vec<Identity>) -> Key {
-    Key { source, expected: expected.into(), to, from }
+pub fn key(source: Identity, from: IpAddr, to: SocketAddr, expected: Vec<Identity>) -> TunnelKey {
+    TunnelKey { source, expected: expected.into(), to, from }
 }
 
 /// Refuses a port of the proxy at an address of the pod's namespace, however discovery or DNS led there. When the
 /// kernel does not say whose address it is, the connection is refused as well.
-fn refuse_self_call(here: &PodHere, to: SocketAddr) -> Result<(), DialError> {
+fn refuse_self_call(context: &PodContext, to: SocketAddr) -> Result<(), DialError> {
     let is_ours = is_proxy_port(to)
-        && here.pod.sockets.is_local(to.ip()).unwrap_or_else(|error| {
+        && context.pod.sockets.is_local(to.ip()).unwrap_or_else(|error| {
             tracing::warn!(%to, %error, "failed to look up the route; the connection is refused as one to ourselves");
             true
         });
@@ -196,17 +212,17 @@ fn refuse_self_call(here: &PodHere, to: SocketAddr) -> Result<(), DialError> {
 }
 
 /// Plain TCP out of the pod.
-pub async fn plain(here: &PodHere, to: SocketAddr) -> Result<TcpStream, DialError> {
-    refuse_self_call(here, to)?;
+pub async fn plain(context: &PodContext, to: SocketAddr) -> Result<TcpStream, DialError> {
+    refuse_self_call(context, to)?;
     let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
-    let connected = timeout(CONNECT_TIMEOUT, here.pod.sockets.connect(to, None)).await;
+    let connected = timeout(CONNECT_TIMEOUT, context.pod.sockets.connect(to, None)).await;
     connected.unwrap_or_else(|_| Err(timed_out())).map_err(|e| DialError::Outbound(Arc::new(e)))
 }
 
 /// TCP to the application of the pod, from `source` when given.
-pub async fn application(here: &PodHere, to: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
-    refuse_self_call(here, to)?;
+pub async fn application(context: &PodContext, to: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
+    refuse_self_call(context, to)?;
     let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
-    let connected = timeout(CONNECT_TIMEOUT, here.pod.sockets.connect(to, source)).await;
+    let connected = timeout(CONNECT_TIMEOUT, context.pod.sockets.connect(to, source)).await;
     connected.unwrap_or_else(|_| Err(timed_out())).map_err(|e| DialError::Inbound(Arc::new(e)))
 }

@@ -1,12 +1,12 @@
 //! The steps of a tunnel from another proxy, and of each connection on it (listener 15008).
 
+use super::context::PodContext;
 use super::failure::RequestError;
 use super::guarded::Guarded;
 use super::report::{Direction, Opened, Peer, Report};
 use super::validity::{self, Validity};
-use super::{Failure, authorise, capture, dial, proxy_header, relay, report};
+use super::{Connection, Failure, Load, authorise, capture, dial, proxy_header, relay, report};
 use crate::budget::{self, Descriptors, Owner, Resource, Window};
-use crate::workers::{Connection, PodHere};
 use hbone::headers::{self, Baggage, Trace};
 use hbone::{Request, Server, Stream, TunnelError};
 use http::{HeaderMap, Method, StatusCode};
@@ -45,7 +45,7 @@ const EXPIRED: &str = "strake_tunnels_expired_total";
 
 /// What all streams of a tunnel have in common.
 struct Tunnel {
-    here: Rc<PodHere>,
+    context: Rc<PodContext>,
     client: SocketAddr,
     destination: SocketAddr,
     identity: Option<Identity>,
@@ -65,25 +65,29 @@ struct Held {
 }
 
 /// Carries the tunnel to its end.
-pub async fn serve(here: Rc<PodHere>, connection: Connection) {
-    let _open = here.worker.socket_open(Direction::Inbound);
+pub async fn serve(context: Rc<PodContext>, connection: Connection) {
+    let _open = context.worker.socket_open(Direction::Inbound);
     let (client, mut destination) = (connection.peer, report::listener_of(&connection));
-    match accept(&here, connection, &mut destination).await {
+    match accept(&context, connection, &mut destination).await {
         Ok((tunnel, server, load)) => {
             streams(Rc::new(tunnel), server).await;
             drop(load);
         }
-        Err(e) => report::early(&here, Direction::Inbound, client, destination, &e),
+        Err(e) => report::early(&context, Direction::Inbound, client, destination, &e),
     }
 }
 
-type Accepted = (Tunnel, Server<TlsStream<TcpStream>>, crate::workers::Load);
+type Accepted = (Tunnel, Server<TlsStream<TcpStream>>, Load);
 
-async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<Accepted, Failure> {
+async fn accept(
+    context: &Rc<PodContext>,
+    connection: Connection,
+    destination: &mut SocketAddr,
+) -> Result<Accepted, Failure> {
     let Connection { mut socket, peer, transparent, load, descriptors, .. } = connection;
     *destination = canonical(socket.local_addr().map_err(capture::CaptureError::Socket)?);
-    let local = capture::local_workload(&here.shared().state, &here.pod).await?;
-    let identity = local.identity().ok_or_else(|| unknown(here))?;
+    let local = capture::local_workload(&context.shared().state, &context.pod).await?;
+    let identity = local.identity().ok_or_else(|| unknown(context))?;
     let late = || dial::DialError::HandshakeTimeout(peer);
     let handshakes = async {
         // A client that says nothing has no buffer yet.
@@ -91,24 +95,24 @@ async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut So
         let hello = timeout(CLIENT_HELLO_TIMEOUT, tls::stream::client_hello(&mut socket)).await.map_err(|_| late())?;
         let hello = hello.map_err(dial::tls_failure)?;
         // Before the permits: a pod that waits for its first certificate must not hold those of the worker meanwhile.
-        let certificate = dial::certificate(here, &identity).await?;
+        let certificate = dial::certificate(context, &identity).await?;
         // Held until the peer has proven who it is.
-        let _permits = handshake_permits(here, peer.ip()).await;
-        let config = here.tls.server(&certificate).map_err(|e| dial::DialError::Tls(Arc::new(e)))?;
+        let _permits = handshake_permits(context, peer.ip()).await;
+        let config = context.tls.server(&certificate).map_err(|e| dial::DialError::Tls(Arc::new(e)))?;
         let accepted = tls::stream::accept_after(socket, hello, config, tls::peer_leaf).await;
         let (tls, leaf) = accepted.map_err(dial::tls_failure)?;
-        let window = here.shared().budgets.window(&here.pod, here.shared().tunnels.connection_window_bytes);
-        let server = Server::handshake(tls, &window.apply(&here.shared().tunnels)).await;
+        let window = context.shared().budgets.window(&context.pod, context.shared().tunnels.connection_window_bytes);
+        let server = Server::handshake(tls, &window.apply(&context.shared().tunnels)).await;
         let server = server.inspect_err(|e| count_flood(peer, leaf.as_ref().and_then(|l| l.identity()), e))?;
         Ok::<_, Failure>((leaf, server, window))
     };
     let (leaf, server, window) = timeout(HANDSHAKE_TIMEOUT, handshakes).await.map_err(|_| late())??;
-    let Some(permit) = here.tunnels.try_acquire(&peer.ip()) else {
-        budget::exceeded(&here.pod, Resource::Tunnels, Owner::Source(peer.ip()));
+    let Some(permit) = context.tunnels.try_acquire(&peer.ip()) else {
+        budget::exceeded(&context.pod, Resource::Tunnels, Owner::Source(peer.ip()));
         return Err(Failure::Budget(Resource::Tunnels));
     };
     let tunnel = Tunnel {
-        here: here.clone(),
+        context: context.clone(),
         client: peer,
         destination: *destination,
         identity: leaf.as_ref().and_then(|leaf| leaf.identity().cloned()),
@@ -122,27 +126,27 @@ async fn accept(here: &Rc<PodHere>, connection: Connection, destination: &mut So
 
 /// Permits for a handshake with `client`: one of its share among the pod's, then one of the pod's share among the
 /// worker's. Whoever has used its share waits, and nobody else does.
-async fn handshake_permits(here: &PodHere, client: IpAddr) -> (Permit<IpAddr>, Permit<u64>) {
-    let source = match here.handshakes.try_acquire(&client) {
+async fn handshake_permits(context: &PodContext, client: IpAddr) -> (Permit<IpAddr>, Permit<u64>) {
+    let source = match context.handshakes.try_acquire(&client) {
         Some(permit) => permit,
         None => {
-            budget::exceeded(&here.pod, Resource::Handshakes, Owner::Source(client));
-            here.handshakes.acquire(client).await
+            budget::exceeded(&context.pod, Resource::Handshakes, Owner::Source(client));
+            context.handshakes.acquire(client).await
         }
     };
-    let handshakes = &here.worker.handshakes;
-    let pod = match handshakes.try_acquire(&here.pod.serial) {
+    let handshakes = &context.worker.handshakes;
+    let pod = match handshakes.try_acquire(&context.pod.serial) {
         Some(permit) => permit,
         None => {
-            budget::exceeded(&here.pod, Resource::Handshakes, Owner::Pod);
-            handshakes.acquire(here.pod.serial).await
+            budget::exceeded(&context.pod, Resource::Handshakes, Owner::Pod);
+            handshakes.acquire(context.pod.serial).await
         }
     };
     (source, pod)
 }
 
-fn unknown(here: &PodHere) -> capture::CaptureError {
-    let info = here.pod.info.clone();
+fn unknown(context: &PodContext) -> capture::CaptureError {
+    let info = context.pod.info.clone();
     capture::CaptureError::UnknownWorkload {
         service_account: info.service_account,
         namespace: info.namespace,
@@ -153,11 +157,11 @@ fn unknown(here: &PodHere) -> capture::CaptureError {
 /// Accepts streams until the tunnel ends. When the proxy drains, or the peer's certificate has expired, the peer is told to
 /// open no more; a lifetime of the certificate later what is left of them is cut.
 async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
-    let mut drain = tunnel.here.shared().drain.clone();
+    let mut drain = tunnel.context.shared().drain.clone();
     let mut draining = false;
     let mut expired = false;
     let mut passing = Box::pin(validity::passed(tunnel.validity.map(|v| v.not_after)));
-    let limit = REQUESTS_PER_STREAM * tunnel.here.shared().tunnels.max_concurrent_streams as usize;
+    let limit = REQUESTS_PER_STREAM * tunnel.context.shared().tunnels.max_concurrent_streams as usize;
     loop {
         let next = tokio::select! {
             next = server.accept() => next,
@@ -183,12 +187,12 @@ async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
             // Each request that is worked on holds the tunnel, as we do.
             Ok(Some(request)) if Rc::strong_count(&tunnel) > limit => {
                 metrics::counter!(REQUESTS_REFUSED).increment(1);
-                budget::exceeded(&tunnel.here.pod, Resource::Requests, Owner::Tunnel(tunnel.client.ip()));
+                budget::exceeded(&tunnel.context.pod, Resource::Requests, Owner::Tunnel(tunnel.client.ip()));
                 request.refuse(StatusCode::SERVICE_UNAVAILABLE);
             }
             Ok(Some(request)) => {
                 let stream = serve_stream(tunnel.clone(), request);
-                tunnel.here.connections.spawn(stream);
+                tunnel.context.connections.spawn(stream);
             }
             Ok(None) => return,
             Err(e) => {
@@ -209,20 +213,20 @@ fn count_flood(peer: SocketAddr, identity: Option<&Identity>, e: &TunnelError) {
 }
 
 async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
-    let _load = tunnel.here.worker.handle().add_load();
+    let _load = tunnel.context.worker.load.add();
     // For the connection to the application.
-    let Some(_descriptors) = tunnel.here.shared().budgets.descriptors(&tunnel.here.pod, 1) else {
-        budget::exceeded(&tunnel.here.pod, Resource::Descriptors, Owner::Pod);
+    let Some(_descriptors) = tunnel.context.shared().budgets.descriptors(&tunnel.context.pod, 1) else {
+        budget::exceeded(&tunnel.context.pod, Resource::Descriptors, Owner::Pod);
         return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
     };
     let (local, authority, target) = match find(&tunnel, &request) {
         Ok(found) => found,
         Err(e) => {
-            report::early(&tunnel.here, Direction::Inbound, tunnel.client, tunnel.destination, &e);
+            report::early(&tunnel.context, Direction::Inbound, tunnel.client, tunnel.destination, &e);
             return request.refuse(e.status());
         }
     };
-    let report = Report::open(&tunnel.here, opened(&tunnel, &request, &local, &authority, &target));
+    let report = Report::open(&tunnel.context, opened(&tunnel, &request, &local, &authority, &target));
     let reached = tokio::select! {
         // First: a request that was given up before its turn makes no connection. Both may be dropped.
         biased;
@@ -252,10 +256,10 @@ fn find(tunnel: &Tunnel, request: &Request) -> Result<(Arc<Workload>, Authority,
     let text = request.authority();
     let authority: Authority =
         text.parse().map_err(|_| RequestError::Authority(text.to_owned())).map_err(Failure::Request)?;
-    let shared = tunnel.here.shared();
-    let info = &tunnel.here.pod.info;
+    let shared = tunnel.context.shared();
+    let info = &tunnel.context.pod.info;
     let local = shared.state.local(&info.namespace, &info.name, &info.service_account);
-    let local = local.ok_or_else(|| unknown(&tunnel.here))?;
+    let local = local.ok_or_else(|| unknown(&tunnel.context))?;
     let host = headers::forwarded_host(request.headers());
     let asked = InboundRequest {
         local: &local,
@@ -274,12 +278,12 @@ async fn reach(
     local: &Arc<Workload>,
     target: &InboundTarget,
 ) -> Result<(Registration, TcpStream), Failure> {
-    let policies = &tunnel.here.shared().policies;
+    let policies = &tunnel.context.shared().policies;
     let (client, identity) = (tunnel.client.ip(), tunnel.identity.clone());
     let mut registration = authorise::inbound(policies, local, client, identity, target.policy_destination)?;
     let source = source(tunnel, target);
     let app = tokio::select! {
-        app = dial::application(&tunnel.here, target.dial, source) => app?,
+        app = dial::application(&tunnel.context, target.dial, source) => app?,
         revoked = registration.revoked() => return Err(revoked.into()),
     };
     Ok((registration, app))
@@ -311,7 +315,7 @@ async fn carry(
             let header = proxy_header::encode(tunnel.client, destination, tunnel.identity.as_ref());
             app.write_all(&header).await.map_err(relay::RelayError::Send)?;
         }
-        relay::inbound(stream, &mut app, &tunnel.here.worker.scratch, report.counts()).await?;
+        relay::inbound(stream, &mut app, &tunnel.context.worker.scratch, report.counts()).await?;
         app.settle();
         Ok(())
     };
@@ -323,8 +327,8 @@ async fn carry(
 }
 
 fn answer_headers(tunnel: &Tunnel, local: &Arc<Workload>) -> HeaderMap {
-    let wanted = tunnel.here.shared().response_baggage;
-    let baggage = wanted.then(|| tunnel.here.description.baggage(local)).flatten();
+    let wanted = tunnel.context.shared().response_baggage;
+    let baggage = wanted.then(|| tunnel.context.description.baggage(local)).flatten();
     baggage.map(|b| (headers::BAGGAGE, b)).into_iter().collect()
 }
 
@@ -335,7 +339,7 @@ fn opened(
     authority: &Authority,
     target: &InboundTarget,
 ) -> Opened {
-    let state = &tunnel.here.shared().state;
+    let state = &tunnel.context.shared().state;
     let network = &state.config().network;
     let client = tunnel.client.ip();
     let forwarded = request.headers().get(headers::FORWARDED_NETWORK).and_then(|v| v.to_str().ok());
@@ -353,11 +357,11 @@ fn opened(
         source: Peer {
             workload: source,
             identity: tunnel.identity.clone(),
-            baggage: baggage.and_then(|b| tunnel.here.worker.foreign.admit(b)),
+            baggage: baggage.and_then(|b| tunnel.context.worker.foreign.admit(b)),
         },
         target: Peer {
             workload: Some(local.clone()),
-            identity: tunnel.here.description.identity(local),
+            identity: tunnel.context.description.identity(local),
             baggage: None,
         },
         service: target.service.clone(),

@@ -1,11 +1,11 @@
 //! The steps of a connection that an application of the pod opens (listener 15001).
 
 use super::capture;
+use super::context::PodContext;
 use super::guarded::Guarded;
 use super::report::{Direction, Opened, Peer, Report};
 use super::resolve::{self, Resolved};
-use super::{Failure, dial, relay, report};
-use crate::workers::{Connection, PodHere};
+use super::{Connection, Failure, dial, relay, report};
 use hbone::headers::{self, Trace};
 use http::{HeaderMap, header};
 use model::Workload;
@@ -15,26 +15,26 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Carries the connection to its end.
-pub async fn serve(here: Rc<PodHere>, connection: Connection) {
-    let _open = here.worker.socket_open(Direction::Outbound);
+pub async fn serve(context: Rc<PodContext>, connection: Connection) {
+    let _open = context.worker.socket_open(Direction::Outbound);
     let client = connection.peer;
     let mut destination = report::listener_of(&connection);
-    if let Err(e) = steps(&here, connection, &mut destination).await {
-        report::early(&here, Direction::Outbound, client, destination, &e);
+    if let Err(e) = steps(&context, connection, &mut destination).await {
+        report::early(&context, Direction::Outbound, client, destination, &e);
     }
 }
 
 /// Fails only before there is a report.
-async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
+async fn steps(context: &Rc<PodContext>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
     let Connection { socket, peer, load: _load, mut descriptors, kind, .. } = connection;
-    let mut captured = capture::redirected(here, kind, socket, peer)?;
+    let mut captured = capture::redirected(context, kind, socket, peer)?;
     *destination = captured.destination;
-    let shared = here.shared();
-    let source = capture::local_workload(&shared.state, &here.pod).await?;
+    let shared = context.shared();
+    let source = capture::local_workload(&shared.state, &context.pod).await?;
     let resolved = resolve::outbound(&shared.state, &shared.names, &source, captured.destination).await?;
 
     let trace = Trace::random();
-    let report = Report::open(here, opened(here, &captured, &source, &resolved, trace));
+    let report = Report::open(context, opened(context, &captured, &source, &resolved, trace));
     let client = captured.client;
     let app = &mut captured.socket;
     let result = match &resolved.route.kind {
@@ -42,9 +42,9 @@ async fn steps(here: &Rc<PodHere>, connection: Connection, destination: &mut Soc
             // The tunnel counts for itself.
             descriptors.keep(1);
             let leg = Leg { source: &source, client, resolved: &resolved, trace };
-            through_tunnel(here, app, leg, hbone, &report).await
+            through_tunnel(context, app, leg, hbone, &report).await
         }
-        RouteKind::Tcp | RouteKind::Passthrough => through_tcp(here, app, resolved.to, &report).await,
+        RouteKind::Tcp | RouteKind::Passthrough => through_tcp(context, app, resolved.to, &report).await,
         RouteKind::DoubleHbone(_) => Err(other_network(&resolved)),
     };
     if result.is_ok() {
@@ -63,32 +63,32 @@ struct Leg<'a> {
 }
 
 async fn through_tunnel(
-    here: &PodHere,
+    context: &PodContext,
     app: &mut tokio::net::TcpStream,
     leg: Leg<'_>,
     hbone: &Hbone,
     report: &Report,
 ) -> Result<(), Failure> {
-    let identity = here.description.identity(leg.source).ok_or_else(|| capture::CaptureError::UnknownWorkload {
+    let identity = context.description.identity(leg.source).ok_or_else(|| capture::CaptureError::UnknownWorkload {
         service_account: leg.source.service_account.to_string(),
         namespace: leg.source.namespace.to_string(),
         name: leg.source.name.to_string(),
     })?;
     let key = dial::key(identity, leg.client.ip(), leg.resolved.to, hbone.expected.clone());
-    let dial = dial::tunnel(here, &key, &hbone.authority, || request_headers(here, &leg));
+    let dial = dial::tunnel(context, &key, &hbone.authority, || request_headers(context, &leg));
     let accepted = dial::for_client(app, dial).await?;
-    relay::outbound(app, accepted.stream, &here.worker.scratch, report.counts()).await?;
+    relay::outbound(app, accepted.stream, &context.worker.scratch, report.counts()).await?;
     Ok(())
 }
 
 async fn through_tcp(
-    here: &PodHere,
+    context: &PodContext,
     app: &mut tokio::net::TcpStream,
     to: SocketAddr,
     report: &Report,
 ) -> Result<(), Failure> {
-    let mut server = Guarded::new(dial::for_client(app, dial::plain(here, to)).await?);
-    relay::plain(app, &mut server, &here.worker.scratch, report.counts()).await?;
+    let mut server = Guarded::new(dial::for_client(app, dial::plain(context, to)).await?);
+    relay::plain(app, &mut server, &context.worker.scratch, report.counts()).await?;
     server.settle();
     Ok(())
 }
@@ -102,10 +102,10 @@ fn other_network(resolved: &Resolved) -> Failure {
     Failure::Resolve(error.into())
 }
 
-fn request_headers(here: &PodHere, leg: &Leg<'_>) -> HeaderMap {
+fn request_headers(context: &PodContext, leg: &Leg<'_>) -> HeaderMap {
     let service = leg.resolved.route.service.as_deref().map(|s| s.hostname.as_str());
     let mut map = HeaderMap::with_capacity(3);
-    if let Some(baggage) = here.description.baggage(leg.source) {
+    if let Some(baggage) = context.description.baggage(leg.source) {
         map.insert(headers::BAGGAGE, baggage);
     }
     if let Some(forwarded) = headers::forwarded(leg.client, service) {
@@ -116,7 +116,7 @@ fn request_headers(here: &PodHere, leg: &Leg<'_>) -> HeaderMap {
 }
 
 fn opened(
-    here: &PodHere,
+    context: &PodContext,
     captured: &capture::Captured,
     source: &Arc<Workload>,
     resolved: &Resolved,
@@ -135,7 +135,7 @@ fn opened(
         original: Some(captured.destination.to_string()),
         source: Peer {
             workload: Some(source.clone()),
-            identity: hbone.as_ref().and_then(|_| here.description.identity(source)),
+            identity: hbone.as_ref().and_then(|_| context.description.identity(source)),
             baggage: None,
         },
         target: Peer {

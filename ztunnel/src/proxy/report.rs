@@ -1,10 +1,10 @@
 //! Last step: tells metrics, the dump and the access log of a connection, exactly once, however it ends.
 
-use super::Failure;
+use super::context::{PodContext, WorkerContext};
 use super::relay::Counts;
+use super::{Connection, Failure};
 use crate::inpod::ConnectionEntry;
 use crate::inpod::connections::Listed;
-use crate::workers::{Connection, PodHere, WorkerContext};
 use hbone::headers::{Baggage, Trace};
 use identity::Identity;
 use model::{Service, Workload};
@@ -71,10 +71,10 @@ pub struct Report {
 
 impl Report {
     /// The connection begins.
-    pub fn open(here: &PodHere, opened: Opened) -> Self {
-        let traffic = here.worker.pairs.traffic(&opened, &here.worker.traffic);
+    pub fn open(context: &PodContext, opened: Opened) -> Self {
+        let traffic = context.worker.pairs.traffic(&opened, &context.worker.traffic);
         traffic.opened();
-        let listed = here.pod.connections.list(ConnectionEntry {
+        let listed = context.pod.connections.list(ConnectionEntry {
             src: opened.client,
             original_dst: opened.original.clone(),
             actual_dst: opened.listed,
@@ -82,11 +82,11 @@ impl Report {
             inbound: opened.direction == Direction::Inbound,
         });
         if tracing::enabled!(target: "access", tracing::Level::DEBUG) {
-            opened.span(&here.span()).in_scope(|| opened.record(|r| r.opened()));
+            opened.span(&context.span()).in_scope(|| opened.record(|r| r.opened()));
         }
         let counts = Rc::new(Counts::new(FLUSH_BYTES, traffic.clone()));
-        let place = here.worker.live.enter(counts.clone());
-        let (span, worker, begun) = (here.span(), here.worker.clone(), Instant::now());
+        let place = context.worker.live.enter(counts.clone());
+        let (span, worker, begun) = (context.span(), context.worker.clone(), Instant::now());
         Self { opened, span, traffic, counts, place, worker, begun, result: Err(Failure::Cut), _listed: listed }
     }
 
@@ -126,9 +126,15 @@ impl fmt::Debug for Report {
 }
 
 /// Reports a connection that ended before there was anything to count.
-pub fn early(here: &PodHere, direction: Direction, client: SocketAddr, destination: SocketAddr, failure: &Failure) {
+pub fn early(
+    context: &PodContext,
+    direction: Direction,
+    client: SocketAddr,
+    destination: SocketAddr,
+    failure: &Failure,
+) {
     let error = AccessError { error: failure, code: failure.code() };
-    here.span().in_scope(|| access::refused(client, destination, direction, error));
+    context.span().in_scope(|| access::refused(client, destination, direction, error));
 }
 
 /// What a connection was made to, as far as is known without asking the kernel.

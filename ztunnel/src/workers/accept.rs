@@ -1,9 +1,10 @@
 //! Accepts connections and decides which worker carries them. It reads nothing from them.
 
-use super::{Handover, PodHere};
+use super::Handover;
+use super::dispatch::dispatch;
+use super::worker::{ServedPod, Worker};
 use crate::budget::{self, Descriptors, Owner, Resource};
-use crate::inpod::Pod;
-use contract::ports;
+use crate::inpod::{ListenerKind, Pod};
 use runtime::drain::Watch;
 use runtime::sys::Listener;
 use runtime::sys::socket::canonical;
@@ -29,57 +30,17 @@ const LAST_ACCEPTS: Duration = Duration::from_millis(25);
 /// short connections at a time was given away.
 const SLACK: usize = 4;
 
-/// The three ways into a pod's proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenerKind {
-    /// 15001: what the pod's applications open.
-    Outbound,
-    /// 15008: tunnels of other proxies.
-    Hbone,
-    /// 15006: everything else that comes to the pod.
-    Plaintext,
-}
-
-impl ListenerKind {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Outbound, Self::Hbone, Self::Plaintext];
-
-    /// The port, which peers, redirection and tools know.
-    pub const fn port(self) -> u16 {
-        match self {
-            Self::Outbound => ports::OUTBOUND,
-            Self::Plaintext => ports::INBOUND_PLAINTEXT,
-            Self::Hbone => ports::HBONE,
-        }
-    }
-
-    /// Descriptors that a connection needs: its own, and that of its next hop. Each stream of a tunnel counts for itself.
-    const fn descriptors(self) -> usize {
-        match self {
-            Self::Outbound | Self::Plaintext => 2,
-            Self::Hbone => 1,
-        }
-    }
-
-    /// Application connections need TCP's keepalive; tunnels have pings.
-    pub const fn needs_keepalive(self) -> bool {
-        match self {
-            Self::Outbound | Self::Plaintext => true,
-            Self::Hbone => false,
-        }
-    }
-}
-
 /// Accepts until the pod stops or the proxy drains. Connections that the kernel has taken before the drain are accepted
 /// for [`LAST_ACCEPTS`] more: closing the listener would reset them, though a successor listens beside it.
 pub(super) async fn accept(
-    here: Weak<PodHere>,
+    worker: Rc<Worker>,
+    pod: Weak<ServedPod>,
     kind: ListenerKind,
     listener: Listener,
     transparent: bool,
     mut drain: Watch,
 ) {
-    let accepting = accept_all(&here, kind, &listener, transparent);
+    let accepting = accept_all(&worker, &pod, kind, &listener, transparent);
     let mut accepting = pin!(accepting);
     tokio::select! {
         // Both may be dropped; the first goes on below.
@@ -91,23 +52,31 @@ pub(super) async fn accept(
 }
 
 /// Accepts until the pod stops.
-async fn accept_all(here: &Weak<PodHere>, kind: ListenerKind, listener: &Listener, transparent: bool) {
+async fn accept_all(
+    worker: &Worker,
+    pod: &Weak<ServedPod>,
+    kind: ListenerKind,
+    listener: &Listener,
+    transparent: bool,
+) {
     let mut row = 0;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
-                let Some((here, descriptors)) = admit(here, kind).await else { return };
-                let (peer, load) = (canonical(peer), here.worker.handle().add_load());
-                route(&here, Handover { pod: here.pod.clone(), kind, socket, peer, transparent, load, descriptors });
+                let Some((pod, descriptors)) = admit(pod, kind).await else { return };
+                let (peer, load) = (canonical(peer), worker.handle().add_load());
+                let of = pod.context.pod.clone();
+                let handover = Handover { pod: of, kind, socket, peer, transparent, load, descriptors };
+                route(worker, &pod, handover);
             }
             Err(e) if is_transient(&e) => {}
             Err(e) => {
-                let Some(here) = here.upgrade() else { return };
+                let Some(pod) = pod.upgrade() else { return };
                 metrics::counter!(ACCEPT_FAILURES).increment(1);
-                here.span().in_scope(|| {
+                pod.context.span().in_scope(|| {
                     tracing::warn!(error = %e, port = kind.port(), code = "accept", "failed to accept; trying again");
                 });
-                drop(here);
+                drop(pod);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
@@ -120,15 +89,16 @@ async fn accept_all(here: &Weak<PodHere>, kind: ListenerKind, listener: &Listene
 
 /// What an accepted connection may use, once there is so much for its pod. Until then the next ones wait with the
 /// kernel, which takes no more when their queue is full. `None` when the pod is gone.
-async fn admit(here: &Weak<PodHere>, kind: ListenerKind) -> Option<(Rc<PodHere>, Descriptors)> {
+async fn admit(pod: &Weak<ServedPod>, kind: ListenerKind) -> Option<(Rc<ServedPod>, Descriptors)> {
     loop {
-        let pod = here.upgrade()?;
-        if let Some(descriptors) = pod.shared().budgets.descriptors(&pod.pod, kind.descriptors()) {
-            return Some((pod, descriptors));
+        let served = pod.upgrade()?;
+        let context = &served.context;
+        if let Some(descriptors) = context.shared().budgets.descriptors(&context.pod, kind.descriptors()) {
+            return Some((served, descriptors));
         }
-        budget::exceeded(&pod.pod, Resource::Descriptors, Owner::Pod);
+        budget::exceeded(&context.pod, Resource::Descriptors, Owner::Pod);
         // Must not keep the pod alive.
-        drop(pod);
+        drop(served);
         tokio::time::sleep(BUDGET_PAUSE).await;
     }
 }
@@ -138,9 +108,9 @@ fn is_transient(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
 }
 
-fn route(here: &Rc<PodHere>, mut connection: Handover) {
-    let own = here.worker.handle();
-    let least = here.worker.handles.iter().min_by_key(|h| h.load()).unwrap_or(own);
+fn route(worker: &Worker, pod: &ServedPod, mut connection: Handover) {
+    let own = worker.handle();
+    let least = worker.handles.iter().min_by_key(|h| h.load()).unwrap_or(own);
     // The connection itself is counted already.
     if own.load() > least.load() + 1 + SLACK {
         connection.load = least.add_load();
@@ -150,8 +120,8 @@ fn route(here: &Rc<PodHere>, mut connection: Handover) {
         }
     }
     match connection.arrive() {
-        Ok(connection) => here.take(connection),
-        Err(e) => unwatchable(&here.pod, &e),
+        Ok(connection) => dispatch(&pod.context, connection),
+        Err(e) => unwatchable(&pod.context.pod, &e),
     }
 }
 

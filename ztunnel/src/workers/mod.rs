@@ -2,20 +2,15 @@
 //! dies on one of them. What happens on a connection is `proxy`'s.
 
 mod accept;
-mod context;
+mod dispatch;
 mod thread;
-
-pub use accept::ListenerKind;
-pub use context::{
-    HANDSHAKES, Key, Local, POD_HANDSHAKES, POD_TUNNELS, PodHere, SOURCE_HANDSHAKES, SOURCE_TUNNELS, WorkerContext,
-};
+mod worker;
 
 use crate::budget::Descriptors;
-use crate::inpod::{Listening, Pod};
-use crate::proxy::Shared;
+use crate::inpod::{ListenerKind, Listening, Pod};
+use crate::proxy::{Connection, Load, LoadCounter, Shared};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -41,19 +36,6 @@ pub enum Command {
     Drain { done: oneshot::Sender<usize> },
 }
 
-/// An accepted connection on its worker, before its first byte.
-pub struct Connection {
-    pub kind: ListenerKind,
-    pub socket: tokio::net::TcpStream,
-    pub peer: SocketAddr,
-    /// May the client's address be used?
-    pub transparent: bool,
-    /// Counts it as long as it lives.
-    pub load: Load,
-    /// What it may open, itself included.
-    pub descriptors: Descriptors,
-}
-
 /// An accepted connection that no worker carries yet.
 pub struct Handover {
     pub pod: Arc<Pod>,
@@ -75,33 +57,22 @@ impl Handover {
     }
 }
 
-/// One connection of a worker, as long as it lives.
-#[derive(Debug)]
-pub struct Load(Arc<AtomicUsize>);
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// A worker, seen from other threads.
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
-    load: Arc<AtomicUsize>,
+    load: LoadCounter,
 }
 
 impl Handle {
     /// Connections it carries.
     pub fn load(&self) -> usize {
-        self.load.load(Ordering::Relaxed)
+        self.load.get()
     }
 
     /// Counts one more.
     pub fn add_load(&self) -> Load {
-        self.load.fetch_add(1, Ordering::Relaxed);
-        Load(self.load.clone())
+        self.load.add()
     }
 
     /// Gives a connection to this worker, or gives it back when too much waits there already.
@@ -128,7 +99,7 @@ impl Workers {
         let (handles, receivers): (Vec<_>, Vec<_>) = (0..count.max(1))
             .map(|_| {
                 let (commands, receiver) = mpsc::channel(COMMANDS);
-                (Handle { commands, load: Arc::default() }, receiver)
+                (Handle { commands, load: LoadCounter::default() }, receiver)
             })
             .unzip();
         let handles: Arc<[Handle]> = handles.into();

@@ -1,11 +1,10 @@
 //! A worker's thread: a runtime of its own, and the loop that obeys commands.
 
-use super::context::{HANDSHAKES, POD_HANDSHAKES};
-use super::{Command, Handle, ListenerKind, PodHere, WorkerContext, accept};
-use crate::inpod::{Listening, Pod};
-use crate::proxy::report::{Direction, reporter};
-use crate::proxy::{FLUSH_EVERY, Foreign, Live, Pairs, Shared};
-use runtime::Budget;
+use super::dispatch::dispatch;
+use super::worker::Worker;
+use super::{Command, Handle, accept};
+use crate::inpod::{ListenerKind, Listening, Pod};
+use crate::proxy::{FLUSH_EVERY, Shared, WorkerContext};
 use runtime::sys::Listener;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -13,7 +12,6 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use telemetry::metrics::SocketsOpen;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, timeout};
@@ -57,28 +55,16 @@ pub(super) fn start(
         // Whoever starts threads waits for each.
         let _ = tell.send(built);
         let Some(runtime) = runtime else { return };
-        let context = Rc::new(WorkerContext {
-            index,
-            shared,
-            handles,
-            scratch: crate::proxy::relay::Scratch::default(),
-            sockets: [Direction::Outbound, Direction::Inbound].map(|d| SocketsOpen::new(reporter(d))),
-            traffic: telemetry::metrics::TrafficCache::new(),
-            pairs: Pairs::default(),
-            foreign: Foreign::default(),
-            live: Live::default(),
-            pods: RefCell::default(),
-            draining: Cell::new(false),
-            handshakes: Budget::new(HANDSHAKES, POD_HANDSHAKES),
-            lost,
-        });
-        runtime.block_on(obey(context, commands));
+        let context = Rc::new(WorkerContext::new(shared, handles[index].load.clone()));
+        let (pods, draining) = (RefCell::default(), Cell::new(false));
+        let worker = Rc::new(Worker { index, handles, context, pods, draining, lost });
+        runtime.block_on(obey(worker, commands));
     };
     std::thread::Builder::new().name(format!("ztunnel-{index}")).spawn(run)?;
     told.recv().map_err(|_| io::Error::other("the thread has ended"))?
 }
 
-async fn obey(worker: Rc<WorkerContext>, mut commands: mpsc::Receiver<Command>) {
+async fn obey(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -88,12 +74,12 @@ async fn obey(worker: Rc<WorkerContext>, mut commands: mpsc::Receiver<Command>) 
                 Some(command) => carry_out(&worker, command),
                 None => return,
             },
-            _ = flush.tick() => worker.live.flush(),
+            _ = flush.tick() => worker.context.live.flush(),
         }
     }
 }
 
-fn carry_out(worker: &Rc<WorkerContext>, command: Command) {
+fn carry_out(worker: &Rc<Worker>, command: Command) {
     match command {
         Command::Ping(answer) => {
             let _ = answer.send(());
@@ -104,7 +90,7 @@ fn carry_out(worker: &Rc<WorkerContext>, command: Command) {
                 return;
             }
             match handover.arrive() {
-                Ok(connection) => worker.pod(&pod).take(connection),
+                Ok(connection) => dispatch(&worker.pod(&pod).context, connection),
                 Err(e) => accept::unwatchable(&pod, &e),
             }
         }
@@ -114,12 +100,12 @@ fn carry_out(worker: &Rc<WorkerContext>, command: Command) {
         Command::Stop { pod, done } => {
             let stopped = worker.pods.borrow_mut().remove(&pod.serial);
             tokio::task::spawn_local(async move {
-                if let Some(here) = stopped {
-                    here.listeners.cut();
-                    here.connections.cut();
+                if let Some(pod) = stopped {
+                    pod.listeners.cut();
+                    pod.context.connections.cut();
                     // A socket is closed when its task is gone, not when that is cut: the agent must not hear of it before.
-                    here.listeners.ended().await;
-                    here.connections.ended().await;
+                    pod.listeners.ended().await;
+                    pod.context.connections.ended().await;
                 }
                 let _ = done.send(());
             });
@@ -134,25 +120,25 @@ fn carry_out(worker: &Rc<WorkerContext>, command: Command) {
     }
 }
 
-fn start_pod(worker: &Rc<WorkerContext>, pod: &Arc<Pod>, listeners: Vec<(ListenerKind, Listening)>) -> io::Result<()> {
+fn start_pod(worker: &Rc<Worker>, pod: &Arc<Pod>, listeners: Vec<(ListenerKind, Listening)>) -> io::Result<()> {
     if worker.draining.get() || pod.is_stopped() {
         return Err(io::Error::other("the proxy drains, or the pod was stopped meanwhile"));
     }
-    let here = worker.pod(pod);
+    let served = worker.pod(pod);
     for (kind, listening) in listeners {
         let transparent = listening.transparent;
         // Belongs to this worker's runtime from here on.
         let listener = Listener::new(listening.listener)?;
-        let drain = worker.shared.drain.clone();
-        let accepting = accept::accept(Rc::downgrade(&here), kind, listener, transparent, drain);
-        here.listeners.spawn(or_lost(worker.clone(), accepting));
+        let drain = worker.context.shared.drain.clone();
+        let accepting = accept::accept(worker.clone(), Rc::downgrade(&served), kind, listener, transparent, drain);
+        served.listeners.spawn(or_lost(worker.clone(), accepting));
     }
     Ok(())
 }
 
 /// Does `work`. Without it the worker is of no use: a panic in it counts as the loss of the worker.
-async fn or_lost(worker: Rc<WorkerContext>, work: impl Future<Output = ()>) {
-    struct Guard(Rc<WorkerContext>);
+async fn or_lost(worker: Rc<Worker>, work: impl Future<Output = ()>) {
+    struct Guard(Rc<Worker>);
     impl Drop for Guard {
         fn drop(&mut self) {
             if std::thread::panicking() {
@@ -165,27 +151,27 @@ async fn or_lost(worker: Rc<WorkerContext>, work: impl Future<Output = ()>) {
 }
 
 /// Waits for listeners to close and for connections to end, cuts what is left at the deadline; returns how many.
-async fn drain(worker: &Rc<WorkerContext>) -> usize {
+async fn drain(worker: &Rc<Worker>) -> usize {
     // They have seen the drain as well. One whose pod holds all that there is for it does not come to its end.
     let closed = async {
-        for here in pods(worker) {
-            here.listeners.ended().await;
+        for pod in worker.pods() {
+            pod.listeners.ended().await;
         }
     };
     let _ = timeout(CUT_TIMEOUT, closed).await;
-    for here in pods(worker) {
-        here.listeners.cut();
-        here.listeners.ended().await;
+    for pod in worker.pods() {
+        pod.listeners.cut();
+        pod.listeners.ended().await;
     }
-    let mut watch = worker.shared.drain.clone();
+    let mut watch = worker.context.shared.drain.clone();
     tokio::select! {
         () = all_ended(worker) => return 0,
         () = watch.expired() => {}
     }
     let mut left = 0;
-    for here in pods(worker) {
-        left += here.connections.count();
-        here.connections.cut();
+    for pod in worker.pods() {
+        left += pod.context.connections.count();
+        pod.context.connections.cut();
     }
     // A cut connection is reset when its task is gone, which the process must not end before.
     let _ = timeout(CUT_TIMEOUT, all_ended(worker)).await;
@@ -193,12 +179,8 @@ async fn drain(worker: &Rc<WorkerContext>) -> usize {
 }
 
 /// Returns when no pod has a connection, including those that other workers hand over meanwhile.
-async fn all_ended(worker: &Rc<WorkerContext>) {
-    while let Some(busy) = pods(worker).into_iter().find(|here| here.connections.count() > 0) {
-        busy.connections.ended().await;
+async fn all_ended(worker: &Rc<Worker>) {
+    while let Some(busy) = worker.pods().into_iter().find(|pod| pod.context.connections.count() > 0) {
+        busy.context.connections.ended().await;
     }
-}
-
-fn pods(worker: &Rc<WorkerContext>) -> Vec<Rc<PodHere>> {
-    worker.pods.borrow().values().cloned().collect()
 }

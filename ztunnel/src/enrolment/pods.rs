@@ -1,45 +1,12 @@
 //! Which pods run, which wait, and what an agent's command changes about that.
-//! It speaks no protocol; see `manager`.
+//! It speaks no protocol; see `session`.
 
-use super::{ListenError, Listening, Pod, PodInfo, SocketOptions, Sockets};
-use crate::workers::{ListenerKind, Workers};
+use crate::inpod::{ListenError, ListenerKind, Listening, Pod, PodInfo, PodStatus, SocketOptions, Sockets, Status};
+use crate::workers::Workers;
 use runtime::sys::Netns;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
-
-/// A pod as the dump shows it.
-#[derive(Debug, Clone)]
-pub struct PodStatus {
-    pub uid: String,
-    pub info: PodInfo,
-    /// `None`: it waits for another attempt.
-    pub running: Option<Arc<Pod>>,
-}
-
-/// All pods of this proxy.
-#[derive(Debug, Clone, Default)]
-pub struct Status {
-    /// The agent has named all pods, and each was started or tried. One that cannot be started is that pod's failure,
-    /// which the agent has heard of: it never decides about the node.
-    pub ready: bool,
-    pub pods: Vec<PodStatus>,
-    /// Pods started and stopped since the process began.
-    pub started: u64,
-    pub stopped: u64,
-}
-
-impl Status {
-    /// Pods that run.
-    pub fn active(&self) -> usize {
-        self.pods.iter().filter(|p| p.running.is_some()).count()
-    }
-
-    /// Pods that wait for another attempt.
-    pub fn pending(&self) -> usize {
-        self.pods.len() - self.active()
-    }
-}
 
 /// Why a pod does not run.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! Obeys the node agent over its enrolment socket. What a command does is `pods`' matter.
 
-use super::{PodInfo, Pods};
+use super::Pods;
+use crate::inpod::PodInfo;
 use runtime::Backoff;
 use runtime::drain::Watch;
 use std::path::Path;

@@ -1,0 +1,136 @@
+//! What the path needs besides a connection: of the worker that carries it, and of the pod on that worker. Nothing of it
+//! is shared between threads.
+
+use super::capture::Steering;
+use super::connection::LoadCounter;
+use super::dial::{DialError, TunnelKey};
+use super::relay::Scratch;
+use super::report::reporter;
+use super::tasks::Tasks;
+use super::{Description, Foreign, Live, Pairs, Shared, TlsConfigs};
+use crate::budget::Member;
+use crate::inpod::Pod;
+use hbone::Pool;
+use runtime::Budget;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use telemetry::access::Direction;
+use telemetry::metrics::{SocketGuard, SocketsOpen, TrafficCache};
+use tracing::Span;
+
+/// Handshakes of a worker with peers whose first message is there and that have proven nothing yet. Others wait, as
+/// long as a handshake may take.
+pub const HANDSHAKES: usize = 1024;
+/// Those of one pod.
+pub const POD_HANDSHAKES: usize = 128;
+/// Those of one client address to one pod.
+pub const SOURCE_HANDSHAKES: usize = 32;
+/// Inbound tunnels of one pod on one worker.
+pub const POD_TUNNELS: usize = 4096;
+/// Those of one client address.
+pub const SOURCE_TUNNELS: usize = 512;
+
+/// One worker.
+pub struct WorkerContext {
+    pub shared: Arc<Shared>,
+    pub load: LoadCounter,
+    pub scratch: Scratch,
+    /// By direction, as the process reports it.
+    pub sockets: [SocketsOpen; 2],
+    pub traffic: TrafficCache,
+    pub pairs: Pairs,
+    pub foreign: Foreign,
+    pub live: Live,
+    /// A permit for each handshake under way, by the pod's serial; see [`HANDSHAKES`].
+    pub handshakes: Budget<u64>,
+}
+
+impl WorkerContext {
+    /// A worker that carries nothing yet.
+    pub fn new(shared: Arc<Shared>, load: LoadCounter) -> Self {
+        Self {
+            shared,
+            load,
+            scratch: Scratch::default(),
+            sockets: [Direction::Outbound, Direction::Inbound].map(|d| SocketsOpen::new(reporter(d))),
+            traffic: TrafficCache::new(),
+            pairs: Pairs::default(),
+            foreign: Foreign::default(),
+            live: Live::default(),
+            handshakes: Budget::new(HANDSHAKES, POD_HANDSHAKES),
+        }
+    }
+
+    /// An accepted socket is open until the result is dropped.
+    pub fn socket_open(&self, direction: Direction) -> SocketGuard {
+        let [outbound, inbound] = &self.sockets;
+        match direction {
+            Direction::Outbound => outbound.open(),
+            Direction::Inbound => inbound.open(),
+        }
+    }
+}
+
+/// One pod on one worker.
+pub struct PodContext {
+    pub pod: Arc<Pod>,
+    pub worker: Rc<WorkerContext>,
+    pub pool: Pool<TunnelKey, DialError>,
+    pub tls: TlsConfigs,
+    /// What other proxies are told of the pod.
+    pub description: Description,
+    /// How the connections come that netfilter may have redirected.
+    pub steering: Cell<Steering>,
+    pub connections: Tasks,
+    /// By client address; the worker's permit is taken after this one.
+    pub handshakes: Budget<IpAddr>,
+    /// By client address.
+    pub tunnels: Budget<IpAddr>,
+    _member: Member,
+    /// Made when it is first wanted; see [`span`](Self::span).
+    span: RefCell<Span>,
+}
+
+impl PodContext {
+    /// The part of `pod` on this worker.
+    pub fn new(worker: Rc<WorkerContext>, pod: Arc<Pod>) -> Self {
+        let limits = worker.shared.pool_limits;
+        let member = worker.shared.budgets.enter();
+        Self {
+            pod,
+            worker,
+            pool: Pool::new(limits),
+            tls: TlsConfigs::default(),
+            description: Description::default(),
+            steering: Cell::new(Steering::Redirected),
+            connections: Tasks::default(),
+            handshakes: Budget::new(POD_HANDSHAKES, SOURCE_HANDSHAKES),
+            tunnels: Budget::new(POD_TUNNELS, SOURCE_TUNNELS),
+            _member: member,
+            span: RefCell::new(Span::none()),
+        }
+    }
+
+    /// Where lines about the pod belong in the log.
+    pub fn span(&self) -> Span {
+        let mut span = self.span.borrow_mut();
+        if span.is_disabled() {
+            *span = tracing::info_span!("proxy", wl = %self.pod.key());
+        }
+        span.clone()
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.worker.shared
+    }
+}
+
+impl fmt::Debug for PodContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PodContext").field("pod", &self.pod.uid).finish_non_exhaustive()
+    }
+}

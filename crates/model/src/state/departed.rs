@@ -15,11 +15,11 @@ use crate::{InboundProtocol, NetworkAddress, Text, Workload};
 /// Time for which an address is refused. Longer than it takes to notice and repair a control plane.
 const REFUSED_FOR: Duration = Duration::from_secs(3600);
 
-/// Number of addresses that are remembered; beyond them those that departed first are forgotten. At 10 pods that end per
-/// second this is more than the hour.
+/// Number of addresses that are always remembered; of more, those that departed first are forgotten. At 10 pods that end
+/// per second this is more than the hour.
 const MOST: usize = 64 * 1024;
 
-/// Number of addresses that are forgotten together when there are too many: finding the oldest takes a walk through all,
+/// Number of addresses beyond [`MOST`] that are forgotten together: finding the oldest takes a walk through all,
 /// and discovery can remove a hundred thousand workloads at once.
 const FORGOTTEN_TOGETHER: usize = MOST / 8;
 
@@ -33,7 +33,7 @@ impl Departed {
         if !workload.is_pod() || workload.protocol != InboundProtocol::HBONE {
             return;
         }
-        if self.0.len() >= MOST {
+        if self.0.len() >= MOST + FORGOTTEN_TOGETHER {
             self.forget_oldest();
         }
         self.0.extend(addresses(workload).map(|address| (address, now)));
@@ -105,25 +105,26 @@ mod tests {
             let [.., a, b, c] = u32::try_from(number).unwrap().to_be_bytes();
             format!("10.{a}.{b}.{c}")
         };
-        for number in 0..=MOST {
+        let last = MOST + FORGOTTEN_TOGETHER;
+        for number in 0..=last {
             departed.remember(&workload("a", &address(number)), now + Duration::from_micros(number as u64));
         }
         let is_refused =
             |number| departed.contains(&Text::from(""), address(number).parse().unwrap(), now + Duration::from_secs(1));
 
-        assert_eq!(departed.0.len(), MOST - FORGOTTEN_TOGETHER + 1);
+        assert_eq!(departed.0.len(), MOST + 1);
         assert!(!is_refused(0) && !is_refused(FORGOTTEN_TOGETHER - 1));
-        assert!(is_refused(FORGOTTEN_TOGETHER) && is_refused(MOST));
+        assert!(is_refused(FORGOTTEN_TOGETHER) && is_refused(last));
     }
 
     #[test]
     fn addresses_that_departed_at_the_same_instant_do_not_take_each_other_along() {
         let (mut departed, now) = (Departed::default(), Instant::now());
-        for number in 0..=u32::try_from(MOST).unwrap() {
+        for number in 0..=u32::try_from(MOST + FORGOTTEN_TOGETHER).unwrap() {
             let [.., a, b, c] = number.to_be_bytes();
             departed.remember(&workload("a", &format!("10.{a}.{b}.{c}")), now);
         }
 
-        assert_eq!(departed.0.len(), MOST - FORGOTTEN_TOGETHER + 1);
+        assert_eq!(departed.0.len(), MOST + 1);
     }
 }

@@ -74,20 +74,25 @@ fn short(addr: &std::net::SocketAddr, args: &ClientArgs) -> io::Result<()> {
     pattern::expect_end(&mut stream)
 }
 
-/// GETs until standard input ends, each on a new connection. Failures are counted with their time of day.
+/// GETs until standard input ends, each on a new connection; `started` is printed after the first one that succeeded.
+/// Failures are counted with the time since the beginning, also those before it.
 ///
 /// # Errors
 /// When the target has no address.
 pub fn request_loop(args: &ClientArgs) -> io::Result<Value> {
     resolve(args)?;
     let stop = stop_at_end_of_input();
-    println!("started");
     let (mut ok, mut failures) = (0u32, Vec::new());
     let begun = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let at = begun.elapsed();
         match connect(args).and_then(|s| http::get(&mut BufReader::new(s), &args.target, &args.text)) {
-            Ok((200, _)) => ok += 1,
+            Ok((200, _)) => {
+                ok += 1;
+                if ok == 1 {
+                    println!("started");
+                }
+            }
             Ok((status, _)) => failures.push(format!("{at:.1?}: status {status}")),
             Err(err) => failures.push(format!("{at:.1?}: {err}")),
         }

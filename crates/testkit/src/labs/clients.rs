@@ -88,10 +88,11 @@ impl TestLab {
         self.lab.exec(pod, argv).await.unwrap_or_else(|err| panic!("exec in {pod}: {err}"))
     }
 
-    /// Starts the test application's client in a pod; it goes on until its input ends.
+    /// Starts the test application's client in a pod; it has succeeded once when this returns, and goes on until its
+    /// input ends.
     ///
     /// # Panics
-    /// When it cannot be started or does not begin.
+    /// When it cannot be started, or does not succeed in time.
     pub async fn load(&self, pod: &str, args: &[&str]) -> Load {
         self.started(pod, &[&["client"], args].concat()).await
     }

@@ -33,6 +33,9 @@ use message::{Route, Rule};
 /// Priority of the rule.
 pub const RULE_PRIORITY: u32 = 0;
 
+/// Priority of the copy of the rule that [`invalidate_cached_routes`] adds for a moment.
+const COPY_PRIORITY: u32 = 1;
+
 /// The table with the routes to `lo`. Nothing else may use it in a pod. Names of tables in use elsewhere are small numbers:
 /// the CNI plugin `sbr` counts from 100, VPN clients take 52 or 51820, network plugins numbers below 3000.
 pub const TABLE: u32 = 1_500_111;
@@ -108,10 +111,30 @@ pub async fn apply(netns: &Netns, routing: &Routing) -> Result<Vec<String>, Rule
     let link = Netlink::open(netns)?;
     let mut repaired = Vec::new();
     for source in routing.sources() {
+        let before = repaired.len();
         apply_routes(&link, source, &routing.routes(source), &mut repaired).await?;
+        let with_routes = repaired.len();
         apply_rule(&link, source, &mut repaired).await?;
+        if source.is_ipv6() && with_routes > before && repaired.len() == with_routes {
+            invalidate_cached_routes(&link, source).await?;
+        }
     }
     Ok(repaired)
+}
+
+/// Makes the IPv6 sockets of the namespace look up their route again, by adding a copy of our rule and deleting it.
+///
+/// A connection that sent while our table was empty has cached a route of the table `main`. Linux 6.18 compares such a route
+/// with the serial number of its node in its own table, so a route that is added to our table changes nothing for it: the
+/// connection would send to the wire, where `strake_egress` drops every packet, until its application gives up. A change
+/// of rules invalidates all cached routes. (IPv4 does that at each change of a route, too.)
+async fn invalidate_cached_routes(link: &Netlink, source: IpAddr) -> Result<(), NetlinkError> {
+    let copy = message::rule(source, COPY_PRIORITY);
+    let mut request = link.handle.rule().add();
+    *request.message_mut() = copy.clone();
+    change("add a copy of the rule", request.execute(), &[Errno::EXIST.raw_os_error()]).await?;
+    let gone = [Errno::NOENT.raw_os_error()];
+    change("delete the copy of the rule", link.handle.rule().del(copy).execute(), &gone).await
 }
 
 async fn apply_routes(
@@ -144,7 +167,7 @@ async fn apply_rule(link: &Netlink, source: IpAddr, repaired: &mut Vec<String>) 
     let gone = [Errno::NOENT.raw_os_error()];
     if !message::rules(link, source).await?.iter().any(Rule::is_wanted) {
         let mut request = link.handle.rule().add();
-        *request.message_mut() = message::rule(source);
+        *request.message_mut() = message::rule(source, RULE_PRIORITY);
         change("add the rule", request.execute(), &[Errno::EXIST.raw_os_error()]).await?;
         repaired.push(format!("{family} rule"));
     }

@@ -74,9 +74,10 @@ impl Network {
     pub(crate) fn add_rules(&self) {
         let pod = &self.pod;
         for (family, address, lo, eth0) in [("-4", POD_V4, 0, 10), ("-6", POD_V6, 1024, 4096)] {
-            ip(&format!("{family} -n {pod} rule add pref 32764 fwmark 0x111/0xfff lookup 100"));
             ip(&format!("{family} -n {pod} route add local default dev lo src {address} table 100 metric {lo}"));
             ip(&format!("{family} -n {pod} route add local default dev eth0 src {address} table 100 metric {eth0}"));
+            // Last: only a rule makes IPv6 sockets forget the routes that they have cached.
+            ip(&format!("{family} -n {pod} rule add pref 32764 fwmark 0x111/0xfff lookup 100"));
         }
         let settings = ["ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect"];
         let set = || settings.iter().try_for_each(|name| fs::write(Path::new("/proc/sys/net").join(name), "1"));

@@ -211,13 +211,13 @@ pub(super) async fn rules(link: &Netlink, ip: IpAddr) -> Result<Vec<Rule>, Netli
 }
 
 /// Our rule of the family of `ip`.
-pub(super) fn rule(ip: IpAddr) -> RuleMessage {
+pub(super) fn rule(ip: IpAddr, priority: u32) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = address_family(ip);
     message.header.action = RuleAction::ToTable;
     message.attributes = vec![
         RuleAttribute::Table(TABLE),
-        RuleAttribute::Priority(RULE_PRIORITY),
+        RuleAttribute::Priority(priority),
         RuleAttribute::FwMark(LOOP_MARK),
         RuleAttribute::FwMask(LOOP_MARK_MASK),
         RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),

@@ -1,4 +1,11 @@
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::time::Duration;
+
+use ebpf_common::LOOP_MARK;
+use runtime::sys::socket::set_transparent;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::sysctl::{self, PreviousValues};
@@ -16,7 +23,7 @@ async fn pod() -> Option<(Netns, Routing)> {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), delivers).await.expect("packets to the pod are delivered");
+    tokio::time::timeout(Duration::from_secs(10), delivers).await.expect("packets to the pod are delivered");
     Some((netns, routing))
 }
 
@@ -73,6 +80,46 @@ async fn a_rule_or_route_that_somebody_took_away_is_missed_and_comes_back() {
     assert!(matches!(&facts.outbound, Reading::Fails(found) if found.contains("IPv4") && found.contains("IPv6")));
     assert_eq!(repaired.len(), 3, "{repaired:?}");
     assert_holds(&netns, &routing).await;
+}
+
+/// A connection of a marked socket to an address that is not the pod's, and its other end: our routes bring it to a listener
+/// in the namespace itself.
+fn looped() -> std::io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("[::]:0")?;
+    set_transparent(&listener)?;
+    let client = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    client.set_mark(LOOP_MARK)?;
+    let far = SocketAddr::new("fd00:99::9".parse().expect("an address"), listener.local_addr()?.port());
+    client.connect(&far.into())?;
+    let (server, _) = listener.accept()?;
+    server.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok((client.into(), server))
+}
+
+#[tokio::test]
+async fn an_ipv6_connection_that_sent_while_the_routes_were_away_goes_on_when_they_are_back() {
+    let Some((netns, routing)) = joined().await else { return };
+    ip(&netns, "-6 route add default dev eth0");
+    // The end of duplicate address detection invalidates cached routes, too.
+    while !ip(&netns, "-6 address show tentative").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // As `strake_egress` does.
+    let refuse = "add table ip6 wire; add chain ip6 wire out { type filter hook output priority 0; }; \
+                  add rule ip6 wire out oifname eth0 meta mark & 0xfff == 0x111 drop";
+    assert!(netns.run(|| Command::new("nft").arg(refuse).status()).unwrap().success());
+
+    for _ in 0..2 {
+        let (mut client, mut server) = netns.run(looped).unwrap();
+        ip(&netns, &format!("-6 route flush table {TABLE}"));
+        client.write_all(b"a").unwrap();
+
+        apply(&netns, &routing).await.unwrap();
+
+        server.read_exact(&mut [0]).expect("the byte arrives");
+        assert_holds(&netns, &routing).await;
+        assert_eq!(leftovers(&netns).await.unwrap().len(), 6);
+    }
 }
 
 #[tokio::test]
@@ -247,7 +294,7 @@ async fn a_change_to_rules_routes_addresses_or_interfaces_is_told() {
     use crate::enrol::Watch as _;
     let Some((netns, _)) = joined().await else { return };
     let mut watch = crate::netlink::RoutingWatch::new(&netns).unwrap();
-    let soon = std::time::Duration::from_secs(5);
+    let soon = Duration::from_secs(5);
 
     for change in [
         "-4 rule add lookup main",

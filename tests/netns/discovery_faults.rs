@@ -214,8 +214,8 @@ async fn through_faults(lab: &TestLab) {
     let address = format!("{}:8080", lab.ip(PODS[1], false).await);
     let interposed = Interposed::start(lab).await;
     let text = ["--text", "/marker-discovery", "--timeout-ms", "700", "--every-ms", "50"];
-    let by_name = lab.load(PODS[0], &[&["loop", "server:80"], &text[..]].concat()).await;
-    let by_address = lab.load(PODS[0], &[&["loop", &address], &text[..]].concat()).await;
+    let by_name = lab.load(PODS[0], &[&["loop", "server:80"], &text[..]].concat()).await.answered().await;
+    let by_address = lab.load(PODS[0], &[&["loop", &address], &text[..]].concat()).await.answered().await;
 
     lab.lab().kill(PROXY, KILL).await.unwrap();
     eventually("the proxy tries discovery again and again", TAKES_EFFECT, async || match interposed.relay.streams() {

@@ -22,13 +22,14 @@ const FOREIGN_RULES: [&str; 5] = [
     "rule flush",
 ];
 
-/// Clients that call over both families until they are stopped; each request is a connection of its own.
+/// Clients that call over both families until they are stopped; each request is a connection of its own, and the first
+/// has been answered.
 async fn callers(lab: &TestLab, marker: &str) -> Vec<Load> {
     let mut callers = Vec::new();
     for family in ["v4", "v6"] {
         let args =
             ["loop", "server:80", "--family", family, "--text", marker, "--timeout-ms", "3000", "--every-ms", "5"];
-        callers.push(lab.load("mesh/client", &args).await);
+        callers.push(lab.load("mesh/client", &args).await.answered().await);
     }
     callers
 }

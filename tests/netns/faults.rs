@@ -179,7 +179,7 @@ fn traffic_goes_on_while_the_control_plane_is_killed() {
     labs::run_alone("control", &client_and_server(), async |lab| {
         lab.meshed(&PODS).await;
         let held = lab.load("mesh/client", &["hold", "server:7000", "--every-ms", "20"]).await;
-        let requests = lab.load("mesh/client", &["loop", "server:80", "--every-ms", "5"]).await;
+        let requests = lab.load("mesh/client", &["loop", "server:80", "--every-ms", "5"]).await.answered().await;
         let control = "istio-system/strake-control";
 
         lab.lab().kill(control, KILL).await.unwrap();
@@ -205,7 +205,7 @@ fn traffic_goes_on_while_agents_are_killed_and_they_find_everything_proved() {
     labs::run_alone("agents", &client_and_server(), async |lab| {
         lab.meshed(&PODS).await;
         let held = lab.load("mesh/client", &["hold", "server:7000", "--every-ms", "20"]).await;
-        let requests = lab.load("mesh/client", &["loop", "server:80", "--every-ms", "5"]).await;
+        let requests = lab.load("mesh/client", &["loop", "server:80", "--every-ms", "5"]).await.answered().await;
 
         for node in ["node-1", "node-2"] {
             let agent = format!("istio-system/strake-agent-{node}");

@@ -213,6 +213,7 @@ fn a_new_endpoint_of_a_service_gets_its_first_connection_through_a_tunnel() {
         let work = async {
             let requests =
                 lab.load("mesh/client", &["loop", "server:80", "--text", "/marker-endpoint", "--every-ms", "5"]).await;
+            let requests = requests.answered().await;
             // One more server behind the same Service.
             lab.write("more.yaml", &app("mesh", "more", "node-2").replace("app: more", "app: server")).unwrap();
             eventually("the new server is called", TAKES_EFFECT, async || {

@@ -274,7 +274,7 @@ fn the_label_is_removed_under_traffic_without_a_failure_and_the_kernel_forgets_t
             assert_eq!(place.settings(), ["1", "1", "1"], "{pod}");
             places.push(place);
         }
-        let load = lab.load("leaves/client", &["loop", "server:80", "--every-ms", "5"]).await;
+        let load = lab.load("leaves/client", &["loop", "server:80", "--every-ms", "5"]).await.answered().await;
 
         lab.strake(&["label", "namespace", "leaves", "istio.io/dataplane-mode-"]).unwrap();
         for pod in pods("leaves") {

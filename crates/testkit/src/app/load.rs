@@ -23,6 +23,9 @@ use super::{
 /// Bytes of a short connection's echo.
 const SHORT: u64 = 256;
 
+/// Line of a loop of requests whose first request was answered.
+pub(crate) const ANSWERED: &str = "answered";
+
 /// Set once standard input has ended: how a test stops an endless client.
 pub(super) fn stop_at_end_of_input() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -74,14 +77,15 @@ fn short(addr: &std::net::SocketAddr, args: &ClientArgs) -> io::Result<()> {
     pattern::expect_end(&mut stream)
 }
 
-/// GETs until standard input ends, each on a new connection; `started` is printed after the first one that succeeded.
-/// Failures are counted with the time since the beginning, also those before it.
+/// GETs until standard input ends, each on a new connection; [`ANSWERED`] is printed after the first one that succeeded.
+/// Failures are counted with the time since the beginning.
 ///
 /// # Errors
 /// When the target has no address.
 pub fn request_loop(args: &ClientArgs) -> io::Result<Value> {
     resolve(args)?;
     let stop = stop_at_end_of_input();
+    println!("started");
     let (mut ok, mut failures) = (0u32, Vec::new());
     let begun = Instant::now();
     while !stop.load(Ordering::Relaxed) {
@@ -90,7 +94,7 @@ pub fn request_loop(args: &ClientArgs) -> io::Result<Value> {
             Ok((200, _)) => {
                 ok += 1;
                 if ok == 1 {
-                    println!("started");
+                    println!("{ANSWERED}");
                 }
             }
             Ok((status, _)) => failures.push(format!("{at:.1?}: status {status}")),

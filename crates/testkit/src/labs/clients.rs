@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 
 use super::TestLab;
-use crate::prerequisites;
+use crate::{app::load::ANSWERED, prerequisites};
 
 /// A client of the test application that goes on (`loop`, `hold`).
 #[derive(Debug)]
@@ -23,12 +23,25 @@ impl Load {
         line.expect("the client speaks in time").expect("its output is readable").unwrap_or_default()
     }
 
+    /// Waits until a request of a `loop` was answered: what a test does next happens under traffic.
+    ///
+    /// # Panics
+    /// When none is answered in time.
+    pub async fn answered(mut self) -> Self {
+        let line = self.line().await;
+        assert_eq!(line, ANSWERED, "a request is answered");
+        self
+    }
+
     /// Its report once it ends by itself.
     ///
     /// # Panics
     /// When it does not end, or prints no report.
     pub async fn ended(mut self) -> Value {
-        let line = self.line().await;
+        let mut line = self.line().await;
+        if line == ANSWERED {
+            line = self.line().await;
+        }
         serde_json::from_str(&line).unwrap_or_else(|err| panic!("{err}: {line:?}"))
     }
 
@@ -88,11 +101,10 @@ impl TestLab {
         self.lab.exec(pod, argv).await.unwrap_or_else(|err| panic!("exec in {pod}: {err}"))
     }
 
-    /// Starts the test application's client in a pod; it has succeeded once when this returns, and goes on until its
-    /// input ends.
+    /// Starts the test application's client in a pod; it goes on until its input ends.
     ///
     /// # Panics
-    /// When it cannot be started, or does not succeed in time.
+    /// When it cannot be started or does not begin.
     pub async fn load(&self, pod: &str, args: &[&str]) -> Load {
         self.started(pod, &[&["client"], args].concat()).await
     }

@@ -1,0 +1,3 @@
+module strake/tests/kubernetes/cluster/tools
+
+go 1.25.0

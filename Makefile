@@ -9,10 +9,12 @@ TEST_THREADS ?= 4
 BENCH ?=
 # Runs of `make test-repeat`.
 N ?= 30
+# Options of `make cluster`, such as "--nodes 1 --kube-proxy iptables"; `tests/kubernetes/cluster/cluster help` has all.
+CLUSTER ?=
 # What `strake version` says was built; empty in an archive without history.
 export STRAKE_COMMIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: all setup build demo test test-repeat lint netns bench docs clean help
+.PHONY: all setup build demo test test-repeat lint netns cluster cluster-build cluster-down bench docs clean help
 .NOTPARALLEL:
 
 all: build
@@ -36,6 +38,7 @@ lint: setup
 	@$(CARGO) xtask words
 	@$(CARGO) xtask layers
 	@$(CARGO) xtask deny
+	@shellcheck scripts/setup.sh .ci/run $$(find tests/kubernetes/cluster -name '*.sh') tests/kubernetes/cluster/cluster tests/kubernetes/cluster/build
 	@$(CARGO) xtask ebpf
 	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	@# Readers of the sources follow links to private items too.
@@ -45,8 +48,21 @@ lint: setup
 netns: build
 	@STRAKE_BIN_DIR=$(BIN) $(CARGO) test --workspace --test netns -- --test-threads=$(TEST_THREADS)
 
+## cluster-build   build Kubernetes for `make cluster` and the tests; minutes the first time, quick when nothing changed
+cluster-build:
+	@scripts/setup.sh --cluster
+	@tests/kubernetes/cluster/cluster build
+
+## cluster   start Kubernetes on two nodes of this machine and print its kubectl (root)
+cluster: cluster-build
+	@tests/kubernetes/cluster/cluster up $(CLUSTER)
+
+## cluster-down   end it and remove everything (root)
+cluster-down:
+	@tests/kubernetes/cluster/cluster down
+
 ## test    set-up, lint and every test (root). One selection of packages throughout: another one would build anew
-test: lint build
+test: lint build cluster-build
 	@STRAKE_BIN_DIR=$(BIN) $(CARGO) test --workspace --no-fail-fast -- --test-threads=$(TEST_THREADS)
 
 ## test-repeat   the kernel and netns suites N times (N=30) beside labs that start and stop; must print no failure (root)

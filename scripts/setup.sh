@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh            install what is missing (apt as root, or through sudo)
 #   scripts/setup.sh --check    install nothing; list what is missing and fail if there is anything
+#   scripts/setup.sh --cluster  also what the Kubernetes cluster of tests/kubernetes needs; --check may follow
 #
 # Kernel programs need a compiler with the sources of `core`, and bpf-linker. A compiler of rustup's
 # with the component rust-src is taken where there is one; else Debian's rustc-web, which lies in
@@ -13,13 +14,16 @@ set -euo pipefail
 readonly linker_version=0.10.3
 readonly oldest_rustc=87 # minor version: what aya-ebpf needs
 readonly compiler_packages=(rustc-web cargo-web rust-web-src)
+readonly oldest_go=25 # minor version: what containerd 2.2 and runc 1.4 need
 
-check_only=false
-case "${1-}" in
-    '') ;;
-    --check) check_only=true ;;
-    *) sed -n '2,10p' "$0" && exit 2 ;;
-esac
+check_only=false for_cluster=false
+for option in "$@"; do
+    case $option in
+        --check) check_only=true ;;
+        --cluster) for_cluster=true ;;
+        *) sed -n '2,11p' "$0" && exit 2 ;;
+    esac
+done
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2 && exit 1; }
@@ -61,8 +65,27 @@ missing_packages() {
     have make || echo make
     [[ -e /usr/include/stdlib.h ]] || echo libc6-dev
     [[ -e /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
+    have shellcheck || echo shellcheck
     have_ebpf_compiler || printf '%s\n' "${compiler_packages[@]}"
 }
+
+# The same for the cluster: what runc links, what nodes run, and what the scripts call.
+missing_cluster_packages() {
+    [[ -e /usr/include/seccomp.h ]] || echo libseccomp-dev
+    have pkg-config || echo pkg-config
+    have patch || echo patch
+    have openssl || echo openssl
+    have iptables || echo iptables
+    # The other package of this program is not static, and would not run in an image without libraries.
+    dpkg-query --show busybox-static >/dev/null 2>&1 || echo busybox-static
+    # Elsewhere Debian's Go is too old, and have_go says so.
+    if ! have go && [[ $(apt-cache policy golang-go 2>/dev/null | go_minor) -ge $oldest_go ]]; then echo golang-go; fi
+}
+
+# Minor version of a Go that is named in the input.
+go_minor() { sed -n 's/^go version go1\.\([0-9]*\).*/\1/p; s/^ *Candidate: 2:1\.\([0-9]*\).*/\1/p'; }
+
+have_go() { have go && [[ $(go version | go_minor) -ge $oldest_go ]]; }
 
 install_packages() {
     have apt-get || die "missing: $* (and there is no apt-get to install them with)"
@@ -79,13 +102,14 @@ install_packages() {
 have cargo || die "no cargo: install Rust 1.95 or newer, for example
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile default"
 
-packages=$(missing_packages)
+packages=$({ missing_packages; if $for_cluster; then missing_cluster_packages; fi; } | xargs)
 linker_missing=false
 have bpf-linker || linker_missing=true
 
 if $check_only; then
-    missing=$(echo $packages)
+    missing=$packages
     $linker_missing && missing+=" bpf-linker"
+    if $for_cluster && ! have_go; then missing+=" Go 1.$oldest_go"; fi
     [[ -z $missing ]] || die "missing: ${missing# }"
     exit 0
 fi
@@ -94,6 +118,9 @@ if [[ -n $packages ]]; then
     # shellcheck disable=SC2086 # one word per package
     install_packages $packages
     have_ebpf_compiler || die "the installed compiler cannot build kernel programs"
+fi
+if $for_cluster && ! have_go; then
+    die "the Kubernetes cluster needs Go 1.$oldest_go or newer on PATH; there is $(go version 2>/dev/null || echo none)"
 fi
 if $linker_missing; then
     say "building bpf-linker $linker_version, about a minute"

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use testkit::prerequisites;
 
-use crate::stage::CLUSTER;
+use crate::stage::{CLUSTER, eventually, expect_equal};
 
 #[test]
 fn an_image_of_a_dynamic_program_runs_on_every_node_and_is_the_same_each_time() {
@@ -30,19 +30,14 @@ fn an_image_of_a_dynamic_program_runs_on_every_node_and_is_the_same_each_time() 
 
         for node in ["node-1", "node-2"] {
             let name = format!("version-{node}");
-            let spec =
+            let overrides =
                 format!("{{\"spec\": {{\"nodeName\": \"{node}\", \"securityContext\": {{\"runAsNonRoot\": true}}}}}}");
-            let run = [
-                "run",
-                &name,
-                "--image=localhost/strake:test",
-                "--image-pull-policy=Never",
-                "--restart=Never",
-                "--rm",
-                "--attach",
-            ];
-            let printed =
-                cluster.kubectl(&[&run[..], &["--quiet", "--overrides", &spec, "--", "--version"]].concat()).unwrap();
+            let run = ["run", &name, "--image=localhost/strake:test", "--restart=Never", "--overrides", &overrides];
+            cluster.kubectl(&[&run[..], &["--", "--version"]].concat()).unwrap();
+            eventually("the program has ended well", || {
+                expect_equal(cluster.field("default", &format!("pod/{name}"), ".status.phase")?, "Succeeded".to_owned())
+            });
+            let printed = cluster.kubectl(&["logs", &name]).unwrap();
             assert!(printed.contains("strake "), "{printed}");
         }
     });

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Result, ensure};
 
-/// Everything on the machine that carries the name of a cluster: processes, mounts, cgroups, files.
+/// Everything outside of a cluster's own namespaces that carries its name: processes, mounts, cgroups, files.
 #[derive(Debug)]
 pub(crate) struct Leftovers {
     name: String,
@@ -21,7 +21,7 @@ impl Leftovers {
     /// When there is anything.
     pub(crate) fn none(&self) -> Result<()> {
         let mut found = self.processes();
-        found.extend(self.kernel_objects());
+        found.extend(self.mounts());
         found.extend(self.paths().into_iter().filter(|path| path.exists()).map(|path| path.display().to_string()));
         ensure!(found.is_empty(), "left: {}", found.join(", "));
         Ok(())
@@ -42,8 +42,8 @@ impl Leftovers {
             .collect()
     }
 
-    /// Mounts of the machine, and its network interfaces.
-    fn kernel_objects(&self) -> Vec<String> {
+    /// Mounts of the machine. Network namespaces need none: they go with the cluster's last process.
+    fn mounts(&self) -> Vec<String> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         mounts.lines().filter(|line| line.contains(&self.name)).map(ToOwned::to_owned).collect()
     }

@@ -5,13 +5,13 @@
 # network namespaces belong to a mount namespace of those processes. So one write to cgroup.kill ends everything, at any
 # time, and a lock that is free means that only files and empty cgroups can be left.
 
-# hold_lock: holds the cluster's lock in descriptor 9, or fails at once.
+# hold_lock [SECONDS]: holds the cluster's lock in descriptor 9, or fails, if nothing else is said at once.
 hold_lock() {
     mkdir -p "$run_root"
     chmod 700 "$run_root"
     while :; do
         exec 9>"$lock"
-        flock --nonblock 9 || return 1
+        flock --timeout "${1:-0}" 9 || return 1
         # Its former holder may have removed the file since it was opened: then this lock is nobody's.
         [[ $(stat --format=%i "$lock" 2>/dev/null) != "$(stat --dereference --format=%i /proc/self/fd/9)" ]] || return 0
     done

@@ -39,7 +39,8 @@ parse_options() {
 start_cluster() {
     [[ $EUID == 0 ]] || die "needs root: namespaces, mounts and cgroups"
     [[ -x $bin/kube && -e $cache/stamp ]] || die "nothing is built in $cache: run cluster build"
-    hold_lock || die "cluster $name is running already; cluster --name $name down ends it"
+    # Not at once: another start may hold the lock for a moment, to see whether this cluster is dead.
+    hold_lock 2 || die "cluster $name is running already; cluster --name $name down ends it"
     # A start that fails leaves its logs, one that somebody ends leaves nothing.
     logs_stay=keep-logs
     trap 'logs_stay= && exit 130' INT
@@ -89,7 +90,7 @@ command_up() {
     parse_options "$@"
     start_cluster setsid
     trap - EXIT
-    say "$name is ready; this is its kubectl:"
+    say "$name is ready; cluster --name $name down ends it; this is its kubectl:"
     printf "alias kubectl='%s --kubeconfig=%s'\n" "$bin/kubectl" "$state/kubeconfig"
 }
 

@@ -1,7 +1,8 @@
 //! The node proxy: reads arguments and environment, and runs.
 
+use proxy_core::config::Environment;
 use std::process::ExitCode;
-use ztunnel::config::{Config, Environment};
+use ztunnel::config::Config;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -73,7 +74,7 @@ fn start(run_dir: Option<String>) -> anyhow::Result<()> {
     let mut environment = Environment::of_process()?;
     environment.variables.extend(run_dir.map(|dir| ("STRAKE_RUN_DIR".to_owned(), dir)));
     let config = Config::from_env(&environment)?;
-    let logs = telemetry::logging::init(config.telemetry.format(), Some(&config.telemetry.log_filter))?;
+    let logs = telemetry::logging::init(config.common.telemetry.format(), Some(&config.common.telemetry.log_filter))?;
     if let Err(e) = memory {
         tracing::warn!(error = %e, "failed to set up the allocator; free memory is kept longer");
     }

@@ -51,7 +51,7 @@ fn no_connection_fails_while_one_proxy_hands_over_to_the_next() {
         wait_for(&done, BETWEEN);
         old.drain.start(Duration::from_secs(5));
         let workers = old.workers.clone();
-        let cut = old.runtime.block_on(async move { workers.drain().await });
+        let cut = old.runtime.block_on(async move { workers.threads().drain().await });
         assert_eq!(cut, 0, "connections were cut");
         wait_for(&done, BETWEEN);
     }

@@ -189,7 +189,7 @@ fn a_proxy_that_drains_takes_no_new_pod() {
     let mut proxy = Proxy::start(state(&client, &server, "HBONE"), &[&server]);
     proxy.drain.start(PATIENCE);
     let workers = proxy.workers.clone();
-    proxy.runtime.block_on(async move { workers.drain().await });
+    proxy.runtime.block_on(async move { workers.threads().drain().await });
 
     let refused = proxy.add("late", &client).unwrap_err();
 

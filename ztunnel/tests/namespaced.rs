@@ -132,7 +132,7 @@ fn a_drain_lets_open_connections_finish_until_its_deadline() {
 
     proxy.drain.start(Duration::from_secs(2));
     let workers = proxy.workers.clone();
-    let drained = proxy.runtime.spawn(async move { workers.drain().await });
+    let drained = proxy.runtime.spawn(async move { workers.threads().drain().await });
     open.write_all(b"still here").unwrap();
     open.read_exact(&mut line).unwrap();
 

@@ -10,11 +10,11 @@ use pods::calm::{
     uncaptured,
 };
 use pods::{Pod, Proxy};
+use proxy_core::budget::Budgets;
 use rustls::ClientConnection;
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
-use ztunnel::budget::Budgets;
 use ztunnel::proxy::{HANDSHAKES, SOURCE_TUNNELS};
 
 /// The series that counts that somebody wanted more than a budget holds.

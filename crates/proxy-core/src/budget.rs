@@ -1,14 +1,13 @@
-//! What pods use of the process together, and whose it is when that becomes too much. The numbers, and what happens
-//! beyond each, are in `docs/design/0005-budgets.md`. It delays and closes nothing itself.
+//! Budgets of the process that the pods it serves share, and their owners. The numbers, and what happens beyond each, are
+//! in `docs/design/0005-budgets.md`. It delays and closes nothing itself. A waypoint serves one pod, its own.
 
-use crate::inpod::Pod;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Times that somebody wanted more than a budget holds.
+/// Number of times that an owner wanted more than its budget holds.
 const EXCEEDED: &str = "strake_budget_exceeded_total";
 /// Pause between two log lines about the same budget of one pod.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
@@ -22,7 +21,7 @@ const WINDOW_BYTES: usize = 1 << 30;
 /// Connection window that a tunnel gets in any case, bytes.
 const LEAST_WINDOW_BYTES: usize = 256 << 10;
 
-/// What is counted.
+/// Things that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
     /// TLS handshakes of inbound tunnels under way.
@@ -51,7 +50,7 @@ impl Resource {
         }
     }
 
-    /// What becomes of the one who wants more.
+    /// Consequence for an owner that wants more.
     const fn consequence(self) -> &'static str {
         match self {
             Self::Handshakes => "further handshakes wait",
@@ -63,7 +62,7 @@ impl Resource {
     }
 }
 
-/// Whose budget it is.
+/// Owner of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// One client address of one pod.
@@ -85,9 +84,9 @@ impl Owner {
 }
 
 /// Counts that `owner` wanted more, and logs it once a minute for each pod and resource.
-pub fn exceeded(pod: &Pod, resource: Resource, owner: Owner) {
+pub fn exceeded(pod: &Usage, resource: Resource, owner: Owner) {
     metrics::counter!(EXCEEDED, "budget" => resource.as_str(), "owner" => owner.as_str()).increment(1);
-    if !pod.usage.is_report_due(resource) {
+    if !pod.is_report_due(resource) {
         return;
     }
     let (budget, whose) = (resource.as_str(), owner.as_str());
@@ -96,7 +95,7 @@ pub fn exceeded(pod: &Pod, resource: Resource, owner: Owner) {
         Owner::Pod => None,
     };
     let peer = peer.map(tracing::field::display);
-    let (name, namespace) = (&pod.info.name, &pod.info.namespace);
+    let (name, namespace) = (&pod.name, &pod.namespace);
     tracing::warn!(
         name,
         namespace,
@@ -109,9 +108,12 @@ pub fn exceeded(pod: &Pod, resource: Resource, owner: Owner) {
     );
 }
 
-/// What one pod uses, on all workers.
+/// Use that one pod makes of the budgets, on all workers.
 #[derive(Debug)]
 pub struct Usage {
+    /// For the log.
+    name: String,
+    namespace: String,
     descriptors: AtomicUsize,
     window_bytes: AtomicUsize,
     begun: Instant,
@@ -119,18 +121,19 @@ pub struct Usage {
     due: [AtomicU64; Resource::COUNT],
 }
 
-impl Default for Usage {
-    fn default() -> Self {
+impl Usage {
+    /// A pod that uses nothing yet.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
+            name: name.into(),
+            namespace: namespace.into(),
             descriptors: AtomicUsize::new(0),
             window_bytes: AtomicUsize::new(0),
             begun: Instant::now(),
             due: Default::default(),
         }
     }
-}
 
-impl Usage {
     fn is_report_due(&self, resource: Resource) -> bool {
         let now = self.begun.elapsed().as_secs();
         let due = &self.due[resource as usize];
@@ -182,7 +185,7 @@ impl Divided {
     }
 }
 
-/// What all pods of the process share.
+/// Budgets that all pods of the process share.
 #[derive(Debug)]
 pub struct Budgets {
     descriptors: Divided,
@@ -209,21 +212,21 @@ impl Budgets {
     }
 
     /// `n` descriptors for a connection of `pod`, or none when it has to wait.
-    pub fn descriptors(self: &Arc<Self>, pod: &Arc<Pod>, n: usize) -> Option<Descriptors> {
+    pub fn descriptors(self: &Arc<Self>, pod: &Arc<Usage>, n: usize) -> Option<Descriptors> {
         let pods = self.pods.load(Ordering::Relaxed);
-        let taken = self.descriptors.take(&pod.usage.descriptors, pods, n);
+        let taken = self.descriptors.take(&pod.descriptors, pods, n);
         taken.then(|| Descriptors { budgets: self.clone(), pod: pod.clone(), n })
     }
 
     /// Descriptors for what is open already.
-    pub fn descriptors_in_use(self: &Arc<Self>, pod: &Arc<Pod>, n: usize) -> Descriptors {
-        self.descriptors.take_anyway(&pod.usage.descriptors, n);
+    pub fn descriptors_in_use(self: &Arc<Self>, pod: &Arc<Usage>, n: usize) -> Descriptors {
+        self.descriptors.take_anyway(&pod.descriptors, n);
         Descriptors { budgets: self.clone(), pod: pod.clone(), n }
     }
 
     /// A connection window for a tunnel of `pod`: `wanted`, or what there is, down to [`LEAST_WINDOW_BYTES`].
-    pub fn window(self: &Arc<Self>, pod: &Arc<Pod>, wanted: u32) -> Window {
-        let (own, pods) = (&pod.usage.window_bytes, self.pods.load(Ordering::Relaxed));
+    pub fn window(self: &Arc<Self>, pod: &Arc<Usage>, wanted: u32) -> Window {
+        let (own, pods) = (&pod.window_bytes, self.pods.load(Ordering::Relaxed));
         let mut bytes = wanted;
         while !self.window_bytes.take(own, pods, bytes as usize) {
             bytes /= 2;
@@ -253,7 +256,7 @@ impl Drop for Member {
 /// Descriptors that a connection may use, given back when dropped.
 pub struct Descriptors {
     budgets: Arc<Budgets>,
-    pod: Arc<Pod>,
+    pod: Arc<Usage>,
     n: usize,
 }
 
@@ -262,13 +265,13 @@ impl Descriptors {
     pub fn keep(&mut self, n: usize) {
         let more = self.n.saturating_sub(n);
         self.n -= more;
-        self.budgets.descriptors.give_back(&self.pod.usage.descriptors, more);
+        self.budgets.descriptors.give_back(&self.pod.descriptors, more);
     }
 }
 
 impl Drop for Descriptors {
     fn drop(&mut self) {
-        self.budgets.descriptors.give_back(&self.pod.usage.descriptors, self.n);
+        self.budgets.descriptors.give_back(&self.pod.descriptors, self.n);
     }
 }
 
@@ -281,7 +284,7 @@ impl fmt::Debug for Descriptors {
 /// Room that a tunnel's peer has for bytes that nobody has read, given back when dropped.
 pub struct Window {
     budgets: Arc<Budgets>,
-    pod: Arc<Pod>,
+    pod: Arc<Usage>,
     bytes: u32,
 }
 
@@ -299,7 +302,7 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        self.budgets.window_bytes.give_back(&self.pod.usage.window_bytes, self.bytes as usize);
+        self.budgets.window_bytes.give_back(&self.pod.window_bytes, self.bytes as usize);
     }
 }
 
@@ -312,23 +315,13 @@ impl fmt::Debug for Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inpod::{PodInfo, SocketOptions, Sockets};
 
-    fn pod(name: &str) -> Arc<Pod> {
-        let info = PodInfo { name: name.into(), namespace: "ns".into(), service_account: "sa".into() };
-        let options = SocketOptions {
-            mark: None,
-            reuse_port: false,
-            ipv6: false,
-            preserve_source: None,
-            keepalive: None,
-            user_timeout: false,
-        };
-        Arc::new(Pod::new(name, info, Sockets::here(Arc::new(options)), None))
+    fn pod(name: &str) -> Arc<Usage> {
+        Arc::new(Usage::new("ns", name))
     }
 
     /// Takes one after the other until there is none; how many there were.
-    fn hoard(budgets: &Arc<Budgets>, pod: &Arc<Pod>) -> Vec<Descriptors> {
+    fn hoard(budgets: &Arc<Budgets>, pod: &Arc<Usage>) -> Vec<Descriptors> {
         std::iter::from_fn(|| budgets.descriptors(pod, 1)).collect()
     }
 
@@ -345,7 +338,7 @@ mod tests {
         assert!(counts[1..].iter().all(|n| *n >= 40), "{counts:?}");
         assert!(counts.iter().sum::<usize>() <= 1000 - OWN_DESCRIPTORS, "{counts:?}");
         drop(held);
-        assert_eq!(pods.iter().map(|p| p.usage.descriptors()).sum::<usize>(), 0);
+        assert_eq!(pods.iter().map(|p| p.descriptors()).sum::<usize>(), 0);
     }
 
     #[test]
@@ -381,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_pod_s_budget_is_logged_once_a_minute() {
-        let usage = Usage::default();
+        let usage = Usage::new("ns", "a");
 
         assert!(usage.is_report_due(Resource::Tunnels));
         assert!(!usage.is_report_due(Resource::Tunnels));

@@ -9,14 +9,14 @@ use tokio::net::TcpStream;
 
 /// Owns the socket; closed, it gives back what it held.
 #[derive(Debug)]
-pub(super) struct TunnelSocket {
+pub struct TunnelSocket {
     socket: TcpStream,
     _descriptors: Descriptors,
     _window: Window,
 }
 
 impl TunnelSocket {
-    pub(super) const fn new(socket: TcpStream, descriptors: Descriptors, window: Window) -> Self {
+    pub const fn new(socket: TcpStream, descriptors: Descriptors, window: Window) -> Self {
         Self { socket, _descriptors: descriptors, _window: window }
     }
 

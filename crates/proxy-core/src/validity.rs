@@ -1,31 +1,48 @@
-//! How long an accepted tunnel may live by the certificate that its peer showed.
+//! Lifetime of a tunnel, by the certificates that both sides showed.
 
+use ca_client::CertificateManager;
 use identity::Leaf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tls::WorkloadCertificate;
 use tokio::time::sleep;
 
 /// Longest wait between two looks at the clock, which may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// The two moments that count for a tunnel.
+/// Moments that count for an accepted tunnel.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Validity {
+pub struct Validity {
     /// The certificate has expired: no new stream.
-    pub(super) not_after: SystemTime,
+    pub not_after: SystemTime,
     /// A lifetime later: streams that are still open are cut.
-    pub(super) cut_at: SystemTime,
+    pub cut_at: SystemTime,
 }
 
 impl Validity {
     /// Read from the peer's certificate.
-    pub(super) fn of(leaf: &Leaf) -> Self {
+    pub fn of(leaf: &Leaf) -> Self {
         let lifetime = leaf.not_after.duration_since(leaf.not_before).unwrap_or_default();
         Self { not_after: leaf.not_after, cut_at: leaf.not_after.checked_add(lifetime).unwrap_or(leaf.not_after) }
     }
 }
 
+/// Returns a check of a tunnel that we opened: it may take new streams as long as neither certificate has expired, and
+/// ours is the one that we would show today.
+pub fn is_current(
+    certificates: CertificateManager,
+    own: Arc<WorkloadCertificate>,
+    peer_not_after: Option<SystemTime>,
+) -> impl Fn() -> bool {
+    let until = peer_not_after.map_or(own.not_after(), |peer| peer.min(own.not_after()));
+    move || {
+        let renewed = || certificates.current(own.identity()).is_some_and(|current| !Arc::ptr_eq(&current, &own));
+        SystemTime::now() < until && !renewed()
+    }
+}
+
 /// Returns once `moment` has passed on the wall clock; never for `None`. Safe to drop at any point.
-pub(super) async fn passed(moment: Option<SystemTime>) {
+pub async fn passed(moment: Option<SystemTime>) {
     let Some(moment) = moment else { return std::future::pending().await };
     while let Ok(left) = moment.duration_since(SystemTime::now())
         && !left.is_zero()

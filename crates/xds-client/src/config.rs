@@ -35,9 +35,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node proxy. The id begins with `ztunnel`, by which a control plane chooses what to send.
+    /// A node proxy.
     pub fn ztunnel(ip: &str, pod: &str, namespace: &str) -> Self {
-        let id = format!("ztunnel~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local");
+        Self::new("ztunnel", ip, pod, namespace)
+    }
+
+    /// A proxy of `kind`, with which the id begins: by it a control plane chooses what to send.
+    pub fn new(kind: &str, ip: &str, pod: &str, namespace: &str) -> Self {
+        let id = format!("{kind}~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local");
         let mut node = Self { id, metadata: BTreeMap::new() };
         node.set("NAME", pod);
         node.set("NAMESPACE", namespace);
@@ -50,7 +55,7 @@ impl Node {
         self.metadata.insert(key.to_owned(), value.into());
     }
 
-    /// `ztunnel~<ip>~<pod>.<namespace>~<domain>`.
+    /// `<kind>~<ip>~<pod>.<namespace>~<domain>`.
     pub fn id(&self) -> &str {
         &self.id
     }

@@ -1,13 +1,9 @@
-//! What is carried and how: mode, marks, source addresses, TCP options, HBONE settings.
+//! Traffic of the node: for whom the proxy works, marks, source addresses.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr};
 
+use proxy_core::config::{Reader, values};
 use serde::Serialize;
-
-use super::{
-    source::Reader,
-    values::{self, DURATION, serialize_duration},
-};
 
 /// Mark of all sockets that the proxy opens in pods, unless `PACKET_MARK` says otherwise.
 const DEFAULT_MARK: u32 = 1337;
@@ -81,41 +77,6 @@ pub struct TrafficConfig {
     pub response_baggage: bool,
 }
 
-/// TCP options.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SocketsConfig {
-    /// `KEEPALIVE_ENABLED`; default true.
-    pub keepalive: bool,
-    /// `KEEPALIVE_TIME`; default 180 s, at least 1 s.
-    #[serde(serialize_with = "serialize_duration")]
-    pub keepalive_time: Duration,
-    /// `KEEPALIVE_INTERVAL`; default 180 s, at least 1 s.
-    #[serde(serialize_with = "serialize_duration")]
-    pub keepalive_interval: Duration,
-    /// `KEEPALIVE_RETRIES`; default 9, 1 to 127.
-    pub keepalive_retries: u32,
-    /// `USER_TIMEOUT_ENABLED`; default false: TCP_USER_TIMEOUT of time + retries x interval.
-    pub user_timeout: bool,
-}
-
-/// HBONE.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TunnelsConfig {
-    /// `POOL_MAX_STREAMS_PER_CONNECTION`; default 100, at least 1.
-    pub max_streams_per_tunnel: u16,
-    /// `POOL_UNUSED_RELEASE_TIMEOUT`; default 5 min.
-    #[serde(serialize_with = "serialize_duration")]
-    pub unused_release_timeout: Duration,
-    /// `HTTP2_STREAM_WINDOW_SIZE`, bytes; default 4 MiB, up to 2^31 - 1.
-    pub stream_window_bytes: u32,
-    /// `HTTP2_CONNECTION_WINDOW_SIZE`, bytes; default 16 MiB, up to 2^31 - 1. Keep it several times the stream window.
-    pub connection_window_bytes: u32,
-    /// `HTTP2_FRAME_SIZE`, bytes; default 1 MiB, 16384 to 2^24 - 1.
-    pub frame_bytes: u32,
-}
-
 impl TrafficConfig {
     /// Reads the section. `ENABLE_PROXY` must be true, its default: there is nothing else to run.
     pub(super) fn parse(reader: &mut Reader<'_>) -> Self {
@@ -163,48 +124,5 @@ fn mode(reader: &mut Reader<'_>) -> Mode {
             Mode::Shared
         }
         (Some(false) | None, _) => Mode::Shared,
-    }
-}
-
-impl SocketsConfig {
-    pub(super) fn parse(reader: &mut Reader<'_>) -> Self {
-        const DEFAULT: Duration = Duration::from_secs(180);
-        const AT_LEAST: &str = "a duration of at least 1s, such as 180s";
-        let at_least = |value: &str| values::duration(value).filter(|d| *d >= Duration::from_secs(1));
-        let retries = |value: &str| values::number(value).filter(|n| (1..=127).contains(n));
-        Self {
-            keepalive: reader.flag("KEEPALIVE_ENABLED", true),
-            keepalive_time: reader.optional("KEEPALIVE_TIME", AT_LEAST, at_least).unwrap_or(DEFAULT),
-            keepalive_interval: reader.optional("KEEPALIVE_INTERVAL", AT_LEAST, at_least).unwrap_or(DEFAULT),
-            keepalive_retries: reader.optional("KEEPALIVE_RETRIES", "a number from 1 to 127", retries).unwrap_or(9),
-            user_timeout: reader.flag("USER_TIMEOUT_ENABLED", false),
-        }
-    }
-
-    /// The value of TCP_USER_TIMEOUT, if it is to be set.
-    #[must_use]
-    pub fn user_timeout(&self) -> Option<Duration> {
-        self.user_timeout.then(|| self.keepalive_time + self.keepalive_interval * self.keepalive_retries)
-    }
-}
-
-impl TunnelsConfig {
-    pub(super) fn parse(reader: &mut Reader<'_>) -> Self {
-        const WINDOW: &str = "a number of bytes from 1 to 2147483647";
-        const FRAME: &str = "a number of bytes from 16384 to 16777215";
-        let window = |value: &str| values::number::<u32>(value).filter(|n| (1..=0x7fff_ffff).contains(n));
-        let frame = |value: &str| values::number::<u32>(value).filter(|n| (16_384..=0xff_ffff).contains(n));
-        let streams = |value: &str| values::number::<u16>(value).filter(|n| *n > 0);
-        let streams = reader.optional("POOL_MAX_STREAMS_PER_CONNECTION", "a number from 1 to 65535", streams);
-        let release = reader.optional("POOL_UNUSED_RELEASE_TIMEOUT", DURATION, values::duration);
-        Self {
-            max_streams_per_tunnel: streams.unwrap_or(100),
-            unused_release_timeout: release.unwrap_or(Duration::from_secs(300)),
-            stream_window_bytes: reader.optional("HTTP2_STREAM_WINDOW_SIZE", WINDOW, window).unwrap_or(4 << 20),
-            connection_window_bytes: reader
-                .optional("HTTP2_CONNECTION_WINDOW_SIZE", WINDOW, window)
-                .unwrap_or(16 << 20),
-            frame_bytes: reader.optional("HTTP2_FRAME_SIZE", FRAME, frame).unwrap_or(1 << 20),
-        }
     }
 }

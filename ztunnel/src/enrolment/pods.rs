@@ -2,7 +2,7 @@
 //! It speaks no protocol; see `session`.
 
 use crate::inpod::{ListenError, ListenerKind, Listening, Pod, PodInfo, PodStatus, SocketOptions, Sockets, Status};
-use crate::workers::Workers;
+use crate::workers::PodWorkers;
 use runtime::sys::Netns;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ struct Waiting {
 
 /// The pods, and the one place that changes them.
 pub struct Pods {
-    workers: Arc<Workers>,
+    workers: Arc<PodWorkers>,
     home: Arc<Netns>,
     options: Arc<SocketOptions>,
     running: HashMap<String, Arc<Pod>>,
@@ -54,7 +54,7 @@ pub struct Pods {
 impl Pods {
     /// No pods. `home` is the namespace of the process.
     pub fn new(
-        workers: Arc<Workers>,
+        workers: Arc<PodWorkers>,
         home: Arc<Netns>,
         options: Arc<SocketOptions>,
         status: watch::Sender<Status>,
@@ -184,7 +184,7 @@ impl Pods {
 }
 
 /// Listens for a pod on `kinds` of ports and gives the listeners to its worker.
-pub async fn launch(workers: &Workers, pod: &Arc<Pod>, kinds: &[ListenerKind]) -> Result<(), StartError> {
+pub async fn launch(workers: &PodWorkers, pod: &Arc<Pod>, kinds: &[ListenerKind]) -> Result<(), StartError> {
     let listen = |kind: &ListenerKind| -> Result<(ListenerKind, Listening), ListenError> {
         Ok((*kind, pod.sockets.listen(kind.port(), kind.needs_keepalive())?))
     };

@@ -1,9 +1,10 @@
 //! One pod that this proxy serves, as all threads see it.
 
 use super::{Connections, Sockets};
-use crate::budget::Usage;
+use proxy_core::budget::Usage;
 use runtime::sys::netns::NetnsId;
 use serde::Serialize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Names by which discovery knows the workload.
@@ -26,13 +27,15 @@ pub struct Pod {
     /// `None`: the process's own namespace.
     pub netns: Option<NetnsId>,
     pub connections: Connections,
-    pub usage: Usage,
+    /// Use of the process's budgets.
+    pub usage: Arc<Usage>,
     stopped: AtomicBool,
 }
 
 impl Pod {
     pub fn new(uid: impl Into<String>, info: PodInfo, sockets: Sockets, netns: Option<NetnsId>) -> Self {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let usage = Arc::new(Usage::new(&info.namespace, &info.name));
         Self {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             uid: uid.into(),
@@ -40,7 +43,7 @@ impl Pod {
             sockets,
             netns,
             connections: Connections::default(),
-            usage: Usage::default(),
+            usage,
             stopped: AtomicBool::new(false),
         }
     }

@@ -1,37 +1,34 @@
-//! The process from start to end: what is made in which order, and how it is brought down.
-//! It reads no environment (`config` has) and carries nothing (`workers` do).
+//! The node proxy from its start to its end: its parts, in the order in which they are made. It reads no environment
+//! (`config` does) and carries nothing (`workers` do).
 
 mod capabilities;
 mod mode;
-mod servers;
 
 pub use capabilities::CapabilityError;
 
-use crate::admin::{Admin, Shutdown};
-use crate::budget::Budgets;
-use crate::config::Config;
-use crate::discovery::{self, Discovery};
+use crate::admin::{self, DumpSource};
+use crate::config::{Config, Mode};
 use crate::enrolment;
 use crate::inpod::Status;
 use crate::proxy::Shared;
 use crate::proxy::resolve::Names;
-use crate::workers::Workers;
-use ca_client::CertificateManager;
-use hbone::Settings;
-use hbone::pool::Limits;
-use model::{State, StateConfig};
-use policy::ConnectionRegistry;
-use runtime::drain::{Trigger, Watch};
-use runtime::signals::{self, Signal};
+use crate::workers::PodWorkers;
+use proxy_core::budget::Budgets;
+use proxy_core::discovery::{self, Discovery, Updates};
+use proxy_core::process::{self, Process, ProcessError};
 use std::sync::Arc;
-use std::time::Duration;
 use telemetry::logging;
-use telemetry::readiness::{Readiness, Task};
+use telemetry::readiness::Task;
 use tokio::sync::watch;
 
-/// The proxy cannot start, or cannot go on.
+/// Name of the program for control planes, in metrics, and of its threads.
+const PROGRAM: &str = "ztunnel";
+
+/// The proxy cannot start, or cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     #[error(transparent)]
     Certificates(#[from] discovery::SourceError),
     #[error(transparent)]
@@ -40,134 +37,91 @@ pub enum StartError {
     Capability(#[from] CapabilityError),
     #[error(transparent)]
     Listen(#[from] enrolment::StartError),
-    #[error(transparent)]
-    Metrics(#[from] telemetry::metrics::MetricsError),
-    /// One of the process's own ports.
-    #[error("failed to bind to address {address}: {source}")]
-    Bind { address: String, source: std::io::Error },
     #[error("cannot start a worker: {0}")]
     Worker(std::io::Error),
-    /// It has panicked: what it carried is gone, and what it listens for nobody takes.
+    /// A worker has panicked: its connections are gone, and its listeners accept no more.
     #[error("worker {0} has failed")]
     WorkerLost(usize),
-    /// So has something that runs beside the workers.
+    /// Something that runs beside the workers has panicked.
     #[error("{task} has failed: {error}")]
     TaskLost { task: &'static str, error: tokio::task::JoinError },
-    #[error("cannot watch for signals: {0}")]
-    Signals(std::io::Error),
-    /// The agent speaks something else.
+    /// The agent speaks another protocol.
     #[error(transparent)]
     Agent(#[from] zds::ZdsError),
 }
 
-/// How long the answer to a request for the end may take to go out.
-const ANSWER_GRACE: Duration = Duration::from_millis(100);
-
-/// What the process is made of.
+/// Parts of the proxy.
 struct Parts {
     config: Arc<Config>,
-    readiness: Readiness,
     /// Not ready before listeners may be opened.
     starting: Option<Task>,
     discovery: Discovery,
-    workers: Arc<Workers>,
+    workers: Arc<PodWorkers>,
     status: watch::Sender<Status>,
-    /// The admin interface asks for the end.
-    quit: watch::Receiver<bool>,
-    drained: watch::Sender<bool>,
-    drain: Watch,
-    /// Ends the process's own servers, after the drain.
-    servers: Trigger,
 }
 
-/// Runs until the process is asked to end and its connections have, or the deadline has passed.
+/// Runs until the process is asked to end and its connections have ended, or the deadline has passed.
 pub async fn run(config: Config, logs: logging::Handle) -> Result<(), StartError> {
-    let descriptors = runtime::sys::raise_nofile().unwrap_or_else(|e| {
-        tracing::warn!(error = %e, "failed to raise RLIMIT_NOFILE; connections share the limit as it is");
-        runtime::sys::nofile()
-    });
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "configuration:\n{}", config.to_yaml());
-    for setting in &config.unsupported {
-        tracing::warn!("{setting}");
-    }
-    let (trigger, drain) = runtime::drain::channel();
+    let descriptors = process::raise_nofile();
+    process::log_start(env!("CARGO_PKG_VERSION"), &config.to_yaml(), &config.unsupported);
+    let common = &config.common;
+    let process = Process::new(PROGRAM, common.node.istio_version(), common.drain_deadline)?;
     let budgets = Arc::new(Budgets::new(descriptors));
-    let mut parts = build(Arc::new(config), budgets, &logs, drain).await?;
-    let mut quit = parts.quit.clone();
-    let result = tokio::select! {
-        ended = serve(&mut parts) => ended,
-        signal = signals::shutdown() => signal.map(announce).map_err(StartError::Signals),
-        _ = quit.wait_for(|asked| *asked) => {
-            tracing::info!("asked to end by the admin interface");
-            Ok(())
-        }
-    };
-    end(&parts, &trigger).await;
+    let mut parts = build(&process, Arc::new(config), budgets, &logs).await?;
+    let workers = parts.workers.clone();
+    let result = process.run(serve(&mut parts, &process), workers.threads()).await;
     logs.flush();
     result
 }
 
 async fn build(
+    process: &Process,
     config: Arc<Config>,
     budgets: Arc<Budgets>,
     logs: &logging::Handle,
-    drain: Watch,
 ) -> Result<Parts, StartError> {
-    let recorder = telemetry::metrics::install()?;
-    telemetry::metrics::record_build("ztunnel", config.node.istio_version());
-    let readiness = Readiness::new();
-    let (status, _) = watch::channel(Status::default());
-    let network = config.node.network.as_str().into();
-    let state = State::new(StateConfig { network, node: config.node.name.as_deref().map(Into::into) });
-    let certificates = CertificateManager::spawn(discovery::certificate_source(&config)?);
-    let policies = ConnectionRegistry::new(state.clone(), config.telemetry.policy_logging());
-
-    let (shutdown, quit, drained) = Shutdown::channel();
-    let admin = Admin {
-        config: config.clone(),
-        state: state.clone(),
-        certificates: certificates.clone(),
-        pods: status.subscribe(),
-        logging: logs.clone(),
-        shutdown,
-    };
-    let updates = discovery::updates(state.clone(), certificates.clone(), policies.clone());
+    let (common, readiness) = (&config.common, process.readiness());
+    let (status, pods) = watch::channel(Status::default());
+    // Only a shared proxy gets certificates of workloads other than its own.
+    let updates = Updates::from_config(common, config.traffic.mode == Mode::Shared)?;
+    let (state, certificates) = (updates.state.clone(), updates.certificates.clone());
+    let source = DumpSource { config: config.clone(), state: state.clone(), certificates: certificates.clone(), pods };
     let (manager, starting) = (readiness.task("state manager"), Some(readiness.task("proxy")));
-    let (servers, served) = runtime::drain::channel();
-    servers::start(&config, &recorder, &readiness, admin, &served).await?;
-    let discovery = discovery::start(&config, updates, manager, drain.clone()).await?;
+    process.serve_pages(&common.listeners, admin::router(process.admin(logs.clone()), source)).await?;
+    let policies = updates.policies.clone();
+    let discovery = discovery::start(PROGRAM, common, updates, manager, process.drain()).await?;
 
     let shared = Arc::new(Shared {
         state,
         certificates,
         policies,
         names: Names::system(),
-        tunnels: tunnels(&config),
-        pool_limits: limits(&config),
+        tunnels: (&common.tunnels).into(),
+        pool_limits: (&common.tunnels).into(),
         budgets,
-        drain: drain.clone(),
+        drain: process.drain(),
         localhost_app_tunnel: config.traffic.localhost_app_tunnel,
         response_baggage: config.traffic.response_baggage,
     });
-    let workers = Arc::new(Workers::start(config.worker_threads, &shared).map_err(StartError::Worker)?);
+    let workers = Arc::new(PodWorkers::start(common.worker_threads, &shared).map_err(StartError::Worker)?);
     let probed = workers.clone();
     readiness.probe("workers", move || {
         let workers = probed.clone();
-        async move { workers.answer().await }
+        async move { workers.threads().answer().await }
     });
-    Ok(Parts { config, readiness, starting, discovery, workers, status, quit, drained, drain, servers })
+    Ok(Parts { config, starting, discovery, workers, status })
 }
 
 /// Opens listeners once the mesh is known, and serves; ends only with an error.
-async fn serve(parts: &mut Parts) -> Result<(), StartError> {
+async fn serve(parts: &mut Parts, process: &Process) -> Result<(), StartError> {
     // No listener before the first complete picture of the mesh: nothing is decided on half of it.
     let mut synced = parts.discovery.synced();
-    let Parts { config, readiness, workers, status, drain, starting, discovery, .. } = parts;
+    let Parts { config, workers, status, starting, discovery, .. } = parts;
     let proxy = async {
         discovery::reached(&mut synced).await;
-        let agent = mode::start(config, workers, readiness, status, drain.clone()).await?;
+        let agent = mode::start(config, workers, process, status).await?;
         *starting = None;
-        tracing::info!(workers = workers.count(), "proxy started");
+        tracing::info!(workers = workers.threads().count(), "proxy started");
         match agent {
             Some(task) => task
                 .await
@@ -176,57 +130,10 @@ async fn serve(parts: &mut Parts) -> Result<(), StartError> {
             None => std::future::pending().await,
         }
     };
-    // A part that has died must not be found out by those who need it.
+    // A part that has panicked ends the process, instead of failing for those who need it later.
     tokio::select! {
         ended = proxy => ended,
         error = discovery.failed() => Err(StartError::TaskLost { task: "discovery", error }),
-        index = workers.lost() => Err(StartError::WorkerLost(index)),
-    }
-}
-
-/// Closes listeners, and waits for connections as long as the deadline allows.
-async fn end(parts: &Parts, trigger: &Trigger) {
-    trigger.start(parts.config.drain_deadline);
-    let cut = tokio::select! {
-        cut = parts.workers.drain() => cut,
-        () = second_interrupt() => 0,
-    };
-    if cut > 0 {
-        tracing::warn!(connections = cut, "drain duration expired with pending connections, forcefully shutting down");
-    }
-    parts.drained.send_replace(true);
-    if *parts.quit.borrow() {
-        // Whoever asked by the admin interface hears that it is done.
-        parts.servers.start(ANSWER_GRACE);
-        parts.servers.watch().expired().await;
-    }
-    tracing::info!("ended");
-}
-
-fn announce(signal: Signal) {
-    tracing::info!(signal = signal.name(), "draining");
-}
-
-/// A second Ctrl-C does not wait; a second SIGTERM does.
-async fn second_interrupt() {
-    while let Ok(signal) = signals::shutdown().await {
-        if signal == Signal::Interrupt {
-            return;
-        }
-    }
-    std::future::pending().await
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits { streams: usize::from(config.tunnels.max_streams_per_tunnel), idle: config.tunnels.unused_release_timeout }
-}
-
-fn tunnels(config: &Config) -> Settings {
-    Settings {
-        stream_window_bytes: config.tunnels.stream_window_bytes,
-        connection_window_bytes: config.tunnels.connection_window_bytes,
-        frame_bytes: config.tunnels.frame_bytes,
-        initial_streams: usize::from(config.tunnels.max_streams_per_tunnel),
-        ..Settings::default()
+        index = workers.threads().lost() => Err(StartError::WorkerLost(index)),
     }
 }

@@ -1,38 +1,37 @@
-//! For whom the proxy works: all pods that the agent enrols, or the one workload of its own namespace.
+//! Starts the proxy for all pods that the agent enrols, or for the one workload of its own namespace.
 
 use super::{StartError, capabilities};
 use crate::config::{Config, Mode, PreserveSource, WorkloadInfo};
 use crate::enrolment::{self, Pods};
 use crate::inpod::{Keepalive, ListenerKind, Pod, PodInfo, SocketOptions, Sockets, Status};
-use crate::workers::Workers;
-use runtime::drain::Watch;
+use crate::workers::PodWorkers;
+use proxy_core::process::Process;
 use std::sync::Arc;
 use telemetry::readiness::{Readiness, Task};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What readiness calls the pods.
+/// Name of the pods as a task of readiness.
 const PODS_TASK: &str = "workload proxy manager";
 
 /// Starts listeners, and in shared mode the connection to the agent. The task ends only when agent and proxy
 /// do not speak the same protocol, or with the drain.
 pub(super) async fn start(
     config: &Config,
-    workers: &Arc<Workers>,
-    readiness: &Readiness,
+    workers: &Arc<PodWorkers>,
+    process: &Process,
     status: &watch::Sender<Status>,
-    drain: Watch,
 ) -> Result<Option<JoinHandle<Result<(), zds::ZdsError>>>, StartError> {
     match &config.traffic.mode {
         Mode::Dedicated(info) => dedicated(config, info, workers, status).await.map(|()| None),
-        Mode::Shared => shared(config, workers, readiness, status, drain).await.map(Some),
+        Mode::Shared => shared(config, workers, process, status).await.map(Some),
     }
 }
 
 async fn dedicated(
     config: &Config,
     info: &WorkloadInfo,
-    workers: &Arc<Workers>,
+    workers: &Arc<PodWorkers>,
     status: &watch::Sender<Status>,
 ) -> Result<(), StartError> {
     let info = PodInfo {
@@ -50,23 +49,22 @@ async fn dedicated(
 
 async fn shared(
     config: &Config,
-    workers: &Arc<Workers>,
-    readiness: &Readiness,
+    workers: &Arc<PodWorkers>,
+    process: &Process,
     status: &watch::Sender<Status>,
-    drain: Watch,
 ) -> Result<JoinHandle<Result<(), zds::ZdsError>>, StartError> {
     let home = capabilities::test(config.traffic.packet_mark)?;
     start_self(config, workers).await?;
-    follow(readiness.clone(), status.subscribe());
+    follow(process.readiness().clone(), status.subscribe());
     let options = Arc::new(options(config, config.traffic.preserve_source));
     let pods = Pods::new(workers.clone(), home, options, status.clone());
-    let socket = config.traffic.zds_socket.clone();
+    let (socket, drain) = (config.traffic.zds_socket.clone(), process.drain());
     Ok(tokio::spawn(async move { enrolment::run(pods, &socket, drain).await }))
 }
 
 /// A tunnel listener of the proxy's own pod, so that its metrics can be scraped in mutual TLS.
-async fn start_self(config: &Config, workers: &Arc<Workers>) -> Result<(), StartError> {
-    let node = &config.node;
+async fn start_self(config: &Config, workers: &Arc<PodWorkers>) -> Result<(), StartError> {
+    let node = &config.common.node;
     let (Some(name), Some(namespace), Some(account)) = (&node.pod_name, &node.pod_namespace, &node.service_account)
     else {
         return Ok(());
@@ -98,11 +96,11 @@ fn follow(readiness: Readiness, mut status: watch::Receiver<Status>) {
 }
 
 fn options(config: &Config, preserve: PreserveSource) -> SocketOptions {
-    let sockets = &config.sockets;
+    let sockets = &config.common.sockets;
     SocketOptions {
         mark: config.traffic.packet_mark,
         reuse_port: config.traffic.port_reuse,
-        ipv6: config.listeners.ipv6,
+        ipv6: config.common.listeners.ipv6,
         preserve_source: match preserve {
             PreserveSource::Required => Some(true),
             PreserveSource::Never => Some(false),

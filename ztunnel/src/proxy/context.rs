@@ -2,15 +2,15 @@
 //! is shared between threads.
 
 use super::capture::Steering;
-use super::connection::LoadCounter;
 use super::dial::{DialError, TunnelKey};
 use super::relay::Scratch;
 use super::report::reporter;
-use super::tasks::Tasks;
-use super::{Description, Foreign, Live, Pairs, Shared, TlsConfigs};
-use crate::budget::Member;
+use super::{Description, Foreign, Live, Pairs, Shared};
 use crate::inpod::Pod;
 use hbone::Pool;
+use proxy_core::TlsConfigs;
+use proxy_core::budget::Member;
+use proxy_core::workers::{LoadCounter, Tasks};
 use runtime::Budget;
 use std::cell::{Cell, RefCell};
 use std::fmt;

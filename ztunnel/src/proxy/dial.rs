@@ -2,21 +2,21 @@
 //! It chooses no destination; see `resolve`.
 
 use super::context::PodContext;
-use super::tunnel_socket::TunnelSocket;
-use ca_client::{CertificateManager, Priority};
 use hbone::{Accepted, ConnectError, Driver, Tunnel};
 use http::HeaderMap;
 use identity::Identity;
 use model::view::is_proxy_port;
+use proxy_core::certificate::{self, WaitError};
+use proxy_core::{TunnelSocket, validity};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tls::{TlsError, WorkloadCertificate};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// Everything that makes two tunnels different.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,11 +33,6 @@ pub struct TunnelKey {
 
 /// How long a TCP connection may take. The handshakes on it have the same time again.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a connection waits while the certificate authority refuses, or cannot be reached: attempts that begin within
-/// this time are waited for. Long enough for the authority to hear of a pod that has just started; a part of
-/// [`CONNECT_TIMEOUT`], which a peer has for our side of a handshake as well.
-pub const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a peer may take to answer CONNECT: it dials its application meanwhile, for [`CONNECT_TIMEOUT`] if it is
 /// like us, and behind a second tunnel again.
@@ -138,41 +133,26 @@ async fn open(
         Ok(Err(_)) | Err(_) => return Err(DialError::TunnelTimeout(key.to)),
     };
     let budgets = &context.shared().budgets;
-    let window = budgets.window(&context.pod, context.shared().tunnels.connection_window_bytes);
+    let window = budgets.window(&context.pod.usage, context.shared().tunnels.connection_window_bytes);
     let settings = window.apply(&context.shared().tunnels);
-    let socket = TunnelSocket::new(socket, budgets.descriptors_in_use(&context.pod, 1), window);
+    let socket = TunnelSocket::new(socket, budgets.descriptors_in_use(&context.pod.usage, 1), window);
     let handshakes = async {
         let (tls, leaf) = tls::stream::connect(socket, config, tls::peer_leaf).await.map_err(tls_failure)?;
         let (tunnel, driver) = hbone::client::start(tls, &settings);
-        let is_valid = validity(context.shared().certificates.clone(), certificate, leaf.map(|l| l.not_after));
+        let is_valid =
+            validity::is_current(context.shared().certificates.clone(), certificate, leaf.map(|l| l.not_after));
         Ok((tunnel.valid_while(is_valid), driver))
     };
     timeout(CONNECT_TIMEOUT, handshakes).await.unwrap_or(Err(DialError::HandshakeTimeout(key.to)))
 }
 
-/// Whether a tunnel may take new streams: as long as neither certificate has expired, and ours is the one that we would
-/// show today.
-fn validity(
-    certificates: CertificateManager,
-    own: Arc<WorkloadCertificate>,
-    peer_not_after: Option<SystemTime>,
-) -> impl Fn() -> bool {
-    let until = peer_not_after.map_or(own.not_after(), |peer| peer.min(own.not_after()));
-    move || {
-        let renewed = || certificates.current(own.identity()).is_some_and(|current| !Arc::ptr_eq(&current, &own));
-        SystemTime::now() < until && !renewed()
-    }
-}
-
-/// Returns the certificate of `identity`. While there is none, further attempts are waited for; see
-/// [`CERTIFICATE_PATIENCE`]. An authority that has been away for longer than that is not waited for at all.
+/// Returns the certificate of `identity`, once there is one.
 pub async fn certificate(context: &PodContext, identity: &Identity) -> Result<Arc<WorkloadCertificate>, DialError> {
-    let until = Instant::now() + CERTIFICATE_PATIENCE;
-    let certificate = context.shared().certificates.get_by(identity, Priority::RealTime, until);
-    match timeout(CONNECT_TIMEOUT, certificate).await {
-        Ok(certificate) => certificate.map_err(|e| DialError::Certificate(Arc::new(e))),
-        Err(_) => Err(DialError::CertificateTimeout(CONNECT_TIMEOUT)),
-    }
+    let certificate = certificate::wait_for(&context.shared().certificates, identity, CONNECT_TIMEOUT).await;
+    certificate.map_err(|e| match e {
+        WaitError::Refused(e) => DialError::Certificate(e),
+        WaitError::Timeout(waited) => DialError::CertificateTimeout(waited),
+    })
 }
 
 /// Dials for as long as the client's socket lives. A client that has only ended its half still waits for an answer.

@@ -5,11 +5,11 @@ use super::capture::CaptureError;
 use super::dial::DialError;
 use super::relay::RelayError;
 use super::resolve::ResolveError;
-use crate::budget::Resource;
 use hbone::TunnelError;
 use http::StatusCode;
 use model::view::InboundError;
 use policy::Revoked;
+use proxy_core::budget::Resource;
 
 /// Why a connection failed. The texts are known to users and tools.
 #[derive(Debug, thiserror::Error)]

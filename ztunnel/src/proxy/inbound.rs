@@ -4,9 +4,7 @@ use super::context::PodContext;
 use super::failure::RequestError;
 use super::guarded::Guarded;
 use super::report::{Direction, Opened, Peer, Report};
-use super::validity::{self, Validity};
-use super::{Connection, Failure, Load, authorise, capture, dial, proxy_header, relay, report};
-use crate::budget::{self, Descriptors, Owner, Resource, Window};
+use super::{Connection, Failure, authorise, capture, dial, proxy_header, relay, report};
 use hbone::headers::{self, Baggage, Trace};
 use hbone::{Request, Server, Stream, TunnelError};
 use http::{HeaderMap, Method, StatusCode};
@@ -14,6 +12,9 @@ use identity::Identity;
 use model::Workload;
 use model::view::{self, Authority, InboundRequest, InboundTarget, SourceAddress};
 use policy::Registration;
+use proxy_core::budget::{self, Descriptors, Owner, Resource, Window};
+use proxy_core::validity::{self, Validity};
+use proxy_core::workers::Load;
 use runtime::Permit;
 use runtime::sys::socket::canonical;
 use std::cell::OnceCell;
@@ -67,7 +68,7 @@ struct Held {
 /// Carries the tunnel to its end.
 pub async fn serve(context: Rc<PodContext>, connection: Connection) {
     let _open = context.worker.socket_open(Direction::Inbound);
-    let (client, mut destination) = (connection.peer, report::listener_of(&connection));
+    let (client, mut destination) = (connection.client, report::listener_of(&connection));
     match accept(&context, connection, &mut destination).await {
         Ok((tunnel, server, load)) => {
             streams(Rc::new(tunnel), server).await;
@@ -84,7 +85,7 @@ async fn accept(
     connection: Connection,
     destination: &mut SocketAddr,
 ) -> Result<Accepted, Failure> {
-    let Connection { mut socket, peer, transparent, load, descriptors, .. } = connection;
+    let Connection { mut socket, client: peer, transparent, load, descriptors, .. } = connection;
     *destination = canonical(socket.local_addr().map_err(capture::CaptureError::Socket)?);
     let local = capture::local_workload(&context.shared().state, &context.pod).await?;
     let identity = local.identity().ok_or_else(|| unknown(context))?;
@@ -101,14 +102,15 @@ async fn accept(
         let config = context.tls.server(&certificate).map_err(|e| dial::DialError::Tls(Arc::new(e)))?;
         let accepted = tls::stream::accept_after(socket, hello, config, tls::peer_leaf).await;
         let (tls, leaf) = accepted.map_err(dial::tls_failure)?;
-        let window = context.shared().budgets.window(&context.pod, context.shared().tunnels.connection_window_bytes);
+        let window =
+            context.shared().budgets.window(&context.pod.usage, context.shared().tunnels.connection_window_bytes);
         let server = Server::handshake(tls, &window.apply(&context.shared().tunnels)).await;
         let server = server.inspect_err(|e| count_flood(peer, leaf.as_ref().and_then(|l| l.identity()), e))?;
         Ok::<_, Failure>((leaf, server, window))
     };
     let (leaf, server, window) = timeout(HANDSHAKE_TIMEOUT, handshakes).await.map_err(|_| late())??;
     let Some(permit) = context.tunnels.try_acquire(&peer.ip()) else {
-        budget::exceeded(&context.pod, Resource::Tunnels, Owner::Source(peer.ip()));
+        budget::exceeded(&context.pod.usage, Resource::Tunnels, Owner::Source(peer.ip()));
         return Err(Failure::Budget(Resource::Tunnels));
     };
     let tunnel = Tunnel {
@@ -130,7 +132,7 @@ async fn handshake_permits(context: &PodContext, client: IpAddr) -> (Permit<IpAd
     let source = match context.handshakes.try_acquire(&client) {
         Some(permit) => permit,
         None => {
-            budget::exceeded(&context.pod, Resource::Handshakes, Owner::Source(client));
+            budget::exceeded(&context.pod.usage, Resource::Handshakes, Owner::Source(client));
             context.handshakes.acquire(client).await
         }
     };
@@ -138,7 +140,7 @@ async fn handshake_permits(context: &PodContext, client: IpAddr) -> (Permit<IpAd
     let pod = match handshakes.try_acquire(&context.pod.serial) {
         Some(permit) => permit,
         None => {
-            budget::exceeded(&context.pod, Resource::Handshakes, Owner::Pod);
+            budget::exceeded(&context.pod.usage, Resource::Handshakes, Owner::Pod);
             handshakes.acquire(context.pod.serial).await
         }
     };
@@ -187,7 +189,7 @@ async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
             // Each request that is worked on holds the tunnel, as we do.
             Ok(Some(request)) if Rc::strong_count(&tunnel) > limit => {
                 metrics::counter!(REQUESTS_REFUSED).increment(1);
-                budget::exceeded(&tunnel.context.pod, Resource::Requests, Owner::Tunnel(tunnel.client.ip()));
+                budget::exceeded(&tunnel.context.pod.usage, Resource::Requests, Owner::Tunnel(tunnel.client.ip()));
                 request.refuse(StatusCode::SERVICE_UNAVAILABLE);
             }
             Ok(Some(request)) => {
@@ -215,8 +217,8 @@ fn count_flood(peer: SocketAddr, identity: Option<&Identity>, e: &TunnelError) {
 async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
     let _load = tunnel.context.worker.load.add();
     // For the connection to the application.
-    let Some(_descriptors) = tunnel.context.shared().budgets.descriptors(&tunnel.context.pod, 1) else {
-        budget::exceeded(&tunnel.context.pod, Resource::Descriptors, Owner::Pod);
+    let Some(_descriptors) = tunnel.context.shared().budgets.descriptors(&tunnel.context.pod.usage, 1) else {
+        budget::exceeded(&tunnel.context.pod.usage, Resource::Descriptors, Owner::Pod);
         return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
     };
     let (local, authority, target) = match find(&tunnel, &request) {

@@ -3,10 +3,6 @@
 use super::relay::Counts;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
-
-/// How often open connections tell the metrics what they have carried.
-pub const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// Open connections of one worker.
 #[derive(Debug, Default)]

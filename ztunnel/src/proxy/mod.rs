@@ -20,19 +20,13 @@ pub mod relay;
 pub mod report;
 pub mod resolve;
 mod shared;
-mod tasks;
-mod tls_configs;
-mod tunnel_socket;
-mod validity;
 
-pub use connection::{Connection, Load, LoadCounter};
+pub use connection::Connection;
 pub use context::{
     HANDSHAKES, POD_HANDSHAKES, POD_TUNNELS, PodContext, SOURCE_HANDSHAKES, SOURCE_TUNNELS, WorkerContext,
 };
 pub use failure::Failure;
 pub use foreign::Foreign;
-pub use live::{FLUSH_EVERY, Live};
+pub use live::Live;
 pub use pairs::{Description, Pairs};
 pub use shared::Shared;
-pub use tasks::Tasks;
-pub use tls_configs::TlsConfigs;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// Carries the connection to its end.
 pub async fn serve(context: Rc<PodContext>, connection: Connection) {
     let _open = context.worker.socket_open(Direction::Outbound);
-    let client = connection.peer;
+    let client = connection.client;
     let mut destination = report::listener_of(&connection);
     if let Err(e) = steps(&context, connection, &mut destination).await {
         report::early(&context, Direction::Outbound, client, destination, &e);
@@ -26,7 +26,7 @@ pub async fn serve(context: Rc<PodContext>, connection: Connection) {
 
 /// Fails only before there is a report.
 async fn steps(context: &Rc<PodContext>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
-    let Connection { socket, peer, load: _load, mut descriptors, kind, .. } = connection;
+    let Connection { socket, client: peer, load: _load, mut descriptors, kind, .. } = connection;
     let mut captured = capture::redirected(context, kind, socket, peer)?;
     *destination = captured.destination;
     let shared = context.shared();

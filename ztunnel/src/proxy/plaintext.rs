@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Carries the connection to its end.
 pub async fn serve(context: Rc<PodContext>, connection: Connection) {
     let _open = context.worker.socket_open(Direction::Inbound);
-    let client = connection.peer;
+    let client = connection.client;
     let mut destination = report::listener_of(&connection);
     if let Err(e) = steps(&context, connection, &mut destination).await {
         report::early(&context, Direction::Inbound, client, destination, &e);
@@ -24,7 +24,7 @@ pub async fn serve(context: Rc<PodContext>, connection: Connection) {
 
 /// Fails only before there is a report.
 async fn steps(context: &Rc<PodContext>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
-    let Connection { socket, peer, transparent, load: _load, descriptors: _descriptors, kind } = connection;
+    let Connection { socket, client: peer, transparent, load: _load, descriptors: _descriptors, kind } = connection;
     let captured = capture::redirected(context, kind, socket, peer)?;
     *destination = captured.destination;
     let local = capture::local_workload(&context.shared().state, &context.pod).await?;

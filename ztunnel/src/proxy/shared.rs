@@ -1,12 +1,12 @@
 //! What all connections of the process share. Read through handles; nothing of it is locked across a wait.
 
 use super::resolve::Names;
-use crate::budget::Budgets;
 use ca_client::CertificateManager;
 use hbone::Settings;
 use hbone::pool::Limits;
 use model::State;
 use policy::ConnectionRegistry;
+use proxy_core::budget::Budgets;
 use runtime::drain::Watch;
 use std::sync::Arc;
 

@@ -1,47 +1,39 @@
-//! The threads that carry connections. Each has everything a connection needs; a connection is born and
-//! dies on one of them. What happens on a connection is `proxy`'s.
+//! The workers of the node proxy: which pods they serve, and which of them carries an accepted connection. What happens on
+//! a connection is `proxy`'s.
 
 mod accept;
 mod dispatch;
-mod thread;
 mod worker;
 
-use crate::budget::Descriptors;
 use crate::inpod::{ListenerKind, Listening, Pod};
-use crate::proxy::{Connection, Load, LoadCounter, Shared};
+use crate::proxy::{Connection, Shared, WorkerContext};
+use proxy_core::budget::Descriptors;
+use proxy_core::workers::{COMMAND_TIMEOUT, Load, Workers};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
+use worker::Worker;
 
-/// Commands that may wait for a worker. When full, sockets stay where they were accepted.
-const COMMANDS: usize = 1024;
-/// How long a worker may take to answer a ping before the proxy is not ready.
-pub const PING_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a worker may take to start or stop a pod.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// What a worker is told.
+/// Commands to a worker.
 pub enum Command {
-    /// Answer: the worker lives.
-    Ping(oneshot::Sender<()>),
     /// Accept the connections of a pod.
-    Start { pod: Arc<Pod>, listeners: Vec<(ListenerKind, Listening)>, done: oneshot::Sender<std::io::Result<()>> },
+    Start { pod: Arc<Pod>, listeners: Vec<(ListenerKind, Listening)>, done: oneshot::Sender<io::Result<()>> },
     /// Carry a connection that another worker has accepted.
-    Take(Handover),
+    Carry(Handover),
     /// Cut everything of a pod, and close its listeners.
     Stop { pod: Arc<Pod>, done: oneshot::Sender<()> },
-    /// Stop accepting; answer when nothing is left or the drain's deadline has passed.
-    Drain { done: oneshot::Sender<usize> },
 }
 
 /// An accepted connection that no worker carries yet.
 pub struct Handover {
-    pub pod: Arc<Pod>,
+    pod: Arc<Pod>,
     kind: ListenerKind,
     socket: TcpStream,
-    peer: SocketAddr,
+    client: SocketAddr,
     transparent: bool,
     /// Counts it for the worker that gets it.
     load: Load,
@@ -49,131 +41,56 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Puts it on this worker.
-    fn arrive(self) -> std::io::Result<Connection> {
-        let Self { kind, socket, peer, transparent, load, descriptors, .. } = self;
+    /// Registers the socket with this worker's runtime.
+    fn register(self) -> io::Result<Connection> {
+        let Self { kind, socket, client, transparent, load, descriptors, .. } = self;
         let socket = tokio::net::TcpStream::from_std(socket)?;
-        Ok(Connection { kind, socket, peer, transparent, load, descriptors })
+        Ok(Connection { kind, socket, client, transparent, load, descriptors })
     }
 }
 
-/// A worker, seen from other threads.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    commands: mpsc::Sender<Command>,
-    load: LoadCounter,
-}
+/// All workers of the node proxy. They end when this is dropped.
+pub struct PodWorkers(Workers<Command>);
 
-impl Handle {
-    /// Connections it carries.
-    pub fn load(&self) -> usize {
-        self.load.get()
-    }
-
-    /// Counts one more.
-    pub fn add_load(&self) -> Load {
-        self.load.add()
-    }
-
-    /// Gives a connection to this worker, or gives it back when too much waits there already.
-    pub fn hand_over(&self, connection: Handover) -> Result<(), Handover> {
-        self.commands.try_send(Command::Take(connection)).map_err(|e| match e.into_inner() {
-            Command::Take(c) => c,
-            Command::Ping(_) | Command::Start { .. } | Command::Stop { .. } | Command::Drain { .. } => {
-                unreachable!("what comes back is what was sent")
-            }
-        })
-    }
-}
-
-/// All workers. They end when this is dropped.
-#[derive(Debug)]
-pub struct Workers {
-    handles: Arc<[Handle]>,
-    lost: watch::Receiver<Option<usize>>,
-}
-
-impl Workers {
+impl PodWorkers {
     /// Starts `count` threads, named `ztunnel-<n>`.
-    pub fn start(count: usize, shared: &Arc<Shared>) -> std::io::Result<Self> {
-        let (handles, receivers): (Vec<_>, Vec<_>) = (0..count.max(1))
-            .map(|_| {
-                let (commands, receiver) = mpsc::channel(COMMANDS);
-                (Handle { commands, load: LoadCounter::default() }, receiver)
-            })
-            .unzip();
-        let handles: Arc<[Handle]> = handles.into();
-        let (tell, lost) = watch::channel(None);
-        for (index, receiver) in receivers.into_iter().enumerate() {
-            thread::start(index, shared.clone(), handles.clone(), receiver, tell.clone())?;
-        }
-        Ok(Self { handles, lost })
-    }
-
-    /// Returns when a worker has ended, or can no longer accept: which one. Never while all is well.
-    pub async fn lost(&self) -> usize {
-        let mut lost = self.lost.clone();
-        loop {
-            if let Some(index) = *lost.borrow_and_update() {
-                return index;
-            }
-            if lost.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.handles.len()
-    }
-
-    /// Whether every worker answers within [`PING_TIMEOUT`].
-    pub async fn answer(&self) -> bool {
-        let pings = self.handles.iter().map(|h| async {
-            let (tell, told) = oneshot::channel();
-            h.commands.send(Command::Ping(tell)).await.is_ok() && told.await.is_ok()
+    ///
+    /// # Errors
+    /// When a thread or its runtime cannot be made.
+    pub fn start(count: usize, shared: &Arc<Shared>) -> io::Result<Self> {
+        let shared = shared.clone();
+        let workers = Workers::start("ztunnel", count, move |handles| {
+            let context = Rc::new(WorkerContext::new(shared.clone(), handles.own().load().clone()));
+            Worker { handles, context, pods: RefCell::default(), draining: Cell::new(false) }
         });
-        let all = futures::future::join_all(pings);
-        tokio::time::timeout(PING_TIMEOUT, all).await.is_ok_and(|answers| answers.into_iter().all(|a| a))
+        workers.map(Self)
+    }
+
+    /// The threads.
+    pub const fn threads(&self) -> &Workers<Command> {
+        &self.0
     }
 
     /// Gives a pod's listeners to the worker that `pod` belongs to.
-    pub async fn start_pod(&self, pod: Arc<Pod>, listeners: Vec<(ListenerKind, Listening)>) -> std::io::Result<()> {
-        let home = &self.handles[pod.serial as usize % self.handles.len()];
-        let (done, told) = oneshot::channel();
-        let gone = || std::io::Error::other("the worker has ended");
-        let started = async {
-            home.commands.send(Command::Start { pod, listeners, done }).await.map_err(|_| gone())?;
-            told.await.map_err(|_| gone())?
-        };
-        let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "the worker does not answer");
-        tokio::time::timeout(COMMAND_TIMEOUT, started).await.unwrap_or_else(|_| Err(late()))
+    ///
+    /// # Errors
+    /// When a listener cannot be registered, the pod was stopped meanwhile, or the worker does not answer.
+    pub async fn start_pod(&self, pod: Arc<Pod>, listeners: Vec<(ListenerKind, Listening)>) -> io::Result<()> {
+        let index = pod.serial as usize;
+        self.0.ask(index, |done| Command::Start { pod, listeners, done }).await?
     }
 
     /// Cuts everything of a pod on all workers.
     pub async fn stop_pod(&self, pod: &Arc<Pod>) {
         pod.stop();
-        let all = self.handles.iter().map(|h| async {
-            let (done, told) = oneshot::channel();
-            if h.commands.send(Command::Stop { pod: pod.clone(), done }).await.is_ok() {
-                let _ = told.await;
-            }
-        });
-        if tokio::time::timeout(COMMAND_TIMEOUT, futures::future::join_all(all)).await.is_err() {
+        if self.0.ask_all(|done| Command::Stop { pod: pod.clone(), done }).await.is_err() {
             tracing::warn!(uid = pod.uid, waited = ?COMMAND_TIMEOUT, "a worker does not answer, the pod is not stopped on it yet");
         }
     }
+}
 
-    /// Ends accepting and waits for connections to end; returns how many were cut at the deadline.
-    pub async fn drain(&self) -> usize {
-        let all = self.handles.iter().map(|h| async {
-            let (done, told) = oneshot::channel();
-            if h.commands.send(Command::Drain { done }).await.is_err() {
-                return 0;
-            }
-            told.await.unwrap_or(0)
-        });
-        futures::future::join_all(all).await.into_iter().sum()
+impl fmt::Debug for PodWorkers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PodWorkers").field("count", &self.0.count()).finish()
     }
 }

@@ -22,7 +22,7 @@ use ztunnel::enrolment::Pods;
 use ztunnel::inpod::{PodInfo, SocketOptions, Status};
 use ztunnel::proxy::Shared;
 use ztunnel::proxy::resolve::Names;
-use ztunnel::workers::Workers;
+use ztunnel::workers::PodWorkers;
 
 /// What Istio's agent writes into a pod, as nftables say it.
 const RULES: &str = r#"
@@ -149,7 +149,7 @@ pub struct Proxy {
     pub runtime: Runtime,
     pub state: State,
     pub policies: ConnectionRegistry,
-    pub workers: Arc<Workers>,
+    pub workers: Arc<PodWorkers>,
     pub pods: Pods,
     pub status: watch::Receiver<Status>,
     pub drain: Trigger,
@@ -179,14 +179,14 @@ impl Proxy {
             names: Names::none(),
             tunnels: hbone::Settings::default(),
             pool_limits: hbone::pool::Limits::default(),
-            budgets: Arc::new(ztunnel::budget::Budgets::new(None)),
+            budgets: Arc::new(proxy_core::budget::Budgets::new(None)),
             drain: watch,
             localhost_app_tunnel: true,
             response_baggage: true,
         };
         change(&mut shared);
         drop(inside);
-        let workers = Arc::new(Workers::start(count, &Arc::new(shared)).unwrap());
+        let workers = Arc::new(PodWorkers::start(count, &Arc::new(shared)).unwrap());
         let options = SocketOptions {
             mark: Some(1337),
             reuse_port: true,

@@ -53,8 +53,6 @@ impl NodeConfig {
             let names = format!("{:?}/{:?}", node.pod_namespace, node.service_account);
             reader.problems.push("TRUST_DOMAIN, POD_NAMESPACE, SERVICE_ACCOUNT", names, "names that make a SPIFFE id");
         }
-        reader.unless("CLUSTER_DOMAIN", &["cluster.local"], "it is for DNS names only, and there is no DNS proxy");
-        reader.unless("PREFERED_SERVICE_NAMESPACE", &[], "there is no DNS proxy");
         node
     }
 

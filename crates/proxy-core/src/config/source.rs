@@ -49,42 +49,37 @@ impl Environment {
 }
 
 /// Reads variables and notes what is wrong with them, or useless.
-pub(super) struct Reader<'a> {
-    pub(super) environment: &'a Environment,
-    pub(super) problems: Problems,
+pub struct Reader<'a> {
+    pub environment: &'a Environment,
+    pub problems: Problems,
     unsupported: Vec<Unsupported>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(environment: &'a Environment) -> Self {
+    pub fn new(environment: &'a Environment) -> Self {
         Self { environment, problems: Problems::default(), unsupported: Vec::new() }
     }
 
-    pub(super) fn finish(self) -> (Problems, Vec<Unsupported>) {
+    pub fn finish(self) -> (Problems, Vec<Unsupported>) {
         (self.problems, self.unsupported)
     }
 
     /// As it is; none when unset. An empty value is a value.
-    pub(super) fn raw(&self, key: &str) -> Option<&'a str> {
+    pub fn raw(&self, key: &str) -> Option<&'a str> {
         self.environment.variables.get(key).map(String::as_str)
     }
 
     /// As it is; none when unset or empty.
-    pub(super) fn text(&self, key: &str) -> Option<String> {
+    pub fn text(&self, key: &str) -> Option<String> {
         self.raw(key).filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
-    pub(super) fn path(&self, key: &str) -> Option<PathBuf> {
+    pub fn path(&self, key: &str) -> Option<PathBuf> {
         self.text(key).map(PathBuf::from)
     }
 
     /// Parsed; none when unset, and also when it is wrong, which is noted.
-    pub(super) fn optional<T>(
-        &mut self,
-        key: &str,
-        expected: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
+    pub fn optional<T>(&mut self, key: &str, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let value = self.raw(key)?;
         let parsed = parse(value);
         if parsed.is_none() {
@@ -94,11 +89,11 @@ impl<'a> Reader<'a> {
         parsed
     }
 
-    pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {
+    pub fn flag(&mut self, key: &str, default: bool) -> bool {
         self.optional_flag(key).unwrap_or(default)
     }
 
-    pub(super) fn optional_flag(&mut self, key: &str) -> Option<bool> {
+    pub fn optional_flag(&mut self, key: &str) -> Option<bool> {
         self.optional(key, "true or false", |value| match value {
             "true" => Some(true),
             "false" => Some(false),
@@ -107,26 +102,26 @@ impl<'a> Reader<'a> {
     }
 
     /// Variables whose name begins with `prefix`, without it.
-    pub(super) fn with_prefix<'b>(&self, prefix: &'b str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a, 'b> {
+    pub fn with_prefix<'b>(&self, prefix: &'b str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a, 'b> {
         let all = self.environment.variables.iter();
         all.filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value.as_str())))
             .filter(|(key, _)| !key.is_empty())
     }
 
     /// Notes a setting that is accepted and not supported.
-    pub(super) fn unsupported(&mut self, key: &str, instead: &str) {
+    pub fn unsupported(&mut self, key: &str, instead: &str) {
         self.unsupported.push(Unsupported::new(key, instead));
     }
 
     /// Refuses `key` when it is set: to go on without what it asks for would be less safe than not to start.
-    pub(super) fn refuse(&mut self, key: &str, expected: &str) {
+    pub fn refuse(&mut self, key: &str, expected: &str) {
         if let Some(value) = self.text(key) {
             self.problems.push(key, &value, expected);
         }
     }
 
     /// Notes `key` as unsupported when it is set to anything but `harmless`.
-    pub(super) fn unless(&mut self, key: &str, harmless: &[&str], instead: &str) {
+    pub fn unless(&mut self, key: &str, harmless: &[&str], instead: &str) {
         if self.raw(key).is_some_and(|value| !value.is_empty() && !harmless.contains(&value)) {
             self.unsupported(key, instead);
         }

@@ -1,4 +1,4 @@
-//! How many threads carry traffic.
+//! Number of threads that carry traffic.
 
 use super::{proxy_config::ProxyConfig, source::Reader, values};
 
@@ -12,19 +12,30 @@ enum Wanted {
     Percent(f64),
 }
 
-/// `ZTUNNEL_WORKER_THREADS` (`N`, 0 for all processors, or `P%`), then `concurrency` of ProxyConfig, then a default from
-/// what Kubernetes gives the pod: `ZTUNNEL_CPU_LIMIT` (processors), `ZTUNNEL_RESOURCE_CPU_LIMIT` and
-/// `ZTUNNEL_RESOURCE_CPU_REQUEST` (quantities, such as 500m).
-pub(super) fn parse(reader: &mut Reader<'_>, proxy: &ProxyConfig) -> usize {
+/// Names of the variables that decide the number of threads: each program has its own.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadKeys {
+    /// `N`, 0 for all processors, or `P%` of them.
+    pub threads: &'static str,
+    /// Number of processors that the program may use.
+    pub cpu_limit: &'static str,
+    /// Limit that Kubernetes sets for the pod, a quantity such as 500m.
+    pub resource_cpu_limit: &'static str,
+    /// Request that Kubernetes holds for the pod, a quantity.
+    pub resource_cpu_request: &'static str,
+}
+
+/// Returns the number of threads: from `keys.threads`, then `concurrency` of ProxyConfig, then a default from what
+/// Kubernetes gives the pod.
+pub(super) fn parse(reader: &mut Reader<'_>, proxy: &ProxyConfig, keys: &ThreadKeys) -> usize {
     const QUANTITY: &str = "a quantity of processors, such as 500m or 2";
-    let cores = reader.optional("ZTUNNEL_CPU_LIMIT", "a number of processors, such as 4", |value| {
+    let cores = reader.optional(keys.cpu_limit, "a number of processors, such as 4", |value| {
         values::number(value).filter(|n: &usize| *n > 0)
     });
     let cores = cores.unwrap_or(reader.environment.processors).max(1);
-    let limit = reader.optional("ZTUNNEL_RESOURCE_CPU_LIMIT", QUANTITY, values::processors);
-    let request = reader.optional("ZTUNNEL_RESOURCE_CPU_REQUEST", QUANTITY, values::processors).unwrap_or(0);
-    let wanted =
-        reader.optional("ZTUNNEL_WORKER_THREADS", "a number (0 for all processors) or a share such as 25%", wanted);
+    let limit = reader.optional(keys.resource_cpu_limit, QUANTITY, values::processors);
+    let request = reader.optional(keys.resource_cpu_request, QUANTITY, values::processors).unwrap_or(0);
+    let wanted = reader.optional(keys.threads, "a number (0 for all processors) or a share such as 25%", wanted);
     match (wanted, proxy.concurrency, limit) {
         (Some(Wanted::Threads(0)), _, _) | (None, Some(0), _) => cores,
         (Some(Wanted::Threads(threads)), _, _) => threads,

@@ -8,10 +8,10 @@ use serde::Serializer;
 use super::source::Reader;
 
 /// What a duration looks like.
-pub(super) const DURATION: &str = "a duration such as 30s, 5m or 1h30m";
+pub const DURATION: &str = "a duration such as 30s, 5m or 1h30m";
 
 /// `1h30m`, `500ms`: numbers with units, added up.
-pub(super) fn duration(value: &str) -> Option<Duration> {
+pub fn duration(value: &str) -> Option<Duration> {
     let mut rest = value.trim();
     let mut total = Duration::ZERO;
     if rest.is_empty() {
@@ -40,12 +40,12 @@ pub(super) fn duration(value: &str) -> Option<Duration> {
 }
 
 /// A number of any type.
-pub(super) fn number<T: FromStr>(value: &str) -> Option<T> {
+pub fn number<T: FromStr>(value: &str) -> Option<T> {
     value.parse().ok()
 }
 
 /// A Kubernetes quantity of processors, rounded up: `500m`, `1.5`, `2`.
-pub(super) fn processors(value: &str) -> Option<usize> {
+pub fn processors(value: &str) -> Option<usize> {
     let (number, scale) = match value.strip_suffix('m') {
         Some(milli) => (milli, 1000.0),
         None => (value, 1.0),
@@ -56,7 +56,7 @@ pub(super) fn processors(value: &str) -> Option<usize> {
 }
 
 /// An address of the control plane; without scheme it is https.
-pub(super) fn uri(value: &str) -> Option<Uri> {
+pub fn uri(value: &str) -> Option<Uri> {
     let full = if value.contains("://") { value.to_owned() } else { format!("https://{value}") };
     let uri: Uri = full.parse().ok()?;
     let scheme_known = matches!(uri.scheme_str(), Some("https" | "http"));
@@ -64,7 +64,7 @@ pub(super) fn uri(value: &str) -> Option<Uri> {
 }
 
 /// `XDS_HEADER_*`, `CA_HEADER_*`: the rest of the name is the header.
-pub(super) fn headers(reader: &mut Reader<'_>, prefix: &str) -> Vec<(HeaderName, HeaderValue)> {
+pub fn headers(reader: &mut Reader<'_>, prefix: &str) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
     let found: Vec<_> = reader.with_prefix(prefix).collect();
     for (name, value) in found {
@@ -79,16 +79,16 @@ pub(super) fn headers(reader: &mut Reader<'_>, prefix: &str) -> Vec<(HeaderName,
 }
 
 /// As `90s` or `1500ms`.
-pub(super) fn serialize_duration<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn serialize_duration<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&shown(*value))
 }
 
-pub(super) fn shown(value: Duration) -> String {
+pub fn shown(value: Duration) -> String {
     if value.subsec_millis() == 0 { format!("{}s", value.as_secs()) } else { format!("{}ms", value.as_millis()) }
 }
 
 /// Through `Display`; none as null.
-pub(super) fn serialize_option<T: std::fmt::Display, S: Serializer>(
+pub fn serialize_option<T: std::fmt::Display, S: Serializer>(
     value: &Option<T>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -99,7 +99,7 @@ pub(super) fn serialize_option<T: std::fmt::Display, S: Serializer>(
 }
 
 /// Names of headers; their values may be secret.
-pub(super) fn serialize_header_names<S: Serializer>(
+pub fn serialize_header_names<S: Serializer>(
     headers: &[(HeaderName, HeaderValue)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

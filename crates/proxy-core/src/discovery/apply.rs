@@ -1,36 +1,59 @@
-//! One update, from whatever source: into the state, then to those who must know.
+//! Applies one update, from whatever source, to the state, the certificates and the open connections.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ca_client::CertificateManager;
 use metrics::gauge;
-use model::{Address, Authorization, Change, RefusedPolicy, Scope, State, Text, convert};
+use model::{Address, Authorization, Change, RefusedPolicy, Scope, State, StateConfig, Text, convert};
 use policy::{ConnectionRegistry, Reevaluation};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, security, workload};
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 use xds_client::{Client, Handler, Interest, Rejection, Resource};
 
+use super::{SourceError, certificate_source};
+use crate::config::Config;
+
 /// Time that an open connection may wait for a policy that its destination names and that has not arrived. Istio's control
 /// plane sends a workload's new policies after the workload, usually within milliseconds.
 const LATE_POLICY: Duration = Duration::from_secs(5);
 
-/// Who learns of updates. Clones share everything.
+/// Parts of a proxy that follow updates. Clones share everything.
 #[derive(Clone)]
 pub struct Updates {
     /// The mesh.
     pub state: State,
     /// Fetches ahead what local workloads will need.
     pub certificates: CertificateManager,
-    /// Asks about open connections again.
+    /// Evaluates open connections again.
     pub policies: ConnectionRegistry,
     /// Woken when open connections wait for a policy that has not arrived.
-    pub(super) undecided: Arc<Notify>,
+    undecided: Arc<Notify>,
 }
 
 impl Updates {
-    /// Takes over workloads and services.
+    /// Updates of these parts.
+    #[must_use]
+    pub fn new(state: State, certificates: CertificateManager, policies: ConnectionRegistry) -> Self {
+        Self { state, certificates, policies, undecided: Arc::default() }
+    }
+
+    /// Makes the state of the mesh, the certificate manager and the registry of connections that `config` asks for.
+    /// `impersonate`: see [`certificate_source`].
+    ///
+    /// # Errors
+    /// When test certificates are wanted of a build without them.
+    pub fn from_config(config: &Config, impersonate: bool) -> Result<Self, SourceError> {
+        let node = &config.node;
+        let network = node.network.as_str().into();
+        let state = State::new(StateConfig { network, node: node.name.as_deref().map(Into::into) });
+        let certificates = CertificateManager::spawn(certificate_source(config, impersonate)?);
+        let policies = ConnectionRegistry::new(state.clone(), config.telemetry.policy_logging());
+        Ok(Self::new(state, certificates, policies))
+    }
+
+    /// Applies changes of workloads and services.
     pub fn addresses(&self, changes: Vec<Change<Address>>) {
         let count = changes.len();
         let applied = self.state.apply_addresses(changes);
@@ -44,17 +67,17 @@ impl Updates {
             self.certificates.forget(identity);
         }
         if applied.policies_changed {
-            self.ask_again();
+            self.reevaluate();
         }
         self.measure();
     }
 
-    /// Takes over policies.
+    /// Applies changes of policies.
     pub fn authorizations(&self, changes: Vec<Change<Authorization>>) {
         let count = changes.len();
         self.state.apply_authorizations(changes);
         debug!(count, "policies applied");
-        self.ask_again();
+        self.reevaluate();
         self.measure();
     }
 
@@ -62,7 +85,7 @@ impl Updates {
     pub fn policies_complete(&self) {
         if !self.state.policies_synced() {
             self.state.set_policies_synced();
-            self.ask_again();
+            self.reevaluate();
         }
     }
 
@@ -100,7 +123,7 @@ impl Updates {
         rejected
     }
 
-    fn ask_again(&self) {
+    fn reevaluate(&self) {
         let Reevaluation { revoked, undecided } = self.policies.reevaluate();
         if revoked > 0 {
             info!(closed = revoked, "connections closed by a change of policies");
@@ -200,7 +223,6 @@ mod tests {
     use ca_client::CertificateSource;
     use futures::future::BoxFuture;
     use identity::Identity;
-    use model::StateConfig;
     use policy::{Connection, Logging};
 
     use super::*;
@@ -216,7 +238,7 @@ mod tests {
     fn updates() -> Updates {
         let state = State::new(StateConfig { network: "".into(), node: Some("node-1".into()) });
         let policies = ConnectionRegistry::new(state.clone(), Logging::Debug);
-        super::super::updates(state, CertificateManager::spawn(Arc::new(Nothing)), policies)
+        Updates::new(state, CertificateManager::spawn(Arc::new(Nothing)), policies)
     }
 
     fn workload(name: &str, node: &str, policies: &[&str]) -> Resource<workload::Address> {

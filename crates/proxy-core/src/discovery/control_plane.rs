@@ -6,7 +6,7 @@ use ca_client::CertificateSource;
 use http::{HeaderName, HeaderValue};
 use tls::control_plane::RootSource;
 
-use crate::config::{Authority, Config, Mode};
+use crate::config::{Authority, Config};
 
 /// There is no source of certificates.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +24,9 @@ pub enum SourceError {
     TrustDomain(#[from] identity::IdentityError),
 }
 
-/// How to reach discovery; none without a control plane.
+/// Settings of the discovery client of a proxy of `kind`; none without a control plane.
 #[must_use]
-pub fn discovery_config(config: &Config) -> Option<xds_client::Config> {
+pub fn discovery_config(kind: &str, config: &Config) -> Option<xds_client::Config> {
     let discovery = &config.discovery;
     Some(xds_client::Config {
         address: discovery.address.clone()?,
@@ -34,15 +34,15 @@ pub fn discovery_config(config: &Config) -> Option<xds_client::Config> {
         alternative_host: discovery.alternative_host.clone(),
         token: config.certificates.token.clone(),
         headers: with_cluster(config, &discovery.headers),
-        node: node(config),
+        node: node(kind, config),
     })
 }
 
-/// Where certificates come from.
+/// Source of the certificates. `impersonate`: the proxy asks for the certificates of other workloads, not only for its own.
 ///
 /// # Errors
 /// When test certificates are wanted of a build without them.
-pub fn certificate_source(config: &Config) -> Result<Arc<dyn CertificateSource>, SourceError> {
+pub fn certificate_source(config: &Config, impersonate: bool) -> Result<Arc<dyn CertificateSource>, SourceError> {
     let certificates = &config.certificates;
     let address = match &certificates.authority {
         Authority::FixedRoot => return fixed_root(config),
@@ -55,7 +55,7 @@ pub fn certificate_source(config: &Config) -> Result<Arc<dyn CertificateSource>,
         token: certificates.token.clone(),
         headers: with_cluster(config, &certificates.headers),
         ttl: certificates.ttl,
-        impersonate: config.traffic.mode == Mode::Shared,
+        impersonate,
     })))
 }
 
@@ -70,9 +70,10 @@ fn fixed_root(_: &Config) -> Result<Arc<dyn CertificateSource>, SourceError> {
     Err(SourceError::NoFixedRoot)
 }
 
-fn node(config: &Config) -> xds_client::Node {
+fn node(kind: &str, config: &Config) -> xds_client::Node {
     let own = &config.node;
-    let mut node = xds_client::Node::ztunnel(
+    let mut node = xds_client::Node::new(
+        kind,
         &own.instance_ip,
         own.pod_name.as_deref().unwrap_or_default(),
         own.pod_namespace.as_deref().unwrap_or_default(),
@@ -86,7 +87,7 @@ fn node(config: &Config) -> xds_client::Node {
     node
 }
 
-/// The cluster's id goes with every call; one that no header can carry is left out and told.
+/// Adds the cluster's id, which goes with every call; one that no header can carry is left out and logged.
 fn with_cluster(config: &Config, headers: &[(HeaderName, HeaderValue)]) -> Vec<(HeaderName, HeaderValue)> {
     let mut all = headers.to_vec();
     match HeaderValue::from_str(&config.node.cluster_id) {
@@ -99,7 +100,7 @@ fn with_cluster(config: &Config, headers: &[(HeaderName, HeaderValue)]) -> Vec<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Environment;
+    use crate::config::{Environment, Reader, ThreadKeys};
 
     #[test]
     fn the_node_tells_who_it_is_and_its_cluster() {
@@ -111,9 +112,11 @@ mod tests {
             ("XDS_HEADER_x-extra", "1"),
         ];
         let variables = variables.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        let config = Config::from_env(&Environment { variables, mesh_config: None, processors: 1 }).unwrap();
+        let environment = Environment { variables, mesh_config: None, processors: 1 };
+        let keys = ThreadKeys { threads: "T", cpu_limit: "C", resource_cpu_limit: "L", resource_cpu_request: "R" };
+        let config = Config::parse(&mut Reader::new(&environment), &keys);
 
-        let client = discovery_config(&config).unwrap();
+        let client = discovery_config("ztunnel", &config).unwrap();
 
         assert_eq!(client.node.id(), "ztunnel~10.0.0.7~ztunnel-x.istio-system~istio-system.svc.cluster.local");
         let headers: Vec<_> = client.headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();

@@ -9,11 +9,11 @@ use model::Change;
 use runtime::drain::Watch;
 use tracing::{info, warn};
 
-use super::Updates;
-use crate::{
-    config::LocalXds,
-    local_xds::{Known, LocalMesh, LocalXdsError},
+use super::{
+    Updates,
+    local_mesh::{KnownNames, LocalMesh, LocalMeshError},
 };
+use crate::config::LocalXds;
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -30,14 +30,14 @@ pub enum FileError {
     },
     /// Readable and wrong.
     #[error(transparent)]
-    Parse(#[from] LocalXdsError),
+    Parse(#[from] LocalMeshError),
 }
 
 /// A file that was read.
 pub(super) struct Local {
     path: PathBuf,
     seen: Option<Stamp>,
-    known: Known,
+    known: KnownNames,
     updates: Updates,
 }
 
@@ -46,7 +46,7 @@ type Stamp = (SystemTime, u64);
 
 impl Local {
     pub(super) async fn read(source: &LocalXds, updates: Updates) -> Result<Self, FileError> {
-        let mut local = Self { path: PathBuf::new(), seen: None, known: Known::default(), updates };
+        let mut local = Self { path: PathBuf::new(), seen: None, known: KnownNames::default(), updates };
         match source {
             LocalXds::Inline(yaml) => local.apply(yaml)?,
             LocalXds::Path(path) => {

@@ -1,4 +1,4 @@
-//! A fixed mesh from a YAML file: `workloads`, `services`, `policies`. Parses only; `discovery` applies it.
+//! A fixed mesh from a YAML file: `workloads`, `services`, `policies`. Parses only; `file` reads and applies it.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// Text that is not such a file.
 #[derive(Debug, thiserror::Error)]
 #[error("local discovery file: {0}")]
-pub struct LocalXdsError(String);
+pub struct LocalMeshError(String);
 
 /// The content of a file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -33,7 +33,7 @@ pub struct LocalChanges {
 
 /// Names of what a file brought, so that the next reading can remove what is gone.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct KnownNames {
     addresses: HashSet<Text>,
     policies: HashSet<Text>,
 }
@@ -41,11 +41,11 @@ pub struct Known {
 impl LocalMesh {
     /// # Errors
     /// With line and column of the first mistake.
-    pub fn parse(yaml: &str) -> Result<Self, LocalXdsError> {
+    pub fn parse(yaml: &str) -> Result<Self, LocalMeshError> {
         // A large mesh is far beyond the limits that are meant for documents of strangers.
         let options = serde_saphyr::options! { budget: None };
         let mut mesh: Self =
-            serde_saphyr::from_str_with_options(yaml, options).map_err(|error| LocalXdsError(error.to_string()))?;
+            serde_saphyr::from_str_with_options(yaml, options).map_err(|error| LocalMeshError(error.to_string()))?;
         for workload in &mut mesh.workloads {
             if workload.uid.is_empty() {
                 let uid = format!("{}//v1/Pod/{}/{}", workload.cluster_id, workload.namespace, workload.name);
@@ -57,7 +57,7 @@ impl LocalMesh {
 
     /// What to apply after a file that brought `known`, which is brought up to date.
     #[must_use]
-    pub fn into_changes(self, known: &mut Known) -> LocalChanges {
+    pub fn into_changes(self, known: &mut KnownNames) -> LocalChanges {
         let services = self.services.into_iter().map(|s| (Text::from(s.key().to_string()), Address::Service(s)));
         let workloads = self.workloads.into_iter().map(|w| (w.uid.clone(), Address::Workload(w)));
         let policies = self.policies.into_iter().map(|p| (p.key(), p));
@@ -158,7 +158,7 @@ policies:
 
     #[test]
     fn what_is_no_longer_in_the_file_is_removed() {
-        let mut known = Known::default();
+        let mut known = KnownNames::default();
         let first = LocalMesh::parse(FILE).unwrap().into_changes(&mut known);
         assert_eq!(first.addresses.len(), 3);
 

@@ -1,17 +1,13 @@
-//! Fills the state of the mesh, from the control plane or a local file, and tells the others what a change means for them:
-//! certificates to fetch or forget, open connections to be asked about again.
+//! Fills the state of the mesh, from the control plane or a local file, and passes on what a change means: certificates to
+//! fetch or forget, open connections to be evaluated again.
 
 mod apply;
 mod control_plane;
 mod file;
+mod local_mesh;
 #[cfg(test)]
 mod seam;
 
-use std::sync::Arc;
-
-use ca_client::CertificateManager;
-use model::State;
-use policy::ConnectionRegistry;
 use runtime::drain::Watch;
 use telemetry::readiness;
 use tokio::sync::watch;
@@ -21,6 +17,7 @@ use tracing::info;
 pub use apply::Updates;
 pub use control_plane::{SourceError, certificate_source, discovery_config};
 pub use file::FileError;
+pub use local_mesh::{KnownNames, LocalChanges, LocalMesh, LocalMeshError};
 
 use crate::config::{Config, LocalXds};
 
@@ -39,11 +36,13 @@ pub struct Discovery {
     synced: watch::Receiver<bool>,
 }
 
-/// Starts discovery on the current runtime. `ready` (the task `state manager`) is done once everything arrived once.
+/// Starts discovery on the current runtime, as a proxy of `kind` (`ztunnel`, `waypoint`). `ready` (the task `state
+/// manager`) is done once everything arrived once.
 ///
 /// # Errors
 /// When the local file cannot be read.
 pub async fn start(
+    kind: &str,
     config: &Config,
     updates: Updates,
     ready: readiness::Task,
@@ -58,7 +57,7 @@ pub async fn start(
             tasks.spawn(async move { file.follow(drain).await });
         }
     }
-    let synced = match discovery_config(config) {
+    let synced = match discovery_config(kind, config) {
         None => {
             updates.policies_complete();
             drop(ready);
@@ -89,7 +88,7 @@ impl Discovery {
         self.synced.clone()
     }
 
-    /// Returns when one of the tasks has panicked: what it would have told is missing from then on.
+    /// Returns when one of the tasks has panicked: its updates are missing from then on.
     pub async fn failed(&mut self) -> JoinError {
         loop {
             match self.tasks.join_next().await {
@@ -106,10 +105,4 @@ pub async fn reached(synced: &mut watch::Receiver<bool>) {
     if synced.wait_for(|synced| *synced).await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-/// Puts the receivers of updates together.
-#[must_use]
-pub fn updates(state: State, certificates: CertificateManager, policies: ConnectionRegistry) -> Updates {
-    Updates { state, certificates, policies, undecided: Arc::default() }
 }

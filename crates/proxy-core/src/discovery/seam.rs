@@ -23,8 +23,8 @@ use xds_client::{Client, Handler, Interest, Node, Rejection, Resource};
 use xds_server::Cache;
 use xds_server::testing::{Faults, Passed, Pieces, Relay};
 
+use super::Updates;
 use super::apply::Policies;
-use super::{Updates, updates};
 
 const UID: &str = "Kubernetes//Pod/ns/a";
 const NAMES: [&str; 4] = ["p0", "p1", "p2", "p3"];
@@ -134,7 +134,7 @@ impl Proxy {
     fn new() -> Self {
         let state = State::new(StateConfig { network: "".into(), node: Some("node-1".into()) });
         let policies = ConnectionRegistry::new(state.clone(), Logging::Debug);
-        let updates = updates(state, CertificateManager::spawn(Arc::new(Nothing)), policies);
+        let updates = Updates::new(state, CertificateManager::spawn(Arc::new(Nothing)), policies);
         Self { updates, findings: Arc::default(), applied: watch::channel(0).0 }
     }
 

@@ -1,8 +1,7 @@
-//! The process's own ports: metrics, readiness, admin. What they show is made elsewhere.
+//! The process's own ports: metrics, readiness, admin. Their content is made elsewhere.
 
-use super::StartError;
-use crate::admin::Admin;
-use crate::config::Config;
+use super::ProcessError;
+use crate::config::ListenersConfig;
 use runtime::drain::Watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,30 +10,29 @@ use telemetry::http::{Router, Server};
 use telemetry::metrics::Recorder;
 use telemetry::readiness::Readiness;
 
-/// How often samples are folded and descriptors counted.
+/// Pause between two rounds of folding samples and counting descriptors.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Binds all of them, then serves until `end` has passed: also while connections drain, so that their end can be watched.
 pub(super) async fn start(
-    config: &Config,
+    listeners: &ListenersConfig,
     recorder: &Recorder,
     readiness: &Readiness,
-    admin: Admin,
+    admin: Router,
     end: &Watch,
-) -> Result<(), StartError> {
-    let listeners = &config.listeners;
+) -> Result<(), ProcessError> {
     let metrics = Arc::new(recorder.routes(Router::new()));
     serve(tcp(listeners.metrics).await?, metrics, end);
     let ready = Arc::new(readiness.routes(Router::new()));
     serve(tcp(listeners.readiness).await?, ready, end);
-    let pages = Arc::new(admin.router());
+    let pages = Arc::new(admin);
     serve(tcp(listeners.admin).await?, pages.clone(), end);
     if let Some(v6) = listeners.admin_v6() {
         serve(tcp(v6).await?, pages.clone(), end);
     }
     if let Some(dir) = &listeners.run_dir {
         let path = dir.join("admin.sock");
-        let failed = |source| StartError::Bind { address: path.display().to_string(), source };
+        let failed = |source| ProcessError::Bind { address: path.display().to_string(), source };
         std::fs::create_dir_all(dir).map_err(failed)?;
         let socket = Server::unix(&path).map_err(failed)?;
         serve(socket, pages, end);
@@ -43,8 +41,8 @@ pub(super) async fn start(
     Ok(())
 }
 
-async fn tcp(address: SocketAddr) -> Result<Server, StartError> {
-    Server::tcp(address).await.map_err(|source| StartError::Bind { address: address.to_string(), source })
+async fn tcp(address: SocketAddr) -> Result<Server, ProcessError> {
+    Server::tcp(address).await.map_err(|source| ProcessError::Bind { address: address.to_string(), source })
 }
 
 fn serve(server: Server, router: Arc<Router>, end: &Watch) {

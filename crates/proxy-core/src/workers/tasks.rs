@@ -1,4 +1,4 @@
-//! The tasks of a pod on one worker: run, counted, waited for, cut.
+//! Tasks that belong together on one worker: run, counted, waited for, cut.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -7,7 +7,7 @@ use tokio::task::{JoinError, JoinSet};
 /// Tasks of connections that panicked.
 const PANICS: &str = "strake_connection_panics_total";
 
-/// Tasks of a pod on one worker; dropping them cuts them.
+/// Tasks of one pod or listener on one worker; dropping them cuts them.
 #[derive(Debug, Default)]
 pub struct Tasks(RefCell<JoinSet<()>>);
 

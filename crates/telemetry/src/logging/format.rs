@@ -16,8 +16,8 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use super::{Sink, Spans};
 
-/// Cut off from the front of scopes.
-const OWN_PREFIX: &str = "ztunnel::";
+/// Prefixes of scopes that are left out: a reader need not know which crate of the proxy a module is in.
+const OWN_PREFIXES: [&str; 2] = ["ztunnel::", "proxy_core::"];
 
 /// Shape of a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -224,7 +224,7 @@ const fn level(level: Level) -> &'static str {
 }
 
 fn scope(target: &str) -> &str {
-    target.strip_prefix(OWN_PREFIX).unwrap_or(target)
+    OWN_PREFIXES.iter().find_map(|prefix| target.strip_prefix(prefix)).unwrap_or(target)
 }
 
 fn push_time(line: &mut String) {

@@ -16,16 +16,18 @@ starting, and all mistakes are reported together. Durations are written as `10s`
 
 ";
 
-/// Sources with the settings.
-const CONFIG: &str = "ztunnel/src/config";
+/// Sources with the settings: the node proxy's, and those that every proxy has.
+const CONFIG: [&str; 2] = ["ztunnel/src/config", "crates/proxy-core/src/config"];
 
 fn is_key(text: &str) -> bool {
     text.len() > 2 && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_' || b == b'*')
 }
 
 fn sources() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(CONFIG);
-    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("failed to read {}: {error}", folder.display()));
+    let entries = CONFIG.iter().flat_map(|folder| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+        fs::read_dir(&folder).unwrap_or_else(|error| panic!("failed to read {}: {error}", folder.display()))
+    });
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| !path.ends_with("tests.rs") && !path.ends_with("values.rs"));
     files.sort();
@@ -113,6 +115,6 @@ fn every_variable_is_on_its_page() {
     let forms = |key: &str| [format!("`{key}`"), format!("`{key}*`"), format!("`ISTIO_META_{key}`")];
     let is_there = |key: &String| forms(key).iter().any(|form| page.contains(form));
     let missing: Vec<&String> = read.iter().filter(|key| !is_there(key)).collect();
-    assert!(missing.is_empty(), "no doc comment of {CONFIG} names {missing:?}");
+    assert!(missing.is_empty(), "no doc comment of {CONFIG:?} names {missing:?}");
     page::check("environment.md", &page);
 }

@@ -30,6 +30,11 @@ impl Kind {
         preferred == Some(version) || self.facts().also.contains(&version)
     }
 
+    /// Versions of the group that are read, the one for new objects first.
+    pub fn versions(self) -> impl Iterator<Item = &'static str> {
+        self.api_version().rsplit('/').take(1).chain(self.facts().also.iter().copied())
+    }
+
     /// The name in the paths of the API, for instance `pods`.
     pub const fn plural(self) -> &'static str {
         self.facts().plural
@@ -136,6 +141,8 @@ mod tests {
         }
         assert_eq!((Kind::Job.group(), Kind::Job.api_version(), Kind::Job.plural()), ("batch", "batch/v1", "jobs"));
         assert_eq!((Kind::Pod.group(), Kind::Pod.api_version()), ("", "v1"));
+        assert_eq!(Kind::PeerAuthentication.versions().collect::<Vec<_>>(), ["v1", "v1beta1"]);
+        assert_eq!(Kind::Pod.versions().collect::<Vec<_>>(), ["v1"]);
         assert!(Kind::PeerAuthentication.has_version("v1beta1") && !Kind::Pod.has_version("v1beta1"));
         assert!(Kind::Pod.is_namespaced() && !Kind::Node.is_namespaced());
         assert_eq!(Kind::Deployment.pod_spec(), Some(&["spec", "template", "spec"][..]));

@@ -1,6 +1,7 @@
 //! The table of kinds: each fact that differs by kind stands here once. A new kind is a row here, a type in [`crate::core`]
 //! or [`crate::istio`], and its fields in the schema of `manifests`.
 
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -96,6 +97,13 @@ macro_rules! kinds {
             pub fn pod_template(&self) -> Option<&core::PodTemplate> {
                 match self {
                     $(Self::$kind(object) => kinds!(@template $pods object),)*
+                }
+            }
+
+            /// Writes the fields that are read as JSON, with nothing in between.
+            pub(crate) fn write_fields(&self, writer: impl io::Write) -> Result<(), serde_json::Error> {
+                match self {
+                    $(Self::$kind(object) => serde_json::to_writer(writer, object.as_ref()),)*
                 }
             }
 

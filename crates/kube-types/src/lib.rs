@@ -12,6 +12,7 @@ mod problem;
 pub mod resource;
 mod source;
 mod status;
+pub mod wording;
 
 pub use event::Event;
 pub use kind::{ClusterId, ObjectRef, UnknownKind};

@@ -1,5 +1,8 @@
 //! One object of any kind that is read.
 
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io;
+
 use serde_json::Value;
 
 use crate::address;
@@ -21,6 +24,16 @@ impl Resource {
             fields.insert("kind".to_owned(), kind.name().into());
         }
         value
+    }
+
+    /// Hash of the fields that are read. Equal objects have equal ones, in this process; two that differ have equal ones
+    /// once in 2^64.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hashed = Hashed(DefaultHasher::new());
+        // A writer that cannot fail, and types whose keys are text.
+        let written = self.write_fields(&mut hashed);
+        debug_assert!(written.is_ok(), "{written:?}");
+        hashed.0.finish()
     }
 
     /// Reads an object of a kind that is known. Fields that nobody reads are skipped, those that are
@@ -45,6 +58,20 @@ impl Resource {
     }
 }
 
+/// Bytes that are hashed instead of kept.
+struct Hashed(DefaultHasher);
+
+impl io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Removes entries that are `null`: Kubernetes treats them as absent.
 pub fn strip_nulls(value: &mut Value) {
     match value {
@@ -54,5 +81,25 @@ pub fn strip_nulls(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(strip_nulls),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_differs_with_the_fields_that_are_read_and_with_no_other() {
+        let pod = |change: Value| {
+            let mut pod = json!({"metadata": {"name": "web", "uid": "1"}, "spec": {"nodeName": "n1"}});
+            pod.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            Resource::from_value(Kind::Pod, pod).unwrap().fingerprint()
+        };
+
+        assert_eq!(pod(json!({})), pod(json!({"status": {"startTime": "2026-01-02T03:04:05Z"}})));
+        assert_ne!(pod(json!({})), pod(json!({"status": {"phase": "Running"}})));
+        assert_ne!(pod(json!({})), pod(json!({"metadata": {"name": "web", "uid": "2"}})));
     }
 }

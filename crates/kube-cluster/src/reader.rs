@@ -1,0 +1,265 @@
+//! Reader of one kind: lists it, watches it, and tries again for ever. A failure changes nothing but what is reported.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use kube_types::SourceProblem;
+use runtime::Backoff;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use crate::answer::{ApiError, Resources};
+use crate::api::Api;
+use crate::changes::Changes;
+use crate::known::Shared;
+use crate::list::list;
+use crate::liveness::{Liveness, PATIENCE};
+use crate::path;
+use crate::problems;
+use crate::verb::Verb;
+use crate::watch::{Step, Watch};
+use crate::watched::Watched;
+
+/// Pauses between attempts. An API server that restarts meets hundreds of nodes.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Longest pause that the API server may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
+
+/// Time between two looks for a kind that is not served.
+pub(crate) const RECHECK: Duration = Duration::from_secs(30);
+
+/// Watches in a row that break at the same place before everything is listed anew: the list shows what the watch cannot.
+const STUCK: u32 = 3;
+
+/// The source was dropped.
+pub(crate) struct Closed;
+
+/// The kind of a failure that is reported, so that a text which differs each time is not reported each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reported {
+    verb: Verb,
+    code: Option<u16>,
+}
+
+/// Number of the reader in its source, and what changed.
+pub(crate) type Batch = (usize, Changes);
+
+pub(crate) struct Reader {
+    index: usize,
+    watched: Watched,
+    api: Api,
+    batches: mpsc::Sender<Batch>,
+    liveness: Liveness,
+    /// Version of the group that the API server serves.
+    group_version: &'static str,
+    known: Shared,
+    /// Last time at which everything that is known was up to date.
+    last: Option<SystemTime>,
+    backoff: Backoff,
+    failing_since: Option<Instant>,
+    reported: Option<Reported>,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        index: usize,
+        watched: Watched,
+        api: Api,
+        batches: mpsc::Sender<Batch>,
+        liveness: Liveness,
+        known: Shared,
+    ) -> Self {
+        let group_version = path::preferred(watched.kind);
+        Self {
+            index,
+            watched,
+            api,
+            batches,
+            liveness,
+            group_version,
+            known,
+            last: None,
+            backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
+            failing_since: None,
+            reported: None,
+        }
+    }
+
+    /// Runs until the source is dropped.
+    pub(crate) async fn run(mut self) {
+        let Err(Closed) = self.follow().await;
+    }
+
+    async fn follow(&mut self) -> Result<std::convert::Infallible, Closed> {
+        loop {
+            let position = self.list().await?;
+            self.watch(position).await?;
+        }
+    }
+
+    /// Lists until a list is complete, and returns its position.
+    async fn list(&mut self) -> Result<String, Closed> {
+        loop {
+            match list(&self.api, &self.watched, self.group_version, &self.known).await {
+                Ok(listing) => {
+                    let position = listing.position.clone();
+                    let mut changes = self.first_list();
+                    self.last = Some(SystemTime::now());
+                    self.known.lock().on_list(listing, SystemTime::now(), &mut changes);
+                    self.send(changes).await?;
+                    return Ok(position);
+                }
+                // Kinds of Kubernetes itself are always served.
+                Err(error) if error.is_absent() && self.watched.kind.group().contains('.') => self.look_for().await?,
+                Err(error) => self.failed(Verb::List, &error).await?,
+            }
+        }
+    }
+
+    /// No changes yet, marked if they complete the first list.
+    fn first_list(&mut self) -> Changes {
+        let is_first_list = self.last.is_none();
+        self.last.get_or_insert_with(SystemTime::now);
+        Changes::of_list(is_first_list)
+    }
+
+    /// Looks for a version of the kind that is served, until there is one. Meanwhile there are no objects, or nothing is known
+    /// of them: an API server that starts does not serve custom resources at once.
+    async fn look_for(&mut self) -> Result<(), Closed> {
+        loop {
+            match self.served_version().await {
+                Ok(Some(version)) => {
+                    // An API server that starts may name a kind before it serves it.
+                    if std::mem::replace(&mut self.group_version, version) == version {
+                        sleep(self.backoff.pause()).await;
+                    }
+                    return Ok(());
+                }
+                Ok(None) => {
+                    let pause = RECHECK.mul_f64(0.8 + 0.2 * rand::random::<f64>());
+                    self.liveness.idle(pause);
+                    let mut changes = self.first_list();
+                    let absent = problems::absent(&self.watched, self.known.lock().in_force());
+                    self.report(&mut changes, Reported { verb: Verb::Get, code: Some(404) }, absent);
+                    self.failing_since = None;
+                    self.send(changes).await?;
+                    sleep(pause).await;
+                }
+                Err(error) => self.failed(Verb::Get, &error).await?,
+            }
+        }
+    }
+
+    async fn served_version(&self) -> Result<Option<&'static str>, ApiError> {
+        for version in self.watched.kind.versions() {
+            match self.api.get::<Resources>(&path::group(self.watched.kind, version)).await {
+                Ok(group) if group.resources.iter().any(|served| served.name == self.watched.kind.plural()) => {
+                    return Ok(Some(version));
+                }
+                Ok(_) => {}
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Watches from a position until a new list is needed.
+    async fn watch(&mut self, mut position: String) -> Result<(), Closed> {
+        let mut stuck = 0;
+        loop {
+            let before = position.clone();
+            let Err(error) = self.watch_once(&mut position).await? else {
+                self.liveness.interrupted();
+                // A server that ends every watch at once is not asked in a loop.
+                if position == before {
+                    sleep(self.backoff.pause()).await;
+                }
+                continue;
+            };
+            self.liveness.interrupted();
+            // Known objects may be gone with their kind; the list finds out.
+            if error.is_expired() || error.is_absent() {
+                tracing::info!(kind = %self.watched.kind, position, "the API server has forgotten the position of a watch; listing again");
+                sleep(self.backoff.pause()).await;
+                return Ok(());
+            }
+            let is_stuck = position == before && matches!(error, ApiError::Invalid(_));
+            stuck = if is_stuck { stuck + 1 } else { 0 };
+            self.failed(Verb::Watch, &error).await?;
+            if stuck == STUCK {
+                tracing::warn!(kind = %self.watched.kind, position, %error, "a watch breaks at the same event again and again; listing instead");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Opens a watch and follows it to its end. `position` is that of the last event then.
+    async fn watch_once(&mut self, position: &mut String) -> Result<Result<(), ApiError>, Closed> {
+        let opened = Watch::open(&self.api, &self.watched, self.group_version, position).await;
+        let mut watch = match opened {
+            Ok(watch) => watch,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.liveness.open();
+        self.works().await?;
+        let opened = Instant::now();
+        loop {
+            let mut changes = Changes::default();
+            let step = watch.step(&self.watched, &self.known, &mut changes).await;
+            if *position != watch.position || opened.elapsed() >= PATIENCE {
+                position.clone_from(&watch.position);
+                self.backoff.reset();
+            }
+            self.send(changes).await?;
+            match step {
+                Ok(Step::Arrived) => self.last = Some(SystemTime::now()),
+                Ok(Step::Ended) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    }
+
+    /// A watch is open: problems with the kind as a whole are over.
+    async fn works(&mut self) -> Result<(), Closed> {
+        self.failing_since = None;
+        if self.reported.take().is_none() {
+            return Ok(());
+        }
+        let mut changes = Changes::default();
+        changes.report(problems::place(&self.watched), Vec::new());
+        self.send(changes).await
+    }
+
+    /// Reports a failure, at once when waiting does not help and else when it lasts, and pauses.
+    async fn failed(&mut self, verb: Verb, error: &ApiError) -> Result<(), Closed> {
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        tracing::debug!(kind = %self.watched.kind, "{}", error.explain(verb, &problems::resource(&self.watched)));
+        if error.is_denied() || since.elapsed() >= PATIENCE {
+            let problem = problems::failed(&self.watched, verb, error, self.last);
+            let mut changes = Changes::default();
+            self.report(&mut changes, Reported { verb, code: error.code() }, problem);
+            self.send(changes).await?;
+        }
+        let asked = error.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
+        sleep(self.backoff.pause().max(asked)).await;
+        Ok(())
+    }
+
+    fn report(&mut self, changes: &mut Changes, sort: Reported, problem: SourceProblem) {
+        if self.reported.replace(sort) != Some(sort) {
+            let place: PathBuf = problems::place(&self.watched);
+            changes.report(place, vec![problem]);
+        }
+    }
+
+    /// Waits while the consumer is slow: then the API server ends the watch, and nothing is lost but time.
+    async fn send(&mut self, changes: Changes) -> Result<(), Closed> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.batches.send((self.index, changes)).await.map_err(|_| Closed)
+    }
+}

@@ -1,0 +1,261 @@
+//! Order of writes: the newest patch of each object, one request at a time for each, at a limited rate, and only while this
+//! replica leads.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use kube_types::{ObjectRef, Patch};
+use runtime::Backoff;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::answer::ApiError;
+use crate::api::Api;
+use crate::election::Leadership;
+use crate::known::{Versions, is_after};
+use crate::limit::Limit;
+use crate::status::{StatusConfig, WriteError};
+use crate::verb::Verb;
+use crate::write::{Outcome, Request};
+
+/// Requests at a time.
+const IN_FLIGHT: usize = 8;
+
+/// Writes of a program in the long run: 50 a second; and at once, for instance when a node's pods are enrolled.
+const INTERVAL: Duration = Duration::from_millis(20);
+const BURST: u32 = 100;
+
+/// Pauses after failures.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Answer to a caller.
+type Reply = oneshot::Sender<Result<(), WriteError>>;
+
+/// A write that a caller asks for.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) key: ObjectRef,
+    pub(crate) patch: Option<Patch>,
+    pub(crate) reply: Reply,
+}
+
+/// A patch that is to be written.
+#[derive(Debug)]
+struct Job {
+    patch: Option<Patch>,
+    /// Nobody waits any more for one that is late.
+    reply: Option<Reply>,
+    due: Instant,
+}
+
+/// A patch that an object has.
+#[derive(Debug)]
+struct Written {
+    patch: Patch,
+    /// resourceVersion of the object with it.
+    version: String,
+}
+
+pub(crate) struct Writer {
+    api: Api,
+    manager: String,
+    annotations: Vec<String>,
+    versions: Versions,
+    leadership: Option<Leadership>,
+    limit: Limit,
+    jobs: HashMap<ObjectRef, Job>,
+    written: HashMap<ObjectRef, Written>,
+    in_flight: HashSet<ObjectRef>,
+    requests: JoinSet<(ObjectRef, Job, Outcome)>,
+    backoff: Backoff,
+    /// Text of the last failure, while nothing has succeeded since.
+    failing: Option<String>,
+}
+
+impl Writer {
+    pub(crate) fn new(config: StatusConfig) -> Self {
+        let StatusConfig { server, manager, kinds: _, annotations, versions, leadership } = config;
+        Self {
+            api: Api::new(server.client()),
+            manager,
+            annotations,
+            versions,
+            leadership,
+            limit: Limit::new(INTERVAL, BURST),
+            jobs: HashMap::new(),
+            written: HashMap::new(),
+            in_flight: HashSet::new(),
+            requests: JoinSet::new(),
+            backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
+            failing: None,
+        }
+    }
+
+    /// Runs until nobody can ask for a write any more; what waits then is dropped.
+    pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut election = self.leadership.clone();
+        loop {
+            let next = self.start_due();
+            let waits_for_leadership = !self.leads() && !self.jobs.is_empty();
+            // Every arm is cancel-safe.
+            tokio::select! {
+                command = queue.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                Some(done) = self.requests.join_next() => match done {
+                    Ok((key, job, outcome)) => self.on_outcome(key, job, outcome),
+                    Err(error) => tracing::error!(%error, "a write of a status panicked"),
+                },
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                leads = acquired(&mut election), if waits_for_leadership => {
+                    if !leads {
+                        election = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.leadership.as_ref().is_none_or(Leadership::is_leading)
+    }
+
+    fn on_command(&mut self, Command { key, patch, reply }: Command) {
+        let mut reply = Some(reply);
+        if !self.leads() {
+            // The leader writes the same; this replica would if it led.
+            answer(&mut reply, Ok(()));
+        } else if let Some(failure) = &self.failing {
+            // Without this every caller would wait while the API server is away.
+            answer(&mut reply, Err(WriteError::Late(failure.clone())));
+        }
+        let job = Job { patch, reply, due: Instant::now() };
+        if let Some(mut replaced) = self.jobs.insert(key, job) {
+            answer(&mut replaced.reply, Ok(()));
+        }
+    }
+
+    /// Sends what is due, and returns the time of the next job.
+    fn start_due(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        if !self.leads() {
+            self.jobs.values_mut().for_each(|job| answer(&mut job.reply, Ok(())));
+            // There is no object to clear, as far as this program's source knows.
+            self.jobs.retain(|key, job| job.patch.is_some() || self.versions.of(key).is_some());
+            return None;
+        }
+        let is_due = |key: &ObjectRef, job: &Job| job.due <= now && !self.in_flight.contains(key);
+        let due = self.jobs.iter().filter(|(key, job)| is_due(key, job));
+        let due: Vec<_> = due.map(|(key, _)| key.clone()).collect();
+        for key in due {
+            if self.in_flight.len() == IN_FLIGHT {
+                // The end of a request wakes the task.
+                return None;
+            }
+            let Some(mut job) = self.jobs.remove(&key) else { continue };
+            if self.is_written(&key, &job) {
+                answer(&mut job.reply, Ok(()));
+                continue;
+            }
+            if let Err(later) = self.limit.take(now) {
+                self.jobs.insert(key, job);
+                return Some(later);
+            }
+            self.send(key, job);
+        }
+        // A job whose object is in flight is looked at when that request ends.
+        self.jobs.iter().filter(|(key, _)| !self.in_flight.contains(key)).map(|(_, job)| job.due).min()
+    }
+
+    /// Returns true if the object has the patch already: it was written, and nobody has changed the object since.
+    fn is_written(&self, key: &ObjectRef, job: &Job) -> bool {
+        let Some(written) = self.written.get(key).filter(|written| Some(&written.patch) == job.patch.as_ref()) else {
+            return false;
+        };
+        // Of an object that is not read nobody knows.
+        self.versions.of(key).is_some_and(|seen| !is_after(&seen, &written.version))
+    }
+
+    fn send(&mut self, key: ObjectRef, job: Job) {
+        let request = Request::new(&key, job.patch.as_ref(), &self.manager, &self.annotations);
+        let api = self.api.clone();
+        self.in_flight.insert(key.clone());
+        self.requests.spawn(async move { (key, job, request.send(&api).await) });
+    }
+
+    fn on_outcome(&mut self, key: ObjectRef, mut job: Job, outcome: Outcome) {
+        self.in_flight.remove(&key);
+        match outcome {
+            Outcome::Written { version } => {
+                self.works();
+                match job.patch {
+                    Some(patch) => self.written.insert(key, Written { patch, version }),
+                    None => self.written.remove(&key),
+                };
+                answer(&mut job.reply, Ok(()));
+            }
+            Outcome::Gone => {
+                self.works();
+                self.written.remove(&key);
+                answer(&mut job.reply, Ok(()));
+            }
+            Outcome::Refused(error) => {
+                self.works();
+                let text = explain(&error, &key);
+                tracing::warn!(object = %key, "{text}");
+                answer(&mut job.reply, Err(WriteError::Refused(text)));
+            }
+            Outcome::Failed(error) => {
+                job.due = Instant::now() + self.on_failure(&error, &key);
+                // A newer patch replaces this one.
+                match self.jobs.contains_key(&key) {
+                    true => answer(&mut job.reply, Ok(())),
+                    false => {
+                        self.jobs.insert(key, job);
+                    }
+                }
+            }
+        }
+    }
+
+    fn works(&mut self) {
+        self.backoff.reset();
+        if self.failing.take().is_some() {
+            tracing::info!("statuses are written again");
+        }
+    }
+
+    /// Returns the pause before the next attempt. A conflict says nothing about the API server.
+    fn on_failure(&mut self, error: &ApiError, key: &ObjectRef) -> Duration {
+        if error.is_conflict() {
+            return PAUSE_MIN;
+        }
+        let text = explain(error, key);
+        if self.failing.is_none() {
+            tracing::warn!("{text}; trying again");
+        }
+        self.failing = Some(text);
+        self.backoff.pause().max(error.retry_after().unwrap_or_default().min(PAUSE_MAX))
+    }
+}
+
+fn explain(error: &ApiError, key: &ObjectRef) -> String {
+    error.explain(Verb::Patch, &format!("{}/status of {}", key.kind.plural(), key.path()))
+}
+
+/// A caller that has gone needs no answer.
+fn answer(reply: &mut Option<Reply>, result: Result<(), WriteError>) {
+    if let Some(reply) = reply.take() {
+        let _: Result<(), Result<(), WriteError>> = reply.send(result);
+    }
+}
+
+async fn acquired(election: &mut Option<Leadership>) -> bool {
+    match election {
+        Some(election) => election.acquired().await,
+        None => std::future::pending().await,
+    }
+}

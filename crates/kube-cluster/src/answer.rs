@@ -131,8 +131,12 @@ impl ApiError {
         let mut cause = std::error::Error::source(self);
         // An invalid answer has its cause in its own text.
         while let Some(error) = cause.filter(|_| matches!(self, Self::Unreachable(_))) {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
+            let said = error.to_string();
+            // Some layers repeat the cause in their own text.
+            if !text.contains(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
             cause = error.source();
         }
         if self.code() == Some(403) {

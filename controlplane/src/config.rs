@@ -9,19 +9,31 @@ use contract::ports;
 use graph::Mesh;
 use graph::enrolment::Enablement;
 use identity::TrustDomain;
+use kube_cluster::Credentials;
 use runtime::Problems;
 use telemetry::logging::LogFormat;
+
+use crate::source::SourceConfig;
 
 /// Control plane of an ambient mesh: workload discovery, policies, certificate authority.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "strake-control", version)]
 pub struct Flags {
-    /// Directory (or file) of the user's manifests; may be given several times.
-    #[arg(long, required = true)]
-    pub manifests: Vec<PathBuf>,
-    /// Directory of derived objects and of statuses, which are written there.
+    /// Place of the resources that are read and of the statuses that are written.
+    #[arg(long, value_enum, default_value = "directory")]
+    pub source: SourceKind,
+    /// With --source directory: directory or file of manifests; may be given several times.
     #[arg(long)]
-    pub state: PathBuf,
+    pub manifests: Vec<PathBuf>,
+    /// With --source directory: directory of derived objects and of statuses.
+    #[arg(long)]
+    pub state: Option<PathBuf>,
+    /// With --source cluster: kubeconfig; default: the ServiceAccount of this pod.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// With --source cluster: unique name of this replica, as its pod's.
+    #[arg(long, env = "POD_NAME")]
+    pub replica: Option<String>,
     /// Directory of the root certificate and its key; both are made when they are not there.
     #[arg(long)]
     pub ca_dir: PathBuf,
@@ -64,6 +76,13 @@ pub struct Flags {
     pub log_filter: Option<String>,
 }
 
+/// Place of the resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceKind {
+    Directory,
+    Cluster,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -83,8 +102,7 @@ impl From<Format> for LogFormat {
 /// What the program runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub manifests: Vec<PathBuf>,
-    pub state: PathBuf,
+    pub source: SourceConfig,
     pub ca_dir: PathBuf,
     pub max_workload_cert_ttl: Duration,
     pub node_tokens: PathBuf,
@@ -129,13 +147,13 @@ impl Flags {
         if self.trusted_node_accounts.is_empty() {
             accounts.push((self.root_namespace.clone(), "ztunnel".to_owned()));
         }
+        let source = self.source_config(&mut problems);
         problems.into_result()?;
-        let Ok(trust_domain) = trust_domain else {
+        let (Ok(trust_domain), Some(source)) = (trust_domain, source) else {
             return Err(Problems::default());
         };
         Ok(Config {
-            manifests: self.manifests,
-            state: self.state,
+            source,
             ca_dir: self.ca_dir,
             max_workload_cert_ttl: self.max_workload_cert_ttl,
             node_tokens: self.node_tokens,
@@ -155,6 +173,42 @@ impl Flags {
             run_dir: self.run_dir,
             monitoring_address: self.monitoring_address,
         })
+    }
+}
+
+impl Flags {
+    fn source_config(&self, problems: &mut Problems) -> Option<SourceConfig> {
+        let mut unused = |flag: &str, is_given: bool, source: &str| {
+            if is_given {
+                problems.push(flag, "", format!("no such flag, or --source {source}"));
+            }
+        };
+        match self.source {
+            SourceKind::Directory => {
+                unused("--kubeconfig", self.kubeconfig.is_some(), "cluster");
+                if self.manifests.is_empty() {
+                    problems.push("--manifests", "", "a directory of manifests, or --source cluster");
+                }
+                let Some(state) = self.state.clone() else {
+                    problems.push("--state", "", "a directory, such as /run/strake/state");
+                    return None;
+                };
+                Some(SourceConfig::Directory { manifests: self.manifests.clone(), state })
+            }
+            SourceKind::Cluster => {
+                unused("--manifests", !self.manifests.is_empty(), "directory");
+                unused("--state", self.state.is_some(), "directory");
+                let Some(replica) = self.replica.clone().filter(|replica| !replica.is_empty()) else {
+                    problems.push("--replica", "", "the name of this replica, such as its pod's (POD_NAME)");
+                    return None;
+                };
+                let credentials = match self.kubeconfig.clone() {
+                    Some(path) => Credentials::Kubeconfig { path, context: None },
+                    None => Credentials::InCluster,
+                };
+                Some(SourceConfig::Cluster { credentials, namespace: self.root_namespace.clone(), replica })
+            }
+        }
     }
 }
 
@@ -200,6 +254,24 @@ mod tests {
         for bad in ["", "24", "h", "59s", "-1h", "1.5h", "99999999999999999999d", "18446744073709551615d"] {
             assert!(duration(bad).unwrap_err().contains("24h"), "{bad}");
         }
+    }
+
+    fn problems(source: &[&str]) -> Vec<String> {
+        let needed = ["strake-control", "--ca-dir", "ca", "--node-tokens", "tokens"];
+        let flags = Flags::parse_from(needed.iter().chain(source));
+        let keys = |problems: Problems| problems.iter().map(|problem| problem.key.clone()).collect();
+        flags.check().map_or_else(keys, |_| Vec::new())
+    }
+
+    #[test]
+    fn each_source_has_flags_of_its_own() {
+        let empty: [&str; 0] = [];
+
+        assert_eq!(problems(&["--manifests", "m", "--state", "s"]), empty);
+        assert_eq!(problems(&["--source", "cluster", "--replica", "a", "--kubeconfig", "k"]), empty);
+        assert_eq!(problems(&["--kubeconfig", "k"]), ["--kubeconfig", "--manifests", "--state"]);
+        let mixed = ["--source", "cluster", "--manifests", "m", "--state", "s", "--replica", ""];
+        assert_eq!(problems(&mixed), ["--manifests", "--state", "--replica"]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod pipeline;
 mod proxies;
 mod reports;
 mod server;
+mod source;
 
 pub use config::{Config, Flags};
 pub use server::{Control, StartError};
+pub use source::{SourceConfig, permissions};

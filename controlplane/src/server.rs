@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ca_server::{Issuer, IssuerError, NodeTokens, SignError, TokensError};
 use graph::Graph;
-use manifests::{DirectoryConfig, LastGoodCopies, SourceError};
+use kube_cluster::{ConfigError, ConnectError, Election};
+use kube_types::{Source, Status};
+use manifests::SourceError;
 use runtime::drain;
 use telemetry::http;
 use telemetry::metrics::Recorder;
@@ -29,9 +31,7 @@ use crate::config::Config;
 use crate::pipeline::Pipeline;
 use crate::proxies::Proxies;
 use crate::reports::Reports;
-
-/// Name under which statuses are written.
-const WRITER: &str = "control";
+use crate::source::Opened;
 
 /// HTTP/2 PING to proxies: how often, and how long its answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -48,6 +48,10 @@ const MAX_HEADER_BYTES: u32 = 32 * 1024;
 pub enum StartError {
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error("API server")]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Cluster(#[from] ConfigError),
     #[error("certificate authority")]
     Issuer(#[from] IssuerError),
     #[error("serving certificate")]
@@ -71,6 +75,8 @@ pub struct Control {
     serving: JoinSet<()>,
     /// What is ended with the program.
     working: JoinSet<()>,
+    /// Released at the end, so that another replica writes statuses at once.
+    election: Option<Election>,
 }
 
 impl Control {
@@ -90,7 +96,7 @@ impl Control {
             reports: Reports::default(),
             readiness,
             recorder,
-            manifests: config.manifests.clone().into(),
+            manifests: config.source.manifests().into(),
         };
         let graph = Graph::new(config.mesh.clone());
         let rules = Rules {
@@ -100,13 +106,14 @@ impl Control {
         };
         let authority = Authority::new(rules, graph.pods());
         let mut working = JoinSet::new();
-        let acks = start_pipeline(&config, &pages, graph, &mut working)?;
+        let Opened { source, status, election } = config.source.open(graph.cluster().clone()).await?;
+        let acks = start_pipeline(&config, &pages, graph, source, status, &mut working);
         working.spawn(ca_server::keep_fresh(issuer.clone(), names, acceptor.clone()));
         let monitoring = start_pages(&config, &pages, &drain, &mut working).await?;
         let mut serving = JoinSet::new();
         serving.spawn(serve(Services { acceptor, listener, tokens, issuer, authority, pages, acks, drain }));
         tracing::info!(%address, %monitoring, root = %config.ca_dir.display(), "control plane serves");
-        Ok(Self { address, monitoring, serving, working })
+        Ok(Self { address, monitoring, serving, working, election })
     }
 
     /// Address that serves discovery and certificates.
@@ -123,6 +130,9 @@ impl Control {
     pub async fn ended(mut self) {
         while self.serving.join_next().await.is_some() {}
         self.working.shutdown().await;
+        if let Some(election) = self.election {
+            election.release().await;
+        }
     }
 }
 
@@ -134,16 +144,17 @@ fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Star
     listener.local_addr().map_err(|source| StartError::Listen { address, source })
 }
 
-fn start_pipeline(config: &Config, pages: &Pages, graph: Graph, working: &mut JoinSet<()>) -> Result<Acks, StartError> {
-    let source = manifests::open(DirectoryConfig {
-        manifests: config.manifests.clone(),
-        state: config.state.clone(),
-        cluster: graph.cluster().clone(),
-        last_good: LastGoodCopies::Write,
-    })?;
+fn start_pipeline(
+    config: &Config,
+    pages: &Pages,
+    graph: Graph,
+    source: Source,
+    status: Status,
+    working: &mut JoinSet<()>,
+) -> Acks {
     let reader = source.health();
-    pages.readiness.probe("manifest reader", move || std::future::ready(reader.is_well()));
-    let (conditions, writer) = conditions::writer(manifests::status(&config.state, WRITER));
+    pages.readiness.probe(config.source.reader(), move || std::future::ready(reader.is_well()));
+    let (conditions, writer) = conditions::writer(status);
     working.spawn(writer);
     let acks = Acks::new(&config.trusted_node_accounts);
     working.spawn(acks.clone().run(pages.reports.clone(), conditions));
@@ -158,7 +169,7 @@ fn start_pipeline(config: &Config, pages: &Pages, graph: Graph, working: &mut Jo
         is_in_sync: false,
     };
     working.spawn(pipeline.run());
-    Ok(acks)
+    acks
 }
 
 /// Monitoring over TCP, and all pages on the admin socket.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use ebpf_loader::{LoadError, Steering};
 use graph::enrolment::Enablement;
+use kube_cluster::{ConfigError, ConnectError};
 use kube_types::{Event, Severity, Source};
-use manifests::{DirectoryConfig, SourceError};
+use manifests::SourceError;
 use runtime::drain;
 use runtime::sys::Netns;
 use telemetry::metrics::Recorder;
@@ -28,6 +29,7 @@ use crate::finder::Finder;
 use crate::node::{LiveNode, described};
 use crate::proxies::Proxies;
 use crate::report::Reports;
+use crate::source::Objects;
 use crate::surveys::Surveys;
 use crate::sysctl::PreviousValues;
 use crate::takeover::TakenOver;
@@ -53,6 +55,10 @@ pub enum AgentError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Cluster(#[from] ConfigError),
     #[error("the cluster's objects are no longer read")]
     SourceEnded,
     #[error("signals cannot be received: {0}")]
@@ -78,8 +84,9 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     // Early, though nobody is answered before the pods are known: a plugin that asks meanwhile waits instead of failing.
     let mut requests = serve_plugins(&config, &reports, &drain, &mut serving)?;
 
-    let (node, server) = build(&config).await?;
-    let mut source = open_source(&config)?;
+    let objects = Objects::new(&config).await?;
+    let (node, server) = build(&config, &objects).await?;
+    let mut source = objects.source(&config.node)?;
     let reader = source.health();
     readiness.probe("manifest reader", move || std::future::ready(reader.is_well()));
     let mut controller = Controller::new(&config.node, enablement(&config));
@@ -198,7 +205,7 @@ fn count_steering(steering: &Steering) {
 }
 
 /// Loads or takes over the kernel programs and opens the proxies' socket; nobody is accepted yet.
-async fn build(config: &Config) -> Result<(LiveNode, Server), AgentError> {
+async fn build(config: &Config, objects: &Objects) -> Result<(LiveNode, Server), AgentError> {
     let at = |action, path: &PathBuf| {
         let path = path.clone();
         move |source| AgentError::Path { action, path, source }
@@ -218,7 +225,7 @@ async fn build(config: &Config) -> Result<(LiveNode, Server), AgentError> {
         registry: server.registry(),
         proxies: Proxies::new(tree),
         previous: PreviousValues::new(config.run_dir.join("settings")),
-        status: manifests::status(&state(config), &format!("agent-{}", config.node)),
+        status: objects.status(&config.node),
         prober: prober::Handle::default(),
     };
     Ok((node, server))
@@ -266,14 +273,6 @@ async fn open_steering(config: ebpf_loader::Config) -> Result<Arc<Steering>, Age
         });
     }
     Ok(Arc::new(steering))
-}
-
-fn state(config: &Config) -> PathBuf {
-    config.state.clone().unwrap_or_default()
-}
-
-fn open_source(config: &Config) -> Result<Source, AgentError> {
-    Ok(manifests::open(DirectoryConfig::new(config.manifests.clone(), state(config)))?)
 }
 
 fn enablement(config: &Config) -> Enablement {
@@ -331,8 +330,9 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
         tracing::info!(layouts = removed, "removed pins of other versions");
     }
     // The proxies' socket is ours from here on and nobody is accepted: no proxy is told of pods meanwhile.
-    let (node, _server) = build(&config).await?;
-    let mut source = open_source(&config)?;
+    let objects = Objects::new(&config).await?;
+    let (node, _server) = build(&config, &objects).await?;
+    let mut source = objects.source(&config.node)?;
     let mut controller = Controller::new(&config.node, enablement(&config));
     until_in_sync(&mut source, &mut controller, &mut Problems::default()).await?;
     let pods = controller.stop().await;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use contract::ports;
 
 /// Enrols the pods of one node in the mesh, and proves it.
@@ -14,10 +14,16 @@ pub struct Config {
     /// Name of this node, as in the pods' spec.nodeName.
     #[arg(long, env = "NODE_NAME", global = true, default_value = "")]
     pub node: String,
-    /// Directory of manifests; may be given several times.
+    /// Place of the pods that are read and of the annotations that are written.
+    #[arg(long, env = "STRAKE_SOURCE", global = true, value_enum, default_value = "directory")]
+    pub source: SourceKind,
+    /// With --source cluster: kubeconfig; default: the ServiceAccount of this pod.
+    #[arg(long, env = "STRAKE_KUBECONFIG", global = true)]
+    pub kubeconfig: Option<PathBuf>,
+    /// With --source directory: directory of manifests; may be given several times.
     #[arg(long, env = "STRAKE_MANIFESTS", value_delimiter = ',', global = true)]
     pub manifests: Vec<PathBuf>,
-    /// Directory of derived objects and of status that programs report.
+    /// With --source directory: directory of derived objects and of statuses.
     #[arg(long, env = "STRAKE_STATE", global = true)]
     pub state: Option<PathBuf>,
     /// cgroup v2 directory that holds everything of this node; default: the root of the hierarchy.
@@ -63,6 +69,13 @@ pub struct Config {
     pub command: Option<Command>,
 }
 
+/// Place of the objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SourceKind {
+    Directory,
+    Cluster,
+}
+
 /// Action instead of running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
@@ -80,11 +93,22 @@ impl Config {
         if self.node.is_empty() {
             problems.push("--node", "", "the name of this node, such as node-1");
         }
-        if self.manifests.is_empty() {
-            problems.push("--manifests", "", "a directory of manifests");
+        let is_directory = self.source == SourceKind::Directory;
+        if is_directory && self.manifests.is_empty() {
+            problems.push("--manifests", "", "a directory of manifests, or --source cluster");
         }
-        if self.state.is_none() {
+        if is_directory && self.state.is_none() {
             problems.push("--state", "", "a directory, such as /run/strake/state");
+        }
+        for (flag, is_given, is_of_directory) in [
+            ("--kubeconfig", self.kubeconfig.is_some(), false),
+            ("--manifests", !self.manifests.is_empty(), true),
+            ("--state", self.state.is_some(), true),
+        ] {
+            if is_given && is_directory != is_of_directory {
+                let other = if is_directory { "cluster" } else { "directory" };
+                problems.push(flag, "", format!("no such flag, or --source {other}"));
+            }
         }
         problems.into_result()
     }
@@ -131,6 +155,18 @@ mod tests {
         let problems = config.check().unwrap_err();
 
         assert_eq!(problems.iter().count(), 3);
+    }
+
+    #[test]
+    fn a_cluster_needs_no_directories() {
+        let check = |flags: &[&str]| {
+            let config = Config::try_parse_from(["strake-agent", "--node", "n1"].iter().chain(flags)).unwrap();
+            config.check().map_err(|problems| problems.iter().map(|problem| problem.key.clone()).collect::<Vec<_>>())
+        };
+
+        assert_eq!(check(&["--source", "cluster"]), Ok(()));
+        assert_eq!(check(&["--source", "cluster", "--state", "s"]), Err(vec!["--state".to_owned()]));
+        assert!(check(&["--kubeconfig", "k"]).unwrap_err().contains(&"--kubeconfig".to_owned()));
     }
 
     #[test]

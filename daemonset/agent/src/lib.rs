@@ -1,5 +1,5 @@
 //! The node agent: enrols the pods of one node, proves it, and hands their network namespaces to the proxy.
-//! It sees neither TLS nor HBONE, and it decides no policy.
+//! It sees nothing of HBONE and its TLS, and it decides no policy.
 
 pub mod admin;
 pub mod agent;
@@ -21,6 +21,7 @@ pub mod proxies;
 mod raw_netlink;
 pub mod report;
 pub mod rules;
+pub mod source;
 pub mod static_pods;
 pub mod surveys;
 pub mod sysctl;

@@ -30,6 +30,7 @@ impl Piece {
 
 thread_local! {
     /// A batch that was written. All connections of a thread share it, so that an idle connection keeps no buffer.
+    // One is enough: a batch is taken and returned within a poll, unless its write has to wait.
     static SPARE: Cell<Option<Box<Batch>>> = const { Cell::new(None) };
 }
 

@@ -23,9 +23,9 @@ const SETTINGS: u32 = 100;
 const PINGS: u32 = 10_000;
 /// Frames per window that carry nothing: DATA without payload that is no end, CONTINUATION without a fragment.
 const EMPTY_FRAMES: u32 = 1_000;
-/// WINDOW_UPDATE frames per window, beside those that answer DATA of ours.
+/// WINDOW_UPDATE frames per window, beside those that answer our DATA.
 const WINDOW_UPDATES: u32 = 10_000;
-/// WINDOW_UPDATE frames that answer one DATA frame of ours, and as many more per so many bytes of it. Peers send one
+/// WINDOW_UPDATE frames that answer one of our DATA frames, and as many more per so many bytes of it. Peers send one
 /// for the stream and one for the connection when they have read a few KiB.
 const UPDATES_PER_FRAME: u32 = 2;
 const BYTES_PER_UPDATE: usize = 512;
@@ -55,10 +55,12 @@ impl Budgets {
         if *used <= limit(flood) {
             return Ok(());
         }
+        // Only now is the clock read: in the ordinary case a charge is an addition and a comparison.
         let now = Instant::now();
         if now.duration_since(self.since) < WINDOW {
             return Err(Error::Flood(flood));
         }
+        // All budgets at once: one time stamp for seven counters. A flood of two kinds gets no more by it.
         self.since = now;
         self.used = [0; Flood::ALL.len()];
         self.used[flood as usize] = amount;
@@ -68,6 +70,7 @@ impl Budgets {
     /// Notes that a DATA frame with `bytes` of payload is sent: WINDOW_UPDATEs that answer it are no flood.
     #[expect(clippy::cast_possible_truncation, reason = "a payload is shorter than 2^24 bytes")]
     pub(crate) const fn send_data(&mut self, bytes: usize) {
+        // A credit, paid before the updates can come: they answer DATA that is sent now.
         let used = &mut self.used[Flood::WindowUpdates as usize];
         *used = used.saturating_sub(UPDATES_PER_FRAME * (1 + (bytes / BYTES_PER_UPDATE) as u32));
     }

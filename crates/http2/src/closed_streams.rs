@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
-/// Resets of ours that are remembered, beyond twice the streams that a peer may have open at once.
+/// Number of resets sent by us that are remembered, beyond twice the streams that a peer may have open at once.
 ///
 /// A peer that has not read a reset counts the stream as open, so it cannot have more of them than streams; all older
 /// ones it has read.

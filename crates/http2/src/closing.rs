@@ -70,6 +70,7 @@ impl Closing {
         writer: &mut Writer,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Arc<Error>>> {
+        // In this order: what is left to write goes out before the peer's bytes, or the time, end the wait.
         let is_over = self.poll_write(io, connection, writer, cx).is_ready()
             || self.poll_read(io, reader, cx).is_ready()
             || self.timer.as_mut().poll(cx).is_ready();
@@ -93,6 +94,7 @@ impl Closing {
         }
         if self.step == Step::ShutDown {
             match Pin::new(io).poll_shutdown(cx) {
+                // FIN is on its way, so a peer that reads to the end sees it.
                 Poll::Ready(Ok(())) => self.step = Step::Linger,
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => {}
@@ -116,6 +118,7 @@ impl Closing {
                 Poll::Ready(Ok(input)) => input,
             };
             let n = input.len();
+            // The acknowledgement of the last PING says that the peer has read everything before it.
             while self.finds_frames && !input.is_empty() {
                 match reader.next(&mut input) {
                     Ok(Some(event)) => self.is_peer_done |= ping::is_close_ack(&event),
@@ -125,8 +128,10 @@ impl Closing {
             }
             Pin::new(&mut *io).consume(n);
             self.left_bytes = self.left_bytes.saturating_sub(n);
+            // n is 0 at the peer's FIN.
             self.is_peer_done |= n == 0 || self.left_bytes == 0;
             taken += n;
+            // Other connections of the thread have their turn.
             if taken >= POLL_BYTES && !self.is_peer_done {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

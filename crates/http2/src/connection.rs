@@ -3,10 +3,12 @@
 
 use crate::batch::Batch;
 use crate::budget::Budgets;
+use crate::data_receiver::DataReceiver;
 use crate::exchanged_settings::ExchangedSettings;
 use crate::fields::RequestHead;
 use crate::frame::{self, FrameHeader, Headers, flag, kind};
 use crate::header_blocks::{HeaderBlocks, Message};
+use crate::messages;
 use crate::outbox::Outbox;
 use crate::ping::{Ping, Purpose};
 use crate::reader::Event;
@@ -51,6 +53,7 @@ pub struct Connection {
     settings: ExchangedSettings,
     streams: Streams,
     header_blocks: HeaderBlocks,
+    data: DataReceiver,
     ping: Ping,
     out: Outbox,
     budgets: Budgets,
@@ -65,6 +68,7 @@ impl Connection {
             role,
             streams: Streams::new(role, &settings),
             header_blocks: HeaderBlocks::new(role.header_list_bytes(config)),
+            data: DataReceiver::default(),
             ping: Ping::default(),
             out: Outbox::new(settings.local.preface()),
             settings,
@@ -81,15 +85,16 @@ impl Connection {
             Event::Frame(header, payload) => self.recv_frame(header, payload),
             Event::DataHeader(header) => {
                 self.check_order(header)?;
-                let result = self.streams.recv_data_header(header, &mut self.out);
+                let result = self.data.recv_header(header, &mut self.streams, &mut self.out);
                 self.conclude(result)
             }
             Event::DataPayload(data) => {
-                self.streams.recv_data(data, &self.settings, &mut self.out);
+                self.data.recv_payload(data, &mut self.streams, &self.settings, &mut self.out);
                 Ok(())
             }
             Event::DataEnd => {
-                let result = self.streams.recv_data_end(&self.settings, &mut self.budgets, &mut self.out);
+                let Self { data, streams, settings, budgets, out, .. } = self;
+                let result = data.recv_end(streams, settings, budgets, out);
                 self.conclude(result)
             }
         }
@@ -156,7 +161,7 @@ impl Connection {
     #[inline]
     fn recv_message(&mut self, message: Option<Message>) -> Result<(), Error> {
         let Some(message) = message else { return Ok(()) };
-        let result = self.streams.recv_message(message, &self.settings, &mut self.out);
+        let result = messages::recv(&mut self.streams, message, &self.settings, &mut self.out);
         self.conclude(result)
     }
 
@@ -196,6 +201,7 @@ impl Connection {
         if let Some(change) = change {
             self.streams.adjust_send_windows(change)?;
         }
+        // At once and behind what was queued before: the peer counts on the order (section 6.5.3).
         self.out.send_settings_ack();
         // The peer may take more streams now.
         self.streams.wake_waiting();
@@ -211,6 +217,7 @@ impl Connection {
         }
         match Purpose::of_ack(payload) {
             Some(Purpose::Keepalive) => {
+                // What was sent before the PING has been read, resets too: they need not be remembered any longer.
                 self.ping.acked();
                 self.streams.store.ping_acked();
             }
@@ -260,12 +267,15 @@ impl Connection {
     /// read, or requests that nobody takes.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
+        // A peer may reset a stream and open another before its request is taken, so there can be more requests than
+        // streams.
         let max_requests = 2 * self.settings.local.config.max_concurrent_streams as usize;
         self.out.is_full() || self.streams.pending_requests() >= max_requests
     }
 
     /// Returns whether nobody needs the connection any more: it has no streams, and there will be none.
     pub(crate) fn is_finished(&self) -> bool {
+        // Requests that were reset before they were taken have no stream any more.
         let is_unused = self.streams.store.is_empty() && self.streams.pending_requests() == 0;
         let goaway = &self.streams.store.goaway;
         is_unused && (goaway.is_closing() || self.role == Role::Client && goaway.is_received())
@@ -408,8 +418,8 @@ impl Connection {
         self.settings.local.config.send_buffer_bytes
     }
 
-    /// Begins to drain a server (section 6.8): its peer is told to open no more streams, and, once it must have heard
-    /// of that, which one was the last.
+    /// Begins to drain a server (section 6.8): a first GOAWAY asks the peer to open no more streams; a second one, after a
+    /// round trip, names the last stream that is processed.
     pub fn drain(&mut self) {
         if self.streams.store.goaway.drain() {
             self.out.send_goaway(frame::MAX_STREAM_ID, 0);

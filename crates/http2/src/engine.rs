@@ -96,6 +96,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         }
         // Everything that is added after this wakes us, so nothing may be added between the write and here.
         let mut connection = self.connection.borrow_mut();
+        // From here on, what is added wakes this task again.
         connection.end_poll();
         match reading {
             Reading::HasMore => cx.waker().wake_by_ref(),
@@ -110,6 +111,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
 
     /// Reads and processes what is there, up to [`POLL_BYTES`].
     fn read(&mut self, cx: &mut Context<'_>) -> Result<Reading, Error> {
+        // One borrow for all frames of a poll. Wakers that run meanwhile only mark their tasks.
         let connection = &mut *self.connection.borrow_mut();
         let mut taken = 0;
         // A peer that does not read our answers, or sends more requests than are taken, is not read: its own window and
@@ -117,6 +119,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         while !connection.is_full() {
             let input = match Pin::new(&mut self.io).poll_fill_buf(cx) {
                 Poll::Pending => return Ok(Reading::Waits),
+                // TLS without close_notify. With open streams it is an error all the same; see `poll`.
                 Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(Reading::Ended),
                 Poll::Ready(input) => input.map_err(Error::Io)?,
             };
@@ -128,6 +131,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
             while let Some(event) = self.reader.next(&mut rest)? {
                 connection.recv(event)?;
             }
+            // Only now: frames borrow the input until they are processed.
             Pin::new(&mut self.io).consume(n);
             taken += n;
             // Let the other connections of the thread have their turn.
@@ -143,8 +147,8 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Engine<T> {
         closing.poll(&mut self.io, &self.connection, &mut self.reader, &mut self.writer, cx)
     }
 
-    /// Ends the connection because of `error`. All streams end at once. A peer that has violated the protocol is told
-    /// so with GOAWAY, and gets time to read that.
+    /// Ends the connection because of `error`. All streams end at once. A peer that has violated the protocol gets a
+    /// GOAWAY with the error code, and time to read it.
     fn give_up(&mut self, cx: &mut Context<'_>, error: Error) -> Poll<Result<(), Arc<Error>>> {
         let code = error.code();
         if let Some(code) = code {

@@ -43,6 +43,7 @@ impl LocalSettings {
         let about_streams = match self.role {
             Role::Client => {
                 out.extend_from_slice(PREFACE);
+                // Else a server may push, and pushed streams would need a state of their own.
                 (setting::ENABLE_PUSH, 0)
             }
             Role::Server => (setting::MAX_CONCURRENT_STREAMS, self.config.max_concurrent_streams),
@@ -57,6 +58,7 @@ impl LocalSettings {
             ],
         );
         // The connection's window is no setting: it begins with the default and can only grow (section 6.9.2).
+        // 16 MiB by default: room for 1 Gbit/s at a round trip of 100 ms.
         let more = self.connection_window_size() - DEFAULT_INITIAL_WINDOW_SIZE;
         if more > 0 {
             encode_u32(&mut out, kind::WINDOW_UPDATE, 0, more);
@@ -138,6 +140,7 @@ impl PeerSettings {
         self.is_received = true;
         // Only the last value counts, however often it is in the frame: it concerns every stream.
         Ok(initial_window_size.map(|size| {
+            // The difference, because streams have used up different parts of the old window.
             let before = std::mem::replace(&mut self.initial_window_size, size);
             // Both are below 2^31.
             size.wrapping_sub(before).cast_signed()

@@ -67,6 +67,7 @@ impl Fields {
                 [b':', pseudo @ ..] => fields.pseudo(pseudo, value),
                 _ => fields.regular(name, value),
             };
+            // Noted, not returned: the rest of the block must be decoded, or the dynamic tables differ from here on.
             fields.malformed |= taken.is_none();
         })?;
         fields.is_too_long = matches!(decoded, Decoded::LimitExceeded);
@@ -97,6 +98,7 @@ impl Fields {
         if name.iter().any(u8::is_ascii_uppercase) || of_http1.contains(&name) {
             return None;
         }
+        // Section 8.2.2: the only value that is allowed.
         if name == b"te" && !value.eq_ignore_ascii_case(b"trailers") {
             return None;
         }
@@ -116,6 +118,7 @@ impl Fields {
     ///
     /// A CONNECT without a usable `:authority` is returned: proxies answer it with 400, as Istio's does.
     pub(crate) fn into_request(self, end_stream: bool) -> Option<RequestHead> {
+        // Checked for a tunnel too, where it means nothing: one that is not a number is malformed all the same.
         let content_length = self.content_length().ok()?;
         let method = self.method?;
         let is_tunnel = method == Method::CONNECT;
@@ -168,6 +171,7 @@ impl Fields {
         let mut all = self.headers.get_all(header::CONTENT_LENGTH).iter();
         let Some(value) = all.next() else { return Ok(None) };
         let digits = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).ok_or(Malformed)?;
+        // Several of the same value are allowed (RFC 9110, section 8.6); different ones are how requests are smuggled.
         if all.any(|other| other != value) { Err(Malformed) } else { digits.parse().map(Some).map_err(|_| Malformed) }
     }
 }
@@ -213,6 +217,7 @@ pub(crate) fn response(encoder: &mut Encoder, status: StatusCode, headers: &Head
 }
 
 fn begin(encoder: &mut Encoder) -> Vec<u8> {
+    // A CONNECT of a proxy has about 400 bytes, so there is one allocation.
     let mut block = Vec::with_capacity(512);
     encoder.begin(&mut block);
     block

@@ -63,6 +63,7 @@ impl FlowControl {
     /// # Errors
     /// FLOW_CONTROL_ERROR if the window leaves the range of 31 bits.
     pub(crate) const fn adjust_send_window(&mut self, change: i32) -> Result<(), u32> {
+        // i32 has exactly the range of section 6.9.2: from -(2^31-1), after a decrease, to 2^31-1.
         match self.send_window.checked_add(change) {
             Some(window) => {
                 self.send_window = window;
@@ -78,6 +79,7 @@ impl FlowControl {
     /// FLOW_CONTROL_ERROR if the peer has sent more than it may.
     #[inline]
     pub(crate) const fn recv_data(&mut self, bytes: u32) -> Result<(), u32> {
+        // Padding counts too (section 6.1), so the caller passes the length of the frame.
         self.recv_window = self.recv_window.saturating_sub_unsigned(bytes);
         if self.recv_window < 0 { Err(code::FLOW_CONTROL_ERROR) } else { Ok(()) }
     }
@@ -96,6 +98,7 @@ impl FlowControl {
     /// Returns the increment of the WINDOW_UPDATE that is due, if at least `threshold` bytes are released.
     #[inline]
     pub(crate) fn window_update(&mut self, threshold: i32) -> Option<u32> {
+        // An increment of 0 would be a PROTOCOL_ERROR (section 6.9).
         if self.released == 0 || i64::from(self.released) < i64::from(threshold) {
             return None;
         }

@@ -66,6 +66,7 @@ impl FrameHeader {
             length: u32::from_be_bytes([0, b[0], b[1], b[2]]) as usize,
             kind: b[3],
             flags: b[4],
+            // The reserved bit is ignored (section 4.1).
             stream_id: u32::from_be_bytes([b[5], b[6], b[7], b[8]]) & MAX_STREAM_ID,
         }
     }
@@ -102,6 +103,7 @@ impl<'a> Headers<'a> {
         let mut fragment = payload;
         let mut padding = 0;
         let mut depends_on_itself = false;
+        // Order on the wire: pad length, priority, fragment, padding (section 6.2).
         if header.has(flag::PADDED) {
             let (first, rest) = fragment.split_first().ok_or_else(too_short)?;
             (padding, fragment) = (usize::from(*first), rest);
@@ -142,6 +144,7 @@ fn stream_dependency(priority: [u8; 5]) -> u32 {
 
 /// Returns the settings in a SETTINGS frame that is no acknowledgement (section 6.5.1).
 pub(crate) fn parse_settings(payload: &[u8]) -> Result<impl Iterator<Item = (u16, u32)>, Error> {
+    // An identifier of two bytes and a value of four.
     let (settings, []) = payload.as_chunks::<6>() else {
         return Err(Error::frame_size("received SETTINGS whose length is no multiple of 6 bytes"));
     };

@@ -55,6 +55,7 @@ impl GoAway {
     /// Last stream of the peer that this side processes.
     pub(crate) const fn last_stream_id(&self) -> u32 {
         match self.local {
+            // While draining, requests that crossed the first GOAWAY are still processed.
             Local::Open | Local::Draining => MAX_STREAM_ID,
             Local::Closing { last_stream_id } => last_stream_id,
         }
@@ -65,6 +66,7 @@ impl GoAway {
     /// # Errors
     /// The identifier must not be higher than that of an earlier GOAWAY.
     pub(crate) const fn recv(&mut self, last_stream_id: u32) -> Result<(), Error> {
+        // Streams above an earlier identifier may have been tried again elsewhere by now (section 6.8).
         if let Some(earlier) = self.peer
             && last_stream_id > earlier
         {

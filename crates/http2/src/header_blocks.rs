@@ -57,6 +57,7 @@ impl HeaderBlocks {
     ) -> Result<Option<Message>, Error> {
         let &Headers { stream_id, end_stream, depends_on_itself, fragment, .. } = headers;
         let mut block = HeaderBlock { stream_id, end_stream, depends_on_itself, bytes: Vec::new(), frames: 1 };
+        // The ordinary case: decoded in place, without a copy.
         if headers.end_headers {
             return self.decode(&block, fragment, budgets).map(Some);
         }
@@ -75,6 +76,8 @@ impl HeaderBlocks {
         if fragment.is_empty() {
             budgets.charge(Flood::EmptyFrames, 1)?;
         }
+        // `check_order` lets nothing but CONTINUATION come here; one of another stream is the same error (section
+        // 6.10).
         let block = self.partial.take().filter(|block| block.stream_id == header.stream_id);
         let mut block = block.ok_or(Error::protocol("received CONTINUATION without HEADERS before it"))?;
         block.bytes.extend_from_slice(fragment);
@@ -92,12 +95,14 @@ impl HeaderBlocks {
 
     #[inline]
     fn decode(&mut self, block: &HeaderBlock, bytes: &[u8], budgets: &mut Budgets) -> Result<Message, Error> {
+        // Decoded also when it will be refused: the dynamic table must see every block (section 4.3).
         let fields = Fields::decode(&mut self.decoder, bytes, self.max_list_bytes);
         let mut fields =
             fields.map_err(|error| Error::Violation { what: error.what(), code: code::COMPRESSION_ERROR })?;
         // Fields beyond the limit are decoded too, at a cost that grows with the block.
         let decoded = u32::try_from(fields.list_bytes + bytes.len()).unwrap_or(u32::MAX);
         budgets.charge(Flood::HeaderBytes, decoded)?;
+        // A stream error, so only after the decoding.
         if block.depends_on_itself {
             fields.set_malformed();
         }

@@ -32,6 +32,7 @@ impl Keepalive {
     /// Ready when the peer is lost.
     pub(crate) fn poll_lost(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            // The next interval begins at the answer, so a slow peer is not asked more often than a fast one.
             if self.is_waiting && connection.is_ping_acked() {
                 self.is_waiting = false;
                 self.timer.as_mut().reset(Instant::now() + self.interval);
@@ -40,6 +41,7 @@ impl Keepalive {
             if self.is_waiting {
                 return Poll::Ready(());
             }
+            // Sent also while data flows: to notice that would cost a look at the clock for every frame.
             connection.send_ping();
             self.is_waiting = true;
             self.timer.as_mut().reset(Instant::now() + self.timeout);

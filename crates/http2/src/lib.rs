@@ -1,10 +1,10 @@
 //! HTTP/2 (RFC 9113) and HPACK (RFC 7541) as far as tunnels need them: CONNECT streams with flow control, in both
 //! roles. There is no server push, there are no priorities and no trailers of our own. Made for one thread.
 //!
-//! A [`Connection`] is state only, which users and the driver share. It routes frames to `streams`, `header_blocks`,
-//! `exchanged_settings`, `goaway` and `ping`; a [`Stream`] has its `state`, its `flow_control` and two queues. The
-//! [`Engine`] moves the bytes: `reader` finds frames in what comes, `batch` and `writer` send what `outbox` and the
-//! streams have, `closing` ends it all. Only these do I/O.
+//! A [`Connection`] is state only, which users and the driver share. It routes frames to `header_blocks`, `messages`,
+//! `data_receiver`, `streams`, `exchanged_settings`, `goaway` and `ping`; a [`Stream`] has its `state`, its `flow_control`
+//! and two queues. The [`Engine`] moves the bytes: `reader` finds frames in the input, `batch` and `writer` send the
+//! output of `outbox` and the streams, `closing` ends the connection. Only these do I/O.
 
 mod batch;
 mod budget;
@@ -12,6 +12,7 @@ mod closed_streams;
 mod closing;
 mod connection;
 mod content;
+mod data_receiver;
 mod engine;
 mod error;
 mod exchanged_settings;
@@ -22,7 +23,9 @@ mod goaway;
 mod header_blocks;
 mod hpack;
 mod keepalive;
+mod messages;
 mod outbox;
+mod pending_requests;
 mod pending_response;
 mod pieces;
 mod ping;
@@ -34,9 +37,11 @@ mod settings;
 mod state;
 mod store;
 mod stream;
+mod stream_ref;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod waiters;
 mod writer;
 
 pub use connection::{Connection, GoingAway, Role, Shared};
@@ -46,7 +51,8 @@ pub use fields::{RequestHead, ResponseHead};
 pub use pending_response::PendingResponse;
 pub use settings::Settings;
 pub use state::Cause;
-pub use stream::{Stream, StreamRef};
+pub use stream::Stream;
+pub use stream_ref::StreamRef;
 
 use error::RecvError;
 

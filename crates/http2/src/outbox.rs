@@ -43,6 +43,7 @@ impl Outbox {
     #[inline]
     pub(crate) fn wake_driver(&mut self) {
         if !self.is_driver_woken
+            // No driver before the first poll: it looks here by itself then.
             && let Some(driver) = &self.driver
         {
             self.is_driver_woken = true;
@@ -67,6 +68,7 @@ impl Outbox {
         if self.frames.is_empty() {
             return;
         }
+        // Copied, as control frames are short: a few dozen bytes between two writes.
         to.append(&mut self.frames);
         // A connection that waits keeps little of what its busiest moment needed.
         if self.frames.capacity() > KEPT_BYTES {
@@ -120,6 +122,7 @@ impl Outbox {
 /// Makes `waker` wake the task of `cx`.
 pub(crate) fn watch(waker: &mut Option<Waker>, cx: &Context<'_>) {
     match waker {
+        // `clone_from` skips the reference counts when it is the same task, as it nearly always is.
         Some(waker) => waker.clone_from(cx.waker()),
         None => *waker = Some(cx.waker().clone()),
     }

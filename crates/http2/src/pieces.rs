@@ -43,8 +43,10 @@ impl Pieces {
             return None;
         }
         let Some(rest) = &mut self.rest else { return Some(std::mem::take(&mut self.first)) };
+        // `rest` is never empty while it exists, so the default is never used.
         let next = rest.pop_front().unwrap_or_default();
         if rest.is_empty() {
+            // Back to the form without an allocation.
             self.rest = None;
         }
         Some(std::mem::replace(&mut self.first, next))

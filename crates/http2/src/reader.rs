@@ -90,9 +90,12 @@ impl Reader {
                 }
                 Position::Header(have) => {
                     // The frame that was collected has been handled by now.
+                    // Freed, not cleared: an idle connection keeps no buffer. Few frames come in two pieces, so this is
+                    // rare.
                     if self.partial.capacity() > 0 {
                         self.partial = Vec::new();
                     }
+                    // A header may be split anywhere between two reads.
                     let n = input.len().min(FRAME_HEADER_BYTES - have);
                     let (now, later) = input.split_at(n);
                     self.head[have..have + n].copy_from_slice(now);
@@ -109,11 +112,14 @@ impl Reader {
                 Position::PadLength { length } => {
                     let Some((padding, later)) = input.split_first() else { return Ok(None) };
                     let padding = usize::from(*padding);
+                    // The pad length counts itself: a frame of 10 bytes with 3 of padding has 6 bytes of data (section
+                    // 6.1).
                     let left = length.checked_sub(1 + padding);
                     let left = left.ok_or(Error::protocol("received DATA with more padding than payload"))?;
                     *input = later;
                     self.position = Position::Data { left, padding };
                 }
+                // Padding is skipped without a look at it: section 6.1 allows to ignore its content.
                 Position::Data { left: 0, padding: left } | Position::Padding { left } => {
                     let n = input.len().min(left);
                     *input = &input[n..];
@@ -128,6 +134,7 @@ impl Reader {
                     if input.is_empty() {
                         return Ok(None);
                     }
+                    // Borrowed from the input: the stream's queue copies it, once.
                     let (now, later) = input.split_at(input.len().min(left));
                     *input = later;
                     self.position = Position::Data { left: left - now.len(), padding };
@@ -141,6 +148,7 @@ impl Reader {
     fn recv_preface(&mut self, have: usize, input: &mut &[u8]) -> Result<(), Error> {
         let n = input.len().min(PREFACE.len() - have);
         let (now, later) = input.split_at(n);
+        // Compared as they come, so HTTP/1.1 on this port is noticed at once and not after 24 bytes.
         if now != &PREFACE[have..have + n] {
             return Err(Error::protocol("received no HTTP/2 connection preface"));
         }
@@ -161,6 +169,7 @@ impl Reader {
     ) -> Option<Event<'s>> {
         let (now, later) = input.split_at(left.min(input.len()));
         let left = left - now.len();
+        // Beyond `keep` bytes the payload is counted and discarded: GOAWAY may carry debug data as long as a frame.
         let kept = &now[..now.len().min(keep - self.partial.len())];
         *input = later;
         if left > 0 {
@@ -178,6 +187,7 @@ impl Reader {
 
     /// Begins a frame whose header has come.
     fn begin(&mut self, header: FrameHeader) -> Result<Option<Event<'static>>, Error> {
+        // Checked before anything is buffered.
         if header.length > self.limits.frame {
             return Err(Error::frame_size("received a frame longer than SETTINGS_MAX_FRAME_SIZE"));
         }
@@ -203,6 +213,7 @@ impl Reader {
             kind::HEADERS | kind::CONTINUATION if header.length > self.limits.header_block => {
                 Err(Error::Flood(Flood::HeaderBytes))
             }
+            // 6 bytes each: some 2 700 settings, of which a handful is defined.
             kind::SETTINGS if header.length > SETTINGS_BYTES => Err(Error::Flood(Flood::Settings)),
             kind::HEADERS | kind::CONTINUATION | kind::SETTINGS => Ok(header.length),
             _ if header.length > KEPT_BYTES => Ok(KEPT_BYTES),

@@ -28,11 +28,14 @@ impl Scheduler {
     /// that wait for capacity stay.
     #[inline]
     pub(crate) fn next(&mut self, has_capacity: bool) -> Option<StreamRef> {
+        // Each stream at most once: when all of them wait for the connection's window, this ends.
         for _ in 0..self.queue.len() {
             let stream_ref = self.queue.pop_front()?;
             let mut stream = stream_ref.borrow_mut();
+            // Its own window is used up, or it was reset. A WINDOW_UPDATE schedules it again.
             if !stream.is_sendable() {
                 stream.send.is_scheduled = false;
+            // Keeps its turn for the moment when the connection's window opens.
             } else if stream.queued_bytes() > 0 && !has_capacity {
                 drop(stream);
                 self.queue.push_back(stream_ref);

@@ -102,6 +102,7 @@ impl SendQueue {
     /// Wakes a writer that waits for room, if fewer than `bytes` are queued.
     #[inline]
     pub(crate) fn wake_below(&mut self, bytes: usize) {
+        // A writer that only watches for a reset is not woken by room.
         if self.wants_capacity && self.bytes < bytes {
             self.wake();
         }

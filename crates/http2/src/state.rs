@@ -60,6 +60,7 @@ impl State {
         if matches!(self, Self::Closed { .. }) {
             return false;
         }
+        // A reset behind END_STREAM does not take back data that is complete: its reader still gets all of it.
         *self = Self::Closed { cause, end_stream_received: self.is_end_stream_received() };
         true
     }

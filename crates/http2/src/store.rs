@@ -6,9 +6,7 @@ use crate::flow_control::FlowControl;
 use crate::frame::MAX_STREAM_ID;
 use crate::goaway::GoAway;
 use crate::{Role, Stream, StreamRef};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 /// A stream that a frame names.
 pub(crate) enum Found {
@@ -61,6 +59,7 @@ impl Store {
     /// Returns what is behind an identifier.
     #[inline]
     pub(crate) fn find(&self, id: u32) -> Found {
+        // The ordinary case first. A BTreeMap: identifiers grow, and GOAWAY cuts the map at one of them.
         if let Some(stream) = self.open.get(&id) {
             return Found::Open(stream.clone());
         }
@@ -96,6 +95,7 @@ impl Store {
     /// Notes that a server's peer has used an identifier. All below it that were idle cannot be used any more.
     #[inline]
     pub(crate) fn recv_id(&mut self, id: u32) {
+        // Section 5.1.1: a new identifier closes all lower ones that are idle.
         self.closed.insert_gap(self.last_id, id);
         self.last_id = id;
     }
@@ -112,8 +112,9 @@ impl Store {
     /// Makes a stream for an identifier.
     #[inline]
     pub(crate) fn insert(&mut self, id: u32, settings: &ExchangedSettings) -> StreamRef {
+        // Each side's window is announced by the other: ours to send is the peer's setting.
         let flow = FlowControl::new(settings.peer.initial_window_size(), settings.local.initial_window_size());
-        let stream = Rc::new(RefCell::new(Stream::new(id, flow)));
+        let stream = StreamRef::new(Stream::new(id, flow));
         self.open.insert(id, stream.clone());
         stream
     }

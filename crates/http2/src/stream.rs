@@ -8,12 +8,7 @@ use crate::recv_queue::RecvQueue;
 use crate::send_queue::SendQueue;
 use crate::state::{Cause, State};
 use bytes::Bytes;
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::task::Context;
-
-/// A stream as its connection and its users share it.
-pub type StreamRef = Rc<RefCell<Stream>>;
 
 /// A stream.
 #[derive(Debug)]

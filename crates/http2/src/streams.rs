@@ -1,55 +1,37 @@
-//! The streams of a connection (RFC 9113, section 5): the effect of frames and of users on them, and their DATA. What
-//! concerns the connection as a whole is in `connection`.
+//! The streams of a connection (RFC 9113, section 5): the effect of frames and of users on them, and the DATA they send.
+//! `messages` receives headers, `data_receiver` DATA; `connection` has what concerns the connection as a whole.
 
 use crate::batch::Batch;
 use crate::budget::Budgets;
 use crate::closed_streams::Absent;
-use crate::content::Content;
 use crate::exchanged_settings::ExchangedSettings;
-use crate::fields::{self, Fields, RequestHead};
+use crate::fields::{self, RequestHead};
 use crate::flow_control::FlowControl;
-use crate::frame::{DEFAULT_INITIAL_WINDOW_SIZE, FrameHeader, flag};
-use crate::header_blocks::Message;
+use crate::frame::DEFAULT_INITIAL_WINDOW_SIZE;
 use crate::hpack::Encoder;
 use crate::outbox::Outbox;
+use crate::pending_requests::PendingRequests;
 use crate::scheduler::Scheduler;
 use crate::store::{Found, Store};
-use crate::{Cause, Error, Flood, Reason, RecvError, Role, Stream, StreamRef, code};
-use http::{HeaderMap, Method, StatusCode};
-use std::collections::VecDeque;
+use crate::waiters::Waiters;
+use crate::{Cause, Error, Reason, RecvError, Role, Stream, StreamRef, code};
+use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::Context;
 
 /// Payload that one stream sends before the next has its turn, bytes.
 const TURN_BYTES: usize = 64 << 10;
-/// Number of requests for which room is kept while there are none. A burst needs more.
-const KEPT_REQUESTS: usize = 4;
-
-/// A DATA frame that is being received.
-#[derive(Debug)]
-struct IncomingData {
-    /// `None` if its payload is thrown away.
-    stream: Option<StreamRef>,
-    end_stream: bool,
-    /// No payload has come so far.
-    is_empty: bool,
-    /// Length of the frame that has not been seen as payload, bytes. At its end, that is padding.
-    left: u32,
-}
 
 /// All streams of a connection.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    role: Role,
+    pub(crate) role: Role,
     pub(crate) store: Store,
     /// Windows of the connection.
     flow: FlowControl,
-    incoming: Option<IncomingData>,
     scheduler: Scheduler,
-    /// Requests that nobody has taken yet.
-    requests: VecDeque<(StreamRef, RequestHead)>,
-    /// Tasks that wait until they may open a stream.
-    waiting: Vec<Waker>,
+    pub(crate) requests: PendingRequests,
+    waiting: Waiters,
     encoder: Encoder,
 }
 
@@ -59,10 +41,9 @@ impl Streams {
             role,
             store: Store::new(role, settings.local.config.max_concurrent_streams),
             flow: FlowControl::new(DEFAULT_INITIAL_WINDOW_SIZE, settings.local.connection_window_size()),
-            incoming: None,
             scheduler: Scheduler::default(),
-            requests: VecDeque::new(),
-            waiting: Vec::new(),
+            requests: PendingRequests::default(),
+            waiting: Waiters::default(),
             encoder: Encoder::new(),
         }
     }
@@ -75,6 +56,7 @@ impl Streams {
 
     /// Forgets a stream that is closed.
     fn remove(&mut self, id: u32, out: &mut Outbox) {
+        // There may be room for another stream now, and a connection that is closing may have lost its last one.
         let can_close = self.store.remove(id);
         self.wake_waiting();
         if can_close {
@@ -95,6 +77,7 @@ impl Streams {
     ) -> StreamRef {
         let block = fields::connect(&mut self.encoder, authority, headers);
         let id = self.store.use_next_id();
+        // In the same call as the identifier: HEADERS must go out in the order of identifiers (section 5.1.1).
         out.send_headers(id, &block, false, settings.peer.max_frame_size);
         self.store.insert(id, settings)
     }
@@ -107,11 +90,8 @@ impl Streams {
         out: &mut Outbox,
     ) -> Option<(StreamRef, RequestHead)> {
         loop {
-            let next = self.requests.pop_front();
-            if self.requests.is_empty() && self.requests.capacity() > KEPT_REQUESTS {
-                self.requests = VecDeque::new();
-            }
-            let (stream, head) = next?;
+            let (stream, head) = self.requests.pop()?;
+            // A client that gave up while its request waited gets no answer, and costs the server no work.
             if stream.borrow().abort_cause().is_none() {
                 return Some((stream, head));
             }
@@ -170,10 +150,11 @@ impl Streams {
         out.send_rst_stream(id, reason);
     }
 
-    /// Throws away what a stream receives from here on, as a socket does whose reading side is shut down: the peer may
-    /// go on, as a sender of ours may wait for an end that comes behind what it sends.
+    /// Discards what a stream receives from here on, as a socket does whose reading side is shut down: the peer may
+    /// continue to send, because our sender may wait for an END_STREAM that comes behind its data.
     pub(crate) fn discard_data(&mut self, stream: &StreamRef, settings: &ExchangedSettings, out: &mut Outbox) {
         let mut stream = stream.borrow_mut();
+        // DATA that comes later frees its room at once; see `data_receiver`.
         stream.recv.is_dropped = true;
         while stream.pop_data().is_some() {}
         let held = stream.recv.held_bytes;
@@ -207,8 +188,9 @@ impl Streams {
         }
     }
 
+    /// Gives the peer room for `bytes` more on the connection.
     #[inline]
-    fn release_connection_capacity(&mut self, bytes: u32, out: &mut Outbox) {
+    pub(crate) fn release_connection_capacity(&mut self, bytes: u32, out: &mut Outbox) {
         self.flow.release_capacity(bytes);
         // As much as the peer has left: at half of the window, and sooner when streams that nobody reads hold much of
         // it.
@@ -231,149 +213,16 @@ impl Streams {
 
     // Frames of the peer.
 
-    /// Takes a request, a response or trailers (section 8.1).
+    /// Counts DATA in the connection's window.
     #[inline]
-    pub(crate) fn recv_message(
-        &mut self,
-        message: Message,
-        settings: &ExchangedSettings,
-        out: &mut Outbox,
-    ) -> Result<(), RecvError> {
-        let id = message.stream_id;
-        match self.store.find(id) {
-            Found::Open(stream) => self.recv_stream_headers(&stream, message, out),
-            Found::Absent(Absent::Idle) if self.role == Role::Server && id % 2 == 1 => {
-                self.recv_request(message, settings, out)
-            }
-            Found::Absent(Absent::Idle) => {
-                Err(Error::protocol("received HEADERS on a stream that the peer cannot open").into())
-            }
-            Found::Absent(Absent::Skipped) => {
-                Err(Error::protocol("received HEADERS on a stream below one that is used").into())
-            }
-            Found::Absent(Absent::Ignored) => Err(RecvError::Ignored),
-            Found::Absent(Absent::Closed) => Err(Error::stream_closed("received HEADERS on a closed stream").into()),
-        }
-    }
-
-    #[inline]
-    fn recv_request(
-        &mut self,
-        message: Message,
-        settings: &ExchangedSettings,
-        out: &mut Outbox,
-    ) -> Result<(), RecvError> {
-        let Message { stream_id: id, end_stream, fields } = message;
-        self.store.recv_id(id);
-        if self.store.goaway.is_closing() {
-            // The peer knows which stream was the last.
-            return Ok(());
-        }
-        // REFUSED_STREAM says that nothing was processed: the peer may try again (section 8.7).
-        if self.store.len() >= settings.local.config.max_concurrent_streams as usize {
-            return Err(RecvError::Stream { stream_id: id, code: Reason::Refused.into() });
-        }
-        // The list was decoded in full, so the dynamic table is right and the connection can go on.
-        if fields.is_too_long {
-            let stream = self.store.insert(id, settings);
-            if end_stream {
-                stream.borrow_mut().state.recv_end_stream();
-            }
-            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            self.send_response(&stream, status, &HeaderMap::new(), true, settings, out);
-            return Ok(());
-        }
-        let Some(head) = fields.into_request(end_stream) else {
-            return Err(RecvError::Stream { stream_id: id, code: code::PROTOCOL_ERROR });
-        };
-        let stream_ref = self.store.insert(id, settings);
-        let mut stream = stream_ref.borrow_mut();
-        // A tunnel carries nothing but DATA from here on (section 8.5), and no length limits it.
-        stream.is_tunnel = head.method == Method::CONNECT;
-        stream.content = Content::of_length(head.content_length);
-        if end_stream {
-            stream.state.recv_end_stream();
-        }
-        drop(stream);
-        self.requests.push_back((stream_ref, head));
-        Ok(())
-    }
-
-    /// Takes HEADERS of an open stream: the response to a client, or trailers.
-    #[inline]
-    fn recv_stream_headers(&mut self, stream: &StreamRef, message: Message, out: &mut Outbox) -> Result<(), RecvError> {
-        let stream = &mut *stream.borrow_mut();
-        let Message { stream_id, end_stream, fields } = message;
-        if !stream.state.is_recv_open() {
-            return Err(RecvError::Stream { stream_id, code: code::STREAM_CLOSED });
-        }
-        if self.role == Role::Client && !stream.is_answered {
-            return self.recv_response(stream, end_stream, fields, out);
-        }
-        // A tunnel carries nothing but DATA (section 8.5). Elsewhere these are trailers, and the end (section 8.1).
-        let is_well_formed =
-            end_stream && !fields.is_too_long && fields.is_trailers() && !stream.content.is_wrong(true);
-        if stream.is_tunnel || !is_well_formed {
-            return Err(RecvError::Stream { stream_id, code: code::PROTOCOL_ERROR });
-        }
-        self.recv_end_stream(stream, out);
-        Ok(())
-    }
-
-    #[inline]
-    fn recv_response(
-        &mut self,
-        stream: &mut Stream,
-        end_stream: bool,
-        fields: Fields,
-        out: &mut Outbox,
-    ) -> Result<(), RecvError> {
-        let is_too_long = fields.is_too_long;
-        match fields.into_response(end_stream) {
-            // Interim responses say nothing about a tunnel (RFC 9110, section 15.2).
-            Some(head) if head.status.is_informational() => {}
-            Some(head) if !is_too_long => {
-                stream.is_tunnel = head.status.is_success();
-                stream.content = Content::of_length(head.content_length);
-                stream.response = Some(Box::new(head));
-                stream.is_answered = true;
-                if end_stream {
-                    self.recv_end_stream(stream, out);
-                }
-                stream.recv.wake();
-            }
-            _ => return Err(RecvError::Stream { stream_id: stream.id, code: code::PROTOCOL_ERROR }),
-        }
-        Ok(())
-    }
-
-    /// Begins a DATA frame (section 6.1). Its whole length counts at once, as the peer has counted it.
-    #[inline]
-    pub(crate) fn recv_data_header(&mut self, header: FrameHeader, out: &mut Outbox) -> Result<(), RecvError> {
-        // Below 2^24.
-        let length = u32::try_from(header.length).unwrap_or(u32::MAX);
-        // The connection's window counts all DATA, also that of streams that are closed (section 6.9).
-        if self.flow.recv_data(length).is_err() {
-            return Err(Error::flow_control("received more DATA than the connection's window allows").into());
-        }
-        let (stream, result) = match self.stream_for_data(header.stream_id, length) {
-            Ok(stream) => (stream, Ok(())),
-            Err(RecvError::Connection(error)) => return Err(error.into()),
-            // The payload of a stream that is reset for this frame is thrown away.
-            Err(error @ (RecvError::Stream { .. } | RecvError::Ignored)) => (None, Err(error)),
-        };
-        // Nobody will read it, so its room on the connection is free at once.
-        if stream.is_none() {
-            self.release_connection_capacity(length, out);
-        }
-        let end_stream = header.has(flag::END_STREAM);
-        self.incoming = Some(IncomingData { stream, end_stream, is_empty: true, left: length });
-        result
+    pub(crate) fn count_data(&mut self, length: u32) -> Result<(), Error> {
+        let counted = self.flow.recv_data(length);
+        counted.map_err(|_| Error::flow_control("received more DATA than the connection's window allows"))
     }
 
     /// Returns the stream that takes a DATA frame; `None` if it is closed and the peer may not know that.
     #[inline]
-    fn stream_for_data(&self, id: u32, length: u32) -> Result<Option<StreamRef>, RecvError> {
+    pub(crate) fn stream_for_data(&self, id: u32, length: u32) -> Result<Option<StreamRef>, RecvError> {
         let stream_ref = match self.store.find(id) {
             Found::Open(stream) => stream,
             Found::Absent(Absent::Ignored) => return Ok(None),
@@ -404,53 +253,8 @@ impl Streams {
         Ok(Some(stream_ref))
     }
 
-    /// Takes some of the payload of a DATA frame.
-    #[inline]
-    pub(crate) fn recv_data(&mut self, data: &[u8], settings: &ExchangedSettings, out: &mut Outbox) {
-        let Some(incoming) = &mut self.incoming else { return };
-        incoming.is_empty = false;
-        let Some(stream) = incoming.stream.clone() else { return };
-        // A piece is not longer than its frame.
-        incoming.left -= u32::try_from(data.len()).unwrap_or(incoming.left).min(incoming.left);
-        let mut stream = stream.borrow_mut();
-        stream.content.recv(data.len());
-        if stream.recv.is_dropped || stream.state.is_closed() {
-            self.release_capacity(&mut stream, data.len(), settings, out);
-        } else {
-            stream.recv.push(data);
-        }
-    }
-
-    /// Ends a DATA frame. One that carries nothing, neither payload nor END_STREAM, has a budget.
-    #[inline]
-    pub(crate) fn recv_data_end(
-        &mut self,
-        settings: &ExchangedSettings,
-        budgets: &mut Budgets,
-        out: &mut Outbox,
-    ) -> Result<(), RecvError> {
-        let Some(incoming) = self.incoming.take() else { return Ok(()) };
-        if incoming.is_empty && !incoming.end_stream {
-            budgets.charge(Flood::EmptyFrames, 1)?;
-        }
-        let Some(stream) = incoming.stream else { return Ok(()) };
-        let mut stream = stream.borrow_mut();
-        // The rest is padding, which nobody reads.
-        self.release_capacity(&mut stream, incoming.left as usize, settings, out);
-        // If the stream was reset meanwhile, a part of its data is missing, and this is no end.
-        if stream.state.is_closed() {
-            return Ok(());
-        }
-        if stream.content.is_wrong(incoming.end_stream) {
-            return Err(RecvError::Stream { stream_id: stream.id, code: code::PROTOCOL_ERROR });
-        }
-        if incoming.end_stream {
-            self.recv_end_stream(&mut stream, out);
-        }
-        Ok(())
-    }
-
-    fn recv_end_stream(&mut self, stream: &mut Stream, out: &mut Outbox) {
+    /// Notes that the peer's direction has ended.
+    pub(crate) fn recv_end_stream(&mut self, stream: &mut Stream, out: &mut Outbox) {
         stream.state.recv_end_stream();
         stream.recv.wake();
         self.close_if_done(stream, out);
@@ -505,6 +309,7 @@ impl Streams {
         let last = if self.role == Role::Client { last_stream_id } else { 0 };
         self.store.goaway.recv(last)?;
         if self.role == Role::Client {
+            // Safe to try again elsewhere: the peer says that it has not processed them.
             for stream in self.store.split_off(last + 1) {
                 stream.borrow_mut().abort(Cause::Unprocessed);
             }
@@ -515,6 +320,7 @@ impl Streams {
 
     /// Ends all streams with the connection.
     pub(crate) fn fail(&mut self, error: &Arc<Error>) {
+        // Identifiers begin at 1, so these are all.
         for stream in self.store.split_off(0) {
             stream.borrow_mut().abort(Cause::ConnectionLost(error.clone()));
         }
@@ -525,19 +331,15 @@ impl Streams {
 
     /// Registers `cx` to be woken when there may be room for another stream.
     pub(crate) fn watch_room(&mut self, cx: &Context<'_>) {
-        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.waiting.push(cx.waker().clone());
-        }
+        self.waiting.watch(cx);
     }
 
     /// Wakes all tasks that wait to open a stream.
     pub(crate) fn wake_waiting(&mut self) {
-        for waker in std::mem::take(&mut self.waiting) {
-            waker.wake();
-        }
+        self.waiting.wake_all();
     }
 
-    // DATA of ours.
+    // DATA that we send.
 
     /// Puts a stream into the queue of those that send, if it has something to send.
     #[inline]
@@ -561,6 +363,7 @@ impl Streams {
         out: &mut Outbox,
     ) {
         while batch.room() > 0 {
+            // One frame of one stream at a time, so that streams share the connection's window fairly.
             let Some(stream_ref) = self.scheduler.next(self.flow.send_capacity() > 0) else { break };
             let mut stream = stream_ref.borrow_mut();
             self.send_data(&mut stream, batch, settings, budgets);
@@ -581,6 +384,7 @@ impl Streams {
         settings: &ExchangedSettings,
         budgets: &mut Budgets,
     ) {
+        // Four limits: both windows, the peer's SETTINGS_MAX_FRAME_SIZE, a turn, and what the batch has room for.
         let windows = self.flow.send_capacity().min(stream.flow.send_capacity());
         let max_bytes = windows.min(settings.peer.max_frame_size).min(TURN_BYTES).min(batch.room());
         let sent = stream.send.pop_frame(stream.id, max_bytes, batch);
@@ -597,9 +401,7 @@ impl Streams {
     /// Room in its buffers, bytes.
     #[cfg(test)]
     pub(crate) fn buffered_bytes(&self) -> usize {
-        self.scheduler.buffered_bytes()
-            + self.requests.capacity() * size_of::<(StreamRef, RequestHead)>()
-            + self.waiting.capacity() * size_of::<Waker>()
+        self.scheduler.buffered_bytes() + self.requests.buffered_bytes() + self.waiting.buffered_bytes()
     }
 
     /// Bytes that the peer may send on all streams once it knows of all that was released.

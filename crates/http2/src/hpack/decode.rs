@@ -63,7 +63,9 @@ impl Decoder {
     ) -> Result<Decoded, Error> {
         let mut list = List { left_bytes: limit_bytes, decoded: Decoded::Complete, field };
         let mut block = Block { rest: block };
+        // Size updates are allowed at the begin of a block only (section 4.2).
         let mut may_resize = true;
+        // Taken out for the duration of a block; a second decoder on the thread would get an empty one.
         let mut scratch = SCRATCH.take();
         while let Some(first) = block.rest.first() {
             // The first bit that is set tells the representation (section 6).
@@ -85,6 +87,7 @@ impl Decoder {
         }
         for buffer in [&mut scratch.name, &mut scratch.value] {
             buffer.clear();
+            // One large header must not stay in memory for the life of the thread.
             buffer.shrink_to(SCRATCH_BYTES);
         }
         SCRATCH.set(scratch);
@@ -103,6 +106,7 @@ impl Decoder {
     where
         F: FnMut(&[u8], &[u8]),
     {
+        // 0 stands for a name that is written out.
         let index = block.integer(if keep { 6 } else { 4 })?;
         let known = if index > 0 { Some(self.table.name(index)?) } else { None };
         let name = match &known {
@@ -159,6 +163,7 @@ impl<'a> Block<'a> {
     fn integer(&mut self, prefix_bits: u32) -> Result<usize, Error> {
         let most = (1 << prefix_bits) - 1;
         let mut value = usize::from(self.octet()?) & most;
+        // All ones in the prefix: the value continues in further octets, seven bits each, lowest first.
         if value < most {
             return Ok(value);
         }
@@ -185,6 +190,7 @@ impl<'a> Block<'a> {
             return Ok(string);
         }
         scratch.clear();
+        // At most 8/5 of the coded length: the shortest code has 5 bits.
         huffman::decode(string, scratch)?;
         Ok(scratch)
     }

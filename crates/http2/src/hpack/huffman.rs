@@ -24,7 +24,7 @@ const TABLES: usize = 15;
 /// Meaning of the next eight bits.
 #[derive(Clone, Copy)]
 struct Step {
-    /// Number of them that end a code, 1 to 8; 0 if all eight belong to a code that goes on.
+    /// Number of them that end a code, 1 to 8; 0 if all eight belong to a code that continues.
     bits: u8,
     /// The octet that the code stands for; the table to go on in; or 0, which is neither, for EOS.
     value: u8,
@@ -83,7 +83,7 @@ const fn place(steps: &mut Steps, mut tables: u8, code: u32, octet: usize) -> u8
 /// Appends to `out` what `coded` stands for, at most 8/5 of its length.
 ///
 /// # Errors
-/// EOS inside, and padding of more than seven bits or not of ones. `out` is then of no use.
+/// EOS inside, and padding of more than seven bits or not of ones. `out` is then unusable.
 pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
     // The shortest code has five bits.
     out.reserve(coded.len() * 8 / 5);

@@ -164,6 +164,7 @@ impl Table {
     /// Adds an entry. One that is larger than the table leaves the table empty, and is no error (section 4.4).
     pub(super) fn insert(&mut self, name: Name, value: &[u8]) {
         let size = name.as_bytes().len() + value.len() + FIELD_BYTES;
+        // Before the insertion (section 4.4): an entry may refer to a name that its own insertion evicts.
         self.evict_to(self.limit_bytes.saturating_sub(size));
         if size <= self.limit_bytes {
             self.size_bytes += size;

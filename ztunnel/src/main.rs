@@ -14,7 +14,7 @@ Carries the connections of a node's pods in mutual TLS. Everything is set by env
 --run-dir is the same as STRAKE_RUN_DIR.
 ";
 
-/// What the arguments ask for.
+/// Command of the command line.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Run { run_dir: Option<String> },

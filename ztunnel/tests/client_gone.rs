@@ -2,10 +2,11 @@
 
 mod pods;
 
-use pods::{PATIENCE, Pod, Proxy, echo_server, state, two_pods};
+use pods::observe::{eventually, open_connections};
+use pods::{Pod, Proxy, echo_server, state, two_pods};
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use ztunnel::proxy::dial::CONNECT_TIMEOUT;
 
 /// A table of the server pod that loses what comes for this port, so that connections to it stay unanswered.
@@ -25,23 +26,6 @@ fn silent(test: &str, protocol: &str) -> Option<(Pod, Pod, Proxy)> {
     let served: &[&Pod] = if protocol == "HBONE" { &[&client, &server] } else { &[&client] };
     let proxy = Proxy::start(state(&client, &server, protocol), served);
     Some((client, server, proxy))
-}
-
-/// Connections that the proxy works on for `pod`.
-fn open_connections(proxy: &Proxy, pod: &Pod) -> usize {
-    let status = proxy.status.borrow();
-    let running = status.pods.iter().find(|p| p.info.name == pod.name).and_then(|p| p.running.clone());
-    running.map_or(0, |pod| pod.connections.snapshot().len())
-}
-
-/// Polls until `holds`; how long it took.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::yield_now();
-    }
-    begun.elapsed()
 }
 
 fn reset(socket: TcpStream) {

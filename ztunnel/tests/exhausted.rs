@@ -11,7 +11,7 @@ use std::io::{Read, Seek};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// How long the process is left without descriptors, and how much of a processor it may use in that time.
+/// Time that the process is left without descriptors, and processor time that it may use meanwhile.
 const WITHOUT: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_millis(300);
 

@@ -6,23 +6,19 @@ mod pods;
 use ca_client::{CertificateManager, CertificateSource, SourceError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use hbone::{Tunnel, client};
 use http::HeaderMap;
 use identity::Identity;
+use pods::dialer::{Dialer, identity, local};
+use pods::observe::{eventually, tunnels_from};
 use pods::{PATIENCE, Pod, Proxy, echo_server, exchange, state, two_pods};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
-use runtime::sys::socket::set_mark;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use socket2::{Domain, Socket, Type};
-use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tls::WorkloadCertificate;
-use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
 /// Length of a leaf's life where a test waits for its end; a certificate's times are whole seconds.
@@ -63,7 +59,7 @@ impl Authority {
     }
 }
 
-/// What the proxies' certificate authority does at present.
+/// Present behaviour of the proxies' certificate authority.
 #[derive(Clone)]
 struct Issuing {
     signer: Arc<Authority>,
@@ -109,47 +105,6 @@ fn start(source: &Arc<Source>, client: &Pod, server: &Pod) -> (Proxy, Certificat
     (proxy, manager.unwrap())
 }
 
-fn identity(pod: &Pod) -> Identity {
-    format!("spiffe://cluster.local/ns/test/sa/sa-{}", pod.name).parse().unwrap()
-}
-
-/// Polls until `holds`.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
-        std::thread::yield_now();
-    }
-}
-
-/// Runs `work` on a thread like a worker's.
-fn local<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, work)
-}
-
-/// A tunnel that a proxy beside ours opens as `certificate` says, from `from` to `to`.
-async fn tunnel(from: &Pod, to: &Pod, certificate: &WorkloadCertificate) -> Tunnel {
-    let socket = from.netns.run(|| Socket::new(Domain::IPV4, Type::STREAM, None)).unwrap();
-    set_mark(&socket, 1337).unwrap();
-    let address: std::net::SocketAddr = format!("{}:15008", to.ip).parse().unwrap();
-    socket.connect_timeout(&address.into(), PATIENCE).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let socket = tokio::net::TcpStream::from_std(socket.into()).unwrap();
-    let config = tls::client_config(certificate, &[identity(to)]).unwrap();
-    let (tls, ()) = tls::stream::connect(socket, config, |_| ()).await.unwrap();
-    let (tunnel, driver) = client::start(tls, &hbone::Settings::default());
-    spawn_local(driver);
-    tunnel
-}
-
-/// Tunnels that are open from `pod`.
-fn tunnels_from(pod: &Pod) -> usize {
-    let words = ["netns", "exec", &pod.namespace, "ss", "-tnH", "state", "established", "dport", "=", ":15008"];
-    let output = Command::new("ip").args(words).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().lines().count()
-}
-
 /// Opens a connection to the server's application and reads its first line.
 fn open(client: &Pod) -> std::io::Result<TcpStream> {
     let mut socket = client.connect("10.77.0.2:8080")?;
@@ -171,7 +126,7 @@ fn a_tunnel_whose_peers_certificate_ends_takes_no_new_stream_and_is_cut_a_lifeti
     let certificate = authority.issue(&identity(&client), from, end, vec![authority.root.clone()]);
 
     local(async {
-        let tunnel = tunnel(&client, &server, &certificate).await;
+        let tunnel = Dialer::with_certificate(&client, &server, &certificate).tunnel().await.unwrap();
         let connect = async || tunnel.connect("10.77.0.2:8080", HeaderMap::new()).await;
         let (mut send, mut recv) = connect().await.unwrap().stream.split();
         assert_eq!(recv.data().await.unwrap().unwrap(), "10.77.0.1\n");

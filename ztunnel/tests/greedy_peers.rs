@@ -5,7 +5,8 @@ mod pods;
 
 use hbone::Settings;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use pods::calm::{Dialer, Misbehaving, OTHER, assert_undisturbed, by_turns, plain, pods, port, tunnelled, uncaptured};
+use pods::calm::{Misbehaving, OTHER, assert_undisturbed, by_turns, plain, pods, tunnelled};
+use pods::dialer::{Dialer, port, uncaptured};
 use pods::{Pod, Proxy};
 use std::future::pending;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! What a proxy puts up with: peers that open and give up, many connections, authorities and applications that do not
+//! Limits of a proxy: peers that open and give up, many connections, authorities and applications that do not
 //! answer, work that comes during a drain.
 
 mod pods;
@@ -6,76 +6,18 @@ mod pods;
 use ca_client::{CertificateManager, CertificateSource, SourceError};
 use futures::future::BoxFuture;
 use hbone::headers::{Baggage, FORWARDED_NETWORK};
-use hbone::{Tunnel, client};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use identity::Identity;
 use model::{Address, Change};
-use pods::{PATIENCE, Pod, Proxy, echo_server, exchange, root, state, two_pods};
-use runtime::sys::socket::set_mark;
-use socket2::{Domain, Socket, Type};
-use std::future::Future;
+use pods::dialer::{Dialer, local, port, uncaptured};
+use pods::observe::{eventually, open_connections, tunnels_from};
+use pods::{PATIENCE, Pod, Proxy, echo_server, exchange, state, two_pods};
 use std::io::{ErrorKind, Read};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tls::WorkloadCertificate;
-use tokio::task::{LocalSet, spawn_local};
 use ztunnel::proxy::HANDSHAKES;
-
-/// Polls until `holds`, which must not take longer than anything else.
-fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + within;
-    while !holds() {
-        assert!(Instant::now() < end, "{what}: not within {within:?}");
-        std::thread::yield_now();
-    }
-}
-
-/// Runs `work` on a thread like a worker's.
-fn local<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, work)
-}
-
-/// A tunnel that a proxy of ours in `from` would open as the client to `to`.
-async fn tunnel(from: &Pod, to: SocketAddr) -> Tunnel {
-    let identity: Identity = "spiffe://cluster.local/ns/test/sa/sa-client".parse().unwrap();
-    let server: Identity = "spiffe://cluster.local/ns/test/sa/sa-server".parse().unwrap();
-    let config = tls::client_config(&root().certificate(&identity).unwrap(), &[server]).unwrap();
-    let socket = tokio::net::TcpStream::from_std(uncaptured(from, to).into()).unwrap();
-    let (tls, ()) = tls::stream::connect(socket, config, |_| ()).await.unwrap();
-    let (tunnel, driver) = client::start(tls, &hbone::Settings::default());
-    spawn_local(driver);
-    tunnel
-}
-
-/// A connection, not blocking, that no proxy beside `from` takes.
-fn uncaptured(from: &Pod, to: SocketAddr) -> Socket {
-    let socket = from.netns.run(|| Socket::new(Domain::IPV4, Type::STREAM, None)).unwrap();
-    set_mark(&socket, 1337).unwrap();
-    socket.connect_timeout(&to.into(), PATIENCE).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    socket
-}
-
-fn hbone_port(of: &Pod) -> SocketAddr {
-    format!("{}:15008", of.ip).parse().unwrap()
-}
-
-/// Connections that the proxy works on for `pod`.
-fn open_connections(proxy: &Proxy, pod: &Pod) -> usize {
-    let status = proxy.status.borrow();
-    let running = status.pods.iter().find(|p| p.info.name == pod.name).and_then(|p| p.running.clone());
-    running.unwrap().connections.snapshot().len()
-}
-
-fn tunnels_from(pod: &Pod) -> usize {
-    let words = ["netns", "exec", &pod.namespace, "ss", "-tnH", "state", "established", "dport", "=", ":15008"];
-    let output = Command::new("ip").args(words).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().lines().count()
-}
 
 #[test]
 fn a_peer_that_opens_and_resets_streams_keeps_little_busy_and_others_are_served() {
@@ -84,7 +26,7 @@ fn a_peer_that_opens_and_resets_streams_keeps_little_busy_and_others_are_served(
     echo_server(server.listen("0.0.0.0:8080"));
 
     let most = local(async {
-        let flood = tunnel(&client, hbone_port(&server)).await;
+        let flood = Dialer::new(&client, client.ip, &server).tunnel().await.unwrap();
         let mut most = 0;
         for i in 0..20_000 {
             // Given up as soon as the request is on its way.
@@ -98,7 +40,7 @@ fn a_peer_that_opens_and_resets_streams_keeps_little_busy_and_others_are_served(
                 break;
             }
         }
-        let other = tunnel(&client, hbone_port(&server)).await;
+        let other = Dialer::new(&client, client.ip, &server).tunnel().await.unwrap();
         let asked = other.connect("10.77.0.2:8080", HeaderMap::new());
         tokio::time::timeout(PATIENCE, asked).await.expect("others are served").unwrap();
         most
@@ -106,7 +48,7 @@ fn a_peer_that_opens_and_resets_streams_keeps_little_busy_and_others_are_served(
 
     let bound = 2 * hbone::Settings::default().max_concurrent_streams as usize;
     assert!(most <= bound, "{most} at once, at most {bound} are meant to be");
-    eventually("nothing of the flood is left", PATIENCE, || open_connections(&proxy, &server) == 0);
+    eventually("nothing of the flood is left", || open_connections(&proxy, &server) == 0);
 }
 
 #[test]
@@ -115,10 +57,15 @@ fn who_says_nothing_keeps_nobody_from_a_handshake() {
     let _proxy = Proxy::start(state(&client, &server, "HBONE"), &[&server]);
     echo_server(server.listen("0.0.0.0:8080"));
     // More than both workers have places, however they share them.
-    let silent: Vec<_> = (0..2 * HANDSHAKES + 100).map(|_| uncaptured(&client, hbone_port(&server))).collect();
+    let connect = || {
+        let socket = uncaptured(&client.netns, client.ip, port(&server, 15008)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    };
+    let silent: Vec<_> = (0..2 * HANDSHAKES + 100).map(|_| connect()).collect();
 
     local(async {
-        let other = tunnel(&client, hbone_port(&server)).await;
+        let other = Dialer::new(&client, client.ip, &server).tunnel().await.unwrap();
         other.connect("10.77.0.2:8080", HeaderMap::new()).await.unwrap();
     });
 
@@ -211,10 +158,10 @@ fn only_a_gateway_of_another_network_may_say_who_a_client_is() {
     let recorder = telemetry::metrics::install().unwrap();
     let connect = || {
         local(async {
-            let tunnel = tunnel(&client, hbone_port(&server)).await;
+            let tunnel = Dialer::new(&client, client.ip, &server).tunnel().await.unwrap();
             tunnel.connect("10.77.0.2:8080", described.clone()).await.unwrap();
         });
-        eventually("the connection is over", PATIENCE, || open_connections(&proxy, &server) == 0);
+        eventually("the connection is over", || open_connections(&proxy, &server) == 0);
         recorder.render()
     };
 
@@ -241,7 +188,7 @@ fn what_is_no_connect_or_names_no_address_of_the_pod_is_refused() {
     let _proxy = Proxy::start(state(&client, &server, "HBONE"), &[&server]);
 
     local(async {
-        let tunnel = tunnel(&client, hbone_port(&server)).await;
+        let tunnel = Dialer::new(&client, client.ip, &server).tunnel().await.unwrap();
         for (authority, expected) in [
             ("10.77.0.9:8080", StatusCode::BAD_REQUEST),
             ("10.77.0.2:15008", StatusCode::SERVICE_UNAVAILABLE),
@@ -255,9 +202,9 @@ fn what_is_no_connect_or_names_no_address_of_the_pod_is_refused() {
     });
 }
 
-/// What the client of a stream sees when the application resets its connection at once.
+/// Error that the client of a stream sees when the application resets its connection at once.
 async fn reset_seen_by(client: &Pod, server: &Pod, headers: HeaderMap) -> String {
-    let tunnel = tunnel(client, hbone_port(server)).await;
+    let tunnel = Dialer::new(client, client.ip, server).tunnel().await.unwrap();
     let accepted = tunnel.connect("10.77.0.2:8080", headers).await.unwrap();
     let (mut send, mut recv) = accepted.stream.split();
     send.send("go".into()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the program holds of memory: idle, with connections, and after them. The bounds are those of a debug build, where
+//! Memory of the program: idle, with connections, and after them. The bounds are those of a debug build, where
 //! what a connection needs is larger than in a release.
 
 mod pods;

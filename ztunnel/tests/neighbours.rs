@@ -5,10 +5,9 @@ mod pods;
 
 use hbone::Tunnel;
 use http::HeaderMap;
-use pods::calm::{
-    Dialer, OTHER, assert_counted, assert_undisturbed, by_turns, eventually, local, plain, pods, port, tls, tunnelled,
-    uncaptured,
-};
+use pods::calm::{OTHER, assert_counted, assert_undisturbed, by_turns, plain, pods, tunnelled};
+use pods::dialer::{Dialer, local, port, tls, uncaptured};
+use pods::observe::eventually;
 use pods::{Pod, Proxy};
 use proxy_core::budget::Budgets;
 use rustls::ClientConnection;

@@ -1,31 +1,22 @@
 //! A connection that is reset on one side is reset on the other, whatever state it is in: through a tunnel and in
 //! plain text, from client to server and back. Real sockets; the tunnel is real HTTP/2 over a byte stream in memory.
 
-use hbone::{Reason, Server, Settings, Tunnel, client};
+mod relayed;
+
+use hbone::{Reason, Settings};
 use http::HeaderMap;
+use relayed::{
+    MUCH, PATIENCE, STUCK, Way, acknowledged, connected, counts, end, fill, greet, mesh, read_all,
+    relay_through_tunnel, tunnel,
+};
 use std::io::ErrorKind;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
-use telemetry::metrics::{PeerLabels, Reporter, TrafficHandles, TrafficLabels};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, Interest};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
-use ztunnel::proxy::relay::{self, Counts, Scratch};
-
-/// No step takes this long.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A write that makes no progress for so long waits for its reader.
-const STUCK: Duration = Duration::from_millis(300);
-/// More than all buffers on the way together.
-const MUCH: usize = 16 << 20;
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Way {
-    Tunnel,
-    Plain,
-}
+use ztunnel::proxy::relay::{self, Scratch};
 
 /// The applications' ends of a connection through the mesh.
 struct Ends {
@@ -33,83 +24,6 @@ struct Ends {
     near: TcpStream,
     /// Must see it.
     far: TcpStream,
-}
-
-/// A connection with small buffers.
-async fn connected() -> (TcpStream, TcpStream) {
-    let small = |socket: TcpSocket| {
-        socket.set_send_buffer_size(16 << 10).unwrap();
-        socket.set_recv_buffer_size(16 << 10).unwrap();
-        socket
-    };
-    let listener = small(TcpSocket::new_v4().unwrap());
-    listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener = listener.listen(1).unwrap();
-    let connecting = small(TcpSocket::new_v4().unwrap()).connect(listener.local_addr().unwrap());
-    let (near, accepted) = tokio::join!(connecting, listener.accept());
-    (near.unwrap(), accepted.unwrap().0)
-}
-
-fn counts() -> Counts {
-    let labels = TrafficLabels {
-        reporter: Reporter::Source,
-        source: PeerLabels::default(),
-        destination_service: "".into(),
-        destination_service_namespace: "".into(),
-        destination_service_name: "".into(),
-        destination: PeerLabels::default(),
-        mutual_tls: false,
-    };
-    Counts::new(u64::MAX, Arc::new(TrafficHandles::new(labels)))
-}
-
-/// A tunnel in memory: its client's end, driven, and its server's.
-async fn tunnel(settings: &Settings) -> (Tunnel, Server<BufReader<DuplexStream>>) {
-    let (a, b) = tokio::io::duplex(64 << 10);
-    let (tunnel, driver) = client::start(BufReader::new(a), settings);
-    spawn_local(driver);
-    (tunnel, Server::handshake(BufReader::new(b), settings).await.unwrap())
-}
-
-/// A relayed connection: the client's end and the server's.
-async fn mesh(way: Way) -> (TcpStream, TcpStream) {
-    let (client_app, mut captured) = connected().await;
-    let (mut dialled, server_app) = connected().await;
-    let scratch = Rc::new(Scratch::default());
-    match way {
-        Way::Plain => {
-            spawn_local(async move { relay::plain(&mut captured, &mut dialled, &scratch, &counts()).await });
-        }
-        Way::Tunnel => {
-            let settings = Settings {
-                stream_window_bytes: 64 << 10,
-                connection_window_bytes: 256 << 10,
-                send_buffer_bytes: 16 << 10,
-                ..Settings::default()
-            };
-            relay_through_tunnel(captured, dialled, scratch, &settings).await;
-        }
-    }
-    (client_app, server_app)
-}
-
-/// Relays between the two sockets through a stream of a tunnel of its own.
-async fn relay_through_tunnel(
-    mut captured: TcpStream,
-    mut dialled: TcpStream,
-    scratch: Rc<Scratch>,
-    settings: &Settings,
-) {
-    let (tunnel, mut server) = tunnel(settings).await;
-    let serving = scratch.clone();
-    spawn_local(async move {
-        let request = server.accept().await.unwrap().unwrap();
-        let stream = request.accept(HeaderMap::new()).unwrap();
-        spawn_local(async move { relay::inbound(stream, &mut dialled, &serving, &counts()).await });
-        while let Ok(Some(_)) = server.accept().await {}
-    });
-    let stream = tunnel.connect("10.0.0.1:80", HeaderMap::new()).await.unwrap().stream;
-    spawn_local(async move { relay::outbound(&mut captured, stream, &scratch, &counts()).await });
 }
 
 /// Runs `case` both ways through both kinds of relay; the far application must see a reset after it.
@@ -129,27 +43,6 @@ fn is_reset<F: Future<Output = Ends>>(case: impl Fn(Ends) -> F) {
             });
         }
     }
-}
-
-async fn greet(from: &mut TcpStream, to: &mut TcpStream) {
-    from.write_all(b"hello").await.unwrap();
-    timeout(PATIENCE, to.read_exact(&mut [0; 5])).await.unwrap().unwrap();
-}
-
-/// Writes until nobody takes any more.
-async fn fill(socket: &mut TcpStream) {
-    let all = vec![7; MUCH];
-    let mut rest = &all[..];
-    while let Ok(n) = timeout(STUCK, socket.write(rest)).await {
-        rest = &rest[n.unwrap()..];
-    }
-    assert!(!rest.is_empty(), "everything was taken");
-}
-
-/// Ends one half, and waits until the other side has seen it.
-async fn end(from: &mut TcpStream, to: &mut TcpStream) {
-    from.shutdown().await.unwrap();
-    assert_eq!(timeout(PATIENCE, to.read(&mut [0])).await.unwrap().unwrap(), 0);
 }
 
 #[test]
@@ -331,28 +224,6 @@ fn a_peer_that_has_ended_its_half_is_probed_until_the_other_half_ends_too() {
             assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3, "{way:?}");
             greet(&mut server_app, &mut client_app).await;
         });
-    }
-}
-
-/// Waits until the kernel of the other end has taken all that was written.
-async fn acknowledged(socket: &TcpStream) {
-    let taken = async {
-        while runtime::sys::socket::unacknowledged_bytes(socket).unwrap() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, taken).await.expect("the proxy reads");
-}
-
-/// Everything that can be read, and how it ends.
-async fn read_all(socket: &mut TcpStream) -> (usize, Result<(), ErrorKind>) {
-    let (mut total, mut block) = (0, vec![0; 8 << 10]);
-    loop {
-        match timeout(PATIENCE, socket.read(&mut block)).await.expect("neither data nor an end") {
-            Ok(0) => return (total, Ok(())),
-            Ok(n) => total += n,
-            Err(e) => return (total, Err(e.kind())),
-        }
     }
 }
 

@@ -13,14 +13,14 @@ const CAPTURE: [u16; 2] = [15001, 15006];
 const HBONE: u16 = 15008;
 /// Ports that Istio's programs use, and that are nobody's in a pod until an application listens.
 const FREE: [u16; 3] = [15020, 15021, 15053];
-/// What the client pod answers to.
+/// Addresses of the client pod.
 const POD: [&str; 2] = ["10.77.0.1", "fd77::1"];
 /// Addresses of its namespace that discovery has never heard of.
 const OTHER: [&str; 2] = ["10.99.0.1", "fd99::1"];
 /// More than a refused connection needs for a moment, and far less than a loop takes.
 const DESCRIPTORS: usize = 300;
 
-/// What discovery says of the addresses of the client pod.
+/// Workload of the client pod with its addresses.
 #[derive(Debug, Clone, Copy)]
 enum Known {
     Hbone,
@@ -66,7 +66,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// How a connection ends whose client sends a line and reads.
+/// End of a connection whose client sends a line and reads.
 fn outcome(from: &Pod, to: SocketAddr) -> io::Result<Vec<u8>> {
     let mut socket = from.connect(&to.to_string())?;
     socket.write_all(b"hello\n")?;

@@ -3,13 +3,14 @@
 mod pods;
 mod program;
 
-use pods::{PATIENCE, Pod, echo_server, two_pods};
+use pods::observe::eventually;
+use pods::{Pod, echo_server, two_pods};
 use program::Program;
 use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long connections may go on.
+/// Time that connections have to end.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Sends a request to the admin interface in the pod's namespace. Empty: it does not answer.
@@ -25,14 +26,6 @@ fn admin(pod: &Pod, method: &str, path: &str) -> String {
 
 fn without_space(text: &str) -> String {
     text.split_whitespace().collect()
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
-        thread::yield_now();
-    }
 }
 
 #[test]

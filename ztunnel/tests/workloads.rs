@@ -21,7 +21,7 @@ use xds_server::{Cache, Options};
 const WORKLOADS: u32 = 100_000;
 /// Anonymous memory of a program without workloads, KiB.
 const IDLE_KIB: usize = 8 << 10;
-/// What each workload may add, bytes.
+/// Memory that each workload may add, bytes.
 const WORKLOAD_BYTES: usize = 1536;
 /// Peak while a first answer is applied, as a multiple of what stays.
 const PEAK_PERCENT: usize = 200;

@@ -135,6 +135,7 @@ impl Usage {
     }
 
     fn is_report_due(&self, resource: Resource) -> bool {
+        // Whole seconds in an atomic: workers never wait for each other to find out whether a line is due.
         let now = self.begun.elapsed().as_secs();
         let due = &self.due[resource as usize];
         let at = due.load(Ordering::Relaxed);
@@ -163,6 +164,8 @@ impl Divided {
 
     /// Takes `n` for a pod that holds `own`, one of `pods`; whether there was so much for it.
     fn take(&self, own: &AtomicUsize, pods: usize, n: usize) -> bool {
+        // Taken first and given back if it was too much: two workers that ask at once can both be refused, never both
+        // be served beyond the limit.
         let reserved = self.limit / 4;
         let used = self.used.fetch_add(n, Ordering::Relaxed) + n;
         let mine = own.fetch_add(n, Ordering::Relaxed) + n;
@@ -197,6 +200,7 @@ pub struct Budgets {
 impl Budgets {
     /// For a process that may open `descriptors`; `None`: as many as it likes.
     pub fn new(descriptors: Option<u64>) -> Self {
+        // 256 for the process itself; with a very small limit, half of it.
         let limit = descriptors.and_then(|n| usize::try_from(n).ok()).unwrap_or(DEFAULT_DESCRIPTORS);
         Self {
             descriptors: Divided::new(limit.saturating_sub(OWN_DESCRIPTORS).max(limit / 2)),
@@ -228,6 +232,8 @@ impl Budgets {
     pub fn window(self: &Arc<Self>, pod: &Arc<Usage>, wanted: u32) -> Window {
         let (own, pods) = (&pod.window_bytes, self.pods.load(Ordering::Relaxed));
         let mut bytes = wanted;
+        // 16 MiB, 8, 4, 2, 1, 512 KiB, and 256 KiB in any case: a tunnel with a small window is slow, one without is
+        // useless.
         while !self.window_bytes.take(own, pods, bytes as usize) {
             bytes /= 2;
             if bytes as usize <= LEAST_WINDOW_BYTES {

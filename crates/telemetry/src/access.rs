@@ -4,25 +4,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use tracing::{Level, event};
 
-/// Side of the connection on which the proxy stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// Towards a local workload.
-    Inbound,
-    /// From a local workload.
-    Outbound,
-}
-
-impl Direction {
-    /// As in the log.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
-    }
-}
+use crate::Direction;
 
 /// One side of a connection. Empty texts are left out of the line.
 #[derive(Debug, Clone, Copy)]

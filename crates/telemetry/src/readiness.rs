@@ -55,6 +55,7 @@ impl Readiness {
 
     /// Names of what is not done and of probes that failed; empty: ready.
     pub async fn pending(&self) -> Vec<&'static str> {
+        // Copied out of the lock: probes take up to a second.
         let (mut pending, probes) = {
             let inner = self.lock();
             (inner.tasks.keys().copied().collect::<Vec<_>>(), inner.probes.clone())

@@ -6,6 +6,7 @@ use ca_client::CertificateManager;
 use model::{Dump, State};
 use proxy_core::admin::{CertificateDump, Version, certificates};
 use serde::Serialize;
+use telemetry::Direction;
 use tokio::sync::watch;
 
 use crate::{
@@ -70,7 +71,10 @@ fn workload_state(pod: PodStatus) -> WorkloadState {
     let mut connections = Connections::default();
     let listed = pod.running.as_ref().map(|running| running.connections.snapshot()).unwrap_or_default();
     for entry in listed {
-        if entry.inbound { connections.inbound.push(entry) } else { connections.outbound.push(entry) }
+        match entry.direction {
+            Direction::Inbound => connections.inbound.push(entry),
+            Direction::Outbound => connections.outbound.push(entry),
+        }
     }
     WorkloadState { state: if pod.running.is_some() { "Up" } else { "Pending" }, connections, info: pod.info }
 }

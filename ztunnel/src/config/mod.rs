@@ -59,13 +59,13 @@ impl Config {
 
 /// Notes the settings of a DNS proxy.
 fn note_dns(common: &config::Config, reader: &mut Reader<'_>) {
-    reader.unless("CLUSTER_DOMAIN", &["cluster.local"], "it is for DNS names only, and there is no DNS proxy");
-    reader.unless("PREFERED_SERVICE_NAMESPACE", &[], "there is no DNS proxy");
+    reader.unless("CLUSTER_DOMAIN", &["cluster.local"], "not used: DNS is not proxied");
+    reader.unless("PREFERED_SERVICE_NAMESPACE", &[], "not used: DNS is not proxied");
     let wanted = match common.node.metadata.get("DNS_CAPTURE") {
         None => true,
         Some(value) => value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true")),
     };
     if wanted {
-        reader.unsupported("ISTIO_META_DNS_CAPTURE", "there is no DNS proxy: set it to false to say so");
+        reader.unsupported("ISTIO_META_DNS_CAPTURE", "DNS is not proxied; set it to false to confirm");
     }
 }

@@ -57,7 +57,7 @@ pub enum PreserveSource {
     Auto,
 }
 
-/// What is carried.
+/// Traffic of the node.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficConfig {
@@ -87,7 +87,7 @@ impl TrafficConfig {
             reader.problems.push("ENABLE_PROXY", "false", "true: there is nothing else to run");
         }
         if reader.flag("UNSTABLE_ENABLE_SOCKS5", false) {
-            reader.unsupported("UNSTABLE_ENABLE_SOCKS5", "there is no SOCKS5 listener");
+            reader.unsupported("UNSTABLE_ENABLE_SOCKS5", "no SOCKS5 listener is opened");
         }
         let preserve_source = match reader.optional_flag("ENABLE_ORIG_SRC") {
             Some(true) => PreserveSource::Required,

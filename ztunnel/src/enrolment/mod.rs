@@ -1,5 +1,4 @@
-//! How pods come and go: the node agent's commands, and the listeners that they start and stop. What a pod is to the rest of
-//! the proxy is in `inpod`.
+//! Starts and stops pods at the node agent's commands. The pods themselves are in `inpod`.
 
 mod pods;
 mod session;

@@ -1,4 +1,4 @@
-//! Which pods run, which wait, and what an agent's command changes about that.
+//! Pods that run and that wait, and the effect of an agent's commands on them.
 //! It speaks no protocol; see `session`.
 
 use crate::inpod::{ListenError, ListenerKind, Listening, Pod, PodInfo, PodStatus, SocketOptions, Sockets, Status};
@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Why a pod does not run.
+/// Reason for which a pod does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -27,13 +27,13 @@ impl StartError {
     }
 }
 
-/// Starts of pods that failed.
+/// Number of starts of pods that failed.
 const START_FAILURES: &str = "strake_pod_start_failures_total";
 
 struct Waiting {
     info: PodInfo,
     netns: Arc<Netns>,
-    /// Why it does not run.
+    /// Code of the error for which it does not run.
     code: &'static str,
 }
 
@@ -44,10 +44,12 @@ pub struct Pods {
     options: Arc<SocketOptions>,
     running: HashMap<String, Arc<Pod>>,
     pending: HashMap<String, Waiting>,
-    /// Named by the agent on this connection.
+    /// Uids that the agent has named on this connection.
     named: HashSet<String>,
     snapshot: bool,
-    counters: (u64, u64),
+    /// Pods started and stopped since the process began.
+    started: u64,
+    stopped: u64,
     status: watch::Sender<Status>,
 }
 
@@ -67,12 +69,13 @@ impl Pods {
             pending: HashMap::new(),
             named: HashSet::new(),
             snapshot: false,
-            counters: (0, 0),
+            started: 0,
+            stopped: 0,
             status,
         }
     }
 
-    /// Starts a pod, or keeps it when it runs in this namespace already. The error is what the agent is told;
+    /// Starts a pod, or keeps it when it runs in this namespace already. The error is what the agent hears;
     /// the pod is tried again with [`retry`](Self::retry).
     pub async fn add(&mut self, uid: String, info: PodInfo, netns: Netns) -> Result<(), StartError> {
         self.named.insert(uid.clone());
@@ -83,6 +86,7 @@ impl Pods {
 
     async fn start(&mut self, uid: &str, info: PodInfo, netns: Arc<Netns>) -> Result<(), StartError> {
         if let Some(pod) = self.running.get(uid) {
+            // The agent names pods again after it was restarted: what runs is left alone.
             if pod.netns == Some(netns.id()) {
                 self.pending.remove(uid);
                 return Ok(());
@@ -90,8 +94,9 @@ impl Pods {
             tracing::info!(uid, "the pod's network namespace has changed");
             self.stop(uid).await;
         }
-        let sockets = Sockets::inside(netns.clone(), self.home.clone(), self.options.clone());
+        let sockets = Sockets::in_netns(netns.clone(), self.home.clone(), self.options.clone());
         let pod = Arc::new(Pod::new(uid, info.clone(), sockets, Some(netns.id())));
+        // All three listeners or none: half a pod would let traffic past a policy.
         if let Err(e) = launch(&self.workers, &pod, &ListenerKind::ALL).await {
             let (name, namespace, code) = (&info.name, &info.namespace, e.code());
             metrics::counter!(START_FAILURES, "code" => code).increment(1);
@@ -103,7 +108,7 @@ impl Pods {
             return Err(e);
         }
         tracing::info!(uid, name = pod.info.name, namespace = pod.info.namespace, "pod started");
-        self.counters.0 += 1;
+        self.started += 1;
         self.pending.remove(uid);
         self.running.insert(uid.to_owned(), pod);
         Ok(())
@@ -112,17 +117,17 @@ impl Pods {
     async fn stop(&mut self, uid: &str) {
         if let Some(pod) = self.running.remove(uid) {
             self.workers.stop_pod(&pod).await;
-            self.counters.1 += 1;
+            self.stopped += 1;
             tracing::info!(uid, "pod stopped");
         }
     }
 
-    /// The pod exists, wherever it is: what runs goes on.
+    /// Notes that the pod exists, wherever its namespace is: it continues to run.
     pub fn keep(&mut self, uid: String) {
         self.named.insert(uid);
     }
 
-    /// The pod is gone. Before the snapshot is complete, what runs ends with the others then.
+    /// Stops a pod that is gone. Before the snapshot is complete, it is stopped with the others then.
     pub async fn del(&mut self, uid: &str) {
         self.named.remove(uid);
         self.pending.remove(uid);
@@ -132,17 +137,18 @@ impl Pods {
         self.publish();
     }
 
-    /// The agent has named all pods: others end.
+    /// Stops all pods that the agent has not named: its snapshot is complete.
     pub async fn snapshot_complete(&mut self) {
         let gone: Vec<_> = self.running.keys().filter(|uid| !self.named.contains(*uid)).cloned().collect();
         for uid in gone {
             self.stop(&uid).await;
         }
+        // Ready although some pods may have failed: one bad pod must not take the node out of service.
         self.snapshot = true;
         self.publish();
     }
 
-    /// The agent is gone: what runs goes on, nothing is tried again, and the next connection names all pods anew.
+    /// Notes that the agent is gone: pods continue to run, none is tried again, and the next connection names all pods anew.
     pub fn disconnected(&mut self) {
         self.pending.clear();
         self.named.clear();
@@ -161,7 +167,7 @@ impl Pods {
         self.publish();
     }
 
-    /// Whether a pod waits for another attempt.
+    /// Returns whether a pod waits for another attempt.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -177,8 +183,8 @@ impl Pods {
         self.status.send_replace(Status {
             ready: self.snapshot,
             pods: up.chain(waiting).collect(),
-            started: self.counters.0,
-            stopped: self.counters.1,
+            started: self.started,
+            stopped: self.stopped,
         });
     }
 }
@@ -190,6 +196,7 @@ pub async fn launch(workers: &PodWorkers, pod: &Arc<Pod>, kinds: &[ListenerKind]
     };
     let listeners = kinds.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
     if let Err(e) = workers.start_pod(pod.clone(), listeners).await {
+        // Some listeners may have been registered already.
         workers.stop_pod(pod).await;
         return Err(e.into());
     }

@@ -1,4 +1,4 @@
-//! Obeys the node agent over its enrolment socket. What a command does is `pods`' matter.
+//! Receives the node agent's commands over its enrolment socket. Their effect is in `pods`.
 
 use super::Pods;
 use crate::inpod::PodInfo;
@@ -8,7 +8,7 @@ use std::path::Path;
 use zds::client::{Client, Command};
 use zds::{PENDING_RETRY, RECONNECT_MAX, RECONNECT_MIN, ZdsError};
 
-/// Connects, obeys, and connects again, until the proxy drains.
+/// Connects, handles commands, and connects again, until the proxy drains.
 ///
 /// An error means that agent and proxy do not speak the same protocol: the process should end.
 pub async fn run(mut pods: Pods, path: &Path, drain: Watch) -> Result<(), ZdsError> {
@@ -37,13 +37,17 @@ async fn started(mut drain: Watch) {
 
 /// One connection to the agent, until it ends.
 async fn session(pods: &mut Pods, path: &Path, backoff: &mut Backoff) -> ZdsError {
-    match obey(pods, path, backoff).await {
+    match handle_commands(pods, path, backoff).await {
         Ok(never) => match never {},
         Err(e) => e,
     }
 }
 
-async fn obey(pods: &mut Pods, path: &Path, backoff: &mut Backoff) -> Result<std::convert::Infallible, ZdsError> {
+async fn handle_commands(
+    pods: &mut Pods,
+    path: &Path,
+    backoff: &mut Backoff,
+) -> Result<std::convert::Infallible, ZdsError> {
     let mut client = Client::connect(path).await?;
     tracing::info!(path = %path.display(), "connected to the node agent");
     let mut retry = tokio::time::interval(PENDING_RETRY);

@@ -1,25 +1,26 @@
-//! The live connections of a pod, for the dump. Nothing decides by them.
+//! The open connections of a pod, for the dump. Nothing decides by them.
 
 use serde::Serialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use telemetry::{Direction, Protocol};
 
-/// One live connection.
+/// One open connection.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionEntry {
-    pub src: SocketAddr,
+    #[serde(rename = "src")]
+    pub client: SocketAddr,
     /// Inbound: the service that the client asked for. Outbound: the address it asked for.
     pub original_dst: Option<String>,
     pub actual_dst: SocketAddr,
-    /// `HBONE`, `TCP` or `DOUBLEHBONE`.
-    pub protocol: &'static str,
+    pub protocol: Protocol,
     #[serde(skip)]
-    pub inbound: bool,
+    pub direction: Direction,
 }
 
-/// Live connections. Cheap to clone.
+/// Open connections. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Connections(Arc<Mutex<Entries>>);
 
@@ -51,7 +52,7 @@ impl Connections {
         Listed { connections: self.clone(), number }
     }
 
-    /// What is listed now.
+    /// Returns the connections that are listed now.
     pub fn snapshot(&self) -> Vec<ConnectionEntry> {
         self.with(|e| e.entries.values().cloned().collect())
     }

@@ -1,6 +1,8 @@
 //! The listeners that a pod gets in its namespace. `Sockets` opens them.
 
 use contract::ports;
+use telemetry::Direction;
+
 /// The three ways into a pod's proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerKind {
@@ -22,6 +24,14 @@ impl ListenerKind {
             Self::Outbound => ports::OUTBOUND,
             Self::Plaintext => ports::INBOUND_PLAINTEXT,
             Self::Hbone => ports::HBONE,
+        }
+    }
+
+    /// Side of the proxy on its connections.
+    pub const fn direction(self) -> Direction {
+        match self {
+            Self::Outbound => Direction::Outbound,
+            Self::Plaintext | Self::Hbone => Direction::Inbound,
         }
     }
 

@@ -1,12 +1,12 @@
-//! The pods this proxy serves: their sockets and listeners, and what is known of them. How they come and go is
-//! `enrolment`'s; what happens on a connection is `proxy`'s.
+//! The pods this proxy serves: their sockets, their listeners, their state. `enrolment` starts and stops them; `proxy`
+//! carries their connections.
 
 pub mod connections;
 mod listener;
 pub mod pod;
 pub mod sockets;
+mod spare_sockets;
 mod status;
-mod stock;
 
 pub use connections::{ConnectionEntry, Connections};
 pub use listener::ListenerKind;

@@ -56,7 +56,7 @@ impl Pod {
     /// No connection of it may begin any more.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
-        self.sockets.close_stock();
+        self.sockets.close_spare();
     }
 
     /// See [`stop`](Self::stop).

@@ -3,7 +3,7 @@
 //! A socket keeps the namespace it was made in for life, so only its making happens inside, on one
 //! thread and without waiting.
 
-use super::stock::Stock;
+use super::spare_sockets::SpareSockets;
 use runtime::sys::{Netns, route, socket};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -25,7 +25,7 @@ pub struct Keepalive {
     pub retries: u32,
 }
 
-/// What every socket of a pod has in common.
+/// Options that every socket of a pod has.
 #[derive(Debug, Clone)]
 pub struct SocketOptions {
     /// `SO_MARK`, by which redirection knows the proxy's sockets.
@@ -67,44 +67,44 @@ impl ListenError {
 #[derive(Debug)]
 pub struct Listening {
     pub listener: TcpListener,
-    /// May dials on behalf of its clients use their addresses?
+    /// Dials on behalf of its clients may use their addresses.
     pub transparent: bool,
 }
 
 #[derive(Debug, Clone)]
-struct Inside {
+struct PodNetns {
     netns: Arc<Netns>,
     home: Arc<Netns>,
 }
 
-/// Makes sockets in one namespace.
+/// Makes the sockets of one pod in its namespace.
 #[derive(Debug)]
 pub struct Sockets {
-    netns: Option<Inside>,
+    netns: Option<PodNetns>,
     options: Arc<SocketOptions>,
-    /// For dials. Holds the namespace as long as there is one in it.
-    stock: Stock,
+    /// For dials. Each holds the namespace as long as it is open.
+    spare: SpareSockets,
 }
 
 impl Sockets {
-    /// Where the process is.
-    pub fn here(options: Arc<SocketOptions>) -> Self {
-        Self { netns: None, options, stock: Stock::default() }
+    /// In the namespace of the process.
+    pub fn in_own_netns(options: Arc<SocketOptions>) -> Self {
+        Self { netns: None, options, spare: SpareSockets::default() }
     }
 
-    /// In `netns`; `home` is where all threads of the process are.
-    pub fn inside(netns: Arc<Netns>, home: Arc<Netns>, options: Arc<SocketOptions>) -> Self {
-        Self { netns: Some(Inside { netns, home }), options, stock: Stock::default() }
+    /// In `netns`; `home` is the namespace of all threads of the process.
+    pub fn in_netns(netns: Arc<Netns>, home: Arc<Netns>, options: Arc<SocketOptions>) -> Self {
+        Self { netns: Some(PodNetns { netns, home }), options, spare: SpareSockets::default() }
     }
 
-    /// Closes what was made in advance. Dials after it make their sockets one by one.
-    pub fn close_stock(&self) {
-        self.stock.close();
+    /// Closes the sockets that were made in advance. Dials after it make their sockets one by one.
+    pub fn close_spare(&self) {
+        self.spare.close();
     }
 
     fn enter<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match &self.netns {
-            Some(inside) => inside.netns.run_from(&inside.home, work),
+            Some(pod) => pod.netns.run_from(&pod.home, work),
             None => work(),
         }
     }
@@ -177,7 +177,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Whether the kernel delivers `address` within this namespace. An error says neither.
+    /// Returns whether the kernel delivers `address` within this namespace. An error says neither.
     pub fn is_local(&self, address: IpAddr) -> io::Result<bool> {
         self.enter(|| route::is_local(address))
     }
@@ -197,7 +197,7 @@ impl Sockets {
     async fn dial(&self, to: SocketAddr, source: Option<IpAddr>, keepalive: bool) -> io::Result<TcpStream> {
         let domain = Domain::for_address(to);
         let made = if self.netns.is_some() {
-            self.stock.take(domain, |count| self.make(domain, count))
+            self.spare.take(domain, |count| self.make(domain, count))
         } else {
             self.make(domain, 1).map(|(socket, _)| socket)
         };
@@ -261,7 +261,7 @@ mod tests {
             }),
             user_timeout: true,
         };
-        Sockets::here(Arc::new(options))
+        Sockets::in_own_netns(Arc::new(options))
     }
 
     #[tokio::test]

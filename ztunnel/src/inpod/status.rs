@@ -1,4 +1,4 @@
-//! The pods that run and that wait, as others see them. `enrolment` publishes it.
+//! The pods that run and that wait, for the dump, readiness and gauges. `enrolment` publishes it.
 
 use super::{Pod, PodInfo};
 use std::sync::Arc;

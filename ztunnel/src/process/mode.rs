@@ -39,7 +39,7 @@ async fn dedicated(
         namespace: info.namespace.clone(),
         service_account: info.service_account.clone(),
     };
-    let sockets = Sockets::here(Arc::new(options(config, config.traffic.preserve_source)));
+    let sockets = Sockets::in_own_netns(Arc::new(options(config, config.traffic.preserve_source)));
     let pod = Arc::new(Pod::new("dedicated", info.clone(), sockets, None));
     enrolment::launch(workers, &pod, &ListenerKind::ALL).await?;
     let entry = crate::inpod::PodStatus { uid: pod.uid.clone(), info, running: Some(pod) };
@@ -53,7 +53,9 @@ async fn shared(
     process: &Process,
     status: &watch::Sender<Status>,
 ) -> Result<JoinHandle<Result<(), zds::ZdsError>>, StartError> {
+    // Now, with a clear error, instead of at the first pod.
     let home = capabilities::test(config.traffic.packet_mark)?;
+    // Before the agent: the proxy's own pod is not enrolled by anybody.
     start_self(config, workers).await?;
     follow(process.readiness().clone(), status.subscribe());
     let options = Arc::new(options(config, config.traffic.preserve_source));
@@ -71,7 +73,7 @@ async fn start_self(config: &Config, workers: &Arc<PodWorkers>) -> Result<(), St
     };
     let info = PodInfo { name: name.clone(), namespace: namespace.clone(), service_account: account.clone() };
     let options = SocketOptions { mark: None, ..options(config, PreserveSource::Never) };
-    let pod = Arc::new(Pod::new("self", info, Sockets::here(Arc::new(options)), None));
+    let pod = Arc::new(Pod::new("self", info, Sockets::in_own_netns(Arc::new(options)), None));
     enrolment::launch(workers, &pod, &[ListenerKind::Hbone]).await?;
     Ok(())
 }
@@ -82,6 +84,7 @@ fn follow(readiness: Readiness, mut status: watch::Receiver<Status>) {
     tokio::spawn(async move {
         while status.changed().await.is_ok() {
             let now = status.borrow_and_update().clone();
+            // Not ready again after the agent has gone: the pods of its next connection are not known yet.
             match now.ready {
                 true => pending = None,
                 false if pending.is_none() => pending = Some(readiness.task(PODS_TASK)),

@@ -1,4 +1,4 @@
-//! Third step: may this connection be? Policies decide; see `policy`. It closes nothing.
+//! Third step: evaluates L4 authorization policy; see `policy`. It closes nothing.
 
 use identity::Identity;
 use model::Workload;
@@ -6,14 +6,14 @@ use policy::{Connection, ConnectionRegistry, Decision, DenyReason, Registration}
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// A policy says no.
+/// A connection that policy denies.
 #[derive(Debug, thiserror::Error)]
 #[error("connection closed due to policy rejection: {reason}")]
 pub struct Denied {
     pub reason: DenyReason,
 }
 
-/// Allows an inbound connection for as long as policies do; see [`Registration::revoked`].
+/// Registers an inbound connection that policies allow, for as long as they do; see [`Registration::revoked`].
 pub fn inbound(
     policies: &ConnectionRegistry,
     local: &Arc<Workload>,
@@ -21,7 +21,7 @@ pub fn inbound(
     identity: Option<Identity>,
     destination: SocketAddr,
 ) -> Result<Registration, Denied> {
-    // First the registry, then the question: no update can slip between.
+    // Registered before it is evaluated: an update in between evaluates it again, so none can be missed.
     let registration = policies.register(Connection { source, destination, identity }, local.clone());
     match registration.evaluate() {
         Decision::Allow { .. } => Ok(registration),

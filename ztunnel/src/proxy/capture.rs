@@ -1,8 +1,8 @@
-//! First step: what an accepted socket is, before anything is known about its destination.
+//! First step: finds the original destination of an accepted socket, and the workload of its pod.
 
 use super::context::PodContext;
-use super::guarded::Guarded;
-use crate::inpod::{ListenerKind, Pod};
+use super::reset_on_drop::ResetOnDrop;
+use crate::inpod::{ListenerKind, Pod, PodInfo};
 use model::Workload;
 use model::view::is_proxy_port;
 use runtime::sys::socket;
@@ -12,22 +12,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
-/// An accepted connection of an application on its worker. Dropped, it is reset: what fails must not look like an end.
+/// An accepted connection of an application on its worker. Dropped, it is reset: a failure must not look like an orderly
+/// end.
 #[derive(Debug)]
 pub struct Captured {
-    pub socket: Guarded,
-    /// Who opened it.
+    pub socket: ResetOnDrop,
+    /// Address that opened it.
     pub client: SocketAddr,
-    /// Where it was meant to go.
-    pub destination: SocketAddr,
+    /// Address that the client connected to.
+    pub original_dst: SocketAddr,
 }
 
-/// A connection that is ended before anything is known about it.
+/// A connection that fails before its destination is resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// It would come back to the proxy.
     #[error("attempted recursive call to ourselves")]
-    SelfCall { destination: SocketAddr },
+    SelfCall { original_dst: SocketAddr },
     /// Discovery does not know the pod.
     #[error("failed to fetch information about local workload: {service_account}.{namespace} ({name})")]
     UnknownWorkload { service_account: String, namespace: String, name: String },
@@ -37,6 +38,15 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
+    /// Discovery does not know the pod, or knows no identity of it.
+    pub(super) fn unknown_workload(info: &PodInfo) -> Self {
+        Self::UnknownWorkload {
+            service_account: info.service_account.clone(),
+            namespace: info.namespace.clone(),
+            name: info.name.clone(),
+        }
+    }
+
     /// Stable name for logs.
     pub const fn code(&self) -> &'static str {
         match self {
@@ -47,7 +57,7 @@ impl CaptureError {
     }
 }
 
-/// How connections of a pod come to their listener; found out from the connections.
+/// Way in which connections of a pod reach their listener; found out from the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Steering {
     /// Netfilter has changed the destination to the listener's and knows the original one.
@@ -56,38 +66,39 @@ pub enum Steering {
     Assigned,
 }
 
-/// Finds out where a connection was going that came to the listener of `kind`, and refuses one that leads to a listener
-/// of ours. One system call when it is steered as the connection before it, which `context.steering` remembers.
-pub fn redirected(
+/// Finds the original destination of a connection that the listener of `kind` accepted, and refuses one that leads to a
+/// listener of this proxy. One system call when it is steered as the connection before it, which `context.steering`
+/// remembers.
+pub fn captured(
     context: &PodContext,
     kind: ListenerKind,
     accepted: TcpStream,
     client: SocketAddr,
 ) -> Result<Captured, CaptureError> {
-    let accepted = Guarded::new(accepted);
-    let destination = destination(&accepted, client, kind.port(), &context.steering)?;
-    if is_self_call(context, kind, destination)? {
-        return Err(CaptureError::SelfCall { destination });
+    let socket = ResetOnDrop::new(accepted);
+    let original_dst = original_dst(&socket, client, kind.port(), &context.steering)?;
+    if is_self_call(context, kind, original_dst)? {
+        return Err(CaptureError::SelfCall { original_dst });
     }
-    Ok(Captured { socket: accepted, client, destination })
+    Ok(Captured { socket, client, original_dst })
 }
 
-/// Whether the connection was made to a listener of ours.
+/// Returns whether the connection was made to a listener of this proxy.
 ///
-/// Whoever connects to the pod means it by every address. What an application of the pod opens may be for a port of
-/// another machine that has the same number: then the kernel's routes say whether the address is one of this namespace.
-fn is_self_call(context: &PodContext, kind: ListenerKind, destination: SocketAddr) -> io::Result<bool> {
-    if !is_proxy_port(destination) {
+/// A connection to the pod is for the pod, by whatever address. One that an application of the pod opens may be for the
+/// same port of another machine: then the kernel's routes say whether the address is one of this namespace.
+fn is_self_call(context: &PodContext, kind: ListenerKind, original_dst: SocketAddr) -> io::Result<bool> {
+    if !is_proxy_port(original_dst) {
         return Ok(false);
     }
     match kind {
-        ListenerKind::Outbound => context.pod.sockets.is_local(destination.ip()),
+        ListenerKind::Outbound => context.pod.sockets.is_local(original_dst.ip()),
         ListenerKind::Plaintext | ListenerKind::Hbone => Ok(true),
     }
 }
 
-/// From netfilter when that redirected it, else from the socket, which keeps the destination.
-fn destination(
+/// Returns the original destination: from netfilter when that redirected it, else from the socket, which keeps it.
+fn original_dst(
     accepted: &TcpStream,
     client: SocketAddr,
     port: u16,
@@ -98,12 +109,13 @@ fn destination(
     {
         return Ok(original);
     }
+    // `sk_lookup` and TPROXY leave the destination as it was: the accepted socket is bound to it.
     let local = socket::canonical(accepted.local_addr()?);
     if local.port() != port {
         steering.set(Steering::Assigned);
         return Ok(local);
     }
-    // It has our port: netfilter has put it there, or somebody means the proxy.
+    // The listener's own port: netfilter has put it there, or a client has connected to the proxy itself.
     match steering.get() {
         Steering::Redirected => Ok(local),
         Steering::Assigned => {
@@ -112,7 +124,7 @@ fn destination(
     }
 }
 
-/// What discovery says of the pod; waits for it for a while.
+/// Returns the workload of the pod; waits for discovery for up to [`model::LOCAL_WORKLOAD_WAIT`].
 pub async fn local_workload(state: &model::State, pod: &Pod) -> Result<Arc<Workload>, CaptureError> {
     let info = &pod.info;
     if let Some(found) = state.local(&info.namespace, &info.name, &info.service_account) {
@@ -121,9 +133,5 @@ pub async fn local_workload(state: &model::State, pod: &Pod) -> Result<Arc<Workl
     // Boxed, as it is rare.
     Box::pin(state.wait_for_local(&info.namespace, &info.name, &info.service_account, model::LOCAL_WORKLOAD_WAIT))
         .await
-        .ok_or_else(|| CaptureError::UnknownWorkload {
-            service_account: info.service_account.clone(),
-            namespace: info.namespace.clone(),
-            name: info.name.clone(),
-        })
+        .ok_or_else(|| CaptureError::unknown_workload(info))
 }

@@ -8,10 +8,11 @@ use tokio::net::TcpStream;
 
 /// An accepted connection on its worker, before its first byte.
 pub struct Connection {
+    /// Listener that accepted it.
     pub kind: ListenerKind,
     pub socket: TcpStream,
     pub client: SocketAddr,
-    /// Whether the client's address may be used towards the application.
+    /// The client's address may be used towards the application.
     pub transparent: bool,
     /// Counts it as long as it lives.
     pub load: Load,

@@ -1,11 +1,10 @@
-//! What the path needs besides a connection: of the worker that carries it, and of the pod on that worker. Nothing of it
-//! is shared between threads.
+//! Parts of a worker, and of a pod on that worker, that the path of a connection needs. Nothing of it is shared between
+//! threads.
 
 use super::capture::Steering;
 use super::dial::{DialError, TunnelKey};
 use super::relay::Scratch;
-use super::report::reporter;
-use super::{Description, Foreign, Live, Pairs, Shared};
+use super::{Description, GatewayBaggage, OpenConnections, Shared, TrafficByPeers};
 use crate::inpod::Pod;
 use hbone::Pool;
 use proxy_core::TlsConfigs;
@@ -17,20 +16,20 @@ use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use telemetry::access::Direction;
+use telemetry::Direction;
 use telemetry::metrics::{SocketGuard, SocketsOpen, TrafficCache};
 use tracing::Span;
 
-/// Handshakes of a worker with peers whose first message is there and that have proven nothing yet. Others wait, as
-/// long as a handshake may take.
+/// Number of handshakes under way on a worker, with peers whose first message is complete and that have proven nothing yet.
+/// Others wait, as long as a handshake may take.
 pub const HANDSHAKES: usize = 1024;
-/// Those of one pod.
+/// Number of handshakes with one pod.
 pub const POD_HANDSHAKES: usize = 128;
-/// Those of one client address to one pod.
+/// Number of handshakes of one client address with one pod.
 pub const SOURCE_HANDSHAKES: usize = 32;
-/// Inbound tunnels of one pod on one worker.
+/// Number of inbound tunnels of one pod on one worker.
 pub const POD_TUNNELS: usize = 4096;
-/// Those of one client address.
+/// Number of inbound tunnels of one client address.
 pub const SOURCE_TUNNELS: usize = 512;
 
 /// One worker.
@@ -38,12 +37,12 @@ pub struct WorkerContext {
     pub shared: Arc<Shared>,
     pub load: LoadCounter,
     pub scratch: Scratch,
-    /// By direction, as the process reports it.
+    /// Outbound, inbound.
     pub sockets: [SocketsOpen; 2],
     pub traffic: TrafficCache,
-    pub pairs: Pairs,
-    pub foreign: Foreign,
-    pub live: Live,
+    pub traffic_by_peers: TrafficByPeers,
+    pub gateway_baggage: GatewayBaggage,
+    pub open_connections: OpenConnections,
     /// A permit for each handshake under way, by the pod's serial; see [`HANDSHAKES`].
     pub handshakes: Budget<u64>,
 }
@@ -55,16 +54,16 @@ impl WorkerContext {
             shared,
             load,
             scratch: Scratch::default(),
-            sockets: [Direction::Outbound, Direction::Inbound].map(|d| SocketsOpen::new(reporter(d))),
+            sockets: [Direction::Outbound, Direction::Inbound].map(SocketsOpen::new),
             traffic: TrafficCache::new(),
-            pairs: Pairs::default(),
-            foreign: Foreign::default(),
-            live: Live::default(),
+            traffic_by_peers: TrafficByPeers::default(),
+            gateway_baggage: GatewayBaggage::default(),
+            open_connections: OpenConnections::default(),
             handshakes: Budget::new(HANDSHAKES, POD_HANDSHAKES),
         }
     }
 
-    /// An accepted socket is open until the result is dropped.
+    /// Counts an accepted socket as open until the result is dropped.
     pub fn socket_open(&self, direction: Direction) -> SocketGuard {
         let [outbound, inbound] = &self.sockets;
         match direction {
@@ -80,9 +79,9 @@ pub struct PodContext {
     pub worker: Rc<WorkerContext>,
     pub pool: Pool<TunnelKey, DialError>,
     pub tls: TlsConfigs,
-    /// What other proxies are told of the pod.
+    /// Identity and baggage, for other proxies.
     pub description: Description,
-    /// How the connections come that netfilter may have redirected.
+    /// Way in which connections that netfilter may have redirected reach their listener.
     pub steering: Cell<Steering>,
     pub connections: Tasks,
     /// By client address; the worker's permit is taken after this one.
@@ -90,7 +89,7 @@ pub struct PodContext {
     /// By client address.
     pub tunnels: Budget<IpAddr>,
     _member: Member,
-    /// Made when it is first wanted; see [`span`](Self::span).
+    /// Made at its first use; see [`span`](Self::span).
     span: RefCell<Span>,
 }
 
@@ -98,6 +97,7 @@ impl PodContext {
     /// The part of `pod` on this worker.
     pub fn new(worker: Rc<WorkerContext>, pod: Arc<Pod>) -> Self {
         let limits = worker.shared.pool_limits;
+        // Counted on each worker that knows the pod, so that its part of the last quarter is never too large.
         let member = worker.shared.budgets.enter();
         Self {
             pod,
@@ -114,16 +114,17 @@ impl PodContext {
         }
     }
 
-    /// Where lines about the pod belong in the log.
+    /// Returns the span of the pod's lines in the log.
     pub fn span(&self) -> Span {
         let mut span = self.span.borrow_mut();
+        // At its first use, and again when logging was off then: a disabled span stays disabled.
         if span.is_disabled() {
             *span = tracing::info_span!("proxy", wl = %self.pod.key());
         }
         span.clone()
     }
 
-    /// What all workers share.
+    /// Returns the parts that all workers share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.worker.shared
     }

@@ -18,27 +18,27 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Everything that makes two tunnels different.
+/// Properties by which two tunnels differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TunnelKey {
-    /// Who we are on it.
+    /// Identity of this side.
     pub source: Identity,
-    /// Whom we accept at the other end.
+    /// Identities that are accepted at the other end.
     pub expected: Arc<[Identity]>,
-    /// Where it goes.
-    pub to: SocketAddr,
-    /// The pod's address that it comes from.
-    pub from: IpAddr,
+    /// Address of the peer.
+    pub next_hop: SocketAddr,
+    /// Address of the pod that it comes from.
+    pub client: IpAddr,
 }
 
-/// How long a TCP connection may take. The handshakes on it have the same time again.
+/// Time that a TCP connection may take. The handshakes on it have the same time again.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a peer may take to answer CONNECT: it dials its application meanwhile, for [`CONNECT_TIMEOUT`] if it is
+/// Time that a peer has to answer CONNECT: it dials its application meanwhile, for [`CONNECT_TIMEOUT`] if it is
 /// like us, and behind a second tunnel again.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// There is no connection to the next hop. Shared by all who waited for the same tunnel.
+/// A dial that failed. Shared by all connections that waited for the same tunnel.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DialError {
     /// TCP failed on the way out.
@@ -50,13 +50,13 @@ pub enum DialError {
     /// No SYN-ACK in time; often a `NetworkPolicy` that hides the HBONE port.
     #[error("connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: no answer from {0}")]
     TunnelTimeout(SocketAddr),
-    /// We have no certificate to show.
+    /// There is no certificate for this side.
     #[error("identity error: {0}")]
     Certificate(Arc<ca_client::CertificateError>),
     /// The authority, or the way to it, took too long.
     #[error("identity error: no certificate within {0:?}")]
     CertificateTimeout(Duration),
-    /// The peer is not who it has to be, or refused us.
+    /// The peer has proven another identity than the expected one, or has refused ours.
     #[error("tls error: {0}")]
     Tls(Arc<TlsError>),
     /// TCP was there, but TLS or HTTP/2 took too long.
@@ -65,13 +65,13 @@ pub enum DialError {
     /// The peer refused the stream, or the tunnel failed.
     #[error(transparent)]
     Connect(ConnectError),
-    /// The peer has the request and says neither yes nor no.
+    /// The peer has not answered the request.
     #[error("no answer to CONNECT from {peer} within {waited:?}")]
     AnswerTimeout { peer: SocketAddr, waited: Duration },
-    /// The destination is a listener of ours in the pod's namespace: the connection would come back for ever.
+    /// The next hop is a listener of this proxy in the pod's namespace: the connection would come back without end.
     #[error("attempted recursive call to ourselves")]
     SelfCall(SocketAddr),
-    /// Nobody waits for the connection any more.
+    /// The client has closed or reset its connection.
     #[error("the client is gone")]
     ClientGone,
 }
@@ -107,9 +107,10 @@ pub async fn tunnel(
         // Boxed: most connections find a tunnel, and need not carry the room that a handshake takes.
         let checkout = context.pool.checkout(key, || Box::pin(open(context, key))).await?;
         let answer = timeout(ANSWER_TIMEOUT, checkout.connect(authority, headers())).await;
-        match answer.map_err(|_| DialError::AnswerTimeout { peer: key.to, waited: ANSWER_TIMEOUT })? {
+        match answer.map_err(|_| DialError::AnswerTimeout { peer: key.next_hop, waited: ANSWER_TIMEOUT })? {
             Ok(accepted) => return Ok(accepted),
-            // The tunnel was going away: the peer has not seen this stream.
+            // The peer was closing the tunnel (GOAWAY) and has not processed this stream, so a second attempt is safe. Once
+            // only: a peer that does so again would be tried without end.
             Err(e) if e.is_unprocessed() && !retried => retried = true,
             Err(e) => return Err(DialError::Connect(e)),
         }
@@ -120,17 +121,17 @@ async fn open(
     context: &PodContext,
     key: &TunnelKey,
 ) -> Result<(Tunnel, Driver<tls::stream::TlsStream<TunnelSocket>>), DialError> {
-    // A pod that calls itself has a tunnel to its own HBONE listener, and nothing comes back from there.
-    if key.to.port() != contract::ports::HBONE {
-        refuse_self_call(context, key.to)?;
+    // A pod that calls itself has a tunnel to its own HBONE listener, which does not dial the proxy again.
+    if key.next_hop.port() != contract::ports::HBONE {
+        refuse_self_call(context, key.next_hop)?;
     }
     let certificate = certificate(context, &key.source).await?;
     let config = context.tls.client(&certificate, &key.expected).map_err(|e| DialError::Tls(Arc::new(e)))?;
-    let socket = timeout(CONNECT_TIMEOUT, context.pod.sockets.connect_tunnel(key.to)).await;
+    let socket = timeout(CONNECT_TIMEOUT, context.pod.sockets.connect_tunnel(key.next_hop)).await;
     let socket = match socket {
         Ok(Ok(socket)) => socket,
         Ok(Err(e)) if e.kind() != io::ErrorKind::TimedOut => return Err(DialError::Outbound(Arc::new(e))),
-        Ok(Err(_)) | Err(_) => return Err(DialError::TunnelTimeout(key.to)),
+        Ok(Err(_)) | Err(_) => return Err(DialError::TunnelTimeout(key.next_hop)),
     };
     let budgets = &context.shared().budgets;
     let window = budgets.window(&context.pod.usage, context.shared().tunnels.connection_window_bytes);
@@ -143,7 +144,7 @@ async fn open(
             validity::is_current(context.shared().certificates.clone(), certificate, leaf.map(|l| l.not_after));
         Ok((tunnel.valid_while(is_valid), driver))
     };
-    timeout(CONNECT_TIMEOUT, handshakes).await.unwrap_or(Err(DialError::HandshakeTimeout(key.to)))
+    timeout(CONNECT_TIMEOUT, handshakes).await.unwrap_or(Err(DialError::HandshakeTimeout(key.next_hop)))
 }
 
 /// Returns the certificate of `identity`, once there is one.
@@ -167,7 +168,7 @@ pub async fn for_client<T>(
     }
 }
 
-/// What a failed handshake means.
+/// Returns the error of a failed handshake.
 pub fn tls_failure(e: io::Error) -> DialError {
     match tls::diagnose(&e) {
         Some(tls) => DialError::Tls(Arc::new(tls)),
@@ -175,34 +176,41 @@ pub fn tls_failure(e: io::Error) -> DialError {
     }
 }
 
-/// The key of the tunnel from `source` at `from`.
-pub fn key(source: Identity, from: IpAddr, to: SocketAddr, expected: Vec<Identity>) -> TunnelKey {
-    TunnelKey { source, expected: expected.into(), to, from }
-}
-
-/// Refuses a port of the proxy at an address of the pod's namespace, however discovery or DNS led there. When the
-/// kernel does not say whose address it is, the connection is refused as well.
-fn refuse_self_call(context: &PodContext, to: SocketAddr) -> Result<(), DialError> {
-    let is_ours = is_proxy_port(to)
-        && context.pod.sockets.is_local(to.ip()).unwrap_or_else(|error| {
-            tracing::warn!(%to, %error, "failed to look up the route; the connection is refused as one to ourselves");
+/// Refuses a port of the proxy at an address of the pod's namespace, whatever discovery or DNS led there. When the kernel
+/// does not say whether the address is local, the connection is refused as well.
+fn refuse_self_call(context: &PodContext, next_hop: SocketAddr) -> Result<(), DialError> {
+    let is_ours = is_proxy_port(next_hop)
+        && context.pod.sockets.is_local(next_hop.ip()).unwrap_or_else(|error| {
+            tracing::warn!(
+                to = %next_hop, %error,
+                "failed to look up the route; the connection is refused as one to ourselves"
+            );
             true
         });
-    if is_ours { Err(DialError::SelfCall(to)) } else { Ok(()) }
+    if is_ours { Err(DialError::SelfCall(next_hop)) } else { Ok(()) }
 }
 
-/// Plain TCP out of the pod.
-pub async fn plain(context: &PodContext, to: SocketAddr) -> Result<TcpStream, DialError> {
-    refuse_self_call(context, to)?;
-    let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
-    let connected = timeout(CONNECT_TIMEOUT, context.pod.sockets.connect(to, None)).await;
-    connected.unwrap_or_else(|_| Err(timed_out())).map_err(|e| DialError::Outbound(Arc::new(e)))
+/// Connects by plain TCP out of the pod.
+pub fn plain(context: &PodContext, next_hop: SocketAddr) -> impl Future<Output = Result<TcpStream, DialError>> {
+    connect(context, next_hop, None, DialError::Outbound)
 }
 
-/// TCP to the application of the pod, from `source` when given.
-pub async fn application(context: &PodContext, to: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
-    refuse_self_call(context, to)?;
-    let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
-    let connected = timeout(CONNECT_TIMEOUT, context.pod.sockets.connect(to, source)).await;
-    connected.unwrap_or_else(|_| Err(timed_out())).map_err(|e| DialError::Inbound(Arc::new(e)))
+/// Connects by TCP to the application of the pod, from `source` when given.
+pub fn application(
+    context: &PodContext,
+    next_hop: SocketAddr,
+    source: Option<IpAddr>,
+) -> impl Future<Output = Result<TcpStream, DialError>> {
+    connect(context, next_hop, source, DialError::Inbound)
+}
+
+async fn connect(
+    context: &PodContext,
+    next_hop: SocketAddr,
+    source: Option<IpAddr>,
+    failed: impl Fn(Arc<io::Error>) -> DialError,
+) -> Result<TcpStream, DialError> {
+    refuse_self_call(context, next_hop)?;
+    let connected = timeout(CONNECT_TIMEOUT, context.pod.sockets.connect(next_hop, source)).await;
+    connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|e| failed(Arc::new(e)))
 }

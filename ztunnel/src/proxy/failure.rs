@@ -1,4 +1,4 @@
-//! Everything that can end a connection otherwise than by agreement, for its report.
+//! Failures of a connection, for its report.
 
 use super::authorise::Denied;
 use super::capture::CaptureError;
@@ -10,8 +10,9 @@ use http::StatusCode;
 use model::view::InboundError;
 use policy::Revoked;
 use proxy_core::budget::Resource;
+use std::net::SocketAddr;
 
-/// Why a connection failed. The texts are known to users and tools.
+/// Failure of a connection. Users and tools know the texts.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error(transparent)]
@@ -20,7 +21,7 @@ pub enum Failure {
     Resolve(#[from] ResolveError),
     #[error(transparent)]
     Inbound(#[from] InboundError),
-    /// A CONNECT that is none, or whose authority cannot be read.
+    /// A request with another method than CONNECT, or with an invalid authority.
     #[error("{0}")]
     Request(RequestError),
     #[error(transparent)]
@@ -34,7 +35,7 @@ pub enum Failure {
     /// A tunnel that we accepted.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
-    /// The pod, or one of its clients, has used up what is its own.
+    /// The pod, or one of its clients, has used up its budget.
     #[error("the budget of {} is used up", .0.as_str())]
     Budget(Resource),
     /// The pod is gone, or the process had to end.
@@ -42,7 +43,32 @@ pub enum Failure {
     Cut,
 }
 
-/// What is wrong with a request on a tunnel.
+/// A failure before there was a report, with the destination as far as it was known by then.
+#[derive(Debug)]
+pub struct EarlyFailure {
+    /// Address that the client connected to; none when the socket failed before it was known.
+    pub original_dst: Option<SocketAddr>,
+    pub failure: Failure,
+}
+
+impl EarlyFailure {
+    /// A failure of a connection to `original_dst`.
+    pub fn to(original_dst: SocketAddr, failure: impl Into<Failure>) -> Self {
+        Self { original_dst: Some(original_dst), failure: failure.into() }
+    }
+}
+
+impl From<CaptureError> for EarlyFailure {
+    fn from(error: CaptureError) -> Self {
+        let original_dst = match &error {
+            CaptureError::SelfCall { original_dst } => Some(*original_dst),
+            CaptureError::UnknownWorkload { .. } | CaptureError::Socket(_) => None,
+        };
+        Self { original_dst, failure: error.into() }
+    }
+}
+
+/// Fault of a request on a tunnel.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RequestError {
     #[error("expected method CONNECT, got {0}")]
@@ -79,7 +105,7 @@ impl Failure {
         }
     }
 
-    /// What a client of our tunnel is told.
+    /// Status of the answer to a client of an accepted tunnel.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Request(_) => StatusCode::BAD_REQUEST,
@@ -115,7 +141,7 @@ impl Failure {
     }
 }
 
-/// What a metric says of a failure.
+/// Failure as a label of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseFlags {
     Denied,

@@ -2,9 +2,10 @@
 
 use super::context::PodContext;
 use super::failure::RequestError;
-use super::guarded::Guarded;
-use super::report::{Direction, Opened, Peer, Report};
-use super::{Connection, Failure, authorise, capture, dial, proxy_header, relay, report};
+use super::report::{Opened, Peer, Report};
+use super::reset_on_drop::ResetOnDrop;
+use super::{Connection, EarlyFailure, Failure, authorise, capture, dial, proxy_header, relay, report};
+use crate::inpod::ListenerKind;
 use hbone::headers::{self, Baggage, Trace};
 use hbone::{Request, Server, Stream, TunnelError};
 use http::{HeaderMap, Method, StatusCode};
@@ -22,43 +23,45 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use telemetry::{Direction, Protocol};
 use tls::stream::TlsStream;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long a peer may take for its first message, from the first byte on. It fits in two packets.
+/// Time that a peer has for its first message, from the first byte on. It fits in two packets.
 pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a peer may take for TLS and the start of HTTP/2.
+/// Time that a peer has for TLS and the start of HTTP/2.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests of one tunnel that may be worked on, per stream that its peer is allowed. A peer may reset a stream and open
-/// another before we have noticed; beyond this it is answered 503 at once.
+/// Requests of one tunnel that may be worked on, for each stream that its peer may have open. A peer may reset a stream and
+/// open another before this side has noticed; beyond this it is answered 503 at once.
 const REQUESTS_PER_STREAM: usize = 2;
-/// Tunnels that were closed because their peer sends more frames of a kind than anybody needs.
+/// Number of tunnels that were closed because their peer sends more frames of a kind than anybody needs.
 const FLOODS: &str = "strake_hbone_floods_total";
-/// Requests that were refused so.
+/// Number of requests beyond [`REQUESTS_PER_STREAM`].
 const REQUESTS_REFUSED: &str = "strake_hbone_requests_refused_total";
 
-/// Tunnels whose peer's certificate has expired while they were open.
+/// Number of tunnels whose peer's certificate has expired while they were open.
 const EXPIRED: &str = "strake_tunnels_expired_total";
 
-/// What all streams of a tunnel have in common.
+/// Properties that all streams of a tunnel share.
 struct Tunnel {
     context: Rc<PodContext>,
     client: SocketAddr,
-    destination: SocketAddr,
+    /// Address of the pod that the tunnel came to, port 15008.
+    local_addr: SocketAddr,
     identity: Option<Identity>,
     validity: Option<Validity>,
-    /// May the client's address be used towards the application?
+    /// The client's address may be used towards the application.
     transparent: bool,
-    /// Is the client a gateway of another network? Found out when it matters.
+    /// The client is a gateway of another network. Looked up for the first request that names another network.
     gateway: OnceCell<bool>,
     _held: Held,
 }
 
-/// What a tunnel holds of the budgets until its last stream is over.
+/// Parts of the budgets that a tunnel holds until its last stream is over.
 struct Held {
     _permit: Permit<IpAddr>,
     _window: Window,
@@ -68,55 +71,59 @@ struct Held {
 /// Carries the tunnel to its end.
 pub async fn serve(context: Rc<PodContext>, connection: Connection) {
     let _open = context.worker.socket_open(Direction::Inbound);
-    let (client, mut destination) = (connection.client, report::listener_of(&connection));
-    match accept(&context, connection, &mut destination).await {
+    let client = connection.client;
+    match accept(&context, connection).await {
         Ok((tunnel, server, load)) => {
             streams(Rc::new(tunnel), server).await;
             drop(load);
         }
-        Err(e) => report::early(&context, Direction::Inbound, client, destination, &e),
+        Err(e) => report::early(&context, ListenerKind::Hbone, client, &e),
     }
 }
 
 type Accepted = (Tunnel, Server<TlsStream<TcpStream>>, Load);
 
-async fn accept(
+async fn accept(context: &Rc<PodContext>, connection: Connection) -> Result<Accepted, EarlyFailure> {
+    let local_addr = canonical(connection.socket.local_addr().map_err(capture::CaptureError::Socket)?);
+    accept_at(context, connection, local_addr).await.map_err(|e| EarlyFailure::to(local_addr, e))
+}
+
+async fn accept_at(
     context: &Rc<PodContext>,
     connection: Connection,
-    destination: &mut SocketAddr,
+    local_addr: SocketAddr,
 ) -> Result<Accepted, Failure> {
-    let Connection { mut socket, client: peer, transparent, load, descriptors, .. } = connection;
-    *destination = canonical(socket.local_addr().map_err(capture::CaptureError::Socket)?);
+    let Connection { mut socket, client, transparent, load, descriptors, .. } = connection;
     let local = capture::local_workload(&context.shared().state, &context.pod).await?;
     let identity = local.identity().ok_or_else(|| unknown(context))?;
-    let late = || dial::DialError::HandshakeTimeout(peer);
+    let late = || dial::DialError::HandshakeTimeout(client);
     let handshakes = async {
-        // A client that says nothing has no buffer yet.
+        // Wait for the first byte before a buffer is made and a permit taken, so that idle connections cost neither.
         socket.readable().await.map_err(capture::CaptureError::Socket)?;
         let hello = timeout(CLIENT_HELLO_TIMEOUT, tls::stream::client_hello(&mut socket)).await.map_err(|_| late())?;
         let hello = hello.map_err(dial::tls_failure)?;
-        // Before the permits: a pod that waits for its first certificate must not hold those of the worker meanwhile.
+        // Before the permits: a pod that waits for its first certificate (up to 5 s) must not hold those of the worker.
         let certificate = dial::certificate(context, &identity).await?;
-        // Held until the peer has proven who it is.
-        let _permits = handshake_permits(context, peer.ip()).await;
+        // Held until the peer has proven its identity.
+        let _permits = handshake_permits(context, client.ip()).await;
         let config = context.tls.server(&certificate).map_err(|e| dial::DialError::Tls(Arc::new(e)))?;
         let accepted = tls::stream::accept_after(socket, hello, config, tls::peer_leaf).await;
         let (tls, leaf) = accepted.map_err(dial::tls_failure)?;
         let window =
             context.shared().budgets.window(&context.pod.usage, context.shared().tunnels.connection_window_bytes);
         let server = Server::handshake(tls, &window.apply(&context.shared().tunnels)).await;
-        let server = server.inspect_err(|e| count_flood(peer, leaf.as_ref().and_then(|l| l.identity()), e))?;
+        let server = server.inspect_err(|e| count_flood(client, leaf.as_ref().and_then(|l| l.identity()), e))?;
         Ok::<_, Failure>((leaf, server, window))
     };
     let (leaf, server, window) = timeout(HANDSHAKE_TIMEOUT, handshakes).await.map_err(|_| late())??;
-    let Some(permit) = context.tunnels.try_acquire(&peer.ip()) else {
-        budget::exceeded(&context.pod.usage, Resource::Tunnels, Owner::Source(peer.ip()));
+    let Some(permit) = context.tunnels.try_acquire(&client.ip()) else {
+        budget::exceeded(&context.pod.usage, Resource::Tunnels, Owner::Source(client.ip()));
         return Err(Failure::Budget(Resource::Tunnels));
     };
     let tunnel = Tunnel {
         context: context.clone(),
-        client: peer,
-        destination: *destination,
+        client,
+        local_addr,
         identity: leaf.as_ref().and_then(|leaf| leaf.identity().cloned()),
         validity: leaf.as_ref().map(Validity::of),
         transparent,
@@ -148,16 +155,11 @@ async fn handshake_permits(context: &PodContext, client: IpAddr) -> (Permit<IpAd
 }
 
 fn unknown(context: &PodContext) -> capture::CaptureError {
-    let info = context.pod.info.clone();
-    capture::CaptureError::UnknownWorkload {
-        service_account: info.service_account,
-        namespace: info.namespace,
-        name: info.name,
-    }
+    capture::CaptureError::unknown_workload(&context.pod.info)
 }
 
-/// Accepts streams until the tunnel ends. When the proxy drains, or the peer's certificate has expired, the peer is told to
-/// open no more; a lifetime of the certificate later what is left of them is cut.
+/// Accepts streams until the tunnel ends. When the proxy drains, or the peer's certificate has expired, GOAWAY asks the peer
+/// to open no more; a lifetime of the certificate later the streams that are left are cut.
 async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
     let mut drain = tunnel.context.shared().drain.clone();
     let mut draining = false;
@@ -186,7 +188,7 @@ async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
             }
         };
         match next {
-            // Each request that is worked on holds the tunnel, as we do.
+            // Each request that is worked on holds the tunnel, as this function does.
             Ok(Some(request)) if Rc::strong_count(&tunnel) > limit => {
                 metrics::counter!(REQUESTS_REFUSED).increment(1);
                 budget::exceeded(&tunnel.context.pod.usage, Resource::Requests, Owner::Tunnel(tunnel.client.ip()));
@@ -206,7 +208,7 @@ async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
     }
 }
 
-/// Counts and logs a peer that was disconnected because of what it sends too much of.
+/// Counts and logs a peer that was disconnected because it sends too many frames of a kind.
 fn count_flood(peer: SocketAddr, identity: Option<&Identity>, e: &TunnelError) {
     let Some(flood) = e.flood() else { return };
     metrics::counter!(FLOODS, "kind" => flood.code()).increment(1);
@@ -224,8 +226,9 @@ async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
     let (local, authority, target) = match find(&tunnel, &request) {
         Ok(found) => found,
         Err(e) => {
-            report::early(&tunnel.context, Direction::Inbound, tunnel.client, tunnel.destination, &e);
-            return request.refuse(e.status());
+            let early = EarlyFailure::to(tunnel.local_addr, e);
+            report::early(&tunnel.context, ListenerKind::Hbone, tunnel.client, &early);
+            return request.refuse(early.failure.status());
         }
     };
     let report = Report::open(&tunnel.context, opened(&tunnel, &request, &local, &authority, &target));
@@ -250,7 +253,7 @@ async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
     }
 }
 
-/// The first two steps: what is asked, and where it leads.
+/// Takes the first two steps: reads the request, and finds its target.
 fn find(tunnel: &Tunnel, request: &Request) -> Result<(Arc<Workload>, Authority, InboundTarget), Failure> {
     if request.method() != Method::CONNECT {
         return Err(Failure::Request(RequestError::Method(request.method().clone())));
@@ -266,7 +269,7 @@ fn find(tunnel: &Tunnel, request: &Request) -> Result<(Arc<Workload>, Authority,
     let asked = InboundRequest {
         local: &local,
         authority: &authority,
-        connection_dst: tunnel.destination,
+        connection_dst: tunnel.local_addr,
         forwarded_host: host.as_deref(),
         localhost_app_tunnel: shared.localhost_app_tunnel,
     };
@@ -274,7 +277,7 @@ fn find(tunnel: &Tunnel, request: &Request) -> Result<(Arc<Workload>, Authority,
     Ok((local, authority, target))
 }
 
-/// Asks the policies, then connects to the application.
+/// Evaluates policies, then connects to the application.
 async fn reach(
     tunnel: &Tunnel,
     local: &Arc<Workload>,
@@ -291,7 +294,7 @@ async fn reach(
     Ok((registration, app))
 }
 
-/// The address to connect from. A pod that calls itself needs none: it would be its own.
+/// Returns the address to connect from. A pod that calls itself needs none: it would be its own.
 fn source(tunnel: &Tunnel, target: &InboundTarget) -> Option<IpAddr> {
     match target.source {
         SourceAddress::Fixed(ip) => Some(ip),
@@ -311,14 +314,14 @@ async fn carry(
     stream: Stream,
     report: &Report,
 ) -> Result<(), Failure> {
-    let mut app = Guarded::new(app);
+    let mut app = ResetOnDrop::new(app);
     let carried = async {
         if let Some(destination) = target.proxy_header {
             let header = proxy_header::encode(tunnel.client, destination, tunnel.identity.as_ref());
             app.write_all(&header).await.map_err(relay::RelayError::Send)?;
         }
         relay::inbound(stream, &mut app, &tunnel.context.worker.scratch, report.counts()).await?;
-        app.settle();
+        app.finish();
         Ok(())
     };
     tokio::select! {
@@ -345,7 +348,8 @@ fn opened(
     let network = &state.config().network;
     let client = tunnel.client.ip();
     let forwarded = request.headers().get(headers::FORWARDED_NETWORK).and_then(|v| v.to_str().ok());
-    // Through a gateway the peer's address is the gateway's; nobody else may say who it is.
+    // Through a gateway the peer's address is the gateway's, so its baggage describes the source. Nobody else's counts: any
+    // client could send it.
     let through = forwarded.is_some_and(|n| !n.eq_ignore_ascii_case(network))
         && *tunnel.gateway.get_or_init(|| state.is_network_gateway(client));
     let source = (!through).then(|| state.workload_by_address(network, client)).flatten();
@@ -353,13 +357,13 @@ fn opened(
     Opened {
         direction: Direction::Inbound,
         client: tunnel.client,
-        destination: tunnel.destination,
-        listed: target.policy_destination,
-        original: headers::forwarded_host(request.headers()),
+        logged_dst: tunnel.local_addr,
+        original_dst: headers::forwarded_host(request.headers()),
+        actual_dst: target.policy_destination,
         source: Peer {
             workload: source,
             identity: tunnel.identity.clone(),
-            baggage: baggage.and_then(|b| tunnel.context.worker.foreign.admit(b)),
+            baggage: baggage.and_then(|b| tunnel.context.worker.gateway_baggage.admit(b)),
         },
         target: Peer {
             workload: Some(local.clone()),
@@ -369,6 +373,6 @@ fn opened(
         service: target.service.clone(),
         authority: Some(authority.to_string()),
         trace: Trace::from_headers(request.headers()),
-        protocol: "HBONE",
+        protocol: Protocol::Hbone,
     }
 }

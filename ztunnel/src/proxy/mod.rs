@@ -1,32 +1,37 @@
 //! The path of a connection, in six named steps: [`capture`], [`resolve`], [`authorise`], [`dial`],
 //! [`relay`], [`report`]. [`outbound`], [`inbound`] and [`plaintext`] put them in order for the three
-//! listeners. Which worker does it is `workers`' matter.
+//! listeners. `workers` decides which thread carries a connection.
+//!
+//! From capture to report a connection has a `client` (address that opened it), an `original_dst` (address that the client
+//! connected to) and a `next_hop` (address that this proxy connects to).
 
 pub mod authorise;
 pub mod capture;
 mod connection;
 mod context;
+mod description;
 pub mod dial;
 mod failure;
-mod foreign;
-mod guarded;
+mod gateway_baggage;
 pub mod inbound;
-mod live;
+mod open_connections;
 pub mod outbound;
-mod pairs;
 pub mod plaintext;
 mod proxy_header;
 pub mod relay;
 pub mod report;
+mod reset_on_drop;
 pub mod resolve;
 mod shared;
+mod traffic_by_peers;
 
 pub use connection::Connection;
 pub use context::{
     HANDSHAKES, POD_HANDSHAKES, POD_TUNNELS, PodContext, SOURCE_HANDSHAKES, SOURCE_TUNNELS, WorkerContext,
 };
-pub use failure::Failure;
-pub use foreign::Foreign;
-pub use live::Live;
-pub use pairs::{Description, Pairs};
+pub use description::Description;
+pub use failure::{EarlyFailure, Failure};
+pub use gateway_baggage::GatewayBaggage;
+pub use open_connections::OpenConnections;
 pub use shared::Shared;
+pub use traffic_by_peers::TrafficByPeers;

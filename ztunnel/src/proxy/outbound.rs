@@ -1,11 +1,12 @@
 //! The steps of a connection that an application of the pod opens (listener 15001).
 
-use super::capture;
+use super::capture::{self, CaptureError, Captured};
 use super::context::PodContext;
-use super::guarded::Guarded;
-use super::report::{Direction, Opened, Peer, Report};
+use super::dial::TunnelKey;
+use super::report::{Opened, Peer, Report};
+use super::reset_on_drop::ResetOnDrop;
 use super::resolve::{self, Resolved};
-use super::{Connection, Failure, dial, relay, report};
+use super::{Connection, EarlyFailure, Failure, dial, relay, report};
 use hbone::headers::{self, Trace};
 use http::{HeaderMap, header};
 use model::Workload;
@@ -13,48 +14,53 @@ use model::view::{Hbone, RouteKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use telemetry::{Direction, Protocol};
+use tokio::net::TcpStream;
 
 /// Carries the connection to its end.
 pub async fn serve(context: Rc<PodContext>, connection: Connection) {
     let _open = context.worker.socket_open(Direction::Outbound);
-    let client = connection.client;
-    let mut destination = report::listener_of(&connection);
-    if let Err(e) = steps(&context, connection, &mut destination).await {
-        report::early(&context, Direction::Outbound, client, destination, &e);
+    let (client, kind) = (connection.client, connection.kind);
+    if let Err(e) = steps(&context, connection).await {
+        report::early(&context, kind, client, &e);
     }
 }
 
 /// Fails only before there is a report.
-async fn steps(context: &Rc<PodContext>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
-    let Connection { socket, client: peer, load: _load, mut descriptors, kind, .. } = connection;
-    let mut captured = capture::redirected(context, kind, socket, peer)?;
-    *destination = captured.destination;
+async fn steps(context: &Rc<PodContext>, connection: Connection) -> Result<(), EarlyFailure> {
+    let Connection { socket, client, load: _load, mut descriptors, kind, .. } = connection;
+    let mut captured = capture::captured(context, kind, socket, client)?;
+    let original_dst = captured.original_dst;
     let shared = context.shared();
-    let source = capture::local_workload(&shared.state, &context.pod).await?;
-    let resolved = resolve::outbound(&shared.state, &shared.names, &source, captured.destination).await?;
+    let source = capture::local_workload(&shared.state, &context.pod).await;
+    let source = source.map_err(|e| EarlyFailure::to(original_dst, e))?;
+    let resolved = resolve::outbound(&shared.state, &shared.names, &source, original_dst).await;
+    let resolved = resolved.map_err(|e| EarlyFailure::to(original_dst, e))?;
 
+    // Both proxies log it: one grep finds both lines of a connection.
     let trace = Trace::random();
+    // From here on the report is made however the connection ends, also when this task is cut.
     let report = Report::open(context, opened(context, &captured, &source, &resolved, trace));
-    let client = captured.client;
     let app = &mut captured.socket;
     let result = match &resolved.route.kind {
         RouteKind::Hbone(hbone) => {
-            // The tunnel counts for itself.
+            // The tunnel holds a descriptor of its own.
             descriptors.keep(1);
             let leg = Leg { source: &source, client, resolved: &resolved, trace };
             through_tunnel(context, app, leg, hbone, &report).await
         }
-        RouteKind::Tcp | RouteKind::Passthrough => through_tcp(context, app, resolved.to, &report).await,
+        RouteKind::Tcp | RouteKind::Passthrough => through_tcp(context, app, resolved.next_hop, &report).await,
+        // `view::outbound` refuses these already; kept so that a new kind of route cannot be forgotten here.
         RouteKind::DoubleHbone(_) => Err(other_network(&resolved)),
     };
     if result.is_ok() {
-        app.settle();
+        app.finish();
     }
     report.close(result);
     Ok(())
 }
 
-/// One connection on its way out.
+/// Properties of the connection to the next hop.
 struct Leg<'a> {
     source: &'a Arc<Workload>,
     client: SocketAddr,
@@ -64,17 +70,18 @@ struct Leg<'a> {
 
 async fn through_tunnel(
     context: &PodContext,
-    app: &mut tokio::net::TcpStream,
+    app: &mut TcpStream,
     leg: Leg<'_>,
     hbone: &Hbone,
     report: &Report,
 ) -> Result<(), Failure> {
-    let identity = context.description.identity(leg.source).ok_or_else(|| capture::CaptureError::UnknownWorkload {
-        service_account: leg.source.service_account.to_string(),
-        namespace: leg.source.namespace.to_string(),
-        name: leg.source.name.to_string(),
-    })?;
-    let key = dial::key(identity, leg.client.ip(), leg.resolved.to, hbone.expected.clone());
+    let identity = context.description.identity(leg.source);
+    let key = TunnelKey {
+        source: identity.ok_or_else(|| CaptureError::unknown_workload(&context.pod.info))?,
+        expected: hbone.expected.as_slice().into(),
+        next_hop: leg.resolved.next_hop,
+        client: leg.client.ip(),
+    };
     let dial = dial::tunnel(context, &key, &hbone.authority, || request_headers(context, &leg));
     let accepted = dial::for_client(app, dial).await?;
     relay::outbound(app, accepted.stream, &context.worker.scratch, report.counts()).await?;
@@ -83,13 +90,13 @@ async fn through_tunnel(
 
 async fn through_tcp(
     context: &PodContext,
-    app: &mut tokio::net::TcpStream,
-    to: SocketAddr,
+    app: &mut TcpStream,
+    next_hop: SocketAddr,
     report: &Report,
 ) -> Result<(), Failure> {
-    let mut server = Guarded::new(dial::for_client(app, dial::plain(context, to)).await?);
+    let mut server = ResetOnDrop::new(dial::for_client(app, dial::plain(context, next_hop)).await?);
     relay::plain(app, &mut server, &context.worker.scratch, report.counts()).await?;
-    server.settle();
+    server.finish();
     Ok(())
 }
 
@@ -117,25 +124,25 @@ fn request_headers(context: &PodContext, leg: &Leg<'_>) -> HeaderMap {
 
 fn opened(
     context: &PodContext,
-    captured: &capture::Captured,
+    captured: &Captured,
     source: &Arc<Workload>,
     resolved: &Resolved,
     trace: Trace,
 ) -> Opened {
-    let (hbone, protocol) = match &resolved.route.kind {
-        RouteKind::Hbone(h) => (Some(h.authority.clone()), "HBONE"),
-        RouteKind::DoubleHbone(d) => (Some(d.outer.authority.clone()), "DOUBLEHBONE"),
-        RouteKind::Tcp | RouteKind::Passthrough => (None, "TCP"),
+    let (authority, protocol) = match &resolved.route.kind {
+        RouteKind::Hbone(h) => (Some(h.authority.clone()), Protocol::Hbone),
+        RouteKind::DoubleHbone(d) => (Some(d.outer.authority.clone()), Protocol::DoubleHbone),
+        RouteKind::Tcp | RouteKind::Passthrough => (None, Protocol::Tcp),
     };
     Opened {
         direction: Direction::Outbound,
         client: captured.client,
-        destination: resolved.to,
-        listed: resolved.to,
-        original: Some(captured.destination.to_string()),
+        logged_dst: resolved.next_hop,
+        original_dst: Some(captured.original_dst.to_string()),
+        actual_dst: resolved.next_hop,
         source: Peer {
             workload: Some(source.clone()),
-            identity: hbone.as_ref().and_then(|_| context.description.identity(source)),
+            identity: authority.as_ref().and_then(|_| context.description.identity(source)),
             baggage: None,
         },
         target: Peer {
@@ -144,7 +151,7 @@ fn opened(
             baggage: None,
         },
         service: resolved.route.service.clone(),
-        authority: hbone,
+        authority,
         trace: Some(trace),
         protocol,
     }

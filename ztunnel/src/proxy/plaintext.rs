@@ -1,36 +1,35 @@
 //! The steps of a connection that comes to the pod outside of a tunnel (listener 15006).
 
-use super::capture;
+use super::capture::{self, Captured};
 use super::context::PodContext;
-use super::guarded::Guarded;
-use super::report::{Direction, Opened, Peer, Report};
-use super::{Connection, Failure, authorise, dial, relay, report};
+use super::report::{Opened, Peer, Report};
+use super::reset_on_drop::ResetOnDrop;
+use super::{Connection, EarlyFailure, Failure, authorise, dial, relay, report};
 use model::Workload;
 use model::view;
 use policy::Registration;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use telemetry::{Direction, Protocol};
 
 /// Carries the connection to its end.
 pub async fn serve(context: Rc<PodContext>, connection: Connection) {
     let _open = context.worker.socket_open(Direction::Inbound);
-    let client = connection.client;
-    let mut destination = report::listener_of(&connection);
-    if let Err(e) = steps(&context, connection, &mut destination).await {
-        report::early(&context, Direction::Inbound, client, destination, &e);
+    let (client, kind) = (connection.client, connection.kind);
+    if let Err(e) = steps(&context, connection).await {
+        report::early(&context, kind, client, &e);
     }
 }
 
 /// Fails only before there is a report.
-async fn steps(context: &Rc<PodContext>, connection: Connection, destination: &mut SocketAddr) -> Result<(), Failure> {
-    let Connection { socket, client: peer, transparent, load: _load, descriptors: _descriptors, kind } = connection;
-    let captured = capture::redirected(context, kind, socket, peer)?;
-    *destination = captured.destination;
-    let local = capture::local_workload(&context.shared().state, &context.pod).await?;
+async fn steps(context: &Rc<PodContext>, connection: Connection) -> Result<(), EarlyFailure> {
+    let Connection { socket, client, transparent, load: _load, descriptors: _descriptors, kind } = connection;
+    let captured = capture::captured(context, kind, socket, client)?;
+    let local = capture::local_workload(&context.shared().state, &context.pod).await;
+    let local = local.map_err(|e| EarlyFailure::to(captured.original_dst, e))?;
     let report = Report::open(context, opened(context, &captured, &local));
     let policies = &context.shared().policies;
-    let allowed = authorise::inbound(policies, &local, captured.client.ip(), None, captured.destination);
+    let allowed = authorise::inbound(policies, &local, client.ip(), None, captured.original_dst);
     let result = match allowed {
         Ok(registration) => carry(context, captured, registration, transparent, &report).await,
         Err(denied) => Err(denied.into()),
@@ -41,20 +40,22 @@ async fn steps(context: &Rc<PodContext>, connection: Connection, destination: &m
 
 async fn carry(
     context: &PodContext,
-    captured: capture::Captured,
+    captured: Captured,
     mut registration: Registration,
     transparent: bool,
     report: &Report,
 ) -> Result<(), Failure> {
-    let to = captured.destination;
+    // The application is reached at the address that the client connected to.
+    let next_hop = captured.original_dst;
     let client = captured.client.ip();
-    let source = (transparent && client != to.ip() && client.is_ipv4() == to.is_ipv4()).then_some(client);
+    let is_usable = transparent && client != next_hop.ip() && client.is_ipv4() == next_hop.is_ipv4();
+    let source = is_usable.then_some(client);
     let mut socket = captured.socket;
     let carried = async {
-        let mut app = Guarded::new(dial::for_client(&socket, dial::application(context, to, source)).await?);
+        let mut app = ResetOnDrop::new(dial::for_client(&socket, dial::application(context, next_hop, source)).await?);
         relay::plain(&mut socket, &mut app, &context.worker.scratch, report.counts()).await?;
-        socket.settle();
-        app.settle();
+        socket.finish();
+        app.finish();
         Ok(())
     };
     tokio::select! {
@@ -64,20 +65,20 @@ async fn carry(
     }
 }
 
-fn opened(context: &PodContext, captured: &capture::Captured, local: &Arc<Workload>) -> Opened {
+fn opened(context: &PodContext, captured: &Captured, local: &Arc<Workload>) -> Opened {
     let state = &context.shared().state;
     let source = state.workload_by_address(&state.config().network, captured.client.ip());
     Opened {
         direction: Direction::Inbound,
         client: captured.client,
-        destination: captured.destination,
-        listed: captured.destination,
-        original: None,
+        logged_dst: captured.original_dst,
+        original_dst: None,
+        actual_dst: captured.original_dst,
         source: Peer { workload: source, identity: None, baggage: None },
         target: Peer { workload: Some(local.clone()), identity: context.description.identity(local), baggage: None },
-        service: view::destination_service(state, local, captured.destination),
+        service: view::destination_service(state, local, captured.original_dst),
         authority: None,
         trace: None,
-        protocol: "TCP",
+        protocol: Protocol::Tcp,
     }
 }

@@ -1,10 +1,10 @@
-//! Last step: tells metrics, the dump and the access log of a connection, exactly once, however it ends.
+//! Last step: reports a connection to metrics, the dump and the access log, exactly once, however it ends.
 
 use super::context::{PodContext, WorkerContext};
 use super::relay::Counts;
-use super::{Connection, Failure};
-use crate::inpod::ConnectionEntry;
+use super::{EarlyFailure, Failure};
 use crate::inpod::connections::Listed;
+use crate::inpod::{ConnectionEntry, ListenerKind};
 use hbone::headers::{Baggage, Trace};
 use identity::Identity;
 use model::{Service, Workload};
@@ -14,21 +14,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use telemetry::access::{self, AccessError, AccessPeer, AccessRecord};
-use telemetry::metrics::{PeerLabels, Reporter, TrafficHandles, TrafficLabels};
+use telemetry::metrics::{PeerLabels, TrafficHandles, TrafficLabels};
+use telemetry::{Direction, Protocol};
 use tracing::Span;
 
-pub use telemetry::access::Direction;
-
-/// Bytes that may be carried before the counters hear of them, if that is before the next flush of all connections.
+/// Bytes after which a connection adds to the counters, if that is before the next flush of all connections.
 const FLUSH_BYTES: u64 = 4 << 20;
 
-/// What is known of one side.
+/// Known properties of one side.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub workload: Option<Arc<Workload>>,
     /// Proven, or expected to be proven.
     pub identity: Option<Identity>,
-    /// What the other proxy says of a workload that discovery does not know.
+    /// Description by the other proxy of a workload that discovery does not know.
     pub baggage: Option<Baggage>,
 }
 
@@ -37,32 +36,31 @@ pub struct Peer {
 pub struct Opened {
     pub direction: Direction,
     pub client: SocketAddr,
-    /// The next hop; inbound, the pod's own address.
-    pub destination: SocketAddr,
-    /// What the dump calls the actual destination: inbound, the application's address.
-    pub listed: SocketAddr,
-    /// What the dump calls the original destination.
-    pub original: Option<String>,
+    /// `dst.addr` of the access log. Outbound, the next hop; inbound, the pod's address that the client connected to.
+    pub logged_dst: SocketAddr,
+    /// `originalDst` of the dump: the address, or the service, that the client asked for.
+    pub original_dst: Option<String>,
+    /// `actualDst` of the dump. Outbound, the next hop; inbound, the application's address.
+    pub actual_dst: SocketAddr,
     pub source: Peer,
     pub target: Peer,
     pub service: Option<Arc<Service>>,
     /// `:authority`; only HBONE.
     pub authority: Option<String>,
-    /// As in the dump.
-    pub protocol: &'static str,
-    /// What both proxies call the connection.
+    pub protocol: Protocol,
+    /// Trace id by which both proxies log the connection.
     pub trace: Option<Trace>,
 }
 
-/// Reports one connection when dropped. Until [`close`](Self::close) has said otherwise, it was cut.
+/// Reports one connection when dropped: as cut, unless [`close`](Self::close) has given another result.
 pub struct Report {
     opened: Opened,
     /// The pod's, in the log.
     span: Span,
     traffic: Arc<TrafficHandles>,
     counts: Rc<Counts>,
-    /// Place among the live ones of its worker.
-    place: usize,
+    /// Slot among the open connections of its worker.
+    slot: usize,
     worker: Rc<WorkerContext>,
     begun: Instant,
     result: Result<(), Failure>,
@@ -70,32 +68,33 @@ pub struct Report {
 }
 
 impl Report {
-    /// The connection begins.
+    /// Begins the report of a connection.
     pub fn open(context: &PodContext, opened: Opened) -> Self {
-        let traffic = context.worker.pairs.traffic(&opened, &context.worker.traffic);
+        let traffic = context.worker.traffic_by_peers.get(&opened, &context.worker.traffic);
         traffic.opened();
         let listed = context.pod.connections.list(ConnectionEntry {
-            src: opened.client,
-            original_dst: opened.original.clone(),
-            actual_dst: opened.listed,
+            client: opened.client,
+            original_dst: opened.original_dst.clone(),
+            actual_dst: opened.actual_dst,
             protocol: opened.protocol,
-            inbound: opened.direction == Direction::Inbound,
+            direction: opened.direction,
         });
+        // Off by default: the span and the record are made only for a line that will be written.
         if tracing::enabled!(target: "access", tracing::Level::DEBUG) {
             opened.span(&context.span()).in_scope(|| opened.record(|r| r.opened()));
         }
         let counts = Rc::new(Counts::new(FLUSH_BYTES, traffic.clone()));
-        let place = context.worker.live.enter(counts.clone());
+        let slot = context.worker.open_connections.insert(counts.clone());
         let (span, worker, begun) = (context.span(), context.worker.clone(), Instant::now());
-        Self { opened, span, traffic, counts, place, worker, begun, result: Err(Failure::Cut), _listed: listed }
+        Self { opened, span, traffic, counts, slot, worker, begun, result: Err(Failure::Cut), _listed: listed }
     }
 
-    /// Where the relay counts.
+    /// Returns the counts of the relay.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// The connection has ended.
+    /// Ends the report with the connection's result.
     pub fn close(mut self, result: Result<(), Failure>) {
         self.result = result;
     }
@@ -103,15 +102,16 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
-        self.worker.live.leave(self.place);
+        self.worker.open_connections.remove(self.slot);
+        // The last bytes count before the end does.
         self.counts.flush();
         let failure = self.result.as_ref().err();
         self.traffic.closed(failure.map(|e| e.flags().as_str()));
-        let (to_server, to_client) = self.counts.totals();
-        // Sent and received are seen towards the other proxy.
+        let totals = self.counts.totals();
+        // Istio's log counts towards the other proxy: outbound sends to the server, inbound to the client.
         let (sent, received) = match self.opened.direction {
-            Direction::Outbound => (to_server, to_client),
-            Direction::Inbound => (to_client, to_server),
+            Direction::Outbound => (totals.to_server, totals.to_client),
+            Direction::Inbound => (totals.to_client, totals.to_server),
         };
         let error = failure.map(|e| AccessError { error: e, code: e.code() });
         let span = self.opened.span(&self.span);
@@ -125,33 +125,19 @@ impl fmt::Debug for Report {
     }
 }
 
-/// Reports a connection that ended before there was anything to count.
-pub fn early(
-    context: &PodContext,
-    direction: Direction,
-    client: SocketAddr,
-    destination: SocketAddr,
-    failure: &Failure,
-) {
+/// Reports a connection, accepted by the listener of `kind`, that failed before there was anything to count.
+pub fn early(context: &PodContext, kind: ListenerKind, client: SocketAddr, early: &EarlyFailure) {
+    let EarlyFailure { original_dst, failure } = early;
+    // Without a destination, the port of the listener is all that is known.
+    let listener = || SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), kind.port());
     let error = AccessError { error: failure, code: failure.code() };
-    context.span().in_scope(|| access::refused(client, destination, direction, error));
-}
-
-/// What a connection was made to, as far as is known without asking the kernel.
-pub fn listener_of(connection: &Connection) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), connection.kind.port())
-}
-
-/// Who counts.
-pub const fn reporter(direction: Direction) -> Reporter {
-    match direction {
-        Direction::Outbound => Reporter::Source,
-        Direction::Inbound => Reporter::Destination,
-    }
+    context.span().in_scope(|| {
+        access::refused(client, original_dst.unwrap_or_else(listener), kind.direction(), error);
+    });
 }
 
 impl Opened {
-    /// Where a line about it belongs: the pod, and the connection as both proxies call it.
+    /// Returns the span of a line about it: the pod, and the trace id that both proxies log.
     fn span(&self, proxy: &Span) -> Span {
         let Some(Trace { trace_id, .. }) = self.trace else { return proxy.clone() };
         let id = format_args!("{trace_id:032x}");
@@ -168,7 +154,7 @@ impl Opened {
     fn record<T>(&self, write: impl FnOnce(&AccessRecord<'_>) -> T) -> T {
         let mtls = self.is_mutual_tls();
         let source = side(&self.source, self.client, mtls);
-        let destination = side(&self.target, self.destination, mtls);
+        let destination = side(&self.target, self.logged_dst, mtls);
         write(&AccessRecord {
             source,
             destination,
@@ -201,7 +187,7 @@ pub(super) fn labels(opened: &Opened) -> TrafficLabels {
     let mut destination = peer_labels(&opened.target);
     destination.principal = opened.target.identity.as_ref().map_or_else(Arc::default, principal);
     TrafficLabels {
-        reporter: reporter(opened.direction),
+        direction: opened.direction,
         source,
         destination_service: service.map_or_else(Arc::default, |s| s.hostname.as_arc()),
         destination_service_namespace: service.map_or_else(Arc::default, |s| s.namespace.as_arc()),

@@ -1,4 +1,4 @@
-//! Second step: where a connection goes, down to an address. It opens nothing; see `dial`.
+//! Second step: the route of a connection, down to the address of its next hop. It opens nothing; see `dial`.
 
 use hickory_resolver::TokioResolver;
 use model::view::{self, Dial, Route, RouteError};
@@ -6,7 +6,7 @@ use model::{State, Text, Workload};
 use rand::seq::IndexedRandom;
 use std::net::{IpAddr, SocketAddr};
 
-/// Why there is nowhere to go.
+/// Reason for which there is no next hop.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     #[error(transparent)]
@@ -26,11 +26,12 @@ impl ResolveError {
     }
 }
 
-/// A route and the address it begins with.
+/// A route and the address of its next hop.
 #[derive(Debug)]
 pub struct Resolved {
     pub route: Route,
-    pub to: SocketAddr,
+    /// Address to connect to.
+    pub next_hop: SocketAddr,
 }
 
 /// Names of workloads without addresses, as the proxy's own resolver knows them.
@@ -60,15 +61,15 @@ impl Names {
     }
 }
 
-/// The way of a connection that `source` opens to `destination`.
+/// Returns the route of a connection that `source` opens to `original_dst`.
 pub async fn outbound(
     state: &State,
     names: &Names,
     source: &Workload,
-    destination: SocketAddr,
+    original_dst: SocketAddr,
 ) -> Result<Resolved, ResolveError> {
-    let route = view::outbound(state, source, destination)?;
-    let to = match &route.dial {
+    let route = view::outbound(state, source, original_dst)?;
+    let next_hop = match &route.dial {
         Dial::Address(address) => *address,
         Dial::Hostname { hostname, port, original } => {
             // Boxed, as it is rare.
@@ -85,5 +86,5 @@ pub async fn outbound(
             SocketAddr::new(ip.ok_or_else(|| ResolveError::NoAddress(hostname.clone()))?, *port)
         }
     };
-    Ok(Resolved { route, to })
+    Ok(Resolved { route, next_hop })
 }

@@ -1,4 +1,4 @@
-//! What all connections of the process share. Read through handles; nothing of it is locked across a wait.
+//! Parts that all connections of the process share. Read through handles; nothing of it is locked across a wait.
 
 use super::resolve::Names;
 use ca_client::CertificateManager;
@@ -18,11 +18,11 @@ pub struct Shared {
     pub names: Names,
     pub tunnels: Settings,
     pub pool_limits: Limits,
-    /// What pods may use together.
+    /// Budgets of all pods together.
     pub budgets: Arc<Budgets>,
     pub drain: Watch,
-    /// Deliver what comes through a PROXY tunnel to loopback.
+    /// Connections through a PROXY tunnel are delivered to loopback.
     pub localhost_app_tunnel: bool,
-    /// Describe ourselves to clients.
+    /// Responses to CONNECT describe the pod in `baggage`.
     pub response_baggage: bool,
 }

@@ -21,7 +21,7 @@ pub(super) struct PodAcceptor {
     /// Must not keep the pod alive: its listeners end with it.
     pub(super) pod: Weak<ServedPod>,
     pub(super) kind: ListenerKind,
-    /// Whether dials on behalf of its clients may use their addresses.
+    /// Dials on behalf of its clients may use their addresses.
     pub(super) transparent: bool,
 }
 

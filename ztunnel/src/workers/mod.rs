@@ -76,12 +76,15 @@ impl PodWorkers {
     /// # Errors
     /// When a listener cannot be registered, the pod was stopped meanwhile, or the worker does not answer.
     pub async fn start_pod(&self, pod: Arc<Pod>, listeners: Vec<(ListenerKind, Listening)>) -> io::Result<()> {
+        // Its listeners stay on one worker: single sockets, not one for each, because steering knows one listener of a
+        // pod.
         let index = pod.serial as usize;
         self.0.ask(index, |done| Command::Start { pod, listeners, done }).await?
     }
 
     /// Cuts everything of a pod on all workers.
     pub async fn stop_pod(&self, pod: &Arc<Pod>) {
+        // First: workers start nothing more for it while the commands are on their way.
         pod.stop();
         if self.0.ask_all(|done| Command::Stop { pod: pod.clone(), done }).await.is_err() {
             tracing::warn!(uid = pod.uid, waited = ?COMMAND_TIMEOUT, "a worker does not answer, the pod is not stopped on it yet");

@@ -48,7 +48,7 @@ impl workers::Worker for Worker {
     }
 
     fn flush(&self) {
-        self.context.live.flush();
+        self.context.open_connections.flush();
     }
 
     async fn drain(self: Rc<Self>) -> usize {
@@ -124,6 +124,7 @@ impl Worker {
     }
 
     fn stop_pod(&self, pod: &Pod, done: oneshot::Sender<()>) {
+        // Out of the map at once: a connection that is handed over now finds the pod stopped.
         let stopped = self.pods.borrow_mut().remove(&pod.serial);
         tokio::task::spawn_local(async move {
             if let Some(served) = stopped {

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod calm;
+pub mod dialer;
+pub mod observe;
 
 use ca_client::CertificateManager;
 use ca_server::testing::FixedRoot;
@@ -24,7 +26,7 @@ use ztunnel::proxy::Shared;
 use ztunnel::proxy::resolve::Names;
 use ztunnel::workers::PodWorkers;
 
-/// What Istio's agent writes into a pod, as nftables say it.
+/// Rules of Istio's agent in a pod, for nft.
 const RULES: &str = r#"
 table ip istio {
     chain mangle_prerouting {
@@ -103,7 +105,7 @@ impl Pod {
         Ok(socket)
     }
 
-    /// Whether nobody listens there, or soon nobody will: a program that another test starts at this moment holds a copy
+    /// Returns whether the port refuses connections, now or soon: a program that another test starts at this moment holds a copy
     /// of a closed listener until it runs.
     pub fn refuses(&self, to: &str) -> bool {
         let deadline = Instant::now() + PATIENCE;
@@ -139,7 +141,7 @@ impl Drop for Pod {
     }
 }
 
-/// Who signs for every workload of these tests.
+/// Authority of every workload of these tests.
 pub fn root() -> FixedRoot {
     FixedRoot::new(identity::TrustDomain::default(), Duration::from_secs(3600)).unwrap()
 }

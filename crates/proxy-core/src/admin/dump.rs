@@ -98,6 +98,7 @@ fn pem(der: &[u8]) -> String {
 /// Hex digits as a decimal number of any size.
 fn decimal(hex: &str) -> String {
     // Least significant digit first.
+    // Long multiplication by 16: serials have up to 20 bytes, more than u128 holds.
     let mut digits = vec![0_u32];
     for nibble in hex.chars().filter_map(|c| c.to_digit(16)) {
         let mut carry = nibble;

@@ -1,4 +1,4 @@
-//! Where certificates come from, and what is asked of them.
+//! Source and properties of certificates.
 
 use std::{path::Path, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
 
 const DEFAULT_TOKEN: &str = "./var/run/secrets/tokens/istio-token";
 
-/// Where certificates come from.
+/// Source and properties of certificates.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificatesConfig {
@@ -35,7 +35,7 @@ pub struct CertificatesConfig {
     pub ttl: Duration,
 }
 
-/// Who signs.
+/// Signer of certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authority {
     /// `CA_ADDRESS`; default as for discovery, but without ProxyConfig.
@@ -55,7 +55,7 @@ impl Serialize for Authority {
 
 impl CertificatesConfig {
     pub(super) fn parse(reader: &mut Reader<'_>) -> Self {
-        // Whoever asks for these must not run without them.
+        // To run without these would be less secure than their user expects.
         reader.refuse("CRL_PATH", "nothing: revocation lists are not checked");
         reader.refuse("COMPLIANCE_POLICY", "nothing: key exchange cannot be restricted");
         reader.unless("TLS12_ENABLED", &["false"], "HBONE takes TLS 1.3 only");
@@ -75,10 +75,11 @@ impl CertificatesConfig {
 fn authority(reader: &mut Reader<'_>) -> Authority {
     if reader.flag("FAKE_CA", false) {
         if !cfg!(feature = "testing") {
-            reader.problems.push("FAKE_CA", "true", "false: this is no test build");
+            reader.problems.push("FAKE_CA", "true", "false: only test builds have a fixed root");
         }
         return Authority::FixedRoot;
     }
+    // `discoveryAddress` of ProxyConfig is not for certificates: Istio keeps the two apart.
     let fallback = discovery::default_address(reader);
     match discovery::address(reader, "CA_ADDRESS", &fallback) {
         Some(address) => Authority::Remote(address),

@@ -1,4 +1,4 @@
-//! Where workloads, services and policies come from.
+//! Source of workloads, services and policies.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub enum LocalXds {
     Inline(String),
 }
 
-/// Where workloads and policies come from.
+/// Source of workloads and policies.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DiscoveryConfig {

@@ -1,4 +1,4 @@
-//! Who this proxy is: its node, its pod, its network, and what it tells the control plane.
+//! Node, pod and network of this proxy, and its metadata for the control plane.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{proxy_config::ProxyConfig, source::Reader};
 const META: &str = "ISTIO_META_";
 const META_JSON: &str = "ISTIO_METAJSON_";
 
-/// Who we are.
+/// Node, pod and network of this proxy.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeConfig {
@@ -20,7 +20,7 @@ pub struct NodeConfig {
     pub name: Option<String>,
     /// `ISTIO_META_CLUSTER_ID`, then `CLUSTER_ID`; default `Kubernetes`.
     pub cluster_id: String,
-    /// `TRUST_DOMAIN`; default `cluster.local`. Of our own identity only.
+    /// `TRUST_DOMAIN`; default `cluster.local`. Only of the proxy's own identity.
     pub trust_domain: String,
     /// `POD_NAME`.
     pub pod_name: Option<String>,
@@ -71,6 +71,7 @@ impl NodeConfig {
 }
 
 fn metadata(reader: &Reader<'_>, proxy: &ProxyConfig) -> BTreeMap<String, serde_json::Value> {
+    // Weakest first: ProxyConfig, then variables, then those with JSON.
     let from_config = proxy.proxy_metadata.iter().map(|(key, value)| (key.strip_prefix(META).unwrap_or(key), value));
     let mut all: BTreeMap<String, serde_json::Value> =
         from_config.map(|(key, value)| (key.to_owned(), value.as_str().into())).collect();

@@ -1,4 +1,4 @@
-//! Where settings are read from, and the collector of what is wrong with them.
+//! Reader of settings, and collector of their mistakes.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use runtime::Problems;
 /// Istio's mesh configuration, if it is mounted.
 const MESH_CONFIG: &str = "./etc/istio/config/mesh";
 
-/// The variables of a process and what else decides defaults. Made once; tests make their own.
+/// Variables of a process, and other inputs of defaults. Made once; tests make their own.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     /// Variables.
@@ -37,6 +37,7 @@ impl Environment {
                 None
             }
         };
+        // Ends here: defaults that depend on a file which is there and unreadable would be a guess.
         problems.into_result()?;
         Ok(Self {
             variables: std::env::vars_os()
@@ -48,7 +49,7 @@ impl Environment {
     }
 }
 
-/// Reads variables and notes what is wrong with them, or useless.
+/// Reads variables and notes mistakes and settings that are not supported.
 pub struct Reader<'a> {
     pub environment: &'a Environment,
     pub problems: Problems,

@@ -1,4 +1,4 @@
-//! What is logged, and how.
+//! Log format, filter and levels.
 
 use ::telemetry::logging::LogFormat;
 use serde::Serialize;

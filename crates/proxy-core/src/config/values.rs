@@ -1,4 +1,4 @@
-//! How single values are written: durations, numbers, quantities, headers, addresses.
+//! Parsers of single values: durations, numbers, quantities, headers, addresses.
 
 use std::{str::FromStr, time::Duration};
 
@@ -7,7 +7,7 @@ use serde::Serializer;
 
 use super::source::Reader;
 
-/// What a duration looks like.
+/// Form of a duration, for messages.
 pub const DURATION: &str = "a duration such as 30s, 5m or 1h30m";
 
 /// `1h30m`, `500ms`: numbers with units, added up.

@@ -60,10 +60,11 @@ impl Updates {
         debug!(count, "addresses applied");
         for identity in &applied.wanted {
             if !self.certificates.prefetch(identity) {
-                debug!(%identity, "too much to prefetch, the certificate waits for its first connection");
+                debug!(%identity, "too many certificates to prefetch; this one is requested with its first connection");
             }
         }
         for identity in &applied.unused {
+            // Workloads of an identity are gone from this node: its key is not kept.
             self.certificates.forget(identity);
         }
         if applied.policies_changed {
@@ -81,7 +82,7 @@ impl Updates {
         self.measure();
     }
 
-    /// All policies have arrived once.
+    /// Notes that all policies have arrived once.
     pub fn policies_complete(&self) {
         if !self.state.policies_synced() {
             self.state.set_policies_synced();
@@ -104,10 +105,12 @@ impl Updates {
         resources: Vec<Resource<security::Authorization>>,
         removed: Vec<String>,
     ) -> Vec<Rejection> {
+        // Read before the conversion consumes them: of a policy that is rejected, its scope is all that can be used.
         let scopes: Vec<_> = resources.iter().map(as_far_as_readable).collect();
         let (changes, rejected) = changes(resources, removed, Authorization::try_from);
         let is_rejected = |policy: &RefusedPolicy| rejected.iter().any(|r| policy.key == *r.name);
         let refused = scopes.into_iter().flatten().filter(|p| !rejected.is_empty() && is_rejected(p)).collect();
+        // Before the others are applied: from this moment its workloads deny, as the rejected policy may have denied.
         self.state.refuse_authorizations(refused);
         self.authorizations(changes);
         rejected
@@ -138,7 +141,9 @@ impl Updates {
     pub(super) async fn close_undecided(self) {
         loop {
             self.undecided.notified().await;
+            // Several updates within this time are answered together.
             tokio::time::sleep(LATE_POLICY).await;
+            // Evaluated again: a policy that came meanwhile has decided.
             let Reevaluation { revoked, .. } = self.policies.revoke_undecided();
             if revoked > 0 {
                 warn!(
@@ -180,7 +185,7 @@ impl Handler<security::Authorization> for Policies {
     }
 }
 
-/// Whom a policy would be for, should it be refused. None for one that would only be logged.
+/// Returns the scope of a policy, should it be refused; none for one that would only be logged.
 fn as_far_as_readable(resource: &Resource<security::Authorization>) -> Option<RefusedPolicy> {
     let message = &resource.message;
     if message.dry_run {
@@ -192,6 +197,7 @@ fn as_far_as_readable(resource: &Resource<security::Authorization>) -> Option<Re
         Ok(security::Scope::WorkloadSelector) => Some(Scope::WorkloadSelector),
         Err(_) => None,
     };
+    // The resource's name is `namespace/name`, and is there even where the message is not.
     let unreadable = RefusedPolicy::unreadable(&resource.name);
     let namespace = if message.namespace.is_empty() { unreadable.namespace } else { message.namespace.as_str().into() };
     Some(RefusedPolicy { key: unreadable.key, namespace, scope })
@@ -209,11 +215,12 @@ fn changes<M, T>(
         match convert(message) {
             Ok(converted) => changes.push(Change::Upsert(converted)),
             Err(reason) => {
-                error!(resource = name, %reason, "resource refused, what was known stays in force");
+                error!(resource = name, %reason, "resource rejected; its last accepted version stays in force");
                 rejected.push(Rejection { name, reason: reason.to_string() });
             }
         }
     }
+    // Last: a resource that is replaced under another name is never missing in between.
     changes.extend(removed.iter().map(|name| Change::Remove(Text::unique(name))));
     (changes, rejected)
 }

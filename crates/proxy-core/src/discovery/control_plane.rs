@@ -81,6 +81,7 @@ fn node(kind: &str, config: &Config) -> xds_client::Node {
     if let Some(name) = &own.name {
         node.set("NODE_NAME", name.as_str());
     }
+    // After NODE_NAME, so that `ISTIO_META_NODE_NAME` may replace it, as in Istio.
     for (key, value) in &own.metadata {
         node.set(key, value.clone());
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::config::LocalXds;
 
-/// How often the file is looked at.
+/// Pause between two looks at the file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The file cannot be used.
@@ -51,6 +51,7 @@ impl Local {
             LocalXds::Inline(yaml) => local.apply(yaml)?,
             LocalXds::Path(path) => {
                 local.path.clone_from(path);
+                // Before the content is read: a change in between is read again, not missed.
                 local.seen = stamp(path).await.ok();
                 local.load().await?;
             }
@@ -77,7 +78,7 @@ impl Local {
         self.seen = now;
         match self.load().await {
             Ok(()) => info!(path = %self.path.display(), "local discovery file read again"),
-            Err(error) => warn!(%error, "local discovery file has changed and cannot be used, the old content stays"),
+            Err(error) => warn!(%error, "failed to apply the changed local discovery file; keeping the old content"),
         }
     }
 

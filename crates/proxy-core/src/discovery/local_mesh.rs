@@ -55,7 +55,7 @@ impl LocalMesh {
         Ok(mesh)
     }
 
-    /// What to apply after a file that brought `known`, which is brought up to date.
+    /// Returns the changes since a file with the names `known`, which is brought up to date.
     #[must_use]
     pub fn into_changes(self, known: &mut KnownNames) -> LocalChanges {
         let services = self.services.into_iter().map(|s| (Text::from(s.key().to_string()), Address::Service(s)));

@@ -49,8 +49,10 @@ pub async fn start(
     drain: Watch,
 ) -> Result<Discovery, DiscoveryError> {
     let mut tasks = JoinSet::new();
+    // Also with a local file, whose policies may lag behind its workloads as well.
     tasks.spawn(updates.clone().close_undecided());
     if let Some(local) = &config.discovery.local {
+        // Read now: a mistake in the file at the start ends the process; later it only keeps the old content.
         let mut file = file::Local::read(local, updates.clone()).await?;
         if matches!(local, LocalXds::Path(_)) {
             let drain = drain.clone();
@@ -65,6 +67,7 @@ pub async fn start(
         }
         Some(client) => {
             let client = updates.handlers(xds_client::Client::new(client));
+            // Subscribed before the client runs.
             let mut synced = client.synced();
             let seen = synced.clone();
             tasks.spawn(client.run(drain));

@@ -72,6 +72,7 @@ impl Process {
     pub fn new(program: &'static str, tag: &str, drain_deadline: Duration) -> Result<Self, ProcessError> {
         let recorder = telemetry::metrics::install()?;
         telemetry::metrics::record_build(program, tag);
+        // Two drains: that of connections, and, behind it, that of the process's own servers, which show the first one.
         let (shutdown, quit, drained) = Shutdown::channel();
         let (drain, _) = runtime::drain::channel();
         let (servers, _) = runtime::drain::channel();
@@ -138,6 +139,7 @@ impl Process {
                 "drain duration expired with pending connections, forcefully shutting down"
             );
         }
+        // Before the servers end: `/quitquitquit` answers when this is set.
         self.drained.send_replace(true);
         if *self.quit.borrow() {
             // The client of the admin interface gets its answer before the process ends.

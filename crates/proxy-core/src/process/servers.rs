@@ -22,6 +22,7 @@ pub(super) async fn start(
     end: &Watch,
 ) -> Result<(), ProcessError> {
     let metrics = Arc::new(recorder.routes(Router::new()));
+    // Bound before anything else starts, so that a port in use ends the process at once, with its address.
     serve(tcp(listeners.metrics).await?, metrics, end);
     let ready = Arc::new(readiness.routes(Router::new()));
     serve(tcp(listeners.readiness).await?, ready, end);
@@ -33,6 +34,7 @@ pub(super) async fn start(
     if let Some(dir) = &listeners.run_dir {
         let path = dir.join("admin.sock");
         let failed = |source| ProcessError::Bind { address: path.display().to_string(), source };
+        // For tools on the node, which need no port-forward and no namespace.
         std::fs::create_dir_all(dir).map_err(failed)?;
         let socket = Server::unix(&path).map_err(failed)?;
         serve(socket, pages, end);

@@ -83,12 +83,14 @@ impl<C: Send + 'static> Workers<C> {
                 (WorkerHandle::new(messages), receiver)
             })
             .unzip();
+        // All channels exist before the first thread starts: each worker sees all others from its first connection on.
         let handles: Arc<[_]> = handles.into();
         let (lost, losses) = watch::channel(None);
         let make = Arc::new(make);
         for (index, messages) in receivers.into_iter().enumerate() {
             let (seen, make) = (WorkerHandles::new(index, handles.clone(), lost.clone()), make.clone());
             let lost = Lost { index, lost: lost.clone(), only_in_panic: false };
+            // One after the other, each with its runtime: an error here means too few descriptors or threads.
             thread::start(format!("{name}-{index}"), seen, messages, lost, move |seen| make(seen))?;
         }
         Ok(Self { handles, lost: losses })
@@ -103,6 +105,7 @@ impl<C: Send + 'static> Workers<C> {
     pub async fn lost(&self) -> usize {
         let mut lost = self.lost.clone();
         loop {
+            // Also a loss that was reported before this call.
             if let Some(index) = *lost.borrow_and_update() {
                 return index;
             }
@@ -118,6 +121,7 @@ impl<C: Send + 'static> Workers<C> {
             let (sender, answer) = oneshot::channel();
             worker.messages.send(Message::Ping(sender)).await.is_ok() && answer.await.is_ok()
         });
+        // The queue counts too: a worker whose 1024 messages wait is as bad as one that hangs.
         let answers = timeout(PING_TIMEOUT, join_all(pings)).await;
         answers.is_ok_and(|answers| answers.into_iter().all(|answered| answered))
     }
@@ -127,6 +131,7 @@ impl<C: Send + 'static> Workers<C> {
     /// # Errors
     /// When the worker has ended, or does not answer within [`COMMAND_TIMEOUT`].
     pub async fn ask<T>(&self, index: usize, command: impl FnOnce(oneshot::Sender<T>) -> C) -> io::Result<T> {
+        // Serial numbers of pods are consecutive, so pods are spread evenly.
         let worker = &self.handles[index % self.handles.len()];
         let (sender, answer) = oneshot::channel();
         let ended = || io::Error::other("the worker has ended");

@@ -94,7 +94,7 @@ impl Server {
         }
     }
 
-    /// Answers requests with `router`. Goes on during the drain, so that its progress can be seen, and returns at its
+    /// Answers requests with `router`. Continues during the drain, so that its progress can be seen, and returns at its
     /// deadline. Dropping the future closes all connections.
     pub async fn serve(self, router: Arc<Router>, mut drain: Watch) {
         let mut connections = JoinSet::new();
@@ -106,12 +106,14 @@ impl Server {
                         let router = router.clone();
                         connections.spawn(serve_connection(stream, router));
                     }
+                    // A peer that may not ask: closed already.
                     Ok(None) => {}
                     Err(error) => {
                         warn!(%error, "accept failed");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
+                // Ended connections, or the set would grow.
                 Some(_) = connections.join_next() => {}
                 () = drain.expired() => return,
             }
@@ -150,7 +152,7 @@ fn is_root(stream: &UnixStream) -> bool {
             false
         }
         Err(error) => {
-            warn!(%error, "connection refused: failed to read who the peer is");
+            warn!(%error, "connection refused: failed to read the peer's credentials");
             false
         }
     }
@@ -164,6 +166,7 @@ async fn serve_connection(stream: Box<dyn Stream>, router: Arc<Router>) {
         let router = router.clone();
         async move { Ok::<Response, Infallible>(answer(&router, request).await) }
     });
+    // HTTP/1.1 only: curl, browsers, Prometheus and the kubelet speak it, and it needs no state for each stream.
     let result = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

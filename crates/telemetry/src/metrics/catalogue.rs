@@ -4,87 +4,8 @@
 
 use ::metrics::{describe_counter, describe_gauge, describe_histogram};
 
-/// Kind of a metric, with the upper bounds of a histogram's buckets in the unit of its name.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
-    /// Only grows; its name ends in `_total`.
-    Counter,
-    /// Grows and shrinks.
-    Gauge,
-    /// Observations counted in buckets, which can be added up over nodes, unlike quantiles.
-    Histogram(&'static [f64]),
-}
-
-impl Kind {
-    /// As OpenMetrics names it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram(_) => "histogram",
-        }
-    }
-}
-
-/// A program that exports metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Program {
-    /// `strake-agent`.
-    Agent,
-    /// `strake-control`.
-    Control,
-    /// `ztunnel`.
-    Ztunnel,
-}
-
-impl Program {
-    /// Name of the executable.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Agent => "strake-agent",
-            Self::Control => "strake-control",
-            Self::Ztunnel => "ztunnel",
-        }
-    }
-}
-
-/// One metric.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Metric {
-    /// Name as it is scraped.
-    pub name: &'static str,
-    /// Kind.
-    pub kind: Kind,
-    /// Programs that export it.
-    pub programs: &'static [Program],
-    /// Names of its labels.
-    pub labels: &'static [&'static str],
-    /// The text after `# HELP`.
-    pub help: &'static str,
-}
-
-type Programs = &'static [Program];
-type Labels = &'static [&'static str];
-
-const fn counter(name: &'static str, programs: Programs, labels: Labels, help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Counter, programs, labels, help }
-}
-
-const fn gauge(name: &'static str, programs: Programs, labels: Labels, help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, programs, labels, help }
-}
-
-const fn histogram(
-    name: &'static str,
-    programs: Programs,
-    labels: Labels,
-    buckets: &'static [f64],
-    help: &'static str,
-) -> Metric {
-    Metric { name, kind: Kind::Histogram(buckets), programs, labels, help }
-}
+use super::metric::{Kind, Labels, Metric, Program, Programs, counter, gauge, histogram};
+use super::traffic_labels::NAMES;
 
 const AGENT: Programs = &[Program::Agent];
 const CONTROL: Programs = &[Program::Control];
@@ -95,35 +16,7 @@ const ALL: Programs = &[Program::Agent, Program::Control, Program::Ztunnel];
 const SECONDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Labels of Istio's TCP metrics, in Istio's order.
-pub(super) const TRAFFIC: Labels = &[
-    "reporter",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "destination_service",
-    "destination_service_namespace",
-    "destination_service_name",
-    "destination_workload",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_cluster",
-    "request_protocol",
-    "response_flags",
-    "connection_security_policy",
-    "source_region",
-    "source_zone",
-    "destination_region",
-    "destination_zone",
-];
+const TRAFFIC: Labels = &NAMES;
 
 /// Metrics of all programs, sorted by name. Names of Istio's ztunnel and istio-cni stay as they are there.
 pub const CATALOGUE: &[Metric] = &[
@@ -188,7 +81,7 @@ pub const CATALOGUE: &[Metric] = &[
         "strake_agent_annotations_corrected_total",
         AGENT,
         &[],
-        "Annotations of enrolled pods that somebody else had changed and that were set again.",
+        "Annotations of enrolled pods that another writer had changed and that were set again.",
     ),
     counter(
         "strake_agent_blocked_total",
@@ -207,7 +100,7 @@ pub const CATALOGUE: &[Metric] = &[
         AGENT,
         &[],
         SECONDS,
-        "Time until a CNI plugin was told whether its pod is enrolled.",
+        "Time until a CNI plugin had the answer whether its pod is enrolled.",
     ),
     gauge("strake_agent_cni_requests_waiting", AGENT, &[], "Requests of CNI plugins that are not answered yet."),
     counter("strake_agent_departures_total", AGENT, &[], "Pods of this node that left the mesh."),
@@ -297,7 +190,7 @@ pub const CATALOGUE: &[Metric] = &[
         "strake_agent_unverified_total",
         AGENT,
         &[],
-        "Times an enrolled pod could not be verified; it stays announced.",
+        "Times an enrolled pod could not be verified; discovery still advertises HBONE.",
     ),
     counter(
         "strake_agent_unwatched_total",
@@ -445,7 +338,7 @@ pub const CATALOGUE: &[Metric] = &[
         "workload_manager_pending_proxy_count",
         ZTUNNEL,
         &[],
-        "Pods that this proxy was told to serve and cannot serve yet.",
+        "Pods that the agent has enrolled and this proxy cannot serve yet.",
     ),
     counter("workload_manager_proxies_started_total", ZTUNNEL, &[], "Pods that this proxy began to serve."),
     counter("workload_manager_proxies_stopped_total", ZTUNNEL, &[], "Pods that this proxy no longer serves."),

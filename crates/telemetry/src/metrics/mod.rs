@@ -5,9 +5,11 @@
 //! take it anew, as [`TrafficHandles`] does; the macros do by themselves.
 
 mod catalogue;
+mod metric;
 mod process;
 mod render;
 mod traffic;
+mod traffic_labels;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +18,10 @@ use metrics_util::MetricKindMask;
 
 use crate::http::{Request, Response, Router, typed};
 
-pub use catalogue::{CATALOGUE, Kind, Metric, Program};
-pub use traffic::{PeerLabels, Reporter, SocketGuard, SocketsOpen, TrafficCache, TrafficHandles, TrafficLabels};
+pub use catalogue::CATALOGUE;
+pub use metric::{Kind, Metric, Program};
+pub use traffic::{SocketGuard, SocketsOpen, TrafficCache, TrafficHandles};
+pub use traffic_labels::{PeerLabels, TrafficLabels};
 
 /// After this long without change a counter or histogram is no longer shown.
 pub const IDLE: Duration = Duration::from_secs(3600);

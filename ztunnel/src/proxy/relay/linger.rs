@@ -1,5 +1,5 @@
-//! Waits for what came before a reset to get to where it belongs, because a reset throws away what is still on its way.
-//! It waits only as long as something moves: a reader that does not read is reset after [`STALL`].
+//! Waits for the delivery of bytes that came before a reset, because a reset discards what is still on its way. It waits
+//! only as long as something moves: a reader that does not read is reset after [`STALL`].
 
 use super::STALL;
 use super::pump::{Broken, Ended};
@@ -13,8 +13,10 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-/// First pause between two looks at what waits, and the longest one.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// First pause between two looks at the queue. Each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// Longest pause between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Waits until the peer of `socket` has acknowledged everything that was written to it. Returns at once for a socket that
 /// was reset.
@@ -42,10 +44,10 @@ pub(super) async fn until_sent(stream: &SendHalf) {
 
 /// Waits until `waiting` is 0, or has not shrunk for [`STALL`].
 async fn while_it_shrinks(waiting: impl Fn() -> usize) {
-    let (mut least, mut since, mut pause) = (waiting(), Instant::now(), PAUSE.0);
+    let (mut least, mut since, mut pause) = (waiting(), Instant::now(), FIRST_PAUSE);
     while least > 0 && since.elapsed() < STALL {
         sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
+        pause = (pause * 2).min(LONGEST_PAUSE);
         let now = waiting();
         if now < least {
             (least, since) = (now, Instant::now());
@@ -53,7 +55,7 @@ async fn while_it_shrinks(waiting: impl Fn() -> usize) {
     }
 }
 
-/// Goes on with `direction` until it ends, or `moved` has not grown for [`STALL`].
+/// Continues `direction` until it ends, or `moved` has not grown for [`STALL`].
 pub(super) async fn while_it_moves(
     mut direction: Pin<&mut impl Future<Output = Ended>>,
     moved: impl Fn() -> u64,

@@ -4,20 +4,20 @@
 //! Owns neither side: the caller closes them. Half-close is passed on both ways, and neither direction
 //! is cancelled because the other ended, or because the peer of a stream takes no more of it. The loss of the
 //! connection (the tunnel, a reset stream, a reset socket) is passed on as a loss, also while bytes wait and after one
-//! half has ended: the other side is reset, so that nobody takes it for an end. What came before a reset goes first, as
-//! long as it is taken.
+//! half has ended: the other side is reset, so that its application does not mistake it for an orderly end. Bytes that
+//! came before a reset are delivered first, as long as their reader takes them.
 
 mod counts;
 mod linger;
 mod pump;
 
-pub use counts::Counts;
-pub(super) use counts::Way;
+pub use counts::{Counts, Totals};
 
-use super::guarded::reset_on_close;
+use super::reset_on_drop::reset_on_close;
 use bytes::{Bytes, BytesMut};
+use counts::ByteCounter;
 use hbone::{Reason, Stream};
-use pump::{Broken, Ended, Finished, Marks};
+use pump::{Broken, Ended, Finished, SocketState};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -27,34 +27,37 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
-/// Block that reads go to, bytes; at most what one read returns.
+/// Size of the block that is read into, bytes; one read returns at most so many.
 const BLOCK_BYTES: usize = 64 << 10;
-/// What must be left of a block for another read, bytes.
+/// Room that a block must have for another read, bytes. A quarter: less would mean more system calls.
 const LEAST_ROOM_BYTES: usize = 16 << 10;
 /// Reads up to this are copied, so that a slow small stream does not hold a whole block, bytes.
 const COPY_BYTES: usize = BLOCK_BYTES / 8;
-/// How long what came before a reset may stand still before it is given up.
+/// Time without progress after which bytes that came before a reset are given up.
 const STALL: Duration = Duration::from_secs(2);
-/// How peers may say that their socket was reset (RFC 9113, 8.5).
+/// Error code with which a peer may pass on that its socket was reset (RFC 9113, section 8.5).
 const CONNECT_ERROR: Reason = Reason::Other(0xa);
-/// How we say it. RFC 9113, 8.5 asks for `CONNECT_ERROR`, after which Istio's proxy leaves its application waiting for an
-/// end that does not come; it passes `CANCEL` on at once. Ours and Envoy take both for a loss.
+/// Error code with which this side passes it on. RFC 9113, section 8.5, asks for `CONNECT_ERROR`, after which Istio's proxy
+/// leaves its application waiting for an end that does not come; it passes `CANCEL` on at once. Strake and Envoy treat both
+/// as a loss.
 const LOSS: Reason = Reason::Cancel;
 
-/// Where reads of one worker go: idle connections own no buffer.
+/// Block into which a worker reads, for all its connections: idle ones own no buffer.
 #[derive(Debug, Default)]
 pub struct Scratch(RefCell<BytesMut>);
 
 impl Scratch {
-    /// The next bytes of `from`; empty at its end.
+    /// Reads the next bytes of `from`; empty at its end.
     async fn read<R: AsyncRead + Unpin>(&self, from: &mut R) -> io::Result<Bytes> {
         poll_fn(|cx| {
             let block = &mut *self.0.borrow_mut();
             if block.capacity() < LEAST_ROOM_BYTES {
                 *block = BytesMut::with_capacity(BLOCK_BYTES);
             }
+            // The block has at least 16 KiB of room, so the read does not make it grow.
             let n = ready!(pin!(from.read_buf(block)).poll(cx))?;
             if n > COPY_BYTES {
+                // Shares the block without a copy; the rest of it serves the next read.
                 return Poll::Ready(Ok(block.split_to(n).freeze()));
             }
             let data = Bytes::copy_from_slice(block);
@@ -65,7 +68,7 @@ impl Scratch {
     }
 }
 
-/// How a relay failed. Resets and early ends are no failures.
+/// Failure of a relay. Resets and early ends are not failures.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// On the way from client to server.
@@ -76,7 +79,7 @@ pub enum RelayError {
     Receive(io::Error),
 }
 
-/// Is this only a connection that ended, though not politely?
+/// Returns whether the error only says that a connection ended, though not in order.
 pub fn is_ordinary(e: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
     matches!(e.kind(), NotConnected | UnexpectedEof | ConnectionReset | BrokenPipe)
@@ -89,7 +92,7 @@ pub async fn outbound(
     scratch: &Scratch,
     counts: &Counts,
 ) -> Result<(), RelayError> {
-    let [received, sent] = through_stream(app, stream, scratch, (counts, Way::ToServer)).await;
+    let [received, sent] = through_stream(app, stream, scratch, counts.to_server(), counts.to_client()).await;
     outcome(sent, received)
 }
 
@@ -100,7 +103,7 @@ pub async fn inbound(
     scratch: &Scratch,
     counts: &Counts,
 ) -> Result<(), RelayError> {
-    let [sent, received] = through_stream(app, stream, scratch, (counts, Way::ToClient)).await;
+    let [sent, received] = through_stream(app, stream, scratch, counts.to_client(), counts.to_server()).await;
     outcome(sent, received)
 }
 
@@ -111,17 +114,17 @@ pub async fn plain(
     scratch: &Scratch,
     counts: &Counts,
 ) -> Result<(), RelayError> {
-    let marks = [Marks::default(), Marks::default()];
+    let states = [SocketState::default(), SocketState::default()];
     let finished = [Finished::default(), Finished::default()];
     let [sent, received] = {
-        let (client_reader, client_writer) = pump::split(client, &marks[0]);
-        let (server_reader, server_writer) = pump::split(server, &marks[1]);
-        let up = pump::socket_to_socket(client_reader, server_writer, scratch, (counts, Way::ToServer), &finished[0]);
-        let down = pump::socket_to_socket(server_reader, client_writer, scratch, (counts, Way::ToClient), &finished[1]);
+        let (client_reader, client_writer) = pump::split(client, &states[0]);
+        let (server_reader, server_writer) = pump::split(server, &states[1]);
+        let up = pump::socket_to_socket(client_reader, server_writer, scratch, counts.to_server(), &finished[0]);
+        let down = pump::socket_to_socket(server_reader, client_writer, scratch, counts.to_client(), &finished[1]);
         both(pin!(up), pin!(down), &finished).await.map(ended)
     };
     if is_lost(&sent) || is_lost(&received) {
-        // Of the one that was reset nothing is waited for.
+        // The socket that was reset has nothing to wait for: its wait ends at once.
         tokio::join!(linger::until_acknowledged(client), linger::until_acknowledged(server));
         reset_on_close(client);
         reset_on_close(server);
@@ -129,23 +132,24 @@ pub async fn plain(
     outcome(sent, received)
 }
 
-/// How the way from the stream ended, and that into it, which is counted as `way`.
+/// Relays between a socket and a stream. Returns how the direction from the stream ended, and how the one into it.
 async fn through_stream(
     app: &mut TcpStream,
     stream: Stream,
     scratch: &Scratch,
-    (counts, way): (&Counts, Way),
+    into_stream: ByteCounter<'_>,
+    from_stream: ByteCounter<'_>,
 ) -> [Ended; 2] {
     let (mut send, mut recv) = stream.split();
-    let (marks, finished) = (Marks::default(), [Finished::default(), Finished::default()]);
-    let (reader, writer) = pump::split(app, &marks);
+    let (state, finished) = (SocketState::default(), [Finished::default(), Finished::default()]);
+    let (reader, writer) = pump::split(app, &state);
     let ends = {
-        let mut out = pin!(pump::stream_to_socket(&mut recv, writer, (counts, way.back())));
-        let into = pin!(pump::socket_to_stream(reader, &mut send, scratch, (counts, way), &finished[1]));
+        let mut out = pin!(pump::stream_to_socket(&mut recv, writer, from_stream));
+        let into = pin!(pump::socket_to_stream(reader, &mut send, scratch, into_stream, &finished[1]));
         let [received, sent] = both(out.as_mut(), into, &finished).await;
         let received = match (received, &sent) {
-            // The peer has reset the stream: what it has sent before has arrived, and is on its way to the socket.
-            (None, Some(Err(Broken::Stream(_)))) => Some(linger::while_it_moves(out, || marks.written()).await),
+            // The peer has reset the stream: bytes that it sent before have arrived, and are on their way to the socket.
+            (None, Some(Err(Broken::Stream(_)))) => Some(linger::while_it_moves(out, || state.written()).await),
             (received, _) => received,
         };
         [received, sent].map(ended)
@@ -158,7 +162,7 @@ async fn through_stream(
     ends
 }
 
-/// A direction that has not ended is finished, or ends with the other one.
+/// Result of a direction: one that has not ended is finished, or ends with the other one.
 fn ended(end: Option<Ended>) -> Ended {
     end.unwrap_or(Ok(()))
 }
@@ -195,7 +199,7 @@ fn advance(direction: Pin<&mut impl Future<Output = Ended>>, end: &mut Option<En
     false
 }
 
-/// Is the connection gone, and not only ended?
+/// Returns whether the connection is lost, and not only ended.
 const fn is_lost(end: &Ended) -> bool {
     matches!(end, Err(Broken::Writing(_) | Broken::Stream(_) | Broken::Whole(_)))
 }

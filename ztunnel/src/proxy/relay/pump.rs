@@ -1,6 +1,6 @@
-//! One direction of a relay, from a socket or a stream to the other. What its end means for the whole is `super`'s.
+//! One direction of a relay, from a socket or a stream to the other. `super` decides what its end means for the whole.
 
-use super::counts::{Counts, Way};
+use super::counts::ByteCounter;
 use super::{CONNECT_ERROR, STALL, Scratch};
 use bytes::{Buf, Bytes};
 use hbone::{Reason, RecvHalf, SendHalf, StreamError};
@@ -19,20 +19,22 @@ use tokio::time::timeout;
 
 /// Pieces written to a socket in one call.
 const PIECES: usize = 32;
-/// Pause between the probes of a peer that has ended its half, and how many may stay without answer. Must stay below what
-/// conntrack gives a half-closed connection, 60 s on Linux (`nf_conntrack_tcp_timeout_close_wait`).
-const HALF_CLOSED_PROBES: (Duration, u32) = (Duration::from_secs(20), 3);
+/// Pause between keepalive probes of a peer that has ended its half. Must stay below conntrack's timeout of a half-closed
+/// connection, 60 s on Linux (`nf_conntrack_tcp_timeout_close_wait`).
+const HALF_CLOSE_PROBE_INTERVAL: Duration = Duration::from_secs(20);
+/// Number of such probes that may stay without an answer.
+const HALF_CLOSE_PROBES: u32 = 3;
 /// Bytes taken from a stream before they are written.
 const GATHER_BYTES: usize = 256 << 10;
 
-/// How one direction failed.
+/// Failure of one direction.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// Alone: the peer of a stream takes no more of it.
     Direction(io::Error),
     /// The stream it writes to is lost. What its peer has sent before may still be there to read.
     Stream(io::Error),
-    /// The socket it writes to is gone. What that one's application has said before may still be there to read.
+    /// The socket it writes to is gone. What that one's application has sent before may still be there to read.
     Writing(io::Error),
     /// With the connection, and so with the other one.
     Whole(io::Error),
@@ -49,7 +51,7 @@ impl Broken {
         }
     }
 
-    /// A receiver's: whatever is no end is a loss.
+    /// A receiver's view: whatever is not an end is a loss.
     fn receiving(e: StreamError) -> Self {
         Self::Whole(lost_stream(e))
     }
@@ -63,16 +65,16 @@ fn lost_stream(e: StreamError) -> io::Error {
     }
 }
 
-/// What both directions know of each other.
+/// State of a socket that both directions see.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
-    /// Writing has met the end of the socket: its reader must not take the end it sees then for one in order.
+pub(super) struct SocketState {
+    /// A write has failed: the end that the reader sees then is not an orderly one.
     gone: Cell<bool>,
     /// Bytes written to the socket.
     written: Cell<u64>,
 }
 
-impl Marks {
+impl SocketState {
     /// Bytes that the kernel has taken for the socket so far.
     pub(super) const fn written(&self) -> u64 {
         self.written.get()
@@ -82,40 +84,40 @@ impl Marks {
 /// The half of an application's socket that is read.
 pub(super) struct Reader<'a> {
     half: ReadHalf<'a>,
-    marks: &'a Marks,
+    state: &'a SocketState,
 }
 
 /// The half that is written.
 pub(super) struct Writer<'a> {
     half: WriteHalf<'a>,
-    marks: &'a Marks,
+    state: &'a SocketState,
 }
 
 /// Both halves of a socket.
-pub(super) fn split<'a>(socket: &'a mut TcpStream, marks: &'a Marks) -> (Reader<'a>, Writer<'a>) {
+pub(super) fn split<'a>(socket: &'a mut TcpStream, state: &'a SocketState) -> (Reader<'a>, Writer<'a>) {
     let (read, write) = socket.split();
-    (Reader { half: read, marks }, Writer { half: write, marks })
+    (Reader { half: read, state }, Writer { half: write, state })
 }
 
-/// Where a direction says that all is sent, though it still watches for the loss of the connection.
+/// Set by a direction once all is sent, while it still watches for the loss of the connection.
 pub(super) type Finished = Cell<bool>;
 
 impl Reader<'_> {
-    /// The next bytes; empty at an end in order.
+    /// Reads the next bytes; empty at an orderly end.
     async fn read(&mut self, scratch: &Scratch) -> io::Result<Bytes> {
         let data = scratch.read(&mut self.half).await?;
-        if data.is_empty() && self.marks.gone.get() { Err(reset()) } else { Ok(data) }
+        if data.is_empty() && self.state.gone.get() { Err(reset()) } else { Ok(data) }
     }
 
     /// Ready when the socket was reset. Dropping it loses nothing.
     async fn lost(&self) -> Broken {
         let mut error = pin!(self.half.ready(Interest::ERROR));
-        poll_fn(|cx| if self.marks.gone.get() { Poll::Ready(()) } else { error.as_mut().poll(cx).map(drop) }).await;
+        poll_fn(|cx| if self.state.gone.get() { Poll::Ready(()) } else { error.as_mut().poll(cx).map(drop) }).await;
         Broken::Whole(reset())
     }
 
-    /// Does `work`. Once the socket is reset, what it has said before is still passed on, as long as it is taken: `work`
-    /// has [`STALL`] then.
+    /// Does `work`. Once the socket is reset, bytes that it sent before are still passed on, as long as they are taken:
+    /// `work` has [`STALL`] then.
     async fn unless_lost<T>(&self, work: impl Future<Output = T>) -> Result<T, Broken> {
         let mut work = pin!(work);
         tokio::select! {
@@ -126,18 +128,18 @@ impl Reader<'_> {
         }
     }
 
-    /// The peer has ended its half. One that has closed the other half too does not say so, and is found out by asking:
-    /// else bytes that nobody reads would keep both sockets for ever.
-    fn ask_whether_it_lives(&self) {
-        let (every, times) = HALF_CLOSED_PROBES;
+    /// Turns on keepalive probes once the peer has ended its half. TCP does not tell whether it has closed the other half
+    /// too; without probes, bytes that nobody reads would keep both sockets open without end.
+    fn probe_half_closed(&self) {
         // Fails only on a socket that is gone.
-        let _ = socket::set_keepalive(self.half.as_ref(), every, every, times);
+        let interval = HALF_CLOSE_PROBE_INTERVAL;
+        let _ = socket::set_keepalive(self.half.as_ref(), interval, interval, HALF_CLOSE_PROBES);
     }
 }
 
 impl Writer<'_> {
     async fn write(&mut self, pieces: &mut VecDeque<Bytes>) -> Ended {
-        let result = write_all(&mut self.half, pieces, &self.marks.written).await;
+        let result = write_all(&mut self.half, pieces, &self.state.written).await;
         self.ended(result)
     }
 
@@ -151,7 +153,7 @@ impl Writer<'_> {
 
     /// TCP has no way to refuse one direction: a socket that cannot be written is gone.
     fn ended(&self, result: io::Result<()>) -> Ended {
-        self.marks.gone.set(self.marks.gone.get() || result.is_err());
+        self.state.gone.set(self.state.gone.get() || result.is_err());
         result.map_err(Broken::Writing)
     }
 }
@@ -160,7 +162,7 @@ fn reset() -> io::Error {
     ErrorKind::ConnectionReset.into()
 }
 
-/// Why a stream takes no more: a reset, if there was one, or `otherwise`. Does not wait.
+/// Returns the reason for which a stream takes no more: a reset, if there was one, or `otherwise`. Does not wait.
 async fn reason(of: &mut SendHalf, otherwise: StreamError) -> StreamError {
     let reset = poll_fn(|cx| match of.poll_closed(cx) {
         Poll::Ready(e) => Poll::Ready(Some(e)),
@@ -174,7 +176,7 @@ pub(super) async fn socket_to_stream(
     mut from: Reader<'_>,
     to: &mut SendHalf,
     scratch: &Scratch,
-    (counts, way): (&Counts, Way),
+    counter: ByteCounter<'_>,
     finished: &Finished,
 ) -> Ended {
     loop {
@@ -192,25 +194,27 @@ pub(super) async fn socket_to_stream(
         if let Err(e) = from.unless_lost(to.send(read)).await? {
             return Err(Broken::sending(reason(to, e).await));
         }
-        counts.add(way, n);
+        counter.add(n);
     }
     to.finish().map_err(Broken::sending)?;
     finished.set(true);
-    from.ask_whether_it_lives();
+    from.probe_half_closed();
     tokio::select! {
         lost = to.closed() => Err(Broken::sending(lost)),
         lost = from.lost() => Err(lost),
     }
 }
 
-pub(super) async fn stream_to_socket(from: &mut RecvHalf, mut to: Writer<'_>, (counts, way): (&Counts, Way)) -> Ended {
+pub(super) async fn stream_to_socket(from: &mut RecvHalf, mut to: Writer<'_>, counter: ByteCounter<'_>) -> Ended {
     let mut pieces = VecDeque::new();
     while let Some(first) = from.data().await.map_err(Broken::receiving)? {
         pieces.push_back(first);
+        // One system call for up to 32 frames, instead of one for each.
         let n = gather(from, &mut pieces);
         to.write(&mut pieces).await?;
+        // Only now may the peer send as many again: a reader that does not read stops it at the stream's window.
         from.release(n);
-        counts.add(way, n);
+        counter.add(n);
     }
     to.shutdown().await
 }
@@ -220,7 +224,7 @@ pub(super) async fn socket_to_socket(
     mut from: Reader<'_>,
     mut to: Writer<'_>,
     scratch: &Scratch,
-    (counts, way): (&Counts, Way),
+    counter: ByteCounter<'_>,
     finished: &Finished,
 ) -> Ended {
     let mut pieces = VecDeque::new();
@@ -232,9 +236,9 @@ pub(super) async fn socket_to_socket(
         let n = data.len();
         pieces.push_back(data);
         from.unless_lost(to.write(&mut pieces)).await??;
-        counts.add(way, n);
+        counter.add(n);
     }
-    from.ask_whether_it_lives();
+    from.probe_half_closed();
     to.shutdown().await?;
     finished.set(true);
     Err(from.lost().await)

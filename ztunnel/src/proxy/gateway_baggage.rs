@@ -1,5 +1,5 @@
-//! What a gateway of another network says of workloads that discovery does not know. It costs memory for as long as
-//! metrics live, so there are bounds; who may say it at all is `inbound`'s question.
+//! Bounds on the baggage in which a gateway of another network describes workloads that discovery does not know: it costs
+//! memory for as long as metrics live. `inbound` decides whose baggage counts at all.
 
 use hbone::headers::Baggage;
 use std::cell::RefCell;
@@ -9,15 +9,15 @@ use std::collections::HashSet;
 const NAME_BYTES: usize = 253;
 /// Different workloads that one worker describes in metrics.
 const DESCRIPTIONS: usize = 1024;
-/// Connections whose source was too much.
+/// Number of connections whose source was beyond the bound.
 const DROPPED: &str = "strake_metrics_descriptions_dropped_total";
 
-/// Descriptions that became labels.
+/// Descriptions that became labels of metrics.
 #[derive(Debug, Default)]
-pub struct Foreign(RefCell<HashSet<[String; 7]>>);
+pub struct GatewayBaggage(RefCell<HashSet<[String; 7]>>);
 
-impl Foreign {
-    /// `baggage` within the bounds; none when there are too many different ones.
+impl GatewayBaggage {
+    /// Returns `baggage` with its names cut to the bound; none when there are too many different ones.
     pub fn admit(&self, mut baggage: Baggage) -> Option<Baggage> {
         let fields = [
             &mut baggage.cluster,
@@ -51,13 +51,13 @@ mod tests {
 
     #[test]
     fn names_are_cut_and_their_number_is_bounded() {
-        let foreign = Foreign::default();
+        let admitted = GatewayBaggage::default();
 
-        assert_eq!(foreign.admit(named("x".repeat(1000))).unwrap().workload_name.len(), NAME_BYTES);
+        assert_eq!(admitted.admit(named("x".repeat(1000))).unwrap().workload_name.len(), NAME_BYTES);
         for i in 1..DESCRIPTIONS {
-            assert!(foreign.admit(named(i.to_string())).is_some());
+            assert!(admitted.admit(named(i.to_string())).is_some());
         }
-        assert_eq!(foreign.admit(named("one more")), None);
-        assert!(foreign.admit(named("1")).is_some(), "a known one stays");
+        assert_eq!(admitted.admit(named("one more")), None);
+        assert!(admitted.admit(named("1")).is_some(), "a known one stays");
     }
 }

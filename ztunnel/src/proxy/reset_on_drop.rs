@@ -1,36 +1,37 @@
-//! A socket whose peer must not take a cut for an end. It opens and carries nothing; see `dial` and `relay`.
+//! A socket that is reset when its task is cut, so that its peer does not mistake a cut for an orderly end. It opens and
+//! carries nothing; see `dial` and `relay`.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// Owns an application's connection. Dropped before [`settle`](Self::settle) it is reset, else closed in order:
-/// a task that is cut (drain, pod gone, permission withdrawn) has no chance to say so itself.
+/// Owns an application's connection. Dropped before [`finish`](Self::finish) it is reset, else closed in order: a task
+/// that is cut (drain, pod gone, permission withdrawn) runs no more code that could reset it.
 #[derive(Debug)]
-pub struct Guarded {
+pub struct ResetOnDrop {
     socket: TcpStream,
-    settled: bool,
+    is_finished: bool,
 }
 
-impl Guarded {
-    /// From now on a cut resets it.
+impl ResetOnDrop {
+    /// Resets `socket` when dropped.
     pub(super) const fn new(socket: TcpStream) -> Self {
-        Self { socket, settled: false }
+        Self { socket, is_finished: false }
     }
 
-    /// What had to be said has been said.
-    pub(super) const fn settle(&mut self) {
-        self.settled = true;
+    /// Marks the connection as cleanly finished; Drop then sends FIN instead of RST.
+    pub(super) const fn finish(&mut self) {
+        self.is_finished = true;
     }
 }
 
-/// The next close resets the connection, and throws away what was not sent.
+/// Makes the next close reset the connection, and discard what was not sent.
 pub(super) fn reset_on_close(socket: &TcpStream) {
     // Fails only on a socket that is gone.
     let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
-impl Deref for Guarded {
+impl Deref for ResetOnDrop {
     type Target = TcpStream;
 
     fn deref(&self) -> &TcpStream {
@@ -38,15 +39,15 @@ impl Deref for Guarded {
     }
 }
 
-impl DerefMut for Guarded {
+impl DerefMut for ResetOnDrop {
     fn deref_mut(&mut self) -> &mut TcpStream {
         &mut self.socket
     }
 }
 
-impl Drop for Guarded {
+impl Drop for ResetOnDrop {
     fn drop(&mut self) {
-        if !self.settled {
+        if !self.is_finished {
             reset_on_close(&self.socket);
         }
     }
@@ -59,20 +60,20 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
-    async fn pair() -> (TcpStream, Guarded) {
+    async fn pair() -> (TcpStream, ResetOnDrop) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (near, Guarded::new(listener.accept().await.unwrap().0))
+        (near, ResetOnDrop::new(listener.accept().await.unwrap().0))
     }
 
     #[tokio::test]
-    async fn a_cut_resets_and_a_settled_end_does_not() {
+    async fn a_cut_resets_and_a_finished_connection_ends_in_order() {
         let (mut cut, guarded) = pair().await;
         drop(guarded);
         assert_eq!(cut.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 
         let (mut ended, mut guarded) = pair().await;
-        guarded.settle();
+        guarded.finish();
         drop(guarded);
         assert_eq!(ended.read(&mut [0]).await.unwrap(), 0);
     }

@@ -59,6 +59,7 @@ impl Client {
     }
 
     async fn create(&self, identity: &Identity) -> Result<WorkloadCertificate, SourceError> {
+        // A new key for every certificate: one that was copied is worthless after the next renewal.
         let (key, csr) = identity::csr::generate(identity)?;
         let mut request = tonic::Request::new(IstioCertificateRequest {
             csr,
@@ -74,6 +75,7 @@ impl Client {
     /// The channel in use, or a new one when the roots have changed since.
     async fn channel(&self) -> Result<Channel, SourceError> {
         let roots = match self.config.address.scheme_str() {
+            // Plain TCP, for tests: there is no certificate to check.
             Some("http") => String::new(),
             _ => self.config.roots.read().await?,
         };
@@ -83,6 +85,7 @@ impl Client {
         {
             return Ok(channel.clone());
         }
+        // Requests in flight keep the old channel; it closes with the last of them.
         let connector = Connector::new(self.config.roots.clone(), self.config.alternative_host.clone());
         let channel = Endpoint::from(self.config.address.clone())
             .http2_keep_alive_interval(PING_INTERVAL)
@@ -98,6 +101,7 @@ impl Client {
         for (name, value) in &self.config.headers {
             headers.append(name, value.clone());
         }
+        // Read again for each request: the kubelet replaces the token long before it expires.
         if let Some(bearer) = self.config.token.bearer().await.map_err(SourceError::Token)? {
             let value = HeaderValue::from_str(&bearer)
                 .map_err(|error| SourceError::Token(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
@@ -125,6 +129,8 @@ fn certificate(
     key: &PrivateKeyDer<'static>,
     answer: &[String],
 ) -> Result<WorkloadCertificate, SourceError> {
+    // The leaf, intermediates, and the bundle of roots last, each part with one or more PEM blocks (Istio's
+    // convention).
     let [chain @ .., roots] = answer else { return Err(SourceError::NoRoots(0)) };
     if chain.is_empty() {
         return Err(SourceError::NoRoots(answer.len()));
@@ -136,10 +142,12 @@ fn certificate(
         }
     }
     let certificate = WorkloadCertificate::new(certificates, key, readable(roots))?;
+    // A proxy that shows another workload's certificate would act as that workload.
     if certificate.identity() != identity {
         let (requested, given) = (identity.clone(), certificate.identity().clone());
         return Err(SourceError::WrongIdentity { requested, given });
     }
+    // The check that peers make: better no certificate, with a clear error, than one that every peer refuses.
     certificate.check(SystemTime::now())?;
     Ok(certificate)
 }

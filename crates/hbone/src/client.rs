@@ -84,6 +84,7 @@ impl Tunnel {
         authority: &str,
         headers: HeaderMap,
     ) -> Result<Accepted, ConnectError> {
+        // Checked here, as the peer would reset the stream with PROTOCOL_ERROR, which names no cause.
         if authority.parse::<http::uri::Authority>().is_err() {
             return Err(ConnectError::Authority(authority.to_owned()));
         }
@@ -93,6 +94,7 @@ impl Tunnel {
             Box::pin(self.wait_for_room()).await?;
         }
         let stream_ref = connection.borrow_mut().connect(authority, &headers);
+        // Resets the stream when this future is dropped before the answer.
         let pending = PendingResponse::new(connection.clone(), stream_ref.clone(), Reason::Cancel);
         let head = poll_fn(|cx| {
             let mut stream = stream_ref.borrow_mut();
@@ -108,6 +110,7 @@ impl Tunnel {
             }
         });
         let head = head.await?;
+        // Other 2xx would begin a tunnel by RFC 9110 too; no proxy sends them, and Istio's accepts 200 only.
         if head.status != StatusCode::OK {
             return Err(ConnectError::Status(head.status));
         }

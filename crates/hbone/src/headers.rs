@@ -29,6 +29,7 @@ pub struct Baggage {
 impl Baggage {
     /// The header, or `None` when it would be empty or a field cannot be sent.
     pub fn to_header(&self) -> Option<HeaderValue> {
+        // The type is part of the key, as OpenTelemetry's conventions have it: `k8s.deployment.name`.
         let workload_key = format!("k8s.{}.name", self.workload_type.to_ascii_lowercase());
         let mut text = String::new();
         for (key, value) in [
@@ -54,6 +55,7 @@ impl Baggage {
         let mut out = Self::default();
         for line in lines {
             for pair in line.to_str().ok()?.split(',') {
+                // Values are not percent-encoded, as Istio sends them; what is behind a second `=` is dropped.
                 let mut parts = pair.split('=');
                 let (Some(key), Some(value)) = (parts.next(), parts.next()) else { continue };
                 out.set(key.trim(), value.trim());
@@ -82,6 +84,7 @@ impl Baggage {
 
 /// `forwarded` for a client's address and, when known, the service it asked for.
 pub fn forwarded(client: SocketAddr, service: Option<&str>) -> Option<HeaderValue> {
+    // Quoted, because of the colon before the port (RFC 7239, section 6).
     let mut text = format!("for=\"{client}\"");
     if let Some(host) = service {
         let _ = write!(text, ";host={host}");

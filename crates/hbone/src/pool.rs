@@ -100,6 +100,8 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
             if let Some(found) = slot.checkout(self.inner.limits.streams) {
                 return Ok(found);
             }
+            // One dial for a key at a time: a burst of 200 connections to a new peer makes one tunnel, not 200
+            // handshakes.
             if !slot.dialing.replace(true) {
                 break slot;
             }
@@ -108,17 +110,20 @@ impl<K: Hash + Eq + Clone + 'static, E: Clone + 'static> Pool<K, E> {
             // Registered before the first await: a dial that ends at once must not be missed.
             done.as_mut().enable();
             done.await;
+            // Only the failure of the dial that was waited for: an older one says nothing about this attempt.
             if let Some((_, e)) = slot.failure.borrow().as_ref().filter(|(dial, _)| *dial == awaited) {
                 return Err(e.clone());
             }
         };
         slot.dials.set(slot.dials.get() + 1);
+        // Ends the dial also when this future is dropped, as it is when the client gives up.
         let dialing = Dialing { inner: &self.inner, key, slot: &slot };
         let (tunnel, driver) = dial().await.inspect_err(|e| {
             slot.failure.replace(Some((slot.dials.get(), e.clone())));
         })?;
         self.inner.tasks.borrow_mut().spawn_local(drive(driver));
         let permit = tunnel.reserve();
+        // After a drain the tunnel serves this caller and is not kept.
         if self.inner.holds(key, &slot) {
             slot.tunnels.borrow_mut().push(Pooled { tunnel: tunnel.clone(), used: Cell::new(Instant::now()) });
             self.reap_later();
@@ -179,6 +184,7 @@ impl<K: Hash + Eq + Clone, E> Inner<K, E> {
 
     /// Drops tunnels that are idle or broken. Returns whether no key is left.
     fn reap(&self) -> bool {
+        // Drivers that have ended, or their results would pile up in the set.
         while self.tasks.borrow_mut().try_join_next().is_some() {}
         let now = Instant::now();
         let mut slots = self.slots.borrow_mut();
@@ -199,6 +205,7 @@ impl<E> Slot<E> {
         let mut tunnels = self.tunnels.borrow_mut();
         // Their streams go on: each holds its connection.
         tunnels.retain(|p| p.tunnel.is_usable());
+        // Fullest first: the others become idle, and are dropped after 5 minutes.
         let roomy = tunnels.iter().filter(|p| p.tunnel.has_room(limit)).max_by_key(|p| p.tunnel.open_streams());
         let best = roomy.or_else(|| tunnels.iter().find(|p| p.tunnel.is_paused()))?;
         best.used.set(Instant::now());
@@ -242,6 +249,7 @@ async fn reap<K: Hash + Eq + Clone, E>(pool: Weak<Inner<K, E>>, idle: Duration) 
     let pause = (idle / 4).max(Duration::from_millis(100));
     loop {
         tokio::time::sleep(pause).await;
+        // A weak reference: the pool may be dropped, and its tunnels with it, while this task sleeps.
         let Some(inner) = pool.upgrade() else { return };
         if inner.reap() {
             inner.reaping.set(false);

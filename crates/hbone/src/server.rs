@@ -43,12 +43,14 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Request>, TunnelError>> {
+        // One that came with an earlier read is handed out before more is read.
         if let Some(request) = self.next_request() {
             return Poll::Ready(Ok(Some(request)));
         }
         // Reading may bring a request, and writing must go on in any case.
         let turn = self.0.poll(cx).map_err(TunnelError::from);
         match (self.next_request(), turn) {
+            // Of a tunnel that has ended, requests are not worth an answer: nobody would get it.
             (Some(request), Poll::Pending) => Poll::Ready(Ok(Some(request))),
             (_, turn) => turn.map_ok(|()| None),
         }
@@ -60,7 +62,7 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Server<T> {
         Some(Request { head, pending: PendingResponse::new(connection.clone(), stream, Reason::InternalError) })
     }
 
-    /// Tells the peer to open no more streams (GOAWAY). [`accept`](Self::accept) goes on until the open ones have
+    /// Tells the peer to open no more streams (GOAWAY). [`accept`](Self::accept) continues until the open ones have
     /// ended.
     pub fn drain(&mut self) {
         self.0.connection().borrow_mut().drain();

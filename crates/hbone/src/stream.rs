@@ -93,7 +93,7 @@ impl SendHalf {
         if done { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// Ends this direction (`END_STREAM`). The other one goes on.
+    /// Ends this direction (`END_STREAM`). The other one stays open.
     ///
     /// # Errors
     /// A broken pipe if the stream is closed, unless the peer has reset it with `NO_ERROR`.

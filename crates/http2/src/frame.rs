@@ -146,7 +146,7 @@ fn stream_dependency(priority: [u8; 5]) -> u32 {
 pub(crate) fn parse_settings(payload: &[u8]) -> Result<impl Iterator<Item = (u16, u32)>, Error> {
     // An identifier of two bytes and a value of four.
     let (settings, []) = payload.as_chunks::<6>() else {
-        return Err(Error::frame_size("received SETTINGS whose length is no multiple of 6 bytes"));
+        return Err(Error::frame_size("received SETTINGS whose length is not a multiple of 6 bytes"));
     };
     Ok(settings.iter().map(|[a, b, value @ ..]| (u16::from_be_bytes([*a, *b]), u32::from_be_bytes(*value))))
 }

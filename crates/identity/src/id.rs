@@ -149,6 +149,7 @@ impl FromStr for Identity {
         let form = || IdentityError::Form(text.to_owned());
         let rest = text.strip_prefix(SCHEME).ok_or_else(form)?;
         let mut segments = rest.split('/');
+        // `<trust domain>/ns/<namespace>/sa/<service account>`, and nothing behind it.
         let five: [Option<&str>; 5] = std::array::from_fn(|_| segments.next());
         match five {
             [Some(trust_domain), Some("ns"), Some(namespace), Some("sa"), Some(account)]
@@ -163,6 +164,7 @@ impl FromStr for Identity {
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
+        // Clones are the ordinary case; they need no comparison of texts.
         Arc::ptr_eq(&self.uri, &other.uri) || self.uri == other.uri
     }
 }

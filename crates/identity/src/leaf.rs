@@ -1,4 +1,4 @@
-//! What a leaf certificate says about its owner. It verifies nothing: see `tls`.
+//! Facts of a leaf certificate about its owner. It verifies nothing: see `tls`.
 
 use std::time::{Duration, SystemTime};
 
@@ -37,6 +37,7 @@ impl Leaf {
     /// Reads `der`. URI SANs that are not identities are skipped.
     pub fn parse(der: &[u8]) -> Result<Self, LeafError> {
         let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| LeafError::Malformed)?;
+        // Bytes behind the certificate would be signed by nobody.
         if !rest.is_empty() {
             return Err(LeafError::Trailing(rest.len()));
         }

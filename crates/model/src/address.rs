@@ -1,4 +1,4 @@
-//! How workloads, services and gateways are addressed: by network and IP, or by namespace and hostname.
+//! Addresses of workloads, services and gateways: network and IP, or namespace and hostname.
 //! No lookups; see `state` and `view`.
 
 use std::{fmt, net::IpAddr, str::FromStr};

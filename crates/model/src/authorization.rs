@@ -93,7 +93,7 @@ pub struct ServiceAccountMatch {
     pub service_account: Text,
 }
 
-/// Conditions that must all hold; an empty list is no condition. Without any condition it never matches.
+/// Conditions that must all hold; an empty list does not constrain. Without any condition it never matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Match {

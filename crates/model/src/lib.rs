@@ -1,4 +1,4 @@
-//! What discovery says of the mesh: workloads, services and policies; their store; and what one connection needs of it.
+//! State of the mesh by discovery: workloads, services and policies; their store; and views of it for one connection.
 //! Opens no connection and evaluates no policy.
 
 mod address;

@@ -37,7 +37,7 @@ pub enum LoadBalancerMode {
     Strict,
     /// The endpoints that match the most preferences from the start.
     Failover,
-    /// No choice of ours: the original destination.
+    /// The original destination; the proxy chooses no endpoint.
     Passthrough,
 }
 

@@ -28,6 +28,7 @@ fn table() -> &'static Mutex<Table> {
 
 impl Table {
     fn sweep(&mut self) {
+        // The table's own reference is the last one.
         self.known.retain(|text| Arc::strong_count(text) > 1);
         self.known.shrink_to(self.known.len() * 2);
         self.sweep_at = (self.known.len() * 2).max(FIRST_SWEEP);
@@ -59,6 +60,7 @@ impl Text {
     }
 
     fn interned(value: &str) -> Self {
+        // Most fields of most workloads are empty: no lock for them.
         if value.is_empty() {
             return Self::default();
         }
@@ -66,6 +68,7 @@ impl Text {
         if let Some(found) = table.known.get(value) {
             return Self(found.clone());
         }
+        // At twice the size after the last sweep, so each string is looked at a constant number of times.
         if table.known.len() >= table.sweep_at {
             table.sweep();
         }

@@ -117,6 +117,9 @@ pub struct Membership {
 pub struct Memberships(Box<[Membership]>);
 
 /// One endpoint of the mesh. Replaced as a whole on every update.
+///
+/// One flat type with as many fields as discovery has: local files and the config dump have this form, in which an unknown
+/// field is an error, and serde cannot refuse unknown fields of a type that is put together from groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Workload {

@@ -1,4 +1,4 @@
-//! What policies can ask about a connection.
+//! Facts of a connection that policies compare.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! What the policies of a workload mean for a connection, and which of them decided.
+//! Decision of a workload's policies on a connection, with the policy that decided.
 
 use std::fmt;
 
@@ -108,9 +108,11 @@ impl fmt::Display for DenyReason {
 /// Evaluates the policies of a workload for a connection to it.
 #[must_use]
 pub fn decide(set: &PolicySet, connection: &Connection, logging: Logging) -> Decision {
+    // Before any rule: a policy that is missing may be the one that denies.
     if let Some(reason) = invalid_policies(set).or_else(|| unknown_policies(set)) {
         return Decision::deny(reason);
     }
+    // Istio's order: DENY, then ALLOW. One ALLOW policy turns the default from allow to deny.
     let of = |action: Action, dry_run: bool| {
         set.policies.iter().map(AsRef::as_ref).filter(move |p| p.action == action && p.dry_run == dry_run)
     };
@@ -121,6 +123,7 @@ pub fn decide(set: &PolicySet, connection: &Connection, logging: Logging) -> Dec
         say(logging, "deny policy match", policy);
         return Decision::deny(DenyReason::Explicit(policy.key()));
     }
+    // Peeked at, as only the existence of one changes the default.
     let mut enforced = of(Action::Allow, false).peekable();
     dry_run_allows(of(Action::Allow, true), enforced.peek().is_some(), connection, logging);
     if enforced.peek().is_none() {

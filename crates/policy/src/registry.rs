@@ -77,6 +77,7 @@ impl ConnectionRegistry {
     /// evaluation finds the connection here, so no update can slip between.
     #[must_use]
     pub fn register(&self, connection: Connection, destination: Arc<Workload>) -> Registration {
+        // Consecutive numbers spread evenly over the shards.
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(connection);
         let (sender, revoked) = watch::channel(None);
@@ -110,11 +111,13 @@ impl ConnectionRegistry {
                 .map(|e| (e.connection.clone(), e.destination.clone(), e.revoked.clone()))
                 .collect();
             for (connection, destination, sender) in entries {
+                // All of them, also those that the change does not concern: done on the slow runtime, and simpler than to know which.
                 let Decision::Deny { reason, .. } = self.decide(&connection, &destination) else { continue };
                 if matches!(reason, DenyReason::NotYetKnown(_)) && !revokes_undecided(&destination) {
                     result.undecided += 1;
                     continue;
                 }
+                // Counted once, however often it is evaluated before its task has seen it.
                 result.revoked += usize::from(sender.send_replace(Some(Revoked { reason })).is_none());
             }
         }
@@ -135,6 +138,7 @@ impl ConnectionRegistry {
     fn decide(&self, connection: &Connection, destination: &Arc<Workload>) -> Decision {
         let state = &self.0.state;
         let current = state.workload(&destination.uid);
+        // A destination that is gone keeps the policies of its last version.
         decide(&state.policies_of(current.as_ref().unwrap_or(destination)), connection, self.0.logging)
     }
 

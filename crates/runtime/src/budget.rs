@@ -68,6 +68,7 @@ impl<K: Hash + Eq + Clone> Budget<K> {
     pub fn try_acquire(&self, key: &K) -> Option<Permit<K>> {
         let mut state = self.0.state.borrow_mut();
         let state = &mut *state;
+        // Nobody overtakes those who have a turn.
         let free = state.used < self.0.limit && state.turns.is_empty();
         let account = state.accounts.get(key);
         let fits = account.is_none_or(|a| a.held < self.0.share && a.waiting.is_empty());
@@ -84,6 +85,7 @@ impl<K: Hash + Eq + Clone> Budget<K> {
             return permit;
         }
         let waiter = Rc::new(Waiter::default());
+        // Made before the wait begins, so that dropping the future at any point gives the place up.
         let place = Place { budget: self, key: &key, waiter: &waiter };
         self.0.state.borrow_mut().wait(&key, waiter.clone(), &self.0);
         poll_fn(|cx| {
@@ -125,7 +127,7 @@ impl<K: Hash + Eq + Clone> State<K> {
         self.grant(budget.limit, budget.share);
     }
 
-    /// Gives `key` a turn if it waits and may hold more; forgets an account that is of no use.
+    /// Gives `key` a turn if it waits and may hold more; forgets an account that holds and wants nothing.
     fn list(&mut self, key: &K, share: usize) {
         let Some(account) = self.accounts.get_mut(key) else { return };
         if account.held == 0 && account.waiting.is_empty() {
@@ -139,7 +141,9 @@ impl<K: Hash + Eq + Clone> State<K> {
     /// Hands out what is free, one permit per turn.
     fn grant(&mut self, limit: usize, share: usize) {
         while self.used < limit {
+            // One permit, then to the end of the line: an account with a thousand waiters delays another by one permit.
             let Some(key) = self.turns.pop_front() else { return };
+            // Its last waiter has given up.
             let Some(account) = self.accounts.get_mut(&key) else { continue };
             account.has_turn = false;
             if account.held < share
@@ -166,6 +170,7 @@ struct Place<'a, K: Hash + Eq + Clone> {
 
 impl<K: Hash + Eq + Clone> Drop for Place<'_, K> {
     fn drop(&mut self) {
+        // Granted and dropped before it was polled: the permit goes back.
         if self.waiter.granted.get() {
             return self.budget.release(self.key);
         }

@@ -1,4 +1,4 @@
-//! What every program needs and no protocol owns: collected configuration errors, drain,
+//! Parts that every program needs and no protocol owns: collected configuration errors, drain,
 //! signals, back-off, and the few system calls that have no safe wrapper elsewhere.
 //! Nothing here knows of workloads, tunnels or policies.
 

@@ -28,7 +28,7 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Notes a mistake and goes on.
+    /// Notes a mistake.
     pub fn push(&mut self, key: impl Into<String>, value: impl Into<String>, expected: impl Into<String>) {
         self.0.push(Problem { key: key.into(), value: value.into(), expected: expected.into() });
     }

@@ -74,6 +74,7 @@ impl WorkloadCertificate {
         roots: Vec<CertificateDer<'static>>,
     ) -> Result<Self, CertificateError> {
         let leaf = Leaf::parse(chain.first().ok_or(CertificateError::EmptyChain)?)?;
+        // Without an identity no peer would accept it; better to say so here than to fail every handshake.
         let identity = leaf.identity().cloned().ok_or(CertificateError::NoIdentity)?;
         let certified = certified_key(chain, key)?;
         let (store, roots) = store(roots);
@@ -89,7 +90,7 @@ impl WorkloadCertificate {
         Self::new(certificates(chain)?, &key, certificates(roots)?)
     }
 
-    /// Whose certificate it is.
+    /// Identity of the leaf.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -155,6 +156,7 @@ pub(crate) fn certified_key(
 ) -> Result<CertifiedKey, CertificateError> {
     let signer = provider::mesh().key_provider.load_private_key(key.clone_key()).map_err(CertificateError::Key)?;
     let certified = CertifiedKey::new(chain, signer);
+    // A key of another certificate would fail in the handshake, with an error at the peer only.
     certified.keys_match().map_err(CertificateError::Key)?;
     Ok(certified)
 }

@@ -46,6 +46,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        // Chain first: the names of a certificate that nobody has signed mean nothing.
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
         let leaf = Leaf::parse(end_entity).map_err(|_| Refusal::Malformed)?;
         let identity = leaf.identity().ok_or(Refusal::NoIdentity)?;
@@ -110,6 +111,7 @@ impl ServerCertVerifier for ServerVerifier {
         let certificate = ParsedCertificate::try_from(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, self.algorithms.all)?;
         let leaf = Leaf::parse(end_entity).map_err(|_| Refusal::Malformed)?;
+        // The host name is not checked: peers are addressed by IP, and identities say who they are.
         if leaf.identities().iter().any(|found| self.expected.contains(found)) {
             return Ok(ServerCertVerified::assertion());
         }

@@ -86,6 +86,7 @@ impl Client {
                 _ = drain.started() => return,
             };
             metrics::terminated(end.reason());
+            // A connection that was of use starts the pauses anew; see `retry`.
             let wait = pause.after(&end);
             match &end {
                 End::NotConnected => tracing::warn!(?wait, "failed to connect to discovery; retrying"),
@@ -107,6 +108,7 @@ impl Client {
             Ok(service) => service,
             Err(end) => return end,
         };
+        // Room for the first request of every type, which is sent before anybody reads.
         let (sender, receiver) = mpsc::channel(self.types.len() + REQUESTS_IN_FLIGHT);
         let mut session = Session::new(sender);
         session.greet(&self.config.node, &mut self.types);

@@ -30,6 +30,8 @@ impl Session {
     /// answer nothing, not even headers, before they are asked something.
     pub(crate) fn greet(&mut self, node: &Node, types: &mut [Watched]) {
         for watched in types {
+            // Every type names the node: a server may keep its types apart, and the first request is the one that it
+            // reads.
             let request = DeltaDiscoveryRequest { node: Some(node.message()), ..watched.first_request() };
             if let Err(mpsc::error::TrySendError::Full(request)) = self.outbound.try_send(request) {
                 self.waiting.push_back(request);
@@ -52,6 +54,7 @@ impl Session {
 
     /// Hands one request to the transport; false when the stream is closed. Dropping it loses no request.
     pub(crate) async fn flush(&mut self) -> bool {
+        // Reserved first, so that a dropped future has not taken the request out of the queue.
         let Ok(permit) = self.outbound.reserve().await else { return false };
         if let Some(request) = self.waiting.pop_front() {
             permit.send(request);
@@ -71,6 +74,7 @@ impl Session {
         self.useful = true;
         metrics::received(&response.type_url, response.encoded_len());
         let Some(watched) = types.iter_mut().find(|watched| watched.type_url == response.type_url) else {
+            // Answered all the same: a server that waits for the answer of each response would send nothing more.
             tracing::error!(type_url = response.type_url, "received a type that was not requested; rejecting it");
             self.waiting.push_back(DeltaDiscoveryRequest {
                 type_url: response.type_url,

@@ -57,6 +57,7 @@ impl<T: prost::Message + Default + 'static, H: Handler<T>> Apply for Decoding<T,
                 Err(rejection) => rejections.push(rejection),
             }
         }
+        // Before the others are applied: a policy that cannot be decoded denies from the same moment on.
         self.handler.unreadable(&rejections);
         rejections.extend(self.handler.apply(decoded, removed));
         rejections
@@ -75,6 +76,7 @@ fn decode<T: prost::Message + Default>(
     let Some(any) = resource else {
         return Err(Rejection { name, reason: "no contents".to_owned() });
     };
+    // A resource of another type could decode by accident, as protobuf skips unknown fields.
     if any.type_url != type_url {
         return Err(Rejection { name, reason: format!("unexpected type {:?} in a {type_url} response", any.type_url) });
     }
@@ -135,6 +137,8 @@ impl Watched {
         response: DeltaDiscoveryResponse,
     ) -> Result<(DeltaDiscoveryRequest, Standing), MissingPart> {
         let DeltaDiscoveryResponse { resources, removed_resources, nonce, system_version_info, .. } = response;
+        // Strake's control plane marks the parts of a snapshot; istiod has other text here, and sends its snapshot
+        // whole.
         let mark = system_version_info.parse::<Mark>().ok();
         self.progress.check(mark)?;
         let held: Vec<(String, String)> =
@@ -147,6 +151,7 @@ impl Watched {
                 self.versions.entry(name).or_default();
             } else {
                 self.wake(&name);
+                // Sent back in the first request of the next connection, so that only differences come.
                 self.versions.insert(name, version);
             }
         }
@@ -156,6 +161,7 @@ impl Watched {
         }
         runtime::collections::shrink_sparse(&mut self.versions);
         let (standing, is_first) = self.progress.applied(mark, rejections.is_empty());
+        // After the response is applied: the handler may act on a complete state.
         if is_first {
             self.handler.complete();
         }
@@ -175,6 +181,7 @@ impl Watched {
             let _ = waiter.send(());
             return None;
         }
+        // Remembered with an empty version, so that a new connection asks for it again.
         let asked = self.versions.insert(name.clone(), String::new()).is_some();
         let waiters = self.waiters.entry(name.clone()).or_default();
         waiters.retain(|waiter| !waiter.is_closed());

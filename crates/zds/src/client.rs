@@ -38,7 +38,7 @@ impl Client {
     /// The agent's next command; it must be answered by [`Client::ack`] before the next call.
     ///
     /// Cancel-safe: dropping the future loses no command and no descriptor. A command that breaks the protocol is refused towards the
-    /// agent and returned as an error; after any error the connection is of no use. [`ZdsError::is_fatal`] tells whether to exit.
+    /// agent and returned as an error; after any error the connection is unusable. [`ZdsError::is_fatal`] tells whether to exit.
     pub async fn next(&mut self) -> Result<Command, ZdsError> {
         if self.owes_ack {
             return Err(ZdsError::OutOfTurn);

@@ -39,7 +39,7 @@ pub enum ZdsError {
     #[error("a packet of the enrolment socket was cut off: {what}")]
     Truncated { what: &'static str },
     /// A packet that is no message of this protocol.
-    #[error("a packet that is no enrolment message: {0}")]
+    #[error("invalid enrolment message: {0}")]
     Parse(#[from] prost::DecodeError),
     /// A message that has no place here.
     #[error(transparent)]

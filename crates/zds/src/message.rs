@@ -54,7 +54,7 @@ pub enum Request {
     /// Idempotent for the same uid and namespace (device and inode); the same uid with another namespace
     /// replaces the pod at once. The receiver owns `netns`.
     Add { uid: PodId, info: WorkloadInfo, netns: OwnedFd },
-    /// The pod exists and its namespace is not known to the agent yet: whatever runs for it goes on. Only before [`Request::SnapshotSent`].
+    /// The pod exists and its namespace is not known to the agent yet: whatever runs for it stays. Only before [`Request::SnapshotSent`].
     Keep { uid: PodId },
     /// The pod is gone or left the mesh: drain it at once. Before [`Request::SnapshotSent`] it only takes the pod out of the snapshot.
     Del { uid: PodId },
@@ -126,6 +126,7 @@ impl ProtocolError {
 pub(crate) fn parse_request(mut packet: Received) -> Result<Request, ZdsError> {
     use wire::workload_request::Payload;
     let request = wire::WorkloadRequest::decode(packet.bytes.as_slice())?;
+    // Descriptors are owned by `packet`: every early return below closes them.
     let found = packet.descriptors.len();
     let none = |message: &'static str| match found {
         0 => Ok(()),
@@ -133,6 +134,7 @@ pub(crate) fn parse_request(mut packet: Received) -> Result<Request, ZdsError> {
     };
     let request = match request.payload.ok_or(ProtocolError::UnknownRequest)? {
         Payload::Add(add) => {
+            // Exactly one: with two it would be a guess which is the namespace.
             let netns = match (packet.descriptors.pop(), found) {
                 (Some(fd), 1) => fd,
                 _ => return Err(ProtocolError::AddDescriptors { uid: add.uid, found }.into()),

@@ -33,7 +33,7 @@ pub(crate) struct Received {
 
 /// A connected `SOCK_SEQPACKET` socket. Owns the descriptor; dropping it tells the other side.
 ///
-/// tokio's stream type is only the registration with the reactor here: every read and write is one `recvmsg` or `sendmsg` of ours.
+/// tokio's stream type is only the registration with the reactor here: every read and write is one direct `recvmsg` or `sendmsg`.
 pub(crate) struct PacketSocket(UnixStream);
 
 impl PacketSocket {
@@ -96,12 +96,14 @@ impl PacketSocket {
 
 /// A listening socket at `path`; a socket file left by a predecessor is replaced. Mode 0600: only root enrols.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    // bind(2) fails on an existing file, also when its listener is gone.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let fd = socket()?;
     rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
+    // Between bind and listen: nobody can connect before.
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     rustix::net::listen(&fd, BACKLOG)?;
     UnixListener::from_std(std_unix::UnixListener::from(fd))
@@ -122,9 +124,11 @@ fn socket() -> io::Result<OwnedFd> {
 
 fn receive(socket: &UnixStream) -> io::Result<(Received, ReturnFlags)> {
     let mut bytes = vec![0_u8; PACKET_BYTES];
+    // Room for more descriptors than any message has, so that surplus ones arrive, are noticed and are closed.
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let read = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    // Owned from here on: whatever becomes of the message, they are closed.
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -141,5 +145,6 @@ fn transmit(socket: &UnixStream, bytes: &[u8], descriptor: Option<BorrowedFd<'_>
     if let Some(descriptor) = &descriptor {
         control.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(descriptor)));
     }
+    // Without NOSIGNAL a peer that is gone would raise SIGPIPE.
     Ok(rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
 }

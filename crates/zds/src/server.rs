@@ -62,7 +62,7 @@ impl Server {
         Ok(Self { listener, registry: Registry::default(), ids: AtomicU64::new(1), next_accept: Instant::now() })
     }
 
-    /// The pods that proxies are told of; a handle that can be cloned.
+    /// The pods that are announced to proxies; a handle that can be cloned.
     pub fn registry(&self) -> Registry {
         self.registry.clone()
     }

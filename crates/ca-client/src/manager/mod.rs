@@ -136,6 +136,7 @@ impl CertificateManager {
         if outcome.changed().await.is_err() {
             return Err(CertificateError::Forgotten);
         }
+        // Cloned out: the borrow is a lock, which must not live in the future.
         let result = outcome.borrow().clone();
         result.unwrap_or(Err(CertificateError::Ended))
     }
@@ -154,8 +155,10 @@ impl CertificateManager {
                 Err(error @ CertificateError::Unavailable(_)) => error,
                 ended => return ended,
             };
+            // The block ends the lock before the sleep.
             let next = { self.0.shared.table().next_attempt(identity) };
             match next {
+                // `get` asks again after the pause and joins the attempt that is due then.
                 Some(next) if next <= until => tokio::time::sleep_until(next).await,
                 Some(_) | None => return Err(error),
             }
@@ -229,10 +232,12 @@ async fn work(shared: Arc<Shared>, source: Arc<dyn CertificateSource>) {
     let mut fetches = JoinSet::new();
     let mut running = HashMap::new();
     loop {
+        // At most 8 at once, in the order of the queue. The block ends the lock before the spawn.
         while let Some(fetch) = { shared.table().start(shared.now()) } {
             let task = fetches.spawn(run(Arc::clone(&source), fetch.identity.clone()));
             running.insert(task.id(), fetch);
         }
+        // Read after the starts: what they have taken from the list must not wake the task again.
         let due = { shared.table().next_due() };
         // Every arm may be dropped: the set keeps finished fetches, a stored wake-up stays stored.
         tokio::select! {
@@ -240,6 +245,8 @@ async fn work(shared: Arc<Shared>, source: Arc<dyn CertificateSource>) {
             Some(ended) = fetches.join_next_with_id() => {
                 let (id, result) = match ended {
                     Ok((id, result)) => (id, result),
+                    // A panic of the source is a failed attempt; without this its identity would count as being fetched
+                    // for ever.
                     Err(error) => (error.id(), Err(SourceError::Died)),
                 };
                 if let Some(fetch) = running.remove(&id) {

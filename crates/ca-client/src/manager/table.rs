@@ -96,11 +96,14 @@ impl Table {
         if let Some(certificate) = entry.valid(now.wall) {
             return Want::Ready(Arc::clone(certificate));
         }
+        // Between two attempts the last error is the answer: a thousand connections of a pod whose certificate is
+        // refused must not become a thousand requests.
         if let (Some(error), Some(until)) = (&entry.error, entry.quiet_until)
             && until > now.instant
         {
             return Want::Failed(CertificateError::Unavailable(Arc::clone(error)));
         }
+        // Subscribed before the fetch is queued, so that its outcome cannot be missed.
         let outcome = entry.outcome.subscribe();
         self.enqueue(identity, priority);
         Want::Wait(outcome)
@@ -117,6 +120,7 @@ impl Table {
 
     /// False when too many wait.
     pub(super) fn prefetch(&mut self, identity: &Identity, now: Now) -> bool {
+        // A prefetch of a known identity costs no place in the queue: it is queued, held or being fetched already.
         let known = self.entries.contains_key(identity);
         if !known && self.queue.len() >= MAX_PREFETCHES {
             return false;
@@ -136,6 +140,7 @@ impl Table {
         if let Some(due) = entry.due {
             self.due.remove(&(due, identity.clone()));
         }
+        // A fetch that is under way continues; `finish` drops its result, as the life has changed.
         entry.outcome.send_replace(Some(Err(CertificateError::Forgotten)));
     }
 
@@ -162,6 +167,7 @@ impl Table {
             if let Some(entry) = self.entries.get_mut(&identity) {
                 entry.due = None;
             }
+            // Renewals go last: they are due at half of the lifetime, so hours are left for them.
             self.enqueue(&identity, Priority::Background);
         }
         if self.in_flight >= MAX_IN_FLIGHT {
@@ -182,6 +188,7 @@ impl Table {
     /// Notes how a fetch ended and tells who waits for it.
     pub(super) fn finish(&mut self, fetch: &Fetch, result: Result<WorkloadCertificate, SourceError>, now: Now) {
         self.in_flight -= 1;
+        // Forgotten, or forgotten and requested again, while it was fetched: the result is for the old life.
         let Some(entry) = self.entries.get_mut(&fetch.identity).filter(|entry| entry.life == fetch.life) else {
             return;
         };
@@ -199,6 +206,7 @@ impl Table {
 
     /// Nothing will be fetched any more.
     pub(super) fn end(&mut self) {
+        // Later requests fail at once, instead of waiting for a task that is gone.
         self.ended = true;
         for entry in self.entries.values() {
             entry.outcome.send_replace(Some(Err(CertificateError::Ended)));
@@ -206,6 +214,7 @@ impl Table {
     }
 
     fn entry(&mut self, identity: &Identity) -> &mut Entry {
+        // A number of its own for every life; the queue uses the same counter for its order.
         let life = self.last_number;
         self.last_number += 1;
         self.entries.entry(identity.clone()).or_insert_with(|| Entry::new(life))
@@ -215,7 +224,9 @@ impl Table {
     fn enqueue(&mut self, identity: &Identity, priority: Priority) {
         let Some(entry) = self.entries.get_mut(identity) else { return };
         match entry.work {
+            // Its result will do for whoever asks now.
             Work::Fetching => return,
+            // Keeps its place: moving it to the end of its class would let steady requests delay it without end.
             Work::Queued(Reverse(waiting), _) if waiting >= priority => return,
             Work::Queued(waiting, number) => {
                 self.queue.remove(&(waiting, number, identity.clone()));
@@ -260,9 +271,11 @@ impl Entry {
         certificate: Arc<WorkloadCertificate>,
         now: Now,
     ) -> (Result<Arc<WorkloadCertificate>, CertificateError>, Instant) {
+        // From now on a certificate is held while attempts fail, so pauses begin at 1 s and not at 100 ms.
         self.backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         self.error = None;
         self.quiet_until = None;
+        // On the wall clock, which certificates are about; waited for on the monotonic one, which nobody sets.
         let renewal = until(half_life(&certificate), now.wall).max(MIN_RENEWAL);
         self.certificate = Some(Arc::clone(&certificate));
         (Ok(certificate), now.instant + renewal)
@@ -279,6 +292,8 @@ impl Entry {
         self.quiet_until = Some(now.instant + pause);
         match self.valid(now.wall).cloned() {
             Some(certificate) => {
+                // Tried again at the expiry at the latest, however long the pause has become: from then on connections
+                // need it.
                 let expiry = until(certificate.not_after(), now.wall).max(MIN_RENEWAL);
                 (Ok(certificate), now.instant + pause.min(expiry))
             }

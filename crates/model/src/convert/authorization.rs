@@ -1,6 +1,6 @@
 //! `istio.security.Authorization` to [`Authorization`].
 //!
-//! Upstream drops entries that it cannot read, which can widen a rule; here they refuse the policy, and the sender is told.
+//! Upstream drops entries that it cannot read, which can widen a rule; here they refuse the policy, with a NACK to the sender.
 
 use ipnet::IpNet;
 use proto::security as pb;

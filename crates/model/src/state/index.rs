@@ -47,6 +47,7 @@ impl Index {
         replace(&mut self.vips, before, after, |s| s.vips.clone());
         if let Some(before) = before {
             let key = before.key();
+            // A list, not a tree: blocks come from ServiceEntries, and there are few of them.
             self.cidrs.retain(|(_, _, service)| service.key() != key);
         }
         if let Some(after) = after {
@@ -63,6 +64,7 @@ impl Index {
 
     /// The service that a client of `namespace` means by an address: exact addresses first, then blocks.
     pub(crate) fn service_by_address(&self, network: &Text, address: IpAddr, namespace: &str) -> Option<Arc<Service>> {
+        // One look-up in a table for nearly every connection; blocks are tried only when it finds nothing.
         let exact = self.vips.get(&NetworkAddress::new(network.clone(), address));
         if let Some(best) = exact.and_then(|services| best(services, Some(namespace))) {
             return Some(best);
@@ -73,6 +75,7 @@ impl Index {
         });
         // min_by_key: of equals the oldest.
         let rank = |cidr: &IpNet, service: &Service| {
+            // Own namespace, then the smaller block, then the canonical service.
             (service.namespace != *namespace, u8::MAX - cidr.prefix_len(), !service.canonical)
         };
         inside.min_by_key(|(_, cidr, service)| rank(cidr, service)).map(|(_, _, service)| service.clone())
@@ -99,6 +102,7 @@ fn best(services: &[Arc<Service>], namespace: Option<&str>) -> Option<Arc<Servic
 pub(super) fn addresses(workload: &Workload) -> impl Iterator<Item = NetworkAddress> + '_ {
     let own = match workload.network_mode {
         NetworkMode::Standard => workload.workload_ips.as_slice(),
+        // All pods of the node share its addresses, so none of them can be found by one.
         NetworkMode::HostNetwork => &[],
     };
     own.iter().map(|ip| NetworkAddress::new(workload.network.clone(), *ip))
@@ -120,6 +124,7 @@ fn replace<K: Hash + Eq>(
     for key in new_keys {
         let list = map.entry(key).or_insert_with(|| Vec::with_capacity(1));
         match list.iter_mut().find(|s| s.hostname == after.hostname && s.namespace == after.namespace) {
+            // In its old position: of equals the oldest wins, and an update must not change who that is.
             Some(place) => *place = after.clone(),
             None => list.push(after.clone()),
         }

@@ -113,6 +113,8 @@ impl State {
     /// Applies one response: readers see all of it or nothing of it.
     pub fn apply_addresses(&self, changes: Vec<Change<Address>>) -> Applied {
         let mut arrived = false;
+        // Identities whose last local workload may be gone. Asked at the end: a pod that only moves must not lose its
+        // certificate.
         let mut touched = BTreeSet::new();
         let mut applied = Applied::default();
         {
@@ -139,6 +141,7 @@ impl State {
                 }
             }
         }
+        // After the lock is free: those who wait read the store at once.
         if arrived {
             self.0.arrivals.send_modify(|count| *count += 1);
         }
@@ -191,6 +194,7 @@ impl State {
     /// The policies that apply to connections to `workload`.
     #[must_use]
     pub fn policies_of(&self, workload: &Workload) -> PolicySet {
+        // Read before the policies: set between the two, it would make a late policy look like a missing one.
         let synced = self.policies_synced();
         let store::Found { policies, unknown, refused } = self.read().policies.of(workload);
         PolicySet { policies, unknown, refused, synced }
@@ -208,6 +212,7 @@ impl State {
         let mut arrivals = self.0.arrivals.subscribe();
         let found = async {
             loop {
+                // Marked as seen before the look: an arrival between the look and the wait wakes it.
                 arrivals.borrow_and_update();
                 if let Some(found) = self.local(namespace, name, service_account) {
                     return Some(found);
@@ -277,6 +282,7 @@ fn local_key(workload: &Workload) -> LocalKey {
 
 fn upsert_workload(store: &mut Store, workload: Workload, applied: &mut Applied, touched: &mut BTreeSet<LocalKey>) {
     let wants_certificate = workload.protocol == InboundProtocol::HBONE || workload.native_tunnel;
+    // Certificates of other nodes' workloads are not ours to fetch.
     let local = store.is_local(&workload);
     if local && wants_certificate {
         applied.wanted.extend(workload.identity());

@@ -72,6 +72,7 @@ impl Store {
 
     /// A full replacement of what had the uid: uids are used again (StatefulSets).
     pub(super) fn upsert_workload(&mut self, workload: Arc<Workload>) {
+        // Addresses and memberships of the old version must not stay in the indexes.
         self.remove_workload(&workload.uid);
         for membership in workload.services.iter() {
             let members = self.members.entry(membership.service.clone()).or_default();
@@ -81,6 +82,7 @@ impl Store {
             let key = (workload.namespace.clone(), workload.service_account.clone());
             self.local.entry(key).or_default().push(workload.clone());
         }
+        // The address is in use again, so its new owner is reached in plaintext if it is not in the mesh.
         self.departed.forget(&workload);
         self.index.insert_workload(&workload);
         self.workloads.insert(workload.uid.clone(), workload);
@@ -89,6 +91,7 @@ impl Store {
 
     /// Removes a policy. One that a local workload names stays in force for it.
     pub(super) fn remove_policy(&mut self, key: &str) {
+        // Istio's control plane may remove a policy before it sends the workloads that no longer name it.
         let removed = self.policies.remove(key);
         if let Some(policy) = removed.filter(|_| self.names(key)) {
             self.policies.retained.insert(key.into(), policy);
@@ -100,6 +103,7 @@ impl Store {
         if self.policies.retained.is_empty() {
             return;
         }
+        // Taken out, as `names` borrows the store.
         let mut retained = std::mem::take(&mut self.policies.retained);
         retained.retain(|key, _| self.names(key));
         self.policies.retained = retained;
@@ -142,10 +146,12 @@ impl Store {
     pub(super) fn remove_address(&mut self, name: &str) -> Option<Arc<Workload>> {
         if let Some(workload) = self.remove_workload(name) {
             self.drop_retained();
+            // Only pods with HBONE are remembered, for an hour: see `departed`.
             self.departed.remember(&workload, Instant::now());
             self.give_memory_back();
             return Some(workload).filter(|w| self.is_local(w));
         }
+        // A removal carries only a name. It was no workload's uid, so it is a service's key.
         let key: NamespacedHostname = name.parse().ok()?;
         let before = self.services.remove(&key)?;
         self.index.replace_service(Some(&before), None);
@@ -228,6 +234,7 @@ impl Policies {
         match policy.scope {
             Scope::Global => self.by_namespace.entry(Text::default()).or_default().insert(key.clone()),
             Scope::Namespace => self.by_namespace.entry(policy.namespace.clone()).or_default().insert(key.clone()),
+            // Applies only to workloads that name it.
             Scope::WorkloadSelector => false,
         };
         self.by_key.insert(key, Arc::new(policy));
@@ -261,9 +268,11 @@ impl Policies {
     pub(super) fn of(&self, workload: &Workload) -> Found {
         let mut keys: Vec<&Text> = Vec::new();
         for namespace in ["", workload.namespace.as_str()] {
+            // Global ones are listed under the empty namespace.
             keys.extend(self.by_namespace.get(namespace).into_iter().flatten());
         }
         for key in &workload.authorization_policies {
+            // A workload may name one that applies anyway. Few keys, so a scan is cheaper than a set.
             if !keys.contains(&key) {
                 keys.push(key);
             }

@@ -1,4 +1,5 @@
-//! Which endpoint of a service takes a connection, at which port and address. Weighted chance within the preferred group; nothing is remembered.
+//! Choice of the endpoint of a service, its port and its address: by weighted chance within the preferred group. Nothing is
+//! remembered.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -15,6 +16,13 @@ pub(super) enum Purpose {
     Gateway,
 }
 
+/// A port of a service, and what it is looked up for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ServicePort {
+    pub number: u16,
+    pub purpose: Purpose,
+}
+
 /// A chosen endpoint.
 #[derive(Debug, Clone)]
 pub(super) struct Choice {
@@ -24,19 +32,19 @@ pub(super) struct Choice {
     pub service: Option<Arc<Service>>,
 }
 
-/// Chooses an endpoint of `service` for a connection of `source` to `service_port`. None: no endpoint fits.
+/// Chooses an endpoint of `service` for a connection of `source` to `port`. None: no endpoint fits.
 pub(super) fn choose(
     store: &Store,
     source: &Workload,
     service: &Arc<Service>,
-    (service_port, purpose): (u16, Purpose),
+    port: ServicePort,
     rng: &mut impl Rng,
 ) -> Option<Choice> {
     let key = service.key();
+    // Sorted by uid, so that tests with a fixed seed are repeatable.
     let all = store.members(&key).filter(|w| service.admits(w.status));
     let fit = all.filter(|w| is_reachable(source, w));
-    let candidates =
-        fit.filter_map(|w| Some((w, target_port(service, &key, w, service_port, purpose)?))).collect::<Vec<_>>();
+    let candidates = fit.filter_map(|w| Some((w, target_port(service, &key, w, port)?))).collect::<Vec<_>>();
     let group = preferred(source, service, candidates);
     let chosen = weighted(&group, |(w, _)| w.capacity, rng);
     chosen.map(|(workload, port)| Choice { workload: (*workload).clone(), port: *port, service: Some(service.clone()) })
@@ -48,6 +56,7 @@ pub(super) fn weighted<'a, T>(items: &'a [T], weight: impl Fn(&T) -> u32, rng: &
     if total == 0 {
         return None;
     }
+    // Walks the weights until the random position is used up: linear, without a table to build for each connection.
     let mut at = rng.random_range(0..total);
     items.iter().find(|item| match at.checked_sub(u64::from(weight(item))) {
         Some(rest) => {
@@ -59,25 +68,28 @@ pub(super) fn weighted<'a, T>(items: &'a [T], weight: impl Fn(&T) -> u32, rng: &
 }
 
 fn is_reachable(source: &Workload, workload: &Workload) -> bool {
+    // Endpoints of other networks need no address of their own: their gateway has one.
     let remote = workload.network != source.network && workload.network_gateway.is_some();
     !workload.workload_ips.is_empty() || !workload.hostname.is_empty() || remote
 }
 
-/// The port of `workload` that stands for `service_port`. None: the service does not have that port, or nobody says its target.
+/// Returns the port of `workload` that stands for `port`. None: the service does not have that port, or nobody says its target.
 pub(super) fn target_port(
     service: &Service,
     key: &NamespacedHostname,
     workload: &Workload,
-    service_port: u16,
-    purpose: Purpose,
+    port: ServicePort,
 ) -> Option<u16> {
-    let own = workload.membership(key).and_then(|m| m.ports.target(service_port)).filter(|port| *port != 0);
+    let ServicePort { number, purpose } = port;
+    // Port 0 stands for "not known" in discovery.
+    let own = workload.membership(key).and_then(|m| m.ports.target(number)).filter(|port| *port != 0);
     let tunnel = workload.application_tunnel.as_ref().filter(|_| purpose == Purpose::Gateway);
-    if purpose == Purpose::Traffic && !service.ports.contains(service_port) {
+    // A port that the service does not list is refused even where an endpoint would take it.
+    if purpose == Purpose::Traffic && !service.ports.contains(number) {
         return None;
     }
-    own.or_else(|| service.ports.target(service_port).filter(|port| *port != 0))
-        .or_else(|| tunnel.and_then(|t| t.port).map(|_| service_port))
+    own.or_else(|| service.ports.target(number).filter(|port| *port != 0))
+        .or_else(|| tunnel.and_then(|t| t.port).map(|_| number))
 }
 
 type Candidates<'a> = Vec<(&'a Arc<Workload>, u16)>;
@@ -91,13 +103,14 @@ fn preferred<'a>(source: &Workload, service: &Service, candidates: Candidates<'a
         }
         LoadBalancerMode::Failover => {
             let ranked: Vec<_> = candidates.into_iter().map(|c| (rank(scopes, source, c.0), c)).collect();
+            // All of the best group share the load; the others get nothing while it has an endpoint.
             let highest = ranked.iter().map(|(rank, _)| *rank).max();
             ranked.into_iter().filter(|(rank, _)| Some(*rank) == highest).map(|(_, c)| c).collect()
         }
     }
 }
 
-/// How many preferences match from the start. A leading network preference outweighs all others,
+/// Number of preferences that match from the start. A leading network preference outweighs all others,
 /// and endpoints of other networks are still ranked among themselves.
 fn rank(scopes: &[LoadBalancerScope], source: &Workload, workload: &Workload) -> usize {
     let (first, rest) = match scopes {
@@ -110,7 +123,7 @@ fn rank(scopes: &[LoadBalancerScope], source: &Workload, workload: &Workload) ->
     first + rest.iter().take_while(|scope| shares(**scope, source, workload)).count()
 }
 
-/// Do the two have the same region, zone, ...? Two that do not know theirs do.
+/// Returns whether both have the same region, zone, ... Two that do not know theirs do.
 fn shares(scope: LoadBalancerScope, a: &Workload, b: &Workload) -> bool {
     match scope {
         LoadBalancerScope::Region => a.locality.region == b.locality.region,
@@ -122,7 +135,7 @@ fn shares(scope: LoadBalancerScope, a: &Workload, b: &Workload) -> bool {
     }
 }
 
-/// Which address of the chosen endpoint: the original one if it is its own, else one that the service admits,
+/// Returns the address of the chosen endpoint to use: the original one if it is its own, else one that the service admits,
 /// of the original's family if there is one.
 pub(super) fn select_ip(choice: &Choice, original: IpAddr) -> Option<IpAddr> {
     let ips = &choice.workload.workload_ips;
@@ -130,6 +143,7 @@ pub(super) fn select_ip(choice: &Choice, original: IpAddr) -> Option<IpAddr> {
         return Some(original);
     }
     let families = choice.service.as_ref().and_then(|s| s.ip_families);
+    // `ipFamilies` of the service restrict its endpoints' addresses.
     let mut admitted = ips.iter().copied().filter(|ip| families.is_none_or(|f| f.accepts(*ip))).peekable();
     let first = admitted.peek().copied();
     admitted.find(|ip| ip.is_ipv4() == original.is_ipv4()).or(first)

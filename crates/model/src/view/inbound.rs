@@ -1,4 +1,4 @@
-//! What a CONNECT to a local workload is for, and where its bytes go. It opens nothing and decides no policy.
+//! Target of a CONNECT to a local workload: the service, and the address its bytes go to. It opens nothing and decides no policy.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    balance::{Purpose, target_port},
+    balance::{Purpose, ServicePort, target_port},
     is_proxy_port,
     outbound::gateway_workloads,
 };
@@ -35,6 +35,7 @@ impl FromStr for Authority {
             return Ok(Self::Address(SocketAddr::new(address.ip().to_canonical(), address.port())));
         }
         let hostname = value.rsplit_once(':').and_then(|(host, port)| {
+            // RFC 1123 names; `*` for wildcard hosts of ServiceEntries, `_` as Kubernetes has it for SRV names.
             let is_name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._*".contains(&b));
             // Only digits: `parse` would take a sign as well (RFC 3986, section 3.2.3).
             let is_port = port.bytes().all(|b| b.is_ascii_digit());
@@ -142,9 +143,11 @@ impl InboundError {
 /// See [`InboundError::status`] for the answer to give.
 pub fn inbound(state: &State, request: &InboundRequest<'_>) -> Result<InboundTarget, InboundError> {
     let network = &state.config().network;
+    // One read lock, so that the target is found in one version of the mesh.
     let store = state.read();
     let connection_ip = request.connection_dst.ip().to_canonical();
     if let Authority::Address(address) = request.authority {
+        // A hostname needs no such check: it is looked up below, and its port is dialled at this pod's own address.
         validate(&store, network, request, connection_ip, address.ip())?;
     }
     let (service, port) = match request.authority {
@@ -154,6 +157,7 @@ pub fn inbound(state: &State, request: &InboundRequest<'_>) -> Result<InboundTar
             (Some(service), port)
         }
     };
+    // The application's connection would come back to a listener of this proxy.
     if is_proxy_port(SocketAddr::new(connection_ip, port)) {
         return Err(InboundError::SelfCall);
     }
@@ -184,6 +188,7 @@ fn validate(
     if connection == authority || request.local.application_tunnel.is_some() {
         return Ok(());
     }
+    // Istio's sandwiched waypoints: their own node proxy takes tunnels for the services that the waypoint fronts.
     let speaks_for = waypoints_for(store, network, authority).iter().any(|waypoint| {
         let endpoints = gateway_workloads(store, waypoint);
         endpoints.iter().any(|w| w.uid == request.local.uid || w.workload_ips.contains(&connection))
@@ -197,6 +202,7 @@ fn waypoints_for(store: &Store, network: &Text, address: IpAddr) -> Vec<GatewayA
     }
     let address = NetworkAddress::new(network.clone(), address);
     let Some(service) = store.index.any_service_by_address(&address) else { return Vec::new() };
+    // A waypoint with weight 0 gets no traffic, so it may not take any either.
     let weighted = service.weighted_waypoints.iter().filter(|w| w.weight > 0).map(|w| &w.destination);
     weighted.chain(&service.waypoint).cloned().collect()
 }
@@ -209,7 +215,7 @@ fn resolve_hostname(
 ) -> Result<(Arc<Service>, u16), InboundError> {
     let service = store.index.service_by_hostname(hostname, &local.namespace);
     let service = service.ok_or_else(|| InboundError::UnknownHostname(hostname.clone()))?;
-    let target = target_port(&service, &service.key(), local, port, Purpose::Traffic);
+    let target = target_port(&service, &service.key(), local, ServicePort { number: port, purpose: Purpose::Traffic });
     let target = target.ok_or_else(|| InboundError::UnknownPort { hostname: hostname.clone(), port })?;
     Ok((service, target))
 }
@@ -228,6 +234,8 @@ fn target(
         service: None,
     };
     let Some(tunnel) = request.local.application_tunnel else { return Ok(target) };
+    // The application, mostly a waypoint behind its node proxy, takes connections for other addresses on a port of its
+    // own.
     target.dial.set_port(tunnel.port.unwrap_or(plain.port()));
     target.policy_destination = target.dial;
     match tunnel.protocol {
@@ -235,6 +243,7 @@ fn target(
         TunnelProtocol::PROXY => {
             target.proxy_header = Some(proxy_destination(network, request, service)?);
             if request.localhost_app_tunnel {
+                // Reachable only from the pod itself, so nobody else can send a forged PROXY header to it.
                 let loopback = loopback(plain.ip());
                 target.dial.set_ip(loopback);
                 target.source = SourceAddress::Fixed(loopback);
@@ -270,6 +279,8 @@ const fn loopback(family_of: IpAddr) -> IpAddr {
 
 fn guess(store: &Store, local: &Workload, forwarded_host: Option<&str>, port: u16) -> Option<Arc<Service>> {
     let candidates = || local.services.iter().filter_map(|m| Some((m, store.service(&m.service)?)));
+    // The client's proxy names the service it was asked for. Only services of this workload count, as anybody may send
+    // it.
     let named = forwarded_host.and_then(|host| candidates().find(|(_, s)| s.hostname == *host));
     let by_port = || {
         candidates().find(|(membership, service)| {

@@ -1,4 +1,5 @@
-//! What one connection needs of the mesh: where it goes ([`mod@outbound`]), what it is for ([`mod@inbound`]). Opens nothing, decides no policy.
+//! Views of the mesh for one connection: its route ([`mod@outbound`]), its target ([`mod@inbound`]). Opens nothing, decides
+//! no policy.
 
 mod balance;
 mod inbound;

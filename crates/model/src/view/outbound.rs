@@ -1,4 +1,4 @@
-//! Where a connection of a captured workload goes. It opens nothing.
+//! Route of a connection of a captured workload. It opens nothing.
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -7,7 +7,7 @@ use identity::Identity;
 use rand::Rng;
 
 use super::{
-    balance::{self, Choice, Purpose},
+    balance::{self, Choice, Purpose, ServicePort},
     is_proxy_port,
 };
 use crate::{
@@ -134,11 +134,13 @@ impl fmt::Display for Dial {
 /// # Errors
 /// When nothing that fits is known, or a required waypoint is not: the connection must then fail, never go around it.
 pub fn outbound(state: &State, source: &Workload, destination: SocketAddr) -> Result<Route, RouteError> {
+    // Dual-stack listeners see IPv4 destinations as ::ffff:a.b.c.d; the store has canonical addresses only.
     let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
     if destination.ip().is_loopback() && is_proxy_port(destination) {
         return Err(RouteError::SelfCall);
     }
     let network = &state.config().network;
+    // One read lock for the whole decision, so that it is made on one version of the mesh. No wait below it.
     let store = state.read();
     Router { store: &store, source, destination }.route(network, &mut rand::rng())
 }
@@ -161,6 +163,8 @@ impl Router<'_> {
         if let Some(service) = &addressed
             && let Some(waypoint) = waypoint_of(service, rng)
         {
+            // Before any endpoint is chosen: the waypoint chooses, and a service without endpoints may still have
+            // routes.
             return self.through_waypoint(waypoint, Some(service.clone()), rng);
         }
         let Some(choice) = self.find_upstream(rng)? else {
@@ -169,6 +173,8 @@ impl Router<'_> {
         if choice.workload.network != self.source.network {
             return Err(other_network(&choice.workload));
         }
+        // The workload's waypoint is for connections to its address; those to a service have passed the service's, if
+        // it has one.
         if addressed.is_none()
             && let Some(waypoint) = &choice.workload.waypoint
             && !self.source_is_waypoint(waypoint)
@@ -178,15 +184,22 @@ impl Router<'_> {
         self.direct(choice)
     }
 
-    /// None: nothing of ours; let it pass.
+    /// Returns the upstream; none when the address is not of the mesh, and the connection passes through.
     fn find_upstream(&self, rng: &mut impl Rng) -> Result<Option<Choice>, RouteError> {
         let (ip, port) = (self.destination.ip(), self.destination.port());
         let network = &self.source.network;
         if let Some(service) = self.store.index.service_by_address(network, ip, &self.source.namespace) {
+            // Clients of such a service have chosen the address themselves (resolution NONE).
             if service.mode() == LoadBalancerMode::Passthrough {
                 return Ok(None);
             }
-            let choice = balance::choose(self.store, self.source, &service, (port, Purpose::Traffic), rng);
+            let choice = balance::choose(
+                self.store,
+                self.source,
+                &service,
+                ServicePort { number: port, purpose: Purpose::Traffic },
+                rng,
+            );
             return choice.map(Some).ok_or(RouteError::NoHealthyUpstream(self.destination));
         }
         let workload = self.store.index.workload(network, ip);
@@ -194,6 +207,8 @@ impl Router<'_> {
     }
 
     fn passthrough(&self) -> Result<Route, RouteError> {
+        // A pod of the mesh that is gone: its clients may still have the address, and would now send plaintext to
+        // whoever gets it.
         if self.store.departed.contains(&self.source.network, self.destination.ip(), Instant::now()) {
             return Err(RouteError::Departed(self.destination));
         }
@@ -208,6 +223,7 @@ impl Router<'_> {
             InboundProtocol::HBONE => {
                 let authority = dial.to_string();
                 let hbone = Hbone { authority, expected: expected(&choice), via_waypoint: false };
+                // CONNECT names the application's port, and the connection goes to 15008 of the same address.
                 (RouteKind::Hbone(hbone), with_port(dial, ports::HBONE))
             }
         };
@@ -225,11 +241,14 @@ impl Router<'_> {
         if choice.workload.network != self.source.network {
             return Err(other_network(&choice.workload));
         }
+        // For the choice of the address family only: that of the reference, else that of the application's connection.
         let original = match &waypoint.destination {
             GatewayDestination::Address(address) => SocketAddr::new(address.address, waypoint.hbone_mtls_port),
             GatewayDestination::Hostname(_) => self.destination,
         };
+        // A waypoint without an address fails like an unknown one: never around it.
         let dial = self.dial(&choice, original).map_err(|_| unknown())?;
+        // The authority stays the original destination, by which the waypoint finds the service.
         let hbone = Hbone { authority: self.destination.to_string(), expected: expected(&choice), via_waypoint: true };
         Ok(Route { kind: RouteKind::Hbone(hbone), dial, workload: Some(choice.workload), service })
     }
@@ -241,7 +260,13 @@ impl Router<'_> {
             GatewayDestination::Address(address) => self.store.index.any_service_by_address(address),
         };
         if let Some(service) = service {
-            return balance::choose(self.store, self.source, &service, (port, Purpose::Gateway), rng);
+            return balance::choose(
+                self.store,
+                self.source,
+                &service,
+                ServicePort { number: port, purpose: Purpose::Gateway },
+                rng,
+            );
         }
         let workload = gateway_workload(self.store, gateway)?;
         Some(Choice { workload, port, service: None })
@@ -252,6 +277,7 @@ impl Router<'_> {
             return Ok(Dial::Address(SocketAddr::new(ip, choice.port)));
         }
         let workload = &choice.workload;
+        // ServiceEntry endpoints with a DNS name only: resolved at each connection, by the proxy and not here.
         if workload.workload_ips.is_empty() && !workload.hostname.is_empty() {
             return Ok(Dial::Hostname { hostname: workload.hostname.clone(), port: choice.port, original });
         }
@@ -265,6 +291,7 @@ impl Router<'_> {
 }
 
 fn waypoint_of<'a>(service: &'a Service, rng: &mut impl Rng) -> Option<&'a GatewayAddress> {
+    // Canary waypoints by weight; weights of 0 altogether mean the ordinary one.
     let weighted = balance::weighted(&service.weighted_waypoints, |w| w.weight, rng);
     weighted.map(|w| &w.destination).or(service.waypoint.as_ref())
 }
@@ -296,6 +323,7 @@ fn gateway_workload(store: &Store, gateway: &GatewayAddress) -> Option<Arc<Workl
 }
 
 fn expected(choice: &Choice) -> Vec<Identity> {
+    // Subject alternative names of the service, if it lists any, and the endpoint's own identity.
     let mut all: Vec<Identity> = choice.service.iter().flat_map(|s| s.identities()).collect();
     if let Some(own) = choice.workload.identity()
         && !all.contains(&own)
@@ -315,6 +343,7 @@ fn with_port(dial: Dial, port: u16) -> Dial {
 fn other_network(workload: &Workload) -> RouteError {
     match workload.network_gateway {
         Some(_) => RouteError::OtherNetwork { uid: workload.uid.clone(), network: workload.network.clone() },
+        // No gateway leads there.
         None => RouteError::NoRoute(workload.uid.clone()),
     }
 }

@@ -1,4 +1,4 @@
-//! What mimalloc keeps of memory that is free. For programs whose global allocator it is (feature `mimalloc`).
+//! Time that mimalloc keeps free memory. For programs whose global allocator it is (feature `mimalloc`).
 
 use std::io;
 
@@ -8,7 +8,7 @@ use libmimalloc_sys as _;
 
 /// `mi_option_purge_delay` of mimalloc 3 (mimalloc.h).
 const PURGE_DELAY: c_int = 15;
-/// How long free pages are kept before the kernel gets them back, milliseconds; 1000 by default. A busy
+/// Time that free pages are kept before the kernel gets them back, milliseconds; 1000 by default. A busy
 /// program uses them again sooner.
 const PURGE_DELAY_MS: c_long = 10;
 

@@ -1,4 +1,4 @@
-//! Where the kernel shows cgroups v2.
+//! Mount points of cgroups v2.
 
 use std::{
     fs, io,

@@ -72,7 +72,7 @@ impl Netns {
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
             Self::current()
         })?;
-        maker.join().map_err(|_| io::Error::other("the thread that makes a netns ended early"))?
+        maker.join().map_err(|_| io::Error::other("the thread that makes a network namespace has panicked"))?
     }
 
     /// Device and inode.

@@ -23,7 +23,7 @@ const ROUTE_TYPE_AT: usize = HEADER_BYTES + 7;
 /// Larger than any answer about one route.
 const ANSWER_BYTES: usize = 4096;
 
-/// Whether the kernel delivers packets to `address` within the network namespace of the calling thread: an address of
+/// Returns whether the kernel delivers packets to `address` within the network namespace of the calling thread: an address of
 /// an interface, a `local` route, loopback, or the unspecified address, which connect(2) takes for loopback.
 /// IPv4-mapped addresses count as the IPv4 addresses that they are.
 ///

@@ -158,6 +158,7 @@ impl Gate {
         let limits = self.0.limits;
         let mut places = self.lock();
         let held = places.by_address.get(&address).copied().unwrap_or_default();
+        // The process first, then the address: a full process refuses everybody alike.
         let refused = if places.total >= limits.total {
             Some(Lost::Total)
         } else if held.unproved >= limits.unproved_per_address || held.all >= limits.per_address {
@@ -169,6 +170,8 @@ impl Gate {
             places.report(lost, address);
             return Err(lost);
         }
+        // Full of clients that have proved nothing: the oldest gives way, if it had time enough, or a flood of silent
+        // connections would keep all others out.
         if places.unproved.len() >= limits.unproved {
             let oldest = places.unproved.first_key_value().filter(|(_, held)| held.since.elapsed() >= GIVES_WAY_AFTER);
             let lost = match oldest.map(|(number, held)| (*number, held.address)) {
@@ -218,6 +221,7 @@ impl Places {
         self.total = self.total.saturating_sub(1);
         if let Some(held) = self.by_address.get_mut(&address) {
             held.all -= 1;
+            // An address without connections is forgotten, or a scan would fill the table.
             if held.all == 0 {
                 self.by_address.remove(&address);
             }

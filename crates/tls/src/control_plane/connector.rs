@@ -110,6 +110,7 @@ impl Connector {
         // Roots first: a wrong path is told even while nobody answers.
         let config = if plain { None } else { Some(self.client_config().await?) };
         let tcp = dial(host, port).await?;
+        // `http`: plain TCP.
         let Some(config) = config else {
             return Ok(ControlStream::Plain(tcp));
         };
@@ -172,6 +173,7 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|cause| ConnectError::Name { host: host.to_owned(), cause })?;
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    // In the resolver's order; each has its own time, so one that swallows packets does not use up that of the others.
     for address in addresses {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => match prepare(&stream) {
@@ -213,6 +215,7 @@ impl ServerCertVerifier for EitherName {
         };
         let first = verify(server_name);
         match (&first, &self.alternative) {
+            // Only a wrong name gets a second try: a bad signature or an expired certificate does not.
             (Err(rustls::Error::InvalidCertificate(error)), Some(alternative)) if is_name(error) => verify(alternative),
             _ => first,
         }

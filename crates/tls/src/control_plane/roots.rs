@@ -66,6 +66,7 @@ pub enum RootSource {
 impl RootSource {
     /// As `XDS_ROOT_CA` and `CA_ROOT_CA` mean it: `SYSTEM`, PEM text, or a path. The path need not exist yet.
     pub fn from_setting(setting: &str) -> Self {
+        // An existing path first: a file may be named `SYSTEM`.
         if Path::new(setting).exists() {
             Self::Path(PathBuf::from(setting))
         } else if setting == "SYSTEM" {
@@ -97,6 +98,7 @@ impl RootSource {
     pub async fn load(&self) -> Result<RootCertStore, RootsError> {
         let pem = self.read().await?;
         let found = certificates(&pem).map_err(|cause| RootsError::Malformed { origin: self.origin(), cause })?;
+        // Bundles have roots that webpki cannot use; they are skipped as long as one is left.
         let (store, usable) = store(found);
         if usable.is_empty() {
             return Err(RootsError::Empty(self.origin()));

@@ -45,6 +45,7 @@ impl Token {
 
     /// Is the token sent in clear to this address, across a network?
     pub fn is_readable(&self, address: &Uri) -> bool {
+        // A URI has IPv6 hosts in brackets.
         let host = address.host().unwrap_or_default().trim_matches(['[', ']']);
         let is_local = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
         !matches!(self, Self::None) && address.scheme_str() == Some("http") && !is_local
@@ -91,6 +92,7 @@ impl TokenFile {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match (read, &*last) {
             (Ok(text), _) => Ok(last.insert(text).clone()),
+            // The old token is mostly still valid: the kubelet replaces it long before it expires.
             (Err(error), Some(kept)) => {
                 let path = self.path.display();
                 tracing::warn!(%path, %error, code = "token_file", "failed to read auth token; keeping the old one");
@@ -105,8 +107,9 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Why `token` cannot be a whole one. The characters are those of RFC 6750, section 2.1; one that begins as a JWT does
-/// (RFC 7519: the base64url of `{"`) must have its three parts. What is cut within the signature is not always noticed.
+/// Returns the reason for which `token` cannot be a whole one. The characters are those of RFC 6750, section 2.1; one that
+/// begins as a JWT does (RFC 7519: the base64url of `{"`) must have its three parts. A cut within the signature is not
+/// always noticed.
 fn flaw(token: &str) -> Option<&'static str> {
     let is_base64url = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     // A sextet alone is less than a byte.
@@ -117,6 +120,7 @@ fn flaw(token: &str) -> Option<&'static str> {
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Some("not a bearer token: it has characters that a header cannot carry");
     }
+    // Not a JWT, so its form says nothing more.
     if !token.starts_with("eyJ") {
         return None;
     }

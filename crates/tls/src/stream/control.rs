@@ -29,8 +29,8 @@ impl Messages {
         !self.partial.is_empty()
     }
 
-    /// Processes the payload of one handshake record. Returns the peer's KeyUpdate, if there is one: whether it asks
-    /// for one of ours (section 4.6.3).
+    /// Processes the payload of one handshake record. Returns the peer's KeyUpdate, if there is one: whether it requests
+    /// one from us (section 4.6.3).
     pub(super) fn recv(&mut self, payload: &[u8]) -> Result<Option<bool>, Fault> {
         if payload.is_empty() {
             return Err(unexpected("received an empty handshake record"));

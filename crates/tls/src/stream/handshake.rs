@@ -105,6 +105,7 @@ impl Input {
     }
 
     fn discard(&mut self, n: usize) {
+        // What is left is mostly nothing, or the begin of one message.
         self.bytes.copy_within(n..self.filled, 0);
         self.filled -= n;
     }
@@ -115,6 +116,7 @@ impl Input {
             if self.filled >= MAX_INPUT_BYTES {
                 return Err(invalid("received a handshake message that is too long"));
             }
+            // Never more than twice what the peer has sent: memory costs it bandwidth.
             self.bytes.resize(self.filled * 2, 0);
         }
         Ok(&mut self.bytes[self.filled..])
@@ -146,6 +148,7 @@ fn is_first_message_whole(mut bytes: &[u8]) -> bool {
     let (mut head, mut missing) = (Vec::with_capacity(MESSAGE_HEAD_BYTES), None::<usize>);
     while let Some((record, rest)) = bytes.split_at_checked(RECORD_HEAD_BYTES) {
         let length = usize::from(u16::from_be_bytes([record[3], record[4]]));
+        // Not a ClientHello: rustls finds the fault and makes the alert.
         if record[0] != HANDSHAKE || length == 0 {
             return true;
         }
@@ -212,6 +215,7 @@ where
             Step::Done => break,
         }
     }
+    // Before the session is taken apart: the keys no longer know the peer's certificate.
     let seen = see(role.common());
     let (secrets, keys) = role.into_keys().map_err(tls_error)?;
     Ok(Finished { secrets, keys, seen, early, received: input.filled().to_vec() })
@@ -235,10 +239,12 @@ fn advance<D>(
             while let Some(record) = traffic.next_record() {
                 let record = record.map_err(tls_error)?;
                 *discard += record.discard;
+                // The peer may send data right behind its Finished.
                 early.extend_from_slice(record.payload);
             }
             Ok(Step::Again)
         }
+        // Closed by the peer, or a state of 0-RTT, which is off.
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
@@ -253,6 +259,7 @@ fn encode<D>(data: &mut EncodeTlsData<'_, D>, output: &mut Vec<u8>) -> io::Resul
                 output.truncate(begin + n);
                 return Ok(());
             }
+            // Only long certificate chains need more than 4 KiB.
             Err(EncodeError::InsufficientSize(e)) => room = e.required_size,
             Err(e) => return Err(io::Error::other(e)),
         }

@@ -57,7 +57,7 @@ pub struct TlsStream<IO> {
     messages: Messages,
     /// Number of records in a row that carried no application data.
     control: u8,
-    /// The peer has asked for a KeyUpdate of ours. One answers all requests before it (RFC 8446, section 4.6.3).
+    /// The peer has requested a KeyUpdate from us. One answers all requests before it (RFC 8446, section 4.6.3).
     key_update_requested: bool,
     /// Our last record is sealed: `close_notify`, or the alert that ends the connection.
     closed: bool,
@@ -143,6 +143,7 @@ fn has_protocol(session: &CommonState) -> bool {
 impl<IO> TlsStream<IO> {
     fn new<R>(io: IO, finished: Finished<R>) -> io::Result<(Self, R)> {
         let Finished { secrets, keys, seen, early, received } = finished;
+        // Only servers send session tickets, so a client has to accept them and skips them.
         let tickets = matches!(keys, Keys::Client(_));
         let stream = Self {
             io,
@@ -167,6 +168,7 @@ impl<IO> TlsStream<IO> {
         let payload = self.opener.payload(opened.payload);
         match opened.content {
             HANDSHAKE => {
+                // The peer's next record is sealed with its next key.
                 if let Some(wants_ours) = self.messages.recv(payload)? {
                     let (sequence, secrets) = self.keys.next_to_receive()?;
                     self.opener.renew(sequence, &secrets)?;
@@ -200,6 +202,7 @@ impl<IO> TlsStream<IO> {
     fn give_up(&mut self, e: &io::Error) {
         self.ended = true;
         let fault = e.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
+        // Errors of the socket are not the peer's fault, and no alert would reach it.
         if let Some(fault) = fault
             && !self.closed
         {
@@ -212,6 +215,7 @@ impl<IO> TlsStream<IO> {
     /// Sends KeyUpdate and uses our next key.
     fn send_key_update(&mut self) -> io::Result<()> {
         self.key_update_requested = false;
+        // A body of one byte, 0: we request no update in return, or two such peers would never stop.
         self.sealer.seal(HANDSHAKE, &[IoSlice::new(&[KEY_UPDATE, 0, 0, 1, 0])])?;
         let (sequence, secrets) = self.keys.next_to_send()?;
         self.sealer.renew(sequence, &secrets)
@@ -288,6 +292,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         while !self.ended && self.early.is_empty() && self.plain.is_empty() {
             match self.opener.open()? {
                 Some(Opened { content: DATA, payload }) if !payload.is_empty() && !self.messages.is_open() => {
+                    // Nothing is copied: readers borrow the opener's buffer.
                     self.plain = payload;
                     self.control = 0;
                 }

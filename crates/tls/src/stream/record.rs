@@ -60,6 +60,7 @@ impl Key {
     /// long before it wraps.
     fn nonce(&mut self) -> Nonce {
         let mut nonce = self.iv;
+        // Section 5.3: the IV, with the sequence number in network order over its last eight bytes.
         for (byte, sequence) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
             *byte ^= sequence;
         }
@@ -93,6 +94,7 @@ impl Sealer {
 
     /// Seals all of `parts`, in as few records as possible.
     pub(super) fn seal(&mut self, content: u8, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        // A buffer of the thread, while there is something to send; an idle tunnel holds none.
         if self.out.capacity() == 0 {
             self.out = buffers::output();
         }
@@ -107,10 +109,12 @@ impl Sealer {
             while !part.is_empty() {
                 if room == 0 {
                     begin = self.out.len();
+                    // Version 1.2, as section 5.1 requires; the length is filled in once it is known.
                     self.out.extend_from_slice(&[DATA, 3, 3, 0, 0]);
                     room = PAYLOAD_BYTES;
                 }
                 let (now, later) = part.split_at(part.len().min(room));
+                // The one copy of the payload; encryption is in place.
                 self.out.extend_from_slice(now);
                 room -= now.len();
                 part = later;
@@ -149,6 +153,7 @@ impl Sealer {
     /// Notes that the first `n` bytes of [`waiting`](Self::waiting) are sent.
     pub(super) fn advance(&mut self, n: usize) {
         self.sent += n;
+        // Compacted only when all is sent: moving the rest would cost more than the room that it frees.
         if self.sent == self.out.len() {
             self.sent = 0;
             buffers::recycle_output(mem::take(&mut self.out));
@@ -191,6 +196,7 @@ impl Opener {
         if self.input.len() == INPUT_BYTES {
             self.input.copy_within(self.start..self.end, 0);
         } else {
+            // Holds only the begin of a record, at most 16 KiB, or nothing.
             let mut next = buffers::input();
             next[..left].copy_from_slice(&self.input[self.start..self.end]);
             self.input = next;
@@ -233,6 +239,7 @@ impl Opener {
         // The length is checked before the record is whole, so that a wrong one is not waited for.
         let Some(body) = rest.get_mut(..length) else { return Ok(None) };
         let at = self.start + HEADER_BYTES;
+        // Past this record whatever becomes of it: a fault ends the connection anyway.
         self.start = at + length;
         let nonce = self.key.nonce();
         let plain = self.key.key.open_in_place(nonce, Aad::from(&*header), body);

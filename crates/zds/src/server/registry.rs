@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{ConnectionId, DEADLINE, Peer};
 use crate::message::{PodId, WorkloadInfo};
 
-/// A pod as proxies are told of it.
+/// A pod as the agent describes it to proxies.
 #[derive(Debug, Clone)]
 pub struct Pod {
     pub uid: PodId,
@@ -118,6 +118,7 @@ impl Registry {
         self.register(pod.clone());
         let (connection, queue) = {
             let inner = self.lock();
+            // During a hand-over two proxies are connected. New pods go to the successor; the old one only drains.
             let newest = inner.connections.last_key_value().ok_or(AddError::NoConnection)?;
             (*newest.0, newest.1.queue.clone())
         };
@@ -137,6 +138,7 @@ impl Registry {
 
     /// Takes the pod out and has every connection drop it. Returns how many acknowledged: all that there are.
     pub async fn del(&self, uid: &PodId) -> Result<usize, DelError> {
+        // Out of the registry under the same lock, so that a proxy that connects now does not get it in its snapshot.
         let queues: Vec<_> = {
             let mut inner = self.lock();
             inner.pods.remove(uid);
@@ -152,6 +154,7 @@ impl Registry {
                 Ok(Ok(())) => answers.push(answered),
             }
         }
+        // All are asked before the first answer is waited for: a slow proxy does not delay the others.
         let mut acknowledged = 0;
         for answered in answers {
             match answered.await {
@@ -171,6 +174,7 @@ impl Registry {
         let (id, newest) = inner.connections.last_key_value().ok_or("no ztunnel connection")?;
         let pod = inner.pods.get(uid).ok_or("not registered")?;
         match newest.answers.get(uid) {
+            // By identity of the descriptor: a pod whose sandbox was made anew has another one under the same uid.
             Some((netns, answer)) if pod.netns.as_ref().is_some_and(|registered| Arc::ptr_eq(registered, netns)) => {
                 answer.clone().map(|()| *id)
             }
@@ -222,6 +226,7 @@ impl Registry {
 
     pub(super) fn answered(&self, connection: ConnectionId, pod: &Pod, answer: Result<(), String>) {
         if let (Some(connection), Some(netns)) = (self.lock().connections.get_mut(&connection), &pod.netns) {
+            // The clone keeps the namespace's descriptor open, so that its number cannot be used again meanwhile.
             connection.answers.insert(pod.uid.clone(), (netns.clone(), answer));
         }
     }

@@ -1,4 +1,4 @@
-//! What a proxy is told of pods, and what counts as its answer.
+//! Messages about pods to a proxy, and what counts as its answer.
 
 use std::fs::File;
 use std::os::fd::AsFd;

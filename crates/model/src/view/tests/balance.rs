@@ -1,4 +1,4 @@
-//! Which endpoint of a service is chosen.
+//! Choice of an endpoint of a service.
 
 use super::*;
 

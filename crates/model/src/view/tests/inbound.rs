@@ -1,4 +1,4 @@
-//! What CONNECTs are for, and where their bytes go.
+//! Targets of CONNECTs.
 
 use super::*;
 

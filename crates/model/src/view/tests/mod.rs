@@ -1,4 +1,4 @@
-//! Where connections go, and what CONNECTs are for.
+//! Routes of connections, and targets of CONNECTs.
 
 mod balance;
 mod inbound;

@@ -1,4 +1,4 @@
-//! Where connections go.
+//! Routes of connections.
 
 use super::*;
 

@@ -66,6 +66,6 @@ fn note_dns(common: &config::Config, reader: &mut Reader<'_>) {
         Some(value) => value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true")),
     };
     if wanted {
-        reader.unsupported("ISTIO_META_DNS_CAPTURE", "DNS is not proxied; set it to false to confirm");
+        reader.unsupported("ISTIO_META_DNS_CAPTURE", "DNS is not proxied: set it to false to confirm");
     }
 }

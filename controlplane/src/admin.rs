@@ -1,4 +1,4 @@
-//! What the program says about itself: health, metrics, and dumps of what it serves to whom.
+//! Health, metrics, and dumps of the resources that are served to each proxy.
 //!
 //! Pages of the admin socket that other programs read are types of `contract::admin::control`, and, for problems of manifests,
 //! `kube_types::SourceProblem`.
@@ -19,7 +19,7 @@ use xds_server::Cache;
 use crate::proxies::Proxies;
 use crate::reports::Reports;
 
-/// What the pages show.
+/// Sources of the pages.
 #[derive(Clone)]
 pub(crate) struct Pages {
     pub(crate) cache: Cache,

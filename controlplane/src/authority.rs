@@ -1,4 +1,4 @@
-//! Who may have which certificate: a node proxy, those of the pods that its own node runs.
+//! Authorisation of requests for certificates: a node proxy may have those of the pods that its own node runs.
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@ pub(crate) struct StatusUpdate {
     pub(crate) cluster: ClusterId,
     pub(crate) object: ObjectRef,
     pub(crate) conditions: Vec<Condition>,
-    /// As read from the object; their times are kept where nothing changes.
+    /// Conditions as read from the object; their times are kept where nothing changes.
     pub(crate) current: Vec<Condition>,
 }
 

@@ -1,4 +1,4 @@
-//! The command line, checked: every mistake is told at once.
+//! The command line, checked: all mistakes are reported together.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ pub struct Flags {
     /// YAML list of {node, namespace, serviceAccount, sha256}, mode 0600.
     #[arg(long)]
     pub node_tokens: PathBuf,
-    /// Where discovery and the certificate authority answer, over TLS.
+    /// Address of discovery and the certificate authority, over TLS.
     #[arg(long, default_value_t = ports::on_all_addresses(ports::CONTROL_GRPC))]
     pub listen: SocketAddr,
     /// Policies of this namespace apply to the whole mesh.
@@ -66,7 +66,7 @@ pub struct Flags {
     /// Directory for the admin socket, `admin.sock`.
     #[arg(long)]
     pub run_dir: Option<PathBuf>,
-    /// Where metrics and health answer.
+    /// Address of metrics and health.
     #[arg(long, default_value_t = ports::on_all_addresses(ports::MONITORING))]
     pub monitoring_address: SocketAddr,
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "plain")]
@@ -83,7 +83,7 @@ pub enum SourceKind {
     Cluster,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     Plain,
@@ -99,7 +99,7 @@ impl From<Format> for LogFormat {
     }
 }
 
-/// What the program runs with.
+/// Configuration of the program.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub source: SourceConfig,

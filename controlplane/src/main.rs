@@ -9,7 +9,7 @@ use runtime::{drain, signals};
 use strake_control::{Control, Flags};
 use telemetry::{logging, metrics};
 
-/// How long requests may take to finish after a signal.
+/// Time that requests have to finish after a signal.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[tokio::main]

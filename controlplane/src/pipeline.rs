@@ -1,4 +1,4 @@
-//! From the source's events to what proxies get: source, graph, cache.
+//! Pipeline from the source's events to the resources of discovery: source, graph, cache.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::reports::Reports;
 /// Events that follow each other are one change, which goes out 100 ms after the first of them at the latest.
 const DEBOUNCE: Debounce = Debounce::new(Duration::from_millis(10), Duration::from_millis(100));
 
-/// Everything that an event may touch.
+/// Parts that an event may change.
 pub(crate) struct Pipeline {
     pub(crate) source: Source,
     pub(crate) graph: Graph,
@@ -28,7 +28,7 @@ pub(crate) struct Pipeline {
     pub(crate) first_state: Option<Task>,
     /// Conditions that policies have, as read.
     pub(crate) current: HashMap<ObjectRef, Vec<Condition>>,
-    /// Everything that existed at the start has been read.
+    /// All objects that existed at the start have been read.
     pub(crate) is_in_sync: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Which proxies are connected and what they took over: the answer to "has it arrived?".
+//! Connected proxies, and the resources that each has acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -43,7 +43,7 @@ const MAX_CALLS: u32 = 64;
 /// Size of the headers of a call, with its token.
 const MAX_HEADER_BYTES: u32 = 32 * 1024;
 
-/// Why the program cannot start.
+/// Reason why the program cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -71,9 +71,9 @@ pub enum StartError {
 pub struct Control {
     address: SocketAddr,
     monitoring: SocketAddr,
-    /// What ends with the drain.
+    /// Tasks that end with the drain.
     serving: JoinSet<()>,
-    /// What is ended with the program.
+    /// Tasks that are ended with the program.
     working: JoinSet<()>,
     /// Released at the end, so that another replica writes statuses at once.
     election: Option<Election>,
@@ -121,7 +121,7 @@ impl Control {
         self.address
     }
 
-    /// Where health and metrics are served.
+    /// Address of health and metrics.
     pub fn monitoring(&self) -> SocketAddr {
         self.monitoring
     }

@@ -17,7 +17,7 @@ const POLICY_NAME: &str = "app/web";
 const PODS_NAMES: [&str; 2] = ["Kubernetes//Pod/app/web", "Kubernetes//Pod/app/db"];
 const EVERYTHING: [&str; 3] = [POLICY_NAME, PODS_NAMES[0], PODS_NAMES[1]];
 
-/// With a policy that is for so many workloads; both pods are in the mesh.
+/// Starts with a policy that is for so many workloads; both pods are in the mesh.
 async fn start((file, text): (&str, &str), policy: &str, workloads: usize) -> Running {
     let running = Running::start(&[("ns.yaml", NAMESPACE), ("pods.yaml", PODS), (file, text)]).await;
     running.enrol("web").await;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use support::manifests::NAMESPACE;
 use support::write_tokens;
 
-/// Until all pods are served.
+/// Time until all pods have to be served.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Pods in one file.

@@ -9,7 +9,7 @@ use crate::page;
 const INTRODUCTION: &str = "\
 # Packages
 
-The packages of the workspace, from the manifests and from `xtask/layers.toml`. Packages of the base depend on nothing of ours, and everybody may depend on them.
+The packages of the workspace, from the manifests and from `xtask/layers.toml`. Packages of the base depend on no other package of the workspace, and every package may depend on them.
 
 ";
 

@@ -17,7 +17,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 struct Rules {
     graph: Graph,
-    /// For cargo-deny.
+    /// Section for cargo-deny.
     #[serde(rename = "advisories")]
     _advisories: toml::Table,
     licenses: Licences,
@@ -53,7 +53,7 @@ struct Exception {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Bans {
-    /// Only `deny` is known.
+    /// Level for duplicate versions: `deny`.
     multiple_versions: Deny,
     deny: Vec<Named>,
     /// `name@version`: a further version that is tolerated.
@@ -89,7 +89,7 @@ struct Foreign {
     version: String,
     /// SPDX expression; empty when the package has none.
     licence: String,
-    /// As in `Cargo.lock`.
+    /// Source as in `Cargo.lock`.
     source: String,
 }
 

@@ -38,7 +38,7 @@ struct Idiom {
     /// Words as they stand in a text; letter case does not matter.
     text: String,
     instead: String,
-    /// No area has it any more.
+    /// All areas are checked, unfinished ones too: none has the idiom any more.
     #[serde(default)]
     everywhere: bool,
 }

@@ -1,4 +1,4 @@
-//! From acknowledgements to the conditions that differ from those published.
+//! Conditions that follow from acknowledgements and differ from those published.
 
 use std::collections::BTreeSet;
 

@@ -34,7 +34,7 @@ use state::State;
 /// Answers within 20 ms are one change of a condition; most updates are acknowledged by then.
 const DEBOUNCE: Debounce = Debounce::new(Duration::from_millis(20), Duration::from_millis(20));
 
-/// What proxies were sent and what they acknowledged. Clones share it.
+/// Resources that proxies were sent, and those that they acknowledged. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Acks {
     state: Arc<Mutex<State>>,

@@ -14,7 +14,7 @@ use super::unacked::{ANSWERS_WITHIN, Unacked};
 
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// By name of the resource.
+    /// Workloads by name of the resource.
     pub(super) workloads: Workloads,
     /// Connected proxies by the number of their connection.
     pub(super) proxies: BTreeMap<u64, Proxy>,
@@ -25,9 +25,9 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) struct Workload {
     pub(super) placement: Placement,
-    /// Of its resource; empty before there is one.
+    /// Version of its resource; empty before there is one.
     pub(super) version: Arc<str>,
-    /// When the version became what is served.
+    /// Time since which this version is served.
     pub(super) since: Instant,
 }
 
@@ -35,9 +35,9 @@ pub(super) struct Workload {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Count {
     pub(super) workloads: usize,
-    /// Of those, for which the proxy applies the policies of the scope.
+    /// Number of those for which the proxy applies the policies of the scope.
     pub(super) linked: usize,
-    /// Of these, for which a later version is on its way, and the time since which the oldest is.
+    /// Number of the linked ones for which a later version is on its way, and the time since which the oldest is.
     pub(super) updating: usize,
     pub(super) updating_since: Option<Instant>,
     /// Policies that have to be there for it, beside the one that asks.

@@ -1,4 +1,4 @@
-//! What one connected node proxy has acknowledged. It knows no policies' statuses: see `changes`.
+//! Acknowledgements of one connected node proxy. It knows no policies' statuses: see `changes`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,7 +23,8 @@ pub(super) struct Proxy {
     pub(super) connected: Instant,
     /// Versions of policies that were acknowledged, until another one is sent.
     policies: HashMap<Arc<str>, Arc<str>>,
-    /// By name of a workload: what the proxy refers to for it, whatever became of responses in flight.
+    /// Policies that the proxy refers to for each workload, by name of the workload, whatever became of responses in
+    /// flight.
     links: HashMap<Arc<str>, Links>,
     /// The newest response that each resource was in, until it is answered.
     in_flight: HashMap<Key, Sent>,
@@ -40,16 +41,16 @@ struct Sent {
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     version: Arc<str>,
-    /// What the proxy said.
+    /// Message of the proxy.
     pub(super) message: Arc<str>,
-    /// Does it speak of this resource? A response has many, and some of it may have been taken.
+    /// The message names this resource. A response has many, and the proxy may have accepted some of them.
     pub(super) is_named: bool,
 }
 
-/// What a workload's proxy certainly refers to.
+/// Policies that a workload's proxy certainly refers to.
 #[derive(Debug)]
 struct Links {
-    /// Of the workload, as it was acknowledged last.
+    /// Version of the workload that was acknowledged last.
     version: Arc<str>,
     policies: HashSet<ObjectRef>,
     /// `None` when it may be one or another.
@@ -124,27 +125,27 @@ impl Proxy {
         self.refused.remove(key);
     }
 
-    /// Has it acknowledged this version of a policy, and been sent no other since?
+    /// Returns true if it has acknowledged this version of a policy, and was sent no other since.
     pub(super) fn has_policy(&self, name: &str, version: &str) -> bool {
         self.policies.get(name).is_some_and(|held| **held == *version)
     }
 
-    /// Does it know the workload?
+    /// Returns true if it knows the workload.
     pub(super) fn has_workload(&self, uid: &str) -> bool {
         self.links.contains_key(uid)
     }
 
-    /// Has it acknowledged this version of a workload?
+    /// Returns true if it has acknowledged this version of a workload.
     pub(super) fn has_version(&self, uid: &str, version: &str) -> bool {
         self.links.get(uid).is_some_and(|links| *links.version == *version)
     }
 
-    /// Does it apply the policy to the workload?
+    /// Returns true if it applies the policy to the workload.
     pub(super) fn refers_to(&self, uid: &str, policy: &ObjectRef) -> bool {
         self.links.get(uid).is_some_and(|links| links.policies.contains(policy))
     }
 
-    /// Is plaintext to the workload refused by this resource, or let in when it is `None`?
+    /// Returns true if this resource makes it refuse plaintext to the workload; for `None`, if it accepts plaintext.
     pub(super) fn is_as_strict(&self, uid: &str, strictness: &Option<String>) -> bool {
         self.links.get(uid).is_some_and(|links| links.strictness.as_ref() == Some(strictness))
     }

@@ -1,4 +1,4 @@
-//! Everything that was sent to proxies and acknowledged by them. What follows for the conditions: see `changes`.
+//! Resources that were sent to proxies and acknowledged by them. The conditions that follow: see `changes`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(super) struct State {
     /// The policies that are served, by name of the resource.
     pub(super) served: HashMap<Arc<str>, Served>,
     pub(super) nodes: HashMap<String, Node>,
-    /// Where each pod is: node, and name of its resource.
+    /// Node of each pod, and name of the pod's resource.
     located: HashMap<ObjectRef, (String, Arc<str>)>,
     pub(super) policies: BTreeMap<ObjectRef, Policy>,
     /// The workloads of each scope, by node.
@@ -40,13 +40,13 @@ pub(super) struct Served {
 /// A policy and its conditions.
 #[derive(Debug, Default)]
 pub(super) struct Policy {
-    /// As proxies are told; `None` when the policy is gone.
+    /// State of the policy as proxies are sent it; `None` when the policy is gone.
     pub(super) state: Option<PolicyState>,
     /// The conditions read from the object.
     pub(super) current: Vec<Condition>,
     /// The conditions that were published last.
     pub(super) published: Vec<Condition>,
-    /// When they may change though nothing happens.
+    /// Time at which the conditions may change though nothing happens.
     pub(super) deadline: Option<Instant>,
 }
 

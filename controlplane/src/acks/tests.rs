@@ -1,4 +1,4 @@
-//! What was told, sent and answered, one step after the other, at times that the tests choose.
+//! Updates, responses and answers, one step after the other, at times that the tests choose.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -127,7 +127,7 @@ fn peer(node: &str, connection: u64, account: &str) -> Peer {
     Peer { connection, caller: Caller { node: node.to_owned(), identity }, node_id: String::new() }
 }
 
-/// In the mesh.
+/// Makes a pod in the mesh.
 fn pod(name: &str, node: &str) -> Pod {
     let mut pod = Pod::default();
     pod.metadata.name = name.to_owned();

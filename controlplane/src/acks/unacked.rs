@@ -7,14 +7,14 @@ use std::time::Duration;
 use graph::Missing;
 use tokio::time::Instant;
 
-/// How long a proxy may take to answer before it is called silent. A healthy one answers within milliseconds, and within
-/// a second or two when it has just connected to a large mesh.
+/// Time that a proxy may take to answer before it is called silent. A healthy one answers within milliseconds, and
+/// within a second or two when it has just connected to a large mesh.
 pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Reason why a node's proxy has not acknowledged something, the worst last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Unacked {
-    /// It was sent, or is about to be, since then; the longer wait is worse.
+    /// The answer is outstanding since this time; the longer wait is worse.
     Waiting(Reverse<Instant>),
     /// No proxy is connected.
     Disconnected,

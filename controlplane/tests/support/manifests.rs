@@ -32,7 +32,7 @@ spec:
         namespaces: [app]
 ";
 
-/// Nothing in plaintext in the whole namespace.
+/// Refuses plaintext in the whole namespace.
 pub(crate) const STRICT: &str = "apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: strict, namespace: app}

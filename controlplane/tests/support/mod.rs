@@ -39,7 +39,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// With these manifests, by file name.
+    /// Starts with these manifests, by file name.
     pub(crate) async fn start(manifests: &[(&str, &str)]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
@@ -245,7 +245,7 @@ pub(crate) fn write_tokens(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// What a proxy holds.
+/// Resources that a proxy holds.
 #[derive(Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) addresses: BTreeMap<String, Address>,

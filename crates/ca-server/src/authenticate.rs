@@ -15,10 +15,10 @@ use tower::{Layer, Service};
 /// A token that proves nothing. The reason is for our log; the caller learns only that it was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
-    /// Nobody has this token, or there is none.
+    /// The request has no token, or an unknown one.
     #[error("{0}")]
     Invalid(String),
-    /// Nothing is known about the token, because it could not be checked. The caller is refused all the same.
+    /// The token could not be checked. The caller is refused all the same.
     #[error("{0}")]
     Unchecked(String),
 }

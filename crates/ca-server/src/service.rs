@@ -21,7 +21,8 @@ pub struct Denial(pub String);
 
 /// Decides who gets which certificate: for a node proxy, the identities of pods on its own node.
 pub trait Authoriser: Send + Sync + 'static {
-    /// May `caller` have a certificate of `requested`? Not asked about the caller's own identity. Must not block.
+    /// Decides whether `caller` may have a certificate of `requested`. Never called about the caller's own identity.
+    /// Must not block.
     fn authorise(&self, caller: &Caller, requested: &Identity) -> Result<(), Denial>;
 }
 
@@ -73,7 +74,7 @@ impl IstioCertificateService for CertificateService {
     }
 }
 
-/// Whose certificate is asked for: the caller's own unless it names another identity.
+/// Returns the identity to sign for: the caller's own unless the request names another one.
 fn requested(caller: &Caller, request: &IstioCertificateRequest) -> Result<Identity, Status> {
     let fields = request.metadata.as_ref().map(|metadata| &metadata.fields);
     let value = fields.and_then(|fields| fields.get(proto::IMPERSONATED_IDENTITY));
@@ -87,7 +88,7 @@ fn requested(caller: &Caller, request: &IstioCertificateRequest) -> Result<Ident
     }
 }
 
-/// No or a negative validity means the usual one.
+/// Returns the requested validity; `None`, which means the usual one, when it is absent, zero or negative.
 fn ttl(request: &IstioCertificateRequest) -> Option<Duration> {
     u64::try_from(request.validity_duration).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }

@@ -18,13 +18,13 @@ use crate::authenticate::{Authenticator, Unauthenticated};
 /// Reason why the file is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum TokensError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{path}: {cause}")]
     File { path: PathBuf, cause: io::Error },
     /// Others than the owner may read or write it.
     #[error("{path} has mode {mode:04o}, it must be 0600")]
     Open { path: PathBuf, mode: u32 },
-    /// Not the YAML that is expected.
+    /// The file is not the YAML that is expected.
     #[error("{path}: {reason}")]
     Syntax { path: PathBuf, reason: String },
     /// A hash that is not 64 hex digits.

@@ -25,7 +25,7 @@ fn member(dir: &Path) -> WorkloadCertificate {
     WorkloadCertificate::new(certificates(&issued.leaf), &key, certificates(&issued.roots)).unwrap()
 }
 
-/// Do these proxies accept each other?
+/// Returns true if these proxies accept each other.
 fn meet(client: &WorkloadCertificate, server: &WorkloadCertificate) -> Result<(), rustls::Error> {
     let mut client = ClientConnection::new(client_config(client, &[identity()]).unwrap(), server_name()).unwrap();
     let mut server = ServerConnection::new(server_config(server).unwrap()).unwrap();

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 pub struct Unsupported {
     /// The setting as its author wrote it, for instance `istio.io/global=true`.
     pub what: String,
-    /// What happens instead, as a clause, for instance `there is one cluster`.
+    /// Consequence as a clause, for instance `there is one cluster`.
     pub instead: String,
 }
 

@@ -18,7 +18,7 @@ const QUOTED_BYTES: usize = 512;
 pub struct Delivery {
     /// Workloads in the mesh that the policy is for.
     pub workloads: usize,
-    /// Of those, for which the proxy has acknowledged it.
+    /// Number of those for which the proxy has acknowledged it.
     pub acknowledged: usize,
     /// Nodes whose proxies have not acknowledged it, and why.
     pub missing: BTreeMap<String, Missing>,
@@ -27,13 +27,13 @@ pub struct Delivery {
 /// Reason why a node's proxy has not acknowledged a policy, the worst first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Missing {
-    /// It has rejected the policy, with this message.
+    /// The proxy has rejected the policy, with this message.
     Rejected(Arc<str>),
-    /// It has rejected a response with the policy in it, with this message, which does not name the policy.
+    /// The proxy has rejected a response with the policy in it, with this message, which does not name the policy.
     RejectedInBatch(Arc<str>),
     /// No proxy of the node is connected.
     Disconnected,
-    /// It has not answered for this long, which is longer than a healthy one takes.
+    /// The proxy has not answered for this long, which is longer than a healthy one takes.
     Silent(Duration),
     /// Its answer may still come.
     Pending,
@@ -115,7 +115,7 @@ fn named(nodes: &[&str]) -> String {
     }
 }
 
-/// As much as fits.
+/// Shortens an answer to [`QUOTED_BYTES`].
 fn quote(answer: &str) -> String {
     if answer.len() <= QUOTED_BYTES {
         return answer.to_owned();

@@ -1,8 +1,8 @@
-//! How a policy is enforced, as data, and the one place that says it in words: the condition `Enforced` of the policy's
-//! status, beside the conditions that Istio's control plane writes.
+//! Enforcement of a policy as data, and the only place that renders it: the condition `Enforced` of the policy's status,
+//! beside the conditions that Istio's control plane writes.
 //!
-//! The data say what node proxies are told to do for workloads whose enrolment the agent has read back from the kernel.
-//! Which proxies have acknowledged it is a [`Delivery`], which whoever serves the policies counts.
+//! The data are about workloads whose enrolment the agent has read back from the kernel. Acknowledgements by their
+//! proxies are a [`Delivery`], which the server of the policies counts.
 
 use kube_types::core::{Condition, ConditionStatus};
 
@@ -12,7 +12,7 @@ use crate::placement::Scope;
 /// Type of the condition.
 pub const ENFORCED: &str = "Enforced";
 
-/// What the status of a policy says.
+/// State of a policy, from which the conditions of its status follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyState {
     /// The conditions that Istio's control plane writes.
@@ -20,7 +20,7 @@ pub struct PolicyState {
     pub(crate) enforcement: Enforcement,
 }
 
-/// How a policy is enforced.
+/// Enforcement of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Enforcement {
     pub(crate) effect: Effect,
@@ -50,17 +50,17 @@ impl PolicyState {
 /// Number of workloads that a policy is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
-    /// That it selects.
+    /// Number of workloads that it selects.
     pub(crate) selected: usize,
-    /// Of those, in the mesh.
+    /// Number of those in the mesh.
     pub(crate) in_mesh: usize,
-    /// Of those, where no other policy decides instead.
+    /// Number of those in the mesh on which no other policy takes precedence.
     pub(crate) decided: usize,
-    /// Of those, where nothing of the policy can match a connection.
+    /// Number of those in the mesh on which no rule of the policy can match a connection.
     pub(crate) unmatched: usize,
 }
 
-/// What node proxies do with a policy, whatever it selects.
+/// Enforcement of a policy by node proxies, wherever it applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// All that it says; `what` in words when the policy needs them, `note` what else its author should know.
@@ -69,7 +69,7 @@ pub(crate) enum Effect {
     Partial { what: &'static str, how: String },
     /// They evaluate and log it.
     Logged,
-    /// Nothing at all.
+    /// Node proxies do not enforce it at all.
     Nothing { reason: &'static str, message: String },
 }
 
@@ -96,16 +96,17 @@ impl Effect {
     }
 }
 
-/// Where a policy is not enforced, and why.
+/// Reasons why a policy is not enforced everywhere, and facts about it that messages depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct About {
-    /// Why it selects no workload, if that is known.
+    /// Reason why it selects no workload, if that is known.
     pub(crate) idle: Option<String>,
-    /// Why nothing of it can match on some workloads.
+    /// Reason why none of its rules can match on some workloads.
     pub(crate) unmatched: Option<String>,
-    /// Is it an ALLOW policy, which refuses what it does not match?
+    /// The policy is an ALLOW policy, which refuses connections that it does not match.
     pub(crate) is_allow: bool,
-    /// Is it for all workloads of a namespace or of the mesh, so that what decides instead is a policy for fewer?
+    /// The policy is for all workloads of a namespace or of the mesh, so that policies for fewer workloads take
+    /// precedence.
     pub(crate) is_wide: bool,
 }
 

@@ -1,12 +1,12 @@
-//! Which pods belong into the mesh, by their labels and their namespace's. Whether one really is in it
-//! is what the kernel says; see the annotation `ambient.istio.io/redirection`.
+//! Selection of pods for the mesh, by their labels and their namespace's. A selected pod is in the mesh only once the
+//! agent has read its enrolment back from the kernel; see the annotation `ambient.istio.io/redirection`.
 
 use std::fmt;
 
 use contract::labels::{DATAPLANE_MODE_LABEL, REDIRECTION_ANNOTATION, REDIRECTION_ENABLED, SIDECAR_STATUS_ANNOTATION};
 use kube_types::core::{Namespace, Pod};
 
-/// Does a pod belong into the mesh?
+/// Result of the selection of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enrolment {
     Selected,
@@ -19,7 +19,7 @@ impl Enrolment {
     }
 }
 
-/// Why a pod does not belong into the mesh.
+/// Reason why a pod is not selected for the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// Neither the pod nor its namespace has the label.
@@ -61,7 +61,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What is never enrolled, beside what pods themselves say.
+/// Exclusions from the mesh, besides those that pods ask for themselves.
 #[derive(Clone, Debug)]
 pub struct Enablement {
     /// Namespaces whose pods are never enrolled.
@@ -108,12 +108,12 @@ impl Enablement {
     }
 }
 
-/// As [`Enablement::selected`] with the default exclusions.
+/// Decides as [`Enablement::selected`] with the default exclusions.
 pub fn selected(pod: &Pod, namespace: Option<&Namespace>) -> Enrolment {
     Enablement::default().selected(pod, namespace)
 }
 
-/// Has the agent confirmed that the pod's traffic is steered?
+/// Returns true if the agent has confirmed that the pod's traffic is steered.
 pub fn is_enrolled(pod: &Pod) -> bool {
     pod.metadata.annotations.get(REDIRECTION_ANNOTATION).is_some_and(|value| value == REDIRECTION_ENABLED)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use kube_types::ObjectRef;
 
-/// How much it matters.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// A part of the resource has no effect, or another effect than it says.
@@ -13,7 +13,7 @@ pub enum Severity {
     Info,
 }
 
-/// What it is about.
+/// Subject of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// An HTTP attribute in a policy for node proxies.

@@ -1,5 +1,5 @@
-//! What resources mean for the mesh: which pods belong to it, which policy selects which workload, and
-//! the discovery resources that follow. It opens no socket and reads no file.
+//! Meaning of Kubernetes resources for the mesh: which pods belong to it, which policy selects which workload, how each
+//! policy is enforced, and findings about what has no effect. It opens no socket and reads no file.
 
 mod analysis;
 mod app_protocol;

@@ -37,7 +37,7 @@ impl Mesh {
         format!("{}//Pod/{namespace}/{name}", self.cluster_id)
     }
 
-    /// As sent: empty stands for `cluster.local`.
+    /// Trust domain as discovery sends it: empty stands for `cluster.local`.
     pub(crate) fn sent_trust_domain(&self) -> String {
         if self.trust_domain == "cluster.local" { String::new() } else { self.trust_domain.clone() }
     }

@@ -35,7 +35,7 @@ pub(crate) struct Levels<'a> {
     pub(crate) mesh: Option<&'a PeerAuthentication>,
 }
 
-/// What a selector says; an empty one selects the whole namespace.
+/// Labels of the selector; `None` for an empty one, which selects the whole namespace.
 pub(crate) fn selector(policy: &PeerAuthentication) -> Option<&StringMap> {
     policy.spec.selector.as_ref().map(|selector| &selector.match_labels).filter(|labels| !labels.is_empty())
 }
@@ -109,10 +109,10 @@ pub(crate) fn older<'a>(
     oldest.filter(|oldest| oldest.metadata.name != policy.metadata.name)
 }
 
-/// Does a policy decide where it selects?
+/// Place of a policy among others for the same workloads.
 pub(crate) enum Standing<'a> {
     Counts,
-    /// This one decides instead.
+    /// Another policy, this one, takes precedence.
     Shadowed(&'a PeerAuthentication),
 }
 
@@ -125,7 +125,7 @@ pub(crate) struct Loss {
     pub(crate) message: String,
 }
 
-/// What a policy does, and what of it has no effect or another one than it says.
+/// Returns the effect of a policy, and its parts that have no effect or another one than they say.
 pub(crate) fn effect(mesh: &Mesh, policy: &PeerAuthentication, standing: Standing<'_>) -> (Effect, Vec<Loss>) {
     let nothing = |reason, code, message: &str| {
         (Effect::nothing(code, message), vec![Loss { reason, field: "spec", message: message.to_owned() }])
@@ -179,7 +179,7 @@ pub(crate) fn ports(policy: &PeerAuthentication) -> impl Iterator<Item = u16> {
     set.map(|(port, _)| *port).filter(|_| selector(policy).is_some())
 }
 
-/// Does a policy set a mode for all ports of a workload?
+/// Returns true if a policy sets a mode for all ports of a workload.
 pub(crate) fn sets_mode(policy: &PeerAuthentication) -> bool {
     mode(Some(policy)) != TlsMode::Unset
 }
@@ -200,7 +200,7 @@ impl<'a> Levels<'a> {
         ports.into_iter().chain(whole).collect()
     }
 
-    /// Is a workload STRICT by what it inherits?
+    /// Returns true if a workload inherits STRICT.
     fn inherits_strict(&self) -> bool {
         let decides = [mode(self.namespace), mode(self.mesh)].into_iter().find(|mode| *mode != TlsMode::Unset);
         decides == Some(TlsMode::Strict)
@@ -275,7 +275,7 @@ fn deny(namespace: &str) -> Authorization {
     }
 }
 
-/// Without an identity, on any port but these.
+/// Matches peers without an identity on any port but these.
 fn all_but(ports: &[u32], plaintext_first: bool) -> Rule {
     let mut clauses: Vec<_> =
         ports.iter().map(|port| clause(Match { not_destination_ports: vec![*port], ..Match::default() })).collect();
@@ -284,7 +284,7 @@ fn all_but(ports: &[u32], plaintext_first: bool) -> Rule {
     Rule { clauses }
 }
 
-/// Without an identity, on this port.
+/// Matches peers without an identity on this port.
 fn only(port: u32) -> Rule {
     Rule { clauses: vec![clause(Match { destination_ports: vec![port], ..plaintext() })] }
 }

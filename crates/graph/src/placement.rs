@@ -1,4 +1,4 @@
-//! Where policies have to be in force: which workload is on which node, and what its node proxy needs for it.
+//! Place of each workload, and the resources that its node proxy needs to enforce the policies that are for it.
 
 use kube_types::ObjectRef;
 

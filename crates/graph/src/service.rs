@@ -114,7 +114,7 @@ fn preference(service: &Service, namespace: Option<&Namespace>) -> (Mode, &'stat
     }
 }
 
-/// What of a namespace changes its services.
+/// Setting of a namespace that applies to its services.
 pub(crate) fn namespace_setting(namespace: Option<&Namespace>) -> Option<&String> {
     namespace?.metadata.annotations.get(TRAFFIC_DISTRIBUTION_ANNOTATION)
 }

@@ -79,7 +79,7 @@ fn sidecar(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
     })
 }
 
-/// A label that is nearly one of ours.
+/// Finds a label that is nearly one of [`KNOWN`].
 fn misspelt(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
     meta.labels.keys().find_map(|label| {
         let is_ours = label.split_once('/').is_some_and(|(domain, _)| domain.contains("istio"));

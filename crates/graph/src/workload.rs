@@ -15,7 +15,7 @@ use crate::mesh::Mesh;
 use crate::owner;
 use crate::service::parse_address;
 
-/// What surrounds a pod.
+/// Objects that a pod's resource depends on, besides the pod.
 pub(crate) struct Surroundings {
     pub(crate) locality: Option<Locality>,
     /// Ports by resource name of the service.
@@ -24,7 +24,7 @@ pub(crate) struct Surroundings {
     pub(crate) policies: Vec<String>,
 }
 
-/// Is the pod a workload? Not before it has an address, and not after its end.
+/// Returns true if the pod is a workload: from its first address to its end.
 pub(crate) fn is_sent(pod: &Pod) -> bool {
     !pod.is_terminated() && pod.addresses().next().is_some()
 }
@@ -89,7 +89,7 @@ const fn status(healthy: bool) -> WorkloadStatus {
     if healthy { WorkloadStatus::Healthy } else { WorkloadStatus::Unhealthy }
 }
 
-/// Where a node is, when its labels say.
+/// Locality of a node, from its labels.
 pub(crate) fn locality(node: Option<&Node>) -> Option<Locality> {
     let label = |name: &str| node.and_then(|node| node.metadata.labels.get(name)).cloned();
     let locality = Locality {

@@ -47,7 +47,7 @@ fn every_case_gives_what_its_folder_says() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// Only looks at cases whose kinds are all read. Differences are printed; the count is what matters.
+/// Compares only cases whose kinds are all supported. Differences are printed; the count is the result.
 #[test]
 fn recordings_of_another_control_plane_are_compared() {
     let Some(root) = std::env::var_os("STRAKE_WDS_CASES") else {

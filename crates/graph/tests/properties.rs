@@ -1,4 +1,4 @@
-//! What is said of a policy, compared with what the proxy's own evaluator decides about connections.
+//! Conditions and findings about a policy, compared with the decisions of the proxy's own evaluator about connections.
 
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "support/proxy.rs"]

@@ -60,7 +60,7 @@ fn condition(value: &mut Value) {
     }
 }
 
-/// Only what is mapped changes: text that is canonical for its author stays.
+/// Rewrites mapped addresses only: other text stays as its author wrote it.
 fn rewrite(value: &mut Value, canonical: impl Fn(&str) -> Option<String>) {
     if let Value::String(text) = value
         && text.to_ascii_lowercase().contains("ffff:")

@@ -12,7 +12,7 @@ pub enum Event {
     Applied { cluster: ClusterId, resource: Resource },
     /// The object is gone.
     Removed { cluster: ClusterId, key: ObjectRef },
-    /// Everything that existed at the start has been delivered.
+    /// All objects that existed at the start have been delivered.
     InSync { cluster: ClusterId },
     /// A manifest or a directory has a problem.
     Problem(SourceProblem),

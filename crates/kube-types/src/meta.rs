@@ -73,7 +73,7 @@ pub struct LabelSelectorRequirement {
 }
 
 impl LabelSelector {
-    /// Does the selector admit these labels? A requirement with an unknown operator admits nothing.
+    /// Returns true if the selector admits these labels. A requirement with an unknown operator admits nothing.
     pub fn matches(&self, labels: &StringMap) -> bool {
         is_subset(&self.match_labels, labels)
             && self.match_expressions.iter().all(|want| {
@@ -89,7 +89,7 @@ impl LabelSelector {
     }
 }
 
-/// Are all pairs of `wanted` among `labels`?
+/// Returns true if all pairs of `wanted` are among `labels`.
 pub fn is_subset(wanted: &StringMap, labels: &StringMap) -> bool {
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

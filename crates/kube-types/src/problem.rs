@@ -16,9 +16,9 @@ use crate::kind::ObjectRef;
 pub enum Severity {
     /// Something that the user wrote is not in force.
     Error,
-    /// Everything that is read is in force; something that protects or routes traffic elsewhere has no effect here.
+    /// All fields are in force; one that protects or routes traffic elsewhere has no effect here.
     Warning,
-    /// Everything that is read is in force; something has no effect here.
+    /// All fields are in force; one of them has no effect here.
     Note,
 }
 
@@ -109,7 +109,7 @@ impl Code {
 pub enum InForce {
     /// The last good state, read for the first time at `since`.
     LastGood { since: SystemTime },
-    /// Nothing: no good state is known.
+    /// Nothing is in force: no good state is known.
     Nothing,
 }
 
@@ -137,7 +137,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Is nothing known of the object, or is the problem not about one?
+    /// Returns true if nothing is known of the object, or the problem is not about one.
     pub fn is_unknown(&self) -> bool {
         self.kind.is_empty() && self.name.is_empty()
     }
@@ -168,9 +168,9 @@ impl fmt::Display for Subject {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "wire::Problem", into = "wire::Problem")]
 pub struct SourceProblem {
-    /// Where the source has it: a file, or the path of an object in the API.
+    /// Location in the source: a file, or the path of an object in the API.
     pub file: PathBuf,
-    /// From 1; 0 when it is about the file as a whole.
+    /// Line, from 1; 0 when the problem is about the file as a whole.
     pub line: usize,
     pub subject: Subject,
     /// Path of the field, as `spec.ports[0].port`; empty when it is about the document.

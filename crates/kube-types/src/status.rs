@@ -23,7 +23,7 @@ pub type WriteFailure = Box<dyn Error + Send + Sync>;
 /// A write in progress.
 pub type Writing = Pin<Box<dyn Future<Output = Result<(), WriteFailure>> + Send>>;
 
-/// Where statuses of one writer are kept, for instance files beside the manifests.
+/// Store of the statuses of one writer, for instance files beside the manifests.
 pub trait WriteStatus: fmt::Debug + Send + Sync {
     /// Replaces this writer's patch of an object, or removes it; there need not be one. A reader sees the old one or the
     /// new one.
@@ -53,7 +53,8 @@ impl Status {
         self.write(key, Some(Patch { uid: None, value })).await
     }
 
-    /// As [`Status::apply`], for the object with this uid only: a later one of the same name does not inherit the patch.
+    /// Writes as [`Status::apply`], for the object with this uid only: a later one of the same name does not inherit
+    /// the patch.
     pub async fn apply_to(&self, key: &ObjectRef, uid: &str, value: Value) -> Result<(), StatusError> {
         self.write(key, Some(Patch { uid: Some(uid.to_owned()), value })).await
     }

@@ -23,7 +23,7 @@ const KEYS: [&str; 12] = [
     "request.auth.presenter",
 ];
 
-/// Conditions whose key goes on in brackets.
+/// Conditions whose key continues in brackets.
 const KEYS_WITH_NAME: [&str; 2] = ["request.headers", "request.auth.claims"];
 
 /// Form of a value.

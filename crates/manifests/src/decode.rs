@@ -1,4 +1,4 @@
-//! From a document to a typed object, with every mistake named by its field.
+//! Decoding of a document to a typed object, with every mistake named by its field.
 
 use serde_json::Value;
 
@@ -241,7 +241,8 @@ fn at<'a>(value: &'a Value, path: &[Step]) -> Option<&'a Value> {
     })
 }
 
-/// Should the author know that this field is not read? Not of what an API server adds, nor of an empty value.
+/// Returns true if the author should know that this field is ignored. Empty values and fields that an API server adds
+/// are not reported.
 fn has_effect(path: &[Step], value: &Value) -> bool {
     let is_spec = matches!(path.first(), Some(Step::Field(name)) if name == "spec");
     let is_metadata = path.iter().any(|step| matches!(step, Step::Field(name) if name == "metadata"));

@@ -215,7 +215,7 @@ const LOOK_BACK: usize = 512;
 /// A plain scalar in the text.
 enum Scalar<'a> {
     Untagged(&'a str),
-    /// With a tag that only a program knows: a string.
+    /// A scalar with a tag of some application: a string.
     Tagged(&'a str),
 }
 

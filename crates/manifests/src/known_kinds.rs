@@ -61,7 +61,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
 /// Groups that had kinds which are read, under the same names.
 const FORMER_GROUPS: [&str; 1] = ["extensions"];
 
-/// Is this group, which is not the kind's own, one in which the name cannot mean another kind? A group that is nearly
+/// Returns true if the name cannot mean another kind in this group, which is not the kind's own. A group that is nearly
 /// the kind's own is a typing error.
 pub(crate) fn is_elsewhere(kind: Kind, group: &str) -> bool {
     FORMER_GROUPS.contains(&group)

@@ -45,7 +45,7 @@ pub(crate) fn edit(text: &str, place_of: &[Step], label: &str, value: Option<&st
     }
 }
 
-/// Nothing that is edited may be written elsewhere: with an anchor or an alias a change would not stay in its place.
+/// Fails if an entry to edit has an anchor or an alias: a change of it would take effect elsewhere too.
 fn check_plain(text: &str, metadata: &Entry) -> Result<(), EditError> {
     let labels = metadata.value.entry("labels");
     let own = [Some(metadata), labels].into_iter().flatten();
@@ -78,7 +78,7 @@ impl Editor<'_> {
         text
     }
 
-    /// Is the value of this entry written with braces?
+    /// Returns true if the value of this entry is written with braces.
     fn is_flow(&self, entry: &Entry) -> Result<bool, EditError> {
         let after = key_place(entry)?.end;
         let rest = self.text[after..].trim_start().trim_start_matches(':');
@@ -151,7 +151,7 @@ impl Editor<'_> {
         Ok(self.replace(range, &format!(" {{{pair}}}")))
     }
 
-    /// There is no `labels` yet.
+    /// Adds `labels`, which does not exist yet.
     fn create(&self, metadata: &Entry, fields: &[Entry], label: &str, value: &str) -> Result<String, EditError> {
         let Some(last) = fields.last() else {
             return Err(EditError::Metadata);
@@ -203,7 +203,7 @@ fn key_place(entry: &Entry) -> Result<Range<usize>, EditError> {
     entry.key_span.clone().ok_or(EditError::NoPlace)
 }
 
-/// The value as YAML text: plain where every YAML reader takes it for text.
+/// The value as YAML text: plain where every YAML reader treats it as text.
 pub(crate) fn scalar(value: &str) -> String {
     const OLD_BOOLEANS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "true", "false"];
     let lower = value.to_ascii_lowercase();

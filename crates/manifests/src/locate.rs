@@ -14,7 +14,7 @@ use kube_types::ObjectRef;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub file: PathBuf,
-    /// From 1; of the deepest part of the path that the manifest has.
+    /// Line, from 1, of the deepest part of the path that the manifest has.
     pub line: usize,
 }
 
@@ -38,7 +38,7 @@ pub fn locate(roots: &[PathBuf], wanted: &[(&ObjectRef, &str)]) -> Vec<Option<Pl
 }
 
 struct Search<'a> {
-    /// By object: positions in the answer, and paths.
+    /// Positions in the answer, and paths, by object.
     wanted: BTreeMap<&'a ObjectRef, Vec<(usize, Vec<Step>)>>,
     found: Vec<Option<Place>>,
 }

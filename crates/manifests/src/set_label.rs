@@ -29,7 +29,7 @@ pub enum Labelled {
     Changed(PathBuf),
     /// The manifest had the labels already.
     Unchanged(PathBuf),
-    /// No manifest defined the namespace, in which other manifests have objects; this file defines it now.
+    /// This file, which defines the namespace now: no manifest did, though others have objects in it.
     Added(PathBuf),
 }
 

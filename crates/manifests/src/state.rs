@@ -17,7 +17,7 @@ const CLUSTER_SCOPE: &str = "_cluster";
 /// names have up to 253.
 const LONGEST_PART: usize = 200;
 
-/// Where a name goes on below a directory. It is in no name.
+/// Marks a name that continues below a directory. No Kubernetes name contains it.
 const CONTINUED: char = '~';
 
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +40,12 @@ pub fn remove_object(state: &Path, key: &ObjectRef) -> Result<(), WriteError> {
     remove(&object_path(state, key)?)
 }
 
-/// Where [`write_object`] puts an object.
+/// Path at which [`write_object`] puts an object.
 pub fn object_path(state: &Path, key: &ObjectRef) -> Result<PathBuf, WriteError> {
     key_path(objects_dir(state), key)
 }
 
-/// Where the overlay of one writer for one object is.
+/// Path of the overlay of one writer for one object.
 pub fn overlay_path(state: &Path, writer: &str, key: &ObjectRef) -> Result<PathBuf, WriteError> {
     if !is_file_name(writer) {
         return Err(WriteError::Name(writer.to_owned()));
@@ -126,8 +126,8 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     replace(&temporary, path)
 }
 
-/// As [`write_atomically`], into a directory that exists, with this mode from the beginning; on the disk before the
-/// old file goes.
+/// Writes as [`write_atomically`], into a directory that exists, with this mode from the beginning; on the disk before
+/// the old file goes.
 pub(crate) fn write_private(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let temporary = temporary(path);
     // One of a process of the same number that was killed may have any mode.
@@ -147,7 +147,7 @@ fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
 }
 
-/// Is this a file that is being written, or was when its writer ended?
+/// Returns true if this is a file that is being written, or was when its writer ended.
 pub(crate) fn is_temporary(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     name.starts_with(b".") && name.ends_with(b".tmp")

@@ -41,7 +41,7 @@ pub(crate) struct Watch {
 /// Reason for the end of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// It is old; nothing is wrong with it.
+    /// The stream has reached its age; nothing is wrong with it.
     Age,
     /// Its token is no longer good.
     Token(String),

@@ -102,7 +102,7 @@ impl Cache {
         }
     }
 
-    /// Everything that exists by now has been applied: connections get their first answers.
+    /// Marks that all objects which exist by now have been applied: connections get their first answers.
     pub fn mark_synced(&self) {
         self.0.synced.send_replace(true);
     }
@@ -112,7 +112,7 @@ impl Cache {
         *self.0.synced.borrow()
     }
 
-    /// Until [`Cache::mark_synced`] was called.
+    /// Waits until [`Cache::mark_synced`] was called.
     pub(crate) async fn synced(&self) {
         // The sender lives as long as the cache, so this cannot fail.
         let _ = self.0.synced.subscribe().wait_for(|synced| *synced).await;
@@ -130,7 +130,7 @@ impl Cache {
         entries.map(|(name, entry)| (Arc::clone(name), Arc::clone(&entry.version))).collect()
     }
 
-    /// Of what a client holds by name and version, what is served in just this version.
+    /// Returns those of a client's resources, by name and version, that are served in just this version.
     pub(crate) fn held(&self, type_url: &str, versions: &HashMap<String, String>) -> Versions {
         if versions.is_empty() {
             return Versions::new();
@@ -191,7 +191,7 @@ impl Cache {
         }
     }
 
-    /// Is anything to be sent on this connection now?
+    /// Returns true if something is to be sent on this connection now.
     pub(crate) fn has_work(&self, id: u64, gate: Gate) -> bool {
         let state = self.lock();
         let subscriber = state.subscribers.get(&id);

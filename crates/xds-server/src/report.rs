@@ -23,20 +23,20 @@ pub type Versions = Vec<(Arc<str>, Arc<str>)>;
 pub enum Report {
     /// Its first request arrived.
     Connected { peer: Peer },
-    /// It says that it holds these already, of an earlier connection, in the version that is served.
+    /// The client holds these already, of an earlier connection, in the version that is served.
     Holds { peer: Peer, type_url: String, resources: Versions },
     /// A response is about to be sent. What it answers, if anything, has the same nonce.
     Sent { peer: Peer, type_url: String, nonce: String, resources: Versions, removed: Vec<Arc<str>> },
-    /// It has taken over a response.
+    /// The client has acknowledged a response.
     Acked { peer: Peer, type_url: String, nonce: String },
-    /// It has refused resources of a response; it keeps what it had of those and takes the others.
+    /// The client has refused resources of a response; it keeps what it had of those and takes the others.
     Nacked { peer: Peer, type_url: String, nonce: String, error: String },
     /// The connection is over.
     Disconnected { peer: Peer },
 }
 
 impl Report {
-    /// Whom it is about.
+    /// Client that the report is about.
     pub const fn peer(&self) -> &Peer {
         match self {
             Self::Connected { peer }

@@ -30,14 +30,15 @@ const RESPONSES_IN_FLIGHT: usize = 1;
 pub struct Options {
     /// Receives a report of each action of a client.
     pub report: Arc<dyn Fn(Report) + Send + Sync>,
-    /// When this starts, streams end in good order; clients come back at once, to whoever serves then.
+    /// Drain: when it starts, streams end in good order, and clients connect again at once, to the process that serves
+    /// then.
     pub drain: drain::Watch,
-    /// When streams end by themselves.
+    /// Ages at which streams end by themselves.
     pub ages: Ages,
 }
 
 impl Options {
-    /// With the usual ages.
+    /// Makes options with the usual ages.
     pub fn new(report: Arc<dyn Fn(Report) + Send + Sync>, drain: drain::Watch) -> Self {
         Self { report, drain, ages: Ages::default() }
     }

@@ -38,7 +38,7 @@ pub(crate) struct Conversation {
     /// The client has sent a request.
     greeted: bool,
     asked: Asked,
-    /// Until when one of the two types waits for the other; see [`Gate`].
+    /// Deadline until which one of the two types waits for the other; see [`Gate`].
     patience: Option<Instant>,
 }
 
@@ -69,7 +69,7 @@ impl Conversation {
         Self { cache, options, wake, peer, watch, greeted: false, asked: Asked::default(), patience: None }
     }
 
-    /// Until the client leaves, does something impossible, or the drain begins.
+    /// Serves the stream until the client leaves or violates the protocol, or the drain begins.
     pub(crate) async fn run(mut self, mut inbound: Streaming<DeltaDiscoveryRequest>, outbound: Outbound) {
         // Requests wait until then: what a client holds can only be compared with all there is.
         tokio::select! {

@@ -27,7 +27,7 @@ pub(crate) struct Request {
     pub(crate) initial_versions: HashMap<String, String>,
 }
 
-/// Which responses have to wait, besides those that wait for an answer of the client.
+/// Responses that have to wait, besides those that wait for an answer of the client.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Gate {
     /// Addresses wait: the client has not asked for policies yet.
@@ -187,7 +187,7 @@ impl Subscriptions {
         }
     }
 
-    /// Has everything been sent that may refer to policies in another way than before?
+    /// Returns true if every address has been sent that may refer to policies in another way than before.
     fn addresses_are_sent(&self, gate: Gate) -> bool {
         match self.types.get(&TypeKey::new(ADDRESS_TYPE_URL)) {
             Some(addresses) => !addresses.is_due(),
@@ -216,7 +216,7 @@ impl Subscriptions {
         Some(mark)
     }
 
-    /// Is the next response of this step a part of a snapshot?
+    /// Returns true if the next response of this step is a part of a snapshot.
     pub(crate) fn is_snapshot(&self, step: &Step) -> bool {
         let Step::Resources(url) = step else { return false };
         self.types.get(&TypeKey::new(url)).is_some_and(|subscription| subscription.snapshot.is_some())

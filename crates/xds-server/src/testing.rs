@@ -72,7 +72,7 @@ pub enum Passed {
     Response(Box<DeltaDiscoveryResponse>),
     /// The server receives a request that the client has not sent.
     Request(Box<DeltaDiscoveryRequest>),
-    /// Nothing passes until the value is true: a response is late, with all that follow.
+    /// Holds responses back until the value is true: this one, and all that follow.
     Wait(watch::Receiver<bool>),
     /// The stream breaks.
     Cut,
@@ -243,7 +243,7 @@ impl Relay {
         Self::to_host(upstream, roots, None, faults)
     }
 
-    /// As [`Relay::new`], to a server whose certificate may also be for this host name.
+    /// Starts as [`Relay::new`], to a server whose certificate may also be for this host name.
     pub fn to_host(upstream: Uri, roots: RootSource, host: Option<String>, faults: impl Faults) -> Self {
         let faults = Arc::new(Mutex::new(faults));
         let connector = Connector::new(roots, host);

@@ -63,7 +63,7 @@ impl Withdrawals {
         self.addresses.answered(nonce);
     }
 
-    /// Can removals be sent now? `addresses_are_sent`: no address waits to be sent.
+    /// Returns true if removals can be sent now. `addresses_are_sent`: no address waits to be sent.
     pub(crate) fn is_ready(&self, addresses_are_sent: bool) -> bool {
         if self.released.is_empty() {
             addresses_are_sent && !self.waiting.is_empty() && self.addresses.are_all_answered()

@@ -85,7 +85,7 @@ async fn a_replaced_server_tells_only_what_has_changed() {
     assert_eq!(order.iter().filter(|name| *name == "same").count(), 1, "{order:?}");
 }
 
-/// Until nobody listens there any more.
+/// Waits until nothing listens at the address any more.
 async fn released(address: std::net::SocketAddr) {
     while std::net::TcpStream::connect(address).is_ok() {
         tokio::task::yield_now().await;

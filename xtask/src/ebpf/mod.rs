@@ -15,7 +15,7 @@ use toolchain::Toolchain;
 
 const OBJECTS: [&str; 2] = ["mesh", "sk_lookup"];
 
-/// Everything that an object is made of.
+/// Sources of the objects.
 const SOURCES: [&str; 5] = [
     "ebpf/common/src",
     "ebpf/common/Cargo.toml",
@@ -90,7 +90,7 @@ fn compile(workspace: &Path, out: &Path, toolchain: &Toolchain) -> Command {
     cargo
 }
 
-/// Is every source older than the last successful build?
+/// Returns true if every source is older than the last successful build.
 fn is_fresh(workspace: &Path, out: &Path) -> bool {
     let Some(built) = modified(&out.join("stamp")) else { return false };
     OBJECTS.iter().all(|object| out.join(object).exists())

@@ -26,7 +26,7 @@ const HOW_TO: &str = "\
     or point STRAKE_EBPF_RUSTC at a rustc that has its library sources, \
     or STRAKE_EBPF_OBJ_DIR at objects that were built elsewhere";
 
-/// Everything that the build is run with.
+/// Programs and settings of the build.
 pub(crate) struct Toolchain {
     compiler: Compiler,
     pub(crate) cargo: PathBuf,

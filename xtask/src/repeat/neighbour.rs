@@ -85,7 +85,8 @@ struct LabCommand {
 }
 
 impl LabCommand {
-    /// In the foreground, so that Ctrl-C, which the terminal sends to the whole process group, ends the lab too.
+    /// Runs the lab in the foreground, so that Ctrl-C, which the terminal sends to the whole process group, ends the
+    /// lab too.
     fn start_and_stop(&self) -> Result<()> {
         let mut up = Command::new(&self.program)
             .args(["lab", "up", "--foreground", "--name", &self.name])

@@ -27,13 +27,13 @@ pub enum IssuerError {
     /// Others than the owner may read the root's key.
     #[error("{path} has mode {mode:04o}: others may read the root's key; it must be 0600")]
     KeyIsOpen { path: PathBuf, mode: u32 },
-    /// Of key and certificate only one is there: neither is replaced.
+    /// Only one of key and certificate exists: neither is replaced.
     #[error("{found} exists but {missing} does not; restore it, or remove both to start with a new root")]
     HalfAPair { found: PathBuf, missing: PathBuf },
-    /// Not a PEM key that can sign.
+    /// The file is not a PEM key that can sign.
     #[error("root key: {0}")]
     Key(rcgen::Error),
-    /// Not a PEM certificate.
+    /// The file is not a PEM certificate.
     #[error("root certificate is malformed")]
     Certificate,
     /// The certificate may not sign others.
@@ -125,7 +125,7 @@ impl Issuer {
         Ok(Self { also_trusted: pem, ..self })
     }
 
-    /// From PEM texts that belong together.
+    /// Makes an issuer from PEM texts that belong together.
     pub fn from_pem(certificate: &str, key: &str, trust_domain: TrustDomain) -> Result<Self, IssuerError> {
         let key = KeyPair::from_pem(key).map_err(IssuerError::Key)?;
         let root = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| IssuerError::Certificate)?;

@@ -23,7 +23,7 @@ pub(super) const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Reason for refusing to sign.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// Not a PEM signing request.
+    /// The text is not a PEM signing request.
     #[error("signing request is malformed")]
     Request,
     /// The request is not signed by the key it names.

@@ -13,7 +13,7 @@ pub const PODS_PATH: &str = "/pods";
 pub struct NodeReport {
     /// Name of the node.
     pub node: String,
-    /// By namespace and name.
+    /// Pods in the order of namespace and name.
     pub pods: Vec<PodReport>,
 }
 
@@ -21,16 +21,16 @@ pub struct NodeReport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PodState {
-    /// Not examined yet.
+    /// The agent has not examined the pod yet.
     #[default]
     Unknown,
-    /// Not selected for the mesh; no program, rule or listener of Strake in it.
+    /// The pod is not selected for the mesh: it has no program, rule or listener of Strake.
     NotSelected,
     /// Selected; some step is missing.
     Enrolling,
     /// Every step was read back from the kernel.
     Enrolled,
-    /// No longer selected; open connections may finish.
+    /// The pod is no longer selected; open connections may finish.
     Leaving,
     /// A step failed; it is tried again. See `reason`.
     Failed,
@@ -41,7 +41,7 @@ pub enum PodState {
 }
 
 impl PodState {
-    /// As in the serialised form.
+    /// Returns the name that the serialised form has.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

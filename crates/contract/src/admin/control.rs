@@ -94,7 +94,7 @@ pub struct Proxy {
     pub identity: String,
     /// Name that the proxy gives itself; not proven.
     pub node_id: String,
-    /// By type URL.
+    /// Progress by type URL.
     pub types: BTreeMap<String, Progress>,
 }
 

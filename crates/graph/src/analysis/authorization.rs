@@ -15,7 +15,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) world: &'a World,
     pub(crate) tallies: &'a Tallies,
     pub(crate) rules: &'a Rules,
-    /// Indices of the rules that were left out, which is told elsewhere.
+    /// Indices of the rules that were left out, which the conversion reports.
     pub(crate) left_out: &'a [usize],
     /// The policy is only logged: it refuses nothing.
     pub(crate) is_dry_run: bool,
@@ -283,7 +283,8 @@ impl Found<'_> {
         }
     }
 
-    /// Why the rule matches nothing, in words for the condition; a finding when no value of it was told.
+    /// Returns the reason why the rule matches nothing, in words for the condition. Adds a finding when none of its
+    /// values has one.
     fn verdict(&mut self, index: usize, standing: Standing) -> String {
         if self.around.left_out.contains(&index) || standing == Standing::Possible {
             return String::new();

@@ -1,5 +1,5 @@
-//! What of a policy can match nothing: each value, rule and selector is compared with what exists. It finds and explains;
-//! what node proxies enforce is decided elsewhere.
+//! Comparison of each value, rule and selector of a policy with what exists, to find those that match nothing. It finds
+//! and explains; what node proxies enforce is decided in [`crate::authorization`].
 
 mod authorization;
 mod peer;
@@ -21,7 +21,7 @@ pub(crate) use similar::{hint, nearest};
 pub(crate) use subject::review as subject;
 pub(crate) use world::{Names, World};
 
-/// How each port number of a policy fits the workloads that it selects.
+/// Port numbers of a policy, each compared with the ports of the workloads that the policy selects.
 pub(crate) type Tallies = BTreeMap<u16, Tally>;
 
 /// A port number that only a Service has: message without the beginning that says what the value is.

@@ -10,19 +10,19 @@ use crate::service;
 /// TCP ports of one pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PodPorts {
-    /// On which the pod takes connections: those that its containers declare, that its probes ask, and to which Services
-    /// send.
+    /// Ports on which the pod takes connections: those that its containers declare, that its probes name, and to which
+    /// Services send.
     own: BTreeSet<u16>,
-    /// Of Services that select the pod, where they differ from the pod's: name of the Service and its target.
+    /// Ports of Services that select the pod, where they differ from the pod's: name of the Service and its target.
     services: BTreeMap<u16, (String, u16)>,
 }
 
-/// How a port number in a policy fits a pod.
+/// Relation of a port number in a policy to the ports of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fit {
     /// The pod has it.
     Own,
-    /// Only a Service in front of the pod has it: no connection arrives at the pod with this port.
+    /// Only a Service in front of the pod has the port: no connection arrives at the pod with it.
     ServiceOnly { service: String, target: u16 },
     /// The pod declares other ports, not this one. It may listen there all the same.
     Undeclared,
@@ -30,7 +30,7 @@ pub(crate) enum Fit {
     Unknown,
 }
 
-/// How a port number of a policy fits the workloads that the policy selects.
+/// Number of selected workloads by relation of a port number of a policy to their ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally(BTreeMap<Fit, usize>);
 
@@ -68,7 +68,7 @@ impl PodPorts {
         }
     }
 
-    /// Can a connection to the pod have this port?
+    /// Returns true if a connection to the pod can have this port.
     pub(crate) fn can_be(&self, port: u16) -> bool {
         self.own.contains(&port) || !self.services.contains_key(&port)
     }
@@ -114,18 +114,18 @@ impl Tally {
         })
     }
 
-    /// Do all selected workloads declare ports, and none of them this one?
+    /// Returns true if all selected workloads declare ports, and none of them this one.
     pub(crate) fn is_undeclared(&self) -> bool {
         !self.0.is_empty() && self.0.keys().all(|fit| matches!(fit, Fit::Undeclared))
     }
 
-    /// How many workloads the policy selects.
+    /// Number of workloads that the policy selects.
     pub(crate) fn workloads(&self) -> usize {
         self.0.values().sum()
     }
 }
 
-/// How a pod fits the port numbers of the policies that select it.
+/// Port numbers of the policies that select a pod, each compared with the pod's ports.
 pub(crate) type Fits = Vec<(ObjectRef, u16, Fit)>;
 
 #[cfg(test)]

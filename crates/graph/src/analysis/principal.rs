@@ -1,4 +1,4 @@
-//! Can a pattern match the identity of a workload? Identities have one form: `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
+//! Comparison of patterns with identities of workloads, which have one form: `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
 
 use proto::security::StringMatch;
 use proto::security::string_match::MatchType;
@@ -15,7 +15,7 @@ pub(crate) fn parse<'a>(principal: &'a str, trust_domain: &str) -> Option<(&'a s
     (is_name(namespace) && is_name(account)).then_some((namespace, account))
 }
 
-/// Does the value satisfy the match? As node proxies compare.
+/// Returns true if the value satisfies the match, compared as node proxies do.
 pub(crate) fn is(wanted: &StringMatch, value: &str) -> bool {
     match &wanted.match_type {
         Some(MatchType::Exact(text)) => value == text,
@@ -26,8 +26,8 @@ pub(crate) fn is(wanted: &StringMatch, value: &str) -> bool {
     }
 }
 
-/// Could any identity of this trust domain satisfy it, whatever namespaces and accounts there are; of this namespace only
-/// when one is given?
+/// Returns true if an identity of this trust domain could satisfy the match, whatever namespaces and accounts exist;
+/// with a namespace, an identity of that namespace.
 pub(crate) fn fits(wanted: &StringMatch, trust_domain: &str, namespace: Option<&str>) -> bool {
     let form = [Some(trust_domain), Some("ns"), namespace, Some("sa"), None];
     let whole = |part: &str, wanted: Option<&str>| match wanted {

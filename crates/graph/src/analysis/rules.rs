@@ -1,4 +1,5 @@
-//! Can a rule match a connection? Computed from what node proxies get, so that it is about what they would decide.
+//! Connections that a rule can match, computed from the rules that node proxies get, so that the result is about their
+//! decisions.
 //!
 //! A rule that may match is never called impossible. One that cannot may go unnoticed: where values are patterns, or a
 //! rule has very many alternatives, it is treated as possible.
@@ -17,27 +18,27 @@ use super::world::World;
 /// Combinations of one match per clause that are looked at; a rule with more counts as possible.
 const COMBINATIONS: usize = 256;
 
-/// Whether something can match, the least first.
+/// Extent to which something can match, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
-    /// Nothing, whatever exists.
+    /// Matches nothing, whatever exists.
     Never,
-    /// Only names that do not exist now.
+    /// Matches only names that do not exist now.
     Absent,
-    /// Something that exists.
+    /// Matches something that exists.
     Possible,
 }
 
 /// The rules of a policy, as far as they can match at all.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rules {
-    /// By index of the rule as it was written.
+    /// Alternatives by index of the rule as it was written.
     rules: Vec<Vec<Alternative>>,
     /// Port numbers that the rules name.
     pub(crate) ports: BTreeSet<u16>,
-    /// Does it depend on the workload whether a rule can match?
+    /// It depends on the workload whether a rule can match.
     pub(crate) varies: bool,
-    /// Is there a rule that every connection matches?
+    /// Every connection matches one of the rules.
     pub(crate) matches_all: bool,
 }
 
@@ -56,7 +57,7 @@ enum Ports {
 }
 
 impl Rules {
-    /// Of the rules that each rule of a policy became.
+    /// Reads the rules that each rule of a policy became.
     pub(crate) fn new(rules: &[Vec<Rule>], trust_domain: &str) -> Self {
         let is_open = |rule: &Rule| rule.clauses.iter().all(|clause| clause.matches.is_empty());
         let matches_all = rules.iter().flatten().any(is_open);
@@ -74,12 +75,12 @@ impl Rules {
         Self { varies: by_address || !ports.is_empty(), matches_all, ports, rules }
     }
 
-    /// Can any rule match a connection to this workload?
+    /// Returns true if any rule can match a connection to this workload.
     pub(crate) fn can_match(&self, ports: &PodPorts, addresses: &[IpAddr]) -> bool {
         self.rules.iter().flatten().any(|alternative| alternative.can_match(ports, addresses))
     }
 
-    /// Does every alternative of a rule ask for ports of this kind?
+    /// Returns true if every alternative of a rule requires ports of this kind.
     pub(crate) fn is_closed(&self, rule: usize, is_such: impl Fn(u16) -> bool) -> bool {
         let mut alternatives = self.rules.get(rule).into_iter().flatten();
         alternatives.all(|alternative| match &alternative.ports {
@@ -88,7 +89,7 @@ impl Rules {
         })
     }
 
-    /// Of each rule, wherever the connection goes.
+    /// Extent to which each rule can match, wherever the connection goes.
     pub(crate) fn standings(&self, world: &World) -> Vec<Standing> {
         let standing = |rule: &Vec<Alternative>| {
             rule.iter().map(|alternative| alternative.standing(world)).max().unwrap_or(Standing::Never)
@@ -133,7 +134,7 @@ impl Alternative {
         Self { parts, ports }
     }
 
-    /// Whatever exists: do its conditions leave anything?
+    /// Returns true if the conditions do not exclude each other, whatever exists.
     fn is_possible(&self, trust_domain: &str) -> bool {
         let has_port = match &self.ports {
             Ports::Any => true,
@@ -175,7 +176,7 @@ impl Alternative {
     }
 }
 
-/// Do all parts admit this identity?
+/// Returns true if all parts admit this identity.
 fn admits(parts: &[Match], trust_domain: &str, namespace: &str, account: &str) -> bool {
     let whole = principal::principal(trust_domain, namespace, account);
     let among = |list: &[StringMatch], value: &str| list.iter().any(|wanted| principal::is(wanted, value));
@@ -192,8 +193,8 @@ fn admits(parts: &[Match], trust_domain: &str, namespace: &str, account: &str) -
     })
 }
 
-/// Can any identity of the trust domain be admitted, whatever accounts there are? Certain where some list names its
-/// values; what consists of patterns is taken to leave something.
+/// Returns true if an identity of the trust domain can be admitted, whatever accounts exist. Exact where some list
+/// names its values; patterns are assumed to leave an identity.
 fn leaves_an_identity(parts: &[Match], trust_domain: &str) -> bool {
     let exact = |wanted: &StringMatch| match &wanted.match_type {
         Some(MatchType::Exact(text)) => Some(text.clone()),
@@ -228,8 +229,8 @@ fn leaves_an_identity(parts: &[Match], trust_domain: &str) -> bool {
     parts.iter().all(|part| fits(&part.principals, None))
 }
 
-/// Do the lists of blocks leave an address? They do unless every block of some list lies outside of another list, or
-/// within one block that is excluded.
+/// Returns true if the lists of blocks leave an address. They do unless every block of some list lies outside of
+/// another list, or within one block that is excluded.
 fn leaves_a_block<'a>(parts: &'a [Match], lists: impl Fn(&'a Match) -> (&'a Vec<Address>, &'a Vec<Address>)) -> bool {
     let mut left: Option<Vec<IpNet>> = None;
     for (wanted, _) in parts.iter().map(&lists).filter(|(wanted, _)| !wanted.is_empty()) {

@@ -6,8 +6,8 @@ use super::similar::{hint, nearest};
 use super::world::{self, World};
 use crate::finding::{Finding, Reason};
 
-/// Why a policy without workloads has none, when that looks like a mistake; `could_match` says whether a pod or a pod
-/// template has all labels of the selector.
+/// Returns the reason why a policy has no workloads when that looks like a mistake. `could_match` says whether a pod or
+/// a pod template has all labels of the selector.
 pub(crate) fn review(
     key: &ObjectRef,
     selector: Option<&StringMap>,
@@ -40,7 +40,7 @@ pub(super) fn step(name: &str) -> String {
 /// Pods that a policy may select.
 struct Scope<'a> {
     world: &'a World,
-    /// None: all.
+    /// Namespace of the policy; `None` stands for all.
     namespace: Option<&'a String>,
 }
 

@@ -24,24 +24,24 @@ pub(super) enum Kind {
     Port,
 }
 
-/// Why a value does not do what it was probably written for.
+/// Reason why a value does not do what it was probably written for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Doubt {
     pub(super) reason: Reason,
     pub(super) severity: Severity,
-    /// What follows for the match.
+    /// Effect on the match.
     pub(super) effect: Match,
     pub(super) why: String,
 }
 
-/// What a doubtful value matches.
+/// Extent to which a doubtful value matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// Nothing, ever.
+    /// It matches nothing, whatever exists.
     Never,
-    /// Nothing that exists now.
+    /// It matches nothing that exists now.
     NothingNow,
-    /// Something else than it looks like, or what another form says more clearly.
+    /// It matches something else than it looks like, or another form is clearer.
     Other,
 }
 
@@ -56,7 +56,7 @@ impl Doubt {
 }
 
 impl Kind {
-    /// In words, as it stands before the value.
+    /// Noun that stands before a value in messages.
     pub(super) const fn noun(self) -> &'static str {
         match self {
             Self::Principal => "principal",
@@ -68,7 +68,7 @@ impl Kind {
         }
     }
 
-    /// Of a condition that node proxies can match.
+    /// Kind of the values of a condition that node proxies can match.
     pub(super) fn of_condition(when: &When) -> Option<Self> {
         Some(match when.key.as_str() {
             "source.principal" => Self::Principal,
@@ -81,8 +81,8 @@ impl Kind {
         })
     }
 
-    /// What is doubtful about a value of a policy in `namespace`. Values that cannot be read at all are told by the
-    /// conversion; ports depend on the workloads and are told elsewhere.
+    /// Checks a value of a policy in `namespace`. The conversion reports values that do not parse, and ports are
+    /// compared with each workload's.
     pub(super) fn doubt(self, text: &str, world: &World, namespace: &str) -> Option<Doubt> {
         match self {
             Self::Principal => principal_doubt(text, world),
@@ -256,7 +256,7 @@ const fn full(address: IpAddr) -> u8 {
     }
 }
 
-/// As names of namespaces have to be.
+/// Returns true if the text could be the name of a namespace (RFC 1123 label, upper case excluded).
 fn is_label(text: &str) -> bool {
     text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
@@ -275,7 +275,7 @@ mod tests {
     }
 
     fn told(kind: Kind, text: &str, effect: Match, part: &str) {
-        let (found, why) = why(kind, text).unwrap_or_else(|| panic!("nothing is told of {text:?}"));
+        let (found, why) = why(kind, text).unwrap_or_else(|| panic!("no finding about {text:?}"));
         assert!(found == effect && why.contains(part), "{text:?}: {found:?}, {why}");
     }
 

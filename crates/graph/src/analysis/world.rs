@@ -1,4 +1,4 @@
-//! Names that exist: namespaces, service accounts, labels of pods. What policies refer to is looked up here.
+//! Names that exist: namespaces, service accounts, labels of pods. Names in policies are looked up here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,20 +20,20 @@ const GENERATED: [&str; 8] = [
     "pod-template-generation",
 ];
 
-/// How many objects use each value of a label, by name of the label.
+/// Number of objects that use each value of a label, by name of the label.
 type Labels = BTreeMap<String, BTreeMap<String, usize>>;
 
 /// Names that one object brings into existence.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Names<'a> {
     pub(crate) namespace: &'a str,
-    /// Of a ServiceAccount, or of the pods that the object is or makes.
+    /// Name of a ServiceAccount, or of that of the pods that the object is or makes.
     pub(crate) account: Option<&'a str>,
-    /// Of the pods that the object is or makes.
+    /// Labels of the pods that the object is or makes.
     pub(crate) labels: Option<&'a StringMap>,
 }
 
-/// What of the names changed since it was asked last.
+/// Changes of names since the last call.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changed {
     /// A namespace or a service account came or went.
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// What changed since the last call.
+    /// Returns the changes since the last call.
     pub(crate) fn take_changed(&mut self) -> Changed {
         std::mem::take(&mut self.changed)
     }
@@ -152,7 +152,7 @@ impl World {
     }
 }
 
-/// Is the label's value made for one pod or one revision?
+/// Returns true if values of the label are generated for one pod or one revision.
 pub(crate) fn is_generated(label: &str) -> bool {
     GENERATED.contains(&label)
 }

@@ -39,7 +39,7 @@ pub(super) struct Place<'a> {
 struct Reader<'a> {
     report: &'a mut Report,
     rule: usize,
-    /// Of the source, operation or condition that is read.
+    /// Path of the source, operation or condition that is being read.
     path: String,
     namespace: &'a str,
 }
@@ -144,8 +144,8 @@ impl Reader<'_> {
         Match { destination_ports, not_destination_ports, ..Match::default() }
     }
 
-    /// What must all hold of a source: at least one match, two when it names principals and trust
-    /// domains, which both become lists of principals.
+    /// Reads a source: one match, or two that must both hold when it names principals and trust domains, which both
+    /// become lists of principals.
     fn source(&mut self, index: usize, source: &RuleSource) -> Vec<Match> {
         self.path = format!("spec.rules[{}].from[{index}].source", self.rule);
         if *source == RuleSource::default() {

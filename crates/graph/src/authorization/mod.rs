@@ -1,4 +1,4 @@
-//! AuthorizationPolicy to the policy that node proxies enforce, and what to tell its author.
+//! Conversion of an AuthorizationPolicy to the policy that node proxies enforce, and the findings about it.
 //!
 //! A node proxy sees addresses and identities, not requests. Of a policy that asks for more, this is left,
 //! as Istio's control plane does it, so that one can take the place of the other:
@@ -7,7 +7,7 @@
 //! - of a DENY rule the fields that cannot be matched are left out, which denies more: a rule of HTTP
 //!   attributes only denies every connection. Istio's documentation promises the same.
 //!
-//! The author is told each of them, by the condition of the policy's status and by a finding.
+//! Each of them is reported, by the condition of the policy's status and by a finding.
 //!
 //! Istio's control plane differs in three places, each of which leaves something open: what is left of a DENY
 //! alternative of HTTP attributes only is an empty match, which node proxies take for one that does not hold, so that
@@ -31,15 +31,15 @@ use crate::finding::{Finding, Reason};
 use crate::mesh::Mesh;
 use report::Report;
 
-/// What becomes of a policy.
+/// Result of the conversion of a policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Converted {
-    /// What node proxies get; nothing when the policy is not for them.
+    /// Policy for node proxies; `None` when it is not for them.
     pub(crate) policy: Option<wire::Authorization>,
-    /// What each rule of the policy became; none when the policy is not for node proxies.
+    /// Enforced rules by rule of the policy; none when the policy is not for node proxies.
     pub(crate) rules: Vec<Vec<wire::Rule>>,
     pub(crate) findings: Vec<Finding>,
-    /// As Istio's control plane writes them.
+    /// Conditions that Istio's control plane writes.
     pub(crate) accepted: Vec<Condition>,
     pub(crate) effect: Effect,
 }
@@ -107,7 +107,7 @@ pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy
     Converted { policy: Some(policy), rules, findings, accepted, effect }
 }
 
-/// What node proxies do with the rules that are left, whatever the policy selects.
+/// Enforcement by node proxies of the rules that are left, wherever the policy applies.
 fn effect(report: &Report, action: wire::Action, rules: &[Vec<wire::Rule>]) -> Effect {
     let how = report.consequence(action);
     match action {
@@ -121,7 +121,7 @@ fn effect(report: &Report, action: wire::Action, rules: &[Vec<wire::Rule>]) -> E
     }
 }
 
-/// As Go reads booleans; what it cannot read leaves the policy in force.
+/// Parses a boolean as Go does. An annotation that does not parse leaves the policy in force.
 fn boolean(value: &str) -> Option<bool> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),

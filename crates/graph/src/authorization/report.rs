@@ -7,7 +7,7 @@ use proto::security::Action;
 
 use crate::finding::{Finding, Reason};
 
-/// What the conversion of a policy lost.
+/// Parts of a policy that were lost in its conversion.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     /// Names of HTTP attributes, with the path of the first of each.
@@ -43,7 +43,7 @@ impl Report {
         self.lost.is_empty()
     }
 
-    /// What follows for each rule that lost something.
+    /// Describes the effect on each rule that lost a part.
     pub(super) fn consequence(&self, action: Action) -> String {
         let told = self.lost.iter().map(|(rule, names)| {
             let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -32,15 +32,15 @@ use outputs::Outputs;
 use policies::Consequence;
 use reach::Reaches;
 
-/// What changed, each list in the order of names. Policies go out before the workloads that refer to
+/// Changes since the last update, each list in the order of names. Policies go out before the workloads that refer to
 /// them; removals of policies may follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     /// The cluster whose objects it names.
     pub cluster: ClusterId,
-    /// Of type `istio.security.Authorization`.
+    /// Resources of type `istio.security.Authorization`.
     pub authorizations: Vec<Change>,
-    /// Of type `istio.workload.Address`.
+    /// Resources of type `istio.workload.Address`.
     pub addresses: Vec<Change>,
     /// All findings of an object whose findings changed; none when they are gone.
     pub findings: Vec<(ObjectRef, Vec<Finding>)>,
@@ -92,13 +92,14 @@ pub struct Graph {
     accounts: BTreeSet<Name>,
     /// AuthorizationPolicies as node proxies get them.
     converted: HashMap<ObjectRef, (Converted, Rules)>,
-    /// By namespace: policies for all of its workloads, for which it depends on the workload whether they can match.
+    /// Policies for all workloads of a namespace, by namespace, for which it depends on the workload whether they can
+    /// match.
     varying: HashMap<String, BTreeSet<ObjectRef>>,
     /// Policies that select no workload.
     idle: BTreeSet<ObjectRef>,
-    /// What follows from each policy, whatever it selects.
+    /// Facts about each policy that do not depend on the workloads that it selects.
     consequences: HashMap<ObjectRef, Consequence>,
-    /// How many workloads each policy is for.
+    /// Number of workloads that each policy is for.
     reaches: Reaches,
     outputs: Outputs,
 }
@@ -475,6 +476,6 @@ mod tests {
         assert!(graph.pods.is_empty() && graph.services.is_empty() && graph.index.is_empty());
         assert!(graph.reaches.is_empty());
         graph.apply(pod(1, 1));
-        assert_eq!(graph.settle().addresses.len(), 1, "it is told again when it comes back");
+        assert_eq!(graph.settle().addresses.len(), 1, "it is sent again when it comes back");
     }
 }

@@ -57,7 +57,7 @@ impl Graph {
         self.world.exchange(old, new);
     }
 
-    /// Does a pod, also one that is no workload yet, or a pod template have these labels?
+    /// Returns true if a pod, also one that is not a workload yet, or a pod template has these labels.
     pub(super) fn could_select(&self, namespace: &str, selector: &StringMap) -> bool {
         let is_root = namespace == self.mesh.root_namespace;
         let mut templates = self.templates.iter().filter(|(key, _)| is_root || key.namespace == namespace);

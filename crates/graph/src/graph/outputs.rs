@@ -1,4 +1,4 @@
-//! What was told of each object, to tell only differences.
+//! Findings and resources as they were published last, so that only differences are published.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,7 +17,7 @@ pub(super) enum Type {
     Authorization,
 }
 
-/// What an object becomes.
+/// Resources and findings that follow from an object.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) resources: Vec<(String, Encoded)>,

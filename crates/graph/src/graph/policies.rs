@@ -1,4 +1,5 @@
-//! Which policies select a workload, what becomes of each policy, and what its status says.
+//! Selection of workloads by policies, the resources and findings of each policy, and the state that its status
+//! reports.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ use crate::finding::Finding;
 use crate::peer_authentication::{self, Standing};
 use crate::placement::{Placement, Scope};
 
-/// What follows from a policy, whatever it selects.
+/// Facts about a policy that do not depend on the workloads that it selects.
 #[derive(Debug)]
 pub(super) struct Consequence {
     accepted: Vec<Condition>,
@@ -28,7 +29,7 @@ pub(super) struct Consequence {
 }
 
 impl Graph {
-    /// What the policies say of a pod.
+    /// Finds the policies that are for a pod, and how each applies to it.
     pub(super) fn selection(&self, pod: &Pod) -> Selection {
         let meta = &pod.metadata;
         let root = &self.mesh.root_namespace;
@@ -88,7 +89,7 @@ impl Graph {
         (unmatched, fits)
     }
 
-    /// Does it depend on the workload whether a policy can match?
+    /// Returns true if it depends on the workload whether the policy can match.
     fn varies(&self, policy: &ObjectRef) -> bool {
         if policy.kind == Kind::PeerAuthentication {
             let peer = self.peers.get(&policy.namespace).and_then(|peers| peers.get(&policy.name));
@@ -106,7 +107,7 @@ impl Graph {
         policies.map(ObjectRef::path).chain(levels.reference(&self.mesh)).collect()
     }
 
-    /// What the pod's node proxy needs for it.
+    /// Returns where the pod is and what its node proxy needs to enforce the policies that are for it.
     pub(super) fn placement(&self, pod: &Pod, selection: &Selection) -> Placement {
         let meta = &pod.metadata;
         let levels = peer_authentication::levels(&self.mesh, &self.peers, &meta.namespace, &meta.labels);
@@ -122,7 +123,7 @@ impl Graph {
         }
     }
 
-    /// Whom a policy is for; `None` when there is no such policy.
+    /// Returns the workloads that a policy is for; `None` when there is no such policy.
     pub(super) fn scope(&self, key: &ObjectRef) -> Option<Scope> {
         if key.kind == Kind::PeerAuthentication {
             self.peers.get(&key.namespace)?.get(&key.name)?;
@@ -177,7 +178,7 @@ impl Graph {
         Some((output, consequence))
     }
 
-    /// What its rules can match.
+    /// Analyses the rules of a policy: which of them can match.
     fn review(
         &self,
         key: &ObjectRef,
@@ -194,7 +195,7 @@ impl Graph {
         analysis::authorization(key, policy, &around)
     }
 
-    /// Why a policy selects nothing, when that looks like a mistake.
+    /// Returns the reason why a policy selects nothing when that looks like a mistake, and adds the finding.
     fn look_for_subjects(
         &self,
         key: &ObjectRef,
@@ -263,8 +264,7 @@ impl Graph {
         keys
     }
 
-    /// Of the policies whose numbers changed and of all others, those about which something else has to be said, because
-    /// what they select or refer to came or went.
+    /// Returns the policies whose findings may differ now, because something that they select or refer to came or went.
     pub(super) fn doubtful(&mut self, touched: &Touched, recounted: &BTreeSet<ObjectRef>) -> BTreeSet<ObjectRef> {
         let mut keys = touched.fits.clone();
         let changed = self.world.take_changed();

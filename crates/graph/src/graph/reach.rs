@@ -1,4 +1,4 @@
-//! How many workloads each policy is for, kept up to date one workload at a time.
+//! Number of workloads that each policy is for, kept up to date one workload at a time.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,10 +8,10 @@ use super::Name;
 use crate::analysis::{Fits, Tallies};
 use crate::enforcement::Reach;
 
-/// What the policies say of one workload.
+/// Policies that are for one workload, and how each applies to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selection {
-    /// Has the agent confirmed it?
+    /// The agent has confirmed that the workload is in the mesh.
     pub(super) in_mesh: bool,
     /// Policies with a selector that matches.
     pub(super) selected_by: Vec<ObjectRef>,
@@ -19,7 +19,7 @@ pub(super) struct Selection {
     pub(super) decided_by: Vec<ObjectRef>,
     /// Policies that are for it, with a selector or without, and can match no connection to it.
     pub(super) unmatched_by: Vec<ObjectRef>,
-    /// How the port numbers of policies that are for it fit its own.
+    /// Port numbers of policies that are for the workload, each compared with the ports that it declares.
     pub(super) fits: Fits,
 }
 
@@ -102,17 +102,17 @@ impl Reaches {
         }
     }
 
-    /// How the port numbers of a policy fit the workloads that it is for.
+    /// Port numbers of a policy, each compared with the ports of the workloads that the policy is for.
     pub(super) fn tallies(&self, policy: &ObjectRef) -> Option<&Tallies> {
         self.tallies.get(policy)
     }
 
-    /// Of a policy with a selector.
+    /// Numbers of a policy with a selector.
     pub(super) fn narrow(&self, policy: &ObjectRef) -> Reach {
         self.by_policy.get(policy).copied().unwrap_or_default()
     }
 
-    /// Of a policy for a namespace, or for all of them.
+    /// Numbers of a policy for a namespace, or for all of them.
     pub(super) fn wide(&self, policy: &ObjectRef, namespace: Option<&str>) -> Reach {
         let whole = match namespace {
             Some(namespace) => self.by_namespace.get(namespace).copied().unwrap_or_default(),
@@ -144,7 +144,7 @@ fn change(reach: &mut Reach, by: Reach, add: bool) {
     reach.unmatched = sum(reach.unmatched, by.unmatched);
 }
 
-/// What is zero is not kept.
+/// Adds or subtracts; numbers that are all zero are removed.
 fn change_in<K: Clone + Eq + std::hash::Hash>(reaches: &mut HashMap<K, Reach>, key: &K, by: Reach, add: bool) {
     let mut reach = reaches.remove(key).unwrap_or_default();
     change(&mut reach, by, add);

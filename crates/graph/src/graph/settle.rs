@@ -16,7 +16,7 @@ use crate::unsupported;
 use crate::workload::{self, Surroundings};
 
 impl Graph {
-    /// What changed since the last call.
+    /// Returns the changes since the last call.
     pub fn settle(&mut self) -> Update {
         let dirty = std::mem::take(&mut self.dirty);
         let mut batch = Batch::default();

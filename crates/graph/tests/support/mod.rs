@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// Annotation of a step that deletes instead of applying.
 const DELETE: [&str; 2] = ["case/delete", "held/delete"];
 
-/// What a subscriber has.
+/// State of a subscriber.
 #[derive(Default)]
 pub(crate) struct Subscriber {
     addresses: BTreeMap<String, Vec<u8>>,

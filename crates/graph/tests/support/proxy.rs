@@ -1,4 +1,4 @@
-//! What a node proxy decides, given what the graph sends for some manifests.
+//! Decisions of a node proxy, given the resources that follow from some manifests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -100,7 +100,7 @@ impl Visitor<'_> for QuantityVisitor {
     }
 }
 
-/// What is done right after a container's start and before its end.
+/// Actions right after a container's start and before its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Lifecycle {
@@ -130,7 +130,7 @@ pub struct SleepAction {
     pub seconds: u64,
 }
 
-/// More lines for `/etc/hosts`.
+/// Additional lines of `/etc/hosts`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostAlias {

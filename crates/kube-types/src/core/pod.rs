@@ -88,12 +88,12 @@ pub struct PodSpec {
     /// Absent: the pod's Services are in its environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_service_links: Option<bool>,
-    /// Whether the host name is the pod's fully qualified name.
+    /// The host name is the pod's fully qualified name.
     #[serde(rename = "setHostnameAsFQDN", skip_serializing_if = "Option::is_none")]
     pub set_hostname_as_fqdn: Option<bool>,
 }
 
-/// Whom processes run as; a container's own wins over its pod's, field by field.
+/// User and group of processes; a container's own setting wins over its pod's, field by field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SecurityContext {

@@ -27,7 +27,7 @@ pub struct Probe {
     pub failure_threshold: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub success_threshold: Option<u32>,
-    /// Of the container that a startup or liveness probe ends; absent: the pod's.
+    /// Grace period of a container that a startup or liveness probe ends; absent: the pod's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub termination_grace_period_seconds: Option<u64>,
 }

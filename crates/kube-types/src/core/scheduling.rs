@@ -1,10 +1,10 @@
-//! What decides which node a pod may run on: node affinity, taints and tolerations.
+//! Fields that decide which node a pod may run on: node affinity, taints and tolerations.
 
 use serde::{Deserialize, Serialize};
 
 use crate::meta::LabelSelectorRequirement;
 
-/// Only what is required of the node is read as types; the rest is known to be there.
+/// Affinity of a pod. Required node affinity is typed; the rest is only known to be there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Affinity {
@@ -46,10 +46,10 @@ pub struct NodeSelector {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeSelectorTerm {
-    /// Of labels. Operators `In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt`, `Lt`.
+    /// Requirements on labels. Operators `In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt`, `Lt`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub match_expressions: Vec<LabelSelectorRequirement>,
-    /// Of `metadata.name`.
+    /// Requirements on `metadata.name`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub match_fields: Vec<LabelSelectorRequirement>,
 }
@@ -84,7 +84,7 @@ pub struct Toleration {
 }
 
 impl Toleration {
-    /// Whether it covers the taint, by Kubernetes' rules.
+    /// Returns true if it covers the taint, by Kubernetes' rules.
     pub fn covers(&self, taint: &Taint) -> bool {
         let effect = self.effect.is_empty() || self.effect == taint.effect;
         let key = self.key.is_empty() || self.key == taint.key;

@@ -13,7 +13,7 @@ pub struct VolumeMount {
     pub mount_path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub_path: Option<String>,
-    /// As `sub_path`, with `$(NAME)` of the container's environment.
+    /// Path as in `sub_path`, with `$(NAME)` of the container's environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub_path_expr: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -42,7 +42,7 @@ pub struct Job {
     pub spec: JobSpec,
 }
 
-/// What the kinds that keep pods running have in common.
+/// Fields that the kinds which keep pods running have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ScaledSpec {

@@ -37,7 +37,7 @@ pub struct MutualTls {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum TlsMode {
-    /// As the level above says.
+    /// Inherits the mode of the level above.
     #[default]
     Unset,
     Disable,

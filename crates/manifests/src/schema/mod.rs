@@ -26,7 +26,7 @@ enum Type {
     Bytes,
     /// A string that no message shows.
     Secret,
-    /// Not looked into.
+    /// A value that is not checked.
     Any,
     List(Box<Self>),
     Map(Box<Self>),

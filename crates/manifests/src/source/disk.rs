@@ -19,7 +19,7 @@ const MAX_STUCK: usize = 4;
 /// A reader that has not gone round its loop for this long is stuck, whatever holds it.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// No answer from the file system in time.
+/// The file system did not answer in time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no answer from the file system for {} s at {}", DEADLINE.as_secs(), path.display())]
 pub(crate) struct NoAnswer {
@@ -45,7 +45,7 @@ impl Default for ReaderHealth {
 }
 
 impl ReaderHealth {
-    /// Does the reader go round its loop, with every file answering?
+    /// Returns true if the reader completes its rounds, with every file answering.
     pub(crate) fn is_well(&self) -> bool {
         let health = self.lock();
         health.stuck.is_empty() && !health.has_ended && health.beat.elapsed() < HEARTBEAT

@@ -40,12 +40,12 @@ impl Contents {
         Self { problems: vec![problem], has_unknown: true, ..Self::default() }
     }
 
-    /// May an object that the file had before, and does not have in these contents, still be in it?
+    /// Returns true if an object that the file had before, and that these contents lack, may still be in it.
     pub(crate) fn may_have(&self, key: &ObjectRef) -> bool {
         self.has_unknown || self.refused.contains(key)
     }
 
-    /// Is every document in force?
+    /// Returns true if every document is in force.
     pub(crate) fn is_good(&self) -> bool {
         !self.has_unknown && self.refused.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Which documents of a file are in force, and how each mistake is reported.
+//! Documents of a file that are in force, and reports of each mistake.
 
 use super::*;
 

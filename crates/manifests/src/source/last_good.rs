@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::state;
 
-/// Only the owner reads copies: manifests hold what ConfigMaps hold.
+/// Mode of copies. Only the owner reads them: manifests hold what ConfigMaps hold.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
@@ -58,7 +58,7 @@ impl DirectoryId {
 /// An object that was good.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Copy {
-    /// When it was first read in this form.
+    /// Time when it was first read in this form.
     pub(super) since: SystemTime,
     /// Line in the manifest where it began, from 1.
     pub(super) line: usize,

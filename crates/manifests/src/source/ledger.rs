@@ -19,7 +19,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Has the file a problem by itself?
+    /// Returns true if the file has a problem by itself.
     pub(super) fn has_own(&self, file: &Path) -> bool {
         self.own.contains_key(file)
     }

@@ -10,8 +10,8 @@ use super::store::Tier;
 use kube_types::{Code, Severity, SourceProblem};
 
 impl Reader {
-    /// Takes a file of manifests. The user's objects are kept for the next start as far as they are good; one that has a
-    /// mistake and was not read before is what it was when it was good.
+    /// Applies a file of manifests. Valid objects of the user are saved as last-good copies; for an invalid one that was
+    /// not read before, its last-good copy is used.
     pub(super) fn put_manifest(&mut self, path: &Path, tier: Tier, read: Result<String, Box<SourceProblem>>) {
         let contents = match read {
             Ok(text) => file::parse(path, &text),

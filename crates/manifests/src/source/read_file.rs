@@ -37,12 +37,12 @@ impl Stamp {
         }
     }
 
-    /// Is it the same file, whatever is in it?
+    /// Returns true if it is the same file, whatever its contents.
     pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    /// Does an equal stamp later on prove that nothing was changed?
+    /// Returns true if an equal stamp later on proves that nothing was changed.
     pub(crate) fn is_old(&self, now: SystemTime) -> bool {
         let seconds = u64::try_from(self.modified.0).unwrap_or(0);
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);

@@ -113,7 +113,7 @@ pub(super) struct Seen {
     hash: Option<u64>,
     /// Equal as long as it was not touched; `None` when that does not prove anything.
     stamp: Option<Stamp>,
-    /// Which file it is.
+    /// Stamp of the file.
     file: Option<Stamp>,
 }
 

@@ -31,9 +31,9 @@ use kube_types::{Code, SourceProblem};
 /// Change of a root since the last look.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// Nothing is known of what is below it now.
+    /// The directory cannot be read: nothing is known of the files below it now.
     Gone(SourceProblem),
-    /// It can be read again.
+    /// The directory can be read again.
     Back(PathBuf),
 }
 
@@ -48,7 +48,7 @@ enum Presence {
 
 #[derive(Debug)]
 struct Root {
-    /// As the user gave it, absolute; links in it are not resolved.
+    /// Path as the user gave it, absolute; symbolic links in it are not resolved.
     path: PathBuf,
     /// The directory that was read; for a single file the one that it is in. `None` before the first time.
     id: Option<DirectoryId>,
@@ -57,7 +57,7 @@ struct Root {
     is_users: bool,
 }
 
-/// Everything below the roots.
+/// Files below the roots.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) files: Vec<PathBuf>,
@@ -77,7 +77,7 @@ impl Listing {
 #[derive(Debug)]
 pub(super) struct Roots {
     list: Vec<Root>,
-    /// Not searched from outside.
+    /// State directory, which is not searched.
     state: PathBuf,
     watcher: RecommendedWatcher,
 }
@@ -164,7 +164,7 @@ impl Roots {
         }
     }
 
-    /// Is the root of this path as it was read, at this moment?
+    /// Returns true if the root of this path is the directory that was read, at this moment.
     pub(super) fn is_there(&self, path: &Path, disk: &mut Disk) -> bool {
         self.root_of(path).is_some_and(|root| {
             root.presence == Presence::There && find(&root.path, disk).is_ok_and(|id| root.id == Some(id))
@@ -176,12 +176,12 @@ impl Roots {
         self.root_of(path).is_some_and(|root| root.presence == Presence::There)
     }
 
-    /// Is the path below one of the roots?
+    /// Returns true if the path is below one of the roots.
     pub(super) fn contain(&self, path: &Path) -> bool {
         self.root_of(path).is_some()
     }
 
-    /// Is the path itself one of the user's roots?
+    /// Returns true if the path itself is one of the user's roots.
     pub(super) fn is_listed(&self, path: &Path) -> bool {
         self.list.iter().any(|root| root.is_users && root.path == path)
     }
@@ -260,7 +260,7 @@ impl Roots {
         Turn::Gone(SourceProblem::of_file(&root.path, Code::DirectoryGone, message))
     }
 
-    /// Stops to watch a root, and goes on with those that shared the watch.
+    /// Stops watching a root; roots that shared the watch get their own.
     fn unwatch(&mut self, index: usize, disk: &mut Disk) {
         let (target, _) = watched(&self.list[index].path, disk);
         // There need not be a watch, and what was deleted has none any more.

@@ -29,7 +29,7 @@ pub(super) enum Tier {
 #[derive(Debug)]
 struct Base {
     object: Object,
-    /// When it was first read in this form.
+    /// Time when it was first read in this form.
     since: SystemTime,
     /// Its document has a mistake now, or cannot be found.
     is_stale: bool,
@@ -70,7 +70,7 @@ impl Store {
         self.files.contains_key(path)
     }
 
-    /// Would these contents remove an object that is in force?
+    /// Returns true if these contents would remove an object that is in force.
     pub(super) fn would_remove(&self, path: &Path, contents: &Contents) -> bool {
         let new: BTreeSet<_> = contents.objects.iter().map(|object| &object.key).collect();
         let old = self.files.get(path).into_iter().flat_map(|manifest| &manifest.keys);

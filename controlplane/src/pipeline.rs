@@ -1,9 +1,9 @@
-//! Pipeline from the source's events to the resources of discovery: source, graph, cache.
+//! Pipeline from the source's events to the resources of discovery: source, compiler, cache.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use graph::{Graph, Update};
+use compile::{Compiler, Update};
 use kube_types::core::Condition;
 use kube_types::{Event, ObjectRef, Resource, Source};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};
@@ -20,7 +20,7 @@ const DEBOUNCE: Debounce = Debounce::new(Duration::from_millis(10), Duration::fr
 /// Parts that an event may change.
 pub(crate) struct Pipeline {
     pub(crate) source: Source,
-    pub(crate) graph: Graph,
+    pub(crate) compiler: Compiler,
     pub(crate) cache: Cache,
     pub(crate) reports: Reports,
     pub(crate) acks: Acks,
@@ -51,19 +51,19 @@ impl Pipeline {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Applied { cluster, resource } if cluster == *self.graph.cluster() => {
+            Event::Applied { cluster, resource } if cluster == *self.compiler.cluster() => {
                 if let Resource::AuthorizationPolicy(policy) = &resource {
                     self.current.insert(resource.key(), policy.status.conditions.clone());
                 } else if let Resource::PeerAuthentication(policy) = &resource {
                     self.current.insert(resource.key(), policy.status.conditions.clone());
                 }
-                self.graph.apply(resource);
+                self.compiler.apply(resource);
             }
-            Event::Removed { cluster, key } if cluster == *self.graph.cluster() => {
+            Event::Removed { cluster, key } if cluster == *self.compiler.cluster() => {
                 self.current.remove(&key);
-                self.graph.remove(&key);
+                self.compiler.remove(&key);
             }
-            Event::InSync { cluster } if cluster == *self.graph.cluster() => {
+            Event::InSync { cluster } if cluster == *self.compiler.cluster() => {
                 tracing::info!(%cluster, "all manifests read");
                 self.is_in_sync = true;
             }
@@ -75,13 +75,13 @@ impl Pipeline {
         }
         // At once: the proxy of a node may ask for the certificate of a new pod before the quiet time is over.
         if self.is_in_sync {
-            self.graph.publish_pods();
+            self.compiler.publish_pods();
         }
     }
 
     fn publish_update(&mut self) {
         let started = std::time::Instant::now();
-        let update = self.graph.settle();
+        let update = self.compiler.settle();
         self.acks.on_update(&update, &self.current);
         self.publish(&update);
         for (object, findings) in update.findings {
@@ -133,7 +133,7 @@ mod tests {
         let (events, source) = tokio::sync::mpsc::channel(8);
         let pipeline = Pipeline {
             source: Source::new(source, Health::new(|| true), ()),
-            graph: Graph::new(Mesh::default()),
+            compiler: Compiler::new(Mesh::default()),
             cache: Cache::new(),
             reports: Reports::default(),
             acks: Acks::new(&[]),
@@ -141,8 +141,8 @@ mod tests {
             current: HashMap::new(),
             is_in_sync: false,
         };
-        let (here, there) = (pipeline.graph.cluster().clone(), ClusterId::new("elsewhere"));
-        let pods = pipeline.graph.pods();
+        let (here, there) = (pipeline.compiler.cluster().clone(), ClusterId::new("elsewhere"));
+        let pods = pipeline.compiler.pods();
         let pod = |name: &str| {
             let mut pod = Pod::default();
             pod.metadata.name = name.to_owned();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_server::{Issuer, IssuerError, NodeTokens, SignError, TokensError};
-use graph::Graph;
+use compile::Compiler;
 use kube_cluster::{ConfigError, ConnectError, Election};
 use kube_types::{Source, Status};
 use manifests::SourceError;
@@ -98,16 +98,16 @@ impl Control {
             recorder,
             manifests: config.source.manifests().into(),
         };
-        let graph = Graph::new(config.mesh.clone());
+        let compiler = Compiler::new(config.mesh.clone());
         let rules = Rules {
             trust_domain: config.trust_domain.clone(),
             trusted: config.trusted_node_accounts.clone(),
             enablement: config.enablement.clone(),
         };
-        let authority = Authority::new(rules, graph.pods());
+        let authority = Authority::new(rules, compiler.pods());
         let mut working = JoinSet::new();
-        let Opened { source, status, election } = config.source.open(graph.cluster().clone()).await?;
-        let acks = start_pipeline(&config, &pages, graph, source, status, &mut working);
+        let Opened { source, status, election } = config.source.open(compiler.cluster().clone()).await?;
+        let acks = start_pipeline(&config, &pages, compiler, source, status, &mut working);
         working.spawn(ca_server::keep_fresh(issuer.clone(), names, acceptor.clone()));
         let monitoring = start_pages(&config, &pages, &drain, &mut working).await?;
         let mut serving = JoinSet::new();
@@ -147,7 +147,7 @@ fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Star
 fn start_pipeline(
     config: &Config,
     pages: &Pages,
-    graph: Graph,
+    compiler: Compiler,
     source: Source,
     status: Status,
     working: &mut JoinSet<()>,
@@ -160,7 +160,7 @@ fn start_pipeline(
     working.spawn(acks.clone().run(pages.reports.clone(), conditions));
     let pipeline = Pipeline {
         source,
-        graph,
+        compiler,
         cache: pages.cache.clone(),
         reports: pages.reports.clone(),
         acks: acks.clone(),

@@ -18,7 +18,7 @@ use std::future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use graph::Update;
+use compile::Update;
 use kube_types::ObjectRef;
 use kube_types::core::Condition;
 use runtime::Debounce;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use graph::{Placement, PolicyState, Scope, Update};
+use compile::Update;
+use graph::{Placement, PolicyState, Scope};
 use kube_types::core::Condition;
 use kube_types::{ClusterId, Kind, ObjectRef};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use compile::Compiler;
 use contract::labels::{REDIRECTION_ANNOTATION, REDIRECTION_ENABLED};
-use graph::{Graph, Mesh};
+use graph::Mesh;
 use identity::Caller;
 use kube_types::core::Pod;
 use kube_types::istio::{AuthorizationPolicy, MutualTls, PeerAuthentication, TlsMode, WorkloadSelector};
@@ -22,9 +23,9 @@ use crate::reports::Reports;
 const WEB: &str = "Kubernetes//Pod/app/web";
 const STATIC_STRICT: &str = "istio-system/istio_converted_static_strict";
 
-/// A graph and the state behind the conditions.
+/// A compiler and the state behind the conditions.
 struct Bench {
-    graph: Graph,
+    compiler: Compiler,
     state: State,
     now: Instant,
     /// Versions by type and name.
@@ -38,7 +39,7 @@ struct Bench {
 impl Bench {
     fn new(resources: impl IntoIterator<Item = Resource>) -> Self {
         let mut bench = Self {
-            graph: Graph::new(Mesh::default()),
+            compiler: Compiler::new(Mesh::default()),
             state: State::default(),
             now: Instant::now(),
             served: BTreeMap::new(),
@@ -52,9 +53,9 @@ impl Bench {
 
     fn apply(&mut self, resources: impl IntoIterator<Item = Resource>) {
         for resource in resources {
-            self.graph.apply(resource);
+            self.compiler.apply(resource);
         }
-        let update = self.graph.settle();
+        let update = self.compiler.settle();
         for (kind, changes) in [(POLICY, &update.authorizations), (ADDRESS, &update.addresses)] {
             for change in changes {
                 match change.clone() {
@@ -342,7 +343,7 @@ fn a_pod_that_goes_to_another_node_needs_the_answer_of_that_one() {
     bench.catch_up(&n2);
     assert_eq!(bench.says(&policy), "True Enforced");
     bench.report(Report::Disconnected { peer: n1 });
-    bench.graph.remove(&ObjectRef::new(Kind::Pod, "app", "web"));
+    bench.compiler.remove(&ObjectRef::new(Kind::Pod, "app", "web"));
     bench.apply([]);
     assert_eq!(bench.says(&policy), "False NoWorkload");
     bench.report(Report::Disconnected { peer: n2 });
@@ -354,9 +355,9 @@ fn a_pod_that_goes_to_another_node_needs_the_answer_of_that_one() {
 async fn conditions_change_by_time_alone_and_only_node_proxies_count() {
     let policy = authorization("one");
     let acks = Acks::new(&[("istio-system".to_owned(), "ztunnel".to_owned())]);
-    let mut graph = Graph::new(Mesh::default());
-    graph.apply(web());
-    graph.apply(allow("one", Some("web")));
+    let mut compiler = Compiler::new(Mesh::default());
+    compiler.apply(web());
+    compiler.apply(allow("one", Some("web")));
     let (sender, mut given) = tokio::sync::mpsc::channel::<conditions::StatusUpdate>(8);
     tokio::spawn(acks.clone().run(Reports::default(), sender));
     let mut reason = async || {
@@ -366,7 +367,7 @@ async fn conditions_change_by_time_alone_and_only_node_proxies_count() {
     };
 
     acks.on_report(&Report::Connected { peer: peer("n1", 1, "stranger") });
-    acks.on_update(&graph.settle(), &HashMap::new());
+    acks.on_update(&compiler.settle(), &HashMap::new());
     assert_eq!(reason().await, "ProxyGone");
     acks.on_report(&Report::Connected { peer: peer("n1", 2, "ztunnel") });
 

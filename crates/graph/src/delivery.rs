@@ -1,11 +1,11 @@
-//! Acknowledgements of a policy by node proxies, and what the condition `Enforced` says while some are missing. Who
-//! serves the policies counts them; nothing is counted here.
+//! Acknowledgements of a policy by node proxies, and the condition `Enforced` while some are missing. The
+//! server of the policies counts them; nothing is counted here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube_types::core::ConditionStatus;
+use crate::outcome::Outcome;
 
 /// Nodes that a message names; the rest is counted.
 const NAMED_NODES: usize = 3;
@@ -40,14 +40,13 @@ pub enum Missing {
 }
 
 impl Missing {
-    /// Status and reason of the condition.
-    const fn outcome(&self) -> (ConditionStatus, &'static str) {
+    const fn outcome(&self) -> Outcome {
         match self {
-            Self::Rejected(_) => (ConditionStatus::False, "Refused"),
-            Self::RejectedInBatch(_) => (ConditionStatus::Unknown, "Refused"),
-            Self::Disconnected => (ConditionStatus::Unknown, "ProxyGone"),
-            Self::Silent(_) => (ConditionStatus::Unknown, "NotAcknowledged"),
-            Self::Pending => (ConditionStatus::Unknown, "Pending"),
+            Self::Rejected(_) => Outcome::Refused,
+            Self::RejectedInBatch(_) => Outcome::RefusedInBatch,
+            Self::Disconnected => Outcome::ProxyGone,
+            Self::Silent(_) => Outcome::NotAcknowledged,
+            Self::Pending => Outcome::Pending,
         }
     }
 
@@ -80,9 +79,9 @@ impl Delivery {
         self.missing.is_empty() && self.workloads > 0 && self.acknowledged == self.workloads
     }
 
-    /// Status, reason and message while it is not complete.
-    pub(crate) fn outcome(&self) -> (ConditionStatus, &'static str, String) {
-        let (status, reason) = self.missing.values().min().unwrap_or(&Missing::Pending).outcome();
+    /// Outcome and message while it is not complete: the worst reason decides.
+    pub(crate) fn outcome(&self) -> (Outcome, String) {
+        let outcome = self.missing.values().min().unwrap_or(&Missing::Pending).outcome();
         let mut message = format!("acknowledged for {} of {} workloads in the mesh", self.acknowledged, self.workloads);
         let mut causes: Vec<(&Missing, Vec<&str>)> = Vec::new();
         for (node, missing) in &self.missing {
@@ -95,7 +94,7 @@ impl Delivery {
         for (cause, nodes) in causes {
             message = format!("{message}; {}", cause.message(&nodes));
         }
-        (status, reason, message)
+        (outcome, message)
     }
 }
 
@@ -127,7 +126,7 @@ fn quote(answer: &str) -> String {
 mod tests {
     use super::*;
 
-    fn outcome(missing: &[(&str, Missing)]) -> (ConditionStatus, &'static str, String) {
+    fn outcome(missing: &[(&str, Missing)]) -> (Outcome, String) {
         let missing = missing.iter().map(|(node, missing)| ((*node).to_owned(), missing.clone())).collect();
         Delivery { workloads: 5, acknowledged: 1, missing }.outcome()
     }
@@ -137,23 +136,22 @@ mod tests {
         let rejected = Missing::Rejected("web: no such match".into());
         let beside = Missing::RejectedInBatch("other: bad".into());
 
-        let (status, reason, message) =
-            outcome(&[("n1", Missing::Pending), ("n2", rejected), ("n3", Missing::Disconnected)]);
-        assert_eq!((status, reason), (ConditionStatus::False, "Refused"));
+        let (found, message) = outcome(&[("n1", Missing::Pending), ("n2", rejected), ("n3", Missing::Disconnected)]);
+        assert_eq!(found, Outcome::Refused);
         assert_eq!(
             message,
             "acknowledged for 1 of 5 workloads in the mesh; rejected by node n2: web: no such match; no \
              connection to the proxy of node n3; on its way to the proxy of node n1"
         );
-        let (status, reason, message) = outcome(&[("n1", beside)]);
-        assert_eq!((status, reason), (ConditionStatus::Unknown, "Refused"));
+        let (found, message) = outcome(&[("n1", beside)]);
+        assert_eq!(found, Outcome::RefusedInBatch);
         assert!(
             message.ends_with("rejected by node n1 (NACK of a batch containing this policy): other: bad"),
             "{message}"
         );
         let silent = Missing::Silent(Duration::from_secs(10));
-        let (status, reason, message) = outcome(&["a", "b", "c", "d", "e"].map(|node| (node, silent.clone())));
-        assert_eq!((status, reason), (ConditionStatus::Unknown, "NotAcknowledged"));
+        let (found, message) = outcome(&["a", "b", "c", "d", "e"].map(|node| (node, silent.clone())));
+        assert_eq!(found, Outcome::NotAcknowledged);
         assert!(message.ends_with("nodes a, b, c and 2 more have not acknowledged for 10 s"), "{message}");
     }
 

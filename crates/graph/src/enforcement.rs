@@ -7,10 +7,8 @@
 use kube_types::core::{Condition, ConditionStatus};
 
 use crate::delivery::Delivery;
+use crate::outcome::{Outcome, condition};
 use crate::placement::Scope;
-
-/// Type of the condition.
-pub const ENFORCED: &str = "Enforced";
 
 /// State of a policy, from which the conditions of its status follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +22,8 @@ pub struct PolicyState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Enforcement {
     pub(crate) effect: Effect,
-    pub(crate) reach: Reach,
-    pub(crate) about: About,
+    pub(crate) coverage: Coverage,
+    pub(crate) details: Details,
     /// The workloads whose proxies have to acknowledge it.
     pub(crate) scope: Scope,
 }
@@ -38,7 +36,7 @@ impl PolicyState {
 
     /// Returns true if the policy is enforced as soon as the proxies have acknowledged it.
     pub fn needs_delivery(&self) -> bool {
-        self.enforcement.outcome().0 == ConditionStatus::True
+        self.enforcement.outcome().0.status() == ConditionStatus::True
     }
 
     /// Conditions of the policy's status, without times; with `None` as if everything were acknowledged.
@@ -49,7 +47,7 @@ impl PolicyState {
 
 /// Number of workloads that a policy is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reach {
+pub(crate) struct Coverage {
     /// Number of workloads that it selects.
     pub(crate) selected: usize,
     /// Number of those in the mesh.
@@ -70,7 +68,7 @@ pub(crate) enum Effect {
     /// They evaluate and log it.
     Logged,
     /// Node proxies do not enforce it at all.
-    Nothing { reason: &'static str, message: String },
+    Nothing { outcome: Outcome, message: String },
 }
 
 impl Effect {
@@ -91,14 +89,14 @@ impl Effect {
         }
     }
 
-    pub(crate) fn nothing(reason: &'static str, message: impl Into<String>) -> Self {
-        Self::Nothing { reason, message: message.into() }
+    pub(crate) fn nothing(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self::Nothing { outcome, message: message.into() }
     }
 }
 
-/// Reasons why a policy is not enforced everywhere, and facts about it that messages depend on.
+/// Reasons why a policy is not enforced everywhere, and facts that its messages depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct About {
+pub(crate) struct Details {
     /// Reason why it selects no workload, if that is known.
     pub(crate) idle: Option<String>,
     /// Reason why none of its rules can match on some workloads.
@@ -110,73 +108,70 @@ pub(crate) struct About {
     pub(crate) is_wide: bool,
 }
 
-/// A condition of a policy's status, without a time.
-pub(crate) fn condition(kind: &str, status: ConditionStatus, reason: &str, message: &str) -> Condition {
-    Condition {
-        r#type: kind.to_owned(),
-        status,
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
-        last_transition_time: None,
-    }
-}
-
 impl Enforcement {
     fn condition(&self, delivery: Option<&Delivery>) -> Condition {
         let outcome = self.outcome();
-        let (status, reason, message) = match delivery {
-            Some(delivery) if outcome.0 == ConditionStatus::True && !delivery.is_complete() => delivery.outcome(),
+        let (outcome, message) = match delivery {
+            Some(delivery) if outcome.0.status() == ConditionStatus::True && !delivery.is_complete() => {
+                delivery.outcome()
+            }
             Some(_) | None => outcome,
         };
-        condition(ENFORCED, status, reason, &message)
+        condition(outcome, &message)
     }
 
-    /// Status, reason and message once everything is acknowledged.
-    fn outcome(&self) -> (ConditionStatus, &'static str, String) {
-        let Self { effect, reach, about, .. } = self;
-        let reach = *reach;
-        let (holds, reason, message) = match effect {
-            Effect::Nothing { reason, message } => (false, *reason, message.clone()),
-            Effect::Whole { .. } | Effect::Partial { .. } | Effect::Logged if reach.selected == 0 => {
-                let why = about.idle.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-                (false, "NoWorkload", format!("selects no workload{why}"))
+    /// Outcome and message once everything is acknowledged.
+    fn outcome(&self) -> (Outcome, String) {
+        let Self { effect, coverage, details, .. } = self;
+        let coverage = *coverage;
+        match effect {
+            Effect::Nothing { outcome, message } => (*outcome, message.clone()),
+            // From the widest reason to the narrowest: nothing selected, nothing in the mesh, nothing left by other
+            // policies. What the policy does matters only where it applies.
+            Effect::Whole { .. } | Effect::Partial { .. } | Effect::Logged if coverage.selected == 0 => {
+                (Outcome::NoWorkload, format!("selects no workload{}", because(&details.idle)))
             }
-            _ if reach.in_mesh == 0 => {
-                (false, "NoWorkload", format!("selects {}, none of them in the mesh", workloads(reach.selected)))
+            _ if coverage.in_mesh == 0 => {
+                (Outcome::NoWorkload, format!("selects {}, none of them in the mesh", workloads(coverage.selected)))
             }
-            _ if reach.decided == 0 => (false, "Shadowed", shadowed(reach, about)),
+            _ if coverage.decided == 0 => (Outcome::Shadowed, shadowed(coverage, details)),
             Effect::Logged => {
-                (false, "DryRun", format!("dry run: only logged, {}", places(reach.decided, reach, about)))
+                (Outcome::DryRun, format!("dry run: only logged, {}", places(coverage.decided, coverage, details)))
             }
-            _ if !about.is_allow && reach.unmatched >= reach.decided => {
-                let why = about.unmatched.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-                let places = workloads_selected(reach.decided);
-                (false, "NeverMatches", format!("no connection to the {places} in the mesh can match{why}"))
+            // An ALLOW policy that cannot match still denies every connection, so it is enforced.
+            _ if !details.is_allow && coverage.unmatched >= coverage.decided => {
+                let (places, why) = (workloads_selected(coverage.decided), because(&details.unmatched));
+                (Outcome::NeverMatches, format!("no connection to the {places} in the mesh can match{why}"))
             }
-            Effect::Whole { what, note } if about.is_allow && reach.unmatched > 0 => {
-                (true, "PartiallyEnforced", sentence(what, reach, about, note))
+            Effect::Whole { what, note } if details.is_allow && coverage.unmatched > 0 => {
+                (Outcome::PartiallyEnforced, sentence(what, coverage, details, note))
             }
-            Effect::Whole { what, note } => (true, "Enforced", sentence(what, reach, about, note)),
-            Effect::Partial { what, how } => (true, "PartiallyEnforced", sentence(what, reach, about, how)),
-        };
-        (holds.into(), reason, message)
+            Effect::Whole { what, note } => (Outcome::Enforced, sentence(what, coverage, details, note)),
+            Effect::Partial { what, how } => (Outcome::PartiallyEnforced, sentence(what, coverage, details, how)),
+        }
     }
 }
 
-fn shadowed(reach: Reach, about: &About) -> String {
-    let by = if about.is_wide { "policies for fewer workloads" } else { "older policies" };
-    let place = if reach.in_mesh < reach.selected { " in the mesh" } else { "" };
-    format!("shadowed on all {}{place} by {by}", workloads_selected(reach.in_mesh))
+/// A reason as the end of a sentence.
+fn because(why: &Option<String>) -> String {
+    why.as_ref().map(|why| format!(": {why}")).unwrap_or_default()
 }
 
-/// The whole message: what is enforced, where, where not, and what else there is to say.
-fn sentence(what: &str, reach: Reach, about: &About, rest: &str) -> String {
-    let count = if about.is_allow { reach.decided } else { reach.decided - reach.unmatched.min(reach.decided) };
-    let mut text = format!("{what} enforced {}", places(count, reach, about)).trim_start().to_owned();
-    if reach.unmatched > 0 {
-        let so = if about.is_allow { ", so that nothing is allowed there" } else { "" };
-        text.push_str(&format!("; no rule can match on {}{so}", reach.unmatched));
-        let why = about.unmatched.as_ref().filter(|why| !rest.contains(why.as_str()));
+fn shadowed(coverage: Coverage, details: &Details) -> String {
+    let by = if details.is_wide { "policies for fewer workloads" } else { "older policies" };
+    let place = if coverage.in_mesh < coverage.selected { " in the mesh" } else { "" };
+    format!("shadowed on all {}{place} by {by}", workloads_selected(coverage.in_mesh))
+}
+
+/// The whole message: the part that is enforced, the workloads on which it is and is not, and further notes.
+fn sentence(what: &str, coverage: Coverage, details: &Details, rest: &str) -> String {
+    let count =
+        if details.is_allow { coverage.decided } else { coverage.decided - coverage.unmatched.min(coverage.decided) };
+    let mut text = format!("{what} enforced {}", places(count, coverage, details)).trim_start().to_owned();
+    if coverage.unmatched > 0 {
+        let so = if details.is_allow { ", so that nothing is allowed there" } else { "" };
+        text.push_str(&format!("; no rule can match on {}{so}", coverage.unmatched));
+        let why = details.unmatched.as_ref().filter(|why| !rest.contains(why.as_str()));
         text.extend(why.map(|why| format!(": {why}")));
     }
     if !rest.is_empty() {
@@ -185,14 +180,14 @@ fn sentence(what: &str, reach: Reach, about: &About, rest: &str) -> String {
     text
 }
 
-fn places(count: usize, reach: Reach, about: &About) -> String {
-    let mut text = format!("on {count} of {}", workloads_selected(reach.selected));
-    if reach.decided < reach.in_mesh {
-        let by = if about.is_wide { "a policy for fewer workloads" } else { "an older policy" };
-        text.push_str(&format!("; {} shadowed by {by}", reach.in_mesh - reach.decided));
+fn places(count: usize, coverage: Coverage, details: &Details) -> String {
+    let mut text = format!("on {count} of {}", workloads_selected(coverage.selected));
+    if coverage.decided < coverage.in_mesh {
+        let by = if details.is_wide { "a policy for fewer workloads" } else { "an older policy" };
+        text.push_str(&format!("; {} shadowed by {by}", coverage.in_mesh - coverage.decided));
     }
-    if reach.in_mesh < reach.selected {
-        text.push_str(&format!("; {} not in the mesh", reach.selected - reach.in_mesh));
+    if coverage.in_mesh < coverage.selected {
+        text.push_str(&format!("; {} not in the mesh", coverage.selected - coverage.in_mesh));
     }
     text
 }
@@ -211,12 +206,13 @@ mod tests {
 
     type Words = (String, String, String);
 
-    fn told(effect: &Effect, reach: [usize; 4], about: &About) -> Words {
-        let [selected, in_mesh, decided, unmatched] = reach;
-        let reach = Reach { selected, in_mesh, decided, unmatched };
-        let enforcement = Enforcement { effect: effect.clone(), reach, about: about.clone(), scope: Scope::Mesh };
-        let (status, reason, message) = enforcement.outcome();
-        (status.to_string(), reason.to_owned(), message)
+    fn rendered(effect: &Effect, coverage: [usize; 4], details: &Details) -> Words {
+        let [selected, in_mesh, decided, unmatched] = coverage;
+        let coverage = Coverage { selected, in_mesh, decided, unmatched };
+        let enforcement =
+            Enforcement { effect: effect.clone(), coverage, details: details.clone(), scope: Scope::Mesh };
+        let (outcome, message) = enforcement.outcome();
+        (outcome.status().to_string(), outcome.reason().to_owned(), message)
     }
 
     fn words(status: &str, reason: &str, message: &str) -> Words {
@@ -226,49 +222,52 @@ mod tests {
     #[test]
     fn a_policy_is_enforced_where_it_decides_for_a_workload_in_the_mesh() {
         let whole = Effect::whole("");
-        let (narrow, wide) = (About::default(), About { is_wide: true, ..About::default() });
-        let idle = About { idle: Some("namespace \"shp\" not found".to_owned()), ..About::default() };
+        let (narrow, wide) = (Details::default(), Details { is_wide: true, ..Details::default() });
+        let idle = Details { idle: Some("namespace \"shp\" not found".to_owned()), ..Details::default() };
 
-        assert_eq!(told(&whole, [0; 4], &narrow), words("False", "NoWorkload", "selects no workload"));
+        assert_eq!(rendered(&whole, [0; 4], &narrow), words("False", "NoWorkload", "selects no workload"));
         let message = "selects no workload: namespace \"shp\" not found";
-        assert_eq!(told(&whole, [0; 4], &idle), words("False", "NoWorkload", message));
+        assert_eq!(rendered(&whole, [0; 4], &idle), words("False", "NoWorkload", message));
         let message = "selects 2 workloads, none of them in the mesh";
-        assert_eq!(told(&whole, [2, 0, 0, 0], &narrow), words("False", "NoWorkload", message));
+        assert_eq!(rendered(&whole, [2, 0, 0, 0], &narrow), words("False", "NoWorkload", message));
         let message = "shadowed on all 3 selected workloads by older policies";
-        assert_eq!(told(&whole, [3, 3, 0, 0], &narrow), words("False", "Shadowed", message));
+        assert_eq!(rendered(&whole, [3, 3, 0, 0], &narrow), words("False", "Shadowed", message));
         let message = "shadowed on all 2 selected workloads in the mesh by policies for fewer workloads";
-        assert_eq!(told(&whole, [3, 2, 0, 0], &wide), words("False", "Shadowed", message));
+        assert_eq!(rendered(&whole, [3, 2, 0, 0], &wide), words("False", "Shadowed", message));
         let message = "enforced on 1 of 1 selected workload";
-        assert_eq!(told(&whole, [1, 1, 1, 0], &narrow), words("True", "Enforced", message));
+        assert_eq!(rendered(&whole, [1, 1, 1, 0], &narrow), words("True", "Enforced", message));
         let message = "enforced on 2 of 6 selected workloads; 1 shadowed by an older policy; 3 not in the mesh";
-        assert_eq!(told(&whole, [6, 3, 2, 0], &narrow), words("True", "Enforced", message));
+        assert_eq!(rendered(&whole, [6, 3, 2, 0], &narrow), words("True", "Enforced", message));
         let message = "STRICT enforced on 2 of 6 selected workloads; 1 shadowed by a policy for fewer workloads; 3 not in the mesh";
-        assert_eq!(told(&Effect::whole("STRICT"), [6, 3, 2, 0], &wide), words("True", "Enforced", message));
+        assert_eq!(rendered(&Effect::whole("STRICT"), [6, 3, 2, 0], &wide), words("True", "Enforced", message));
     }
 
     #[test]
     fn workloads_that_it_cannot_touch_are_not_counted() {
-        let deny = About { unmatched: Some("port 80 is the Service's".to_owned()), ..About::default() };
-        let allow = About { is_allow: true, ..deny.clone() };
+        let deny = Details { unmatched: Some("port 80 is the Service's".to_owned()), ..Details::default() };
+        let allow = Details { is_allow: true, ..deny.clone() };
         let whole = Effect::whole("");
 
         let message = "enforced on 1 of 3 selected workloads; no rule can match on 2: port 80 is the Service's";
-        assert_eq!(told(&whole, [3, 3, 3, 2], &deny), words("True", "Enforced", message));
+        assert_eq!(rendered(&whole, [3, 3, 3, 2], &deny), words("True", "Enforced", message));
         let message = "no connection to the 3 selected workloads in the mesh can match: port 80 is the Service's";
-        assert_eq!(told(&whole, [3, 3, 3, 3], &deny), words("False", "NeverMatches", message));
+        assert_eq!(rendered(&whole, [3, 3, 3, 3], &deny), words("False", "NeverMatches", message));
         let message = "enforced on 3 of 3 selected workloads; no rule can match on 3, so that nothing is allowed there: port 80 is the Service's";
-        assert_eq!(told(&whole, [3, 3, 3, 3], &allow), words("True", "PartiallyEnforced", message));
+        assert_eq!(rendered(&whole, [3, 3, 3, 3], &allow), words("True", "PartiallyEnforced", message));
     }
 
     #[test]
-    fn what_is_only_logged_or_only_in_part_enforced_is_told() {
-        let about = About::default();
+    fn a_policy_that_is_only_logged_or_enforced_in_part_is_reported() {
+        let details = Details::default();
         let partial = Effect::partial("", "rules[0] is left out".to_owned());
 
         let message = "dry run: only logged, on 1 of 1 selected workload";
-        assert_eq!(told(&Effect::Logged, [1, 1, 1, 0], &about), words("False", "DryRun", message));
+        assert_eq!(rendered(&Effect::Logged, [1, 1, 1, 0], &details), words("False", "DryRun", message));
         let message = "enforced on 2 of 2 selected workloads; rules[0] is left out";
-        assert_eq!(told(&partial, [2, 2, 2, 0], &about), words("True", "PartiallyEnforced", message));
-        assert_eq!(told(&Effect::nothing("Ignored", "why"), [2, 2, 2, 0], &about), words("False", "Ignored", "why"));
+        assert_eq!(rendered(&partial, [2, 2, 2, 0], &details), words("True", "PartiallyEnforced", message));
+        assert_eq!(
+            rendered(&Effect::nothing(Outcome::Ignored, "why"), [2, 2, 2, 0], &details),
+            words("False", "Ignored", "why")
+        );
     }
 }

@@ -1,29 +1,35 @@
 //! Meaning of Kubernetes resources for the mesh: which pods belong to it, which policy selects which workload, how each
-//! policy is enforced, and findings about what has no effect. It opens no socket and reads no file.
+//! policy is enforced, and findings about what has no effect. It opens no socket, reads no file, and knows no wire format:
+//! the crate `compile` encodes the result.
 
+mod addresses;
 mod analysis;
-mod app_protocol;
 mod authorization;
 mod delivery;
-mod encode;
 mod enforcement;
 pub mod enrolment;
 mod finding;
 mod graph;
+mod locality;
 mod mesh;
-mod owner;
+pub mod outcome;
 mod peer_authentication;
 mod placement;
 mod pods;
+mod resolved;
+pub mod rule;
 mod selectors;
-mod service;
+mod target_port;
 mod unsupported;
-mod workload;
 
 pub use delivery::{Delivery, Missing};
-pub use enforcement::{ENFORCED, PolicyState};
+pub use enforcement::PolicyState;
 pub use finding::{Finding, Reason, Severity};
 pub use graph::{Graph, Update};
+pub use locality::Locality;
 pub use mesh::Mesh;
+pub use outcome::ENFORCED;
 pub use placement::{Placement, Scope};
 pub use pods::{Pods, PublishedPods};
+pub use resolved::{Endpoints, MeshService, Resolved, Workload};
+pub use target_port::target_port;

@@ -1,4 +1,4 @@
-//! Settings of the mesh that the resources do not carry.
+//! Settings of the mesh that are in no Kubernetes object, and names that follow from them.
 
 /// Names that appear in what is sent.
 #[derive(Clone, Debug)]
@@ -24,21 +24,17 @@ impl Default for Mesh {
 
 impl Mesh {
     /// Host name of a Kubernetes Service.
-    pub(crate) fn hostname(&self, namespace: &str, service: &str) -> String {
+    pub fn hostname(&self, namespace: &str, service: &str) -> String {
         format!("{service}.{namespace}.svc.{}", self.cluster_domain)
     }
 
     /// Resource name of a Service, also the key of a workload's service list.
-    pub(crate) fn service_key(&self, namespace: &str, service: &str) -> String {
+    pub fn service_key(&self, namespace: &str, service: &str) -> String {
         format!("{namespace}/{}", self.hostname(namespace, service))
     }
 
-    pub(crate) fn pod_uid(&self, namespace: &str, name: &str) -> String {
+    /// Resource name of a pod.
+    pub fn pod_uid(&self, namespace: &str, name: &str) -> String {
         format!("{}//Pod/{namespace}/{name}", self.cluster_id)
-    }
-
-    /// Trust domain as discovery sends it: empty stands for `cluster.local`.
-    pub(crate) fn sent_trust_domain(&self) -> String {
-        if self.trust_domain == "cluster.local" { String::new() } else { self.trust_domain.clone() }
     }
 }

@@ -27,7 +27,11 @@ impl Pods {
         self.namespaces.get(name).map(AsRef::as_ref)
     }
 
-    pub(crate) fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) -> Option<Arc<Namespace>> {
+    pub(crate) fn shared_namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
+        self.namespaces.get(name)
+    }
+
+    fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) -> Option<Arc<Namespace>> {
         let namespaces = Arc::make_mut(&mut self.namespaces);
         match new {
             Some(new) => namespaces.insert(name.to_owned(), new),
@@ -35,8 +39,7 @@ impl Pods {
         }
     }
 
-    /// Moves a pod from the node of its old state to that of its new one; it may be the same.
-    pub(crate) fn set_pod(&mut self, name: &Name, old: Option<&Pod>, new: Option<&Arc<Pod>>) {
+    fn set_pod(&mut self, name: &Name, old: Option<&Pod>, new: Option<&Arc<Pod>>) {
         let new_node = new.and_then(|pod| pod.spec.node_name.as_deref());
         if let Some(node) = old.and_then(|pod| pod.spec.node_name.as_deref())
             && new_node != Some(node)
@@ -60,6 +63,41 @@ impl Pods {
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.by_node.is_empty()
+    }
+}
+
+/// The index that the graph keeps, and the snapshot of it that others read.
+#[derive(Debug, Default)]
+pub(crate) struct PodIndex {
+    pub(crate) pods: Pods,
+    /// The index has changed since it was published.
+    is_unpublished: bool,
+    published: PublishedPods,
+}
+
+impl PodIndex {
+    /// Replaces a namespace and returns the old one.
+    pub(crate) fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) -> Option<Arc<Namespace>> {
+        self.is_unpublished = true;
+        self.pods.set_namespace(name, new)
+    }
+
+    /// Moves a pod from the node of its old state to that of its new one; it may be the same.
+    pub(crate) fn set_pod(&mut self, name: &Name, old: Option<&Pod>, new: Option<&Arc<Pod>>) {
+        self.is_unpublished = true;
+        self.pods.set_pod(name, old, new);
+    }
+
+    /// Publishes the index if it has changed since the last time.
+    pub(crate) fn publish(&mut self) {
+        if std::mem::take(&mut self.is_unpublished) {
+            self.published.store(self.pods.clone());
+        }
+    }
+
+    /// Reader of the snapshot that was published last.
+    pub(crate) fn reader(&self) -> PublishedPods {
+        self.published.clone()
     }
 }
 

@@ -1,11 +1,11 @@
-//! Finds the selectors that match a set of labels without trying them all.
+//! Index of selectors, which finds those that match a set of labels without trying them all.
 
 use std::collections::{BTreeSet, HashMap};
 
 use kube_types::{StringMap, is_subset};
 
-/// Selectors by one of their pairs: what matches must have that pair too. An empty selector is not
-/// kept, it selects nothing here.
+/// Selectors by one of their pairs: labels that match must have that pair too. An empty selector is not kept and selects
+/// nothing here.
 #[derive(Debug, Default)]
 pub(crate) struct Selectors {
     by_pair: HashMap<(String, String), BTreeSet<String>>,
@@ -37,6 +37,10 @@ impl Selectors {
                 self.by_pair.remove(&pair);
             }
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&StringMap> {

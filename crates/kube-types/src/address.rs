@@ -3,6 +3,7 @@
 use contract::address::{parse_address, parse_block};
 use serde_json::Value;
 
+use crate::istio::{ConditionKey, ValueForm};
 use crate::kinds::Kind;
 
 /// Fields with addresses, by kind.
@@ -54,7 +55,8 @@ fn block(value: &mut Value) {
 }
 
 fn condition(value: &mut Value) {
-    if matches!(value.get("key").and_then(Value::as_str), Some("source.ip" | "destination.ip" | "remote.ip")) {
+    let key = value.get("key").and_then(Value::as_str).and_then(ConditionKey::of);
+    if key.is_some_and(|key| key.values == ValueForm::Block) {
         each(value, &["values"], &mut block);
         each(value, &["notValues"], &mut block);
     }

@@ -5,26 +5,10 @@ use crate::document::Step;
 use crate::mistake::Mistake;
 use crate::schema::nearest;
 use contract::address::parse_block;
-use kube_types::istio::{AuthorizationPolicy, AuthorizationRule, Operation, RuleSource as Source, When as Condition};
-
-/// Conditions whose whole name is the key.
-const KEYS: [&str; 12] = [
-    "source.ip",
-    "source.namespace",
-    "source.principal",
-    "source.serviceAccount",
-    "source.trustDomain",
-    "destination.ip",
-    "destination.port",
-    "remote.ip",
-    "connection.sni",
-    "request.auth.principal",
-    "request.auth.audiences",
-    "request.auth.presenter",
-];
-
-/// Conditions whose key continues in brackets.
-const KEYS_WITH_NAME: [&str; 2] = ["request.headers", "request.auth.claims"];
+use kube_types::istio::{
+    AuthorizationPolicy, AuthorizationRule, CONDITION_KEYS, ConditionKey, KeySyntax, Operation, RuleSource as Source,
+    ValueForm, When as Condition,
+};
 
 /// Form of a value.
 struct Form {
@@ -107,22 +91,19 @@ impl Found {
     }
 
     fn condition(&mut self, when: &Condition) {
-        if !is_known(&when.key) {
-            let expected = KEYS.map(str::to_owned).into_iter().chain(KEYS_WITH_NAME.map(|key| format!("{key}[...]")));
-            let expected = expected.collect::<Vec<_>>().join(", ");
-            let meant = nearest(&when.key, KEYS).map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
-            let message = format!("unknown condition {:?}: expected one of {expected}{meant}", when.key);
+        let Some(key) = ConditionKey::of(&when.key) else {
+            let message = unknown_condition(&when.key);
             return self.within(&[field("key")], |found| found.report(message));
-        }
+        };
         if when.values.is_empty() && when.not_values.is_empty() {
             return self.report("has neither values nor notValues: set one of them".to_owned());
         }
-        let form = match when.key.as_str() {
-            "source.ip" | "destination.ip" | "remote.ip" => BLOCK,
-            "destination.port" => PORT,
-            "source.serviceAccount" => ACCOUNT,
-            "source.namespace" | "source.principal" | "source.trustDomain" => NAME,
-            _ => return,
+        let form = match key.values {
+            ValueForm::Block => BLOCK,
+            ValueForm::Port => PORT,
+            ValueForm::ServiceAccount => ACCOUNT,
+            ValueForm::Name => NAME,
+            ValueForm::Any => return,
         };
         self.list("values", &when.values, &form);
         self.list("notValues", &when.not_values, &form);
@@ -136,13 +117,16 @@ impl Found {
     }
 }
 
-fn is_known(key: &str) -> bool {
-    let named = |known: &str| {
-        key.strip_prefix(known).is_some_and(|rest| rest.len() > 2 && rest.starts_with('[') && rest.ends_with(']'))
-    };
-    KEYS.contains(&key)
-        || KEYS_WITH_NAME.iter().any(|known| named(known))
-        || key.starts_with("experimental.envoy.filters.")
+/// Message about a key that is not in the table. Keys of experimental filters are not offered.
+fn unknown_condition(key: &str) -> String {
+    let offered = CONDITION_KEYS.iter().filter_map(|known| match known.syntax {
+        KeySyntax::Whole => Some(known.text.to_owned()),
+        KeySyntax::Named => Some(format!("{}[...]", known.text)),
+        KeySyntax::Prefix => None,
+    });
+    let whole = CONDITION_KEYS.iter().filter(|known| known.syntax == KeySyntax::Whole).map(|known| known.text);
+    let meant = nearest(key, whole).map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
+    format!("unknown condition {key:?}: expected one of {}{meant}", offered.collect::<Vec<_>>().join(", "))
 }
 
 /// `*`, `abc*`, `*abc`, `abc`. A star elsewhere would be compared with names, which have none.

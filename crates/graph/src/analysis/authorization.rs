@@ -3,15 +3,16 @@
 use kube_types::ObjectRef;
 use kube_types::istio::{Action, AuthorizationPolicy, AuthorizationRule, Operation, RuleSource, When};
 
-use super::rules::{Rules, Standing};
+use super::rules::{Potential, Rules};
 use super::values::{Kind, Match};
 use super::world::World;
 use super::{Tallies, service_port};
 use crate::enforcement::Effect;
 use crate::finding::{Finding, Reason, Severity};
+use crate::outcome::Outcome;
 
-/// Facts known where a policy is looked at.
-pub(crate) struct Surroundings<'a> {
+/// Facts that the analysis of a policy depends on.
+pub(crate) struct Context<'a> {
     pub(crate) world: &'a World,
     pub(crate) tallies: &'a Tallies,
     pub(crate) rules: &'a Rules,
@@ -26,54 +27,54 @@ pub(crate) struct Surroundings<'a> {
 pub(crate) struct Review {
     pub(crate) findings: Vec<Finding>,
     /// Extent to which each rule can match, and the reason that it is no more.
-    rules: Vec<(Standing, String)>,
+    rules: Vec<(Potential, String)>,
     is_deny: bool,
 }
 
 /// Looks at every value and every rule.
-pub(crate) fn review(key: &ObjectRef, policy: &AuthorizationPolicy, around: &Surroundings<'_>) -> Review {
-    let mut found = Found { key, around, findings: Vec::new(), doubt: None };
-    let standings = around.rules.standings(around.world);
+pub(crate) fn review(key: &ObjectRef, policy: &AuthorizationPolicy, context: &Context<'_>) -> Review {
+    let mut found = Found { key, context, findings: Vec::new(), doubt: None };
+    let potentials = context.rules.potentials(context.world);
     let mut rules = Vec::new();
     for (index, rule) in policy.spec.rules.iter().enumerate() {
         found.doubt = None;
         found.rule(index, rule);
         found.copies(index, &policy.spec.rules);
-        let standing = match standings.get(index) {
-            _ if around.left_out.contains(&index) => Standing::Never,
-            Some(Standing::Possible) if around.rules.is_closed(index, |port| found.is_service_only(port)) => {
-                Standing::Never
+        let potential = match potentials.get(index) {
+            _ if context.left_out.contains(&index) => Potential::Never,
+            Some(Potential::Possible) if context.rules.is_closed(index, |port| found.is_service_only(port)) => {
+                Potential::Never
             }
-            Some(standing) => *standing,
-            None => Standing::Never,
+            Some(potential) => *potential,
+            None => Potential::Never,
         };
-        let why = found.verdict(index, standing);
-        rules.push((standing, why));
+        let why = found.verdict(index, potential);
+        rules.push((potential, why));
     }
     let is_deny = policy.spec.action == Action::Deny;
     let mut review = Review { findings: found.findings, rules, is_deny };
-    if !around.is_dry_run {
-        review.whole(key, around);
+    if !context.is_dry_run {
+        review.whole(key, context);
     }
     review
 }
 
 impl Review {
     /// Findings about the policy as a whole.
-    fn whole(&mut self, key: &ObjectRef, around: &Surroundings<'_>) {
-        let best = self.rules.iter().map(|(standing, _)| *standing).max();
+    fn whole(&mut self, key: &ObjectRef, context: &Context<'_>) {
+        let best = self.rules.iter().map(|(potential, _)| *potential).max();
         let finding = match best {
-            Some(Standing::Never) if !self.is_deny => Finding::warning(
+            Some(Potential::Never) if !self.is_deny => Finding::warning(
                 key,
                 Reason::AllowsNothing,
                 "no rule can match: every connection to the selected workloads is denied",
             ),
-            Some(Standing::Absent) if !self.is_deny => Finding::warning(
+            Some(Potential::Absent) if !self.is_deny => Finding::warning(
                 key,
                 Reason::AllowsNothing,
                 "none of the rules matches anything that exists, so that every connection to the selected workloads is refused",
             ),
-            _ if self.is_deny && around.rules.matches_all => Finding::new(
+            _ if self.is_deny && context.rules.matches_all => Finding::new(
                 key,
                 Severity::Info,
                 Reason::DeniesEverything,
@@ -86,7 +87,7 @@ impl Review {
 
     /// The effect of the policy, given what its rules can match.
     pub(crate) fn refine(&self, effect: Effect) -> Effect {
-        let best = self.rules.iter().map(|(standing, _)| *standing).max();
+        let best = self.rules.iter().map(|(potential, _)| *potential).max();
         let note = self.unmatched();
         let (what, before, is_partial) = match effect {
             Effect::Whole { what, note } => (what, note, false),
@@ -95,13 +96,13 @@ impl Review {
         };
         let rest = [before, note.unwrap_or_default()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
         let rest = rest.join("; ");
-        let has_dead = self.rules.iter().any(|(standing, why)| *standing == Standing::Never && !why.is_empty());
+        let has_dead = self.rules.iter().any(|(potential, why)| *potential == Potential::Never && !why.is_empty());
         match best {
-            Some(Standing::Never) if self.is_deny => {
-                Effect::nothing("NeverMatches", format!("no connection can match: {rest}"))
+            Some(Potential::Never) if self.is_deny => {
+                Effect::nothing(Outcome::NeverMatches, format!("no connection can match: {rest}"))
             }
-            Some(Standing::Never) => Effect::partial("allows nothing;", rest),
-            Some(Standing::Absent) if !self.is_deny => Effect::partial("currently allows nothing;", rest),
+            Some(Potential::Never) => Effect::partial("allows nothing;", rest),
+            Some(Potential::Absent) if !self.is_deny => Effect::partial("currently allows nothing;", rest),
             Some(_) | None if is_partial || has_dead => Effect::Partial { what, how: rest },
             Some(_) | None => Effect::Whole { what, note: rest },
         }
@@ -109,8 +110,8 @@ impl Review {
 
     /// Reasons that rules match nothing: the first two.
     pub(crate) fn unmatched(&self) -> Option<String> {
-        let told: Vec<_> = self.rules.iter().map(|(_, why)| why.as_str()).filter(|why| !why.is_empty()).collect();
-        match told.as_slice() {
+        let reasons: Vec<_> = self.rules.iter().map(|(_, why)| why.as_str()).filter(|why| !why.is_empty()).collect();
+        match reasons.as_slice() {
             [] => None,
             [one] => Some((*one).to_owned()),
             [one, two] => Some(format!("{one}; {two}")),
@@ -129,7 +130,7 @@ struct Lists<'a> {
 
 struct Found<'a> {
     key: &'a ObjectRef,
-    around: &'a Surroundings<'a>,
+    context: &'a Context<'a>,
     findings: Vec<Finding>,
     /// The first value of the rule that matches nothing, and why.
     doubt: Option<String>,
@@ -203,9 +204,9 @@ impl Found<'_> {
             if lists.not_values.contains(text) {
                 let why = format!("{} {text:?} never matches: it is also in {not_name}", lists.kind.noun());
                 self.doubt(&why);
-                self.tell(Severity::Warning, Reason::MatchesNothing, &path, why);
+                self.report(Severity::Warning, Reason::MatchesNothing, &path, why);
             } else if lists.values[..index].contains(text) {
-                self.tell(Severity::Info, Reason::Duplicate, &path, format!("duplicate value {text:?}"));
+                self.report(Severity::Info, Reason::Duplicate, &path, format!("duplicate value {text:?}"));
             } else {
                 self.value(&path, lists.kind, text);
             }
@@ -213,7 +214,7 @@ impl Found<'_> {
         for (index, text) in lists.not_values.iter().enumerate() {
             let path = format!("{path}.{not_name}[{index}]");
             if lists.not_values[..index].contains(text) {
-                self.tell(Severity::Info, Reason::Duplicate, &path, format!("duplicate value {text:?}"));
+                self.report(Severity::Info, Reason::Duplicate, &path, format!("duplicate value {text:?}"));
             } else {
                 self.not_value(&path, lists.kind, text);
             }
@@ -225,7 +226,7 @@ impl Found<'_> {
         if kind == Kind::Port {
             return self.port(path, text, "never matches", true);
         }
-        let Some(doubt) = kind.doubt(text, self.around.world, &self.key.namespace) else { return };
+        let Some(doubt) = kind.doubt(text, self.context.world, &self.key.namespace) else { return };
         let message = match doubt.effect {
             Match::Never => format!("{noun} {text:?} never matches: {}", doubt.why),
             Match::NothingNow => format!("{noun} {text:?} currently matches nothing: {}", doubt.why),
@@ -234,7 +235,7 @@ impl Found<'_> {
         if doubt.effect != Match::Other {
             self.doubt(&message);
         }
-        self.tell(doubt.severity, doubt.reason, path, message);
+        self.report(doubt.severity, doubt.reason, path, message);
     }
 
     fn not_value(&mut self, path: &str, kind: Kind, text: &str) {
@@ -242,17 +243,18 @@ impl Found<'_> {
         if kind == Kind::Port {
             return self.port(path, text, "excludes nothing", false);
         }
-        let Some(doubt) = kind.doubt(text, self.around.world, &self.key.namespace) else { return };
+        let Some(doubt) = kind.doubt(text, self.context.world, &self.key.namespace) else { return };
         let message = match doubt.effect {
             Match::Never => format!("{noun} {text:?} excludes nothing: {}", doubt.why),
             Match::NothingNow => format!("{noun} {text:?} currently excludes nothing: {}", doubt.why),
             Match::Other => format!("{noun} {text:?}: {}", doubt.why),
         };
-        self.tell(doubt.severity, doubt.reason, path, message);
+        self.report(doubt.severity, doubt.reason, path, message);
     }
 
     fn port(&mut self, path: &str, text: &str, effect: &str, is_positive: bool) {
-        let Some((port, tally)) = text.parse().ok().and_then(|port: u16| Some((port, self.around.tallies.get(&port)?)))
+        let Some((port, tally)) =
+            text.parse().ok().and_then(|port: u16| Some((port, self.context.tallies.get(&port)?)))
         else {
             return;
         };
@@ -261,46 +263,46 @@ impl Found<'_> {
             if is_positive {
                 self.doubt(&message);
             }
-            self.tell(Severity::Warning, Reason::ServicePort, path, message);
+            self.report(Severity::Warning, Reason::ServicePort, path, message);
         } else if tally.is_undeclared() {
             let whom = match tally.workloads() {
                 1 => "the selected workload does not declare it".to_owned(),
                 count => format!("none of the {count} selected workloads declares it"),
             };
             let message = format!("port {text:?} may match nothing: {whom}");
-            self.tell(Severity::Info, Reason::UndeclaredPort, path, message);
+            self.report(Severity::Info, Reason::UndeclaredPort, path, message);
         }
     }
 
     fn is_service_only(&self, port: u16) -> bool {
-        self.around.tallies.get(&port).is_some_and(|tally| tally.service_only().is_some())
+        self.context.tallies.get(&port).is_some_and(|tally| tally.service_only().is_some())
     }
 
     fn copies(&mut self, index: usize, rules: &[AuthorizationRule]) {
         if let Some(first) = rules[..index].iter().position(|rule| *rule == rules[index]) {
             let message = format!("duplicate of rules[{first}]");
-            self.tell(Severity::Info, Reason::Duplicate, &format!("spec.rules[{index}]"), message);
+            self.report(Severity::Info, Reason::Duplicate, &format!("spec.rules[{index}]"), message);
         }
     }
 
     /// Returns the reason why the rule matches nothing, in words for the condition. Adds a finding when none of its
     /// values has one.
-    fn verdict(&mut self, index: usize, standing: Standing) -> String {
-        if self.around.left_out.contains(&index) || standing == Standing::Possible {
+    fn verdict(&mut self, index: usize, potential: Potential) -> String {
+        if self.context.left_out.contains(&index) || potential == Potential::Possible {
             return String::new();
         }
         let path = format!("spec.rules[{index}]");
         if let Some(doubt) = &self.doubt {
             return format!("rules[{index}]: {doubt}");
         }
-        let (effect, why) = match standing {
-            Standing::Never => ("never matches", "its conditions exclude each other"),
-            Standing::Absent | Standing::Possible => {
+        let (effect, why) = match potential {
+            Potential::Never => ("never matches", "its conditions exclude each other"),
+            Potential::Absent | Potential::Possible => {
                 ("currently matches nothing", "no service account satisfies all its conditions")
             }
         };
         let message = format!("{effect}: {why}");
-        self.tell(Severity::Warning, Reason::MatchesNothing, &path, message.clone());
+        self.report(Severity::Warning, Reason::MatchesNothing, &path, message.clone());
         format!("rules[{index}] {message}")
     }
 
@@ -308,7 +310,7 @@ impl Found<'_> {
         self.doubt.get_or_insert_with(|| message.to_owned());
     }
 
-    fn tell(&mut self, severity: Severity, reason: Reason, path: &str, message: String) {
+    fn report(&mut self, severity: Severity, reason: Reason, path: &str, message: String) {
         self.findings.push(Finding::new(self.key, severity, reason, message).at(path));
     }
 }

@@ -13,7 +13,7 @@ mod world;
 
 use std::collections::BTreeMap;
 
-pub(crate) use authorization::{Review, Surroundings, review as authorization};
+pub(crate) use authorization::{Context, Review, review as authorization};
 pub(crate) use peer::review as peer;
 pub(crate) use ports::{Fits, PodPorts, Tally};
 pub(crate) use rules::Rules;

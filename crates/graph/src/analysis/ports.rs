@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube_types::ObjectRef;
 use kube_types::core::{Container, IntOrString, Pod, Probe, Service};
 
-use crate::service;
+use crate::target_port::target_port;
 
 /// TCP ports of one pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl PodPorts {
         let mut in_front = Vec::new();
         for service in services {
             for port in service.spec.ports.iter().filter(|port| port.protocol() == "TCP") {
-                if let Some(target) = service::target(port, pod) {
+                if let Some(target) = target_port(port, pod) {
                     own.insert(target);
                     in_front.push((port.port, (service.metadata.name.clone(), target)));
                 }

@@ -1,7 +1,6 @@
 //! Comparison of patterns with identities of workloads, which have one form: `TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
 
-use proto::security::StringMatch;
-use proto::security::string_match::MatchType;
+use crate::rule::StringMatch;
 
 /// The identity of a service account, without `spiffe://`.
 pub(crate) fn principal(trust_domain: &str, namespace: &str, account: &str) -> String {
@@ -15,17 +14,6 @@ pub(crate) fn parse<'a>(principal: &'a str, trust_domain: &str) -> Option<(&'a s
     (is_name(namespace) && is_name(account)).then_some((namespace, account))
 }
 
-/// Returns true if the value satisfies the match, compared as node proxies do.
-pub(crate) fn is(wanted: &StringMatch, value: &str) -> bool {
-    match &wanted.match_type {
-        Some(MatchType::Exact(text)) => value == text,
-        Some(MatchType::Prefix(text)) => value.starts_with(text.as_str()),
-        Some(MatchType::Suffix(text)) => value.ends_with(text.as_str()),
-        Some(MatchType::Presence(())) => !value.is_empty(),
-        None => false,
-    }
-}
-
 /// Returns true if an identity of this trust domain could satisfy the match, whatever namespaces and accounts exist;
 /// with a namespace, an identity of that namespace.
 pub(crate) fn fits(wanted: &StringMatch, trust_domain: &str, namespace: Option<&str>) -> bool {
@@ -34,27 +22,26 @@ pub(crate) fn fits(wanted: &StringMatch, trust_domain: &str, namespace: Option<&
         Some(wanted) => part == wanted,
         None => !part.is_empty(),
     };
-    match &wanted.match_type {
-        Some(MatchType::Exact(text)) => {
+    match wanted {
+        StringMatch::Exact(text) => {
             let parts: Vec<_> = text.split('/').collect();
             parts.len() == form.len() && parts.iter().zip(form).all(|(part, wanted)| whole(part, wanted))
         }
-        Some(MatchType::Prefix(text)) => {
+        StringMatch::Prefix(text) => {
             let parts: Vec<_> = text.split('/').collect();
             let Some((last, before)) = parts.split_last() else { return false };
             parts.len() <= form.len()
                 && before.iter().zip(form).all(|(part, wanted)| whole(part, wanted))
                 && form[before.len()].is_none_or(|wanted| wanted.starts_with(last))
         }
-        Some(MatchType::Suffix(text)) => {
+        StringMatch::Suffix(text) => {
             let parts: Vec<_> = text.split('/').collect();
             let Some((first, after)) = parts.split_first() else { return false };
             let Some(skipped) = form.len().checked_sub(parts.len()) else { return false };
             after.iter().zip(&form[skipped + 1..]).all(|(part, wanted)| whole(part, *wanted))
                 && form[skipped].is_none_or(|wanted| wanted.ends_with(first))
         }
-        Some(MatchType::Presence(())) => true,
-        None => false,
+        StringMatch::Presence => true,
     }
 }
 
@@ -62,28 +49,28 @@ pub(crate) fn fits(wanted: &StringMatch, trust_domain: &str, namespace: Option<&
 mod tests {
     use super::*;
 
-    fn can(kind: MatchType) -> bool {
-        fits(&StringMatch { match_type: Some(kind) }, "td", None)
+    fn can(pattern: StringMatch) -> bool {
+        fits(&pattern, "td", None)
     }
 
     #[test]
     fn only_what_has_the_form_of_an_identity_can_match() {
-        let exact = |text: &str| can(MatchType::Exact(text.to_owned()));
+        let exact = |text: &str| can(StringMatch::Exact(text.to_owned()));
         assert!(exact("td/ns/a/sa/b"));
         assert!(!exact("spiffe://td/ns/a/sa/b") && !exact("other/ns/a/sa/b") && !exact("td/ns/a/sa/") && !exact("a/b"));
 
-        let prefix = |text: &str| can(MatchType::Prefix(text.to_owned()));
+        let prefix = |text: &str| can(StringMatch::Prefix(text.to_owned()));
         assert!(prefix("td/ns/a/") && prefix("td/ns/a/sa/b") && prefix("td/n") && prefix("t"));
         assert!(!prefix("spiffe://td/") && !prefix("tda") && !prefix("td/ns/a/sb") && !prefix("td/ns/a/sa/b/c"));
 
-        let suffix = |text: &str| can(MatchType::Suffix(text.to_owned()));
+        let suffix = |text: &str| can(StringMatch::Suffix(text.to_owned()));
         assert!(suffix("/sa/b") && suffix("b") && suffix("d/ns/a/sa/b") && suffix("a/sa/b"));
         assert!(!suffix("/serviceaccount/b") && !suffix("xd/ns/a/sa/b") && !suffix("x/td/ns/a/sa/b"));
     }
 
     #[test]
     fn a_pattern_for_one_namespace_fits_no_other() {
-        let prefix = StringMatch { match_type: Some(MatchType::Prefix("td/ns/a/".to_owned())) };
+        let prefix = StringMatch::Prefix("td/ns/a/".to_owned());
 
         assert!(fits(&prefix, "td", Some("a")) && !fits(&prefix, "td", Some("ab")));
     }

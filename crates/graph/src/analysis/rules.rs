@@ -8,19 +8,18 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use proto::security::string_match::MatchType;
-use proto::security::{Address, Match, Rule, ServiceAccountMatch, StringMatch};
 
 use super::ports::PodPorts;
 use super::principal;
 use super::world::World;
+use crate::rule::{Match, Rule, ServiceAccount, StringMatch};
 
 /// Combinations of one match per clause that are looked at; a rule with more counts as possible.
 const COMBINATIONS: usize = 256;
 
 /// Extent to which something can match, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Standing {
+pub(crate) enum Potential {
     /// Matches nothing, whatever exists.
     Never,
     /// Matches only names that do not exist now.
@@ -70,7 +69,7 @@ impl Rules {
             .collect();
         let parts = || rules.iter().flatten().flat_map(|alternative| &alternative.parts);
         let named = parts().flat_map(|part| part.destination_ports.iter().chain(&part.not_destination_ports));
-        let ports: BTreeSet<_> = named.filter_map(|port| u16::try_from(*port).ok()).collect();
+        let ports: BTreeSet<_> = named.copied().collect();
         let by_address = parts().any(|part| !part.destination_ips.is_empty() || !part.not_destination_ips.is_empty());
         Self { varies: by_address || !ports.is_empty(), matches_all, ports, rules }
     }
@@ -90,11 +89,11 @@ impl Rules {
     }
 
     /// Extent to which each rule can match, wherever the connection goes.
-    pub(crate) fn standings(&self, world: &World) -> Vec<Standing> {
-        let standing = |rule: &Vec<Alternative>| {
-            rule.iter().map(|alternative| alternative.standing(world)).max().unwrap_or(Standing::Never)
+    pub(crate) fn potentials(&self, world: &World) -> Vec<Potential> {
+        let potential = |rule: &Vec<Alternative>| {
+            rule.iter().map(|alternative| alternative.potential(world)).max().unwrap_or(Potential::Never)
         };
-        self.rules.iter().map(standing).collect()
+        self.rules.iter().map(potential).collect()
     }
 }
 
@@ -119,14 +118,13 @@ impl Alternative {
         let lists = parts.iter().map(|part| &part.destination_ports).filter(|list| !list.is_empty());
         let mut only: Option<BTreeSet<u16>> = None;
         for list in lists {
-            let list: BTreeSet<_> = list.iter().filter_map(|port| u16::try_from(*port).ok()).collect();
+            let list: BTreeSet<_> = list.iter().copied().collect();
             only = Some(only.map_or_else(|| list.clone(), |before| &before & &list));
         }
         let ports = match only {
             None => Ports::Any,
             Some(mut only) => {
-                let excluded =
-                    |port: &u16| parts.iter().any(|part| part.not_destination_ports.contains(&u32::from(*port)));
+                let excluded = |port: &u16| parts.iter().any(|part| part.not_destination_ports.contains(port));
                 only.retain(|port| !excluded(port));
                 Ports::Only(only)
             }
@@ -155,23 +153,23 @@ impl Alternative {
             self.parts.iter().any(|part| !(part.destination_ips.is_empty() && part.not_destination_ips.is_empty()));
         let admits = |address: &IpAddr| {
             self.parts.iter().all(|part| {
-                let within = |blocks: &[Address]| blocks.iter().filter_map(block).any(|block| block.contains(address));
+                let within = |blocks: &[IpNet]| blocks.iter().any(|block| block.contains(address));
                 (part.destination_ips.is_empty() || within(&part.destination_ips)) && !within(&part.not_destination_ips)
             })
         };
         has_port && (!restricted || addresses.iter().any(admits))
     }
 
-    fn standing(&self, world: &World) -> Standing {
+    fn potential(&self, world: &World) -> Potential {
         let asks = self.parts.iter().any(|part| {
             !(part.principals.is_empty() && part.namespaces.is_empty() && part.service_accounts.is_empty())
         });
         // What only excludes admits peers without identity.
         if !asks || world.accounts().any(|(namespace, name)| admits(&self.parts, &world.trust_domain, namespace, name))
         {
-            Standing::Possible
+            Potential::Possible
         } else {
-            Standing::Absent
+            Potential::Absent
         }
     }
 }
@@ -179,10 +177,9 @@ impl Alternative {
 /// Returns true if all parts admit this identity.
 fn admits(parts: &[Match], trust_domain: &str, namespace: &str, account: &str) -> bool {
     let whole = principal::principal(trust_domain, namespace, account);
-    let among = |list: &[StringMatch], value: &str| list.iter().any(|wanted| principal::is(wanted, value));
-    let is_account = |list: &[ServiceAccountMatch]| {
-        list.iter().any(|wanted| wanted.namespace == namespace && wanted.service_account == account)
-    };
+    let among = |list: &[StringMatch], value: &str| list.iter().any(|wanted| wanted.matches(value));
+    let is_account =
+        |list: &[ServiceAccount]| list.iter().any(|wanted| wanted.namespace == namespace && wanted.name == account);
     parts.iter().all(|part| {
         (part.principals.is_empty() || among(&part.principals, &whole))
             && !among(&part.not_principals, &whole)
@@ -196,9 +193,9 @@ fn admits(parts: &[Match], trust_domain: &str, namespace: &str, account: &str) -
 /// Returns true if an identity of the trust domain can be admitted, whatever accounts exist. Exact where some list
 /// names its values; patterns are assumed to leave an identity.
 fn leaves_an_identity(parts: &[Match], trust_domain: &str) -> bool {
-    let exact = |wanted: &StringMatch| match &wanted.match_type {
-        Some(MatchType::Exact(text)) => Some(text.clone()),
-        Some(MatchType::Prefix(_) | MatchType::Suffix(_) | MatchType::Presence(())) | None => None,
+    let exact = |wanted: &StringMatch| match wanted {
+        StringMatch::Exact(text) => Some(text.clone()),
+        StringMatch::Prefix(_) | StringMatch::Suffix(_) | StringMatch::Presence => None,
     };
     let all_exact = |list: &[StringMatch]| -> Option<Vec<String>> {
         let values: Option<Vec<_>> = list.iter().map(exact).collect();
@@ -207,7 +204,7 @@ fn leaves_an_identity(parts: &[Match], trust_domain: &str) -> bool {
     let accounts = parts.iter().map(|part| &part.service_accounts).find(|list| !list.is_empty());
     if let Some(accounts) = accounts {
         let mut named = accounts.iter();
-        return named.any(|one| admits(parts, trust_domain, &one.namespace, &one.service_account));
+        return named.any(|one| admits(parts, trust_domain, &one.namespace, &one.name));
     }
     if let Some(principals) = parts.iter().find_map(|part| all_exact(&part.principals)) {
         let mut identities = principals.iter().filter_map(|text| principal::parse(text, trust_domain));
@@ -217,7 +214,7 @@ fn leaves_an_identity(parts: &[Match], trust_domain: &str) -> bool {
         list.is_empty() || list.iter().any(|wanted| principal::fits(wanted, trust_domain, namespace))
     };
     if let Some(namespaces) = parts.iter().find_map(|part| all_exact(&part.namespaces)) {
-        let among = |list: &[StringMatch], value: &str| list.iter().any(|wanted| principal::is(wanted, value));
+        let among = |list: &[StringMatch], value: &str| list.iter().any(|wanted| wanted.matches(value));
         return namespaces.iter().any(|namespace| {
             parts.iter().all(|part| {
                 (part.namespaces.is_empty() || among(&part.namespaces, namespace))
@@ -231,18 +228,17 @@ fn leaves_an_identity(parts: &[Match], trust_domain: &str) -> bool {
 
 /// Returns true if the lists of blocks leave an address. They do unless every block of some list lies outside of
 /// another list, or within one block that is excluded.
-fn leaves_a_block<'a>(parts: &'a [Match], lists: impl Fn(&'a Match) -> (&'a Vec<Address>, &'a Vec<Address>)) -> bool {
+fn leaves_a_block<'a>(parts: &'a [Match], lists: impl Fn(&'a Match) -> (&'a Vec<IpNet>, &'a Vec<IpNet>)) -> bool {
     let mut left: Option<Vec<IpNet>> = None;
     for (wanted, _) in parts.iter().map(&lists).filter(|(wanted, _)| !wanted.is_empty()) {
-        let wanted: Vec<_> = wanted.iter().filter_map(block).collect();
         left = Some(match left {
-            None => wanted,
+            None => wanted.clone(),
             Some(before) => {
                 before.iter().flat_map(|one| wanted.iter().filter_map(|other| common(*one, *other))).collect()
             }
         });
     }
-    let excluded: Vec<_> = parts.iter().flat_map(|part| lists(part).1).filter_map(block).collect();
+    let excluded: Vec<_> = parts.iter().flat_map(|part| lists(part).1).collect();
     left.is_none_or(|left| left.iter().any(|one| !excluded.iter().any(|block| block.contains(one))))
 }
 
@@ -251,56 +247,41 @@ fn common(one: IpNet, other: IpNet) -> Option<IpNet> {
     if one.contains(&other) { Some(other) } else { other.contains(&one).then_some(one) }
 }
 
-fn block(address: &Address) -> Option<IpNet> {
-    let bytes = address.address.as_slice();
-    let ip =
-        <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()?;
-    IpNet::new(ip, u8::try_from(address.length).ok()?).ok().map(|net| net.trunc())
-}
-
 #[cfg(test)]
 mod tests {
-    use proto::security::Clause;
-
     use super::*;
+    use crate::rule::Clause;
 
     fn rules(parts: Vec<Vec<Match>>) -> Rules {
         let clauses = parts.into_iter().map(|matches| Clause { matches }).collect();
         Rules::new(&[vec![Rule { clauses }]], "td")
     }
 
-    fn standing(parts: Vec<Vec<Match>>, world: &World) -> Standing {
-        rules(parts).standings(world)[0]
+    fn potential(parts: Vec<Vec<Match>>, world: &World) -> Potential {
+        rules(parts).potentials(world)[0]
     }
 
     fn exact(texts: &[&str]) -> Vec<StringMatch> {
-        texts.iter().map(|text| StringMatch { match_type: Some(MatchType::Exact((*text).to_owned())) }).collect()
+        texts.iter().map(|text| StringMatch::Exact((*text).to_owned())).collect()
     }
 
     fn from(principals: &[&str], namespaces: &[&str]) -> Match {
         Match { principals: exact(principals), namespaces: exact(namespaces), ..Match::default() }
     }
 
-    fn ports(wanted: &[u32], not: &[u32]) -> Match {
+    fn ports(wanted: &[u16], not: &[u16]) -> Match {
         Match { destination_ports: wanted.to_vec(), not_destination_ports: not.to_vec(), ..Match::default() }
     }
 
     fn blocks(wanted: &[&str], not: &[&str]) -> Match {
-        let read = |texts: &[&str]| {
-            let nets = texts.iter().map(|text| text.parse::<IpNet>().unwrap());
-            nets.map(|net| match net.addr() {
-                IpAddr::V4(ip) => Address { address: ip.octets().to_vec(), length: net.prefix_len().into() },
-                IpAddr::V6(ip) => Address { address: ip.octets().to_vec(), length: net.prefix_len().into() },
-            })
-            .collect()
-        };
+        let read = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         Match { source_ips: read(wanted), not_source_ips: read(not), ..Match::default() }
     }
 
     #[test]
     fn conditions_that_exclude_each_other_never_match() {
         let world = World::new("root", "td");
-        let never = |parts| assert_eq!(standing(parts, &world), Standing::Never);
+        let never = |parts| assert_eq!(potential(parts, &world), Potential::Never);
 
         never(vec![vec![ports(&[80], &[80])]]);
         never(vec![vec![ports(&[80], &[])], vec![ports(&[81], &[])]]);
@@ -316,24 +297,24 @@ mod tests {
     fn what_may_match_is_possible_or_absent() {
         let mut world = World::new("root", "td");
         let absent = vec![vec![from(&["td/ns/a/sa/x"], &["a", "b"])]];
-        assert_eq!(standing(absent.clone(), &world), Standing::Absent);
+        assert_eq!(potential(absent.clone(), &world), Potential::Absent);
 
         world.exchange(None, Some(super::super::world::Names { namespace: "a", account: Some("x"), labels: None }));
 
-        assert_eq!(standing(absent, &world), Standing::Possible);
-        assert_eq!(standing(vec![], &world), Standing::Possible);
-        assert_eq!(standing(vec![vec![ports(&[80, 81], &[80])]], &world), Standing::Possible);
-        assert_eq!(standing(vec![vec![blocks(&["10.0.0.0/8"], &["10.1.0.0/16"])]], &world), Standing::Possible);
+        assert_eq!(potential(absent, &world), Potential::Possible);
+        assert_eq!(potential(vec![], &world), Potential::Possible);
+        assert_eq!(potential(vec![vec![ports(&[80, 81], &[80])]], &world), Potential::Possible);
+        assert_eq!(potential(vec![vec![blocks(&["10.0.0.0/8"], &["10.1.0.0/16"])]], &world), Potential::Possible);
         let not = Match { not_principals: exact(&["td/ns/a/sa/x"]), ..Match::default() };
-        assert_eq!(standing(vec![vec![not]], &world), Standing::Possible, "peers without identity");
-        assert_eq!(standing(vec![vec![Match::default(), ports(&[80], &[])]], &world), Standing::Possible);
+        assert_eq!(potential(vec![vec![not]], &world), Potential::Possible, "peers without identity");
+        assert_eq!(potential(vec![vec![Match::default(), ports(&[80], &[])]], &world), Potential::Possible);
     }
 
     #[test]
     fn many_alternatives_count_as_possible() {
         let many: Vec<_> = (0..20).map(|port| ports(&[port], &[port])).collect();
 
-        assert_eq!(standing(vec![many.clone(), many], &World::new("root", "td")), Standing::Possible);
+        assert_eq!(potential(vec![many.clone(), many], &World::new("root", "td")), Potential::Possible);
     }
 
     #[test]

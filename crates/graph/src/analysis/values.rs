@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use kube_types::istio::When;
+use kube_types::istio::{Attribute, ConditionKey, When};
 
 use super::principal;
 use super::similar::{hint, nearest};
@@ -70,14 +70,14 @@ impl Kind {
 
     /// Kind of the values of a condition that node proxies can match.
     pub(super) fn of_condition(when: &When) -> Option<Self> {
-        Some(match when.key.as_str() {
-            "source.principal" => Self::Principal,
-            "source.trustDomain" => Self::TrustDomain,
-            "source.namespace" => Self::Namespace,
-            "source.serviceAccount" => Self::ServiceAccount,
-            "source.ip" | "destination.ip" => Self::Block,
-            "destination.port" => Self::Port,
-            _ => return None,
+        Some(match ConditionKey::of(&when.key)?.attribute {
+            Attribute::SourcePrincipal => Self::Principal,
+            Attribute::SourceTrustDomain => Self::TrustDomain,
+            Attribute::SourceNamespace => Self::Namespace,
+            Attribute::SourceServiceAccount => Self::ServiceAccount,
+            Attribute::SourceIp | Attribute::DestinationIp => Self::Block,
+            Attribute::DestinationPort => Self::Port,
+            Attribute::Request => return None,
         })
     }
 
@@ -126,7 +126,7 @@ fn principal_doubt(text: &str, world: &World) -> Option<Doubt> {
         ));
     }
     let mut identities = world.accounts().map(|(namespace, name)| principal::principal(domain, namespace, name));
-    let exists = identities.any(|identity| principal::is(&wanted, &identity));
+    let exists = identities.any(|identity| wanted.matches(&identity));
     (!exists).then(|| Doubt::absent(Reason::UnknownServiceAccount, "no service account has such an identity"))
 }
 
@@ -170,7 +170,7 @@ fn trust_domain_doubt(text: &str, world: &World) -> Option<Doubt> {
 
 fn namespace_doubt(text: &str, world: &World) -> Option<Doubt> {
     let wanted = value::text(text)?;
-    if world.namespaces().any(|name| principal::is(&wanted, name)) {
+    if world.namespaces().any(|name| wanted.matches(name)) {
         return None;
     }
     let plain = text.trim_matches('*');
@@ -191,7 +191,7 @@ fn namespace_doubt(text: &str, world: &World) -> Option<Doubt> {
 fn account_doubt(text: &str, world: &World, namespace: &str) -> Option<Doubt> {
     let wanted = value::service_account(text, namespace)?;
     let is_qualified = text.contains('/');
-    missing_account(world, &wanted.namespace, &wanted.service_account, |namespace, name| {
+    missing_account(world, &wanted.namespace, &wanted.name, |namespace, name| {
         if is_qualified { format!("{namespace}/{name}") } else { name.to_owned() }
     })
 }

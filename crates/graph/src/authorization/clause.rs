@@ -1,22 +1,11 @@
 //! One rule of a policy to clauses: `to`, `from`, then each `when`.
 
-use kube_types::istio::{AuthorizationRule, Operation, RuleSource, When};
-use proto::security::{Action, Clause, Match, Rule};
+use kube_types::istio::{Attribute, AuthorizationRule, CONDITION_KEYS, ConditionKey, Operation, RuleSource, When};
 
 use super::report::Report;
 use super::value;
 use crate::analysis::hint;
-
-/// Conditions that node proxies can match.
-const KEYS: [&str; 7] = [
-    "source.ip",
-    "source.namespace",
-    "source.principal",
-    "source.serviceAccount",
-    "source.trustDomain",
-    "destination.ip",
-    "destination.port",
-];
+use crate::rule::{Action, Clause, Match, Rule};
 
 /// A list of values as a field of a match.
 struct Field<'a, T> {
@@ -49,7 +38,7 @@ struct Reader<'a> {
 ///
 /// An ALLOW rule that cannot be expressed as a whole is left out. Of a DENY rule the conditions that cannot be expressed
 /// are left out: an alternative of which nothing is left stands for everything, and so does its list. What is sent
-/// never has an empty match, which node proxies take for one that does not hold: the rule would deny nothing.
+/// never has an empty match, which node proxies treat as one that does not hold: the rule would deny nothing.
 pub(super) fn rules(place: &Place<'_>, action: Action, report: &mut Report) -> Vec<Rule> {
     let Place { rule, index, namespace } = *place;
     let mut reader = Reader { report, rule: index, path: String::new(), namespace };
@@ -59,6 +48,8 @@ pub(super) fn rules(place: &Place<'_>, action: Action, report: &mut Report) -> V
     if action == Action::Allow && report.has_lost(index) {
         return Vec::new();
     }
+    // A match without fields would never hold. It stands for an alternative of which nothing is left, so the list of
+    // alternatives is left out, which always holds.
     let is_empty = |part: &Match| *part == Match::default();
     let to = if to.iter().any(is_empty) { Vec::new() } else { to };
     let from = if from.iter().any(|source| source.iter().all(is_empty)) { Vec::new() } else { from };
@@ -79,8 +70,8 @@ pub(super) fn rules(place: &Place<'_>, action: Action, report: &mut Report) -> V
 }
 
 impl Reader<'_> {
-    /// The values that are and that must not be. When a positive value cannot be expressed the whole
-    /// positive list is dropped: beside other fields a shorter list would make a DENY miss something.
+    /// Reads the positive and the negative values of a field. When a positive value cannot be expressed, the whole
+    /// positive list is dropped.
     fn field<T>(&mut self, field: &Field<'_, T>) -> (Vec<T>, Vec<T>) {
         let mut values: Vec<T> = Vec::new();
         let mut dropped = false;
@@ -94,6 +85,7 @@ impl Reader<'_> {
             }
         }
         if dropped {
+            // A DENY rule with a shorter list would deny less than requested; without the list it denies more.
             values.clear();
         }
         let mut not_values = Vec::new();
@@ -196,6 +188,8 @@ impl Reader<'_> {
             not_values: &source.not_ip_blocks,
             read: &value::block,
         });
+        // One list of principals is an OR; a source that names principals and trust domains means both (AND), so the second
+        // list needs a match, and with it a clause, of its own.
         let both = !principals.is_empty() && !domains.is_empty();
         let (principals, second) =
             if both { (principals, Some(domains)) } else { ([principals, domains].concat(), None) };
@@ -221,48 +215,47 @@ impl Reader<'_> {
         }
         let namespace = self.namespace;
         let mut part = Match::default();
-        match when.key.as_str() {
-            "source.ip" => {
+        let Some(key) = ConditionKey::of(&when.key) else {
+            self.unknown_condition(&when.key);
+            return part;
+        };
+        match key.attribute {
+            Attribute::SourceIp => {
                 (part.source_ips, part.not_source_ips) = self.values(when, &value::block);
             }
-            "source.namespace" => {
+            Attribute::SourceNamespace => {
                 (part.namespaces, part.not_namespaces) = self.values(when, &value::text);
             }
-            "source.principal" => {
+            Attribute::SourcePrincipal => {
                 (part.principals, part.not_principals) = self.values(when, &value::text);
             }
-            "source.trustDomain" => {
+            Attribute::SourceTrustDomain => {
                 (part.principals, part.not_principals) = self.values(when, &value::trust_domain);
             }
-            "source.serviceAccount" => {
+            Attribute::SourceServiceAccount => {
                 (part.service_accounts, part.not_service_accounts) =
                     self.values(when, &|text| value::service_account(text, namespace));
             }
-            "destination.ip" => {
+            Attribute::DestinationIp => {
                 (part.destination_ips, part.not_destination_ips) = self.values(when, &value::block);
             }
-            "destination.port" => {
+            Attribute::DestinationPort => {
                 (part.destination_ports, part.not_destination_ports) = self.values(when, &value::port);
             }
-            key if is_http(key) => self.report.http(self.rule, format!("{}.key", self.path), key),
-            key => {
-                let meant = hint(key, KEYS.into_iter());
-                let message = format!("condition {key:?} is not known{meant}");
-                self.report.invalid(self.rule, format!("{}.key", self.path), key, &message);
-            }
+            Attribute::Request => self.report.http(self.rule, format!("{}.key", self.path), &when.key),
         }
         part
+    }
+
+    fn unknown_condition(&mut self, key: &str) {
+        let offered = CONDITION_KEYS.iter().filter(|known| known.attribute.is_of_connection());
+        let meant = hint(key, offered.map(|known| known.text));
+        let message = format!("condition {key:?} is not known{meant}");
+        self.report.invalid(self.rule, format!("{}.key", self.path), key, &message);
     }
 
     fn values<T>(&mut self, when: &When, read: &dyn Fn(&str) -> Option<T>) -> (Vec<T>, Vec<T>) {
         let (values, not_values) = (&when.values, &when.not_values);
         self.field(&Field { noun: &when.key, name: "values", values, not_name: "notValues", not_values, read })
     }
-}
-
-/// Conditions that only a proxy of requests can check.
-fn is_http(key: &str) -> bool {
-    key.starts_with("request.")
-        || key.starts_with("experimental.envoy.filters.")
-        || matches!(key, "remote.ip" | "connection.sni")
 }

@@ -10,10 +10,10 @@
 //! Each of them is reported, by the condition of the policy's status and by a finding.
 //!
 //! Istio's control plane differs in three places, each of which leaves something open: what is left of a DENY
-//! alternative of HTTP attributes only is an empty match, which node proxies take for one that does not hold, so that
+//! alternative of HTTP attributes only is an empty match, which node proxies treat as one that does not hold, so that
 //! the rule denies nothing; it drops `trustDomains` and so may allow everybody; and it gives `selector: {}` a scope in
 //! which nothing refers to the policy. Here the list of alternatives is left out, which every node proxy, Istio's
-//! included, takes for one that always holds; trust domains are translated to principals; and `selector: {}` means every
+//! included, treats as one that always holds; trust domains are translated to principals; and `selector: {}` means every
 //! workload of the namespace, as the API says.
 
 mod clause;
@@ -21,23 +21,25 @@ mod report;
 pub(crate) mod value;
 
 use contract::labels::DRY_RUN_ANNOTATION;
-use kube_types::core::{Condition, ConditionStatus};
-use kube_types::istio::{Action, AuthorizationPolicy};
+use kube_types::core::Condition;
+use kube_types::istio::{Action as Declared, AuthorizationPolicy};
 use kube_types::{ObjectRef, StringMap};
-use proto::security as wire;
 
-use crate::enforcement::{Effect, condition};
+use crate::enforcement::Effect;
 use crate::finding::{Finding, Reason};
 use crate::mesh::Mesh;
+use crate::outcome::{Outcome, condition};
+use crate::placement::Scope;
+use crate::rule::{Action, Authorization, Rule};
 use report::Report;
 
 /// Result of the conversion of a policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Converted {
     /// Policy for node proxies; `None` when it is not for them.
-    pub(crate) policy: Option<wire::Authorization>,
+    pub(crate) policy: Option<Authorization>,
     /// Enforced rules by rule of the policy; none when the policy is not for node proxies.
-    pub(crate) rules: Vec<Vec<wire::Rule>>,
+    pub(crate) rules: Vec<Vec<Rule>>,
     pub(crate) findings: Vec<Finding>,
     /// Conditions that Istio's control plane writes.
     pub(crate) accepted: Vec<Condition>,
@@ -56,20 +58,29 @@ fn is_for_waypoints(policy: &AuthorizationPolicy) -> bool {
     policy.spec.target_ref.is_some() || !policy.spec.target_refs.is_empty()
 }
 
-const fn is_enforced(action: Action) -> bool {
+const fn is_enforced(action: Declared) -> bool {
     match action {
-        Action::Allow | Action::Deny => true,
-        Action::Audit | Action::Custom => false,
+        Declared::Allow | Declared::Deny => true,
+        Declared::Audit | Declared::Custom => false,
+    }
+}
+
+/// Returns the workloads that a policy is for.
+pub(crate) fn scope(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy) -> Scope {
+    match selector(policy) {
+        Some(_) => Scope::Named(key.clone()),
+        None if key.namespace == mesh.root_namespace => Scope::Mesh,
+        None => Scope::Namespace(key.namespace.clone()),
     }
 }
 
 pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy) -> Converted {
     let action = match policy.spec.action {
         _ if is_for_waypoints(policy) => return for_waypoint(key, policy),
-        Action::Allow => wire::Action::Allow,
-        Action::Deny => wire::Action::Deny,
-        Action::Audit => return unsupported_action(key, "AUDIT"),
-        Action::Custom => return unsupported_action(key, "CUSTOM"),
+        Declared::Allow => Action::Allow,
+        Declared::Deny => Action::Deny,
+        Declared::Audit => return unsupported_action(key, "AUDIT"),
+        Declared::Custom => return unsupported_action(key, "CUSTOM"),
     };
     let mut report = Report::default();
     let places = policy.spec.rules.iter().enumerate();
@@ -84,40 +95,31 @@ pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy
         Some(Some(true)) => Effect::Logged,
         Some(Some(false) | None) | None => effect(&report, action, &rules),
     };
-    let scope = if selector(policy).is_some() {
-        wire::Scope::WorkloadSelector
-    } else if key.namespace == mesh.root_namespace {
-        wire::Scope::Global
-    } else {
-        wire::Scope::Namespace
-    };
     let mut findings = report.findings(key, action);
     findings.extend(without_effect(key, policy));
-    let (reason, message) = report.acceptance(action);
-    let policy = wire::Authorization {
+    let accepted = vec![report.acceptance(action)];
+    let policy = Authorization {
         name: key.name.clone(),
         namespace: key.namespace.clone(),
-        scope: scope.into(),
-        action: action.into(),
+        scope: scope(mesh, key, policy),
+        action,
         rules: rules.concat(),
         dry_run: matches!(effect, Effect::Logged),
-        extensions: Vec::new(),
     };
-    let accepted = vec![condition("ZtunnelAccepted", ConditionStatus::True, reason, &message)];
     Converted { policy: Some(policy), rules, findings, accepted, effect }
 }
 
 /// Enforcement by node proxies of the rules that are left, wherever the policy applies.
-fn effect(report: &Report, action: wire::Action, rules: &[Vec<wire::Rule>]) -> Effect {
+fn effect(report: &Report, action: Action, rules: &[Vec<Rule>]) -> Effect {
     let how = report.consequence(action);
     match action {
-        wire::Action::Allow if rules.is_empty() => Effect::whole("allows nothing;"),
-        wire::Action::Allow if rules.iter().all(Vec::is_empty) => Effect::partial("allows nothing;", how),
-        wire::Action::Deny if rules.is_empty() => {
-            Effect::nothing("NoRules", "a DENY policy without rules denies nothing")
+        Action::Allow if rules.is_empty() => Effect::whole("allows nothing;"),
+        Action::Allow if rules.iter().all(Vec::is_empty) => Effect::partial("allows nothing;", how),
+        Action::Deny if rules.is_empty() => {
+            Effect::nothing(Outcome::NoRules, "a DENY policy without rules denies nothing")
         }
-        wire::Action::Allow | wire::Action::Deny if report.is_whole() => Effect::whole(""),
-        wire::Action::Allow | wire::Action::Deny => Effect::partial("", how),
+        Action::Allow | Action::Deny if report.is_whole() => Effect::whole(""),
+        Action::Allow | Action::Deny => Effect::partial("", how),
     }
 }
 
@@ -156,8 +158,8 @@ fn for_waypoint(key: &ObjectRef, policy: &AuthorizationPolicy) -> Converted {
         policy: None,
         rules: Vec::new(),
         findings: vec![Finding::warning(key, reason, message).at("spec")],
-        accepted: vec![condition("WaypointAccepted", ConditionStatus::False, "UnsupportedValue", message)],
-        effect: Effect::nothing("UnsupportedValue", message),
+        accepted: vec![condition(Outcome::NotAcceptedByWaypoint, message)],
+        effect: Effect::nothing(Outcome::Unsupported, message),
     }
 }
 
@@ -166,8 +168,8 @@ fn unsupported_action(key: &ObjectRef, action: &str) -> Converted {
     Converted {
         policy: None,
         rules: Vec::new(),
-        accepted: vec![condition("ZtunnelAccepted", ConditionStatus::False, "UnsupportedValue", &message)],
-        effect: Effect::nothing("UnsupportedValue", message.clone()),
+        accepted: vec![condition(Outcome::NotAcceptedByZtunnel, &message)],
+        effect: Effect::nothing(Outcome::Unsupported, message.clone()),
         findings: vec![Finding::warning(key, Reason::UnsupportedAction, message).at("spec.action")],
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube_types::ObjectRef;
-use proto::security::Action;
+use kube_types::core::Condition;
 
 use crate::finding::{Finding, Reason};
+use crate::outcome::{Outcome, condition};
+use crate::rule::Action;
 
 /// Parts of a policy that were lost in its conversion.
 #[derive(Debug, Default)]
@@ -45,7 +47,7 @@ impl Report {
 
     /// Describes the effect on each rule that lost a part.
     pub(super) fn consequence(&self, action: Action) -> String {
-        let told = self.lost.iter().map(|(rule, names)| {
+        let losses = self.lost.iter().map(|(rule, names)| {
             let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             match action {
                 Action::Allow => {
@@ -59,17 +61,17 @@ impl Report {
                 }
             }
         });
-        told.collect::<Vec<_>>().join("; ")
+        losses.collect::<Vec<_>>().join("; ")
     }
 
-    /// Reason and message of the condition that Istio's control plane writes, in its words where it has some.
-    pub(super) fn acceptance(&self, action: Action) -> (&'static str, String) {
+    /// The condition that Istio's control plane writes, in its words where it has some.
+    pub(super) fn acceptance(&self, action: Action) -> Condition {
         if self.is_whole() {
-            return ("Accepted", "attached to ztunnel".to_owned());
+            return condition(Outcome::AcceptedByZtunnel, "attached to ztunnel");
         }
         let invalid = self.invalid.iter().map(|(_, message)| format!("{message}."));
         let parts: Vec<_> = self.http_message().into_iter().chain(invalid).chain([self.closing(action)]).collect();
-        ("UnsupportedValue", parts.join(" "))
+        condition(Outcome::AcceptedInPartByZtunnel, &parts.join(" "))
     }
 
     fn http_message(&self) -> Option<String> {

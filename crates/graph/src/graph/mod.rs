@@ -1,138 +1,82 @@
-//! The resources and what they refer to. A change marks exactly what depends on it; [`Graph::settle`]
-//! then converts what is marked and tells what differs from before.
+//! The resources and what they refer to. A change marks exactly the objects that depend on it; [`Graph::settle`] then
+//! resolves those that are marked and returns the differences.
 
+mod changes;
+mod coverage;
+mod links;
 mod names;
-mod outputs;
+mod objects;
 mod policies;
-mod reach;
+mod reported;
+mod selection;
 mod settle;
-mod subjects;
+mod states;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use kube_types::core::{EndpointSlice, Namespace, Node, Pod, Service};
-use kube_types::istio::AuthorizationPolicy;
-use kube_types::{ClusterId, Kind, ObjectRef, Resource, StringMap, is_subset};
-use proto::Change;
+use kube_types::{ClusterId, Kind, ObjectRef, Resource};
 
-use crate::analysis::{Rules, World};
-use crate::authorization::Converted;
+use crate::analysis::World;
 use crate::enforcement::PolicyState;
 use crate::finding::Finding;
 use crate::mesh::Mesh;
-use crate::peer_authentication::ByNamespace;
 use crate::placement::Placement;
-use crate::pods::{Pods, PublishedPods};
-use crate::selectors::Selectors;
-use crate::service;
-use crate::workload;
-use names::Template;
-use outputs::Outputs;
-use policies::Consequence;
-use reach::Reaches;
+use crate::pods::{PodIndex, PublishedPods};
+use crate::resolved::Resolved;
+use links::Links;
+use objects::{Objects, name_of};
+use policies::Policies;
+use reported::Reported;
 
-/// Changes since the last update, each list in the order of names. Policies go out before the workloads that refer to
-/// them; removals of policies may follow.
+/// Changes since the last update, each list in the order of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     /// The cluster whose objects it names.
     pub cluster: ClusterId,
-    /// Resources of type `istio.security.Authorization`.
-    pub authorizations: Vec<Change>,
-    /// Resources of type `istio.workload.Address`.
-    pub addresses: Vec<Change>,
+    /// Objects whose resources may differ now: first pods, Services and EndpointSlices, then policies.
+    pub objects: Vec<(ObjectRef, Resolved)>,
     /// All findings of an object whose findings changed; none when they are gone.
     pub findings: Vec<(ObjectRef, Vec<Finding>)>,
     /// Policies whose states changed; `None` when they are gone.
     pub policies: Vec<(ObjectRef, Option<PolicyState>)>,
-    /// The workloads that were looked at; `None` when they are gone. Not only those that differ.
+    /// Pods that were resolved, not only those that differ; `None` for one that is not a workload any more.
     pub placements: Vec<(ObjectRef, Option<Placement>)>,
 }
-
-impl Update {
-    pub fn is_empty(&self) -> bool {
-        *self == Self { cluster: self.cluster.clone(), ..Self::default() }
-    }
-}
-
-type Map<T> = BTreeMap<String, Arc<T>>;
-type Namespaced<T> = HashMap<String, Map<T>>;
-/// Namespace and name.
-type Name = (String, String);
 
 /// The resources of one cluster, indexed by what depends on them.
 #[derive(Debug)]
 pub struct Graph {
     mesh: Mesh,
     cluster: ClusterId,
+    objects: Objects,
+    links: Links,
     /// Pods by node, and namespaces.
-    index: Pods,
-    /// The index has changed since it was published.
-    is_unpublished: bool,
-    published: PublishedPods,
-    nodes: Map<Node>,
-    pods: Namespaced<Pod>,
-    services: Namespaced<Service>,
-    slices: Namespaced<EndpointSlice>,
-    policies: Namespaced<AuthorizationPolicy>,
-    peers: ByNamespace,
-    /// Per namespace.
-    service_selectors: HashMap<String, Selectors>,
-    /// Per namespace.
-    policy_selectors: HashMap<String, Selectors>,
-    slices_of_service: HashMap<Name, BTreeSet<String>>,
-    /// Slices that have an endpoint for a pod.
-    slices_of_pod: HashMap<Name, BTreeSet<Name>>,
-    dirty: BTreeSet<ObjectRef>,
-    /// Names that exist, for what policies refer to.
+    index: PodIndex,
+    /// Names that exist, for those in policies.
     world: World,
-    /// Labels and service accounts of pods that a workload kind makes or would make.
-    templates: BTreeMap<ObjectRef, Template>,
-    accounts: BTreeSet<Name>,
-    /// AuthorizationPolicies as node proxies get them.
-    converted: HashMap<ObjectRef, (Converted, Rules)>,
-    /// Policies for all workloads of a namespace, by namespace, for which it depends on the workload whether they can
-    /// match.
-    varying: HashMap<String, BTreeSet<ObjectRef>>,
-    /// Policies that select no workload.
-    idle: BTreeSet<ObjectRef>,
-    /// Facts about each policy that do not depend on the workloads that it selects.
-    consequences: HashMap<ObjectRef, Consequence>,
-    /// Number of workloads that each policy is for.
-    reaches: Reaches,
-    outputs: Outputs,
+    policies: Policies,
+    /// Objects to resolve, because they or something that they depend on changed.
+    marked: BTreeSet<ObjectRef>,
+    reported: Reported,
 }
 
 impl Graph {
     pub fn new(mesh: Mesh) -> Self {
         Self {
             world: World::new(&mesh.root_namespace, &mesh.trust_domain),
-            templates: BTreeMap::new(),
-            accounts: BTreeSet::new(),
-            converted: HashMap::new(),
-            varying: HashMap::new(),
-            idle: BTreeSet::new(),
             cluster: ClusterId::new(&mesh.cluster_id),
             mesh,
-            index: Pods::default(),
-            is_unpublished: false,
-            published: PublishedPods::default(),
-            nodes: Map::new(),
-            pods: Namespaced::new(),
-            services: Namespaced::new(),
-            slices: Namespaced::new(),
-            policies: Namespaced::new(),
-            peers: ByNamespace::new(),
-            service_selectors: HashMap::new(),
-            policy_selectors: HashMap::new(),
-            slices_of_service: HashMap::new(),
-            slices_of_pod: HashMap::new(),
-            dirty: BTreeSet::new(),
-            consequences: HashMap::new(),
-            reaches: Reaches::default(),
-            outputs: Outputs::default(),
+            objects: Objects::default(),
+            links: Links::default(),
+            index: PodIndex::default(),
+            policies: Policies::default(),
+            marked: BTreeSet::new(),
+            reported: Reported::default(),
         }
+    }
+
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
     }
 
     /// The cluster whose resources these are.
@@ -142,17 +86,15 @@ impl Graph {
 
     /// Reader of the pods as they were published last.
     pub fn pods(&self) -> PublishedPods {
-        self.published.clone()
+        self.index.reader()
     }
 
     /// Publishes the pods and namespaces if any has changed.
     pub fn publish_pods(&mut self) {
-        if std::mem::take(&mut self.is_unpublished) {
-            self.published.store(self.index.clone());
-        }
+        self.index.publish();
     }
 
-    /// Takes a resource that is new or changed. Kinds that mean nothing to the mesh are skipped.
+    /// Applies a resource that is new or changed. Kinds that mean nothing to the mesh are skipped.
     pub fn apply(&mut self, resource: Resource) {
         match resource {
             Resource::Namespace(new) => self.set_namespace(&new.metadata.name.clone(), Some(new)),
@@ -172,7 +114,7 @@ impl Graph {
         }
     }
 
-    /// Forgets a resource.
+    /// Removes a resource.
     pub fn remove(&mut self, key: &ObjectRef) {
         let name = (key.namespace.clone(), key.name.clone());
         match key.kind {
@@ -190,166 +132,15 @@ impl Graph {
             Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim => {}
         }
     }
-
-    fn mark(&mut self, kind: Kind, name: &Name) {
-        self.dirty.insert(ObjectRef::new(kind, &name.0, &name.1));
-    }
-
-    /// Marks the pods of a namespace with these labels.
-    fn mark_pods(&mut self, namespace: &str, selector: &StringMap) {
-        let pods = self.pods.get(namespace).into_iter().flatten();
-        let matching = pods.filter(|(_, pod)| is_subset(selector, &pod.metadata.labels));
-        self.dirty.extend(matching.map(|(name, _)| ObjectRef::new(Kind::Pod, namespace, name)));
-    }
-
-    /// Marks the pods that a policy of this namespace may select.
-    fn mark_pods_in_scope(&mut self, namespace: &str, selector: &StringMap) {
-        if namespace == self.mesh.root_namespace {
-            let all: Vec<_> = self.pods.keys().cloned().collect();
-            for namespace in all {
-                self.mark_pods(&namespace, selector);
-            }
-        } else {
-            self.mark_pods(namespace, selector);
-        }
-    }
-
-    fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) {
-        self.dirty.insert(ObjectRef::new(Kind::Namespace, "", name));
-        let old = self.index.set_namespace(name, new.clone());
-        self.is_unpublished = true;
-        let names = |namespace: &Option<Arc<Namespace>>| namespace.is_some().then_some(names::of_namespace(name));
-        self.world.exchange(names(&old), names(&new));
-        if service::namespace_setting(old.as_deref()) == service::namespace_setting(new.as_deref()) {
-            return;
-        }
-        let services = self.services.get(name).into_iter().flatten();
-        self.dirty.extend(services.map(|(service, _)| ObjectRef::new(Kind::Service, name, service)));
-    }
-
-    fn set_node(&mut self, name: &str, new: Option<Arc<Node>>) {
-        let old = put(&mut self.nodes, name, new.clone());
-        if workload::locality(old.as_deref()) == workload::locality(new.as_deref()) {
-            return;
-        }
-        self.dirty.extend(self.index.names_on(name).map(|(namespace, pod)| ObjectRef::new(Kind::Pod, namespace, pod)));
-    }
-
-    fn set_pod(&mut self, name: Name, new: Option<Arc<Pod>>) {
-        self.mark(Kind::Pod, &name);
-        let old = put_in(&mut self.pods, &name, new.clone());
-        self.world.exchange(old.as_deref().map(names::of_pod), new.as_deref().map(names::of_pod));
-        self.index.set_pod(&name, old.as_deref(), new.as_ref());
-        self.is_unpublished = true;
-    }
-
-    fn set_service(&mut self, name: Name, new: Option<Arc<Service>>) {
-        self.mark(Kind::Service, &name);
-        let slices = self.slices_of_service.get(&name).into_iter().flatten();
-        let slices: Vec<_> = slices.map(|slice| (name.0.clone(), slice.clone())).collect();
-        for slice in slices {
-            self.mark(Kind::EndpointSlice, &slice);
-            self.mark_targets(&slice);
-        }
-        let selectors = self.service_selectors.entry(name.0.clone()).or_default();
-        let old = selectors.get(&name.1).cloned();
-        let sent = new.as_ref().filter(|service| service::is_sent(service));
-        match sent {
-            Some(service) => selectors.insert(&name.1, &service.spec.selector),
-            None => selectors.remove(&name.1),
-        }
-        let selected = sent.map(|service| service.spec.selector.clone());
-        let new_names = new.is_some().then_some(names::of_namespace(&name.0));
-        let replaced = put_in(&mut self.services, &name, new);
-        self.world.exchange(replaced.is_some().then_some(names::of_namespace(&name.0)), new_names);
-        for selector in [old, selected].into_iter().flatten() {
-            if !selector.is_empty() {
-                self.mark_pods(&name.0, &selector);
-            }
-        }
-    }
-
-    fn set_slice(&mut self, name: Name, new: Option<Arc<EndpointSlice>>) {
-        self.mark(Kind::EndpointSlice, &name);
-        self.mark_targets(&name);
-        let old = put_in(&mut self.slices, &name, new.clone());
-        if let Some(old) = old {
-            if let Some(service) = old.service_name() {
-                let service = (name.0.clone(), service.to_owned());
-                discard(&mut self.slices_of_service, &service, &name.1);
-            }
-            for pod in targets(&old) {
-                discard(&mut self.slices_of_pod, &pod, &name);
-            }
-        }
-        if let Some(new) = new {
-            if let Some(service) = new.service_name() {
-                let service = (name.0.clone(), service.to_owned());
-                let slices = self.slices_of_service.entry(service).or_default();
-                slices.insert(name.1.clone());
-            }
-            for pod in targets(&new) {
-                self.slices_of_pod.entry(pod).or_default().insert(name.clone());
-            }
-            self.mark_targets(&name);
-        }
-    }
-
-    fn mark_targets(&mut self, slice: &Name) {
-        let slice = self.slices.get(&slice.0).and_then(|slices| slices.get(&slice.1));
-        let pods: Vec<_> = slice.into_iter().flat_map(|slice| targets(slice)).collect();
-        for pod in pods {
-            self.mark(Kind::Pod, &pod);
-        }
-    }
-}
-
-fn name_of(meta: &kube_types::ObjectMeta) -> Name {
-    (meta.namespace.clone(), meta.name.clone())
-}
-
-fn targets(slice: &EndpointSlice) -> BTreeSet<Name> {
-    slice
-        .endpoints
-        .iter()
-        .filter_map(workload::pod_target)
-        .map(|(namespace, name, _)| (namespace.to_owned(), name.to_owned()))
-        .collect()
-}
-
-fn put<T>(map: &mut Map<T>, name: &str, new: Option<Arc<T>>) -> Option<Arc<T>> {
-    match new {
-        Some(new) => map.insert(name.to_owned(), new),
-        None => map.remove(name),
-    }
-}
-
-fn put_in<T>(maps: &mut Namespaced<T>, name: &Name, new: Option<Arc<T>>) -> Option<Arc<T>> {
-    let map = maps.entry(name.0.clone()).or_default();
-    let old = put(map, &name.1, new);
-    if map.is_empty() {
-        maps.remove(&name.0);
-    }
-    old
-}
-
-fn discard<K, T>(sets: &mut HashMap<K, BTreeSet<T>>, key: &K, item: &T)
-where
-    K: std::hash::Hash + Eq,
-    T: Ord,
-{
-    if let Some(set) = sets.get_mut(key) {
-        set.remove(item);
-        if set.is_empty() {
-            sets.remove(key);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use contract::labels::{REDIRECTION_ANNOTATION, REDIRECTION_ENABLED};
-    use kube_types::istio::PeerAuthentication;
+    use kube_types::core::{Pod, Service};
+    use kube_types::istio::{AuthorizationPolicy, PeerAuthentication};
 
     use super::*;
     use crate::placement::Scope;
@@ -380,14 +171,13 @@ mod tests {
         for app in 0..100 {
             graph.apply(service(app));
         }
-        assert_eq!(graph.settle().addresses.len(), 1100);
+        assert_eq!(graph.settle().objects.len(), 1100);
 
         graph.apply(pod(7, 1));
-        assert_eq!(graph.dirty.len(), 1);
-        assert_eq!(graph.settle().addresses.len(), 1);
+        assert_eq!(graph.settle().objects.len(), 1);
         graph.remove(&service(3).key());
-        assert_eq!(graph.dirty.len(), 11);
-        assert_eq!(graph.settle().addresses.len(), 11);
+        assert_eq!(graph.settle().objects.len(), 11);
+        assert!(graph.settle().objects.is_empty());
     }
 
     #[test]
@@ -420,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_policy_has_to_be_in_force_is_told_with_workloads_and_policies() {
+    fn an_update_has_the_place_of_workloads_and_the_scope_of_policies() {
         let mut strict = PeerAuthentication::default();
         (strict.metadata.name, strict.metadata.namespace) = ("strict".to_owned(), "app".to_owned());
         strict.spec.mtls = Some(kube_types::istio::MutualTls { mode: kube_types::istio::TlsMode::Strict });
@@ -471,11 +261,9 @@ mod tests {
         graph.remove(&service(1).key());
         let update = graph.settle();
 
-        assert_eq!(update.addresses.len(), 2);
-        assert!(update.addresses.iter().all(|change| matches!(change, Change::Remove { .. })));
-        assert!(graph.pods.is_empty() && graph.services.is_empty() && graph.index.is_empty());
-        assert!(graph.reaches.is_empty());
-        graph.apply(pod(1, 1));
-        assert_eq!(graph.settle().addresses.len(), 1, "it is sent again when it comes back");
+        let service = ObjectRef::new(Kind::Service, "app", "s1");
+        assert_eq!(update.objects, [(pod(1, 1).key(), Resolved::Nothing), (service, Resolved::Nothing)]);
+        assert!(graph.objects.pods.is_empty() && graph.objects.services.is_empty() && graph.index.pods.is_empty());
+        assert!(graph.policies.coverage.is_empty());
     }
 }

@@ -1,16 +1,17 @@
-//! Names that resources bring into existence, for what policies refer to: see [`crate::analysis`].
+//! Names that resources bring into existence, with which those in policies are compared: see [`crate::analysis`].
 
 use kube_types::core::{Pod, PodTemplate};
-use kube_types::{ObjectRef, StringMap, is_subset};
+use kube_types::{ObjectRef, StringMap};
 
-use super::{Graph, Name};
+use super::Graph;
+use super::objects::Name;
 use crate::analysis::Names;
 
 /// Pods that a workload kind makes, or would make if it were scaled up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Template {
     account: String,
-    labels: StringMap,
+    pub(super) labels: StringMap,
 }
 
 impl Template {
@@ -37,7 +38,8 @@ pub(super) const fn of_namespace(namespace: &str) -> Names<'_> {
 
 impl Graph {
     pub(super) fn set_account(&mut self, name: Name, exists: bool) {
-        let changed = if exists { self.accounts.insert(name.clone()) } else { self.accounts.remove(&name) };
+        let changed =
+            if exists { self.objects.accounts.insert(name.clone()) } else { self.objects.accounts.remove(&name) };
         if changed {
             let names = Some(Names { account: Some(&name.1), ..of_namespace(&name.0) });
             let (old, new) = if exists { (None, names) } else { (names, None) };
@@ -48,25 +50,12 @@ impl Graph {
     pub(super) fn set_template(&mut self, key: &ObjectRef, new: Option<&PodTemplate>) {
         let new = new.map(Template::of);
         let old = match new.clone() {
-            Some(new) => self.templates.insert(key.clone(), new),
-            None => self.templates.remove(key),
+            Some(new) => self.objects.templates.insert(key.clone(), new),
+            None => self.objects.templates.remove(key),
         };
         let (old, new) = (old.as_ref(), new.as_ref());
         let old = old.map(|template| template.names(&key.namespace));
         let new = new.map(|template| template.names(&key.namespace));
         self.world.exchange(old, new);
-    }
-
-    /// Returns true if a pod, also one that is not a workload yet, or a pod template has these labels.
-    pub(super) fn could_select(&self, namespace: &str, selector: &StringMap) -> bool {
-        let is_root = namespace == self.mesh.root_namespace;
-        let mut templates = self.templates.iter().filter(|(key, _)| is_root || key.namespace == namespace);
-        if templates.any(|(_, template)| is_subset(selector, &template.labels)) {
-            return true;
-        }
-        let own = self.pods.get(namespace).into_iter().filter(|_| !is_root);
-        let all = self.pods.values().filter(|_| is_root);
-        let mut pods = own.chain(all).flat_map(|pods| pods.values());
-        pods.any(|pod| is_subset(selector, &pod.metadata.labels))
     }
 }

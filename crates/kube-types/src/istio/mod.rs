@@ -1,12 +1,14 @@
 //! Istio's kinds. Every field of them is here: one that is not is an error in a manifest.
 
 mod authorization_policy;
+mod condition_key;
 mod peer_authentication;
 
 pub use authorization_policy::{
     Action, AuthorizationPolicy, AuthorizationPolicySpec, AuthorizationRule, Condition as When, ExtensionProvider,
     From as RuleFrom, Operation, PolicyTargetReference, Source as RuleSource, To as RuleTo, WorkloadSelector,
 };
+pub use condition_key::{Attribute, CONDITION_KEYS, ConditionKey, KeySyntax, ValueForm};
 pub use peer_authentication::{MutualTls, PeerAuthentication, PeerAuthenticationSpec, TlsMode};
 
 use serde::{Deserialize, Serialize};

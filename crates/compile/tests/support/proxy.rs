@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use graph::{Finding, Graph, Mesh, Update};
+use compile::{Compiler, Update};
+use graph::{Finding, Mesh};
 use kube_types::Resource;
 use model::{Address, Authorization, Change as Applied, State, StateConfig};
 use policy::{Connection, Decision, Logging};
@@ -21,9 +22,9 @@ pub(crate) fn resources(yaml: &str) -> Vec<Resource> {
     loaded.objects.into_iter().map(|object| object.resource).collect()
 }
 
-/// A graph, what it told, and a proxy that has all of it.
+/// A compiler, its reports, and a proxy that has all of its resources.
 pub(crate) struct Told {
-    pub(crate) graph: Graph,
+    pub(crate) compiler: Compiler,
     state: State,
     findings: BTreeMap<String, Vec<Finding>>,
     /// Status, reason and message of the condition `Enforced`.
@@ -34,24 +35,24 @@ impl Told {
     pub(crate) fn new() -> Self {
         let state = State::new(StateConfig::default());
         state.set_policies_synced();
-        let graph = Graph::new(Mesh::default());
-        Self { graph, state, findings: BTreeMap::new(), enforced: BTreeMap::new() }
+        let compiler = Compiler::new(Mesh::default());
+        Self { compiler, state, findings: BTreeMap::new(), enforced: BTreeMap::new() }
     }
 
     /// Applies manifests, and what follows from them.
     pub(crate) fn apply(&mut self, yaml: &str) {
-        resources(yaml).into_iter().for_each(|resource| self.graph.apply(resource));
+        resources(yaml).into_iter().for_each(|resource| self.compiler.apply(resource));
         self.settle();
     }
 
     /// Removes what the manifests name.
     pub(crate) fn remove(&mut self, yaml: &str) {
-        resources(yaml).iter().for_each(|resource| self.graph.remove(&resource.key()));
+        resources(yaml).iter().for_each(|resource| self.compiler.remove(&resource.key()));
         self.settle();
     }
 
     pub(crate) fn settle(&mut self) {
-        let Update { authorizations, addresses, findings, policies: states, .. } = self.graph.settle();
+        let Update { authorizations, addresses, findings, policies: states, .. } = self.compiler.settle();
         let policies = authorizations.into_iter().map(|change| match change {
             Change::Upsert { value, .. } => {
                 let message = proto::security::Authorization::decode(value).unwrap();

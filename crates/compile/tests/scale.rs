@@ -1,4 +1,4 @@
-//! Costs of changes in a mesh of 10 000 pods and 200 policies: `cargo test -p graph --test scale -- --ignored --nocapture`.
+//! Costs of changes in a mesh of 10 000 pods and 200 policies: `cargo test --workspace --test scale -- --ignored --nocapture`.
 
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "support/proxy.rs"]
@@ -7,7 +7,8 @@ mod proxy;
 use std::sync::Arc;
 use std::time::Instant;
 
-use graph::{Graph, Mesh, Update};
+use compile::{Compiler, Update};
+use graph::Mesh;
 use kube_types::Resource;
 use kube_types::core::Pod;
 use proxy::resources;
@@ -73,17 +74,17 @@ fn measured(what: &str, change: impl FnOnce() -> Update) -> Update {
 #[test]
 #[ignore = "measures"]
 fn changes_cost_what_changes() {
-    let mut graph = Graph::new(Mesh::default());
+    let mut compiler = Compiler::new(Mesh::default());
     for namespace in 0..NAMESPACES {
-        (0..PODS_PER_NAMESPACE).for_each(|number| graph.apply(pod(namespace, number)));
+        (0..PODS_PER_NAMESPACE).for_each(|number| compiler.apply(pod(namespace, number)));
     }
-    policies().into_iter().for_each(|policy| graph.apply(policy));
-    measured("everything", || graph.settle());
+    policies().into_iter().for_each(|policy| compiler.apply(policy));
+    measured("everything", || compiler.settle());
 
     let mut one = |what: &str, resource: Resource| {
         measured(what, || {
-            graph.apply(resource);
-            graph.settle()
+            compiler.apply(resource);
+            compiler.settle()
         })
     };
     let update = one("a pod joins", pod(7, PODS_PER_NAMESPACE));

@@ -1,57 +1,29 @@
-//! Service to its discovery resource, and the ports of a workload behind it.
-
-use std::net::IpAddr;
+//! A Service to its discovery resource, and the ports of a workload behind it.
 
 use contract::labels::TRAFFIC_DISTRIBUTION_ANNOTATION;
-use kube_types::ObjectRef;
+use graph::{Mesh, MeshService, target_port};
 use kube_types::core::{IntOrString, Namespace, Pod, Service, ServicePort};
 use proto::workload::load_balancing::{HealthPolicy, Mode, Scope};
 use proto::workload::{self as wire, LoadBalancing, NetworkAddress, Port, PortList};
 
 use crate::app_protocol::app_protocol;
-use crate::finding::{Finding, Reason};
-use crate::mesh::Mesh;
+use crate::workload::parse_address;
 
-/// Services that are names for something outside have no place in the mesh.
-pub(crate) fn is_sent(service: &Service) -> bool {
-    service.spec.r#type.as_deref() != Some("ExternalName")
-}
-
-pub(crate) fn convert(
-    mesh: &Mesh,
-    key: &ObjectRef,
-    service: &Service,
-    namespace: Option<&Namespace>,
-    findings: &mut Vec<Finding>,
-) -> wire::Service {
+pub(crate) fn convert(mesh: &Mesh, resolved: &MeshService) -> wire::Service {
+    let service = &*resolved.service;
     let meta = &service.metadata;
-    let addresses = service.spec.addresses().filter_map(|text| {
-        let parsed = parse_address(text);
-        if parsed.is_none() {
-            let message = format!("invalid clusterIP {text:?}");
-            findings.push(Finding::warning(key, Reason::InvalidAddress, message));
-        }
-        parsed
-    });
+    let addresses = service.spec.addresses().filter_map(parse_address);
     wire::Service {
         name: meta.name.clone(),
         namespace: meta.namespace.clone(),
         hostname: mesh.hostname(&meta.namespace, &meta.name),
         addresses: addresses.map(|address| NetworkAddress { address, ..NetworkAddress::default() }).collect(),
         ports: service.spec.ports.iter().map(service_port).collect(),
-        load_balancing: load_balancing(service, namespace),
+        load_balancing: load_balancing(service, resolved.namespace.as_deref()),
         ip_families: ip_families(&service.spec.ip_families).into(),
         canonical: true,
         ..wire::Service::default()
     }
-}
-
-/// An address as bytes in network order; one that is mapped into IPv6 is IPv4.
-pub(crate) fn parse_address(text: &str) -> Option<Vec<u8>> {
-    Some(match text.parse::<IpAddr>().ok()?.to_canonical() {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    })
 }
 
 /// A named target port is 0 here: only a pod can tell which number it is.
@@ -97,8 +69,8 @@ fn preference(service: &Service, namespace: Option<&Namespace>) -> (Mode, &'stat
     if service.spec.internal_traffic_policy.as_deref() == Some("Local") {
         return (Mode::Strict, &[Scope::Node]);
     }
-    // The field counts first and exactly; then the annotation of the service, even one that means
-    // nothing; then that of its namespace.
+    // The field counts first and exactly; then the annotation of the service, even an
+    // unknown one; then that of its namespace. Istio decides in this order.
     match service.spec.traffic_distribution.as_deref() {
         Some("PreferClose" | "PreferSameZone") => return (Mode::Failover, ZONE),
         Some("PreferSameNode") => return (Mode::Failover, NODE),
@@ -114,38 +86,12 @@ fn preference(service: &Service, namespace: Option<&Namespace>) -> (Mode, &'stat
     }
 }
 
-/// Setting of a namespace that applies to its services.
-pub(crate) fn namespace_setting(namespace: Option<&Namespace>) -> Option<&String> {
-    namespace?.metadata.annotations.get(TRAFFIC_DISTRIBUTION_ANNOTATION)
-}
-
 /// The ports of a service as a pod serves them: a name is looked up among the pod's TCP ports, and a
 /// port whose name it does not have is left out.
 pub(crate) fn pod_ports(service: &Service, pod: &Pod) -> PortList {
     let ports = service.spec.ports.iter().filter_map(|port| {
-        let target = target(port, pod)?;
+        let target = target_port(port, pod)?;
         Some(Port { service_port: port.port.into(), target_port: target.into(), ..Port::default() })
     });
     PortList { ports: ports.collect() }
-}
-
-/// The port of the pod to which a port of a Service sends; none when the pod has none of that name.
-pub(crate) fn target(port: &ServicePort, pod: &Pod) -> Option<u16> {
-    match &port.target_port {
-        Some(IntOrString::Int(0)) | None => Some(port.port),
-        Some(IntOrString::Int(number)) => Some(*number),
-        Some(IntOrString::String(name)) => container_port(pod, name),
-    }
-}
-
-fn container_port(pod: &Pod, name: &str) -> Option<u16> {
-    let sidecars =
-        pod.spec.init_containers.iter().filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    pod.spec
-        .containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| &container.ports)
-        .find(|port| port.name == name && matches!(port.protocol.as_deref(), None | Some("TCP")))
-        .map(|port| port.container_port)
 }

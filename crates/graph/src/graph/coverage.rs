@@ -1,12 +1,13 @@
 //! Number of workloads that each policy is for, kept up to date one workload at a time.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 
 use kube_types::{Kind, ObjectRef};
 
-use super::Name;
+use super::objects::Name;
 use crate::analysis::{Fits, Tallies};
-use crate::enforcement::Reach;
+use crate::enforcement::Coverage;
 
 /// Policies that are for one workload, and how each applies to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,28 +24,29 @@ pub(super) struct Selection {
     pub(super) fits: Fits,
 }
 
-/// Policies whose numbers changed.
+/// Policies whose coverage changed.
 #[derive(Debug, Default)]
-pub(super) struct Touched {
+pub(super) struct Recount {
     pub(super) policies: BTreeSet<ObjectRef>,
-    /// Those without a selector in this namespace and in the root namespace, too.
+    /// Namespaces whose number of workloads in the mesh changed: it is that of their policies without a selector, and part
+    /// of that of the root namespace.
     pub(super) wide_of: BTreeSet<String>,
-    /// Those whose port numbers fit other workloads than before.
+    /// Policies whose port numbers fit other workloads than before.
     pub(super) fits: BTreeSet<ObjectRef>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Reaches {
+pub(super) struct CoverageIndex {
     pods: HashMap<Name, Selection>,
-    by_policy: HashMap<ObjectRef, Reach>,
-    by_namespace: HashMap<String, Reach>,
-    all: Reach,
+    by_policy: HashMap<ObjectRef, Coverage>,
+    by_namespace: HashMap<String, Coverage>,
+    all: Coverage,
     tallies: HashMap<ObjectRef, Tallies>,
 }
 
-impl Reaches {
-    /// Takes what holds of a workload now; `None` when it is gone.
-    pub(super) fn set(&mut self, pod: &Name, new: Option<Selection>, touched: &mut Touched) {
+impl CoverageIndex {
+    /// Replaces the selection of a workload; `None` when it is gone.
+    pub(super) fn set(&mut self, pod: &Name, new: Option<Selection>, recount: &mut Recount) {
         let old = match &new {
             Some(new) => self.pods.insert(pod.clone(), new.clone()),
             None => self.pods.remove(pod),
@@ -55,39 +57,39 @@ impl Reaches {
         for (selection, add) in old.iter().map(|old| (old, false)).chain(new.iter().map(|new| (new, true))) {
             self.count(&pod.0, selection, add);
             let policies = selection.selected_by.iter().chain(&selection.decided_by).chain(&selection.unmatched_by);
-            touched.policies.extend(policies.cloned());
+            recount.policies.extend(policies.cloned());
         }
         let fits = |selection: &Option<Selection>| selection.as_ref().map(|selection| selection.fits.clone());
         if fits(&old) != fits(&new) {
             for (selection, add) in old.iter().map(|old| (old, false)).chain(new.iter().map(|new| (new, true))) {
-                self.tally(&selection.fits, add, &mut touched.fits);
+                self.tally(&selection.fits, add, &mut recount.fits);
             }
         }
         if old.map(|old| old.in_mesh) != new.map(|new| new.in_mesh) {
-            touched.wide_of.insert(pod.0.clone());
+            recount.wide_of.insert(pod.0.clone());
         }
     }
 
     fn count(&mut self, namespace: &str, selection: &Selection, add: bool) {
         let in_mesh = selection.in_mesh;
-        let whole = Reach { selected: 1, in_mesh: in_mesh.into(), decided: in_mesh.into(), unmatched: 0 };
+        let whole = Coverage { selected: 1, in_mesh: in_mesh.into(), decided: in_mesh.into(), unmatched: 0 };
         change(&mut self.all, whole, add);
         change_in(&mut self.by_namespace, &namespace.to_owned(), whole, add);
         for policy in &selection.selected_by {
             let decided = if policy.kind == Kind::PeerAuthentication { 0 } else { whole.decided };
-            change_in(&mut self.by_policy, policy, Reach { decided, ..whole }, add);
+            change_in(&mut self.by_policy, policy, Coverage { decided, ..whole }, add);
         }
         for policy in &selection.decided_by {
-            let part = Reach { decided: whole.decided, ..Reach::default() };
+            let part = Coverage { decided: whole.decided, ..Coverage::default() };
             change_in(&mut self.by_policy, policy, part, add);
         }
         for policy in &selection.unmatched_by {
-            let part = Reach { unmatched: in_mesh.into(), ..Reach::default() };
+            let part = Coverage { unmatched: in_mesh.into(), ..Coverage::default() };
             change_in(&mut self.by_policy, policy, part, add);
         }
     }
 
-    fn tally(&mut self, fits: &Fits, add: bool, touched: &mut BTreeSet<ObjectRef>) {
+    fn tally(&mut self, fits: &Fits, add: bool, recount: &mut BTreeSet<ObjectRef>) {
         for (policy, port, fit) in fits {
             let tallies = self.tallies.entry(policy.clone()).or_default();
             let tally = tallies.entry(*port).or_default();
@@ -98,7 +100,7 @@ impl Reaches {
             if tallies.is_empty() {
                 self.tallies.remove(policy);
             }
-            touched.insert(policy.clone());
+            recount.insert(policy.clone());
         }
     }
 
@@ -108,21 +110,21 @@ impl Reaches {
     }
 
     /// Numbers of a policy with a selector.
-    pub(super) fn narrow(&self, policy: &ObjectRef) -> Reach {
+    pub(super) fn narrow(&self, policy: &ObjectRef) -> Coverage {
         self.by_policy.get(policy).copied().unwrap_or_default()
     }
 
     /// Numbers of a policy for a namespace, or for all of them.
-    pub(super) fn wide(&self, policy: &ObjectRef, namespace: Option<&str>) -> Reach {
+    pub(super) fn wide(&self, policy: &ObjectRef, namespace: Option<&str>) -> Coverage {
         let whole = match namespace {
             Some(namespace) => self.by_namespace.get(namespace).copied().unwrap_or_default(),
             None => self.all,
         };
-        let Reach { decided, unmatched, .. } = self.narrow(policy);
+        let Coverage { decided, unmatched, .. } = self.narrow(policy);
         if policy.kind == Kind::PeerAuthentication {
-            Reach { decided, unmatched, ..whole }
+            Coverage { decided, unmatched, ..whole }
         } else {
-            Reach { unmatched, ..whole }
+            Coverage { unmatched, ..whole }
         }
     }
 
@@ -132,24 +134,24 @@ impl Reaches {
             && self.by_policy.is_empty()
             && self.by_namespace.is_empty()
             && self.tallies.is_empty()
-            && self.all == Reach::default()
+            && self.all == Coverage::default()
     }
 }
 
-fn change(reach: &mut Reach, by: Reach, add: bool) {
+fn change(coverage: &mut Coverage, by: Coverage, add: bool) {
     let sum = |old: usize, by: usize| if add { old + by } else { old.saturating_sub(by) };
-    reach.selected = sum(reach.selected, by.selected);
-    reach.in_mesh = sum(reach.in_mesh, by.in_mesh);
-    reach.decided = sum(reach.decided, by.decided);
-    reach.unmatched = sum(reach.unmatched, by.unmatched);
+    coverage.selected = sum(coverage.selected, by.selected);
+    coverage.in_mesh = sum(coverage.in_mesh, by.in_mesh);
+    coverage.decided = sum(coverage.decided, by.decided);
+    coverage.unmatched = sum(coverage.unmatched, by.unmatched);
 }
 
 /// Adds or subtracts; numbers that are all zero are removed.
-fn change_in<K: Clone + Eq + std::hash::Hash>(reaches: &mut HashMap<K, Reach>, key: &K, by: Reach, add: bool) {
-    let mut reach = reaches.remove(key).unwrap_or_default();
-    change(&mut reach, by, add);
-    if reach != Reach::default() {
-        reaches.insert(key.clone(), reach);
+fn change_in<K: Clone + Eq + Hash>(all: &mut HashMap<K, Coverage>, key: &K, by: Coverage, add: bool) {
+    let mut coverage = all.remove(key).unwrap_or_default();
+    change(&mut coverage, by, add);
+    if coverage != Coverage::default() {
+        all.insert(key.clone(), coverage);
     }
 }
 
@@ -168,23 +170,23 @@ mod tests {
             decided_by: vec![peer.clone()],
             ..Selection::default()
         };
-        let mut reaches = Reaches::default();
-        let mut touched = Touched::default();
+        let mut index = CoverageIndex::default();
+        let mut recount = Recount::default();
 
-        reaches.set(&pod("a"), Some(selection(false)), &mut touched);
-        reaches.set(&pod("b"), Some(selection(true)), &mut touched);
-        assert_eq!(reaches.narrow(&policy), Reach { selected: 2, in_mesh: 1, decided: 1, unmatched: 0 });
-        assert_eq!(reaches.wide(&peer, Some("app")), Reach { selected: 2, in_mesh: 1, decided: 1, unmatched: 0 });
-        assert_eq!(touched.policies.len(), 2);
-        let mut touched = Touched::default();
-        reaches.set(&pod("a"), Some(selection(false)), &mut touched);
-        assert!(touched.policies.is_empty() && touched.wide_of.is_empty(), "nothing changed: {touched:?}");
-        reaches.set(&pod("a"), Some(selection(true)), &mut touched);
-        assert_eq!(reaches.wide(&peer, None), Reach { selected: 2, in_mesh: 2, decided: 2, unmatched: 0 });
-        assert!(touched.wide_of.contains("app"));
-        reaches.set(&pod("a"), None, &mut touched);
-        reaches.set(&pod("b"), None, &mut touched);
+        index.set(&pod("a"), Some(selection(false)), &mut recount);
+        index.set(&pod("b"), Some(selection(true)), &mut recount);
+        assert_eq!(index.narrow(&policy), Coverage { selected: 2, in_mesh: 1, decided: 1, unmatched: 0 });
+        assert_eq!(index.wide(&peer, Some("app")), Coverage { selected: 2, in_mesh: 1, decided: 1, unmatched: 0 });
+        assert_eq!(recount.policies.len(), 2);
+        let mut recount = Recount::default();
+        index.set(&pod("a"), Some(selection(false)), &mut recount);
+        assert!(recount.policies.is_empty() && recount.wide_of.is_empty(), "nothing changed: {recount:?}");
+        index.set(&pod("a"), Some(selection(true)), &mut recount);
+        assert_eq!(index.wide(&peer, None), Coverage { selected: 2, in_mesh: 2, decided: 2, unmatched: 0 });
+        assert!(recount.wide_of.contains("app"));
+        index.set(&pod("a"), None, &mut recount);
+        index.set(&pod("b"), None, &mut recount);
 
-        assert!(reaches.is_empty());
+        assert!(index.is_empty());
     }
 }

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use graph::{Graph, Mesh, Update};
+use compile::{Compiler, Update};
+use graph::Mesh;
 use kube_types::{Kind, Resource};
 use proto::Change;
 use serde_json::{Value, json};
@@ -101,23 +102,23 @@ pub(crate) struct Outcome {
 
 /// Applies the objects in any order, then the steps.
 pub(crate) fn run(case: &Path, mesh: Mesh) -> Outcome {
-    let mut graph = Graph::new(mesh);
+    let mut compiler = Compiler::new(mesh);
     let mut subscriber = Subscriber::default();
     for resource in objects(case) {
-        graph.apply(resource);
+        compiler.apply(resource);
     }
-    subscriber.take(graph.settle());
+    subscriber.take(compiler.settle());
     let mut sequence = Vec::new();
     for step in steps(case) {
         for resource in manifests(&step) {
             let annotations = &resource.meta().annotations;
             if DELETE.iter().any(|name| annotations.contains_key(*name)) {
-                graph.remove(&resource.key());
+                compiler.remove(&resource.key());
             } else {
-                graph.apply(resource);
+                compiler.apply(resource);
             }
         }
-        let update = graph.settle();
+        let update = compiler.settle();
         sequence.push(json!({
             "step": step.file_name().unwrap().to_str().unwrap(),
             "addresses": names(&update.addresses),
@@ -126,7 +127,7 @@ pub(crate) fn run(case: &Path, mesh: Mesh) -> Outcome {
         subscriber.take(update);
     }
     // What is told step by step and what is told at once are the same.
-    assert!(graph.settle().is_empty());
+    assert!(compiler.settle().is_empty());
     Outcome { wds: subscriber.to_json(), sequence, conditions: subscriber.conditions, findings: subscriber.findings }
 }
 

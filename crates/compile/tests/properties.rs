@@ -33,8 +33,8 @@ fn policy(action: Action, rules: Vec<AuthorizationRule>) -> Resource {
 
 fn told(resource: Resource) -> Told {
     let mut told = Told::new();
-    MESH.iter().cloned().for_each(|resource| told.graph.apply(resource));
-    told.graph.apply(resource);
+    MESH.iter().cloned().for_each(|resource| told.compiler.apply(resource));
+    told.compiler.apply(resource);
     told.settle();
     told
 }

@@ -1,0 +1,49 @@
+//! Endpoints of an EndpointSlice that are not pods, to the workloads of discovery. Somebody else chose these addresses, and
+//! nothing is known about the peer there: they have no identity and no tunnel.
+
+use std::collections::BTreeSet;
+
+use graph::{Endpoints, Mesh};
+use kube_types::core::{EndpointSlice, Service};
+use proto::workload::{NetworkMode, Port, PortList, Workload};
+
+use crate::workload::{parse_address, status};
+
+pub(crate) fn convert(mesh: &Mesh, endpoints: &Endpoints) -> Vec<Workload> {
+    let Endpoints { slice, service } = endpoints;
+    let service_key = mesh.service_key(&service.metadata.namespace, &service.metadata.name);
+    let ports = ports(slice, service);
+    let meta = &slice.metadata;
+    let prefix = format!("{}/discovery.k8s.io/EndpointSlice/{}/{}", mesh.cluster_id, meta.namespace, meta.name);
+    let mut seen = BTreeSet::new();
+    let workloads = endpoints.external().filter_map(|endpoint| {
+        // All or nothing: traffic for the invalid address would go to the others.
+        let addresses = endpoint.addresses.iter().map(|text| parse_address(text)).collect::<Option<Vec<_>>>()?;
+        let uid = format!("{prefix}/{}", endpoint.addresses.first()?);
+        seen.insert(uid.clone()).then(|| Workload {
+            uid,
+            name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
+            addresses,
+            services: [(service_key.clone(), ports.clone())].into_iter().collect(),
+            status: status(endpoint.conditions.ready.unwrap_or(true)).into(),
+            cluster_id: mesh.cluster_id.clone(),
+            network_mode: NetworkMode::HostNetwork.into(),
+            ..Workload::default()
+        })
+    });
+    workloads.collect()
+}
+
+/// Ports of the slice that the service knows by the same name; only TCP is carried.
+fn ports(slice: &EndpointSlice, service: &Service) -> PortList {
+    let ports = slice.ports.iter().filter_map(|port| {
+        if !matches!(port.protocol.as_deref(), None | Some("TCP")) {
+            return None;
+        }
+        let name = port.name.as_deref().unwrap_or_default();
+        let known = service.spec.ports.iter().find(|known| known.name == name)?;
+        Some(Port { service_port: known.port.into(), target_port: port.port?.into(), ..Port::default() })
+    });
+    PortList { ports: ports.collect() }
+}

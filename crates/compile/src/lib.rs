@@ -1,0 +1,14 @@
+//! Resources to what discovery sends to node proxies: the meaning that the crate `graph` gives to objects, encoded, and as
+//! differences from what was sent before. It decides nothing about policies, and opens no socket.
+
+mod app_protocol;
+mod authorization;
+mod compiler;
+mod encode;
+mod endpoints;
+mod owner;
+mod published;
+mod service;
+mod workload;
+
+pub use compiler::{Compiler, Update};

@@ -1,0 +1,43 @@
+//! Findings and policy states as they were reported last, so that only differences are reported.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kube_types::ObjectRef;
+
+use super::Update;
+use crate::enforcement::PolicyState;
+use crate::finding::Finding;
+
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    /// Sorted findings by object; no entry stands for none.
+    findings: BTreeMap<ObjectRef, Vec<Finding>>,
+    policies: HashMap<ObjectRef, PolicyState>,
+}
+
+impl Reported {
+    /// Records the findings about an object, and adds them to the update if they differ.
+    pub(super) fn set_findings(&mut self, update: &mut Update, key: &ObjectRef, mut findings: Vec<Finding>) {
+        findings.sort();
+        if self.findings.get(key).map_or(&[][..], Vec::as_slice) == findings {
+            return;
+        }
+        if findings.is_empty() {
+            self.findings.remove(key);
+        } else {
+            self.findings.insert(key.clone(), findings.clone());
+        }
+        update.findings.push((key.clone(), findings));
+    }
+
+    /// Records the state of a policy, `None` when it is gone, and adds it to the update if it differs.
+    pub(super) fn set_state(&mut self, update: &mut Update, key: &ObjectRef, state: Option<PolicyState>) {
+        let old = match &state {
+            Some(state) => self.policies.insert(key.clone(), state.clone()),
+            None => self.policies.remove(key),
+        };
+        if old != state {
+            update.policies.push((key.clone(), state));
+        }
+    }
+}

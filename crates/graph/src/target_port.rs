@@ -1,0 +1,26 @@
+//! Port of a pod to which a port of a Service sends.
+
+use kube_types::core::{IntOrString, Pod, ServicePort};
+
+/// Resolves `targetPort` for a pod: a name is looked up among the TCP ports of its containers. `None` when the pod has no
+/// port of that name.
+pub fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
+    match &port.target_port {
+        Some(IntOrString::Int(0)) | None => Some(port.port),
+        Some(IntOrString::Int(number)) => Some(*number),
+        Some(IntOrString::String(name)) => container_port(pod, name),
+    }
+}
+
+fn container_port(pod: &Pod, name: &str) -> Option<u16> {
+    // Init containers that are restarted are sidecars: they run as long as the pod.
+    let sidecars =
+        pod.spec.init_containers.iter().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    pod.spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| &container.ports)
+        .find(|port| port.name == name && matches!(port.protocol.as_deref(), None | Some("TCP")))
+        .map(|port| port.container_port)
+}

@@ -32,10 +32,11 @@ build: setup
 demo: build
 	@$(BIN)/strake lab demo
 
-## lint    formatting, wording, dependencies and licences, clippy, documentation
+## lint    formatting, wording, links, dependencies and licences, clippy, documentation
 lint: setup
 	@$(CARGO) fmt --all --check
 	@$(CARGO) xtask words
+	@$(CARGO) xtask links
 	@$(CARGO) xtask layers
 	@$(CARGO) xtask deny
 	@shellcheck scripts/setup.sh .ci/run $$(find tests/kubernetes/cluster -name '*.sh') tests/kubernetes/cluster/cluster tests/kubernetes/cluster/build

@@ -36,6 +36,7 @@ pub(crate) fn writer(status: Status) -> (Sender, impl Future<Output = ()>) {
             let conditions = with_times(update.conditions, &old, &now());
             let result = if conditions.is_empty() {
                 status.clear(&update.object).await
+            // Writing an equal status would start a round of events for nothing.
             } else if conditions == old {
                 Ok(())
             } else {

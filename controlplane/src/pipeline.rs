@@ -82,6 +82,7 @@ impl Pipeline {
     fn publish_update(&mut self) {
         let started = std::time::Instant::now();
         let update = self.compiler.settle();
+        // Before the cache: an acknowledgement of the new version must find it known.
         self.acks.on_update(&update, &self.current);
         self.publish(&update);
         for (object, findings) in update.findings {

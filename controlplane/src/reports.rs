@@ -77,6 +77,7 @@ impl Reports {
         } else {
             inner.conditions.insert(object.clone(), conditions.clone())
         };
+        // Not while the lock is held: log lines may block on their writer.
         drop(inner);
         let outcome = |condition: &Condition| (condition.r#type.clone(), condition.status, condition.reason.clone());
         let old: Vec<_> = old.iter().flatten().map(outcome).collect();

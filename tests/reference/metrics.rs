@@ -1,5 +1,6 @@
 //! `metrics.md`: every metric of every program.
 
+use contract::ports;
 use telemetry::metrics::{CATALOGUE, Kind, Metric, Program};
 
 use crate::page;
@@ -10,8 +11,6 @@ const INTRODUCTION: &str = "\
 Every metric that Strake's programs export, generated from the catalogue in `crates/telemetry`. Each program serves them under `/metrics` and
 `/stats/prometheus`: Prometheus' text format 0.0.4, or OpenMetrics for a client that accepts it. The unit is the end of the name. Counters and histograms that
 did not change for an hour disappear until they count again.
-
-Ports: `ztunnel` 15020, `strake-agent` 15014, `strake-control` 15014 (each can be changed; see `command-line.md`).
 ";
 
 fn labels(metric: &Metric) -> String {
@@ -29,8 +28,17 @@ fn kind(metric: &Metric) -> String {
     }
 }
 
+/// Port on which a program exports its metrics by default.
+const fn port(program: Program) -> u16 {
+    match program {
+        Program::Ztunnel => ports::PROXY_METRICS,
+        Program::Agent | Program::Control => ports::MONITORING,
+    }
+}
+
 fn section(program: Program) -> String {
-    let mut text = format!("\n## `{}`\n\n", program.name()) + &page::head(&["Name", "Kind", "Labels", "Meaning"]);
+    let mut text = format!("\n## `{}`\n\nPort {}, unless a setting changes it.\n\n", program.name(), port(program))
+        + &page::head(&["Name", "Kind", "Labels", "Meaning"]);
     for metric in CATALOGUE.iter().filter(|metric| metric.programs.contains(&program)) {
         let name = format!("`{}`", metric.name);
         text += &page::row(&[&name, &kind(metric), &labels(metric), metric.help]);

@@ -33,6 +33,14 @@ pub(crate) fn check(name: &str, generated: &str) {
     assert_eq!(written, generated, "docs/reference/{name} is out of date; run `cargo xtask docs`");
 }
 
+/// The page as it is in the repository; empty when there is none, and when pages are written anew.
+pub(crate) fn recorded(name: &str) -> String {
+    if env::var_os(WRITE).is_some() {
+        return String::new();
+    }
+    fs::read_to_string(path(name)).unwrap_or_default()
+}
+
 /// A row of a Markdown table; `|` inside a cell is escaped.
 pub(crate) fn row(cells: &[&str]) -> String {
     let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();

@@ -2,6 +2,7 @@
 //! cargo and Rust.
 
 mod deny;
+mod doc_links;
 mod docs;
 mod ebpf;
 mod layers;
@@ -28,6 +29,8 @@ enum Task {
     Docs,
     /// Check dependencies against xtask/layers.toml, and that each is used.
     Layers,
+    /// Check that links and paths in documents lead to files that exist.
+    Links,
     /// Run the kernel and netns suites many times beside other labs, and count failures (root).
     TestRepeat(repeat::Options),
     /// Check the wording of messages, help, documents and doc comments against xtask/words.toml.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Ebpf(options) => ebpf::build(&workspace(), &options),
         Task::Deny => deny::check(&workspace()),
         Task::Docs => docs::write(&workspace()),
+        Task::Links => doc_links::check(&workspace()),
         Task::Layers => layers::check(&workspace()),
         Task::TestRepeat(options) => repeat::run(&workspace(), &options),
         Task::Words => words::check(&workspace()),

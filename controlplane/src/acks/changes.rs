@@ -35,6 +35,7 @@ impl State {
         let mut policies = std::mem::take(&mut self.policies);
         for object in outdated {
             let Some(policy) = policies.get_mut(&object) else { continue };
+            // Set again below if an answer is still outstanding.
             policy.deadline = None;
             let conditions = match &policy.state {
                 None => Vec::new(),

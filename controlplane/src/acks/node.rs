@@ -48,6 +48,7 @@ pub(super) struct Count {
 
 impl Node {
     /// The newest connection is the node's proxy; one before it is about to end.
+    // While a new ztunnel takes over, both are connected; the numbers of connections only grow.
     pub(super) fn proxy(&self) -> Option<&Proxy> {
         self.proxies.values().next_back()
     }

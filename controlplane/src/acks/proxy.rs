@@ -81,6 +81,7 @@ impl Proxy {
     /// A response with this version goes out; `placement` is what the version says, if it is an address and still served.
     pub(super) fn sent(&mut self, key: Key, nonce: &str, version: &Arc<str>, placement: Option<&Placement>) {
         match (key.0, placement) {
+            // The proxy may apply the new version at any time from now on, so the old one is no longer certain.
             (Type::Authorization, _) => drop(self.policies.remove(&key.1)),
             (Type::Address, Some(placement)) => {
                 if let Some(links) = self.links.get_mut(&key.1) {
@@ -111,6 +112,7 @@ impl Proxy {
 
     /// The proxy keeps what it had.
     pub(super) fn refused(&mut self, kind: Type, name: Arc<str>, version: Arc<str>, message: &Arc<str>) {
+        // A NACK has one text for all resources of the response; ztunnel's names the ones that it refused.
         let is_named = message.contains(&*name);
         self.refused.insert((kind, name), Refusal { version, message: Arc::clone(message), is_named });
     }

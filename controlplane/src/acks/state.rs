@@ -106,6 +106,7 @@ impl State {
 
     /// Records where a pod is now. Without a version its resource is what it was.
     fn set_placement(&mut self, pod: &ObjectRef, placement: Option<Placement>, version: Option<&str>, now: Instant) {
+        // A pod that stays on its node keeps what its proxy has acknowledged.
         let old = self.remove_pod(pod, placement.as_ref().map(|placement| placement.node.as_str()));
         let Some(placement) = placement else { return };
         let (version, since) = match (version, old) {

@@ -83,6 +83,8 @@ where
             let connection = request.extensions().get::<ConnectionInfo>();
             match found {
                 Ok(caller) => {
+                    // From now on the connection does not count as unproved, which others may push out
+                    // (`tls::control_plane::admission`).
                     if let Some(connection) = connection {
                         connection.admission.prove();
                     }

@@ -52,6 +52,7 @@ impl IstioCertificateService for CertificateService {
             caller.ok_or_else(|| refused("no_caller", Status::unauthenticated("request authenticate failure")))?;
         let request = request.into_inner();
         let requested = requested(&caller, &request)?;
+        // A proxy may always renew its own certificate, also before discovery knows a pod of its node.
         if requested != caller.identity
             && let Err(reason) = self.authoriser.authorise(&caller, &requested)
         {

@@ -94,6 +94,7 @@ impl NodeTokens {
         }
         let hash = digest(&SHA256, token.as_bytes());
         let mut found = None;
+        // No early return: the time must not depend on the position in the list.
         for (expected, caller) in &known.tokens {
             if verify_slices_are_equal(expected, hash.as_ref()).is_ok() {
                 found = Some(caller);
@@ -122,6 +123,7 @@ fn load(path: &Path, trust_domain: &TrustDomain) -> Result<Known, TokensError> {
     let unreadable = |cause| TokensError::File { path: path.to_owned(), cause };
     let metadata = fs::metadata(path).map_err(unreadable)?;
     let mode = metadata.permissions().mode() & 0o7777;
+    // Whoever may write the file can be any node; one that others may read shows that nobody has taken care.
     if mode & 0o077 != 0 {
         return Err(TokensError::Open { path: path.to_owned(), mode });
     }

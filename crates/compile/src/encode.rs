@@ -43,6 +43,7 @@ pub(crate) fn workload(mut workload: Workload) -> Encoded {
     let mut services: Vec<_> = std::mem::take(&mut workload.services).into_iter().collect();
     services.sort_by(|left, right| left.0.cmp(&right.0));
     let mut bytes = workload.encode_to_vec();
+    // Protobuf joins the parts of a repeated field when it decodes, wherever they stand.
     for entry in services {
         let part = Workload { services: [entry].into_iter().collect(), ..Workload::default() };
         bytes.extend(part.encode_to_vec());

@@ -15,6 +15,7 @@ pub(crate) fn workload_name(pod: &Pod) -> String {
     if let Some(name) = label(WORKLOAD_NAME_LABEL) {
         return name.clone();
     }
+    // A pod that was made by hand may name any owner; only generated names follow the owner's.
     let generated = meta.generate_name.as_ref().is_some_and(|name| !name.is_empty());
     let Some(owner) = meta.controller().filter(|_| generated) else {
         return meta.name.clone();

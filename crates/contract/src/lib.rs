@@ -4,6 +4,7 @@
 pub mod address;
 pub mod admin;
 pub mod cni;
+pub mod codes;
 pub mod labels;
 pub mod ports;
 mod unsupported;

@@ -35,6 +35,10 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 6] =
+        [Self::NotLabelled, Self::OptedOut, Self::ExcludedNamespace, Self::HostNetwork, Self::Sidecar, Self::NodeProxy];
+
     /// Stable: metric label, log key.
     pub const fn code(self) -> &'static str {
         match self {

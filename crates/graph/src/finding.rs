@@ -1,4 +1,4 @@
-//! Something about a resource that its author should know.
+//! Findings: facts about a resource that its author should know.
 
 use std::fmt;
 
@@ -13,53 +13,44 @@ pub enum Severity {
     Info,
 }
 
-/// Subject of a finding.
+/// Subject of a finding. [`Reason::entry`] says what each means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// An HTTP attribute in a policy for node proxies.
     HttpAttribute,
-    /// A value that cannot be read, or that no node proxy can match.
     InvalidValue,
-    /// A principal that is not the identity of anybody in this mesh.
     InvalidPrincipal,
-    /// A trust domain that is not the mesh's.
     UnknownTrustDomain,
-    /// A namespace that does not exist.
     UnknownNamespace,
-    /// A service account that does not exist.
     UnknownServiceAccount,
-    /// An IP block that is not what it looks like.
     IpBlock,
-    /// The port of a Service where the port of its pods is meant.
     ServicePort,
-    /// A port that none of the selected workloads declares.
     UndeclaredPort,
-    /// A rule that no connection matches.
     MatchesNothing,
-    /// A selector that no pod has the labels of.
     SelectsNothing,
-    /// An ALLOW policy that refuses every connection, although it has rules.
     AllowsNothing,
-    /// A DENY policy that refuses every connection.
     DeniesEverything,
-    /// A value or rule that is there twice.
     Duplicate,
-    /// A label that is probably another one, misspelt.
     MisspeltLabel,
-    /// AUDIT or CUSTOM.
     UnsupportedAction,
-    /// The policy is for a waypoint.
     NeedsWaypoint,
-    /// The policy has both a selector and a target.
     Ambiguous,
-    /// A setting that counts for nothing where it stands.
     Ignored,
-    /// An older resource decides instead.
     Shadowed,
-    /// Text that is not an address.
     InvalidAddress,
-    /// Something that this mesh does not do.
     Unsupported,
+}
+
+/// Code of a reason, and what its reader needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReasonEntry {
+    /// Stable: log key, metric label.
+    pub code: &'static str,
+    pub meaning: &'static str,
+    pub remedy: &'static str,
+}
+
+const fn entry(code: &'static str, meaning: &'static str, remedy: &'static str) -> ReasonEntry {
+    ReasonEntry { code, meaning, remedy }
 }
 
 impl Severity {
@@ -73,31 +64,63 @@ impl Severity {
 }
 
 impl Reason {
+    /// All reasons, in the order of their declaration.
+    pub const ALL: [Self; 22] = [
+        Self::HttpAttribute,
+        Self::InvalidValue,
+        Self::InvalidPrincipal,
+        Self::UnknownTrustDomain,
+        Self::UnknownNamespace,
+        Self::UnknownServiceAccount,
+        Self::IpBlock,
+        Self::ServicePort,
+        Self::UndeclaredPort,
+        Self::MatchesNothing,
+        Self::SelectsNothing,
+        Self::AllowsNothing,
+        Self::DeniesEverything,
+        Self::Duplicate,
+        Self::MisspeltLabel,
+        Self::UnsupportedAction,
+        Self::NeedsWaypoint,
+        Self::Ambiguous,
+        Self::Ignored,
+        Self::Shadowed,
+        Self::InvalidAddress,
+        Self::Unsupported,
+    ];
+
     /// Stable: log key, metric label.
     pub const fn code(self) -> &'static str {
+        self.entry().code
+    }
+
+    /// Code, meaning and remedy.
+    #[rustfmt::skip] // One line for each reason.
+    pub const fn entry(self) -> ReasonEntry {
         match self {
-            Self::HttpAttribute => "http_attribute",
-            Self::InvalidValue => "invalid_value",
-            Self::InvalidPrincipal => "invalid_principal",
-            Self::UnknownTrustDomain => "unknown_trust_domain",
-            Self::UnknownNamespace => "unknown_namespace",
-            Self::UnknownServiceAccount => "unknown_service_account",
-            Self::IpBlock => "ip_block",
-            Self::ServicePort => "service_port",
-            Self::UndeclaredPort => "undeclared_port",
-            Self::MatchesNothing => "matches_nothing",
-            Self::SelectsNothing => "selects_nothing",
-            Self::AllowsNothing => "allows_nothing",
-            Self::DeniesEverything => "denies_everything",
-            Self::Duplicate => "duplicate",
-            Self::MisspeltLabel => "misspelt_label",
-            Self::UnsupportedAction => "unsupported_action",
-            Self::NeedsWaypoint => "needs_waypoint",
-            Self::Ambiguous => "ambiguous",
-            Self::Ignored => "ignored",
-            Self::Shadowed => "shadowed",
-            Self::InvalidAddress => "invalid_address",
-            Self::Unsupported => "unsupported",
+            Self::HttpAttribute => entry("http_attribute", "An HTTP attribute in a policy for node proxies, which see connections and not requests: an ALLOW rule is left out, a DENY rule is enforced without the attribute.", "Remove the attribute, or use attributes of connections."),
+            Self::InvalidValue => entry("invalid_value", "A value that does not parse, or that no node proxy can match.", "Correct the value."),
+            Self::InvalidPrincipal => entry("invalid_principal", "A principal that is not the identity of a workload of this mesh.", "Write `TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT`, without `spiffe://`."),
+            Self::UnknownTrustDomain => entry("unknown_trust_domain", "A trust domain that is not that of the mesh.", "Use the trust domain that the message names."),
+            Self::UnknownNamespace => entry("unknown_namespace", "A namespace that does not exist.", "Correct the name, or create the namespace."),
+            Self::UnknownServiceAccount => entry("unknown_service_account", "A service account that does not exist.", "Correct the name, or create the service account."),
+            Self::IpBlock => entry("ip_block", "An IP block that is treated as another one than it looks like.", "Write the block that the message names."),
+            Self::ServicePort => entry("service_port", "The port of a Service, where policies match the port of its pods.", "Use the port of the pods, which the message names."),
+            Self::UndeclaredPort => entry("undeclared_port", "A port that none of the selected workloads declares.", "Compare it with the ports on which the workloads listen."),
+            Self::MatchesNothing => entry("matches_nothing", "A rule or value that no connection can match.", "Correct or remove the rule."),
+            Self::SelectsNothing => entry("selects_nothing", "A selector whose labels no pod has.", "Correct the label, or label the pods."),
+            Self::AllowsNothing => entry("allows_nothing", "An ALLOW policy with rules, none of which can match: it denies every connection.", "Correct the rules, or write `spec: {}` if that is meant."),
+            Self::DeniesEverything => entry("denies_everything", "A DENY policy that denies every connection.", "None, if that is meant."),
+            Self::Duplicate => entry("duplicate", "A value or rule that occurs twice.", "Remove one of them."),
+            Self::MisspeltLabel => entry("misspelt_label", "A label that is probably a misspelt one of the mesh.", "Use the label that the message names."),
+            Self::UnsupportedAction => entry("unsupported_action", "The action AUDIT or CUSTOM, which node proxies do not support.", "Use ALLOW or DENY."),
+            Self::NeedsWaypoint => entry("needs_waypoint", "A policy or label for a waypoint; there are no waypoints.", "Use a selector, or remove the label."),
+            Self::Ambiguous => entry("ambiguous", "A policy with a selector and with `targetRefs`.", "Remove one of them."),
+            Self::Ignored => entry("ignored", "A setting that has no effect where it stands.", "Move or remove the setting."),
+            Self::Shadowed => entry("shadowed", "Another resource takes precedence everywhere.", "Merge the resources, or delete one."),
+            Self::InvalidAddress => entry("invalid_address", "Text that is not an IP address.", "Look at the program that wrote the object."),
+            Self::Unsupported => entry("unsupported", "A setting of Istio or Kubernetes that this mesh does not support.", "Remove the setting, or accept what happens instead."),
         }
     }
 }
@@ -134,5 +157,18 @@ impl fmt::Display for Finding {
             write!(f, "{}: ", self.field)?;
         }
         write!(f, "{} ({})", self.message, self.reason.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_listed_once_in_the_order_of_declaration() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{reason:?}");
+        }
+        assert_eq!(Reason::Unsupported as usize + 1, Reason::ALL.len());
     }
 }

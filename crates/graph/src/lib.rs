@@ -24,7 +24,7 @@ mod unsupported;
 
 pub use delivery::{Delivery, Missing};
 pub use enforcement::PolicyState;
-pub use finding::{Finding, Reason, Severity};
+pub use finding::{Finding, Reason, ReasonEntry, Severity};
 pub use graph::{Graph, Update};
 pub use locality::Locality;
 pub use mesh::Mesh;

@@ -2,6 +2,7 @@
 //! about them. It does not know where the resources are kept, nor what they mean for the mesh.
 
 mod address;
+mod code;
 pub mod core;
 mod event;
 pub mod istio;
@@ -14,10 +15,11 @@ mod source;
 mod status;
 pub mod wording;
 
+pub use code::{Code, CodeEntry};
 pub use event::Event;
 pub use kind::{ClusterId, ObjectRef, UnknownKind};
 pub use kinds::{Kind, Resource};
 pub use meta::{LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference, StringMap, is_subset};
-pub use problem::{Code, InForce, Severity, SourceProblem, Subject, summary};
+pub use problem::{InForce, Severity, SourceProblem, Subject, summary};
 pub use source::{Health, Source};
 pub use status::{Patch, Status, StatusError, WriteFailure, WriteStatus, Writing};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::code::Code;
 use crate::kind::ObjectRef;
 
 /// Consequence of a problem. Ordered from the worst.
@@ -29,77 +30,6 @@ impl Severity {
             Self::Error => "error",
             Self::Warning => "warning",
             Self::Note => "note",
-        }
-    }
-}
-
-/// Sort of a problem. The names are stable: programs and log searches rely on them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Code {
-    /// The text is neither YAML nor JSON.
-    Syntax,
-    /// `apiVersion`, `kind` or the name is missing or invalid, so that the object is not known.
-    NoObject,
-    /// A kind that does not exist, in a group whose kinds are all known.
-    UnknownKind,
-    /// The kind exists, in another group or version.
-    WrongVersion,
-    /// A field that the kind does not have.
-    UnknownField,
-    /// A value of the wrong type, or one that its field does not take.
-    InvalidValue,
-    /// The same object is defined twice.
-    Duplicate,
-    /// The kind is not supported here, and protects or routes traffic where it is.
-    NotEnforced,
-    /// The kind is not supported here.
-    UnsupportedKind,
-    /// Fields that exist and have no effect here.
-    UnsupportedField,
-    /// A file or directory that cannot be read.
-    Unreadable,
-    /// A file or directory that has not answered in time.
-    NoAnswer,
-    /// Something that is not a regular file, although it is named as a manifest.
-    NotAFile,
-    /// A file, or a directory as a whole, that exceeds a limit.
-    TooLarge,
-    /// A directory that is reached by a second path, where it is not read again.
-    SameDirectory,
-    /// A directory of manifests is gone, or replaced by one without manifests.
-    DirectoryGone,
-    /// The copy for the next start could not be written or removed.
-    LastGoodNotSaved,
-    /// The copy of an earlier start cannot be used.
-    LastGoodInvalid,
-    /// A file in the state directory that is not what it should be.
-    InvalidOverlay,
-}
-
-impl Code {
-    /// Name in JSON and logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Syntax => "syntax",
-            Self::NoObject => "no_object",
-            Self::UnknownKind => "unknown_kind",
-            Self::WrongVersion => "wrong_version",
-            Self::UnknownField => "unknown_field",
-            Self::InvalidValue => "invalid_value",
-            Self::Duplicate => "duplicate",
-            Self::NotEnforced => "not_enforced",
-            Self::UnsupportedKind => "unsupported_kind",
-            Self::UnsupportedField => "unsupported_field",
-            Self::Unreadable => "unreadable",
-            Self::NoAnswer => "no_answer",
-            Self::NotAFile => "not_a_file",
-            Self::TooLarge => "too_large",
-            Self::SameDirectory => "same_directory",
-            Self::DirectoryGone => "directory_gone",
-            Self::LastGoodNotSaved => "last_good_not_saved",
-            Self::LastGoodInvalid => "last_good_invalid",
-            Self::InvalidOverlay => "invalid_overlay",
         }
     }
 }

@@ -55,6 +55,7 @@ impl Node {
     /// Reads one document.
     pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
         let mut options = Options::default();
+        // kubectl refuses a duplicate key, too; the parser's default would silently take the last one.
         options.duplicate_keys = DuplicateKeyPolicy::Error;
         options.non_finite_float_policy = NonFiniteFloatPolicy::AsString;
         options.with_snippet = false;
@@ -113,6 +114,7 @@ impl Node {
                     {
                         raw.apply(&mut key).map_err(not_finite(entry.line))?;
                     }
+                    // JSON has only text as keys: `8080:` of a map of ports becomes "8080", as in kubectl.
                     if matches!(key, Value::Bool(_) | Value::Number(_)) {
                         entry.key = key.to_string();
                     }

@@ -91,6 +91,8 @@ pub fn set_label(
                 if edited == text {
                     return Ok(Labelled::Unchanged(file));
                 }
+                // Before the file is touched: an edit that breaks the manifest would take its objects out of force at
+                // the next start.
                 prove_in_force(&file, &edited, key)?;
                 replace(&file, &edited)?;
                 return Ok(Labelled::Changed(file));
@@ -151,6 +153,8 @@ fn set_label_in(
             {
                 return Err(LabelError::Exists { label: change.label.clone(), value: old.to_owned() });
             }
+            // The text is edited, and the value beside it; `prove` compares both, so an error of the editor cannot
+            // reach the file.
             text = label::edit(&text, &place, &change.label, value).map_err(|error| refused(error.to_string()))?;
             if let Some(object) = object_at(&mut expected, &place) {
                 expect(object, change);

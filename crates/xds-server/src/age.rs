@@ -50,6 +50,7 @@ pub(crate) enum Reason {
 impl Watch {
     pub(crate) fn new(ages: Ages, credential: Option<ShownCredential>) -> Self {
         let now = Instant::now();
+        // No generator of random numbers is linked for this: the keys of a hasher are random, too.
         let tenths = RandomState::new().hash_one(()) % 1000;
         let jitter = ages.max_age.mul_f64(tenths as f64 / 10_000.0);
         Self { ages, credential, ends: now + ages.max_age + jitter, next_check: now + ages.check_every }
@@ -68,6 +69,8 @@ impl Watch {
             match checked.unwrap_or_else(|_| Validity::Unknown(format!("no answer within {CHECK_TIMEOUT:?}"))) {
                 Validity::Valid => {}
                 Validity::Revoked(reason) => return ended(Reason::Token(reason)),
+                // A check that failed proves nothing about the token. Ending all streams then would cut off the mesh
+                // with the API server.
                 Validity::Unknown(reason) => {
                     metrics::counter!("strake_control_token_checks_failed_total").increment(1);
                     tracing::warn!(

@@ -92,6 +92,7 @@ impl Cache {
         };
         let changed: Vec<(Arc<str>, bool)> =
             changes.into_iter().filter_map(|change| take_over(entries, change)).collect();
+        // Equal versions are equal contents: nobody is woken for them.
         if changed.is_empty() {
             return;
         }
@@ -206,6 +207,7 @@ impl Cache {
         let subscriptions = &mut subscriber.subscriptions;
         subscriptions.release_removals(gate);
         let step = subscriptions.next(gate)?;
+        // A client without the feature deletes what its first response lacks, so it must get all of it at once.
         let is_whole = subscriptions.is_snapshot(&step) && !subscriber.reads_marks;
         let limits = if is_whole {
             Limits { bytes: WHOLE_BYTES, names: usize::MAX }

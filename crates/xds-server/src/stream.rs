@@ -106,6 +106,7 @@ impl Conversation {
                     Turn::End(Ok(()))
                 }
             },
+            // The batch is made only once the client can take it: until then changes of one name replace each other.
             permit = outbound.reserve(), if work => {
                 let Ok(permit) = permit else { return Turn::End(Ok(())) };
                 if let Some(batch) = self.cache.next_batch(self.peer.connection, gate) {
@@ -151,6 +152,7 @@ impl Conversation {
                 self.cache.reads_marks(self.peer.connection);
             }
         }
+        // The first request names the node (`node.id`); a connection that sends none is not reported.
         if !self.greeted {
             self.greeted = true;
             self.report(Report::Connected { peer: self.peer.clone() });
@@ -167,6 +169,7 @@ impl Conversation {
                 Some(error) => Report::Nacked { peer, type_url, nonce, error: error.message },
             });
         }
+        // Only the first request of a type has these: resources of an earlier connection, which count as acknowledged.
         let held = self.cache.held(&request.type_url, &request.initial_resource_versions);
         if !held.is_empty() {
             let (peer, type_url) = (self.peer.clone(), request.type_url.clone());

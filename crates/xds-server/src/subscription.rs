@@ -106,6 +106,7 @@ impl Subscriptions {
         let known = self.types.remove(&key);
         let is_first = known.is_none();
         let mut subscription = known.unwrap_or_else(Subscription::with_snapshot);
+        // Versions that a client claims later in a stream are not believed: by then the server knows what it sent.
         let versions = if is_first { request.initial_versions } else { HashMap::new() };
         // An empty list means everything, in the first request of a type only.
         let everything = [WILDCARD.to_owned()];
@@ -117,6 +118,8 @@ impl Subscriptions {
             subscription.subscribe(name, entries, &versions);
         }
         subscription.unsubscribe(&request.unsubscribe);
+        // A policy that the client holds and that no longer exists must not be removed before the addresses that refer
+        // to it.
         if is_policy(type_url) {
             let gone = subscription.take_unknown(entries);
             self.withdrawals.add(gone);
@@ -139,6 +142,7 @@ impl Subscriptions {
                 subscription.touch(name);
                 continue;
             }
+            // A policy that comes back keeps its place at the proxy: only its new contents are sent.
             self.withdrawals.forget(name);
             if *exists {
                 subscription.touch(name);
@@ -178,6 +182,8 @@ impl Subscriptions {
 
     /// The response to send next, if there is one.
     pub(crate) fn next(&self, gate: Gate) -> Option<Step> {
+        // A workload that refers to an unknown policy denies every connection, so addresses wait for the answer to the
+        // policies.
         let hold_addresses = gate.hold_addresses || !self.policies.are_all_answered();
         let is_held = |url: &str| hold_addresses && url == ADDRESS_TYPE_URL;
         let due = self.types.iter().find(|(key, subscription)| subscription.is_due() && !is_held(&key.url));

@@ -173,6 +173,7 @@ fn check_pair(root: &CertificateDer<'_>, key: &KeyPair) -> Result<(), IssuerErro
     if !certificate.is_ca() {
         return Err(IssuerError::NotACa);
     }
+    // Signatures of another key than the certificate's would be refused by every peer, and only there.
     if *certificate.public_key().subject_public_key.data != *key.der_bytes() {
         return Err(IssuerError::Mismatch);
     }

@@ -104,6 +104,7 @@ impl Issuer {
 
     fn params(&self, names: Vec<SanType>, ttl: Duration) -> Result<(CertificateParams, SystemTime), SignError> {
         let now = SystemTime::now();
+        // A leaf that outlives its root would be refused by peers without warning.
         let not_after = (now + ttl).min(self.not_after);
         if not_after <= now {
             return Err(SignError::RootExpired);
@@ -115,6 +116,7 @@ impl Issuer {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
+        // Clocks of nodes differ; a peer whose clock is behind must not see a certificate of the future.
         params.not_before = OffsetDateTime::from(now - BACKDATED);
         params.not_after = OffsetDateTime::from(not_after);
         params.serial_number = Some(serial().map_err(SignError::Certificate)?);
@@ -133,6 +135,7 @@ fn public_key(csr: &str) -> Result<SubjectPublicKeyInfo, SignError> {
     if !rest.is_empty() {
         return Err(SignError::Request);
     }
+    // Without this proof of possession anybody could get a certificate for somebody else's public key.
     request.verify_signature().map_err(|_| SignError::Signature)?;
     SubjectPublicKeyInfo::from_der(request.certification_request_info.subject_pki.raw).map_err(SignError::Key)
 }
@@ -141,6 +144,7 @@ fn public_key(csr: &str) -> Result<SubjectPublicKeyInfo, SignError> {
 pub(super) fn serial() -> Result<SerialNumber, rcgen::Error> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
+    // RFC 5280, 4.1.2.2: positive, at most 20 bytes; the second highest bit keeps the length at 16.
     bytes[0] &= 0x7f;
     bytes[0] |= 0x40;
     Ok(SerialNumber::from_slice(&bytes))

@@ -41,6 +41,7 @@ pub(crate) fn review(key: &ObjectRef, policy: &AuthorizationPolicy, context: &Co
         found.rule(index, rule);
         found.copies(index, &policy.spec.rules);
         let potential = match potentials.get(index) {
+            // The conversion has left the rule out and reported it.
             _ if context.left_out.contains(&index) => Potential::Never,
             Some(Potential::Possible) if context.rules.is_closed(index, |port| found.is_service_only(port)) => {
                 Potential::Never
@@ -201,6 +202,7 @@ impl Found<'_> {
         let [name, not_name] = lists.names;
         for (index, text) in lists.values.iter().enumerate() {
             let path = format!("{path}.{name}[{index}]");
+            // Negative values win, so a value that is in both lists never matches.
             if lists.not_values.contains(text) {
                 let why = format!("{} {text:?} never matches: it is also in {not_name}", lists.kind.noun());
                 self.doubt(&why);

@@ -102,6 +102,7 @@ fn combinations(rule: &Rule) -> Vec<Alternative> {
     let mut picked: Vec<Vec<Match>> = vec![Vec::new()];
     for clause in rule.clauses.iter().filter(|clause| !clause.matches.is_empty()) {
         let matches: Vec<_> = clause.matches.iter().filter(|part| **part != Match::default()).collect();
+        // The number of combinations is the product over all clauses; beyond the bound the rule counts as possible.
         if picked.len() * matches.len() > COMBINATIONS {
             return vec![Alternative { parts: Vec::new(), ports: Ports::Any }];
         }

@@ -104,6 +104,7 @@ fn principal_doubt(text: &str, world: &World) -> Option<Doubt> {
             format!("principals are written without {SCHEME}; did you mean {rest:?}?"),
         ));
     }
+    // A whole identity can be taken apart and compared name by name; of a pattern only the form is known.
     if !text.contains('*') {
         let Some((trust_domain, namespace, name)) = parts(text) else {
             return Some(Doubt::never(Reason::InvalidPrincipal, form(text, domain)));
@@ -206,6 +207,7 @@ fn missing_account(world: &World, namespace: &str, name: &str, write: impl Fn(&s
         let meant = meant.map(|meant| format!("; did you mean {:?}?", write(meant, name))).unwrap_or_default();
         return Some(Doubt::absent(Reason::UnknownNamespace, format!("namespace {namespace:?} not found{meant}")));
     }
+    // A near name in the same namespace is more likely meant than the same name elsewhere.
     let near = nearest(name, world.accounts_in(namespace)).map(|name| (namespace, name));
     let elsewhere = || {
         world.namespaces().find(|other| world.has_account(other, name) && name != "default").map(|other| (other, name))

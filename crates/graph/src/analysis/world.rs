@@ -71,6 +71,7 @@ impl World {
         let same_account = same(|names| Some(format!("{}/{}", names.namespace, names.account?)));
         let same_namespace = old.map(|names| names.namespace) == new.map(|names| names.namespace);
         let same_labels = same_namespace && old.map(|names| names.labels) == new.map(|names| names.labels);
+        // New names first: a name that both have never drops to zero in between, which would count as a change.
         for (names, add) in new.iter().map(|names| (names, true)).chain(old.iter().map(|names| (names, false))) {
             if !same_namespace {
                 self.changed.names |= count(&mut self.namespaces, names.namespace, add);

@@ -91,6 +91,8 @@ pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy
         })
         .collect();
     let dry_run = policy.metadata.annotations.get(DRY_RUN_ANNOTATION);
+    // A value that is not a boolean leaves the policy in force: an unreadable annotation must not open what the policy
+    // closes.
     let effect = match dry_run.map(|value| boolean(value)) {
         Some(Some(true)) => Effect::Logged,
         Some(Some(false) | None) | None => effect(&report, action, &rules),

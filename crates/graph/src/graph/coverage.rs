@@ -54,6 +54,7 @@ impl CoverageIndex {
         if old == new {
             return;
         }
+        // Subtracts the old selection and adds the new one, so a change costs as much as the policies of one workload.
         for (selection, add) in old.iter().map(|old| (old, false)).chain(new.iter().map(|new| (new, true))) {
             self.count(&pod.0, selection, add);
             let policies = selection.selected_by.iter().chain(&selection.decided_by).chain(&selection.unmatched_by);
@@ -76,6 +77,7 @@ impl CoverageIndex {
         change(&mut self.all, whole, add);
         change_in(&mut self.by_namespace, &namespace.to_owned(), whole, add);
         for policy in &selection.selected_by {
+            // AuthorizationPolicies add up; of PeerAuthentications only the ones in `decided_by` take effect.
             let decided = if policy.kind == Kind::PeerAuthentication { 0 } else { whole.decided };
             change_in(&mut self.by_policy, policy, Coverage { decided, ..whole }, add);
         }

@@ -49,6 +49,7 @@ pub(crate) fn effect(mesh: &Mesh, policy: &PeerAuthentication, precedence: Prece
         let message = "portLevelMtls requires a selector: its ports use mtls.mode".to_owned();
         losses.push(Loss { reason: Reason::Ignored, field: "spec.portLevelMtls", message });
     }
+    // DISABLE would mean that mutual TLS is refused; ztunnel has no such mode, and PERMISSIVE is the nearest.
     let modes = policy.spec.port_level_mtls.values().chain(&policy.spec.mtls);
     if modes.into_iter().any(|port| port.mode == TlsMode::Disable) {
         let message = "DISABLE is treated as PERMISSIVE: workloads in the mesh always accept mutual TLS";

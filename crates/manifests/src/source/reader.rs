@@ -147,6 +147,7 @@ impl Reader {
             self.recall_all(&turn);
             self.on_turn(turn);
         }
+        // Before `InSync`, so that the receiver never sees a directory of which a part is missing.
         self.scan();
         self.forget_deleted();
         let cluster = self.cluster.clone();
@@ -176,6 +177,7 @@ impl Reader {
         } else {
             changed.iter().for_each(|path| self.look_at(path));
         }
+        // No notification comes when a writer stops writing, so these are read again until they are settled.
         for path in self.unsettled.keys().cloned().collect::<Vec<_>>() {
             self.look_at(&path);
         }
@@ -189,6 +191,7 @@ impl Reader {
             Err(RecvTimeoutError::Timeout) if !self.events.is_closed() => return Some(paths),
             Ok(Signal::Stop) | Err(_) => return None,
         };
+        // A checkout or `kubectl kustomize` writes many files; each would be a change of the mesh of its own.
         let burst = DEBOUNCE.begin();
         loop {
             let patience = burst.patience();
@@ -261,6 +264,7 @@ impl Reader {
         for (path, problems) in skipped {
             self.store.put_problems(&path, problems);
         }
+        // A directory that takes long to read is read less often: reading may use a share of the time, not all of it.
         self.next_scan = Instant::now() + RESCAN.max(started.elapsed() * RESCAN_SHARE);
     }
 
@@ -342,6 +346,8 @@ impl Reader {
             self.unsettled.remove(path);
             return;
         }
+        // An editor that writes in place truncates first: half a file looks like deleted objects. One that replaces the
+        // file (`rename`) shows another inode, and its text is complete.
         let is_in_place = self.seen.get(path).and_then(|seen| seen.file).is_some_and(|file| file.is_same_file(&stamp));
         if is_in_place
             && let Role::Manifest(_) = role

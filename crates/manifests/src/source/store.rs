@@ -98,6 +98,7 @@ impl Store {
             let bases = self.bases.entry(key.clone()).or_default();
             let known = bases.get(&place).map(|base| (&base.object.value, base.since));
             let known = known.or_else(|| copies.get(&key).map(|copy| (&copy.object, copy.since)));
+            // The time of the last good state is that of the first reading in this form, also by an earlier process.
             let since = known.filter(|(value, _)| **value == object.value).map_or(now, |(_, since)| since);
             bases.insert(place.clone(), Base { object, since, is_stale: false });
             copies.remove(&key);
@@ -107,6 +108,8 @@ impl Store {
         let may_have = |key: &ObjectRef| has_unknown || refused.contains(key);
         for key in before.difference(&keys).cloned().collect::<Vec<_>>() {
             copies.remove(&key);
+            // The object may be in a document that cannot be read: its last good state stays in force. Only an object
+            // that is certainly gone is removed.
             if may_have(&key) {
                 if let Some(base) = self.bases.get_mut(&key).and_then(|bases| bases.get_mut(&place)) {
                     base.is_stale = true;
@@ -189,6 +192,7 @@ impl Store {
                 self.overlay_files.insert(path.to_owned(), file);
                 self.overlays.entry(key).or_default().insert(writer, overlay);
             }
+            // An invalid overlay leaves the last good one in place.
             Err(mut problem) => {
                 let since = self.overlay_files.get(path).map(|file| file.since);
                 problem.in_force = Some(since.map_or(InForce::Nothing, |since| InForce::LastGood { since }));

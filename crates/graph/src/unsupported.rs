@@ -194,9 +194,9 @@ mod tests {
     #[test]
     fn an_unknown_distribution_is_reported() {
         let key = ObjectRef::new(Kind::Service, "app", "web");
-        let told = |field: Option<&str>| distribution(&key, &ObjectMeta::default(), field).is_some();
+        let is_reported = |field: Option<&str>| distribution(&key, &ObjectMeta::default(), field).is_some();
 
-        assert!(told(Some("Nearest")));
-        assert!(!told(Some("PreferClose")) && !told(Some("Any")) && !told(None));
+        assert!(is_reported(Some("Nearest")));
+        assert!(!is_reported(Some("PreferClose")) && !is_reported(Some("Any")) && !is_reported(None));
     }
 }

@@ -91,7 +91,7 @@ impl Cache {
             None => state.types.entry(type_url.to_owned()).or_default(),
         };
         let changed: Vec<(Arc<str>, bool)> =
-            changes.into_iter().filter_map(|change| take_over(entries, change)).collect();
+            changes.into_iter().filter_map(|change| apply_change(entries, change)).collect();
         // Equal versions are equal contents: nobody is woken for them.
         if changed.is_empty() {
             return;
@@ -260,7 +260,7 @@ fn fill(batch: &mut Batch, entries: Option<&Entries>, limits: Limits, mut take_n
 }
 
 /// The name and whether the resource exists now, when the change changed something.
-fn take_over(entries: &mut Entries, change: Change) -> Option<(Arc<str>, bool)> {
+fn apply_change(entries: &mut Entries, change: Change) -> Option<(Arc<str>, bool)> {
     match change {
         Change::Upsert { name, version, value } => {
             if entries.get(name.as_str()).is_some_and(|entry| *entry.version == *version) {

@@ -56,8 +56,8 @@ impl Asked {
 }
 
 /// Event of one turn of the loop.
-enum Turn {
-    Go,
+enum Next {
+    Continue,
     End(Result<(), Status>),
 }
 
@@ -78,10 +78,10 @@ impl Conversation {
             _ = self.options.drain.started() => return,
         }
         loop {
-            match self.turn(&mut inbound, &outbound).await {
-                Turn::Go => {}
-                Turn::End(Ok(())) => return,
-                Turn::End(Err(status)) => {
+            match self.advance(&mut inbound, &outbound).await {
+                Next::Continue => {}
+                Next::End(Ok(())) => return,
+                Next::End(Err(status)) => {
                     tracing::info!(connection = self.peer.connection, %status, "discovery stream refused");
                     // A client that has left needs no farewell.
                     drop(outbound.send(Err(status)).await);
@@ -91,7 +91,7 @@ impl Conversation {
         }
     }
 
-    async fn turn(&mut self, inbound: &mut Streaming<DeltaDiscoveryRequest>, outbound: &Outbound) -> Turn {
+    async fn advance(&mut self, inbound: &mut Streaming<DeltaDiscoveryRequest>, outbound: &Outbound) -> Next {
         let gate = self.patience.map_or_else(Gate::default, |_| self.asked.gate());
         let work = self.cache.has_work(self.peer.connection, gate);
         let patience = self.patience.unwrap_or_else(Instant::now);
@@ -99,38 +99,38 @@ impl Conversation {
         // that is lost with `notified` was stored before and is only a hint to look again.
         tokio::select! {
             request = inbound.message() => match request {
-                Ok(Some(request)) => self.take(request),
-                Ok(None) => Turn::End(Ok(())),
+                Ok(Some(request)) => self.on_request(request),
+                Ok(None) => Next::End(Ok(())),
                 Err(status) => {
                     tracing::debug!(connection = self.peer.connection, %status, "discovery stream broke");
-                    Turn::End(Ok(()))
+                    Next::End(Ok(()))
                 }
             },
             // The batch is made only once the client can take it: until then changes of one name replace each other.
             permit = outbound.reserve(), if work => {
-                let Ok(permit) = permit else { return Turn::End(Ok(())) };
+                let Ok(permit) = permit else { return Next::End(Ok(())) };
                 if let Some(batch) = self.cache.next_batch(self.peer.connection, gate) {
                     self.report(sent(&self.peer, &batch));
                     permit.send(Ok(response(batch)));
                 }
-                Turn::Go
+                Next::Continue
             }
-            () = self.wake.notified(), if !work => Turn::Go,
+            () = self.wake.notified(), if !work => Next::Continue,
             () = tokio::time::sleep_until(patience), if self.patience.is_some() => {
                 self.patience = None;
-                Turn::Go
+                Next::Continue
             }
             reason = self.watch.ended() => self.end(reason),
-            _ = self.options.drain.started() => Turn::End(Ok(())),
+            _ = self.options.drain.started() => Next::End(Ok(())),
         }
     }
 
-    fn end(&self, reason: Reason) -> Turn {
+    fn end(&self, reason: Reason) -> Next {
         let (connection, node) = (self.peer.connection, &self.peer.caller.node);
         match reason {
             Reason::Age => {
                 tracing::debug!(connection, node, "discovery stream has reached its maximum age");
-                Turn::End(Ok(()))
+                Next::End(Ok(()))
             }
             Reason::Token(reason) => {
                 tracing::warn!(
@@ -140,12 +140,12 @@ impl Conversation {
                     code = "token_revoked",
                     "discovery stream ended: its token is no longer valid"
                 );
-                Turn::End(Err(Status::unauthenticated("request authenticate failure")))
+                Next::End(Err(Status::unauthenticated("request authenticate failure")))
             }
         }
     }
 
-    fn take(&mut self, request: DeltaDiscoveryRequest) -> Turn {
+    fn on_request(&mut self, request: DeltaDiscoveryRequest) -> Next {
         if let Some(node) = request.node {
             self.peer.node_id = node.id;
             if node.client_features.iter().any(|feature| feature == snapshot::FEATURE) {
@@ -158,7 +158,7 @@ impl Conversation {
             self.report(Report::Connected { peer: self.peer.clone() });
         }
         if request.type_url.is_empty() {
-            return Turn::End(Err(Status::invalid_argument("request without a type")));
+            return Next::End(Err(Status::invalid_argument("request without a type")));
         }
         self.note_type(&request.type_url);
         if !request.response_nonce.is_empty() {
@@ -181,9 +181,9 @@ impl Conversation {
             initial_versions: request.initial_resource_versions,
         };
         if self.cache.subscribe(self.peer.connection, &request.type_url, subscription) {
-            Turn::Go
+            Next::Continue
         } else {
-            Turn::End(Err(Status::resource_exhausted("too many resource names")))
+            Next::End(Err(Status::resource_exhausted("too many resource names")))
         }
     }
 

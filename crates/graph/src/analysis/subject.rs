@@ -117,15 +117,15 @@ mod tests {
 
     #[test]
     fn a_selector_that_nothing_has_names_what_is_near() {
-        let told = |pairs: &[(&str, &str)]| why("shop", pairs).unwrap();
+        let reason = |pairs: &[(&str, &str)]| why("shop", pairs).unwrap();
         let none = "no pod of namespace \"shop\" has the label";
 
-        assert_eq!(told(&[("app", "wbe")]), format!("{none} app=wbe; did you mean app=web?"));
-        assert_eq!(told(&[("apps", "web")]), format!("{none} apps=web; did you mean app=web?"));
-        assert_eq!(told(&[("name", "db")]), format!("{none} name=db; did you mean app=db?"));
-        assert!(told(&[("app", "cache")]).contains("pods of namespace \"data\" have it"));
-        assert_eq!(told(&[("app", "billing")]), format!("{none} app=billing"));
-        assert!(told(&[("app", "web"), ("version", "v2")]).contains("no pod has all of these labels"));
+        assert_eq!(reason(&[("app", "wbe")]), format!("{none} app=wbe; did you mean app=web?"));
+        assert_eq!(reason(&[("apps", "web")]), format!("{none} apps=web; did you mean app=web?"));
+        assert_eq!(reason(&[("name", "db")]), format!("{none} name=db; did you mean app=db?"));
+        assert!(reason(&[("app", "cache")]).contains("pods of namespace \"data\" have it"));
+        assert_eq!(reason(&[("app", "billing")]), format!("{none} app=billing"));
+        assert!(reason(&[("app", "web"), ("version", "v2")]).contains("no pod has all of these labels"));
         assert_eq!(why("istio-system", &[("app", "cache")]), None, "the root namespace selects everywhere");
         assert_eq!(why("shpo", &[]).unwrap(), "namespace \"shpo\" not found; did you mean \"shop\"?");
     }

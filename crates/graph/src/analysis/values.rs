@@ -276,7 +276,7 @@ mod tests {
         kind.doubt(text, &world, "shop").map(|doubt| (doubt.effect, doubt.why))
     }
 
-    fn told(kind: Kind, text: &str, effect: Match, part: &str) {
+    fn assert_doubt(kind: Kind, text: &str, effect: Match, part: &str) {
         let (found, why) = why(kind, text).unwrap_or_else(|| panic!("no finding about {text:?}"));
         assert!(found == effect && why.contains(part), "{text:?}: {found:?}, {why}");
     }
@@ -289,41 +289,41 @@ mod tests {
         assert_eq!(why(Kind::Principal, "*"), None);
         assert_eq!(why(Kind::Principal, "cluster.local/ns/shop/*"), None);
         assert_eq!(why(Kind::Principal, "*/sa/cart"), None);
-        told(Kind::Principal, "spiffe://cluster.local/ns/shop/sa/cart", Match::Never, meant);
-        told(Kind::Principal, "shop/cart", Match::Never, meant);
-        told(Kind::Principal, "system:serviceaccount:shop:cart", Match::Never, meant);
-        told(Kind::Principal, "ns/shop/sa/cart", Match::Never, meant);
-        told(Kind::Principal, "example.com/ns/shop/sa/cart", Match::Never, meant);
-        told(Kind::Principal, "cluster.local/ns/shop/sa/cat", Match::NothingNow, meant);
-        told(Kind::Principal, "cluster.local/ns/shpo/sa/cart", Match::NothingNow, meant);
-        told(Kind::Principal, "cluster.local/ns/default/sa/cart", Match::NothingNow, meant);
-        told(Kind::Principal, "cluster.local/ns/other/*", Match::NothingNow, "no service account");
-        told(Kind::Principal, "other.local/*", Match::Never, "invalid identity");
+        assert_doubt(Kind::Principal, "spiffe://cluster.local/ns/shop/sa/cart", Match::Never, meant);
+        assert_doubt(Kind::Principal, "shop/cart", Match::Never, meant);
+        assert_doubt(Kind::Principal, "system:serviceaccount:shop:cart", Match::Never, meant);
+        assert_doubt(Kind::Principal, "ns/shop/sa/cart", Match::Never, meant);
+        assert_doubt(Kind::Principal, "example.com/ns/shop/sa/cart", Match::Never, meant);
+        assert_doubt(Kind::Principal, "cluster.local/ns/shop/sa/cat", Match::NothingNow, meant);
+        assert_doubt(Kind::Principal, "cluster.local/ns/shpo/sa/cart", Match::NothingNow, meant);
+        assert_doubt(Kind::Principal, "cluster.local/ns/default/sa/cart", Match::NothingNow, meant);
+        assert_doubt(Kind::Principal, "cluster.local/ns/other/*", Match::NothingNow, "no service account");
+        assert_doubt(Kind::Principal, "other.local/*", Match::Never, "invalid identity");
     }
 
     #[test]
     fn namespaces_accounts_and_trust_domains_have_to_exist() {
         assert_eq!(why(Kind::Namespace, "sh*"), None);
-        told(Kind::Namespace, "shops", Match::NothingNow, r#"did you mean "shop"?"#);
-        told(Kind::Namespace, "Shop", Match::Never, r#"did you mean "shop"?"#);
-        told(Kind::Namespace, "x-*", Match::NothingNow, "no namespace");
+        assert_doubt(Kind::Namespace, "shops", Match::NothingNow, r#"did you mean "shop"?"#);
+        assert_doubt(Kind::Namespace, "Shop", Match::Never, r#"did you mean "shop"?"#);
+        assert_doubt(Kind::Namespace, "x-*", Match::NothingNow, "no namespace");
         assert_eq!(why(Kind::ServiceAccount, "cart"), None);
-        told(Kind::ServiceAccount, "crat", Match::NothingNow, r#"did you mean "cart"?"#);
-        told(Kind::ServiceAccount, "default/cart", Match::NothingNow, r#"did you mean "shop/cart"?"#);
+        assert_doubt(Kind::ServiceAccount, "crat", Match::NothingNow, r#"did you mean "cart"?"#);
+        assert_doubt(Kind::ServiceAccount, "default/cart", Match::NothingNow, r#"did you mean "shop/cart"?"#);
         assert_eq!(why(Kind::TrustDomain, "cluster.local"), None);
         assert_eq!(why(Kind::TrustDomain, "cluster*"), None);
-        told(Kind::TrustDomain, "example.com", Match::Never, "cluster.local");
+        assert_doubt(Kind::TrustDomain, "example.com", Match::Never, "cluster.local");
     }
 
     #[test]
-    fn blocks_that_look_like_something_else_are_told() {
+    fn blocks_that_look_like_something_else_are_reported() {
         assert_eq!(why(Kind::Block, "10.0.0.0/8"), None);
         assert_eq!(why(Kind::Block, "0.0.0.0/0"), None);
         assert_eq!(why(Kind::Block, "10.1.2.3"), None);
-        told(Kind::Block, "10.1.2.3/16", Match::Other, "treated as 10.1.0.0/16");
-        told(Kind::Block, "::ffff:10.0.0.5", Match::Other, "treated as 10.0.0.5");
-        told(Kind::Block, "::ffff:10.0.0.0/104", Match::Other, "treated as 10.0.0.0/8");
-        told(Kind::Block, "::ffff:10.0.0.5/24", Match::Never, "IPv6");
-        told(Kind::Block, "0.0.0.0", Match::Never, "0.0.0.0/0");
+        assert_doubt(Kind::Block, "10.1.2.3/16", Match::Other, "treated as 10.1.0.0/16");
+        assert_doubt(Kind::Block, "::ffff:10.0.0.5", Match::Other, "treated as 10.0.0.5");
+        assert_doubt(Kind::Block, "::ffff:10.0.0.0/104", Match::Other, "treated as 10.0.0.0/8");
+        assert_doubt(Kind::Block, "::ffff:10.0.0.5/24", Match::Never, "IPv6");
+        assert_doubt(Kind::Block, "0.0.0.0", Match::Never, "0.0.0.0/0");
     }
 }

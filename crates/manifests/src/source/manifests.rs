@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::file;
 use super::reader::{Reader, Seen};
-use super::roots::Turn;
+use super::roots::RootChange;
 use super::store::Tier;
 use kube_types::{Code, Severity, SourceProblem};
 
@@ -55,8 +55,8 @@ impl Reader {
     }
 
     /// Brings back everything below a directory that is gone at the start.
-    pub(super) fn recall_all(&mut self, turn: &Turn) {
-        let Turn::Gone(SourceProblem { file, .. }) = turn else {
+    pub(super) fn restore_copies(&mut self, change: &RootChange) {
+        let RootChange::Gone(SourceProblem { file, .. }) = change else {
             return;
         };
         for manifest in self.last_good.manifests(file).unwrap_or_default() {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::disk::{Disk, ReaderHealth};
 use super::last_good::LastGood;
 use super::read_file::{self, ReadError, Stamp, Text};
-use super::roots::{Roots, Turn};
+use super::roots::{RootChange, Roots};
 use super::store::{Store, Tier};
 use super::watch::{self, Signal};
 use super::{DirectoryConfig, SourceError, file, walk};
@@ -64,7 +64,7 @@ pub(super) fn start(config: DirectoryConfig, events: mpsc::Sender<Event>) -> Res
     let last_good = LastGood::new(&config.state, config.last_good);
     let health = ReaderHealth::default();
     let mut disk = Disk::new(health.clone());
-    let (roots, turns) = Roots::open(&config, &last_good, watcher, &mut disk)?;
+    let (roots, changes) = Roots::open(&config, &last_good, watcher, &mut disk)?;
     let reader = Reader {
         state: config.state,
         cluster: config.cluster,
@@ -81,7 +81,7 @@ pub(super) fn start(config: DirectoryConfig, events: mpsc::Sender<Event>) -> Res
         last_good,
         next_scan: Instant::now(),
     };
-    let run = move || reader.run(turns);
+    let run = move || reader.run(changes);
     std::thread::Builder::new().name("manifests".to_owned()).spawn(run).map_err(SourceError::Thread)?;
     Ok(Handle { signals: sender, health })
 }
@@ -142,10 +142,10 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    fn run(mut self, turns: Vec<Turn>) {
-        for turn in turns {
-            self.recall_all(&turn);
-            self.on_turn(turn);
+    fn run(mut self, changes: Vec<RootChange>) {
+        for change in changes {
+            self.restore_copies(&change);
+            self.on_root_change(change);
         }
         // Before `InSync`, so that the receiver never sees a directory of which a part is missing.
         self.scan();
@@ -166,12 +166,12 @@ impl Reader {
     fn on_change(&mut self, changed: &BTreeSet<PathBuf>) {
         let seen = &self.seen;
         let has_files = |root: &Path| seen.keys().any(|path| path.starts_with(root));
-        let turns = self.roots.look_again(&mut self.disk, has_files);
+        let changes = self.roots.look_again(&mut self.disk, has_files);
         let all = self.overflow.swap(false, Ordering::AcqRel)
             || Instant::now() >= self.next_scan
-            || turns.iter().any(|turn| matches!(turn, Turn::Back { .. }))
+            || changes.iter().any(|change| matches!(change, RootChange::Restored { .. }))
             || changed.iter().any(|path| self.is_coarse(path));
-        turns.into_iter().for_each(|turn| self.on_turn(turn));
+        changes.into_iter().for_each(|change| self.on_root_change(change));
         if all {
             self.scan();
         } else {
@@ -219,10 +219,10 @@ impl Reader {
     }
 
     /// A root that went or came back: what is below it is read again then, whatever was seen there.
-    fn on_turn(&mut self, turn: Turn) {
-        match turn {
-            Turn::Gone(problem) => self.store.put_problems(&problem.file.clone(), vec![problem]),
-            Turn::Back(path) => {
+    fn on_root_change(&mut self, change: RootChange) {
+        match change {
+            RootChange::Gone(problem) => self.store.put_problems(&problem.file.clone(), vec![problem]),
+            RootChange::Restored(path) => {
                 self.store.solve(&path);
                 let below = self.seen.iter_mut().filter(|(file, _)| file.starts_with(&path));
                 below.for_each(|(_, seen)| *seen = Seen::UNREAD);
@@ -294,7 +294,7 @@ impl Reader {
             Err(error) => Err(error),
         };
         match read {
-            Ok(text) => self.take_text(path, role, text),
+            Ok(text) => self.on_text(path, role, text),
             Err(error) => {
                 // A pipe or a device that never was a manifest is named by the search.
                 if matches!(error, ReadError::NotAFile(_))
@@ -333,7 +333,7 @@ impl Reader {
         read.unwrap_or_else(|error| Err(io::Error::new(io::ErrorKind::TimedOut, error).into()))
     }
 
-    fn take_text(&mut self, path: &Path, role: Role, Text { text, stamp }: Text) {
+    fn on_text(&mut self, path: &Path, role: Role, Text { text, stamp }: Text) {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         let hash = hasher.finish();

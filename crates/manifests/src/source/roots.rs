@@ -30,11 +30,11 @@ use kube_types::{Code, SourceProblem};
 
 /// Change of a root since the last look.
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(super) enum RootChange {
     /// The directory cannot be read: nothing is known of the files below it now.
     Gone(SourceProblem),
     /// The directory can be read again.
-    Back(PathBuf),
+    Restored(PathBuf),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Roots {
         copies: &LastGood,
         watcher: RecommendedWatcher,
         disk: &mut Disk,
-    ) -> Result<(Self, Vec<Turn>), SourceError> {
+    ) -> Result<(Self, Vec<RootChange>), SourceError> {
         let read_before = copies.roots();
         let mut list = Vec::new();
         for given in &config.manifests {
@@ -103,12 +103,12 @@ impl Roots {
             list.push(Root { path, id: None, presence: Presence::Gone(String::new()), is_users: false });
         }
         let mut roots = Self { list, state: config.state.clone(), watcher };
-        let turns = roots.first_look(copies, disk)?;
-        Ok((roots, turns))
+        let changes = roots.first_look(copies, disk)?;
+        Ok((roots, changes))
     }
 
-    fn first_look(&mut self, copies: &LastGood, disk: &mut Disk) -> Result<Vec<Turn>, SourceError> {
-        let mut turns = Vec::new();
+    fn first_look(&mut self, copies: &LastGood, disk: &mut Disk) -> Result<Vec<RootChange>, SourceError> {
+        let mut changes = Vec::new();
         for index in 0..self.list.len() {
             let root = &self.list[index];
             let has_copies = root.is_users && copies.manifests(&root.path).is_ok_and(|copies| !copies.is_empty());
@@ -117,25 +117,25 @@ impl Roots {
                     let is_other = root.id.is_some_and(|before| before != id);
                     let mut is_empty = || self.listing(&root.path, disk).is_ok_and(|found| found.files.is_empty());
                     if is_other && has_copies && is_empty() {
-                        turns.push(self.lose(index, REPLACED.to_owned()));
+                        changes.push(self.lose(index, REPLACED.to_owned()));
                     } else {
                         let path = root.path.clone();
                         self.accept(index, id, disk).map_err(|source| SourceError::Watch { path, source })?;
                     }
                 }
-                Err(error) if has_copies => turns.push(self.lose(index, absent(&error))),
+                Err(error) if has_copies => changes.push(self.lose(index, absent(&error))),
                 Err(source) => return Err(SourceError::Directory { path: root.path.clone(), source }),
             }
         }
-        Ok(turns)
+        Ok(changes)
     }
 
     /// Looks at every root again; `has_files` tells whether something below a path is in force.
-    pub(super) fn look_again(&mut self, disk: &mut Disk, has_files: impl Fn(&Path) -> bool) -> Vec<Turn> {
+    pub(super) fn look_again(&mut self, disk: &mut Disk, has_files: impl Fn(&Path) -> bool) -> Vec<RootChange> {
         (0..self.list.len()).filter_map(|index| self.look_at(index, disk, &has_files)).collect()
     }
 
-    fn look_at(&mut self, index: usize, disk: &mut Disk, has_files: impl Fn(&Path) -> bool) -> Option<Turn> {
+    fn look_at(&mut self, index: usize, disk: &mut Disk, has_files: impl Fn(&Path) -> bool) -> Option<RootChange> {
         let root = &self.list[index];
         let path = root.path.clone();
         let id = match find(&path, disk) {
@@ -159,7 +159,7 @@ impl Roots {
             }
         }
         match self.accept(index, id, disk) {
-            Ok(()) => Some(Turn::Back(path)),
+            Ok(()) => Some(RootChange::Restored(path)),
             Err(error) => self.lose_anew(index, format!("failed to watch: {error}")),
         }
     }
@@ -247,17 +247,17 @@ impl Roots {
         self.watcher.watch(&target, mode)
     }
 
-    fn lose_anew(&mut self, index: usize, message: String) -> Option<Turn> {
+    fn lose_anew(&mut self, index: usize, message: String) -> Option<RootChange> {
         let is_known = matches!(&self.list[index].presence, Presence::Gone(known) if *known == message);
         (!is_known).then(|| self.lose(index, message))
     }
 
-    fn lose(&mut self, index: usize, message: String) -> Turn {
+    fn lose(&mut self, index: usize, message: String) -> RootChange {
         let root = &mut self.list[index];
         root.presence = Presence::Gone(message.clone());
         // What was deleted has no watch any more, and there need not be one.
         let _ = self.watcher.unwatch(&root.path);
-        Turn::Gone(SourceProblem::of_file(&root.path, Code::DirectoryGone, message))
+        RootChange::Gone(SourceProblem::of_file(&root.path, Code::DirectoryGone, message))
     }
 
     /// Stops watching a root; roots that shared the watch get their own.

@@ -75,7 +75,10 @@ fn documentation(program: &str) -> Vec<String> {
 fn program_row(name: &str, items: &[Item], recorded: &str) -> String {
     let item = items.iter().find(|item| item.value == format!("\"{name}\"")).unwrap();
     let doc = documentation(name).join(" ");
-    let needs = doc.split_once("Hook: ").map_or("", |(_, needs)| needs.trim_end_matches('.'));
+    let needs = doc
+        .split_once("Hook: ")
+        .or_else(|| doc.split_once("Hooks: "))
+        .map_or("", |(_, needs)| needs.trim_end_matches('.'));
     let count = count(name, recorded).to_string();
     let hook = item.paragraphs[0].trim_end_matches('.');
     page::row(&[&format!("`{name}`"), hook, source::first_sentence(&doc), needs, &count])

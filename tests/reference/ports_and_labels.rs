@@ -23,7 +23,7 @@ this mesh supports it: `docs/guide/findings.md` names the findings about the oth
 ";
 
 fn is_number(item: &Item) -> bool {
-    item.value.bytes().all(|byte| byte.is_ascii_digit())
+    item.value.parse::<u16>().is_ok()
 }
 
 #[test]

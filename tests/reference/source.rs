@@ -83,7 +83,8 @@ pub(crate) fn items(code: &str) -> Vec<Item> {
             doc.push(text);
         } else if !line.starts_with("#[") {
             let declared = line.split_once("const ").or_else(|| line.split_once("static "));
-            if let Some((_, declaration)) = declared.filter(|(before, _)| !doc.is_empty() && !before.contains('(')) {
+            let declared = declared.filter(|(_, declaration)| !doc.is_empty() && !declaration.starts_with("fn "));
+            if let Some((_, declaration)) = declared {
                 let mut text = declaration.to_owned();
                 while !text.ends_with(';') {
                     let Some(more) = lines.next() else { break };

@@ -3,6 +3,7 @@
 //! kubelet, kube-proxy and cluster DNS. It knows no policy and no proxy: those are pods like others.
 
 mod addresses;
+mod any_certificate;
 mod command;
 pub mod control;
 mod dns;
@@ -16,6 +17,7 @@ mod options;
 pub mod output;
 pub mod paths;
 mod pod;
+mod prober;
 pub mod process;
 mod process_ids;
 mod scheduler;
@@ -25,6 +27,7 @@ mod system;
 mod validate;
 mod workloads;
 
+pub use any_certificate::AnyCertificate;
 pub use command::{Capture, Captured, Output, Process, Running};
 pub use control::{ContainerInfo, NodeInfo, Phase, PodInfo, Role, ServiceInfo, Status, Target};
 pub use error::LabError;

@@ -1,4 +1,4 @@
-//! What a lab is made of. How it is made is in `supervisor`.
+//! Options of a lab. The lab is made from them in `supervisor`.
 
 use std::{
     collections::BTreeMap,
@@ -49,14 +49,14 @@ pub struct Options {
     pub bin_dir: PathBuf,
     /// Program that knows `lab process ...`: `strake`, which plays supervisor, prober and container start.
     pub program: PathBuf,
-    /// Whether control plane, agents and node proxies are started.
+    /// True if control plane, agents and node proxies are started.
     pub mesh: bool,
     /// Added to the environment of every system pod's container.
     pub system_env: BTreeMap<String, String>,
     /// Added to the environment of one program of the mesh, by its name; wins over everything else.
     #[serde(default)]
     pub program_env: BTreeMap<String, BTreeMap<String, String>>,
-    /// How long a pod that left the mesh keeps its old connections (the agent's `--unenrol-grace`).
+    /// Time for which a pod that left the mesh keeps its old connections (the agent's `--unenrol-grace`).
     pub unenrol_grace: Duration,
 }
 
@@ -89,7 +89,7 @@ impl Options {
     /// The same options with absolute paths.
     ///
     /// # Errors
-    /// When the name cannot be one, the number of nodes is out of range, a path does not exist, or the mesh's programs
+    /// When the name is invalid, the number of nodes is out of range, a path does not exist, or the mesh's programs
     /// are not where they should be.
     pub fn validate(mut self) -> Result<Self, LabError> {
         validate_name(&self.name)?;
@@ -121,7 +121,7 @@ impl Options {
     }
 }
 
-/// Where a program is, in the directories of `PATH`.
+/// Path of a program in one of the directories of `PATH`.
 fn find_program(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     env::split_paths(path?).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
@@ -139,6 +139,14 @@ impl Options {
             read => read.map_err(|err| LabError::of(err, &path))?,
         };
         serde_json::from_slice(&text).map_err(|err| unusable(&path, err))
+    }
+
+    /// Reads the options that the starter wrote.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn read(file: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(file)?)?)
     }
 
     /// Writes them where the lab's supervisor and others look for them, and returns where that is.
@@ -185,10 +193,10 @@ pub fn validate_name(name: &str) -> Result<(), LabError> {
     if good {
         return Ok(());
     }
-    Err(LabError::Invalid(format!("{name:?} is no name of a lab: up to {MAX_NAME} of a-z, 0-9 and -")))
+    Err(LabError::Invalid(format!("invalid lab name {name:?}: expected up to {MAX_NAME} of a-z, 0-9 and -")))
 }
 
-/// Where the programs are: `STRAKE_BIN_DIR`, else the directory of the running program.
+/// Directory of the programs: `STRAKE_BIN_DIR`, else the directory of the running program.
 fn bin_dir() -> PathBuf {
     if let Some(dir) = env::var_os(BIN_DIR_VARIABLE) {
         return dir.into();

@@ -1,4 +1,4 @@
-//! Where a lab keeps its files and cgroups. It creates nothing.
+//! Paths of a lab's files and cgroups. It creates nothing.
 
 use std::{
     fs, io,
@@ -19,6 +19,9 @@ pub(crate) const PAUSE: &str = "_pause";
 
 /// Cgroup of a lab's supervisor. No node can have this name.
 const SUPERVISOR: &str = "_supervisor";
+
+/// Environment variable that names the cgroup that the lab's first process was started in.
+pub(crate) const HOME_VARIABLE: &str = "STRAKE_LAB_HOME_CGROUP";
 
 /// The files of one lab, below `/run/strake/lab/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +60,7 @@ impl RunDir {
         self.root.join("supervisor.pid")
     }
 
-    /// What the supervisor itself logs.
+    /// Log of the supervisor itself.
     #[must_use]
     pub fn supervisor_log(&self) -> PathBuf {
         self.root.join("supervisor.log")
@@ -87,13 +90,13 @@ impl RunDir {
         self.logs().join(namespace).join(pod).join(format!("{container}.log"))
     }
 
-    /// What one node's programs share: `bpffs`, `zds`, `ztunnel`, `agent`.
+    /// Directory of the files that one node's programs share: `bpffs`, `zds`, `ztunnel`, `agent`.
     #[must_use]
     pub fn node(&self, node: &str) -> PathBuf {
         self.root.join("nodes").join(short(node))
     }
 
-    /// What pods of a node see as paths of the node.
+    /// Directory that pods of a node see as the node's file system.
     #[must_use]
     pub fn host(&self, node: &str) -> PathBuf {
         self.node(node).join("host")
@@ -167,7 +170,7 @@ impl Cgroups {
         &self.root
     }
 
-    /// Where the supervisor runs.
+    /// Cgroup of the supervisor.
     #[must_use]
     pub fn supervisor(&self) -> PathBuf {
         self.root.join(SUPERVISOR)
@@ -179,7 +182,7 @@ impl Cgroups {
         self.root.join(node)
     }
 
-    /// Where the node's prober runs.
+    /// Cgroup of the node's prober.
     #[must_use]
     pub fn kubelet(&self, node: &str) -> PathBuf {
         self.node(node).join("kubelet")
@@ -198,6 +201,13 @@ impl Cgroups {
     pub fn sweep(&self) -> io::Result<()> {
         remove_tree(&self.root)
     }
+}
+
+/// The cgroup of this process, as a directory.
+pub(crate) fn current_cgroup() -> io::Result<PathBuf> {
+    let text = fs::read_to_string("/proc/self/cgroup")?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    Ok(runtime::sys::cgroup2_mount()?.join(path))
 }
 
 /// Kills every process of a cgroup and below. Needs Linux 5.14.

@@ -25,7 +25,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Longest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-/// Why a pod may not start yet.
+/// Reason why a pod may not start yet.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("cannot reach the node agent: {0}")]
@@ -68,7 +68,7 @@ pub(super) async fn passed(setup: &Setup, shared: &Shared, stop: &mut watch::Rec
     !*stop.borrow()
 }
 
-/// Waits for another decision of the supervisor's; for ever once it has forgotten the pod, which is told to stop then.
+/// Waits for another decision of the supervisor's; for ever once it has forgotten the pod, which it asks to stop then.
 async fn changed(selected: &mut watch::Receiver<bool>) {
     if selected.changed().await.is_err() {
         std::future::pending::<()>().await;

@@ -11,7 +11,7 @@ use kube_types::{Kind, ObjectRef, Resource};
 
 use crate::workloads::{Objects, templated_claims};
 
-/// What a ConfigMap or Secret holds, decoded.
+/// Decoded values of a ConfigMap or Secret.
 pub(crate) type Keys<'a> = BTreeMap<&'a str, Cow<'a, [u8]>>;
 
 /// Everything that containers may refer to by name.
@@ -55,7 +55,7 @@ impl Catalogue {
         if let Resource::Secret(secret) = found { Some(of_secret(secret)) } else { None }
     }
 
-    /// Whether there is such a claim.
+    /// True if there is such a claim.
     pub(crate) fn has_claim(&self, namespace: &str, name: &str) -> bool {
         self.claims.contains(&(namespace.to_owned(), name.to_owned()))
     }

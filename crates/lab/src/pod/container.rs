@@ -34,7 +34,7 @@ const RESTART_MAX: Duration = Duration::from_secs(10);
 /// A container that ran this long starts over with the shortest pause.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// What a container has between SIGTERM and SIGKILL when its `preStop` hook took all of the grace period.
+/// Time of a container between SIGTERM and SIGKILL when its `preStop` hook took all of the grace period.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 
 /// Most bytes of a log that are looked at for its last line.
@@ -79,7 +79,7 @@ pub(crate) async fn run(setup: Arc<Setup>, index: usize, shared: Shared, mut sto
     shared.container(index, |state| state.reason = "stopped".to_owned());
 }
 
-/// Whether a container that ended is started again.
+/// Returns true if a container that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RestartPolicy {
     Always,

@@ -10,7 +10,7 @@ use super::{
     files::hostname,
 };
 
-/// Where programs are looked for when a container does not say.
+/// Directories of programs when a container sets no `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Variables in the order in which they may refer to each other.
@@ -69,7 +69,7 @@ fn all_of(source: &EnvFromSource, facts: &Facts<'_>, catalogue: &Catalogue) -> R
         (None, None) => return Err("envFrom has neither configMapRef nor secretRef".to_owned()),
     };
     let Some(keys) = found else {
-        let missing = format!("envFrom: there is no {kind} {:?}", reference.name);
+        let missing = format!("envFrom: {kind} {:?} not found", reference.name);
         return if reference.optional { Ok(Vec::new()) } else { Err(missing) };
     };
     let keys = keys.map_err(|reason| format!("{kind} {:?}: {reason}", reference.name))?;
@@ -127,7 +127,7 @@ fn one_of(
 ) -> Result<Option<String>, String> {
     let KeySelector { name, key, optional } = selector;
     let missing = |what: String| if *optional { Ok(None) } else { Err(what) };
-    let Some(keys) = keys else { return missing(format!("there is no {kind} {name:?}")) };
+    let Some(keys) = keys else { return missing(format!("{kind} {name:?} not found")) };
     match keys.map_err(|reason| format!("{kind} {name:?}: {reason}"))?.get(key.as_str()) {
         Some(value) => text(kind, name, key, value).map(Some),
         None => missing(format!("{kind} {name:?} has no key {key:?}")),
@@ -268,11 +268,11 @@ mod tests {
         );
         assert_eq!(
             said(from(json!({"secretKeyRef": {"name": "m", "key": "k"}}))),
-            "variable X: there is no Secret \"m\""
+            "variable X: Secret \"m\" not found"
         );
         assert_eq!(
             said(json!({"name": "c", "envFrom": [{"secretRef": {"name": "s"}}]})),
-            "envFrom: there is no Secret \"s\""
+            "envFrom: Secret \"s\" not found"
         );
     }
 

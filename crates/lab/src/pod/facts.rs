@@ -1,4 +1,4 @@
-//! What a pod may ask about itself: the downward API's fields and the resources of its containers.
+//! Facts about a pod that it may refer to: the downward API's fields and the resources of its containers.
 
 use std::{fs, net::IpAddr};
 
@@ -41,7 +41,7 @@ impl Facts<'_> {
                 let of = |prefix, map: &StringMap| Some(map.get(quoted(prefix)?).cloned().unwrap_or_default());
                 let found =
                     of("metadata.labels['", &meta.labels).or_else(|| of("metadata.annotations['", &meta.annotations));
-                found.ok_or_else(|| format!("there is no field {path:?} that a pod can refer to"))?
+                found.ok_or_else(|| format!("unsupported field {path:?} of the downward API"))?
             }
         })
     }
@@ -84,7 +84,7 @@ fn lines(map: &StringMap) -> String {
 /// One unit; a quantity is counted in billionths.
 const NANO: i128 = 1_000_000_000;
 
-/// What a container without a limit may use: all that the machine has.
+/// Limit of a container without a limit: all that the machine has.
 fn machine(resource: &str) -> Result<i128, String> {
     match resource {
         "cpu" => {

@@ -1,4 +1,4 @@
-//! What happens beside a container that runs: its `postStart` hook, then its probes; and before its end its `preStop` hook.
+//! Probes and hooks of a container that runs: its `postStart` hook, then its probes; and before its end its `preStop` hook.
 
 use std::{future, sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use super::{
     state::Shared,
 };
 
-/// How long an `httpGet` hook may take; kubelet has no limit of its own.
+/// Time limit of an `httpGet` hook; kubelet has none of its own.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a container has to end.
+/// Reason why a container has to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fatal {
     pub(super) reason: String,

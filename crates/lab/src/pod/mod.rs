@@ -33,14 +33,14 @@ use crate::{
     logs::Marks,
     paths::{Cgroups, PAUSE, RunDir, remove_tree},
     pod::{catalogue::Catalogue, facts::Facts, state::Shared, volumes::Places},
+    prober::Prober,
     process::enter::Entry,
-    supervisor::prober::Prober,
 };
 
 /// `terminationGracePeriodSeconds` when nothing is said.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
-/// What all pods of a lab share.
+/// State that all pods of a lab share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) program: PathBuf,
@@ -56,7 +56,7 @@ impl Context {
         Self { program, run, cgroups, marks: Marks::default(), catalogue: RwLock::default() }
     }
 
-    /// What containers may refer to now.
+    /// Objects that containers may refer to now.
     pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
         Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -87,7 +87,7 @@ pub(crate) struct Setup {
     pub(crate) host_ips: Vec<IpAddr>,
     pub(crate) netns: Arc<Netns>,
     pub(crate) prober: Prober,
-    /// Whether the node agent has to enrol the pod before it starts: the lab has a mesh, and the labels ask for it.
+    /// True if the node agent has to enrol the pod before it starts: the lab has a mesh, and the labels ask for it.
     pub(crate) selected: watch::Receiver<bool>,
 }
 
@@ -127,19 +127,6 @@ impl Setup {
         netns_path(&self.netns)
     }
 
-    /// Whom a container's processes run as: its own `securityContext`, else the pod's.
-    fn user(&self, container: &Container) -> Option<u32> {
-        self.security_contexts(container).find_map(|context| context.run_as_user)
-    }
-
-    fn group(&self, container: &Container) -> Option<u32> {
-        self.security_contexts(container).find_map(|context| context.run_as_group)
-    }
-
-    fn security_contexts(&self, container: &Container) -> impl Iterator<Item = SecurityContext> {
-        [container.security_context, self.pod.spec.security_context].into_iter().flatten()
-    }
-
     /// A command in a container that runs as process `pid`.
     pub(crate) fn exec(&self, container: &Container, pid: u32, argv: Vec<String>) -> Result<Entry, String> {
         Ok(Entry {
@@ -148,12 +135,26 @@ impl Setup {
             like: Some(pid),
             env: environment::environment(container, &self.facts(), &self.context.catalogue())?,
             directory: container.working_dir.as_ref().map(PathBuf::from),
-            user: self.user(container),
-            group: self.group(container),
+            user: user(&self.pod, container),
+            group: group(&self.pod, container),
             argv,
             ..Entry::default()
         })
     }
+}
+
+/// User of a container's processes: that of its own `securityContext`, else the pod's.
+pub(crate) fn user(pod: &Pod, container: &Container) -> Option<u32> {
+    security_contexts(pod, container).find_map(|context| context.run_as_user)
+}
+
+/// Group of a container's processes, chosen like the user.
+pub(crate) fn group(pod: &Pod, container: &Container) -> Option<u32> {
+    security_contexts(pod, container).find_map(|context| context.run_as_group)
+}
+
+fn security_contexts(pod: &Pod, container: &Container) -> impl Iterator<Item = SecurityContext> {
+    [container.security_context, pod.spec.security_context].into_iter().flatten()
 }
 
 /// A path to a namespace that this process holds open, for its children.

@@ -1,4 +1,4 @@
-//! What is bound over the machine's files for one container. The binds themselves are made by `process::enter`.
+//! Files and directories that are bound over the machine's for one container. The binds themselves are made by `process::enter`.
 
 use std::{
     fs, io,

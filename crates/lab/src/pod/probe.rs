@@ -7,15 +7,15 @@ use kube_types::core::{Container, GrpcAction, HttpGetAction, IntOrString, Probe,
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
+    prober::{Ask, Prober},
     process::kubelet::{HttpGet, Question},
     services::container_port,
-    supervisor::prober::{Ask, Prober},
 };
 
 /// Pause before the second try of a probe that has not passed yet; each further one is twice as long, up to the period.
 const EAGER: Duration = Duration::from_millis(50);
 
-/// What a probe is for.
+/// Purpose of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProbeKind {
     Startup,
@@ -33,7 +33,7 @@ impl fmt::Display for ProbeKind {
     }
 }
 
-/// How a probe or a lifecycle hook is carried out, with ports resolved.
+/// Action of a probe or a lifecycle hook, with ports resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Over the network, from the node.

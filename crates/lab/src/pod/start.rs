@@ -8,7 +8,7 @@ use tokio::{io::AsyncReadExt as _, process::Child, time::timeout};
 use super::{Setup, environment, files, mounts, probe};
 use crate::{handle::exit_code, process::enter::Entry};
 
-/// How long a container may take from its start to its command; mounts are all that happens.
+/// Time limit from a container's start to its command; mounts are all that happens.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Starts the command and waits until it has really begun.
@@ -23,8 +23,8 @@ pub(super) async fn start(setup: &Setup, container: &Container) -> Result<Child,
         report: true,
         argv: environment::command_line(container, &env),
         directory: container.working_dir.as_ref().map(Into::into),
-        user: setup.user(container),
-        group: setup.group(container),
+        user: super::user(&setup.pod, container),
+        group: super::group(&setup.pod, container),
         env,
         ..Entry::default()
     };

@@ -1,4 +1,4 @@
-//! What is known of a running pod: written by its tasks, read by the supervisor.
+//! State of a running pod: written by its tasks, read by the supervisor.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +21,7 @@ pub(crate) struct ContainerState {
     pub(crate) last_exit: Option<i32>,
     /// It will not be started again.
     pub(crate) finished: bool,
-    /// Why it is not as it should be; empty when it is.
+    /// Reason why it is not as it should be; empty when it is.
     pub(crate) reason: String,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct PodState {
     pub(crate) containers: Vec<ContainerState>,
     /// All its processes are gone and its network is free.
     pub(crate) stopped: bool,
-    /// What keeps it from starting at all.
+    /// Error that keeps it from starting at all.
     pub(crate) failure: Option<String>,
 }
 
@@ -101,7 +101,7 @@ impl PodState {
         failed.or_else(|| self.containers.iter().find_map(|container| Some(exit(container, ended(container)?))))
     }
 
-    /// Why the pod is not ready, in words; empty when it is, or has ended well.
+    /// Reason why the pod is not ready; empty when it is, or has ended well.
     pub(crate) fn reason(&self) -> String {
         if let Some(failure) = &self.failure {
             return failure.clone();
@@ -175,7 +175,7 @@ impl Shared {
         });
     }
 
-    /// Whether containers that exit stay down.
+    /// True if containers that exit are not started again.
     pub(crate) fn pause_restarts(&self, paused: bool) {
         self.paused.send_replace(paused);
     }

@@ -29,7 +29,7 @@ type Files = BTreeMap<PathBuf, (Vec<u8>, u32)>;
 pub(crate) struct Places {
     /// The pod's own.
     pub(crate) pod: PathBuf,
-    /// What pods of the node see as its paths.
+    /// Directory that pods of the node see as its file system.
     pub(crate) host: PathBuf,
     /// Claims of the pod's namespace.
     pub(crate) claims: PathBuf,
@@ -52,7 +52,7 @@ impl Places {
     }
 }
 
-/// Whether kubelet fills the volume: containers cannot write into it.
+/// Returns true if kubelet fills the volume: containers cannot write into it.
 pub(crate) const fn is_filled(volume: &Volume) -> bool {
     volume.config_map.is_some()
         || volume.secret.is_some()
@@ -72,7 +72,7 @@ pub(crate) fn write(places: &Places, facts: &Facts<'_>, catalogue: &Catalogue) -
         if let Some(claim) = &volume.persistent_volume_claim
             && !catalogue.has_claim(&facts.pod.metadata.namespace, &claim.claim_name)
         {
-            return Err(of_volume(format!("there is no PersistentVolumeClaim {:?}", claim.claim_name)));
+            return Err(of_volume(format!("PersistentVolumeClaim {:?} not found", claim.claim_name)));
         }
         if let Some(path) = &volume.host_path {
             make_host_path(&target, path).map_err(of_volume)?;
@@ -109,7 +109,7 @@ fn make_host_path(target: &Path, path: &HostPathVolume) -> Result<(), String> {
     made.map_err(|err| err.to_string())
 }
 
-/// What kubelet would put into the volume.
+/// Files that kubelet would put into the volume.
 fn files(volume: &Volume, facts: &Facts<'_>, catalogue: &Catalogue) -> Result<Files, String> {
     let mut files = Files::new();
     if let Some(source) = &volume.config_map {
@@ -162,7 +162,7 @@ fn lookup<'a>(
     match found {
         Some(keys) => keys.map_err(|reason| format!("{kind} {name:?}: {reason}")),
         None if optional => Ok(Keys::new()),
-        None => Err(format!("there is no {kind} {name:?}")),
+        None => Err(format!("{kind} {name:?} not found")),
     }
 }
 
@@ -185,7 +185,7 @@ fn add_keys(
                 files.insert(path, (value.clone().into_owned(), item.mode.unwrap_or(default)));
             }
             None if optional => {}
-            None => return Err(format!("there is no key {:?}", item.key)),
+            None => return Err(format!("key {:?} not found", item.key)),
         }
     }
     Ok(())
@@ -250,7 +250,7 @@ fn remove_others(target: &Path, below: &Path, files: &Files) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the pod has a volume of that name.
+/// Finds the pod's volume of that name.
 pub(crate) fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Volume> {
     pod.spec.volumes.iter().find(|volume| volume.name == name)
 }
@@ -311,7 +311,7 @@ mod tests {
         }
 
         case.objects.clear();
-        assert_eq!(case.write(volume()).unwrap_err(), "volume \"v\": there is no ConfigMap \"m\"");
+        assert_eq!(case.write(volume()).unwrap_err(), "volume \"v\": ConfigMap \"m\" not found");
         case.write(json!({"name": "v", "configMap": {"name": "m", "optional": true}})).unwrap();
     }
 
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!((read(&dir, "tls/key.pem").as_str(), read(&dir, "cert.pem").as_str()), ("k", "c"));
         assert_eq!((mode(&dir.join("tls/key.pem")), mode(&dir.join("cert.pem"))), (0o400, 0o440));
         let missing = json!({"name": "v", "secret": {"secretName": "s", "items": [{"key": "none", "path": "x"}]}});
-        assert_eq!(case.write(missing).unwrap_err(), "volume \"v\": there is no key \"none\"");
+        assert_eq!(case.write(missing).unwrap_err(), "volume \"v\": key \"none\" not found");
     }
 
     #[test]
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(read(&case.write(volume()).unwrap(), "file"), "kept");
 
         case.objects.clear();
-        assert_eq!(case.write(volume()).unwrap_err(), "volume \"v\": there is no PersistentVolumeClaim \"data\"");
+        assert_eq!(case.write(volume()).unwrap_err(), "volume \"v\": PersistentVolumeClaim \"data\" not found");
     }
 
     #[test]

@@ -15,8 +15,7 @@ use rustix::{
 
 use crate::{
     options::Options,
-    paths::{Cgroups, RunDir},
-    supervisor::{HOME_VARIABLE, current_cgroup, read_options},
+    paths::{Cgroups, HOME_VARIABLE, RunDir, current_cgroup},
 };
 
 /// Starts `init` in a new pid namespace and session, notes its process id and ends.
@@ -57,7 +56,7 @@ pub(super) fn pause() -> ! {
 }
 
 fn read(file: &Path) -> Result<Options, String> {
-    read_options(file).map_err(|err| format!("{}: {err}", file.display()))
+    Options::read(file).map_err(|err| format!("{}: {err}", file.display()))
 }
 
 /// The same program in another role, with the lock of the lab as its input.

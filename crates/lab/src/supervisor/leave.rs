@@ -8,17 +8,7 @@ use std::{
 
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::paths::{Cgroups, RunDir, remove_tree};
-
-/// Names the cgroup that the lab's first process was started in.
-pub(crate) const HOME_VARIABLE: &str = "STRAKE_LAB_HOME_CGROUP";
-
-/// The cgroup of this process, as a directory.
-pub(crate) fn current_cgroup() -> io::Result<PathBuf> {
-    let text = fs::read_to_string("/proc/self/cgroup")?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    Ok(runtime::sys::cgroup2_mount()?.join(path))
-}
+use crate::paths::{Cgroups, HOME_VARIABLE, RunDir, remove_tree};
 
 /// The cgroup to go back to, as `HOME_VARIABLE` names it.
 pub(super) fn home() -> Option<PathBuf> {
@@ -33,7 +23,7 @@ pub(super) struct Left {
     err: io::Error,
 }
 
-/// What is left so far. A step that fails does not keep the others from being tried.
+/// Remains so far. A step that fails does not keep the others from being tried.
 #[derive(Debug, Default)]
 struct Leaving(Vec<Left>);
 

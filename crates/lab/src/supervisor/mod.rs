@@ -2,10 +2,12 @@
 //! owns all of that; pods run as tasks of their own and only report. What clients ask comes through `requests`.
 
 mod capture;
+mod cluster;
+mod findings;
 mod leave;
+mod manifests;
 mod nodes;
 mod plan;
-pub(crate) mod prober;
 mod publish;
 mod requests;
 mod review;
@@ -14,47 +16,37 @@ mod unsupported;
 mod view;
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
+    collections::BTreeMap, fs, io, os::unix::fs::DirBuilderExt as _, path::Path, process::ExitCode, sync::Arc,
     time::Duration,
 };
 
+use ::manifests::DirectoryConfig;
 use kube_types::core::Pod;
-use kube_types::{Event, Kind, ObjectRef, Resource, Source, SourceProblem};
-use manifests::DirectoryConfig;
+use kube_types::{Event, Kind, ObjectRef, Resource, Source};
 use runtime::Debounce;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, MissedTickBehavior, sleep_until},
 };
 
-pub(crate) use self::leave::{HOME_VARIABLE, current_cgroup};
-use self::{nodes::Node, publish::Publisher, requests::Command, review::Review, running::Running};
+use self::{
+    cluster::Cluster, findings::Findings, manifests::Manifests, plan::JobController, publish::Publisher,
+    requests::Command, running::Running,
+};
 use crate::{
-    addresses::ServiceHosts,
     control::{PodInfo, Status},
-    dns::Zone,
     logs,
-    network::Wire,
     options::Options,
     paths::{Cgroups, RunDir},
     pod::{Context, catalogue::Catalogue},
-    scheduler::Scheduler,
-    system::{self, Mesh, SystemNode},
-    workloads::{
-        Objects, Planned,
-        jobs::{self, Jobs},
-    },
+    system::{self, Mesh},
+    workloads::Planned,
 };
 
 /// Changes of files that follow each other take effect together, 100 ms after the first of them at the latest.
 const DEBOUNCE: Debounce = Debounce::new(Duration::from_millis(5), Duration::from_millis(100));
 
-/// How long the starter may take to hold the lab; it tries every few milliseconds.
+/// Time within which the starter has to hold the lab; it tries every few milliseconds.
 const LEASH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Requests that wait for the supervisor; further clients wait to be heard.
@@ -63,19 +55,14 @@ const COMMANDS: usize = 64;
 /// Namespace and name of a pod.
 type PodKey = (String, String);
 
-/// Reads the options that the starter wrote.
-pub(crate) fn read_options(file: &Path) -> io::Result<Options> {
-    Ok(serde_json::from_slice(&fs::read(file)?)?)
-}
-
 /// Runs a lab to its end.
 pub(crate) fn run(file: &Path) -> Result<ExitCode, String> {
-    let options = read_options(file).map_err(|err| format!("{}: {err}", file.display()))?;
+    let options = Options::read(file).map_err(|err| format!("{}: {err}", file.display()))?;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,hickory_server=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(io::stderr).init();
     if let Err(err) = runtime::sys::raise_nofile() {
-        tracing::warn!(%err, "the limit of open files stays as it is");
+        tracing::warn!(%err, "failed to raise RLIMIT_NOFILE");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|err| err.to_string())?;
@@ -85,34 +72,16 @@ pub(crate) fn run(file: &Path) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything that one lab is.
+/// One lab.
 struct Supervisor {
     options: Options,
     context: Arc<Context>,
     mesh: Option<Mesh>,
-    wire: Wire,
-    zone: Zone,
-    nodes: Vec<Node>,
+    cluster: Cluster,
+    manifests: Manifests,
     pods: BTreeMap<PodKey, Running>,
-    objects: Objects,
-    in_sync: bool,
-    /// Whether objects changed since the last look.
-    objects_changed: bool,
-    /// Problems of manifests by file, and those of pods, as of the last look.
-    file_problems: BTreeMap<PathBuf, Vec<SourceProblem>>,
-    pod_problems: Vec<String>,
-    /// Of pods that run, as of the last change of objects.
-    volume_problems: Vec<String>,
-    /// What is said about the manifests.
-    review: Review,
-    jobs: Jobs,
-    job_plan: jobs::Plan,
-    /// Pods that cannot start, as of the last look.
-    blocked: BTreeMap<PodKey, PodInfo>,
-    /// Pods that need a container image.
-    without_image: u32,
-    scheduler: Scheduler,
-    service_hosts: ServiceHosts,
+    jobs: JobController,
+    findings: Findings,
     publisher: Publisher,
     status: Status,
     changed: Arc<Notify>,
@@ -128,26 +97,15 @@ impl Supervisor {
         // Volumes have Secrets in them.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(run.pods())?;
         let context = Context::new(options.program.clone(), run.clone(), cgroups.clone());
+        let mesh = options.mesh.then(|| Mesh::new(&options, run.clone(), cgroups)).transpose()?;
         Ok(Self {
             context: Arc::new(context),
-            mesh: options.mesh.then(|| Mesh::new(&options, run.clone(), cgroups)),
-            wire: Wire::create().await?,
-            zone: Zone::default(),
-            nodes: Vec::new(),
+            mesh,
+            cluster: Cluster::create().await?,
+            manifests: Manifests::default(),
             pods: BTreeMap::new(),
-            objects: Objects::new(),
-            in_sync: false,
-            objects_changed: true,
-            file_problems: BTreeMap::new(),
-            pod_problems: Vec::new(),
-            volume_problems: Vec::new(),
-            review: Review::default(),
-            jobs: Jobs::default(),
-            job_plan: jobs::Plan::default(),
-            blocked: BTreeMap::new(),
-            without_image: 0,
-            scheduler: Scheduler::default(),
-            service_hosts: ServiceHosts::default(),
+            jobs: JobController::default(),
+            findings: Findings::default(),
             publisher: Publisher::new(run),
             status: Status::default(),
             changed: Arc::new(Notify::new()),
@@ -156,20 +114,20 @@ impl Supervisor {
         })
     }
 
-    /// Until every pod is stopped after somebody asked for the end.
+    /// Keeps the lab as its manifests describe it, until every pod is stopped after somebody asked for the end.
     async fn supervise(mut self) -> io::Result<()> {
         let (commands, mut asked) = mpsc::channel(COMMANDS);
-        // The user's files only: what the lab writes about them must not come back as a wish.
+        // The user's files only: the status that the lab writes about them is no wish of theirs.
         let state = self.context.run.root().join("none");
         let config = DirectoryConfig::new(self.options.manifests.clone(), state);
-        let mut source = manifests::open(config).map_err(io::Error::other)?;
+        let mut source = ::manifests::open(config).map_err(io::Error::other)?;
         let held = requests::listen(&self.context.run, commands)?;
         let forgotten = never_held(held);
         tokio::pin!(forgotten);
         let mut ended = Vec::new();
         tokio::spawn(look_at_logs(Arc::clone(&self.context)));
         loop {
-            let wake = self.job_plan.wake;
+            let wake = self.jobs.plan.wake;
             tokio::select! {
                 // Each is safe to drop: nothing is taken before it is returned.
                 event = source.next() => match event {
@@ -188,16 +146,16 @@ impl Supervisor {
                         ended.push(done);
                     }
                     Some(command) => {
-                        if self.in_sync {
+                        if self.manifests.in_sync {
                             self.publish().await;
                         }
-                        requests::answer(command, &self.status, &self.pods, &self.nodes);
+                        requests::answer(command, &self.status, &self.pods, &self.cluster.nodes);
                         continue;
                     }
                     None => return Err(io::Error::other("nobody listens for requests")),
                 },
             }
-            if self.in_sync {
+            if self.manifests.in_sync {
                 self.reconcile().await;
                 self.publish().await;
             }
@@ -212,7 +170,7 @@ impl Supervisor {
     /// Removes everything that is not a process of this lab's own.
     async fn leave(&mut self) {
         let mut names = Vec::new();
-        for node in self.nodes.drain(..) {
+        for node in self.cluster.nodes.drain(..) {
             names.push(node.candidate.name);
             // Before its cgroup goes: nothing may be started again in there.
             node.keeper.end().await;
@@ -224,40 +182,18 @@ impl Supervisor {
 
     /// Takes an event and those that follow at once.
     async fn read_all(&mut self, first: Event, source: &mut Source) {
-        self.read(first);
+        self.manifests.apply(first);
         let burst = DEBOUNCE.begin();
         while let Some(Some(event)) = burst.next(source.next()).await {
-            self.read(event);
+            self.manifests.apply(event);
         }
     }
 
-    fn read(&mut self, event: Event) {
-        match event {
-            Event::Applied { resource, .. } => {
-                self.objects.insert(resource.key(), resource);
-                self.objects_changed = true;
-            }
-            Event::Removed { key, .. } => {
-                self.objects.remove(&key);
-                self.objects_changed = true;
-            }
-            Event::InSync { .. } => self.in_sync = true,
-            Event::Problem(problem) => {
-                tracing::warn!(severity = problem.severity.name(), "{problem}");
-                self.file_problems.entry(problem.file.clone()).or_default().push(problem);
-            }
-            Event::Solved { file } => drop(self.file_problems.remove(&file)),
-        }
-    }
-
-    /// Brings what runs to what should run.
+    /// Starts and stops pods until those run that the manifests ask for.
     async fn reconcile(&mut self) {
         let mut problems = self.ensure_nodes().await;
-        if std::mem::take(&mut self.objects_changed) {
-            self.review = review::review(&self.objects, &self.options.manifests);
-            let services = self.services();
-            self.context.set_catalogue(Catalogue::new(&self.objects, services));
-            self.volume_problems = self.refresh_volumes();
+        if self.manifests.take_changed() {
+            self.take_over_objects(&mut problems);
         }
         let planned = self.plan(&mut problems);
         self.forget_stopped().await;
@@ -265,7 +201,7 @@ impl Supervisor {
         for running in self.pods.values() {
             running.select(self.selected(&running.planned.pod));
         }
-        self.blocked.clear();
+        self.findings.blocked.clear();
         if !self.stopping {
             for (key, planned) in planned {
                 if self.pods.contains_key(&key) {
@@ -274,47 +210,40 @@ impl Supervisor {
                 let blocked = running::blocked_info(&planned);
                 if let Err(reason) = self.start(planned).await {
                     problems.push(format!("pod {}/{} is pending: {reason}", key.0, key.1));
-                    self.blocked.insert(key, PodInfo { reason, ..blocked });
+                    self.findings.blocked.insert(key, PodInfo { reason, ..blocked });
                 }
             }
         }
-        problems.extend(self.job_plan.problems.iter().cloned());
+        problems.extend(self.jobs.plan.problems.iter().cloned());
         problems.extend(self.failed_pods());
-        self.pod_problems = problems;
+        self.findings.pods = problems;
     }
 
-    /// Makes the nodes that are missing. A node stays as long as the lab.
-    async fn ensure_nodes(&mut self) -> Vec<String> {
-        let mut problems = Vec::new();
-        // Nodes that no manifest names are made once: the first named one does not replace them.
-        let counted = !self.nodes.is_empty() && !self.objects.keys().any(|key| key.kind == Kind::Node);
-        for candidate in nodes::wanted(&self.objects, self.options.nodes) {
-            if let Some(node) = self.nodes.iter_mut().find(|node| node.candidate.name == candidate.name) {
-                node.candidate = candidate;
-                continue;
-            }
-            if counted {
-                continue;
-            }
-            let name = candidate.name.clone();
-            match nodes::create(candidate, &self.wire, &self.nodes, &self.context, &self.zone).await {
-                Ok(node) => self.nodes.push(node),
-                Err(err) => problems.push(format!("node {name}: {err}")),
-            }
+    /// Reviews changed objects, and hands them to the containers that refer to them.
+    fn take_over_objects(&mut self, problems: &mut Vec<String>) {
+        let objects = &self.manifests.objects;
+        self.findings.review = review::review(objects, &self.options.manifests);
+        let mut with_mesh = objects.clone();
+        if let Some(Err(err)) = self.mesh.as_ref().map(|mesh| mesh.add_objects(&mut with_mesh)) {
+            problems.push(format!("manifests of the mesh: {err}"));
         }
+        let services = self.cluster.services(objects);
+        self.context.set_catalogue(Catalogue::new(&with_mesh, services));
+        self.findings.volumes = self.refresh_volumes();
+    }
+
+    /// Makes the nodes that are missing, and the files of the mesh on them.
+    async fn ensure_nodes(&mut self) -> Vec<String> {
+        let mut problems = self.cluster.ensure_nodes(&self.manifests.objects, self.options.nodes, &self.context).await;
         if let Some(mesh) = &self.mesh
-            && let Err(err) = mesh.prepare(&self.system_nodes())
+            && let Err(err) = mesh.prepare(&self.cluster.system_nodes())
         {
-            problems.push(format!("the mesh's files: {err}"));
+            problems.push(format!("files of the mesh: {err}"));
         }
         problems
     }
 
-    fn system_nodes(&self) -> Vec<SystemNode> {
-        self.nodes.iter().map(Node::system).collect()
-    }
-
-    /// Asks pods to stop that are not wanted any more, or not as they are.
+    /// Asks pods to stop that no manifest asks for any more, or whose description has changed.
     fn stop_unwanted(&mut self, planned: &BTreeMap<PodKey, Planned>) {
         let ready: Vec<&ObjectRef> = planned
             .iter()
@@ -344,35 +273,31 @@ impl Supervisor {
         }
     }
 
-    /// Whether the mesh is to have the pod before it starts.
+    /// True if the pod belongs into the mesh, so that it has to be enrolled before it starts.
     fn selected(&self, pod: &Pod) -> bool {
-        let namespace = match self.objects.get(&ObjectRef::new(Kind::Namespace, "", &pod.metadata.namespace)) {
+        let namespace = match self.manifests.objects.get(&ObjectRef::new(Kind::Namespace, "", &pod.metadata.namespace))
+        {
             Some(Resource::Namespace(namespace)) => Some(namespace.as_ref()),
             _ => None,
         };
         self.mesh.is_some() && system::enablement().selected(pod, namespace).is_selected()
     }
 
-    /// Frees what pods had that are gone.
+    /// Frees addresses, interfaces and files of pods that have stopped.
     async fn forget_stopped(&mut self) {
         let stopped: Vec<_> =
             self.pods.iter().filter(|(_, running)| running.shared.get().stopped).map(|(key, _)| key.clone()).collect();
         for key in stopped {
             let Some(running) = self.pods.remove(&key) else { continue };
-            let node = self.nodes.iter_mut().find(|node| node.candidate.name == running.setup.node);
-            if let Some(node) = node {
+            if let Some(node) = self.cluster.node_mut(&running.setup.node) {
                 running.release(node).await;
             }
         }
     }
 
     async fn start(&mut self, planned: Planned) -> Result<(), String> {
-        let candidates: Vec<_> = self.nodes.iter().map(|node| node.candidate.clone()).collect();
-        let name = self.scheduler.place(&planned.pod.spec, &candidates).map_err(|err| err.to_string())?;
         let selected = self.selected(&planned.pod);
-        let Some(node) = self.nodes.iter_mut().find(|node| node.candidate.name == name) else {
-            return Err(format!("there is no node {name:?}"));
-        };
+        let node = self.cluster.place(&planned.pod.spec)?;
         let key = planned.key();
         self.pods.insert(key, Running::start(planned, selected, node, &self.context, &self.changed).await?);
         Ok(())

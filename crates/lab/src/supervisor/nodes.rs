@@ -7,7 +7,6 @@ use kube_types::{Resource, StringMap};
 use runtime::sys::Netns;
 use rustix::mount::{MountFlags, mount};
 
-use super::prober::{Keeper, Prober};
 use crate::{
     addresses::{NodeNumber, PodHosts, dns},
     control::NodeInfo,
@@ -15,6 +14,7 @@ use crate::{
     kube_proxy,
     network::{Namespace, Wire},
     pod::{Context, netns_path},
+    prober::{Keeper, Prober},
     process::enter::Entry,
     scheduler::Candidate,
     system::SystemNode,

@@ -17,7 +17,7 @@ use crate::{
 /// Name of the lab among those who write overlays.
 const WRITER: &str = "lab";
 
-/// What should be in the state directory.
+/// Objects and overlays that should be in the state directory.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Desired {
     pub(crate) objects: BTreeMap<ObjectRef, Value>,

@@ -1,4 +1,4 @@
-//! What clients ask over the control socket. Each connection is a task; what only the supervisor knows it asks
+//! Answers clients on the control socket. Each connection is a task; for what only the supervisor knows it asks
 //! the supervisor as a `Command`.
 
 use std::{collections::BTreeMap, io, os::fd::AsFd as _, process::Stdio, sync::Arc};
@@ -20,7 +20,7 @@ use crate::{
     process::enter::Entry,
 };
 
-/// Where commands on a node itself run, below the node's root.
+/// Cgroup of commands on a node itself, below the node's root.
 const NODE_CGROUP: &str = "exec";
 
 /// Told when the lab is down.
@@ -36,10 +36,10 @@ impl Done {
 
 type Answer<T> = oneshot::Sender<Result<T, String>>;
 
-/// What a connection needs from the supervisor.
+/// Request of a connection to the supervisor.
 pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
-    /// How to get in there.
+    /// Asks for the way into a pod or node.
     Enter(Target, Answer<(Entry, Arc<Netns>)>),
     /// Process id of a container's main process.
     Process {
@@ -62,10 +62,10 @@ struct Call {
     terminal: bool,
 }
 
-/// What all connections share.
+/// State that all connections share.
 struct Desk {
     commands: mpsc::Sender<Command>,
-    /// Whether anybody has held the lab.
+    /// True once anybody has held the lab.
     held: watch::Sender<bool>,
     run: RunDir,
     program: std::path::PathBuf,
@@ -144,7 +144,7 @@ fn enter(target: &Target, pods: &BTreeMap<PodKey, Running>, nodes: &[Node]) -> R
         }
         Target::Node(name) => {
             let node = nodes.iter().find(|node| node.candidate.name == *name);
-            let node = node.ok_or_else(|| format!("there is no node {name:?}"))?;
+            let node = node.ok_or_else(|| format!("node {name:?} not found"))?;
             let env = std::env::vars().filter(|(name, _)| name == "PATH" || name == "HOME").collect();
             let entry = Entry { netns: Some(netns_path(&node.netns)), env, ..Entry::default() };
             Ok((entry, Arc::clone(&node.netns)))
@@ -282,7 +282,7 @@ fn pid_of(pid: u32) -> Result<Pid, String> {
 }
 
 fn signal_of(number: i32) -> Result<Signal, String> {
-    Signal::from_named_raw(number).ok_or_else(|| format!("{number} is no signal"))
+    Signal::from_named_raw(number).ok_or_else(|| format!("invalid signal {number}"))
 }
 
 /// The command leads a group of its own once it is inside; before that it is alone.

@@ -1,5 +1,5 @@
-//! What is said about the manifests as a whole, found anew when they change: objects that are refused, pods that cannot be
-//! run here, what is not supported. Everything has its file and line.
+//! Reviews the manifests as a whole whenever they change: objects that are refused, pods that cannot be
+//! run here, settings that are not supported. Everything has its file and line.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -35,7 +35,7 @@ pub(crate) struct Running {
     pub(crate) setup: Arc<Setup>,
     pub(crate) shared: Shared,
     stop: watch::Sender<bool>,
-    /// Whether it belongs into the mesh, for a pod that has not started yet.
+    /// True if it belongs into the mesh, for a pod that has not started yet.
     selected: watch::Sender<bool>,
     /// Last byte of its addresses; `None` on the host network.
     host: Option<u8>,
@@ -117,7 +117,7 @@ impl Running {
         volumes::write(&self.setup.places(), &facts, catalogue)
     }
 
-    /// Whether it was asked to stop.
+    /// Returns true if it was asked to stop.
     pub(crate) const fn is_stopping(&self) -> bool {
         self.times.deleted.is_some()
     }
@@ -143,7 +143,7 @@ impl Running {
         }
     }
 
-    /// How it stands now.
+    /// Describes it as it is now.
     pub(crate) fn info(&self) -> PodInfo {
         let state = self.shared.get();
         let metadata = &self.planned.pod.metadata;
@@ -165,7 +165,7 @@ impl Running {
         }
     }
 
-    /// How Services see it; not at all once it has ended.
+    /// Describes it for Services; `None` once it has ended.
     pub(crate) fn backend(&self, info: &PodInfo) -> Option<Backend> {
         if matches!(info.phase, Phase::Succeeded | Phase::Failed) {
             return None;
@@ -186,7 +186,7 @@ impl Running {
         })
     }
 
-    /// How its node's rules see it.
+    /// Describes it for its node's rules.
     pub(crate) fn local(&self, node: NodeNumber) -> Option<LocalPod> {
         let host = self.host?;
         Some(LocalPod { interface: network::pod_interface(host), addresses: node.pod(host) })

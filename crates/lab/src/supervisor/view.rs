@@ -1,4 +1,4 @@
-//! How a lab is seen: the supervisor's part that resolves Services and tells kernel, DNS, state directory and clients.
+//! The state of a lab for others: resolves Services, and hands the outcome to kernel, DNS, state directory and clients.
 
 use std::sync::Arc;
 
@@ -16,10 +16,13 @@ use crate::{
 };
 
 impl Supervisor {
-    /// Tells everybody how it stands: kernel and DNS first, then the state directory and the status.
+    /// Publishes the present state: kernel and DNS first, then the state directory and the status.
     pub(super) async fn publish(&mut self) {
-        let mut objects = self.objects.clone();
-        system::add_objects(&mut objects, &self.system_nodes(), self.mesh.is_some());
+        let written = &self.manifests.objects;
+        let mut objects = written.clone();
+        // An error was reported when the pods were planned.
+        let _ = self.mesh.as_ref().map(|mesh| mesh.add_objects(&mut objects));
+        system::cluster::add_objects(&mut objects, &self.cluster.system_nodes());
         let infos: Vec<_> = self.pods.values().map(|running| (running, running.info())).collect();
         let backends: Vec<Backend> = infos.iter().filter_map(|(running, info)| running.backend(info)).collect();
         let mut desired = Desired::default();
@@ -27,12 +30,12 @@ impl Supervisor {
         for resource in objects.values() {
             match resource {
                 Resource::Service(service) => {
-                    let service = services::with_addresses(service, &mut self.service_hosts);
+                    let service = services::with_addresses(service, &mut self.cluster.service_hosts);
                     let foreign = slices_of(&objects, &service.metadata.namespace, &service.metadata.name);
-                    desired.service(&service, self.objects.contains_key(&resource.key()));
+                    desired.service(&service, written.contains_key(&resource.key()));
                     resolved.push(services::resolve(&service, &backends, &foreign));
                 }
-                Resource::Namespace(_) | Resource::EndpointSlice(_) if !self.objects.contains_key(&resource.key()) => {
+                Resource::Namespace(_) | Resource::EndpointSlice(_) if !written.contains_key(&resource.key()) => {
                     desired.whole(resource);
                 }
                 _ => {}
@@ -43,9 +46,9 @@ impl Supervisor {
         }
         for (running, info) in &infos {
             let key = ObjectRef::new(Kind::Pod, &info.namespace, &info.name);
-            running.publish(&mut desired, info, self.objects.contains_key(&key));
+            running.publish(&mut desired, info, written.contains_key(&key));
         }
-        let manifests: Vec<_> = self.file_problems.values().flatten().cloned().collect();
+        let manifests: Vec<_> = self.manifests.problems().cloned().collect();
         let summary = kube_types::summary(&manifests);
         let lines = |severity: Severity| {
             let lines = summary.iter().filter(move |(line, _)| *line == severity);
@@ -53,26 +56,25 @@ impl Supervisor {
         };
         let mut problems: Vec<_> = lines(Severity::Error).collect();
         let warnings = lines(Severity::Warning).collect();
-        let notes = lines(Severity::Note).chain(self.review.notes.iter().cloned()).collect();
-        for more in [&self.review.problems, &self.pod_problems, &self.volume_problems] {
-            problems.extend(more.iter().cloned());
-        }
-        let mut pods: Vec<_> = infos.into_iter().map(|(_, info)| info).chain(self.blocked.values().cloned()).collect();
+        let notes = lines(Severity::Note).chain(self.findings.review.notes.iter().cloned()).collect();
+        problems.extend(self.findings.problems().cloned());
+        let mut pods: Vec<_> =
+            infos.into_iter().map(|(_, info)| info).chain(self.findings.blocked.values().cloned()).collect();
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-        running::publish_nodes(&mut desired, &self.nodes, &self.objects);
-        self.zone.set(&resolved);
+        running::publish_nodes(&mut desired, &self.cluster.nodes, written);
+        self.cluster.zone.set(&resolved);
         problems.extend(self.apply_rules(&resolved).await);
         self.publisher.write(desired).await;
         self.status = Status {
             synced: true,
-            nodes: self.nodes.iter().map(Node::info).collect(),
+            nodes: self.cluster.nodes.iter().map(Node::info).collect(),
             pods,
             services: resolved.iter().map(service_info).collect(),
             problems,
             warnings,
             manifests,
-            waiting: self.job_plan.waiting.clone(),
-            without_image: self.without_image,
+            waiting: self.jobs.plan.waiting.clone(),
+            without_image: self.findings.without_image,
             notes,
         };
     }
@@ -84,7 +86,7 @@ impl Supervisor {
         let rewritten: Vec<_> =
             services.iter().filter(|service| !service.ips.iter().any(|ip| dns.contains(ip))).cloned().collect();
         let pods = &self.pods;
-        let applied = self.nodes.iter_mut().map(|node| {
+        let applied = self.cluster.nodes.iter_mut().map(|node| {
             let here = pods.values().filter(|running| running.setup.node == node.candidate.name);
             let local: Vec<_> = here.filter_map(|running| running.local(node.number)).collect();
             let rules = kube_proxy::render(&rewritten, &local, node.number.addresses());

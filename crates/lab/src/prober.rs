@@ -21,10 +21,10 @@ const QUEUE: usize = 64;
 /// Pause before a prober that ended is started again.
 const RESTART: Duration = Duration::from_millis(100);
 
-/// How long a prober may take to end once it is killed.
+/// Time limit for the end of a prober that was killed.
 const END_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What the prober's answer may take beyond the probe's own limit.
+/// Time that the prober's answer may take beyond the probe's own limit.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// Whom to ask what.

@@ -1,8 +1,8 @@
-//! Peers, labs and assertions for end-to-end tests. What it offers runs real programs; it fakes none of ours.
+//! Peers, labs and assertions for end-to-end tests. Everything here runs the real programs; none of the product is faked.
 
+mod any_client_certificate;
 pub mod app;
 pub mod assert;
-mod credulous;
 pub mod labs;
 pub mod manifests;
 pub mod pki;

@@ -21,7 +21,7 @@ pub enum Validity {
     NotYet,
 }
 
-/// What signs.
+/// Certificate and key that sign.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,

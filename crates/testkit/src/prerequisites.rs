@@ -1,4 +1,4 @@
-//! What a machine must offer before an end-to-end test makes sense. It installs nothing.
+//! Prerequisites of end-to-end tests on a machine. It installs nothing.
 
 use std::{env, path::PathBuf};
 
@@ -16,7 +16,7 @@ pub fn bin_dir() -> PathBuf {
     env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_path_buf())).unwrap_or_default()
 }
 
-/// Why an end-to-end test cannot run here, with or without the mesh; `None` when it can.
+/// Reason why an end-to-end test cannot run here, with or without the mesh; `None` when it can.
 #[must_use]
 pub fn missing(mesh: bool) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
@@ -34,7 +34,7 @@ pub fn missing(mesh: bool) -> Option<String> {
     Some(format!("{} not in {}: run `make build`", absent.join(", "), dir.display()))
 }
 
-/// Whether the test may run. Where not, says `skipped: <reason>`.
+/// Returns true if the test may run. Where not, prints `skipped: <reason>`.
 ///
 /// # Panics
 /// With `CI=true`: there a skip is a failure.

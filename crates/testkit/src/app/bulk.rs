@@ -13,7 +13,7 @@ use super::pattern::{BLOCK, expect, expect_end, send};
 /// Added to the client's seed for the bytes that the server sends.
 const OTHER_WAY: u64 = 0x5eed;
 
-/// What a sink says when all came.
+/// Answer of a sink that has received everything.
 const WHOLE: &str = "whole";
 
 fn read_header(stream: &mut TcpStream) -> io::Result<(u64, u64)> {

@@ -26,14 +26,14 @@ const ENDLESS: u64 = 1 << 40;
 /// Bytes of the headers of one request, below what a proxy refuses (8 KiB).
 const HEADER_BYTES: usize = 7 << 10;
 
-/// What to do, and how much of it.
+/// Kind and amount of a flood.
 #[derive(Debug, Args)]
 pub struct FloodArgs {
-    /// What to do.
+    /// Kind of flood.
     pub kind: Flood,
-    /// Where to. An HBONE port for `hellos`, `streams` and `headers`; port 7003 of a server for `readers`.
+    /// Address of the victim: an HBONE port for `hellos`, `streams` and `headers`; port 7003 of a server for `readers`.
     pub target: SocketAddr,
-    /// How often in a second.
+    /// Number of times per second.
     #[arg(long, default_value_t = 500)]
     pub per_second: u32,
     /// Connections that are held; the oldest is closed for the next one.
@@ -82,7 +82,7 @@ impl Flood {
     }
 }
 
-/// Goes on until standard input ends; then prints how often it was done and how often that failed. The exit code.
+/// Floods until standard input ends; then prints the numbers of tries and failures. Returns the exit code.
 pub fn run(args: &FloodArgs) -> i32 {
     let report = match args.kind {
         Flood::Connections | Flood::Resets | Flood::Hellos | Flood::Readers => Ok(sockets(args)),

@@ -4,6 +4,7 @@ use std::{fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri};
+use lab::AnyCertificate;
 use rustls::{
     ClientConfig, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
@@ -17,12 +18,12 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{HboneClientArgs, HboneServerArgs};
-use crate::credulous::Credulous;
+use crate::any_client_certificate::AnyClientCertificate;
 
-/// How long the mesh may take with a dial. Its own limit of a handshake is 10 s.
+/// Time limit of a dial. The mesh's own limit of a handshake is 10 s.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How far a dial got; the word a test asserts.
+/// Point that a dial has reached; the word a test asserts.
 #[derive(Debug, Clone, Copy)]
 enum Stage {
     Tcp,
@@ -133,7 +134,7 @@ fn client_config(cert: Option<&Path>, key: Option<&Path>) -> io::Result<ClientCo
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Credulous(provider)));
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(provider)));
     let mut config = match (cert, key) {
         (Some(cert), Some(key)) => {
             let (chain, key) = load(cert, key)?;
@@ -206,7 +207,7 @@ async fn serve(args: &HboneServerArgs) -> io::Result<()> {
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
-        .with_client_cert_verifier(Arc::new(Credulous(provider)))
+        .with_client_cert_verifier(Arc::new(AnyClientCertificate::new(provider)))
         .with_single_cert(chain_der, key)
         .map_err(tls_error)?;
     config.alpn_protocols = vec![b"h2".to_vec()];

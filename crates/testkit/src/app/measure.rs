@@ -1,4 +1,4 @@
-//! How fast a path is: bulk, small requests on connections that stay, new connections. Nothing is checked here beyond that
+//! Measures the speed of a path: bulk, small requests on connections that stay, new connections. Nothing is checked here beyond that
 //! it arrived; for that see `bulk`. Blocking threads, one per connection, and no work but the system calls: what they can
 //! do beside a path that costs nothing is several times what a mesh can.
 

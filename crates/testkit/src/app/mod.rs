@@ -41,12 +41,12 @@ pub const HTTP: u16 = 8080;
 #[derive(Debug, Parser)]
 #[command(name = "strake-testapp")]
 pub struct Cli {
-    /// What it plays.
+    /// Role to play.
     #[command(subcommand)]
     pub role: Role,
 }
 
-/// What it plays.
+/// Role to play.
 #[derive(Debug, Subcommand)]
 pub enum Role {
     /// All servers at once, on their ports, on both families.
@@ -68,7 +68,7 @@ pub enum Role {
 /// A client's action and target.
 #[derive(Debug, Args)]
 pub struct ClientArgs {
-    /// What to do.
+    /// Action.
     pub action: Action,
     /// `host:port`; names go through the system's resolver.
     pub target: String,
@@ -103,10 +103,10 @@ impl ClientArgs {
     }
 }
 
-/// What to measure, and for how long.
+/// Kind and duration of a measurement.
 #[derive(Debug, Args)]
 pub struct MeasureArgs {
-    /// What to measure.
+    /// Kind of measurement.
     pub what: Measure,
     /// Port 7007 (bulk) or 7008 of a server.
     pub target: SocketAddr,
@@ -126,7 +126,7 @@ impl MeasureArgs {
     }
 }
 
-/// What is measured.
+/// Kind of measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Measure {
     /// Gbit/s from client to server, over `parallel` connections.
@@ -137,7 +137,7 @@ pub enum Measure {
     Connections,
 }
 
-/// What a client does.
+/// Action of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Action {
     /// Sends a pattern, gets it back.
@@ -177,7 +177,7 @@ pub enum Family {
     V6,
 }
 
-/// How to dial an HBONE port.
+/// Options for dialling an HBONE port.
 #[derive(Debug, Args)]
 pub struct HboneClientArgs {
     /// The HBONE port.
@@ -199,10 +199,10 @@ pub struct HboneClientArgs {
     pub method: Option<String>,
 }
 
-/// How to play an HBONE port.
+/// Options for serving an HBONE port.
 #[derive(Debug, Args)]
 pub struct HboneServerArgs {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long, default_value = "[::]:15008")]
     pub listen: SocketAddr,
     /// Certificate chain, PEM.
@@ -213,10 +213,10 @@ pub struct HboneServerArgs {
     pub key: PathBuf,
 }
 
-/// What to answer to health checks.
+/// Answer to health checks.
 #[derive(Debug, Args)]
 pub struct GrpcHealthArgs {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long)]
     pub listen: SocketAddr,
     /// The service that it knows besides the server as a whole.

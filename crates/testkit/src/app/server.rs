@@ -16,10 +16,10 @@ use super::{ANSWERS, DISCARD, DUPLEX, ECHO, HALF_CLOSE, HTTP, RESET, SERVER_FIRS
 /// A connection on which nothing moves for so long is given up.
 const IDLE: Duration = Duration::from_secs(120);
 
-/// How connections ended, by the id that their client chose.
+/// Ends of connections, by the id that their client chose.
 static RESULTS: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::default);
 
-/// What is known of `id`.
+/// Returns the notes about `id`.
 pub fn result(id: &str) -> Option<String> {
     RESULTS.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use super::TestLab;
 use crate::{app::load::ANSWERED, prerequisites};
 
-/// A client of the test application that goes on (`loop`, `hold`).
+/// A client of the test application that keeps running (`loop`, `hold`).
 #[derive(Debug)]
 pub struct Load {
     process: lab::Process,
@@ -101,7 +101,7 @@ impl TestLab {
         self.lab.exec(pod, argv).await.unwrap_or_else(|err| panic!("exec in {pod}: {err}"))
     }
 
-    /// Starts the test application's client in a pod; it goes on until its input ends.
+    /// Starts the test application's client in a pod; it runs until its input ends.
     ///
     /// # Panics
     /// When it cannot be started or does not begin.
@@ -109,7 +109,7 @@ impl TestLab {
         self.started(pod, &[&["client"], args].concat()).await
     }
 
-    /// Starts a misbehaving client in a pod (`strake-testapp flood`); it goes on until its input ends.
+    /// Starts a misbehaving client in a pod (`strake-testapp flood`); it runs until its input ends.
     ///
     /// # Panics
     /// When it cannot be started or does not begin.

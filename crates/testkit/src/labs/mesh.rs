@@ -1,4 +1,4 @@
-//! What agents and ztunnels of a test's lab say: reports, configuration, metrics, logs.
+//! Output of agents and ztunnels of a test's lab: reports, configuration, metrics, logs.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const LOGGED: Duration = Duration::from_secs(2);
 const SHOWN_LINES: usize = 30;
 
 impl TestLab {
-    /// What `strake get pods` knows of a pod.
+    /// A pod as `strake get pods` reports it.
     ///
     /// # Errors
     /// When it is not listed.
@@ -169,7 +169,7 @@ impl TestLab {
         ["node-1", "node-2"].map(|node| tail(&self.ztunnel_log(node))).join("\n--\n")
     }
 
-    /// What a node's ztunnel has printed since the lab began.
+    /// Log of a node's ztunnel since the lab began.
     #[must_use]
     pub fn ztunnel_log(&self, node: &str) -> String {
         self.log(&format!("istio-system/ztunnel-{node}"), "ztunnel")

@@ -1,4 +1,4 @@
-//! Who gets which lab: one that the tests of a file share, or one made anew. What a test does with it is in `labs`.
+//! Hands out labs: one that the tests of a file share, or one made anew. Methods of a lab in a test are in `labs`.
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,4 @@
-//! What the kernel programs count. One list, so that the program that counts and the page
+//! Counters of the kernel programs. One list, so that the program that counts and the page
 //! that shows the number cannot disagree.
 
 macro_rules! counters {

@@ -1,5 +1,5 @@
-//! What is pinned, in numbers: the maps as the kernel tells of them. One list, read by the programs
-//! (how many entries), by the loader (is what is pinned what we would pin?) and by the test below.
+//! Layout of what is pinned: the maps as the kernel describes them. One list, read by the programs
+//! (number of entries), by the loader (are the pinned maps of this layout?) and by the test below.
 
 use crate::{Admission, Counter, LOCALS_PER_POD, LocalKey, PodConfig, ProbePorts, SocketKey, Tag, Tuple, names};
 
@@ -50,7 +50,7 @@ pub const SOCKS_ENTRIES: usize = 8192;
 pub const ADMITTED_ENTRIES: usize = 65536;
 /// Further addresses of all pods together: each pod's share is there whatever the others have.
 pub const LOCALS_ENTRIES: usize = PODS_ENTRIES * LOCALS_PER_POD as usize;
-/// Flags of `LOCALS`: memory is taken for what is in it, not for what could be.
+/// Flags of `LOCALS`: memory is allocated for each entry when it is made.
 pub const LOCALS_FLAGS: usize = NO_PREALLOC as usize;
 /// One for each [`Counter`].
 pub const COUNTERS_ENTRIES: usize = Counter::ALL.len();

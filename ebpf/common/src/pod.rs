@@ -1,4 +1,4 @@
-//! What the kernel programs know of an enrolled pod.
+//! Entry of an enrolled pod, as the kernel programs read it.
 
 use crate::Address;
 

@@ -1,4 +1,4 @@
-//! What the kernel programs know of sockets: whose they are, and which are the proxy's listeners.
+//! Tags of sockets, as the kernel programs keep them: whose they are, and which are the proxy's listeners.
 
 /// Made below the cgroup of the proxy.
 pub const TAG_PROXY: u32 = 1;

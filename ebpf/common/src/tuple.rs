@@ -32,7 +32,7 @@ impl Tuple {
     }
 }
 
-/// Value of the map `ADMITTED`: who may pass the proxy by, and why.
+/// Value of the map `ADMITTED`: permission to bypass the proxy, with its reason.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Admission {

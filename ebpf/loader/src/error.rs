@@ -1,4 +1,4 @@
-//! Why steering could not be set up or changed.
+//! Errors of setting up or changing steering.
 
 use std::{io, path::PathBuf};
 
@@ -36,7 +36,7 @@ pub enum LoadError {
     /// A map is pinned under this layout's number and is another: programs would count or look up in vain.
     #[error(
         "the map {path} is not the one of layout {LAYOUT} ({found:?}, expected {expected:?}): uninstall with the \
-         version that pinned it, or remove the directory; pods then pass the proxy by until they are enrolled anew"
+         version that pinned it, or remove the directory; pods then bypass the proxy until they are enrolled anew"
     )]
     OtherMap {
         /// Path of the pin.

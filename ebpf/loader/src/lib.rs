@@ -10,6 +10,7 @@
 
 mod cgroup;
 mod check;
+mod cost;
 mod error;
 mod instance;
 mod kernel;
@@ -29,6 +30,7 @@ mod unload;
 mod verify;
 
 pub use check::Check;
+pub use cost::PacketCost;
 pub use error::LoadError;
 pub use listeners::{CaughtUp, Listener};
 pub use locals::AgedLocals;

@@ -1,4 +1,4 @@
-//! What of ours is in the kernel, for those who only look: nothing is loaded, attached or made.
+//! Lists Strake's programs and entries in the kernel, for readers: nothing is loaded, attached or made.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use crate::{
     survey::{described, links, lookup_at},
 };
 
-/// Programs of ours that are attached to a network namespace, each with its link.
+/// Strake's programs that are attached to a network namespace, each with its link.
 ///
 /// # Errors
 /// When the kernel's links cannot be listed (needs `CAP_SYS_ADMIN`).

@@ -1,4 +1,4 @@
-//! Where everything is pinned, below one directory on bpffs:
+//! Paths of pins, below one directory on bpffs:
 //!
 //! ```text
 //! layout-<n>/maps/<map>

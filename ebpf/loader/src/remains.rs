@@ -1,4 +1,4 @@
-//! What a pod leaves in the kernel: its entry and link, declared probes, learnt addresses and listeners.
+//! Remains of a pod in the kernel: its entry and link, declared probes, learnt addresses and listeners.
 
 use std::{net::IpAddr, os::fd::BorrowedFd};
 

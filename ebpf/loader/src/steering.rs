@@ -128,7 +128,7 @@ impl Steering {
         self.tag(names::TAG_PROXY, cgroup)
     }
 
-    /// From now on connections from sockets made below this cgroup pass the proxy by. Returns the
+    /// From now on connections from sockets made below this cgroup bypass the proxy. Returns the
     /// cgroup's id.
     ///
     /// # Errors
@@ -189,7 +189,7 @@ impl Steering {
         self.pods.put(&netns_cookie, pod).map_err(LoadError::kernel("enter pod", netns_cookie))
     }
 
-    /// From now on a prober's connections to these ports of the pod pass the proxy by, and to no others.
+    /// From now on a prober's connections to these ports of the pod bypass the proxy, and to no others.
     ///
     /// # Errors
     /// Kernel errors; `E2BIG` when there are as many pods as the map holds.
@@ -197,7 +197,7 @@ impl Steering {
         self.probes.put(&netns_cookie, probes).map_err(LoadError::kernel("enter probes of pod", netns_cookie))
     }
 
-    /// Ports of a pod on which a prober's connections pass the proxy by.
+    /// Ports of a pod on which a prober's connections bypass the proxy.
     ///
     /// # Errors
     /// Kernel errors.

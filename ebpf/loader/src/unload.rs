@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Detaches and removes what versions with other layouts have pinned in this directory, which this version cannot take over.
-/// Returns how many such layouts there were. The agents of those versions must not run.
+/// Returns how many such layouts there were. Stop the agents of those versions first.
 ///
 /// # Errors
 /// Kernel errors; what was not reached stays.
@@ -44,11 +44,11 @@ fn detach_all(directory: &Path) -> Result<(), LoadError> {
 }
 
 impl Steering {
-    /// Takes everything off the kernel: links, pins, maps. Pods are open after that, and this handle
+    /// Removes everything from the kernel: links, pins, maps. Pods are open after that, and this handle
     /// reaches nothing any more.
     ///
     /// # Errors
-    /// Kernel errors; what was not reached stays. [`LoadError::StillAttached`] when programs of ours run on where they
+    /// Kernel errors; what was not reached stays. [`LoadError::StillAttached`] when programs of Strake still run where they
     /// were attached, because somebody else holds their links.
     pub fn unload(&self) -> Result<(), LoadError> {
         let places = self.places()?;
@@ -69,7 +69,7 @@ impl Steering {
         if left.is_empty() { Ok(()) } else { Err(LoadError::StillAttached { left }) }
     }
 
-    /// Lists the places to which a program of ours may be attached: the root and at what pins are attached to.
+    /// Lists the places to which Strake's programs may be attached: the root, and the places that pinned links are attached to.
     fn places(&self) -> Result<Vec<Attached>, LoadError> {
         let mut places: Vec<Attached> = self.expected()?.into_iter().map(|expected| expected.place).collect();
         for netns_cookie in self.pins.pod_links()? {

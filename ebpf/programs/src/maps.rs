@@ -41,7 +41,7 @@ pub(crate) static SOCKS: SocketHash<SocketKey, SOCKS_ENTRIES> = MapDefinition::n
 #[allow(dead_code, reason = "only the cgroup programs know sockets by their tag")]
 pub(crate) static TAGS: SocketStorage<Tag> = MapDefinition::new();
 
-/// Connections that may pass the proxy by where the pod declares a probe; see [`PROBES`].
+/// Connections that may bypass the proxy where the pod declares a probe; see [`PROBES`].
 ///
 /// Key: the connection as its connecting side sees it. Written by `sockops` when a prober
 /// connects from the node's network namespace. Deleted by `sockops` when the pod's application has

@@ -3,8 +3,8 @@
 //!
 //! Their packets are plaintext. The pod's rule and routes keep them on `lo`, and whoever is root in the pod or on the node can take
 //! those away. Without them a packet would follow the pod's own routes onto the wire; it is dropped instead, TCP sends it
-//! again, and the connection goes on when the agent has repaired the routing. Connections that began before the pod was enrolled
-//! are not confined and go on as they are.
+//! again, and the connection continues when the agent has repaired the routing. Connections that began before the pod was enrolled
+//! are not confined and stay as they are.
 //!
 //! Hook: `cgroup_skb/egress`, Linux 4.10, after routing and once for each packet; socket storage in it, 5.2. The netns
 //! cookie is not to be had here before 6.16, so the tag of the socket has it.
@@ -21,7 +21,7 @@ use crate::{
 };
 
 const PASS: i32 = 1;
-/// The sender is told `EPERM`; TCP takes it for a loss.
+/// The sender gets `EPERM`; TCP treats it as a loss.
 const DROP: i32 = 0;
 
 /// A packet is about to leave by the interface that routing has chosen.

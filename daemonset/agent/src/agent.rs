@@ -63,7 +63,7 @@ pub enum AgentError {
     SourceEnded,
     #[error("signals cannot be received: {0}")]
     Signals(#[source] io::Error),
-    #[error("a task ended early: {0}")]
+    #[error("a task panicked: {0}")]
     Task(#[from] tokio::task::JoinError),
     #[error("cannot take a pod out of the mesh: {0}")]
     Step(#[from] StepError),
@@ -318,10 +318,10 @@ impl Problems {
     }
 }
 
-/// Takes every pod of the node out of the mesh, and then everything off the kernel. Proxied connections are cut.
+/// Takes every pod of the node out of the mesh, and then removes everything from the kernel. Proxied connections are cut.
 ///
 /// # Errors
-/// All of [`AgentError`]; what was not reached stays, and the next attempt goes on.
+/// All of [`AgentError`]; what was not reached stays, and the next attempt continues there.
 pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     config.check()?;
     let pins = config.bpffs_dir.clone();

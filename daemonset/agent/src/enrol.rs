@@ -77,7 +77,7 @@ pub enum Capture {
     Unchanged,
     /// All, in both directions.
     On,
-    /// None; what was captured before goes on.
+    /// None; connections that were captured before continue.
     Off,
 }
 
@@ -242,8 +242,9 @@ pub trait Node: Send + Sync + 'static {
     fn forget_annotation(&self, pod: &PodSpec) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Live sockets of connections that go through the proxy.
     fn proxied(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<usize, StepError>> + Send;
-    /// Asks every proxy to drop the pod, and waits for their acknowledgements.
-    fn dismiss(&self, pod: &PodSpec) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Asks every connected proxy to drop the pod, and waits for their acknowledgements. Returns the number of them, 0 while
+    /// none is connected.
+    fn dismiss(&self, pod: &PodSpec) -> impl Future<Output = Result<usize, StepError>> + Send;
     /// Undoes [`Node::attach`].
     fn detach(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Undoes [`Node::put_rules`].

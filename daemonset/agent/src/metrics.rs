@@ -1,4 +1,4 @@
-//! What the agent counts. Names that Istio's agent has keep them; ours begin with `strake_agent_`.
+//! Counters of the agent. Names that Istio's agent has keep them; ours begin with `strake_agent_`.
 
 use std::time::Duration;
 
@@ -49,22 +49,22 @@ pub(crate) fn withdrawn() {
     counter!("strake_agent_withdrawals_total").increment(1);
 }
 
-/// The proxy stopped serving a pod that stays announced as enrolled.
+/// Counts a pod that is annotated as enrolled and is not served by the proxy any more.
 pub(crate) fn unserved() {
     counter!("strake_agent_unserved_total").increment(1);
 }
 
-/// Traffic of a pod that stays announced as enrolled may bypass the proxy.
+/// Counts a pod that is annotated as enrolled and whose traffic may bypass the proxy.
 pub(crate) fn broken() {
     counter!("strake_agent_broken_total").increment(1);
 }
 
-/// Routing of a pod that stays announced as enrolled does not lead to the proxy; its traffic is dropped.
+/// Counts a pod that is annotated as enrolled and whose routing does not lead to the proxy; its traffic is dropped.
 pub(crate) fn blocked() {
     counter!("strake_agent_blocked_total").increment(1);
 }
 
-/// A pod that stays announced as enrolled could not be verified.
+/// Counts a pod that is annotated as enrolled and could not be verified.
 pub(crate) fn unverified() {
     counter!("strake_agent_unverified_total").increment(1);
 }

@@ -258,9 +258,9 @@ impl Node for LiveNode {
         blocking(Step::Drain, move || connections::proxied(&pod_netns.netns)).await
     }
 
-    async fn dismiss(&self, pod: &PodSpec) -> Result<(), StepError> {
+    async fn dismiss(&self, pod: &PodSpec) -> Result<usize, StepError> {
         self.proxies.no_longer_excludes(&pod.uid);
-        self.registry.del(&pod.uid).await.map(|_| ()).map_err(StepError::at(Step::Dismiss))
+        self.registry.del(&pod.uid).await.map_err(StepError::at(Step::Dismiss))
     }
 
     async fn detach(&self, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {

@@ -1,4 +1,4 @@
-//! Ports on which a pod's own spec has it probed by the kubelet: only there, the kubelet's connections pass the proxy by.
+//! Ports on which a pod's own spec has it probed by the kubelet: only there, the kubelet's connections bypass the proxy.
 //!
 //! The kubelet connects wherever a probe of any pod says (`host`), and where it is one process with the API server (k3s) also
 //! where users of `pods/proxy` say. A connection is the pod's own probe only if the pod declares it for itself.
@@ -14,7 +14,7 @@ use kube_types::core::{Container, IntOrString, LifecycleHandler, Pod, Probe};
 pub struct Declared {
     /// Ports of the pod itself, at most [`PROBES_PER_POD`].
     pub ports: Vec<u16>,
-    /// Probes that do not pass the proxy by, and why, in words.
+    /// Probes that do not bypass the proxy, each with the reason.
     pub notes: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
 //! The node proxies that connected: which of them is admitted, and what the kernel must know of each.
-//! What they are told is the business of `zds`.
+//! Their messages are in `zds`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -27,7 +27,7 @@ pub struct Proxy {
     pub cgroup: PathBuf,
 }
 
-/// Reason why a process that connected is told of no pod.
+/// Reason why a process that connected gets no pods.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Whoever gets a pod's namespace can do everything in it.

@@ -1,4 +1,4 @@
-//! What the agent tells of each pod of its node. It keeps the last word; it finds nothing out.
+//! Reports of the agent about each pod of its node. They hold the latest state; nothing is found out here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -40,7 +40,7 @@ const COPY_PRIORITY: u32 = 1;
 /// the CNI plugin `sbr` counts from 100, VPN clients take 52 or 51820, network plugins numbers below 3000.
 pub const TABLE: u32 = 1_500_111;
 
-/// Value of `rtm_protocol` and `FRA_PROTOCOL` by which our routes and rules are told from others'.
+/// Value of `rtm_protocol` and `FRA_PROTOCOL` that distinguishes the mesh's routes and rules from others'.
 pub const PROTOCOL: u8 = 83;
 
 /// Rules of others that are moved behind ours at most, in one attempt.
@@ -103,7 +103,7 @@ fn foreign(routes: &[RouteMessage]) -> Vec<String> {
 }
 
 /// Puts rule and routes in place and the rule to the front. Idempotent; returns what was missing, wrong or in front of the
-/// rule, in words. A route of ours with other values is replaced; those of others are left alone.
+/// rule, in words. A route of the mesh with other values is replaced; those of others are left alone.
 ///
 /// # Errors
 /// When the table is used by somebody else, and those of the kernel; some of it may then be in place, see [`remove`].
@@ -182,7 +182,7 @@ async fn apply_rule(link: &Netlink, source: IpAddr, repaired: &mut Vec<String>) 
         *copy.message_mut() = first.message.clone();
         change("move a rule behind ours", copy.execute(), &[]).await?;
         change("move a rule behind ours", link.handle.rule().del(first.message.clone()).execute(), &gone).await?;
-        repaired.push(format!("{family} rule \"{first}\" was in front of ours"));
+        repaired.push(format!("{family} rule \"{first}\" was in front of the mesh's"));
     }
     Ok(())
 }
@@ -249,8 +249,9 @@ async fn missing_on(link: &Netlink, routing: &Routing) -> Result<Vec<String>, Ne
         let family = family(source);
         let rules = message::rules(link, source).await?;
         if rules.iter().any(Rule::is_wanted) {
-            missing
-                .extend(message::in_front(&rules).map(|rule| format!("{family} rule \"{rule}\" is in front of ours")));
+            missing.extend(
+                message::in_front(&rules).map(|rule| format!("{family} rule \"{rule}\" is in front of the mesh's")),
+            );
         } else {
             missing.push(format!("no {family} rule"));
         }
@@ -266,7 +267,7 @@ async fn missing_on(link: &Netlink, routing: &Routing) -> Result<Vec<String>, Ne
     Ok(missing)
 }
 
-/// Takes away every rule and route of ours, of both families. Idempotent.
+/// Removes every rule and route of the mesh, of both families. Idempotent.
 ///
 /// Live connections that were captured are reset by this: they must have ended before.
 ///

@@ -1,5 +1,5 @@
-//! What a starting agent does before the first goal: finds where its predecessor enrolled pods, so that the
-//! first snapshot has them all, and sweeps what belongs to nobody any more.
+//! The work of a starting agent before the first goal: finds where its predecessor enrolled pods, so that the
+//! first snapshot has them all, and sweeps state that belongs to nobody any more.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,8 +27,17 @@ pub async fn take_over(node: &LiveNode, pods: Vec<(PodSpec, Wanted, Option<Redir
     let mut steered = HashMap::new();
     let mut lost = 0;
     for (pod, wanted, annotated) in pods {
-        if matches!(wanted, Wanted::Finished { .. } | Wanted::Gone) {
-            continue;
+        match wanted {
+            Wanted::Gone => continue,
+            Wanted::Finished { .. } => {
+                // Not registered: its task removes it once a proxy has confirmed that it does not serve it any more.
+                match entered(node, &pod).await {
+                    Ok(found) => steered.extend(found.map(|pod_netns| (pod.uid, pod_netns))),
+                    Err(_) => lost += 1,
+                }
+                continue;
+            }
+            Wanted::In | Wanted::Out { .. } => {}
         }
         match entered(node, &pod).await {
             Ok(Some(pod_netns)) => {
@@ -47,7 +56,7 @@ pub async fn take_over(node: &LiveNode, pods: Vec<(PodSpec, Wanted, Option<Redir
                 let answered = annotated.is_none() && error.is_absent();
                 lost += usize::from(!answered);
                 if annotated.is_some() {
-                    tracing::warn!(pod = %pod.key.path(), %error, "failed to find an enrolled pod; it stays announced and is searched again");
+                    tracing::warn!(pod = %pod.key.path(), %error, "failed to find an enrolled pod; discovery still advertises HBONE, and the pod is searched again");
                     node.registry.keep(&pod.uid, pod.info);
                 }
             }
@@ -60,18 +69,26 @@ pub async fn take_over(node: &LiveNode, pods: Vec<(PodSpec, Wanted, Option<Redir
     TakenOver { steered, swept: lost == 0 }
 }
 
-/// Sweeps what a predecessor left behind, once every pod is found that was lost at the start. Returns whether it was done.
+/// Sweeps state that a predecessor left behind, once every pod is found that was lost at the start, and a proxy has confirmed
+/// that it does not serve those that have finished. Returns whether it was done.
 pub async fn sweep_when_found(
     node: &LiveNode,
     pods: impl Iterator<Item = (PodSpec, Wanted, Option<Redirection>)>,
 ) -> bool {
     let mut known = BTreeSet::new();
     for (pod, wanted, annotated) in pods {
-        if matches!(wanted, Wanted::Finished { .. } | Wanted::Gone) {
+        if wanted == Wanted::Gone {
             continue;
         }
+        let has_finished = matches!(wanted, Wanted::Finished { .. });
         match entered(node, &pod).await {
             Ok(pod_netns) => known.extend(pod_netns.map(|pod_netns| pod_netns.cookie)),
+            // Its entry is one of those that belong to nobody, and connections may run through a proxy until that says otherwise.
+            Err(_) if has_finished => {
+                if !matches!(node.dismiss(&pod).await, Ok(1..)) {
+                    return false;
+                }
+            }
             Err(error) if annotated.is_none() && error.is_absent() => {}
             Err(_) => return false,
         }

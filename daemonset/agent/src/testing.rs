@@ -1,4 +1,4 @@
-//! What several unit tests of the agent need: a namespace of their own with an interface.
+//! Parts that several unit tests of the agent share: a namespace of their own with an interface.
 
 use std::net::IpAddr;
 

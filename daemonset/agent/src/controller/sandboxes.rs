@@ -1,4 +1,4 @@
-//! What the controller says to a CNI plugin that asks for a pod, and the sandboxes it has been told of.
+//! Answers of the controller to CNI plugins that ask for pods, and the sandboxes that it has heard of.
 
 use std::collections::HashMap;
 use std::sync::Arc;

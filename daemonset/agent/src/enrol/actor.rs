@@ -29,6 +29,18 @@ enum Next {
     End,
 }
 
+/// Knowledge of the namespace that is steered for the pod.
+struct SteeredNetns {
+    /// The namespace in which programs, rules or entries of the mesh may be.
+    pod_netns: Option<Arc<PodNetns>>,
+    /// True when an earlier agent enrolled the pod in that namespace, so that a proxy may serve it.
+    taken_over: bool,
+    /// True while an earlier agent may have left something in a namespace that is not known yet.
+    unexplored: bool,
+    /// The pod was announced before this task began: then its namespace was steered.
+    was_announced: bool,
+}
+
 /// The task's state.
 pub struct Actor<N> {
     node: Arc<N>,
@@ -37,18 +49,13 @@ pub struct Actor<N> {
     node_changes: watch::Receiver<u64>,
     view: View,
     timing: Timing,
-    /// The namespace in which something of ours may be.
-    steered: Option<Arc<PodNetns>>,
-    /// True while an earlier agent may have left something in the pod.
-    unexplored: bool,
-    /// The pod was announced before this task began: then something of ours was in its namespace.
-    inherited: bool,
+    steered: SteeredNetns,
     announcement: Announcement,
     /// Verdict of the last proof of a pod that the cluster takes for enrolled; alarms are raised when it changes.
     verdict: Verdict,
     /// The last proof met an annotation that is not the agent's. The next one corrects it: an event may be late.
     annotation_missed: bool,
-    /// Nothing of ours is left in the kernel, and a proxy has not confirmed yet that it no longer serves the pod.
+    /// Nothing of the mesh is left in the kernel, and a proxy has not confirmed yet that it no longer serves the pod.
     dismissal: Dismissal,
     /// Since when the pod leaves: the grace period is one, whatever changes meanwhile.
     leaving_since: Option<Instant>,
@@ -73,9 +80,12 @@ impl<N: Node> Actor<N> {
             node_changes,
             view,
             timing,
-            steered,
-            unexplored: true,
-            inherited: announcement != Announcement::None,
+            steered: SteeredNetns {
+                taken_over: steered.is_some(),
+                pod_netns: steered,
+                unexplored: true,
+                was_announced: announcement != Announcement::None,
+            },
             announcement,
             verdict: Verdict::Holds,
             annotation_missed: false,
@@ -161,7 +171,7 @@ impl<N: Node> Actor<N> {
             Ok(enrolled) => enrolled,
             Err(error) => {
                 // The facts in the namespace count, not which step failed: without a namespace nothing is known.
-                let proof = match &self.steered {
+                let proof = match &self.steered.pod_netns {
                     Some(pod_netns) => prove(&*self.node, pod, pod_netns, Instant::now()).await,
                     None => Proof::unreadable(&error.to_string()),
                 };
@@ -191,7 +201,7 @@ impl<N: Node> Actor<N> {
                 changed = self.goal.changed() => return Ok(if changed.is_ok() { Next::Again } else { Next::Wait }),
                 () = repairing::disturbed(&mut watch, quiet_until) => {
                     quiet_until = Instant::now() + repairing::MEND_PAUSE;
-                    // What cannot be mended is proved at once, and repaired by all steps.
+                    // Routing that this cannot repair is proved at once, and repaired by all steps.
                     if repairing::mend(&*self.node, pod, pod_netns).await {
                         continue;
                     }
@@ -247,7 +257,7 @@ impl<N: Node> Actor<N> {
         }
         let pod_netns = self.node.locate(pod).await?;
         let pod_netns = self.recognise(pod_netns).await?;
-        self.unexplored = false;
+        self.steered.unexplored = false;
         let proof = prove(&*self.node, pod, &pod_netns, Instant::now()).await;
         match proof.verdict() {
             Verdict::Holds => return self.annotate_enrolled(Proved::from(pod_netns, proof)?, pod).await,
@@ -274,24 +284,24 @@ impl<N: Node> Actor<N> {
         }
     }
 
-    /// Keeps the namespace that we work in, or moves to another: a pod that was sandboxed anew has one, and what is in the
-    /// old one is of no use.
+    /// Keeps the known namespace, or moves to another: a pod that was sandboxed anew has one, and whatever is in the
+    /// old one steers nothing.
     async fn recognise(&mut self, found: Arc<PodNetns>) -> Result<Arc<PodNetns>, StepError> {
-        match self.steered.take() {
+        match self.steered.pod_netns.take() {
             Some(known) if known.cookie == found.cookie && known.interface == found.interface => {
-                self.steered = Some(known.clone());
+                self.steered.pod_netns = Some(known.clone());
                 return Ok(known);
             }
             Some(earlier) if earlier.cookie != found.cookie => {
-                undo(&*self.node, &earlier).await.inspect_err(|_| self.steered = Some(earlier))?;
+                undo(&*self.node, &earlier).await.inspect_err(|_| self.steered.pod_netns = Some(earlier))?;
             }
             Some(_) | None => {}
         }
-        self.steered = Some(found.clone());
+        self.steered.pod_netns = Some(found.clone());
         Ok(found)
     }
 
-    /// Draws conclusions from a proof that may not hold. The pod stays announced as it was: a peer that hears that it left
+    /// Draws conclusions from a proof that may not hold. The annotation stays as it was: a peer that hears that it left
     /// the mesh sends plaintext, which only the user may ask for. While the proof does not hold, an alarm says so.
     async fn assess(&mut self, pod: &PodSpec, proof: &Proof) -> Result<(), StepError> {
         self.view.set_checks(proof.checks());
@@ -348,7 +358,7 @@ impl<N: Node> Actor<N> {
         }
         self.dismissal = drained.remove(&*self.node, pod).await?;
         self.leaving_since = None;
-        self.steered = None;
+        self.steered.pod_netns = None;
         metrics::left();
         self.outside(pod, reason).await
     }
@@ -363,32 +373,35 @@ impl<N: Node> Actor<N> {
         Ok(Next::Wait)
     }
 
-    /// Finds the namespace of a pod that is not wanted in the mesh, if something of ours may be in it.
+    /// Finds the namespace of a pod that is not wanted in the mesh, if programs, rules or entries of the mesh may be in it.
     async fn explore(&mut self, pod: &PodSpec) -> Result<Option<Arc<PodNetns>>, StepError> {
-        if self.unexplored && self.steered.is_none() {
+        if self.steered.unexplored && self.steered.pod_netns.is_none() {
             let pod_netns = match self.node.locate(pod).await {
                 Ok(pod_netns) => pod_netns,
-                // Something of ours was in it: that it is gone is not known before its namespace was looked into.
-                Err(error) if self.inherited => return Err(error),
+                // It was steered: that nothing is left is not known before its namespace was looked into.
+                Err(error) if self.steered.was_announced => return Err(error),
                 // Not running yet: looked into when its addresses are known.
                 Err(_) => return Ok(None),
             };
-            self.steered = self.node.has_entry(&pod_netns).await?.then_some(pod_netns);
+            self.steered.pod_netns = self.node.has_entry(&pod_netns).await?.then_some(pod_netns);
         }
-        self.unexplored = false;
-        Ok(self.steered.clone())
+        self.steered.unexplored = false;
+        Ok(self.steered.pod_netns.clone())
     }
 
     async fn finish(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<Next, StepError> {
         self.withdraw(pod, reason, annotated).await?;
-        match self.steered.clone() {
+        match self.steered.pod_netns.clone() {
             Some(pod_netns) => {
-                Withdrawn(pod_netns).skip_draining().remove_once_dismissed(&*self.node, pod).await?;
+                let least = usize::from(self.steered.taken_over);
+                Withdrawn(pod_netns).skip_draining().remove_once_dismissed(&*self.node, pod, least).await?;
                 metrics::left();
-                self.steered = None;
+                self.steered.pod_netns = None;
             }
             // Maybe known to a proxy from a snapshot.
-            None => self.node.dismiss(pod).await?,
+            None => {
+                self.node.dismiss(pod).await?;
+            }
         }
         self.view.outside(reason);
         Ok(Next::Wait)
@@ -410,11 +423,11 @@ impl<N: Node> Actor<N> {
     }
 
     async fn remove_now(&mut self, pod: &PodSpec) -> Result<(), StepError> {
-        match self.steered.clone() {
+        match self.steered.pod_netns.clone() {
             Some(pod_netns) => {
                 self.dismissal = Withdrawn(pod_netns).skip_draining().remove(&*self.node, pod).await?;
                 metrics::left();
-                self.steered = None;
+                self.steered.pod_netns = None;
                 self.announcement = Announcement::None;
             }
             // Never enrolled by us, and maybe known to a proxy from a snapshot.

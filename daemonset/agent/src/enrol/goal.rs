@@ -1,4 +1,4 @@
-//! Where a pod is wanted, and how long the way there may take.
+//! Goals of pods, and the time that reaching them may take.
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::{Capture, Node, PodNetns, PodSpec, Redirection, StepError};
+use super::{Capture, Node, PodNetns, PodSpec, Redirection, Step, StepError};
 
 /// Pause between two looks at the connections of a pod that leaves.
 pub(super) const DRAIN_POLL: Duration = Duration::from_millis(100);
@@ -19,7 +19,7 @@ pub(super) const PROPAGATION: Duration = Duration::from_secs(1);
 /// The cluster no longer counts on the pod.
 pub(super) struct Withdrawn(pub(super) Arc<PodNetns>);
 
-/// New connections pass the proxy by; those it carries may end.
+/// New connections bypass the proxy; those it carries may end.
 pub(super) struct Draining {
     pod_netns: Arc<PodNetns>,
     earliest: Instant,
@@ -84,10 +84,10 @@ impl Drained {
     /// Takes the proxy's listeners, then link, rules and entry away, and reads back that nothing is left.
     ///
     /// For a pod whose user takes it out of the mesh, or that is deleted: a proxy that refuses or does not answer keeps no pod in
-    /// the mesh. It is told that the pod left by the next snapshot at the latest.
+    /// the mesh. The next snapshot, at the latest, lacks the pod.
     pub(super) async fn remove<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Dismissal, StepError> {
         let dismissal = match node.dismiss(pod).await {
-            Ok(()) => Dismissal::Confirmed,
+            Ok(_) => Dismissal::Confirmed,
             Err(error) => {
                 let (pod, code) = (pod.key.path(), error.code());
                 tracing::warn!(
@@ -106,8 +106,18 @@ impl Drained {
     /// As [`Self::remove`], but nothing is removed before every proxy has confirmed.
     ///
     /// For a pod that has ended: no user has asked for plaintext, and somebody may still run in its namespace.
-    pub(super) async fn remove_once_dismissed<N: Node>(self, node: &N, pod: &PodSpec) -> Result<(), StepError> {
-        node.dismiss(pod).await?;
+    ///
+    /// `least`: number of proxies that have to confirm. Of a pod that an earlier agent enrolled it is 1, because a proxy that
+    /// serves it may not have connected to this agent yet.
+    pub(super) async fn remove_once_dismissed<N: Node>(
+        self,
+        node: &N,
+        pod: &PodSpec,
+        least: usize,
+    ) -> Result<(), StepError> {
+        if node.dismiss(pod).await? < least {
+            return Err(StepError::at(Step::Dismiss)("no ztunnel connection"));
+        }
         undo(node, &self.0).await
     }
 }

@@ -6,7 +6,7 @@ use contract::admin::agent::Check;
 /// Side that is at fault when a fact does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Traffic may pass the proxy by.
+    /// Traffic may bypass the proxy.
     Kernel,
     /// Packets do not get as far as the proxy; the node's program at egress drops them.
     Routing,
@@ -162,7 +162,7 @@ pub enum Verdict {
     Unserved,
     /// The pod's routing does not lead to the proxy; its traffic is dropped.
     Blocked,
-    /// Traffic may pass the proxy by.
+    /// Traffic may bypass the proxy.
     Open,
 }
 

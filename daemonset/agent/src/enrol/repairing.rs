@@ -73,7 +73,7 @@ pub(super) fn count(pod: &PodSpec, proof: &Proof) {
     tracing::warn!(pod, found, "checks of an enrolled pod fail; repairing");
 }
 
-/// Counts and logs that a pod stays announced as enrolled although its proof does not hold.
+/// Counts and logs that a pod keeps its annotation `enabled` although its proof does not hold.
 pub(super) fn alarm(pod: &PodSpec, verdict: Verdict, found: &str) {
     let pod = pod.key.path();
     match verdict {

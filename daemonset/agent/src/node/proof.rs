@@ -21,11 +21,11 @@ const ROOT_PROGRAMS: [(Fact, &str); 4] =
 /// `since`: the kernel's links and the node's processes as they were then or later; everything else as it is now.
 pub(super) async fn read(node: &LiveNode, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
     let mut proof = Proof::default();
-    let Shared { links, members } = node.surveys.shared_since(since).await;
+    let routing = rules::read(&pod_netns.netns, &routing(pod, pod_netns)).await;
+    let Shared { links, members } = node.surveys.shared_since(links_since(&routing, since, Instant::now())).await;
     let newest = node.proxies.newest().map(|(_, proxy)| proxy);
     kernel(&mut proof, node, links, newest, (pod, pod_netns)).await;
-    let rules::Facts { address, rules, outbound, inbound } =
-        rules::read(&pod_netns.netns, &routing(pod, pod_netns)).await;
+    let rules::Facts { address, rules, outbound, inbound } = routing;
     proof.push(Fact::Address, address);
     proof.push(Fact::Rules, rules);
     proof.push(Fact::Outbound, outbound);
@@ -37,6 +37,15 @@ pub(super) async fn read(node: &LiveNode, pod: &PodSpec, pod_netns: &Arc<PodNetn
     let acknowledged = node.registry.acknowledged(&pod.uid).map(|connection| format!("by connection {connection}"));
     proof.push(Fact::Acknowledged, reading(acknowledged));
     proof
+}
+
+/// Earliest moment of the survey for a pod with this routing.
+///
+/// A pod whose routing does not lead to the proxy is blocked as long as `egress` is attached, and open without it. An older
+/// survey may have met a program that has been detached since, and would call an open pod blocked.
+fn links_since(routing: &rules::Facts, since: Instant, now: Instant) -> Instant {
+    let fails = |reading: &Reading| matches!(reading, Reading::Fails(_));
+    if fails(&routing.rules) || fails(&routing.outbound) { now } else { since }
 }
 
 /// Everything that is a blocking call, in one go.
@@ -69,7 +78,7 @@ async fn kernel(
     // Facts that are not pushed count as unreadable.
     match read.await {
         Ok(read) => proof.append(read),
-        Err(error) => tracing::warn!(%error, "failed to read a pod's facts: the task ended early; they are read again"),
+        Err(error) => tracing::warn!(%error, "failed to read a pod's facts: the task panicked; reading them again"),
     }
 }
 
@@ -164,6 +173,21 @@ mod tests {
 
     fn listener(kind: Kind, family: Family) -> Listener {
         Listener { kind, family, socket_cookie: 1 }
+    }
+
+    #[test]
+    fn a_pod_whose_routing_fails_is_judged_by_links_that_were_read_after_it() {
+        let holds = || Reading::Holds(String::new());
+        let fails = || Reading::Fails("no IPv4 rule".to_owned());
+        let unread = || Reading::Unreadable("EMFILE".to_owned());
+        let facts = |rules, outbound| rules::Facts { address: holds(), rules, outbound, inbound: holds() };
+        let since = Instant::now();
+        let now = since + std::time::Duration::from_millis(1500);
+
+        assert_eq!(links_since(&facts(holds(), holds()), since, now), since);
+        assert_eq!(links_since(&facts(unread(), unread()), since, now), since);
+        assert_eq!(links_since(&facts(fails(), holds()), since, now), now);
+        assert_eq!(links_since(&facts(holds(), fails()), since, now), now);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Rules and routes that agents before the table 1500111 left in pods, in the table 100. Only what is certainly theirs is removed.
+//! Rules and routes that agents before the table 1500111 left in pods, in the table 100. Only those that are certainly theirs
+//! are removed.
 //!
 //! ```text
 //! ip rule  pref 32764 fwmark 0x111/0xfff lookup 100
@@ -7,7 +8,7 @@
 //! ```
 //!
 //! Istio's agent makes the same rule, and a route of table 100 without `src`. So the rule is removed only together with both
-//! routes of ours, and other routes of the table stay.
+//! routes above, and other routes of the table stay.
 
 use rtnetlink::packet_route::route::RouteMessage;
 use runtime::sys::Netns;

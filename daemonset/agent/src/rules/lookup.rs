@@ -1,4 +1,4 @@
-//! What the kernel would do with a packet of a pod, asked by route lookups (`RTM_GETROUTE`). It changes nothing.
+//! The kernel's route for packets of a pod, asked by route lookups (`RTM_GETROUTE`). It changes nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -63,7 +63,7 @@ impl Route {
     }
 }
 
-/// Made by an agent of ours?
+/// Was it made by an agent of Strake?
 pub(super) fn is_ours(message: &RouteMessage) -> bool {
     message.header.protocol == RouteProtocol::Other(PROTOCOL)
 }

@@ -175,7 +175,7 @@ async fn rules_that_were_in_front_before_are_moved_behind_ours_and_stay() {
 
     let repaired = apply(&netns, &routing).await.unwrap();
 
-    assert_eq!(repaired.iter().filter(|what| what.contains("was in front of ours")).count(), 6, "{repaired:?}");
+    assert_eq!(repaired.iter().filter(|what| what.contains("was in front of the mesh")).count(), 6, "{repaired:?}");
     assert_holds(&netns, &routing).await;
     assert_eq!(BOTH.map(listed), before, "rules of somebody else are others, or in another order");
 }
@@ -192,7 +192,7 @@ async fn a_rule_of_ours_that_was_put_behind_others_is_noticed_and_comes_to_the_f
     let facts = read(&netns, &routing).await;
     let repaired = apply(&netns, &routing).await.unwrap();
 
-    assert!(matches!(&facts.rules, Reading::Fails(found) if found.contains("in front of ours")), "{facts:?}");
+    assert!(matches!(&facts.rules, Reading::Fails(found) if found.contains("in front of the mesh")), "{facts:?}");
     assert_eq!(repaired.len(), 2, "{repaired:?}");
     assert_holds(&netns, &routing).await;
 }

@@ -26,7 +26,7 @@ const PROXY: &str = "system/ztunnel";
 /// Between two looks of the watcher.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Who repairs what a row of the table has disturbed.
+/// Program that repairs what a row of the table has disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Repair {
     Agent,
@@ -206,7 +206,7 @@ impl Watcher {
         Self { stop, thread }
     }
 
-    /// How often it was not.
+    /// Number of times that it was not.
     fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
@@ -249,7 +249,7 @@ async fn whatever_is_wrong_with_an_enrolled_pod_it_stays_announced_and_is_repair
     assert_eq!(node.count("strake_agent_withdrawals_total"), None);
 }
 
-/// How often the agent has found something to repair.
+/// Number of times that the agent has found something to repair.
 fn repairs(node: &Node) -> usize {
     let metrics = node.get("/metrics").unwrap();
     let counts = metrics.lines().filter(|line| line.starts_with("strake_agent_repairs_total{"));

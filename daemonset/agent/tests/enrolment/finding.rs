@@ -1,4 +1,4 @@
-//! Where a pod's sockets live.
+//! Finding the namespace of a pod's sockets.
 
 use runtime::sys::Netns;
 use strake_agent::cgroups::CgroupTree;

@@ -30,7 +30,7 @@ fn moments(longest: u64) -> impl Iterator<Item = Duration> {
     EARLY.into_iter().chain(random).map(Duration::from_millis)
 }
 
-/// What of the mesh is in the pod and on the node, in words.
+/// Everything of the mesh that is in the pod and on the node, in words.
 async fn left(node: &Node, pod: &Pod) -> Vec<String> {
     let mut left = rules::leftovers(&pod.netns).await.unwrap();
     left.extend(observe::links_at(&pod.netns).unwrap());

@@ -51,7 +51,7 @@ impl Joined {
     }
 }
 
-/// What an application reads from the proxy.
+/// Answer that an application reads from the proxy.
 fn captured(to: &str) -> String {
     format!("port 15001 for Ok({to})")
 }

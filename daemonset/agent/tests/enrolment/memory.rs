@@ -1,4 +1,4 @@
-//! What the agent takes of a node's memory.
+//! Memory of the agent.
 
 use crate::node::{Node, Pod};
 use crate::{PROXY_CGROUP, enrolled, outside};

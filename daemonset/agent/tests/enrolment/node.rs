@@ -159,7 +159,7 @@ impl Node {
         Pod { uid: format!("00000000-0000-4000-9000-{number:0>12}"), name: name.to_owned(), netns }
     }
 
-    /// What the API server tells of a pod that has been given to this node and has no address yet.
+    /// Describes a pod as the API server does when it is bound to this node and has no address yet.
     pub(crate) fn schedule(&self, pod: &Pod) {
         self.write_pod(pod, "status:\n  phase: Pending\n");
     }
@@ -168,6 +168,11 @@ impl Node {
         let ips: Vec<String> = ADDRESSES.iter().map(|ip| format!("{{ ip: \"{ip}\" }}")).collect();
         let (ip, ips) = (ADDRESSES[0], ips.join(", "));
         self.write_pod(pod, &format!("status:\n  phase: Running\n  podIP: {ip}\n  podIPs: [{ips}]\n"));
+    }
+
+    /// Tells the agent that the pod's containers have ended.
+    pub(crate) fn finish(&self, pod: &Pod) {
+        self.write_pod(pod, &format!("status:\n  phase: Succeeded\n  podIP: {}\n", ADDRESSES[0]));
     }
 
     fn write_pod(&self, pod: &Pod, status: &str) {
@@ -250,7 +255,7 @@ impl Node {
         self.children[child].wait().unwrap();
     }
 
-    /// What a process of the pod reads from this address, or the error.
+    /// Returns the answer that a process of the pod reads from this address, or the error.
     pub(crate) fn connect(&self, pod: &Pod, to: &str) -> String {
         let mut client = self.joining(&format!("kubepods/pod{}/app", pod.uid), &std::env::current_exe().unwrap());
         client.args(["roles::client_process", "--exact", "--nocapture"]).env(CLIENT, to);

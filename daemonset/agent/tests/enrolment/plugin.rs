@@ -1,4 +1,4 @@
-//! What a CNI plugin asks an agent, and what it hears.
+//! Requests of a CNI plugin to an agent, and the answers.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};

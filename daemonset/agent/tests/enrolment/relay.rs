@@ -23,7 +23,7 @@ use crate::{DESTINATION, PROXY_CGROUP, captured, enrolled, outside};
 /// Longer than a proxy takes to answer, and shorter than the agent waits.
 const LATE: Duration = Duration::from_millis(400);
 
-/// What happens to a message. Answers are the proxy's, requests the agent's.
+/// Fate of a message. Answers are the proxy's, requests the agent's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     LateAnswer,
@@ -65,12 +65,12 @@ impl Orders {
         fs::rename(draft, node.path("orders")).unwrap();
     }
 
-    /// Whether all has happened that was to.
+    /// Returns true if all faults have happened.
     fn are_done(node: &Node) -> bool {
         fs::read_to_string(node.path("orders")).is_ok_and(|text| text.ends_with(" 0"))
     }
 
-    /// What is to happen to the next message of one direction.
+    /// Takes the fault for the next message of one direction.
     fn take(&self, of: &[Fault]) -> Option<Fault> {
         let text = fs::read_to_string(&self.0).ok()?;
         let (name, times) = text.split_once(' ')?;

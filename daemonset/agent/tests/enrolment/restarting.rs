@@ -4,7 +4,7 @@ use ebpf_loader::observe;
 
 use crate::node::{ADDRESSES, Node, Pod};
 use crate::world::ip;
-use crate::{DESTINATION, Joined, captured, enrolled};
+use crate::{DESTINATION, Joined, PROXY_CGROUP, captured, enrolled};
 
 /// Link and program of the pod's namespace, as the report has them.
 fn lookup(node: &Node, pod: &Pod) -> (String, String) {
@@ -39,7 +39,7 @@ async fn a_restarted_agent_finds_everything_and_interrupts_nothing() {
     );
 }
 
-/// Whether the node's programs know the pod.
+/// True if the node's programs know the pod.
 fn entered(node: &Node, pod: &Pod) -> bool {
     observe::cookies(&node.path("bpf/mesh")).unwrap()["PODS"].contains(&pod.netns.cookie().unwrap())
 }
@@ -64,6 +64,29 @@ async fn what_nobody_owns_is_removed_as_soon_as_every_enrolled_pod_is_found_and_
     node.until("the entry is removed", |node| (!entered(node, &other)).then_some(()));
     node.until("the pod that was not found is proved", |node| enrolled(node, &pod));
     assert!(node.terminate(agent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_finished_while_the_agent_was_down_stay_closed_until_ztunnel_has_confirmed_that_they_left() {
+    let Some(Joined { mut node, pod: found, agent, proxy }) = Joined::new().await else { return };
+    let lost = node.start_pod("other").await;
+    node.until("the other pod is enrolled", |node| enrolled(node, &lost));
+    node.kill(agent);
+    node.kill(proxy);
+    node.finish(&found);
+    node.finish(&lost);
+    node.stop_pause(&lost);
+
+    node.start_agent();
+    node.until("the metrics are refreshed", |node| {
+        node.get("/metrics").filter(|text| text.contains("strake_agent_steering_total"))
+    });
+    assert!(entered(&node, &found) && entered(&node, &lost), "an entry was removed although no ztunnel has confirmed");
+    node.start_proxy(PROXY_CGROUP);
+
+    for pod in [&found, &lost] {
+        node.until("the entry is removed", |node| (!entered(node, pod)).then_some(()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

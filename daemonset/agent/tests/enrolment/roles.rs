@@ -1,4 +1,4 @@
-//! What this program plays when it is started for it: the proxy and applications of a pod. None of it is a test.
+//! Roles of this program in processes of their own: the proxy and applications of a pod. None of it is a test.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! What proving costs a node with many pods.
+//! Cost of proofs on a node with many pods.
 
 use crate::node::Node;
 use crate::{PROXY_CGROUP, enrolled};

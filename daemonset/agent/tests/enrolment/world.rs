@@ -9,7 +9,7 @@ use runtime::sys::Netns;
 use crate::DESTINATION;
 use crate::node::{ADDRESSES, Pod};
 
-/// What the server answers.
+/// Answer of the server.
 pub(crate) const PLAIN: &str = "plain";
 
 /// As long as it lives, the pod reaches [`DESTINATION`] and, for connections that stay, the port after it.

@@ -11,7 +11,7 @@ use zds::{PodId, WorkloadInfo};
 
 use super::TIMING;
 use super::fake::{Fake, State};
-use crate::enrol::{Actor, Goal, PodSpec, Redirection, Wanted};
+use crate::enrol::{Actor, Goal, Node as _, PodNetns, PodSpec, Redirection, Wanted};
 use crate::report::Reports;
 
 pub(super) struct Bench {
@@ -41,18 +41,25 @@ pub(super) fn out() -> Wanted {
 impl Bench {
     pub(super) fn start(wanted: Wanted, annotated: bool, state: State) -> Self {
         let in_mesh = annotated && wanted == Wanted::In;
-        Self::start_at(Arc::new(Fake::of(State { annotated, in_mesh, ..state })), wanted)
+        Self::start_at(Arc::new(Fake::of(State { annotated, in_mesh, ..state })), wanted, None)
+    }
+
+    /// A task of a new agent that has found the namespace in which an earlier one enrolled the pod.
+    pub(super) async fn take_over(wanted: Wanted, state: State) -> Self {
+        let node = Arc::new(Fake::of(state));
+        let steered = node.locate(&pod()).await.unwrap();
+        Self::start_at(node, wanted, Some(steered))
     }
 
     /// A task that starts with what is on the node, as that of a new agent does.
-    fn start_at(node: Arc<Fake>, wanted: Wanted) -> Self {
+    fn start_at(node: Arc<Fake>, wanted: Wanted, steered: Option<Arc<PodNetns>>) -> Self {
         node.with(|state| state.in_mesh &= wanted == Wanted::In);
         let annotated = annotated(&node);
         let (goal, goals) = watch::channel(Goal { pod: pod(), wanted, annotated });
         let (changed, node_changes) = watch::channel(0);
         let reports = Reports::default();
         let view = reports.view(&pod());
-        let actor = Actor::new(node.clone(), goals, node_changes, view, TIMING, annotated.into(), None);
+        let actor = Actor::new(node.clone(), goals, node_changes, view, TIMING, annotated.into(), steered);
         Self { node, goal, node_changes: changed, reports, actor: tokio::spawn(actor.run()) }
     }
 
@@ -64,7 +71,7 @@ impl Bench {
             state.halts_before = None;
             state.acknowledged = false;
         });
-        Self::start_at(self.node, wanted)
+        Self::start_at(self.node, wanted, None)
     }
 
     pub(super) fn want(&self, wanted: Wanted) {

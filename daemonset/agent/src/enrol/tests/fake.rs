@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) annotated: bool,
     pub(super) pending: bool,
     pub(super) proxied: usize,
+    /// The proxy has not connected to this agent yet, and serves the pod.
+    pub(super) proxy_is_late: bool,
     /// The proxy's listeners are opened before the kernel knows the pod.
     pub(super) listens_unseen: bool,
     /// Places where something of ours is, by cookie.
@@ -269,10 +271,14 @@ impl Node for Fake {
         self.with(|state| state.log.retain(|name| *name != "proxied"));
         self.step(Step::Drain, "proxied", |state| state.proxied).await
     }
-    async fn dismiss(&self, _: &PodSpec) -> Result<(), StepError> {
+    async fn dismiss(&self, _: &PodSpec) -> Result<usize, StepError> {
         self.step(Step::Dismiss, "dismiss", |state| {
+            if state.proxy_is_late {
+                return 0;
+            }
             state.acknowledged = false;
             state.listeners = false;
+            1
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! What an agent finds that follows another one, wherever that one ended.
+//! An agent that follows another one, wherever that one ended.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -79,6 +79,28 @@ async fn without_goals_the_task_ends_and_the_kernel_keeps_everything() {
     tokio::time::timeout(GRACE, actor).await.expect("the task ends").unwrap();
 
     assert!(node.with(|state| state.annotated && state.link && state.rules));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_finished_while_the_agent_was_down_stays_closed_until_its_proxy_has_connected_and_confirmed() {
+    let kept = State {
+        entry: Some(Capture::On),
+        rules: true,
+        link: true,
+        listeners: true,
+        proxy_is_late: true,
+        touched: BTreeSet::from([7]),
+        ..State::default()
+    };
+    let bench = Bench::take_over(Wanted::Finished { reason: "the pod has finished".to_owned() }, kept).await;
+
+    pass(Duration::from_secs(60)).await;
+    assert!(bench.node.with(|state| state.entry.is_some() && state.rules && state.link));
+    assert_eq!(bench.state(), PodState::Failed);
+    bench.node.with(|state| state.proxy_is_late = false);
+    bench.until(|state| state.entry.is_none()).await;
+
+    bench.assert_nothing_left();
 }
 
 /// More steps than the way in or out takes.

@@ -14,7 +14,7 @@ use testkit::{TestLab, prerequisites};
 /// measure those before it.
 const LINGERING: &str = "16";
 
-/// What to measure, and how long.
+/// Kind and duration of a measurement.
 struct Plan {
     /// Time of one sample.
     sample: Duration,

@@ -20,7 +20,7 @@ const ONSET: Duration = Duration::from_secs(3);
 /// Identity of the pod outside of the mesh, which speaks HBONE itself.
 const OUTSIDER: &str = "spiffe://cluster.local/ns/outside/sa/outsider";
 
-/// Where a flood comes from.
+/// Origin of a flood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum From {
     /// Nobody: how much the figures differ by themselves.
@@ -61,7 +61,7 @@ const MISBEHAVIOURS: [Misbehaviour; 8] = [
     misbehaviour("headers of 7 KiB, 500/s", From::Peer, "headers", 15008, "500"),
 ];
 
-/// What is measured of the calm pods.
+/// Figures of the calm pods.
 const MEASURED: [&str; 2] = ["requests", "connections"];
 
 /// 99th percentiles in milliseconds: of requests and of new connections.

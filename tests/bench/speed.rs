@@ -1,5 +1,5 @@
-//! How fast pods of two nodes reach each other under our own steering: the same two programs outside of the mesh and in
-//! it, in one lab, in turns. It judges nothing.
+//! Measures how fast pods of two nodes reach each other: the same two programs alternately outside and inside the mesh,
+//! in one lab. It judges nothing.
 //!
 //! Everything shares one machine: client, server and both proxies compete for the same cores, so a ratio says what the mesh
 //! costs where there is no core to spare.
@@ -31,7 +31,7 @@ impl Arm {
     }
 }
 
-/// What is measured, with how many connections.
+/// Kind of measurement, and number of connections.
 struct Scenario {
     what: &'static str,
     port: u16,

@@ -36,12 +36,12 @@ fn failed(checks: &[Check]) -> Vec<String> {
     checks.iter().filter(|check| !check.ok).map(|check| check.name.clone()).collect()
 }
 
-/// What is wrong with the programs of the node, read back now.
+/// Checks of the node's programs that fail, read back now.
 fn failed_root(steering: &Steering) -> Vec<String> {
     failed(steering.survey().unwrap().root())
 }
 
-/// What is wrong with the pod, read back now.
+/// Checks of the pod that fail, read back now.
 fn failed_pod(stage: &Stage, steering: &Steering) -> Vec<String> {
     let survey = steering.survey().unwrap();
     failed(&steering.verify_pod(&survey, stage.cookie, stage.pod.as_fd()).unwrap())

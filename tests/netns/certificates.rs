@@ -21,7 +21,7 @@ static LAB: Shared = Shared::new("certs", manifests);
 const SERVER: &str = "mesh/server";
 /// A pod outside, from which peers dial.
 const PEER: &str = "plain/peer";
-/// Who may call.
+/// Identity that may call.
 const FRIEND: &str = "spiffe://cluster.local/ns/plain/sa/peer";
 
 fn manifests() -> String {

@@ -25,11 +25,11 @@ struct Demo {
     child: Child,
     output: BufReader<ChildStdout>,
     name: String,
-    /// Where it may put temporary files, empty before.
+    /// Directory for its temporary files, empty before.
     scratch: tempfile::TempDir,
     /// Cookies of network namespaces of its lab, as far as they were noted.
     networks: BTreeSet<u64>,
-    /// What it was at when it was ended, for messages.
+    /// Step at which it was ended, for messages.
     point: String,
 }
 
@@ -74,7 +74,7 @@ impl Demo {
         (&mut self.output).lines().map_while(Result::ok).collect::<Vec<_>>().join("\n")
     }
 
-    /// What there is already; a demo that has just begun has no lab.
+    /// Resources that exist already; a demo that has just begun has no lab.
     async fn note_networks(&mut self) {
         let Ok(lab) = Lab::attach(&self.name).await else { return };
         let nodes = lab.nodes().await.unwrap_or_default().into_iter().map(|node| Target::Node(node.name));
@@ -120,7 +120,7 @@ impl Demo {
         left
     }
 
-    /// Whether a process is in, or holds, one of the network namespaces.
+    /// Returns true if a process is in, or holds, one of the network namespaces.
     fn is_inside(&self, process: &Path) -> bool {
         let held = fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|fd| fd.path());
         let mut all = held.chain([process.join("ns/net")]);

@@ -32,7 +32,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::nonsense::{AGAIN, Ztunnel, is_ready, own_netns, page, seqpacket};
 
-/// Where the control plane listens, in the ztunnel's network namespace.
+/// Address of the control plane, in the ztunnel's network namespace.
 const CONTROL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
 /// `SnapshotSent`: there are no pods.
 const NO_PODS: [u8; 2] = [0x1a, 0x00];

@@ -19,7 +19,7 @@ const TERM: i32 = 15;
 /// `TERMINATION_GRACE_PERIOD_SECONDS`, as in a lab.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long connections are used after the signal before they finish by themselves: a part of the deadline.
+/// Time for which connections are used after the signal before they finish by themselves: a part of the deadline.
 const USED: Duration = Duration::from_secs(1);
 
 #[test]
@@ -116,7 +116,7 @@ impl Asked {
         format!("istio-system/ztunnel-{node}")
     }
 
-    /// What it has printed since.
+    /// Output since.
     fn said(&self, lab: &TestLab) -> String {
         lab.ztunnel_log(self.node).split_off(self.logged)
     }

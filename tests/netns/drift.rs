@@ -13,7 +13,7 @@ const PODS: [&str; 2] = ["mesh/client", "mesh/server"];
 /// schedules late. Polling alone takes up to 3 s.
 const BACK_WITHIN: Duration = Duration::from_millis(500);
 
-/// What VPN clients, network plugins and init containers do in good faith.
+/// Changes that VPN clients, network plugins and init containers make in good faith.
 const FOREIGN_RULES: [&str; 5] = [
     "rule add pref 100 lookup main",
     "rule add lookup main",
@@ -114,10 +114,10 @@ fn a_rule_of_the_mesh_that_somebody_deletes_is_back_within_milliseconds_and_noth
     });
 }
 
-/// How often [`ROUTING_TAKEN_AWAY`] is done to each pod and family.
+/// Number of times that [`ROUTING_TAKEN_AWAY`] is done to each pod and family.
 const ROUNDS: usize = 10;
 
-/// What somebody who is root in a pod may do to the routing of the mesh. Loopback comes back by [`LOOPBACK_UP`].
+/// Changes to the routing of the mesh by somebody who is root in a pod. Loopback comes back by [`LOOPBACK_UP`].
 const ROUTING_TAKEN_AWAY: [&str; 3] =
     ["rule del fwmark 0x111/0xfff lookup 1500111", "route flush table 1500111", "link set lo down"];
 

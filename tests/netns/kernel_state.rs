@@ -1,4 +1,4 @@
-//! What the kernel holds of a pod, read beside the agents: programs, map entries, rules, settings. It changes nothing.
+//! The kernel's state of a pod, read beside the agents: programs, map entries, rules, settings. It changes nothing.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ use testkit::TestLab;
 /// Settings of a pod's network namespace that the agent changes while the pod is enrolled.
 const SETTINGS: [&str; 3] = ["net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect"];
 
-/// Where to look: good for as long as the pod lives, whatever agents and proxies do.
+/// Place of a pod's state: valid for as long as the pod lives, whatever agents and proxies do.
 pub(crate) struct Place {
     pod: String,
     netns: Netns,
@@ -60,7 +60,7 @@ impl Place {
         }
     }
 
-    /// What is looked for when the pod has gone. Holds nothing of it, as `self` does its namespace.
+    /// State to look for when the pod has gone. Holds nothing of it, as `self` does its namespace.
     pub(crate) fn traces(self) -> Traces {
         Traces { cookie: self.cookie, bpffs: self.bpffs }
     }
@@ -70,7 +70,7 @@ impl Place {
         self.netns.run(|| SETTINGS.iter().map(read).collect::<io::Result<_>>()).unwrap()
     }
 
-    /// Whether the node's maps hold a listener of the proxy for this pod.
+    /// Returns true if the node's maps hold a listener of the proxy for this pod.
     pub(crate) fn has_listeners(&self) -> bool {
         observe::cookies(&self.bpffs).unwrap()[names::SOCKS].contains(&self.cookie)
     }

@@ -50,7 +50,7 @@ impl Ztunnel {
         Self { child, log }
     }
 
-    /// What it has printed.
+    /// Its output.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }

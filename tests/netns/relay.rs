@@ -18,7 +18,7 @@ use tokio::{
 /// Longer than the kubelet waits for an answer.
 const TOO_LATE: Duration = Duration::from_secs(6);
 
-/// What happens to one request.
+/// Fate of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The agent gets it twice, at the same time.

@@ -231,7 +231,7 @@ fn strict_refuses_plaintext_but_not_the_mesh_and_not_the_probe() {
     });
 }
 
-/// How many readiness probes the server has answered.
+/// Number of readiness probes that the server has answered.
 async fn probes(lab: &TestLab) -> u64 {
     let report = lab.client_ok("strict/server", &["http", "127.0.0.1:8080", "--text", "/hits/ready"]).await;
     report["body"].as_str().unwrap().parse().unwrap()

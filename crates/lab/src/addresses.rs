@@ -1,4 +1,4 @@
-//! Who gets which address. Nothing here touches the kernel; see `network`.
+//! Addresses of nodes, pods and Services. Nothing here touches the kernel; see `network`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -17,7 +17,7 @@ use crate::{
     handle::unexpected,
 };
 
-/// What a finished command left.
+/// Output and exit code of a finished command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Exit code, or 128 and the signal that ended it.
@@ -76,11 +76,11 @@ impl Running {
 /// A command that runs in a lab with pipes around it.
 #[derive(Debug)]
 pub struct Process {
-    /// What the command reads; set to `None` to end its input.
+    /// Input of the command; set to `None` to end its input.
     pub stdin: Option<File>,
-    /// What it prints.
+    /// Its standard output.
     pub stdout: File,
-    /// What it complains.
+    /// Its standard error.
     pub stderr: File,
     running: Running,
 }
@@ -189,7 +189,7 @@ impl Pipes {
         })
     }
 
-    /// What the command gets as input, output and error.
+    /// Input, output and error of the command.
     pub(crate) fn theirs(&self) -> [BorrowedFd<'_>; 3] {
         self.theirs.each_ref().map(OwnedFd::as_fd)
     }

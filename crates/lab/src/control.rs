@@ -23,7 +23,7 @@ const MAX_LINE_BYTES: usize = 4 << 20;
 /// Descriptors that may travel with one line: the three of a process.
 const MAX_DESCRIPTORS: usize = 3;
 
-/// Where a command runs.
+/// Place in which a command runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Target {
@@ -38,7 +38,7 @@ pub enum Target {
     Node(String),
 }
 
-/// What a client asks.
+/// Request of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Request {
@@ -47,13 +47,13 @@ pub enum Request {
     /// Runs a command with the three descriptors that came along; `Reply::Started`, then
     /// `Reply::Exited`. The process is killed when the client goes. Takes `Followup::Signal`.
     Exec {
-        /// Where.
+        /// Place of the command.
         target: Target,
         /// The command and its arguments.
         argv: Vec<String>,
         /// Added to the container's environment.
         env: Vec<(String, String)>,
-        /// Whether the first descriptor is a terminal that the command is in charge of.
+        /// True if the first descriptor is a terminal that the command controls.
         #[serde(default)]
         terminal: bool,
     },
@@ -70,7 +70,7 @@ pub enum Request {
     PauseRestarts {
         /// The pod.
         pod: String,
-        /// Whether a container that exits stays down.
+        /// True if a container that exits is not started again.
         paused: bool,
     },
     /// Records a node's wire until `Followup::Stop` or the client goes: `Reply::Capturing`,
@@ -87,7 +87,7 @@ pub enum Request {
     Down,
 }
 
-/// What a client may say on a connection after its request.
+/// Message of a client on a connection after its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Followup {
@@ -99,7 +99,7 @@ pub enum Followup {
     Detach,
 }
 
-/// What the supervisor answers.
+/// Answer of the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Reply {
@@ -128,7 +128,7 @@ pub enum Reply {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Whether every manifest was read and everything in it was started at least once.
+    /// True if every manifest was read and everything in it was started at least once.
     pub synced: bool,
     /// Nodes, in order.
     pub nodes: Vec<NodeInfo>,
@@ -144,13 +144,13 @@ pub struct Status {
     /// Problems of manifests, notes too.
     #[serde(default)]
     pub manifests: Vec<SourceProblem>,
-    /// What besides pods is still to come: a Job's next try.
+    /// Things besides pods that are still to come: a Job's next try.
     #[serde(default)]
     pub waiting: Vec<String>,
     /// Pods that a lab cannot run because they need a container image.
     #[serde(default)]
     pub without_image: u32,
-    /// What of the manifests is not supported, although what it belongs to runs.
+    /// Settings of the manifests that are not supported, although their object runs.
     #[serde(default)]
     pub notes: Vec<String>,
 }
@@ -179,16 +179,16 @@ pub struct PodInfo {
     pub node: String,
     /// Its addresses, IPv4 first; empty until it has them.
     pub ips: Vec<IpAddr>,
-    /// Where it stands.
+    /// Phase in its life.
     pub phase: Phase,
-    /// Whether every container runs and its readiness probe passes.
+    /// True if every container runs and its readiness probe passes.
     pub ready: bool,
-    /// Whether it is being stopped.
+    /// True if it is being stopped.
     pub terminating: bool,
-    /// Whether nothing of it can start until a manifest changes; `reason` says why.
+    /// True if nothing of it can start until a manifest changes; `reason` says why.
     #[serde(default)]
     pub blocked: bool,
-    /// Why it is not ready, in words; empty when it is.
+    /// Reason why it is not ready; empty when it is.
     pub reason: String,
     /// Its containers, in order.
     pub containers: Vec<ContainerInfo>,
@@ -205,23 +205,23 @@ pub struct PodInfo {
 pub struct ContainerInfo {
     /// Its name.
     pub name: String,
-    /// What it is in its pod.
+    /// Role in its pod.
     #[serde(default)]
     pub role: Role,
-    /// Whether its main process runs.
+    /// True if its main process runs.
     pub running: bool,
-    /// Whether its readiness probe passes; without a probe, whether it runs.
+    /// True if its readiness probe passes; without a probe, if it runs.
     pub ready: bool,
-    /// How often it was started again.
+    /// Number of restarts.
     pub restarts: u32,
-    /// How it ended last: exit code, or 128 and the signal.
+    /// Last exit code, or 128 and the signal that ended it.
     pub last_exit: Option<i32>,
     /// Process id of its main process, as the caller of `Lab::pods` sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
 }
 
-/// What a container is in its pod.
+/// Role of a container in its pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Role {
@@ -230,7 +230,7 @@ pub enum Role {
     Main,
     /// One of `initContainers`: runs to its end before the others start.
     Init,
-    /// One of `initContainers` with `restartPolicy: Always`: goes on running.
+    /// One of `initContainers` with `restartPolicy: Always`: keeps running.
     Sidecar,
 }
 

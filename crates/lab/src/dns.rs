@@ -31,7 +31,7 @@ pub(crate) const DOMAIN: &str = "cluster.local";
 /// Seconds that an answer may be kept; CoreDNS has 5 by default.
 const TTL: u32 = 5;
 
-/// How long an idle TCP connection is kept.
+/// Time for which an idle TCP connection is kept.
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers that wait for a slow TCP client.

@@ -1,4 +1,4 @@
-//! What can go wrong between a lab and its user.
+//! Errors of a lab, as its user reads them.
 
 use std::{
     io,
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// Why a lab, or a request to it, failed.
+/// Error of a lab, or of a request to it.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     /// An option or argument that cannot work.
@@ -17,13 +17,13 @@ pub enum LabError {
     Path {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// Reason, in words.
         reason: String,
     },
     /// Only root may make network namespaces, cgroups and kernel programs, or ask a lab that has.
     #[error("{path}: permission denied: a lab is root's, run this command as root", path = path.display())]
     NotRoot {
-        /// What may not be used.
+        /// File or directory that may not be used.
         path: PathBuf,
     },
     /// No lab of that name runs.
@@ -43,13 +43,13 @@ pub enum LabError {
     /// The supervisor did not come up.
     #[error("the lab did not start: {reason}")]
     Start {
-        /// What it said last.
+        /// Its last message.
         reason: String,
     },
     /// Something that should run and be ready is not.
     #[error("not ready after {seconds:.1} s:\n{}", reasons.join("\n"), seconds = waited.as_secs_f64())]
     NotReady {
-        /// How long was waited.
+        /// Time that was waited.
         waited: Duration,
         /// A line for each pod or problem.
         reasons: Vec<String>,
@@ -75,7 +75,7 @@ impl LabError {
     }
 }
 
-/// What to do about a lab that is not there.
+/// Advice about a lab that does not exist.
 fn instead(name: &str, others: &[String]) -> String {
     if others.is_empty() {
         return format!("`strake lab up DIR --lab {name}` starts one");

@@ -18,16 +18,16 @@ use crate::{
     paths::{Cgroups, RunDir},
 };
 
-/// How long a supervisor may take until it answers; on an idle machine it takes some 20 ms.
+/// Time within which a supervisor has to answer; on an idle machine it takes some 20 ms.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Pause between two tries to reach a supervisor that is starting.
 const POLL: Duration = Duration::from_millis(5);
 
-/// How long a supervisor may take to say how its lab stands, on a busy machine.
+/// Time within which a supervisor has to return its lab's status, on a busy machine.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long the processes of a killed lab may take to be gone.
+/// Time within which the processes of a killed lab have to be gone.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Starts the supervisor of a lab and returns the connection that is its leash.
@@ -77,14 +77,14 @@ async fn leash(run: &RunDir) -> Option<Connection> {
     None
 }
 
-/// Whether the process that the launcher started is still there.
+/// Returns true if the process that the launcher started is still there.
 fn is_alive(run: &RunDir) -> bool {
     let Ok(pid) = fs::read_to_string(run.pid_file()) else { return false };
     fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
 }
 
-/// Whether a lab's supervisor is there and works. One that is being killed may still take connections.
+/// Returns true if a lab's supervisor is there and works. One that is being killed may still take connections.
 async fn answers(run: &RunDir) -> bool {
     let asked = async {
         let mut connection = Connection::new(UnixStream::connect(run.socket()).await.ok()?);

@@ -63,10 +63,10 @@ fn milliseconds(at: SystemTime) -> u128 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
 }
 
-/// What is known of a log.
+/// Notes about a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
-    /// Where each run begins.
+    /// Byte at which each run begins.
     runs: Vec<u64>,
     /// Time in milliseconds since 1970, and the length that the log had.
     lengths: Vec<(u128, u64)>,
@@ -102,7 +102,7 @@ impl History {
         history
     }
 
-    /// How much of the log was written before `at`, to the second.
+    /// Number of bytes of the log that were written before `at`, to the second.
     #[must_use]
     pub fn written_before(&self, at: SystemTime) -> u64 {
         let at = milliseconds(at);

@@ -1,4 +1,4 @@
-//! Which node a pod runs on: the one it names, one that its selector and affinity admit and whose taints it tolerates, in
+//! Chooses the node of a pod: the one it names, one that its selector and affinity admit and whose taints it tolerates, in
 //! turn. A pod that runs stays where it is.
 
 use std::collections::BTreeMap;
@@ -16,17 +16,17 @@ pub(crate) struct Candidate {
     pub(crate) taints: Vec<Taint>,
 }
 
-/// Why a pod has no node.
+/// Reason why a pod has no node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unschedulable {
-    #[error("there is no node {0:?}")]
+    #[error("node {0:?} not found")]
     NoSuchNode(String),
     /// In the words of Kubernetes' scheduler.
     #[error("0/{nodes} nodes are available: {}", reasons.join(", "))]
     NoneFits { nodes: usize, reasons: Vec<String> },
 }
 
-/// Why a node does not take a pod.
+/// Reason why a node does not take a pod.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Refusal {
     Selector,
@@ -76,7 +76,7 @@ impl Scheduler {
     }
 }
 
-/// Why the node does not take a pod that names no node; `None` when it does.
+/// Reason why the node does not take a pod that names no node; `None` when it does.
 pub(crate) fn refusal(node: &Candidate, spec: &PodSpec) -> Option<Refusal> {
     let tolerated = |taint: &Taint| spec.tolerations.iter().any(|toleration| toleration.covers(taint));
     let cordoned = Taint { key: UNSCHEDULABLE_TAINT.to_owned(), value: String::new(), effect: "NoSchedule".to_owned() };
@@ -167,7 +167,7 @@ mod tests {
             place(json!({"nodeSelector": {"zone": "z"}}), &nodes()).unwrap_err(),
             "0/3 nodes are available: 2 node(s) didn't match Pod's node affinity/selector, 1 node(s) were unschedulable"
         );
-        assert_eq!(place(json!({"nodeName": "z"}), &nodes()).unwrap_err(), "there is no node \"z\"");
+        assert_eq!(place(json!({"nodeName": "z"}), &nodes()).unwrap_err(), "node \"z\" not found");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use kube_types::{ObjectMeta, is_subset};
 
 use crate::{addresses::ServiceHosts, workloads::digest};
 
-/// What a Service needs to know of a running pod.
+/// Facts about a running pod that Services depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Backend {
     pub(crate) namespace: String,
@@ -51,7 +51,7 @@ pub(crate) struct Resolved {
 pub(crate) struct ResolvedPort {
     pub(crate) port: u16,
     pub(crate) udp: bool,
-    /// Where its connections go: one of these.
+    /// Addresses that its connections go to, one for each connection.
     pub(crate) endpoints: Vec<SocketAddr>,
 }
 

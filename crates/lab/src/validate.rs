@@ -1,4 +1,4 @@
-//! What an API server would refuse of workloads that the lab runs: said with the field, and nothing of such an object is
+//! Mistakes in workloads for which an API server would refuse them: each is reported with its field, and nothing of the object is
 //! started. Mistakes of types and unknown fields are found earlier, in `manifests`.
 
 use std::collections::BTreeSet;
@@ -189,7 +189,7 @@ fn of_mounts(spec: &PodSpec, container: &Container, path: &str, found: &mut Vec<
     for (index, mount) in container.volume_mounts.iter().enumerate() {
         let path = format!("{path}.volumeMounts[{index}]");
         if !spec.volumes.iter().any(|volume| volume.name == mount.name) {
-            found.push(format!("{path}.name: there is no volume {:?}", mount.name));
+            found.push(format!("{path}.name: volume {:?} not found", mount.name));
         }
         if !mount.mount_path.starts_with('/') {
             found.push(format!("{path}.mountPath: {:?} is not an absolute path", mount.mount_path));
@@ -276,7 +276,7 @@ mod tests {
         let said = of_one(json!({"name": "c", "volumeMounts": mounts}));
 
         assert_eq!(said.len(), 3, "{said:?}");
-        assert_eq!(said[0], "spec.containers[0].volumeMounts[1].name: there is no volume \"w\"");
+        assert_eq!(said[0], "spec.containers[0].volumeMounts[1].name: volume \"w\" not found");
     }
 
     #[test]

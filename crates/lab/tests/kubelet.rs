@@ -1,4 +1,4 @@
-//! What a lab's kubelet does for a pod: init containers, environment, volumes, probes, hooks, Jobs, names.
+//! A lab's kubelet: init containers, environment, volumes, probes, hooks, Jobs, names.
 
 mod common;
 
@@ -117,7 +117,7 @@ async fn a_container_waits_for_what_it_refers_to() {
     }
     let spec = "containers: [{name: c, command: [sleep, infinity], env: [{name: X, valueFrom: {secretKeyRef: {name: s, key: k}}}]}]";
     let fixture = Fixture::start(&[("p.yaml", &pod("p", spec))]).await;
-    reason(&fixture, "p", "variable X: there is no Secret \"s\"").await;
+    reason(&fixture, "p", "variable X: Secret \"s\" not found").await;
 
     fixture.write("s.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {k: v}\n");
 
@@ -313,7 +313,7 @@ async fn the_longest_names_work() {
     fixture.lab.down().await.unwrap();
 }
 
-/// Whether any file below has the text in it.
+/// Returns true if any file below has the text in it.
 fn holds(directory: &Path, text: &str) -> bool {
     fs::read_dir(directory).unwrap().flatten().any(|entry| {
         let path = entry.path();

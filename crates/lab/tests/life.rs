@@ -1,4 +1,4 @@
-//! What changes in a lab while it runs, and what is left when it is gone.
+//! Changes in a lab while it runs, and its end, after which nothing is left.
 
 mod common;
 
@@ -272,7 +272,7 @@ async fn netns_of(lab: &Lab) -> (PathBuf, fs::File) {
     (fs::read_link(&path).unwrap(), fs::File::open(path).unwrap())
 }
 
-/// Whether any process is in the namespace.
+/// Returns true if any process is in the namespace.
 fn in_use(netns: &Path) -> bool {
     let links = fs::read_dir("/proc").unwrap().flatten();
     links.into_iter().any(|entry| fs::read_link(entry.path().join("ns/net")).is_ok_and(|link| link == netns))

@@ -96,7 +96,7 @@ impl Logs {
         let mut tail = Tail::default();
         if self.previous {
             let Some((start, end)) = history.previous_run() else {
-                bail!("container {container} of pod {namespace}/{pod} has run once: there is no run before");
+                bail!("container {container} of pod {namespace}/{pod} has run once: there is no earlier run");
             };
             tail = Tail { printed: start, end: Some(end), ..tail };
         }
@@ -132,7 +132,7 @@ impl Logs {
             (None, namespace) => namespace.clone(),
         };
         let wanted = [pod, self.container.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ");
-        Ok(format!("there is no log of {wanted}; there are:\n  {}", known.join("\n  ")))
+        Ok(format!("no log of {wanted}; there are:\n  {}", known.join("\n  ")))
     }
 }
 

@@ -79,7 +79,7 @@ fn domain() -> PathBuf {
     cgroup2_mount().unwrap().join(format!("{PREFIX}{}", process::id()))
 }
 
-/// Where this process is in the v2 hierarchy: the line that starts with `0::`.
+/// Cgroup of this process in the v2 hierarchy: the line that starts with `0::`.
 fn current() -> PathBuf {
     let text = fs::read_to_string("/proc/self/cgroup").unwrap();
     let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where a kernel test plays: one enrolled pod and one host beside it, in namespaces and cgroups of
+//! The stage of a kernel test: one enrolled pod and one host beside it, in namespaces and cgroups of
 //! their own, with the programs attached and a small transparent proxy. All actors are threads of the
 //! test. Nothing is shared between tests, and all of it goes when the stage is dropped.
 
@@ -50,7 +50,7 @@ pub(crate) const FAR_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 
 /// Pod and host address of both families.
 pub(crate) const FAMILIES: [(IpAddr, IpAddr); 2] = [(POD_V4, HOST_V4), (POD_V6, HOST_V6)];
 
-/// Who acts: which cgroup, which namespace.
+/// Actor in a test, with its cgroup and namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Actor {
     /// An application in the pod.

@@ -70,7 +70,7 @@ impl Network {
         ip(&format!("-n {} link set {name} up", self.pod));
     }
 
-    /// What the agent sets in an enrolled pod.
+    /// Settings that the agent makes in an enrolled pod.
     pub(crate) fn add_rules(&self) {
         let pod = &self.pod;
         for (family, address, lo, eth0) in [("-4", POD_V4, 0, 10), ("-6", POD_V6, 1024, 4096)] {

@@ -1,4 +1,4 @@
-//! What passes the wire between pod and host.
+//! Packets that pass the wire between pod and host.
 
 use std::{io::Read, net::UdpSocket};
 
@@ -24,12 +24,12 @@ impl<'a> Wire<'a> {
         Self { stage, frames }
     }
 
-    /// How many TCP segments passed with this destination port, either way.
+    /// Number of TCP segments that passed with this destination port, either way.
     pub(crate) fn tcp_to(self, port: u16) -> usize {
         self.sum(|segment| usize::from(segment.destination_port() == port))
     }
 
-    /// How many bytes of payload passed in TCP segments with this destination port, either way.
+    /// Number of bytes of payload that passed in TCP segments with this destination port, either way.
     pub(crate) fn payload_bytes_to(self, port: u16) -> usize {
         self.sum(|segment| if segment.destination_port() == port { segment.payload_bytes() } else { 0 })
     }

@@ -46,6 +46,7 @@ impl Pod {
     }
 }
 
+/// Specification of a pod. Its fields are those of Kubernetes, which are this many.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PodSpec {

@@ -1,4 +1,4 @@
-//! What is done in a running lab: commands, signals, captures, a look into its namespaces.
+//! Actions in a running lab: commands, signals, captures, a look into its namespaces.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -98,7 +98,7 @@ impl Lab {
         expect_done(Some(self.ask(&request).await?))
     }
 
-    /// Whether containers of a pod that exit stay down (`true`) or are started again.
+    /// Keeps containers of a pod that exit from being started again (`true`), or starts them again.
     ///
     /// # Errors
     /// When there is no such pod.

@@ -21,7 +21,7 @@ use crate::{
     paths::{Cgroups, RunDir},
 };
 
-/// How long `down` waits for the pods to stop before it kills them.
+/// Time for which `down` waits for the pods to stop before it kills them.
 const DOWN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running lab.
@@ -158,7 +158,7 @@ pub async fn down(name: &str) -> Result<(), LabError> {
     launch::sweep(name)
 }
 
-/// Whether there is anything of the lab `name`: it runs, or files or cgroups of it are left.
+/// Returns true if there is anything of the lab `name`: it runs, or files or cgroups of it are left.
 ///
 /// # Errors
 /// When the name cannot be one.
@@ -202,7 +202,7 @@ pub(crate) fn no_pod<'a>(namespace: &str, name: &str, known: impl Iterator<Item 
         true => "`strake lab status` lists them, as NAMESPACE/NAME".to_owned(),
         false => format!("there is {}", same.join(", ")),
     };
-    format!("there is no pod {namespace}/{name}; {instead}")
+    format!("pod {namespace}/{name} not found; {instead}")
 }
 
 /// An exit status as shells give it: the code, or 128 and the signal.

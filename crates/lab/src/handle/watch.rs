@@ -1,4 +1,4 @@
-//! How a running lab stands, and waiting until it stands otherwise. It changes nothing.
+//! Reads the status of a running lab, and waits until it is another one. It changes nothing.
 
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ impl Lab {
         self.wait_ready_with(deadline, |_| {}).await
     }
 
-    /// As `wait_ready`; `progress` is told again and again what is still missing.
+    /// As `wait_ready`; `progress` receives again and again what is still missing.
     ///
     /// # Errors
     /// As `wait_ready`.

@@ -1,4 +1,4 @@
-//! How a process gets into its pod: cgroup first, then namespaces and mounts, then `exec`. A socket
+//! Brings a process into its pod: cgroup first, then namespaces and mounts, then `exec`. A socket
 //! made by whatever runs afterwards belongs to the right cgroup from its first moment.
 
 use std::{
@@ -26,7 +26,7 @@ const CANNOT_START: u8 = 126;
 /// Exit code of shells for a command that was not found.
 const NOT_FOUND: u8 = 127;
 
-/// What to become.
+/// Description of the process to become.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Entry {
@@ -43,9 +43,9 @@ pub(crate) struct Entry {
     pub(crate) binds: Vec<Bind>,
     /// Directory for the upper sides of overlays, when a mount point has to be made.
     pub(crate) scratch: PathBuf,
-    /// Whether standard input is a terminal that the command is to be in charge of.
+    /// True if standard input is a terminal that the command is to control.
     pub(crate) terminal: bool,
-    /// Whether standard input is a pipe to report a failure on: it ends without a word at `exec`,
+    /// True if standard input is a pipe to report a failure on: it is closed without a message at `exec`,
     /// and the command reads `/dev/null`.
     pub(crate) report: bool,
     /// The command, searched in `PATH` of `env`.
@@ -136,7 +136,7 @@ fn become_entry(entry: &Entry) -> Result<std::convert::Infallible, (String, u8)>
         take().map_err(step("cannot take the terminal"))?;
     }
     let [program, arguments @ ..] = entry.argv.as_slice() else {
-        return Err(("there is no command".to_owned(), CANNOT_START));
+        return Err(("no command is given".to_owned(), CANNOT_START));
     };
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(entry.env.iter().cloned());

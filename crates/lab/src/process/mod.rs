@@ -35,6 +35,6 @@ fn run(role: &str, argument: Option<OsString>) -> Result<ExitCode, String> {
         "kubelet" => kubelet::run(),
         "pause" => init::pause(),
         "enter" => Ok(enter::run(argument)),
-        other => Err(format!("there is no role {other:?}")),
+        other => Err(format!("unknown role {other:?}")),
     }
 }

@@ -1,4 +1,4 @@
-//! How many pods a Job needs at a time, when one that failed is tried again, and when the Job has failed. Pods are made
+//! Decides how many pods a Job needs at a time, when one that failed is tried again, and when the Job has failed. Pods are made
 //! and stopped elsewhere.
 
 use std::{
@@ -25,11 +25,11 @@ pub(crate) struct Seen {
     /// Its number among the Job's pods.
     pub(crate) number: u32,
     pub(crate) fingerprint: u64,
-    /// Whether it has ended, and how well.
+    /// `None` while it runs, else true if it succeeded.
     pub(crate) succeeded: Option<bool>,
     /// Restarts of all its containers.
     pub(crate) restarts: u32,
-    /// Why it failed or its container was started again.
+    /// Reason why it failed or its container was started again.
     pub(crate) reason: String,
 }
 
@@ -55,7 +55,7 @@ enum Verdict {
     Failed(String),
 }
 
-/// What all Jobs want.
+/// Needs of all Jobs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) pods: JobPods,
@@ -149,7 +149,7 @@ impl Record {
     }
 }
 
-/// How many pods have to succeed.
+/// Number of pods that have to succeed.
 fn wanted(spec: &JobSpec) -> u32 {
     spec.completions.or(spec.parallelism).unwrap_or(1)
 }

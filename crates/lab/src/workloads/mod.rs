@@ -25,7 +25,7 @@ pub(crate) type Objects = BTreeMap<ObjectRef, Resource>;
 pub(crate) struct Planned {
     /// The pod, without status; with a node when it may run on that one only.
     pub(crate) pod: Pod,
-    /// Whether the user wrote it: then it is not to be written as a derived object.
+    /// True if the user wrote it: then it is not to be written as a derived object.
     pub(crate) by_user: bool,
     /// Changes when the pod has to be made anew.
     pub(crate) fingerprint: u64,

@@ -23,7 +23,7 @@ pub(crate) struct Fixture {
     pub(crate) manifests: TempDir,
 }
 
-/// Whether labs can be made here. With `CI` set a machine that cannot is a failure.
+/// Returns true if labs can be made here. With `CI` set a machine that cannot is a failure.
 pub(crate) fn possible() -> bool {
     let root = fs::read_to_string("/proc/self/status").is_ok_and(|text| text.contains("\nUid:\t0\t0\t"));
     if !root {

@@ -35,13 +35,13 @@ pub(crate) struct Attempt {
     pub(crate) address: IpAddr,
     /// On which port.
     pub(crate) port: u16,
-    /// How long it may take.
+    /// Time limit.
     pub(crate) timeout: Duration,
-    /// What to ask.
+    /// Question to ask.
     pub(crate) question: Question,
 }
 
-/// What is asked of a socket.
+/// Question to a socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Question {
@@ -50,7 +50,7 @@ pub(crate) enum Question {
     /// A request, whose answer's status is below 400.
     Http {
         get: HttpGet,
-        /// Whether over TLS; whose certificate it is does not matter.
+        /// True for TLS; any certificate is accepted.
         tls: bool,
     },
     /// `grpc.health.v1.Health/Check` of this service, without TLS.
@@ -66,12 +66,12 @@ pub(crate) struct HttpGet {
     pub(crate) headers: Vec<(String, String)>,
 }
 
-/// How a try went.
+/// Outcome of a try.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// Of which try.
     pub(crate) id: u64,
-    /// Why it failed, in words; `None` when it did not.
+    /// Reason why it failed; `None` when it did not.
     pub(crate) failure: Option<String>,
 }
 

@@ -122,7 +122,7 @@ impl RequestHandler for Handler {
             match response.send_response(message).await {
                 Ok(info) => info,
                 Err(err) => {
-                    tracing::debug!(%err, "a DNS answer was not sent");
+                    tracing::debug!(%err, "failed to send a DNS answer");
                     Header { metadata, counts: HeaderCounts::default() }.into()
                 }
             }

@@ -27,6 +27,7 @@ pub(crate) struct LocalPod {
 
 /// The rules of a node with these addresses.
 pub(crate) fn render(services: &[Resolved], pods: &[LocalPod], node: Dual) -> String {
+    // `delete` fails for a table that does not exist, so it is declared first; all three are one transaction.
     let mut text = format!("table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n");
     local_set(&mut text, "local_v4", "ipv4_addr", pods.iter().map(|pod| (&pod.interface, pod.addresses.v4.into())));
     local_set(&mut text, "local_v6", "ipv6_addr", pods.iter().map(|pod| (&pod.interface, pod.addresses.v6.into())));
@@ -34,6 +35,7 @@ pub(crate) fn render(services: &[Resolved], pods: &[LocalPod], node: Dual) -> St
     for service in services {
         for port in service.ports.iter().filter(|port| !port.endpoints.is_empty()) {
             for ip in &service.ips {
+                // A Service of two families sends each to endpoints of its own: DNAT cannot change the family.
                 let same = |endpoint: &&SocketAddr| endpoint.is_ipv4() == ip.is_ipv4();
                 let endpoints: Vec<_> = port.endpoints.iter().filter(same).collect();
                 if endpoints.is_empty() {

@@ -34,6 +34,7 @@ const SWEEP_DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) async fn supervisor(mut options: Options) -> Result<Connection, LabError> {
     let run = RunDir::of(&options.name);
     let lock = Lock::take_from_silent(&options.name).await?;
+    // A lab of this name that was killed has had nobody to clean up after it.
     remove_leftovers(&options.name)?;
     fs::DirBuilder::new().mode(0o755).create(run.root()).map_err(|err| LabError::of(err, run.root()))?;
     options.write_own_manifests(&run)?;
@@ -69,6 +70,7 @@ async fn leash(run: &RunDir) -> Option<Connection> {
             connection.send(&Request::Leash, &[]).await.ok()?;
             return matches!(connection.receive().await, Ok(Some(Reply::Done))).then_some(connection);
         }
+        // No reason to wait for the deadline: its log says why it ended.
         if !is_alive(run) {
             return None;
         }
@@ -80,6 +82,7 @@ async fn leash(run: &RunDir) -> Option<Connection> {
 /// Returns true if the process that the launcher started is still there.
 fn is_alive(run: &RunDir) -> bool {
     let Ok(pid) = fs::read_to_string(run.pid_file()) else { return false };
+    // A zombie has ended, though its entry in /proc stays until somebody reaps it.
     fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
 }
@@ -105,6 +108,7 @@ fn last_words(run: &RunDir) -> String {
 
 /// Kills whatever runs of a lab and removes its files and cgroups.
 pub(crate) fn sweep(name: &str) -> Result<(), LabError> {
+    // Processes hold the lock until they are gone, which is some milliseconds after they were killed.
     sweep_cgroups(name)?;
     let deadline = Instant::now() + SWEEP_DEADLINE;
     let lock = loop {
@@ -190,6 +194,7 @@ impl Lock {
             if let Some(lock) = Self::take(name)? {
                 return Ok(lock);
             }
+            // One that answers is in use: it is not this start's to end.
             if answers(&RunDir::of(name)).await || Instant::now() > deadline {
                 return Err(LabError::Running { name: name.to_owned() });
             }

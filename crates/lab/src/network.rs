@@ -147,9 +147,11 @@ impl Wire {
         let addresses = number.addresses();
         node.address(INTERFACE_INDEX, addresses.v4, 24).await?;
         node.address(INTERFACE_INDEX, addresses.v6, 64).await?;
+        // Cluster DNS answers on every node, so that its address needs no rewriting and no endpoint.
         node.address(LOOPBACK_INDEX, dns().v4, 32).await?;
         node.address(LOOPBACK_INDEX, dns().v6, 128).await?;
         route_services(&node, addresses).await?;
+        // Pods of both are routed by the nodes' addresses, as network plugins without an overlay do it.
         for (other_number, other) in others {
             route_pods(&node, other_number).await?;
             route_pods(other, number).await?;
@@ -212,6 +214,8 @@ pub(crate) async fn add_pod(node: &Namespace, number: NodeNumber, host: u8) -> i
     node.change(LinkUnspec::new_with_index(index).up().build()).await?;
     pod.change(LinkUnspec::new_with_index(INTERFACE_INDEX).up().build()).await?;
 
+    // A prefix of 32 or 128 bits: no neighbour is on the wire, everything goes by the gateway, packets to pods of the same
+    // node too. So the node's rules see each of them.
     pod.address(INTERFACE_INDEX, addresses.v4, 32).await?;
     pod.address(INTERFACE_INDEX, addresses.v6, 128).await?;
     pod.neighbour(INTERFACE_INDEX, GATEWAY_V4, GATEWAY_MAC).await?;

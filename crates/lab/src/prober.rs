@@ -71,7 +71,7 @@ impl Prober {
                 if *ending.borrow() {
                     return;
                 }
-                tracing::warn!(%err, "the prober ended and is started again");
+                tracing::warn!(%err, "the prober of a node ended; starting it again");
                 tokio::select! {
                     // Both are safe to drop: they only wait.
                     () = sleep(RESTART) => {}

@@ -8,6 +8,7 @@ pub mod cni;
 pub mod config;
 pub mod connections;
 pub mod controller;
+mod described;
 pub mod enrol;
 pub mod finder;
 pub mod hooks;

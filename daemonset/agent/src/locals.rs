@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ebpf_loader::{LoadError, Steering};
 
+use crate::described::described;
 use crate::metrics;
-use crate::node::described;
 
 /// Pause between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);

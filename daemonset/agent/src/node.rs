@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use zds::server::Registry;
 
+use crate::described::described;
 use crate::enrol::{Capture, Node, PodNetns, PodSpec, Proof, Redirection, Step, StepError};
 use crate::finder::{Finder, Found};
 use crate::netlink::{RoutingWatch, interface_of};
@@ -103,17 +104,6 @@ fn tag(steering: &Steering, survey: &Survey, proxies: &[PathBuf], prober: Option
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Described(String);
-
-/// `error` and what caused it, outermost first.
-pub(crate) fn described(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
 
 async fn blocking<T, E>(step: Step, work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, StepError>
 where

@@ -13,7 +13,8 @@ use runtime::sys::netns::NetnsId;
 use tokio::time::Instant;
 
 use crate::cgroups::{CgroupTree, Member};
-use crate::node::{LiveNode, described};
+use crate::described::described;
+use crate::node::LiveNode;
 
 /// Pause between two looks, until the prober is found and to see that its tag is still there.
 const INTERVAL: Duration = Duration::from_secs(2);

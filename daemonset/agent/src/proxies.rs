@@ -13,8 +13,8 @@ use zds::PodId;
 use zds::server::{ConnectionId, Incoming, Peer, Registry, Server};
 
 use crate::cgroups::{CgroupTree, Member, canonical_uid};
+use crate::described::described;
 use crate::metrics;
-use crate::node::described;
 
 /// Pause after a connection that could not be accepted: descriptors may be short for a while.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

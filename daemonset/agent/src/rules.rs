@@ -205,7 +205,7 @@ pub async fn read(netns: &Netns, routing: &Routing) -> Facts {
     let link = match Netlink::open(netns) {
         Ok(link) => link,
         Err(error) => {
-            let unreadable = || Reading::Unreadable(crate::node::described(&error));
+            let unreadable = || Reading::Unreadable(crate::described::described(&error));
             return Facts { address: unreadable(), rules: unreadable(), outbound: unreadable(), inbound: unreadable() };
         }
     };

@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::cgroups::{CgroupTree, Member};
+use crate::described::described;
 use crate::metrics;
-use crate::node::described;
 
 /// Facts that all pods of the node share. Each part may be unreadable by itself.
 #[derive(Debug, Clone)]

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use zds::PodId;
 use zds::server::Pod;
 
+use crate::described::described;
 use crate::enrol::{Node, PodNetns, PodSpec, Redirection, StepError, Wanted};
 use crate::finder::{FindError, Found};
-use crate::node::{LiveNode, described};
+use crate::node::LiveNode;
 use crate::rules::{self, Routing};
 
 /// State that a starting agent has found of its predecessor.

@@ -62,6 +62,7 @@ pub(crate) async fn run(setup: Arc<Setup>, index: usize, shared: Shared, mut sto
             shared.container(index, |state| state.finished = true);
             return;
         }
+        // As kubelet does, but after a shorter time: a container that ran for a while is not in a crash loop.
         if began.elapsed() > STABLE {
             backoff.reset();
         }
@@ -106,6 +107,7 @@ fn restart_policy(setup: &Setup, index: usize) -> RestartPolicy {
     match spec.restart_policy.as_deref() {
         Some("Never") => RestartPolicy::Never,
         Some("OnFailure") => RestartPolicy::OnFailure,
+        // An init container that succeeded has done its work, also in a pod that always restarts.
         _ if initial.is_some() => RestartPolicy::OnFailure,
         _ => RestartPolicy::Always,
     }
@@ -144,8 +146,9 @@ async fn live(
         () = stopped(stop) => terminate(setup, container, &mut child, pid, setup.grace()).await,
     };
     probes.abort_all();
+    // Children of the main process would hold ports that the next run of the container needs.
     if let Err(err) = kill_cgroup(&setup.cgroup().join(&container.name)) {
-        tracing::warn!(container = container.name, %err, "what the container left was not killed");
+        tracing::warn!(container = container.name, %err, "failed to kill the processes that a container left");
     }
     let code = status.map(exit_code);
     let words = last_line(&setup.log(container));
@@ -174,6 +177,7 @@ async fn terminate(
         () = pre_stop(setup, container, pid, grace) => {}
     }
     send(pid, Signal::TERM);
+    // The hook's time counts, but never all of it: the process can always handle SIGTERM.
     let left = end.saturating_duration_since(Instant::now());
     let left = if left < LEAST_GRACE { left.max(grace.min(LEAST_GRACE)) } else { left };
     if let Ok(status) = timeout(left, child.wait()).await {

@@ -182,7 +182,7 @@ pub(crate) async fn run(setup: Arc<Setup>, shared: Shared, mut stop: watch::Rece
     let cgroup = setup.cgroup();
     let removed = tokio::task::spawn_blocking(move || remove_tree(&cgroup));
     if let Ok(Err(err)) = removed.await {
-        tracing::warn!(pod = setup.pod.metadata.name, %err, "the pod's cgroup was not removed");
+        tracing::warn!(pod = setup.pod.metadata.name, %err, "failed to remove a pod's cgroup");
     }
     shared.update(|state| state.stopped = true);
 }

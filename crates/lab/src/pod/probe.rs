@@ -168,6 +168,7 @@ pub(crate) async fn readiness(plan: &Plan, prober: &Prober, inside: &impl RunIns
         let reason = result.clone().err().unwrap_or_default();
         verdict.take(result.is_ok(), plan);
         tell(verdict.good, reason);
+        // Counted from the start of the try, so that a slow answer does not stretch the period.
         let pause = if verdict.good { plan.period } else { eager.min(plan.period) };
         eager = (eager * 2).min(plan.period);
         if verdict.good {
@@ -201,6 +202,7 @@ pub(crate) async fn startup(plan: &Plan, prober: &Prober, inside: &impl RunInsid
     let mut failures = 0;
     loop {
         let started = Instant::now();
+        // Failures of the tries in between do not count: `failureThreshold` periods stay as long as the manifest says.
         let counts = started >= counts_at;
         match attempt(&plan.action, plan.timeout, prober, inside).await {
             Ok(()) => return Ok(()),

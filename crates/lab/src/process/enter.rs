@@ -82,7 +82,7 @@ pub(super) fn run(argument: Option<OsString>) -> ExitCode {
         .and_then(|argument| argument.into_string().ok())
         .and_then(|text| serde_json::from_str::<Entry>(&text).ok());
     let Some(entry) = entry else {
-        eprintln!("lab enter: the entry is missing or no entry");
+        eprintln!("lab enter: invalid entry");
         return ExitCode::from(CANNOT_START);
     };
     let report = match entry.report.then(take_report).transpose() {
@@ -116,6 +116,7 @@ fn become_entry(entry: &Entry) -> Result<std::convert::Infallible, (String, u8)>
         let what = what.to_owned();
         move |err: io::Error| (format!("{what}: {err}"), CANNOT_START)
     };
+    // Before anything opens a socket: kernel programs know the proxy and the prober by the cgroup of the socket's maker.
     join_cgroup(&entry.cgroup).map_err(step("cannot join the cgroup"))?;
     join_namespaces(entry).map_err(step("cannot join the pod"))?;
     if let Some(name) = &entry.hostname {
@@ -124,7 +125,7 @@ fn become_entry(entry: &Entry) -> Result<std::convert::Infallible, (String, u8)>
             .map_err(step("cannot set the host name"))?;
     }
     if !entry.binds.is_empty() {
-        runtime::sys::process::unshare_mounts().map_err(step("no mount namespace"))?;
+        runtime::sys::process::unshare_mounts().map_err(step("cannot make a mount namespace"))?;
         mount_all(&entry.binds, &entry.scratch)?;
     }
     let directory = entry.directory.as_deref().unwrap_or(Path::new("/"));

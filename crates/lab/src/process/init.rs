@@ -21,8 +21,8 @@ use crate::{
 /// Starts `init` in a new pid namespace and session, notes its process id and ends.
 pub(super) fn launch(file: &Path) -> Result<ExitCode, String> {
     let options = read(file)?;
-    setsid().map_err(|err| format!("no session of its own: {err}"))?;
-    runtime::sys::process::unshare_pids().map_err(|err| format!("no pid namespace (is this root?): {err}"))?;
+    setsid().map_err(|err| format!("cannot start a session: {err}"))?;
+    runtime::sys::process::unshare_pids().map_err(|err| format!("cannot make a pid namespace (run as root): {err}"))?;
     let init = role("init", file).and_then(|mut command| command.spawn()).map_err(|err| err.to_string())?;
     fs::write(RunDir::of(&options.name).pid_file(), format!("{}\n", init.id())).map_err(|err| err.to_string())?;
     Ok(ExitCode::SUCCESS)
@@ -31,9 +31,9 @@ pub(super) fn launch(file: &Path) -> Result<ExitCode, String> {
 /// Process 1: runs the supervisor, reaps whoever is left without a parent, ends with the supervisor.
 pub(super) fn run(file: &Path) -> Result<ExitCode, String> {
     let options = read(file)?;
-    let home = current_cgroup().map_err(|err| format!("no cgroup: {err}"))?;
-    join_cgroup(&options.name).map_err(|err| format!("no cgroup: {err}"))?;
-    own_mounts().map_err(|err| format!("no mount namespace: {err}"))?;
+    let home = current_cgroup().map_err(|err| format!("cannot find its cgroup: {err}"))?;
+    join_cgroup(&options.name).map_err(|err| format!("cannot join the cgroup of the lab: {err}"))?;
+    own_mounts().map_err(|err| format!("cannot make a mount namespace: {err}"))?;
     let supervisor = role("supervisor", file)
         .and_then(|mut command| command.env(HOME_VARIABLE, home).spawn())
         .map_err(|err| err.to_string())?;
@@ -43,7 +43,7 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, String> {
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(err) => return Err(format!("nobody to wait for: {err}")),
+            Err(err) => return Err(format!("cannot wait for the supervisor: {err}")),
         }
     }
 }

@@ -137,7 +137,7 @@ impl Supervisor {
                 () = self.changed.notified() => {}
                 () = at(wake) => {}
                 () = &mut forgotten, if !self.stopping => {
-                    tracing::warn!("whoever started the lab is gone");
+                    tracing::warn!("the process that started the lab has ended before it held the lab; stopping");
                     self.stopping = true;
                 }
                 command = asked.recv() => match command {
@@ -176,7 +176,7 @@ impl Supervisor {
             node.keeper.end().await;
         }
         for left in leave::clean_up(&self.context.run, &self.context.cgroups, &names, leave::home().as_deref()) {
-            tracing::warn!(%left, "something is left, which the next start sweeps");
+            tracing::warn!(%left, "failed to remove a part of the lab; the next start or `strake lab down` removes it");
         }
     }
 

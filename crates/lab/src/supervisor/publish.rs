@@ -64,7 +64,7 @@ impl Publisher {
 
 fn report<E: std::fmt::Display>(key: &ObjectRef, result: Result<(), E>) {
     if let Err(err) = result {
-        tracing::error!(%key, %err, "the state directory is behind");
+        tracing::error!(%key, %err, "failed to write an object to the state directory; programs of the mesh do not see its change");
     }
 }
 

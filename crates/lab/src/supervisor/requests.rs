@@ -85,7 +85,7 @@ pub(crate) fn listen(run: &RunDir, commands: mpsc::Sender<Command>) -> io::Resul
             match listener.accept().await {
                 Ok((stream, _)) => drop(tokio::spawn(serve(Arc::clone(&desk), stream))),
                 Err(err) => {
-                    tracing::error!(%err, "the control socket");
+                    tracing::error!(%err, "failed to accept a client on the control socket; trying again");
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 }
             }

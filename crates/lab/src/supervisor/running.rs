@@ -134,12 +134,12 @@ impl Running {
     pub(crate) async fn release(self, node: &mut Node) {
         if let Some(host) = self.host {
             if let Err(err) = network::remove_pod(&node.namespace, host).await {
-                tracing::warn!(pod = self.setup.pod.metadata.name, %err, "its interface was not removed");
+                tracing::warn!(pod = self.setup.pod.metadata.name, %err, "failed to remove the interface of a stopped pod");
             }
             node.hosts.give_back(host);
         }
         if let Err(err) = fs::remove_dir_all(self.setup.dir()) {
-            tracing::warn!(pod = self.setup.pod.metadata.name, %err, "its files were not removed");
+            tracing::warn!(pod = self.setup.pod.metadata.name, %err, "failed to remove the files of a stopped pod");
         }
     }
 

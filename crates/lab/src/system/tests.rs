@@ -131,8 +131,8 @@ fn each_field_of_a_manifest_takes_effect_or_is_a_difference() {
             let listed = differences::about(&title).find(|difference| leaf.is_of(difference));
             match listed {
                 None if !has_effect => without_effect.push(format!("{title} {}", leaf.names.join("."))),
-                // A wrong kind or name of an object that is left out makes it another object.
-                Some(difference) if has_effect && !difference.field.is_empty() => {
+                // Another kind or name makes an object or element another one, which nothing leaves out.
+                Some(difference) if has_effect && !difference.field.is_empty() && !leaf.is_name() => {
                     wrong.push(format!("{title} {}", leaf.names.join(".")));
                 }
                 None | Some(_) => {}
@@ -177,6 +177,10 @@ impl Leaf {
             Change::Variable(name, _) => named("env", name),
             Change::Flag(name, _) => named("args", name),
         }
+    }
+
+    fn is_name(&self) -> bool {
+        self.names.last().is_some_and(|name| name == "name")
     }
 
     fn is_below(&self, field: &str) -> bool {

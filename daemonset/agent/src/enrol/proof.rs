@@ -137,7 +137,7 @@ impl Reading {
         match read {
             Ok(Ok(found)) => Self::Holds(found),
             Ok(Err(found)) => Self::Fails(found),
-            Err(error) => Self::Unreadable(crate::node::described(&error)),
+            Err(error) => Self::Unreadable(crate::described::described(&error)),
         }
     }
 

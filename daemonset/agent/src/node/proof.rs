@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{LiveNode, entry, routing};
 use crate::cgroups::Member;
+use crate::described::described;
 use crate::enrol::{Fact, PodNetns, PodSpec, Proof, Reading};
 use crate::proxies::Proxy;
 use crate::surveys::Shared;
@@ -98,7 +99,7 @@ fn attached(proof: &mut Proof, steering: &Steering, survey: &Survey, proxy: Opti
         }
         Err(error) => {
             for fact in [Fact::NetnsCookie, Fact::SkLookup] {
-                proof.push(fact, Reading::Unreadable(super::described(&error)));
+                proof.push(fact, Reading::Unreadable(described(&error)));
             }
         }
     }

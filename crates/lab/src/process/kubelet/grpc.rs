@@ -86,14 +86,14 @@ fn judge(trailers: &HeaderMap, answer: &[u8], service: &str) -> Result<(), Strin
         UNIMPLEMENTED => {
             return Err("this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned());
         }
-        NOT_FOUND => return Err(format!("health rpc failed: the service {service:?} is not known")),
+        NOT_FOUND => return Err(format!("health rpc failed: unknown service {service:?}")),
         code => return Err(format!("health rpc failed: grpc-status {code}: {}", text("grpc-message"))),
     }
     // A prefix of five bytes; a status of 0 is not written.
     let status = match answer.get(5..) {
         Some([STATUS_TAG, status, ..]) => usize::from(*status),
         Some([]) => 0,
-        _ => return Err("health rpc failed: the answer is no HealthCheckResponse".to_owned()),
+        _ => return Err("health rpc failed: the answer is not a HealthCheckResponse".to_owned()),
     };
     match STATUSES.get(status) {
         Some(&"SERVING") => Ok(()),

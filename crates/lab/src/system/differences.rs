@@ -62,7 +62,7 @@ fn text(path: PathBuf) -> String {
     path.display().to_string()
 }
 
-/// Where a Deployment or DaemonSet describes containers.
+/// Path of a field below the pod specification of a Deployment or DaemonSet.
 macro_rules! pod {
     ($field:literal) => {
         concat!("spec.template.spec.", $field)

@@ -170,6 +170,8 @@ async fn work(
             _ = upkeep.tick() => {
                 admin::refresh(reports);
                 count_steering(&node.steering);
+                // Pods may have gone, and an agent that has nothing to do would keep their memory.
+                runtime::sys::collect_memory();
                 if !tasks.swept {
                     tasks.swept = takeover::sweep_when_found(node, controller.pods()).await;
                 }

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 /// Polls of tasks between two looks at the sockets. More of them make larger batches.
 const EVENT_INTERVAL: u32 = 61;
 
-/// Pause between two flushes of what a worker has counted.
+/// Pause between two flushes of what a worker has counted and freed.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts a thread, and returns once it has its runtime. `lost` reports its end.
@@ -53,6 +53,8 @@ async fn receive<W: Worker>(worker: Rc<W>, mut messages: mpsc::Receiver<Message<
             message = messages.recv() => message,
             _ = flush.tick() => {
                 worker.flush();
+                // Connections may have ended, and a worker without any would keep their memory.
+                runtime::sys::collect_memory();
                 continue;
             }
         };

@@ -15,6 +15,7 @@ const PURGE_DELAY_MS: c_long = 10;
 unsafe extern "C" {
     fn mi_option_set(option: c_int, value: c_long);
     fn mi_option_get(option: c_int) -> c_long;
+    fn mi_collect(force: bool);
 }
 
 /// Gives memory back to the kernel soon after it is free, and takes it in pages of 4 KiB and not of 2 MiB
@@ -37,4 +38,14 @@ pub fn give_memory_back() -> io::Result<()> {
     // SAFETY: this request takes numbers only.
     let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, ON, OFF, OFF, OFF) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Frees pages in which this thread uses nothing any more, and gives back to the kernel those that were freed longer ago
+/// than the purge delay. Takes some ten nanoseconds for each page of the thread that is not full.
+///
+/// mimalloc does this only while a thread allocates: without it, one that has become idle keeps what its last burst of work
+/// took.
+pub fn collect_memory() {
+    // SAFETY: the function may be called from any thread at any time; it touches what is free, and only of this thread.
+    unsafe { mi_collect(false) }
 }

@@ -70,7 +70,7 @@ fn fault(workspace: &Path, document: &Path, text: &str, target: &Target) -> Opti
         Target::Link { file, heading } => {
             let own = document.parent().unwrap_or(Path::new("")).join(file);
             let linked = if file.is_empty() { document.to_owned() } else { normal(&own) };
-            if !workspace.join(&linked).exists() {
+            if !file.is_empty() && !workspace.join(&linked).exists() {
                 return Some(format!("there is no file {}", linked.display()));
             }
             let heading = heading.as_ref()?;

@@ -262,7 +262,7 @@ mod tests {
         let update = graph.settle();
 
         let service = ObjectRef::new(Kind::Service, "app", "s1");
-        assert_eq!(update.objects, [(pod(1, 1).key(), Resolved::Nothing), (service, Resolved::Nothing)]);
+        assert_eq!(update.objects, [(service, Resolved::Nothing), (pod(1, 1).key(), Resolved::Nothing)]);
         assert!(graph.objects.pods.is_empty() && graph.objects.services.is_empty() && graph.index.pods.is_empty());
         assert!(graph.policies.coverage.is_empty());
     }

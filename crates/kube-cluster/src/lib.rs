@@ -1,5 +1,5 @@
 //! The API server as a source of resources: [`open`] lists and watches kinds, [`status()`] writes what programs have to say
-//! about objects, [`Election`] tells which replica of a program writes, [`rules`] names the permissions that all of this
+//! about objects, [`Election`] tells which replica of a program writes, [`rules()`] names the permissions that all of this
 //! needs. It does not know what the resources mean for the mesh.
 
 mod answer;

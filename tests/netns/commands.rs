@@ -63,6 +63,12 @@ fn standard_input_is_read_only_when_it_is_asked_for() {
 #[test]
 fn a_reader_that_stops_ends_a_command_without_a_word() {
     LAB.run(async |lab| {
+        // The lab is up when its pods run, and they may not have written yet.
+        eventually("the pod has written", TAKES_EFFECT, async || {
+            let output = run(lab, &["logs", "talk/much", "--tail", "1"]);
+            if output.stdout.is_empty() { Err("nothing yet") } else { Ok(()) }
+        })
+        .await;
         let mut child = strake()
             .args(["lab", "logs", "--lab", lab.lab().name(), "talk/much"])
             .stdout(Stdio::piped())

@@ -12,7 +12,7 @@ fn heartbeat(cluster: &Cluster, node: &str) -> anyhow::Result<String> {
     cluster.field("kube-node-lease", &format!("lease/{node}"), ".spec.renewTime")
 }
 
-/// Whether a node reaches the API server within 2 s.
+/// Returns true if a node reaches the API server within 2 s.
 fn reaches_api(cluster: &Cluster, node: &str) -> bool {
     let curl = ["curl", "--silent", "--insecure", "--max-time", "2", "https://10.90.0.1:6443/version"];
     cluster.on(node, &curl).is_ok()

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a request does.
+/// Verb of a request, as RBAC names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
     Get,

@@ -73,7 +73,7 @@ impl Drop for Restored<'_> {
     }
 }
 
-/// Why no cluster can run here; `None` when one can.
+/// Reason that no cluster can run here; `None` when one can.
 pub(crate) fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("needs root (namespaces, cgroups, mounts)".into());

@@ -230,7 +230,7 @@ mod tests {
     use ca_client::CertificateSource;
     use futures::future::BoxFuture;
     use identity::Identity;
-    use policy::{Connection, Logging};
+    use policy::{Connection, Logging, Registration};
 
     use super::*;
 
@@ -246,6 +246,16 @@ mod tests {
         let state = State::new(StateConfig { network: "".into(), node: Some("node-1".into()) });
         let policies = ConnectionRegistry::new(state.clone(), Logging::Debug);
         Updates::new(state, CertificateManager::spawn(Arc::new(Nothing)), policies)
+    }
+
+    /// An open connection to workload `a`, which the policy `p` does not select.
+    fn allowed_connection(updates: &Updates) -> Registration {
+        updates.authorization_response(vec![deny_all("p")], vec![]);
+        updates.address_response(vec![workload("a", "node-1", &[])], vec![]);
+        let destination = updates.state.workload("Kubernetes//Pod/ns/a").unwrap();
+        let open = updates.policies.register(connection(), destination);
+        assert!(open.evaluate().is_allowed());
+        open
     }
 
     fn workload(name: &str, node: &str, policies: &[&str]) -> Resource<workload::Address> {
@@ -329,11 +339,7 @@ mod tests {
     #[tokio::test]
     async fn a_policy_that_begins_to_select_a_workload_revokes_open_connections() {
         let updates = updates();
-        updates.authorization_response(vec![deny_all("p")], vec![]);
-        updates.address_response(vec![workload("a", "node-1", &[])], vec![]);
-        let destination = updates.state.workload("Kubernetes//Pod/ns/a").unwrap();
-        let mut open = updates.policies.register(connection(), destination);
-        assert!(open.evaluate().is_allowed());
+        let mut open = allowed_connection(&updates);
 
         updates.address_response(vec![workload("a", "node-1", &["ns/p"])], vec![]);
 
@@ -355,11 +361,7 @@ mod tests {
     #[tokio::test]
     async fn a_workload_that_comes_back_with_other_policies_is_evaluated_again() {
         let updates = updates();
-        updates.authorization_response(vec![deny_all("p")], vec![]);
-        updates.address_response(vec![workload("a", "node-1", &[])], vec![]);
-        let destination = updates.state.workload("Kubernetes//Pod/ns/a").unwrap();
-        let mut open = updates.policies.register(connection(), destination);
-        assert!(open.evaluate().is_allowed());
+        let mut open = allowed_connection(&updates);
 
         updates.address_response(vec![], vec!["Kubernetes//Pod/ns/a".into()]);
         updates.address_response(vec![workload("a", "node-1", &["ns/p"])], vec![]);

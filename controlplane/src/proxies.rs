@@ -1,9 +1,10 @@
 //! Connected proxies, and the resources that each has acknowledged.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use contract::admin::control::{Progress, Proxy};
+use parking_lot::Mutex;
 use xds_server::{Peer, Report};
 
 /// Connected proxies by the number of their connection. Clones share them.
@@ -20,7 +21,7 @@ impl Proxies {
                     identity = %peer.caller.identity, node_id = peer.node_id, "proxy connected",
                 );
                 let count = {
-                    let mut proxies = self.lock();
+                    let mut proxies = self.0.lock();
                     proxies.insert(peer.connection, connected(&peer));
                     proxies.len()
                 };
@@ -60,7 +61,7 @@ impl Proxies {
             Report::Disconnected { peer } => {
                 tracing::info!(connection = peer.connection, node = peer.caller.node, "proxy disconnected");
                 let count = {
-                    let mut proxies = self.lock();
+                    let mut proxies = self.0.lock();
                     proxies.remove(&peer.connection);
                     proxies.len()
                 };
@@ -70,17 +71,13 @@ impl Proxies {
     }
 
     pub(crate) fn snapshot(&self) -> Vec<Proxy> {
-        self.lock().values().cloned().collect()
+        self.0.lock().values().cloned().collect()
     }
 
     fn update(&self, peer: &Peer, type_url: &str, change: impl FnOnce(&mut Progress)) {
-        let mut proxies = self.lock();
+        let mut proxies = self.0.lock();
         let proxy = proxies.entry(peer.connection).or_insert_with(|| connected(peer));
         change(proxy.types.entry(type_url.to_owned()).or_default());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Proxy>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

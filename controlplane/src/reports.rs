@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use contract::admin::control as page;
 use graph::Finding;
 use kube_types::core::{Condition, ConditionStatus};
 use kube_types::{Code, ObjectRef, Severity, SourceProblem};
+use parking_lot::Mutex;
 
 use crate::conditions::StatusUpdate;
 
@@ -37,7 +38,7 @@ impl Reports {
                 "{}", headline(&problem),
             ),
         }
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.problems.entry(problem.file.clone()).or_default().push(problem);
         inner.count_problems();
     }
@@ -45,7 +46,7 @@ impl Reports {
     /// Takes back the problems of a file; those that still hold follow.
     pub(crate) fn solved(&self, file: &Path) {
         tracing::info!(file = %file.display(), "problems of the manifest resolved");
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.problems.remove(file);
         inner.count_problems();
     }
@@ -58,7 +59,7 @@ impl Reports {
                 graph::Severity::Info => tracing::info!(object = %object, field, code, "{}", finding.message),
             }
         }
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         if findings.is_empty() {
             inner.findings.remove(&object);
         } else {
@@ -71,7 +72,7 @@ impl Reports {
     /// Publishes the conditions of a policy; none when it is gone. A change of numbers alone is not logged.
     pub(crate) fn conditions(&self, update: &StatusUpdate) {
         let StatusUpdate { cluster, object, conditions, .. } = update;
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let old = if conditions.is_empty() {
             inner.conditions.remove(object)
         } else {
@@ -92,7 +93,7 @@ impl Reports {
 
     /// Policies with their conditions, for the admin page.
     pub(crate) fn policies(&self) -> Vec<page::Policy> {
-        let inner = self.lock();
+        let inner = self.0.lock();
         let policies = inner.conditions.iter().map(|(object, conditions)| page::Policy {
             object: object.to_string(),
             conditions: conditions.iter().map(condition_page).collect(),
@@ -102,24 +103,20 @@ impl Reports {
 
     /// Problems, in the order of files.
     pub(crate) fn problems(&self) -> Vec<SourceProblem> {
-        self.lock().problems.values().flatten().cloned().collect()
+        self.0.lock().problems.values().flatten().cloned().collect()
     }
 
     /// Findings without file and line, for the admin page.
     pub(crate) fn findings_list(&self) -> Vec<page::Finding> {
-        self.lock().findings.values().flatten().map(|finding| finding_page(finding, None)).collect()
+        self.0.lock().findings.values().flatten().map(|finding| finding_page(finding, None)).collect()
     }
 
     /// Findings with file and line of their objects. Blocks on reading the manifests.
     pub(crate) fn located_findings(&self, manifests: &[PathBuf]) -> Vec<page::Finding> {
-        let findings: Vec<_> = self.lock().findings.values().flatten().cloned().collect();
+        let findings: Vec<_> = self.0.lock().findings.values().flatten().cloned().collect();
         let wanted: Vec<_> = findings.iter().map(|finding| (&finding.object, finding.field.as_str())).collect();
         let places = manifests::locate(manifests, &wanted);
         findings.iter().zip(places).map(|(finding, place)| finding_page(finding, place)).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

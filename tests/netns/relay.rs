@@ -4,10 +4,11 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use testkit::TestLab;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -81,11 +82,11 @@ impl Relay {
 
     /// The next request meets this.
     pub(crate) fn meet_next(&self, fault: Fault) {
-        self.plan.lock().unwrap().next = Some(fault);
+        self.plan.lock().next = Some(fault);
     }
 
     pub(crate) fn has_met(&self, fault: Fault) -> bool {
-        self.plan.lock().unwrap().met.contains(&fault)
+        self.plan.lock().met.contains(&fault)
     }
 }
 
@@ -93,7 +94,7 @@ async fn serve(listener: UnixListener, agent: PathBuf, plan: Arc<Mutex<Plan>>) {
     loop {
         let (client, _) = listener.accept().await.expect("a connection of the kubelet's");
         let fault = {
-            let mut plan = plan.lock().unwrap();
+            let mut plan = plan.lock();
             let fault = plan.next.take();
             plan.met.extend(fault);
             fault

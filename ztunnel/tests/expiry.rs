@@ -15,9 +15,11 @@ use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyU
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
 use tls::WorkloadCertificate;
 use tokio::time::timeout;
 
@@ -78,13 +80,13 @@ impl Source {
     }
 
     fn change(&self, change: impl FnOnce(&mut Issuing)) {
-        change(&mut self.0.lock().unwrap());
+        change(&mut self.0.lock());
     }
 }
 
 impl CertificateSource for Source {
     fn fetch(&self, identity: &Identity) -> BoxFuture<'_, Result<WorkloadCertificate, SourceError>> {
-        let now = self.0.lock().unwrap().clone();
+        let now = self.0.lock().clone();
         let begin = SystemTime::now();
         let issued = (!now.away)
             .then(|| now.signer.issue(identity, begin, begin + now.lifetime, now.trusted))

@@ -1,4 +1,5 @@
 //! Conditions that follow from acknowledgements and differ from those published.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "the caller hands the time in: tests choose it"))]
 
 use std::collections::BTreeSet;
 

@@ -15,12 +15,13 @@ mod unacked;
 
 use std::collections::HashMap;
 use std::future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use compile::Update;
 use kube_types::ObjectRef;
 use kube_types::core::Condition;
+use parking_lot::Mutex;
 use runtime::Debounce;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -50,14 +51,14 @@ impl Acks {
 
     /// Records an update before proxies are sent it; `current` are conditions of policies as read.
     pub(crate) fn on_update(&self, update: &Update, current: &HashMap<ObjectRef, Vec<Condition>>) {
-        self.lock().on_update(update, current, Instant::now());
+        self.state.lock().on_update(update, current, Instant::now());
         self.wake.notify_one();
     }
 
     /// Records what a proxy did. Must not block.
     pub(crate) fn on_report(&self, report: &Report) {
         let is_trusted = is_node_proxy(&self.accounts, &report.peer().caller.identity);
-        if is_trusted && self.lock().on_report(report, Instant::now()) {
+        if is_trusted && self.state.lock().on_report(report, Instant::now()) {
             self.wake.notify_one();
         }
     }
@@ -81,16 +82,12 @@ impl Acks {
                 () = overdue => {}
             }
             let changed;
-            (changed, deadline) = self.lock().changed_conditions(Instant::now());
+            (changed, deadline) = self.state.lock().changed_conditions(Instant::now());
             for update in changed {
                 reports.conditions(&update);
                 // The writer lives as long as this does; without it there is nothing to write.
                 let _ = writer.send(update).await;
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,5 @@
 //! One node: its workloads, and which of them its proxy has acknowledged.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "the caller hands the time in: tests choose it"))]
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,4 +1,5 @@
 //! Acknowledgements of one connected node proxy. It knows no policies' statuses: see `changes`.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "the caller hands the time in: tests choose it"))]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! Resources that were sent to proxies and acknowledged by them. The conditions that follow: see `changes`.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "the caller hands the time in: tests choose it"))]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

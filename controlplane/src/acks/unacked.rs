@@ -1,4 +1,5 @@
 //! Reason why a node's proxy has not acknowledged something, while time passes.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "the caller hands the time in: tests choose it"))]
 
 use std::cmp::Reverse;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! Asks the certificate authority over gRPC. When to ask is the manager's business.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
@@ -8,6 +7,7 @@ use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 use identity::Identity;
+use parking_lot::Mutex;
 use prost_types::{Struct, Value, value::Kind};
 use proto::auth::IstioCertificateRequest;
 use proto::auth::istio_certificate_service_client::IstioCertificateServiceClient;
@@ -79,7 +79,7 @@ impl Client {
             Some("http") => String::new(),
             _ => self.config.roots.read().await?,
         };
-        let mut current = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.channel.lock();
         if let Some((known, channel)) = &*current
             && *known == roots
         {

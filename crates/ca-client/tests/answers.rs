@@ -1,12 +1,13 @@
 //! Behaviour of the client with answers that no honest certificate authority gives. Plain TCP: TLS is tested elsewhere.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ca_client::{CertificateSource as _, Client, ClientConfig, SourceError};
 use ca_server::Issuer;
 use http::header::{HeaderName, HeaderValue};
 use identity::{Identity, TrustDomain};
+use parking_lot::Mutex;
 use proto::auth::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
 use proto::auth::{IstioCertificateRequest, IstioCertificateResponse};
 use tls::WorkloadCertificate;
@@ -32,7 +33,7 @@ impl IstioCertificateService for Authority {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
         let cert_chain = (self.answer)(&self.issuer, &message.csr);
-        self.seen.lock().unwrap().push((metadata.into_headers(), message));
+        self.seen.lock().push((metadata.into_headers(), message));
         Ok(Response::new(IstioCertificateResponse { cert_chain }))
     }
 }
@@ -74,7 +75,7 @@ async fn a_request_carries_token_cluster_and_the_identity_asked_for() {
     .await;
 
     result.unwrap();
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock();
     let (headers, request) = &seen[0];
     assert_eq!(headers["authorization"], "Bearer secret");
     assert_eq!(headers["clusterid"], "Kubernetes");

@@ -1,7 +1,7 @@
 //! The manager with a source that answers when the test says so, in a time that the test moves.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ca_client::{CertificateError, CertificateManager, CertificateSource, Priority, SourceError};
@@ -9,6 +9,7 @@ use ca_server::testing::FixedRoot;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use identity::{Identity, TrustDomain};
+use parking_lot::Mutex;
 use tls::WorkloadCertificate;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -40,16 +41,16 @@ impl Fake {
     }
 
     fn fail_next(&self, times: usize) {
-        self.fails.lock().unwrap().extend(std::iter::repeat_n(true, times));
+        self.fails.lock().extend(std::iter::repeat_n(true, times));
     }
 
     fn asked(&self) -> Vec<Identity> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().clone()
     }
 
     /// Until the source was asked this often.
     async fn asked_times(&self, times: usize) {
-        while self.asked.lock().unwrap().len() < times {
+        while self.asked.lock().len() < times {
             self.called.notified().await;
         }
     }
@@ -59,10 +60,10 @@ impl CertificateSource for Fake {
     fn fetch(&self, identity: &Identity) -> BoxFuture<'_, Result<WorkloadCertificate, SourceError>> {
         let identity = identity.clone();
         async move {
-            self.asked.lock().unwrap().push(identity.clone());
+            self.asked.lock().push(identity.clone());
             self.called.notify_one();
             self.gate.acquire().await.unwrap().forget();
-            if self.fails.lock().unwrap().pop_front().unwrap_or(false) {
+            if self.fails.lock().pop_front().unwrap_or(false) {
                 return Err(SourceError::NoRoots(1));
             }
             self.root.certificate(&identity)

@@ -4,13 +4,13 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use identity::{Caller, Identity, IdentityError, TrustDomain};
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::authenticate::{Authenticator, Unauthenticated};
@@ -86,7 +86,7 @@ impl NodeTokens {
 
     /// Caller that `token` belongs to. Takes the same time wherever in the list it is found, or is not.
     pub fn caller(&self, token: &str) -> Result<Option<Caller>, TokensError> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let metadata = fs::metadata(&self.path).map_err(|cause| self.unreadable(cause))?;
         if stamp(&metadata) != known.stamp {
             *known = load(&self.path, &self.trust_domain)?;

@@ -1,5 +1,6 @@
 //! Resources to what discovery sends to node proxies: the meaning that the crate `graph` gives to objects, encoded, and as
 //! differences from what was sent before. It decides nothing about policies, and opens no socket.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "time is a parameter in this crate"))]
 
 mod app_protocol;
 mod authorization;

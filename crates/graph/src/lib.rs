@@ -1,6 +1,7 @@
 //! Meaning of Kubernetes resources for the mesh: which pods belong to it, which policy selects which workload, how each
 //! policy is enforced, and findings about what has no effect. It opens no socket, reads no file, and knows no wire format:
 //! the crate `compile` encodes the result.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "time is a parameter in this crate"))]
 
 mod addresses;
 mod analysis;

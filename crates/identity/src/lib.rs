@@ -1,5 +1,6 @@
 //! SPIFFE ids, trust domains, certificate facts and signing requests.
 //! No TLS and no sockets: see the `tls` crate. No issuing: see the `ca` crate.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "time is a parameter in this crate"))]
 
 pub mod csr;
 mod id;

@@ -2,10 +2,11 @@
 //! objects themselves are the consumer's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kube_types::{InForce, ObjectRef, Resource};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::changes::Changes;
 use crate::decode::{Head, Mistake};
@@ -43,7 +44,7 @@ pub(crate) struct Shared(Arc<Mutex<Known>>);
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -56,13 +57,13 @@ impl Versions {
     /// The objects of a further reader.
     pub(crate) fn add(&self) -> Shared {
         let known = Shared::default();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(known.clone());
+        self.0.lock().push(known.clone());
         known
     }
 
     /// resourceVersion of an object as it was last read; `None`: it is not read, or there is none.
     pub(crate) fn of(&self, key: &ObjectRef) -> Option<String> {
-        let readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let readers = self.0.lock();
         readers.iter().find_map(|known| known.lock().version(key).map(str::to_owned))
     }
 }

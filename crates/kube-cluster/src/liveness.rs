@@ -1,8 +1,9 @@
 //! State of all watches, for readiness.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Time that a watch may be interrupted before it counts as lost: the API server ends every watch after some minutes, and it
@@ -30,7 +31,7 @@ impl Watches {
 
     /// Returns true if every watch is open, or was a moment ago.
     pub(crate) fn are_alive(&self) -> bool {
-        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = self.0.lock();
         states.iter().all(|state| match state {
             State::Starting => false,
             State::Open => true,
@@ -71,7 +72,7 @@ impl Liveness {
     }
 
     fn set(&self, change: impl Fn(State) -> State) {
-        let mut states = self.watches.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = self.watches.0.lock();
         if let Some(state) = states.get_mut(self.index) {
             *state = change(*state);
         }

@@ -1,5 +1,6 @@
 //! A typed subset of Kubernetes' and Istio's resources, the [`Source`] that delivers them and the [`Status`] that writes
 //! about them. It does not know where the resources are kept, nor what they mean for the mesh.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "time is a parameter in this crate"))]
 
 mod address;
 mod code;

@@ -7,7 +7,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use hickory_server::{
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
     zone_handler::MessageResponseBuilder,
 };
+use parking_lot::RwLock;
 use runtime::sys::Netns;
 
 use crate::services::Resolved;
@@ -46,12 +47,12 @@ pub(crate) struct Zone {
 impl Zone {
     /// Replaces everything.
     pub(crate) fn set(&self, services: &[Resolved]) {
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = names(services);
+        *self.names.write() = names(services);
     }
 
     /// Addresses of a name without its last dot; `None` when there is no such name.
     fn get(&self, name: &str) -> Option<Vec<IpAddr>> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.names.read().get(name).cloned()
     }
 
     fn answer(&self, name: &Name, kind: RecordType) -> (ResponseCode, Vec<Record>) {

@@ -7,9 +7,10 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use parking_lot::Mutex;
 
 /// Pause between two looks at how long the logs are: what `since` is exact to.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
@@ -29,13 +30,13 @@ impl Marks {
     pub(crate) fn begin(&self, log: &Path) -> io::Result<()> {
         let length = length(log)?;
         append(log, "begin", length)?;
-        self.lengths.lock().unwrap_or_else(PoisonError::into_inner).insert(log.to_owned(), length);
+        self.lengths.lock().insert(log.to_owned(), length);
         Ok(())
     }
 
     /// Notes which logs grew since the last look.
     pub(crate) fn look(&self) {
-        let mut lengths = self.lengths.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lengths = self.lengths.lock();
         lengths.retain(|log, known| {
             let Ok(now) = length(log) else { return false };
             if now != *known && append(log, "at", now).is_ok() {

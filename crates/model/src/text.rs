@@ -4,9 +4,10 @@ use std::{
     collections::HashSet,
     fmt,
     ops::Deref,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
 };
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The table is swept of strings nobody holds any more whenever it has doubled since the last sweep, but not below this size.
@@ -56,7 +57,7 @@ impl Text {
 
     /// Frees shared strings that nobody holds any more.
     pub(crate) fn sweep() {
-        table().lock().unwrap_or_else(PoisonError::into_inner).sweep();
+        table().lock().sweep();
     }
 
     fn interned(value: &str) -> Self {
@@ -64,7 +65,7 @@ impl Text {
         if value.is_empty() {
             return Self::default();
         }
-        let mut table = table().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = table().lock();
         if let Some(found) = table.known.get(value) {
             return Self(found.clone());
         }

@@ -1,5 +1,6 @@
 //! May this connection be? Evaluates L4 policies, says which one decided, and asks again when policies change.
 //! Finds no policies (see `model::State::policies_of`) and closes no socket.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "time is a parameter in this crate"))]
 
 mod connection;
 mod decide;

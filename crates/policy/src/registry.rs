@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use metrics::counter;
 use model::{State, Workload};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::{Connection, Decision, DenyReason, Logging, decide};
@@ -106,7 +107,8 @@ impl ConnectionRegistry {
         let mut result = Reevaluation::default();
         for shard in &self.0.shards {
             // Copied out: evaluation is not done under the lock that workers wait for.
-            let entries: Vec<_> = lock(shard)
+            let entries: Vec<_> = shard
+                .lock()
                 .values()
                 .map(|e| (e.connection.clone(), e.destination.clone(), e.revoked.clone()))
                 .collect();
@@ -130,7 +132,7 @@ impl ConnectionRegistry {
     pub fn connections(&self) -> Vec<(Arc<Connection>, Arc<Workload>)> {
         let mut all = Vec::new();
         for shard in &self.0.shards {
-            all.extend(lock(shard).values().map(|e| (e.connection.clone(), e.destination.clone())));
+            all.extend(shard.lock().values().map(|e| (e.connection.clone(), e.destination.clone())));
         }
         all
     }
@@ -144,7 +146,7 @@ impl ConnectionRegistry {
 
     fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Entry>> {
         // The modulus keeps it within the array.
-        lock(&self.0.shards[(id % SHARDS as u64) as usize])
+        self.0.shards[(id % SHARDS as u64) as usize].lock()
     }
 }
 
@@ -179,10 +181,6 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.registry.shard(self.id).remove(&self.id);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -132,14 +132,16 @@ fn some(text: &str) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::logging::{LogFormat, Sink, build};
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
 
     fn logged(act: impl FnOnce()) -> String {
         #[derive(Clone, Default)]
         struct Memory(Arc<Mutex<Vec<u8>>>);
         impl std::io::Write for Memory {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.0.lock().unwrap().extend_from_slice(bytes);
+                self.0.lock().extend_from_slice(bytes);
                 Ok(bytes.len())
             }
             fn flush(&mut self) -> std::io::Result<()> {
@@ -150,7 +152,7 @@ mod tests {
         let (handle, subscriber) = build(LogFormat::Plain, Some("debug"), Sink::new(memory.clone())).unwrap();
         tracing::subscriber::with_default(subscriber, act);
         handle.flush();
-        let bytes = memory.0.lock().unwrap().clone();
+        let bytes = memory.0.lock().clone();
         String::from_utf8(bytes).unwrap()
     }
 

@@ -1,12 +1,8 @@
 //! Is the program fit for traffic? A list of tasks that must be done, and probes that must answer.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
+
+use parking_lot::Mutex;
 
 use crate::http::{Request, Response, Router, text};
 
@@ -41,7 +37,7 @@ impl Readiness {
 
     /// Not ready until the returned task is dropped.
     pub fn task(&self, name: &'static str) -> Task {
-        *self.lock().tasks.entry(name).or_default() += 1;
+        *self.0.lock().tasks.entry(name).or_default() += 1;
         Task { name, readiness: self.clone() }
     }
 
@@ -50,14 +46,14 @@ impl Readiness {
     where
         F: Future<Output = bool> + Send + 'static,
     {
-        self.lock().probes.push((name, Arc::new(move || Box::pin(probe()))));
+        self.0.lock().probes.push((name, Arc::new(move || Box::pin(probe()))));
     }
 
     /// Names of what is not done and of probes that failed; empty: ready.
     pub async fn pending(&self) -> Vec<&'static str> {
         // Copied out of the lock: probes take up to a second.
         let (mut pending, probes) = {
-            let inner = self.lock();
+            let inner = self.0.lock();
             (inner.tasks.keys().copied().collect::<Vec<_>>(), inner.probes.clone())
         };
         for (name, probe) in probes {
@@ -86,21 +82,17 @@ impl Readiness {
             text(500, format!("not ready, pending: {}\n", pending.join(", ")))
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Readiness").field(&self.lock().tasks).finish()
+        f.debug_tuple("Readiness").field(&self.0.lock().tasks).finish()
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        let mut inner = self.readiness.lock();
+        let mut inner = self.readiness.0.lock();
         if let Some(open) = inner.tasks.get_mut(self.name) {
             *open -= 1;
             if *open == 0 {

@@ -2,9 +2,10 @@
 //! It sends nothing: see `stream`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::report::Versions;
@@ -84,7 +85,7 @@ impl Cache {
 
     /// Takes changes of one type over, in order and without those whose version is served already, and wakes the connections that want them. Readers see all of them or none.
     pub fn apply(&self, type_url: &str, changes: Vec<Change>) {
-        let mut guard = self.lock();
+        let mut guard = self.0.state.lock();
         let state = &mut *guard;
         let entries = match state.types.get_mut(type_url) {
             Some(entries) => entries,
@@ -121,12 +122,12 @@ impl Cache {
 
     /// Number of resources of this type.
     pub fn len(&self, type_url: &str) -> usize {
-        self.lock().types.get(type_url).map_or(0, BTreeMap::len)
+        self.0.state.lock().types.get(type_url).map_or(0, BTreeMap::len)
     }
 
     /// Name and version of every resource of this type, for debug pages.
     pub fn versions(&self, type_url: &str) -> Vec<(Arc<str>, Arc<str>)> {
-        let state = self.lock();
+        let state = self.0.state.lock();
         let entries = state.types.get(type_url).into_iter().flatten();
         entries.map(|(name, entry)| (Arc::clone(name), Arc::clone(&entry.version))).collect()
     }
@@ -136,7 +137,7 @@ impl Cache {
         if versions.is_empty() {
             return Versions::new();
         }
-        let state = self.lock();
+        let state = self.0.state.lock();
         let Some(entries) = state.types.get(type_url) else { return Versions::new() };
         let same = versions.iter().filter_map(|(name, version)| {
             let (name, entry) = entries.get_key_value(name.as_str())?;
@@ -147,12 +148,12 @@ impl Cache {
 
     /// Number of connections.
     pub fn connections(&self) -> usize {
-        self.lock().subscribers.len()
+        self.0.state.lock().subscribers.len()
     }
 
     /// A new connection: its number, and what wakes it when it has something to send.
     pub(crate) fn connect(&self) -> (u64, Arc<Notify>) {
-        let mut state = self.lock();
+        let mut state = self.0.state.lock();
         state.last_id += 1;
         let (id, wake) = (state.last_id, Arc::new(Notify::new()));
         let (subscriptions, waker) = (Subscriptions::default(), Arc::clone(&wake));
@@ -162,12 +163,12 @@ impl Cache {
     }
 
     pub(crate) fn disconnect(&self, id: u64) {
-        self.lock().subscribers.remove(&id);
+        self.0.state.lock().subscribers.remove(&id);
     }
 
     /// Takes a request over. False: the connection has subscribed to too many names.
     pub(crate) fn subscribe(&self, id: u64, type_url: &str, request: Request) -> bool {
-        let mut guard = self.lock();
+        let mut guard = self.0.state.lock();
         let state = &mut *guard;
         let none = Entries::new();
         let entries = state.types.get(type_url).unwrap_or(&none);
@@ -179,7 +180,7 @@ impl Cache {
 
     /// Notes that the client understands the marks of a snapshot's parts.
     pub(crate) fn reads_marks(&self, id: u64) {
-        if let Some(subscriber) = self.lock().subscribers.get_mut(&id) {
+        if let Some(subscriber) = self.0.state.lock().subscribers.get_mut(&id) {
             subscriber.reads_marks = true;
         }
     }
@@ -187,21 +188,21 @@ impl Cache {
     /// Notes that the client has answered a response.
     pub(crate) fn answered(&self, id: u64, type_url: &str, nonce: &str) {
         let Ok(nonce) = nonce.parse() else { return };
-        if let Some(subscriber) = self.lock().subscribers.get_mut(&id) {
+        if let Some(subscriber) = self.0.state.lock().subscribers.get_mut(&id) {
             subscriber.subscriptions.answered(type_url, nonce);
         }
     }
 
     /// Returns true if something is to be sent on this connection now.
     pub(crate) fn has_work(&self, id: u64, gate: Gate) -> bool {
-        let state = self.lock();
+        let state = self.0.state.lock();
         let subscriber = state.subscribers.get(&id);
         subscriber.is_some_and(|subscriber| subscriber.subscriptions.next(gate).is_some())
     }
 
     /// The next response of this connection. About 1 MiB at most, but for a snapshot that the client cannot take in parts.
     pub(crate) fn next_batch(&self, id: u64, gate: Gate) -> Option<Batch> {
-        let mut guard = self.lock();
+        let mut guard = self.0.state.lock();
         let state = &mut *guard;
         let subscriber = state.subscribers.get_mut(&id)?;
         let subscriptions = &mut subscriber.subscriptions;
@@ -235,10 +236,6 @@ impl Cache {
             );
         }
         Some(batch)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use http::Uri;
 use identity::{Caller, Identity, IdentityError};
+use parking_lot::Mutex;
 use proto::AUTHORIZATION_TYPE_URL;
 use proto::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 use proto::auth::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
@@ -281,7 +282,7 @@ impl Relay {
     }
 
     fn with<T>(&self, decide: impl FnOnce(&mut dyn Faults) -> T) -> T {
-        decide(&mut *self.faults.lock().unwrap_or_else(PoisonError::into_inner))
+        decide(&mut *self.faults.lock())
     }
 
     async fn forward(

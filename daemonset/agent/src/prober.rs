@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ebpf_loader::{Steering, Survey};
+use parking_lot::Mutex;
 use runtime::sys::Netns;
 use runtime::sys::netns::NetnsId;
 use tokio::time::Instant;
@@ -29,11 +30,11 @@ pub struct Handle(Arc<Mutex<Option<PathBuf>>>);
 impl Handle {
     /// `None` until it is found.
     pub fn cgroup(&self) -> Option<PathBuf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|cgroup| cgroup.exists())
+        self.0.lock().clone().filter(|cgroup| cgroup.exists())
     }
 
     fn set(&self, cgroup: Option<PathBuf>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = cgroup;
+        *self.0.lock() = cgroup;
     }
 }
 

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ebpf_loader::Steering;
+use parking_lot::{Mutex, MutexGuard};
 use zds::PodId;
 use zds::server::{ConnectionId, Incoming, Peer, Registry, Server};
 
@@ -81,7 +82,7 @@ impl Proxies {
 
     /// The proxy that new pods go to.
     pub fn newest(&self) -> Option<(ConnectionId, Proxy)> {
-        self.lock().last_key_value().map(|(id, proxy)| (*id, proxy.clone()))
+        self.live.lock().last_key_value().map(|(id, proxy)| (*id, proxy.clone()))
     }
 
     /// From now on no proxy may share a cgroup with this pod.
@@ -97,14 +98,14 @@ impl Proxies {
     /// The cgroup of a live proxy that holds a process of this pod.
     pub fn shared_with(&self, cgroup_uid: &str, members: &[Member]) -> Option<PathBuf> {
         let uids = BTreeSet::from([canonical_uid(cgroup_uid)]);
-        let live = self.lock();
+        let live = self.live.lock();
         let cgroups = live.values().map(|proxy| &proxy.cgroup);
         cgroups.into_iter().find(|cgroup| sharing(&self.tree, cgroup, members, &uids).is_some()).cloned()
     }
 
     /// The cgroups of the live proxies, each once: those that hold a process of an enrolled pod, and the others.
     pub fn partition(&self, members: &[Member]) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let cgroups: BTreeSet<PathBuf> = self.lock().values().map(|proxy| proxy.cgroup.clone()).collect();
+        let cgroups: BTreeSet<PathBuf> = self.live.lock().values().map(|proxy| proxy.cgroup.clone()).collect();
         let enrolled: BTreeSet<String> = self.lock_enrolled().values().cloned().collect();
         cgroups.into_iter().partition(|cgroup| sharing(&self.tree, cgroup, members, &enrolled).is_some())
     }
@@ -112,7 +113,7 @@ impl Proxies {
     /// Returns whether one of them runs in the pod with this uid.
     pub fn runs_in(&self, uid: &str) -> bool {
         let uid = canonical_uid(uid);
-        self.lock().values().any(|proxy| self.tree.pod_uid(&proxy.cgroup).as_ref() == Some(&uid))
+        self.live.lock().values().any(|proxy| self.tree.pod_uid(&proxy.cgroup).as_ref() == Some(&uid))
     }
 
     /// Decides whether this process may be told of pods. `registered` are pods whose connections must not count as its own, beside those that
@@ -128,11 +129,7 @@ impl Proxies {
     }
 
     fn lock_enrolled(&self) -> MutexGuard<'_, BTreeMap<PodId, String>> {
-        self.enrolled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, Proxy>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        self.enrolled.lock()
     }
 }
 
@@ -240,7 +237,7 @@ struct Listed {
 
 impl Listed {
     fn new(proxies: &Proxies, id: ConnectionId, proxy: Proxy) -> Self {
-        let mut live = proxies.lock();
+        let mut live = proxies.live.lock();
         live.insert(id, proxy);
         metrics::proxies_connected(live.len());
         Self { proxies: proxies.clone(), id }
@@ -249,7 +246,7 @@ impl Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        let mut live = self.proxies.lock();
+        let mut live = self.proxies.live.lock();
         live.remove(&self.id);
         metrics::proxies_connected(live.len());
     }
@@ -292,7 +289,7 @@ mod tests {
     fn a_proxy_that_shares_its_cgroup_later_is_found_and_a_static_pod_is_known_by_its_cgroup() {
         let proxies = Proxies::new(CgroupTree::new("/n"));
         let cgroup = PathBuf::from("/n/kubepods/podcccccccc-3");
-        proxies.lock().insert(ConnectionId::default(), Proxy { pid: PROXY, cgroup: cgroup.clone() });
+        proxies.live.lock().insert(ConnectionId::default(), Proxy { pid: PROXY, cgroup: cgroup.clone() });
         let members = [Member { pid: 7, cgroup: cgroup.join("app") }];
         assert_eq!(proxies.partition(&members), (vec![], vec![cgroup.clone()]));
 

@@ -1,10 +1,11 @@
 //! Reports of the agent about each pod of its node. They hold the latest state; nothing is found out here.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use contract::admin::agent::{Check, NodeReport, PodReport, PodState};
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
@@ -33,19 +34,19 @@ impl Reports {
         let reason = "not looked at yet".to_owned();
         let report =
             PodReport { uid, namespace, name, reason, ips: pod.ips.clone(), since: now(), ..PodReport::default() };
-        self.lock().insert(key.clone(), report);
+        self.0.reports.lock().insert(key.clone(), report);
         self.note_change();
         View(Arc::new(Entry { reports: self.clone(), key }))
     }
 
     /// The answer to `GET /pods`.
     pub fn node(&self, node: &str) -> NodeReport {
-        NodeReport { node: node.to_owned(), pods: self.lock().values().cloned().collect() }
+        NodeReport { node: node.to_owned(), pods: self.0.reports.lock().values().cloned().collect() }
     }
 
     /// The report of one pod, while there is one.
     pub fn find(&self, namespace: &str, name: &str, uid: &str) -> Option<PodReport> {
-        self.lock().get(&(namespace.to_owned(), name.to_owned(), uid.to_owned())).cloned()
+        self.0.reports.lock().get(&(namespace.to_owned(), name.to_owned(), uid.to_owned())).cloned()
     }
 
     /// Ticks when a report has changed, come or gone.
@@ -55,12 +56,7 @@ impl Reports {
 
     /// Number of pods in a state.
     pub fn count(&self, state: PodState) -> usize {
-        self.lock().values().filter(|report| report.state == state).count()
-    }
-
-    /// Every change under the lock leaves a whole report: a poisoned lock guards sound data.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, PodReport>> {
-        self.0.reports.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.reports.lock().values().filter(|report| report.state == state).count()
     }
 
     fn note_change(&self) {
@@ -80,7 +76,7 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.reports.lock().remove(&self.key);
+        self.reports.0.reports.lock().remove(&self.key);
         self.reports.note_change();
     }
 }
@@ -164,7 +160,7 @@ impl View {
     }
 
     fn update(&self, change: impl FnOnce(&mut PodReport)) {
-        if let Some(report) = self.0.reports.lock().get_mut(&self.0.key) {
+        if let Some(report) = self.0.reports.0.reports.lock().get_mut(&self.0.key) {
             change(report);
         }
         self.0.reports.note_change();

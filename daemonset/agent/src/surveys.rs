@@ -117,11 +117,11 @@ mod tests {
     impl Bench {
         fn start() -> Self {
             let (permit, permits) = std::sync::mpsc::channel();
-            let permits = std::sync::Mutex::new(permits);
+            let permits = parking_lot::Mutex::new(permits);
             let (begin, begun) = mpsc::unbounded_channel();
             let surveys = Surveys::taken_by(move || {
                 begin.send(()).unwrap();
-                permits.lock().unwrap().recv().unwrap();
+                permits.lock().recv().unwrap();
                 Shared::unreadable("something")
             });
             Self { surveys, begun, permit }

@@ -6,9 +6,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process,
-    sync::Mutex,
 };
 
+use parking_lot::Mutex;
 use runtime::sys::cgroup2_mount;
 
 use super::Actor;
@@ -26,7 +26,7 @@ pub(crate) struct Cgroups {
 impl Cgroups {
     pub(crate) fn new(number: u32) -> Self {
         let domain = domain();
-        let mut users = USERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut users = USERS.lock();
         if users.0 == 0 {
             sweep(domain.parent().unwrap());
             users.1 = Some(current());
@@ -64,7 +64,7 @@ impl Cgroups {
 impl Drop for Cgroups {
     fn drop(&mut self) {
         remove(&self.root);
-        let mut users = USERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut users = USERS.lock();
         users.0 -= 1;
         if users.0 == 0
             && let Some(home) = users.1.take()

@@ -1,11 +1,8 @@
 //! A cluster that tests share: started by the first of them, and gone with the process.
 
-use std::{
-    env, fs,
-    path::Path,
-    sync::{OnceLock, PoisonError, RwLock},
-};
+use std::{env, fs, path::Path, sync::OnceLock};
 
+use parking_lot::RwLock;
 use testkit::prerequisites;
 
 use super::{Cluster, Options};
@@ -36,7 +33,7 @@ impl Shared {
     pub(crate) fn run(&'static self, test: impl FnOnce(&Cluster)) {
         if prerequisites::met(missing()) {
             let cluster = self.cluster();
-            let _turn = self.turn.read().unwrap_or_else(PoisonError::into_inner);
+            let _turn = self.turn.read();
             test(cluster);
         }
     }
@@ -48,7 +45,7 @@ impl Shared {
     pub(crate) fn run_alone(&'static self, test: impl FnOnce(&Cluster)) {
         if prerequisites::met(missing()) {
             let cluster = self.cluster();
-            let _turn = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+            let _turn = self.turn.write();
             let _whole = Restored(cluster);
             test(cluster);
         }

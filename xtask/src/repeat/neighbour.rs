@@ -5,13 +5,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
 };
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 
 /// Line by which `strake lab up` says that everything runs.
 const READY: &str = " is ready after ";
@@ -52,7 +53,7 @@ impl Neighbours {
                     let mut failed = 0;
                     while failed < MOST_FAILURES && !ending.load(Ordering::Relaxed) {
                         let result = lab.start_and_stop();
-                        let mut labs = labs.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut labs = labs.lock();
                         match result {
                             Ok(()) => labs.completed += 1,
                             Err(error) => {
@@ -74,7 +75,7 @@ impl Neighbours {
             // A thread that panicked has printed why; its labs are counted so far.
             let _ = thread.join();
         }
-        std::mem::take(&mut *self.labs.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.labs.lock())
     }
 }
 

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use telemetry::{Direction, Protocol};
 
 /// One open connection.
@@ -39,7 +41,7 @@ pub struct Listed {
 
 impl Connections {
     fn with<T>(&self, work: impl FnOnce(&mut Entries) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.0.lock())
     }
 
     /// Lists a connection until the result is dropped.

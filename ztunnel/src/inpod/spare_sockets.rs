@@ -3,8 +3,9 @@
 
 use socket2::{Domain, Socket};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Most sockets of a family that are made at once; all but the first may be left over.
 const BATCH: usize = 16;
@@ -69,7 +70,7 @@ impl SpareSockets {
 }
 
 fn lock(spares: &Mutex<Spares>) -> MutexGuard<'_, Spares> {
-    spares.lock().unwrap_or_else(PoisonError::into_inner)
+    spares.lock()
 }
 
 #[cfg(test)]

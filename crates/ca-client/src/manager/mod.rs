@@ -5,10 +5,11 @@ mod table;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use identity::Identity;
+use parking_lot::Mutex;
 use tls::WorkloadCertificate;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
@@ -126,7 +127,7 @@ impl CertificateManager {
         priority: Priority,
     ) -> Result<Arc<WorkloadCertificate>, CertificateError> {
         let shared = &self.0.shared;
-        let want = shared.table().want(identity, priority, shared.now());
+        let want = shared.table.lock().want(identity, priority, shared.now());
         let mut outcome = match want {
             Want::Ready(certificate) => return Ok(certificate),
             Want::Failed(error) => return Err(error),
@@ -156,7 +157,7 @@ impl CertificateManager {
                 ended => return ended,
             };
             // The block ends the lock before the sleep.
-            let next = { self.0.shared.table().next_attempt(identity) };
+            let next = { self.0.shared.table.lock().next_attempt(identity) };
             match next {
                 // `get` asks again after the pause and joins the attempt that is due then.
                 Some(next) if next <= until => tokio::time::sleep_until(next).await,
@@ -168,13 +169,13 @@ impl CertificateManager {
     /// The certificate in force, without waiting and without asking for one.
     pub fn current(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {
         let shared = &self.0.shared;
-        shared.table().current(identity, shared.now())
+        shared.table.lock().current(identity, shared.now())
     }
 
     /// Has a certificate fetched that will be wanted soon. False when 256 wait already: it is then fetched when it is wanted.
     pub fn prefetch(&self, identity: &Identity) -> bool {
         let shared = &self.0.shared;
-        let taken = shared.table().prefetch(identity, shared.now());
+        let taken = shared.table.lock().prefetch(identity, shared.now());
         if taken {
             shared.wake.notify_one();
         } else {
@@ -185,13 +186,13 @@ impl CertificateManager {
 
     /// Nobody needs this identity any more: drops its certificate; waiting callers get an error.
     pub fn forget(&self, identity: &Identity) {
-        self.0.shared.table().forget(identity);
+        self.0.shared.table.lock().forget(identity);
     }
 
     /// Every identity that is held or wanted, in order.
     pub fn snapshot(&self) -> Vec<CertificateStatus> {
         let shared = &self.0.shared;
-        shared.table().snapshot(shared.now())
+        shared.table.lock().snapshot(shared.now())
     }
 }
 
@@ -208,10 +209,6 @@ impl Drop for Handle {
 }
 
 impl Shared {
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn now(&self) -> Now {
         Now { instant: Instant::now(), wall: (self.clock)() }
     }
@@ -222,7 +219,7 @@ struct EndsTable(Arc<Shared>);
 
 impl Drop for EndsTable {
     fn drop(&mut self) {
-        self.0.table().end();
+        self.0.table.lock().end();
     }
 }
 
@@ -233,12 +230,12 @@ async fn work(shared: Arc<Shared>, source: Arc<dyn CertificateSource>) {
     let mut running = HashMap::new();
     loop {
         // At most 8 at once, in the order of the queue. The block ends the lock before the spawn.
-        while let Some(fetch) = { shared.table().start(shared.now()) } {
+        while let Some(fetch) = { shared.table.lock().start(shared.now()) } {
             let task = fetches.spawn(run(Arc::clone(&source), fetch.identity.clone()));
             running.insert(task.id(), fetch);
         }
         // Read after the starts: what they have taken from the list must not wake the task again.
-        let due = { shared.table().next_due() };
+        let due = { shared.table.lock().next_due() };
         // Every arm may be dropped: the set keeps finished fetches, a stored wake-up stays stored.
         tokio::select! {
             () = shared.wake.notified() => {}
@@ -283,5 +280,5 @@ fn finish(shared: &Shared, fetch: &Fetch, result: Result<WorkloadCertificate, So
             metrics::counter!("strake_certificate_fetches_total", "outcome" => error.code()).increment(1);
         }
     }
-    shared.table().finish(fetch, result, shared.now());
+    shared.table.lock().finish(fetch, result, shared.now());
 }

@@ -1,5 +1,6 @@
 //! State of the manager: certificates, the queue of fetches in their order, what is due when.
 //! It neither waits nor fetches; time is handed in.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "the caller hands the time in: tests choose it"))]
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};

@@ -20,11 +20,12 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _},
     path::PathBuf,
     process::Stdio,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::Duration,
 };
 
 use kube_types::core::{Container, Pod, SecurityContext};
+use parking_lot::RwLock;
 use runtime::sys::Netns;
 use tokio::{process::Child, sync::watch, task::JoinSet};
 
@@ -58,12 +59,12 @@ impl Context {
 
     /// Objects that containers may refer to now.
     pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
-        Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.catalogue.read())
     }
 
     /// Replaces what containers that start from now on may refer to.
     pub(crate) fn set_catalogue(&self, catalogue: Catalogue) {
-        *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
+        *self.catalogue.write() = Arc::new(catalogue);
     }
 }
 

@@ -1,7 +1,8 @@
 //! State of a running pod: written by its tasks, read by the supervisor.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::control::{ContainerInfo, Phase, Role};
@@ -152,12 +153,12 @@ impl Shared {
 
     /// The state now.
     pub(crate) fn get(&self) -> PodState {
-        self.lock().clone()
+        self.state.lock().clone()
     }
 
     /// Changes the state, and says so when that made a difference.
     pub(crate) fn update(&self, change: impl FnOnce(&mut PodState)) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let before = state.clone();
         change(&mut state);
         if *state != before {
@@ -184,7 +185,7 @@ impl Shared {
     pub(crate) async fn started(&self, index: usize) {
         let mut turns = self.turns.subscribe();
         loop {
-            let done = self.lock().containers.get(index).is_none_or(|state| state.started || state.finished);
+            let done = self.state.lock().containers.get(index).is_none_or(|state| state.started || state.finished);
             // The sender lives as long as `self`.
             if done || turns.changed().await.is_err() {
                 return;
@@ -196,10 +197,6 @@ impl Shared {
     pub(crate) async fn restarts_allowed(&self) {
         // The sender lives as long as `self`.
         let _ = self.paused.subscribe().wait_for(|paused| !paused).await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PodState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Decides how many pods a Job needs at a time, when one that failed is tried again, and when the Job has failed. Pods are made
 //! and stopped elsewhere.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "the caller hands the time in: tests choose it"))]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

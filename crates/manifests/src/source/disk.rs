@@ -6,9 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Longest time without progress of one call.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -47,26 +49,22 @@ impl Default for ReaderHealth {
 impl ReaderHealth {
     /// Returns true if the reader completes its rounds, with every file answering.
     pub(crate) fn is_well(&self) -> bool {
-        let health = self.lock();
+        let health = self.0.lock();
         health.stuck.is_empty() && !health.has_ended && health.beat.elapsed() < HEARTBEAT
     }
 
     /// Paths that do not answer.
     #[cfg(test)]
     fn stuck(&self) -> Vec<PathBuf> {
-        self.lock().stuck.iter().cloned().collect()
+        self.0.lock().stuck.iter().cloned().collect()
     }
 
     pub(super) fn beat(&self) {
-        self.lock().beat = Instant::now();
+        self.0.lock().beat = Instant::now();
     }
 
     pub(super) fn end(&self) {
-        self.lock().has_ended = true;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Health> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().has_ended = true;
     }
 }
 
@@ -76,13 +74,9 @@ pub(crate) struct Progress(Arc<Mutex<(PathBuf, u64)>>);
 
 impl Progress {
     pub(crate) fn at(&self, path: &Path) {
-        let mut place = self.lock();
+        let mut place = self.0.lock();
         path.clone_into(&mut place.0);
         place.1 += 1;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (PathBuf, u64)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,7 +102,7 @@ impl Disk {
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
         {
-            let health = self.health.lock();
+            let health = self.health.0.lock();
             let blocked =
                 health.stuck.get(path).or_else(|| health.stuck.first().filter(|_| health.stuck.len() >= MAX_STUCK));
             if let Some(path) = blocked {
@@ -121,9 +115,9 @@ impl Disk {
         let (place, health) = (progress.clone(), self.health.clone());
         let job: Job = Box::new(move || {
             let result = work(&place);
-            let path = place.lock().0.clone();
+            let path = place.0.lock().0.clone();
             // Under the lock, so that a call is either answered or left behind.
-            let mut health = health.lock();
+            let mut health = health.0.lock();
             if sender.send(result).is_err() {
                 health.stuck.remove(&path);
             }
@@ -163,9 +157,9 @@ impl Disk {
             match receiver.recv_timeout(self.deadline) {
                 Ok(result) => return Ok(result),
                 Err(RecvTimeoutError::Timeout) => {
-                    let (path, count) = progress.lock().clone();
+                    let (path, count) = progress.0.lock().clone();
                     if count == seen {
-                        let mut health = self.health.lock();
+                        let mut health = self.health.0.lock();
                         if let Ok(result) = receiver.try_recv() {
                             return Ok(result);
                         }
@@ -177,7 +171,7 @@ impl Disk {
                     self.health.beat();
                 }
                 // The call panicked.
-                Err(RecvTimeoutError::Disconnected) => return Err(NoAnswer { path: progress.lock().0.clone() }),
+                Err(RecvTimeoutError::Disconnected) => return Err(NoAnswer { path: progress.0.lock().0.clone() }),
             }
         }
     }
@@ -245,7 +239,7 @@ mod tests {
         for index in 0..MAX_STUCK {
             let released = released.clone();
             let path = PathBuf::from(format!("/{index}"));
-            disk.call(&path, move |_| released.lock().unwrap().recv().is_ok()).unwrap_err();
+            disk.call(&path, move |_| released.lock().recv().is_ok()).unwrap_err();
         }
 
         assert!(disk.call(Path::new("/other"), |_| ()).is_err());

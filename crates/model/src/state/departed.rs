@@ -4,6 +4,7 @@
 //! of its state removes pods that still run, and a destination that discovery does not know gets plaintext. So an address
 //! is refused for a while, until discovery says something else about it: a pod that takes the address over is announced,
 //! whether it is in the mesh or not. A pod that leaves the mesh by its label is not removed, it is announced without HBONE.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "the caller hands the time in: tests choose it"))]
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -11,13 +11,14 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use identity::Identity;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 pub use dump::Dump;
@@ -266,11 +267,11 @@ impl State {
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Store> {
-        self.0.store.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.store.read()
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Store> {
-        self.0.store.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Store> {
+        self.0.store.write()
     }
 }
 

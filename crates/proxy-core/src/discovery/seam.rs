@@ -2,13 +2,14 @@
 //! that every version of the mesh refuses, whatever happens to messages on the way.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ca_client::{CertificateManager, CertificateSource};
 use futures::future::BoxFuture;
 use identity::Identity;
 use model::{State, StateConfig};
+use parking_lot::Mutex;
 use policy::{Connection, ConnectionRegistry, Decision, Logging};
 use prost::Message as _;
 use proto::Change;
@@ -146,7 +147,7 @@ impl Proxy {
             let decision = self.updates.policies.register(connection, workload.clone()).evaluate();
             if decision.is_allowed() {
                 let policies = &workload.authorization_policies;
-                self.findings.lock().unwrap().push(format!("{decision:?} while the workload names {policies:?}"));
+                self.findings.lock().push(format!("{decision:?} while the workload names {policies:?}"));
             }
         }
         self.applied.send_modify(|count| *count += 1);
@@ -231,7 +232,7 @@ async fn no_delivery_of_a_mesh_that_refuses_everything_lets_a_connection_in() {
 
         let done = tokio::time::timeout(DEADLINE, applied.wait_for(|_| proxy.has(&last))).await;
         assert!(done.is_ok(), "seed {seed}: the proxy does not arrive at {last:?}");
-        let findings = proxy.findings.lock().unwrap().clone();
+        let findings = proxy.findings.lock().clone();
         assert!(findings.is_empty(), "seed {seed}: {findings:?}");
     }
 }
@@ -251,5 +252,5 @@ async fn the_check_of_this_test_finds_a_connection_that_is_let_in() {
         Connection { source: "10.0.0.9".parse().unwrap(), destination: "10.0.0.1:80".parse().unwrap(), identity: None };
     let decision = proxy.updates.policies.register(connection, destination).evaluate();
     assert!(matches!(decision, Decision::Allow { .. }));
-    assert_eq!(proxy.findings.lock().unwrap().len(), 1);
+    assert_eq!(proxy.findings.lock().len(), 1);
 }

@@ -3,11 +3,9 @@
 mod format;
 mod writer;
 
-use std::{
-    str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{str::FromStr, sync::Arc};
 
+use parking_lot::Mutex;
 use tracing_subscriber::{
     Registry, filter::Targets, layer::SubscriberExt, registry::LookupSpan, reload, util::SubscriberInitExt,
 };
@@ -69,8 +67,7 @@ impl Handle {
     /// The filter in force, as a list of directives.
     #[must_use]
     pub fn current(&self) -> String {
-        parse(&self.0.current.lock().unwrap_or_else(PoisonError::into_inner))
-            .map_or_else(|_| String::new(), |targets| targets.to_string())
+        parse(&self.0.current.lock()).map_or_else(|_| String::new(), |targets| targets.to_string())
     }
 
     /// Adds `directives` (`debug`, or `access=debug,rbac=info`) to the filter in force.
@@ -78,14 +75,14 @@ impl Handle {
     /// # Errors
     /// When they cannot be read; the filter stays.
     pub fn set(&self, directives: &str) -> Result<(), LoggingError> {
-        let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.current.lock();
         let next = format!("{current},{directives}");
         self.apply(&mut current, next)
     }
 
     /// Back to the filter of the start.
     pub fn reset(&self) {
-        let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.current.lock();
         // It was read at the start, so it can be read now.
         let _ = self.apply(&mut current, self.0.default.clone());
     }

@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use ::metrics::{Counter, Gauge, Label, gauge, with_recorder};
+use parking_lot::Mutex;
 
 use super::{IDLE, TrafficLabels};
 use crate::Direction;
@@ -97,7 +98,7 @@ impl TrafficHandles {
         let now = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         // A counter that was idle for an hour is no longer exported; the handle would count into nothing.
         let before = self.last_use.swap(now, Ordering::Relaxed);
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.lock();
         if u128::from(now.saturating_sub(before)) > RENEW.as_millis() {
             *counters = Counters::take(&self.labels);
         }
@@ -130,7 +131,7 @@ impl TrafficCache {
     /// The counters of `labels`.
     #[must_use]
     pub fn get(&self, labels: &TrafficLabels) -> Arc<TrafficHandles> {
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.0.lock();
         if let Some(found) = cached.by_labels.get(labels) {
             return found.clone();
         }

@@ -4,8 +4,10 @@ use std::{
     collections::HashMap,
     io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::LazyLock,
 };
+
+use parking_lot::Mutex;
 
 use super::server;
 
@@ -37,7 +39,7 @@ pub fn serve(stream: TcpStream) -> io::Result<()> {
 /// Counts a request for `/path`; for `/hits/path`, says how many there were.
 fn hit(path: &str) -> u64 {
     static HITS: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::default);
-    let mut hits = HITS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut hits = HITS.lock();
     match path.strip_prefix("/hits") {
         Some(asked) => hits.get(asked).copied().unwrap_or_default(),
         None => {

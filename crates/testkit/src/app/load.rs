@@ -5,13 +5,14 @@ use std::{
     io::{self, BufReader, Read},
     net::Shutdown,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{
@@ -52,18 +53,18 @@ pub fn connections(args: &ClientArgs) -> io::Result<Value> {
                 while next.fetch_add(1, Ordering::Relaxed) < args.count {
                     let begun = Instant::now();
                     if let Err(err) = short(&addrs[0], args) {
-                        let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut errors = errors.lock();
                         *errors.entry(err.to_string()).or_default() += 1;
                     }
-                    let mut slowest = slowest.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut slowest = slowest.lock();
                     *slowest = begun.elapsed().max(*slowest);
                 }
             });
         }
     });
-    let errors = errors.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let errors = errors.into_inner();
     let failed: u32 = errors.values().sum();
-    let slowest = slowest.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let slowest = slowest.into_inner();
     Ok(
         json!({ "ok": args.count - failed, "failed": failed, "errors": errors, "slowest_ms": slowest.as_millis() as u64 }),
     )

@@ -5,11 +5,12 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    sync::{Barrier, Mutex, PoisonError},
+    sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Measure, MeasureArgs};
@@ -54,11 +55,11 @@ fn on_threads<T: Send>(args: &MeasureArgs, work: impl Fn() -> io::Result<T> + Sy
         for _ in 0..args.parallel {
             scope.spawn(|| {
                 let result = work();
-                results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+                results.lock().push(result);
             });
         }
     });
-    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+    results.into_inner().into_iter().collect()
 }
 
 /// Sends for the time given, then waits until the server has counted everything: both count into the rate.

@@ -4,11 +4,12 @@ use std::{
     collections::HashMap,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::LazyLock,
     thread,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{ANSWERS, DISCARD, DUPLEX, ECHO, HALF_CLOSE, HTTP, RESET, SERVER_FIRST, SINK, SOURCE, bulk, http, measure};
@@ -21,11 +22,11 @@ static RESULTS: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::
 
 /// Returns the notes about `id`.
 pub fn result(id: &str) -> Option<String> {
-    RESULTS.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    RESULTS.lock().get(id).cloned()
 }
 
 fn note(id: &str, text: String) {
-    RESULTS.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), text);
+    RESULTS.lock().insert(id.to_owned(), text);
 }
 
 type Handler = fn(TcpStream) -> io::Result<()>;

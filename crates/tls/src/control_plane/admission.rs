@@ -9,11 +9,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
@@ -156,7 +157,7 @@ impl Gate {
     pub(super) fn admit(&self, peer: SocketAddr) -> Result<Notice, Lost> {
         let address = source(peer.ip());
         let limits = self.0.limits;
-        let mut places = self.lock();
+        let mut places = self.0.places.lock();
         let held = places.by_address.get(&address).copied().unwrap_or_default();
         // The process first, then the address: a full process refuses everybody alike.
         let refused = if places.total >= limits.total {
@@ -199,10 +200,6 @@ impl Gate {
         let proved = AtomicBool::new(false);
         let admission = Admission(Arc::new(Place { gate: self.clone(), address, number, proved }));
         Ok(Notice { admission, taken, deadline: None })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Places> {
-        self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -253,7 +250,7 @@ impl Admission {
     /// The client has sent a request with a good token: from now on only the limit of all connections counts.
     pub fn prove(&self) {
         if !self.0.proved.swap(true, Ordering::AcqRel) {
-            let mut places = self.0.gate.lock();
+            let mut places = self.0.gate.0.places.lock();
             places.vacate(self.0.number);
             places.measure();
         }
@@ -262,7 +259,7 @@ impl Admission {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.gate.lock().leave(self.number, self.address);
+        self.gate.0.places.lock().leave(self.number, self.address);
     }
 }
 
@@ -291,7 +288,7 @@ impl Notice {
         }
         let Some(deadline) = &mut self.deadline else { return Poll::Pending };
         ready!(deadline.as_mut().poll(cx));
-        let mut places = self.admission.0.gate.lock();
+        let mut places = self.admission.0.gate.0.places.lock();
         if let Some(address) = places.unproved.get(&self.admission.0.number).map(|held| held.address) {
             places.report(Lost::Late, address);
         }
@@ -388,7 +385,7 @@ mod tests {
         }
         let _held = [gate.admit(peer("10.0.0.1")).unwrap(), gate.admit(peer("10.0.0.1")).unwrap()];
 
-        assert_eq!(gate.lock().total, 2);
+        assert_eq!(gate.0.places.lock().total, 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,9 +4,10 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use http::Uri;
+use parking_lot::Mutex;
 
 /// Bytes of the shortest signature of a JWT, in base64url: 32 of HS256.
 const LEAST_SIGNATURE: usize = 43;
@@ -89,7 +90,7 @@ impl TokenFile {
             None => Ok(text),
             Some(flaw) => Err(io::Error::new(io::ErrorKind::InvalidData, flaw)),
         });
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         match (read, &*last) {
             (Ok(text), _) => Ok(last.insert(text).clone()),
             // The old token is mostly still valid: the kubelet replaces it long before it expires.

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -95,17 +96,17 @@ impl Default for Registry {
 impl Registry {
     /// Registers a pod whose namespace is not known yet: a snapshot sends `Keep` for it. Leaves a known namespace alone.
     pub fn keep(&self, uid: &PodId, info: WorkloadInfo) {
-        self.lock().pods.entry(uid.clone()).or_insert_with(|| Pod { uid: uid.clone(), info, netns: None });
+        self.inner.lock().pods.entry(uid.clone()).or_insert_with(|| Pod { uid: uid.clone(), info, netns: None });
     }
 
     /// Registers a pod with its namespace, so that the next snapshot has it, without telling the proxies that are connected.
     pub fn register(&self, pod: Pod) {
-        self.lock().pods.insert(pod.uid.clone(), pod);
+        self.inner.lock().pods.insert(pod.uid.clone(), pod);
     }
 
     /// Takes the pod out of every future snapshot without telling anybody.
     pub fn unregister(&self, uid: &PodId) {
-        self.lock().pods.remove(uid);
+        self.inner.lock().pods.remove(uid);
     }
 
     /// Registers the pod and has the newest connection open its listeners. Succeeds with the proxy's acknowledgement only.
@@ -117,7 +118,7 @@ impl Registry {
         }
         self.register(pod.clone());
         let (connection, queue) = {
-            let inner = self.lock();
+            let inner = self.inner.lock();
             // During a hand-over two proxies are connected. New pods go to the successor; the old one only drains.
             let newest = inner.connections.last_key_value().ok_or(AddError::NoConnection)?;
             (*newest.0, newest.1.queue.clone())
@@ -140,7 +141,7 @@ impl Registry {
     pub async fn del(&self, uid: &PodId) -> Result<usize, DelError> {
         // Out of the registry under the same lock, so that a proxy that connects now does not get it in its snapshot.
         let queues: Vec<_> = {
-            let mut inner = self.lock();
+            let mut inner = self.inner.lock();
             inner.pods.remove(uid);
             inner.connections.values().map(|connection| connection.queue.clone()).collect()
         };
@@ -170,7 +171,7 @@ impl Registry {
     ///
     /// `Err` says why not: the proxy's words, or that it was not asked yet.
     pub fn acknowledged(&self, uid: &PodId) -> Result<ConnectionId, String> {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let (id, newest) = inner.connections.last_key_value().ok_or("no ztunnel connection")?;
         let pod = inner.pods.get(uid).ok_or("not registered")?;
         match newest.answers.get(uid) {
@@ -185,7 +186,8 @@ impl Registry {
 
     /// Live connections, oldest first; new pods go to the last.
     pub fn connections(&self) -> Vec<ConnectionStatus> {
-        self.lock()
+        self.inner
+            .lock()
             .connections
             .values()
             .map(|connection| ConnectionStatus { peer: connection.peer, synced: connection.synced })
@@ -199,7 +201,7 @@ impl Registry {
 
     /// Every registered pod, also those whose namespace is not known.
     pub fn pods(&self) -> Vec<PodId> {
-        self.lock().pods.keys().cloned().collect()
+        self.inner.lock().pods.keys().cloned().collect()
     }
 
     fn changed(&self) {
@@ -208,38 +210,33 @@ impl Registry {
 
     pub(super) fn connected(&self, peer: Peer, queue: mpsc::Sender<Update>) -> Registration {
         let connection = Connection { peer, queue, synced: false, answers: HashMap::new() };
-        self.lock().connections.insert(peer.connection, connection);
+        self.inner.lock().connections.insert(peer.connection, connection);
         self.changed();
         Registration { registry: self.clone(), connection: peer.connection }
     }
 
     pub(super) fn snapshot(&self) -> Vec<Pod> {
-        self.lock().pods.values().cloned().collect()
+        self.inner.lock().pods.values().cloned().collect()
     }
 
     pub(super) fn synced(&self, connection: ConnectionId) {
-        if let Some(connection) = self.lock().connections.get_mut(&connection) {
+        if let Some(connection) = self.inner.lock().connections.get_mut(&connection) {
             connection.synced = true;
         }
         self.changed();
     }
 
     pub(super) fn answered(&self, connection: ConnectionId, pod: &Pod, answer: Result<(), String>) {
-        if let (Some(connection), Some(netns)) = (self.lock().connections.get_mut(&connection), &pod.netns) {
+        if let (Some(connection), Some(netns)) = (self.inner.lock().connections.get_mut(&connection), &pod.netns) {
             // The clone keeps the namespace's descriptor open, so that its number cannot be used again meanwhile.
             connection.answers.insert(pod.uid.clone(), (netns.clone(), answer));
         }
     }
 
     pub(super) fn forgotten(&self, connection: ConnectionId, uid: &PodId) {
-        if let Some(connection) = self.lock().connections.get_mut(&connection) {
+        if let Some(connection) = self.inner.lock().connections.get_mut(&connection) {
             connection.answers.remove(uid);
         }
-    }
-
-    /// Every change under the lock is a single insert or remove: a poisoned lock guards sound data.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -251,7 +248,7 @@ pub(super) struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.lock().connections.remove(&self.connection);
+        self.registry.inner.lock().connections.remove(&self.connection);
         self.registry.changed();
     }
 }

@@ -8,12 +8,13 @@ mod sandbox;
 mod server;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use contract::admin::agent::PodState;
 use contract::cni::{AddRequest, AddResponse, Outcome};
 use kube_types::{Kind, ObjectRef};
+use parking_lot::Mutex;
 use runtime::sys::netns::NetnsId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -173,11 +174,11 @@ struct Progress(Mutex<String>);
 
 impl Progress {
     fn note(&self, step: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = step;
+        *self.0.lock() = step;
     }
 
     fn last(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

@@ -29,8 +29,8 @@ pub(super) async fn to(fake: &Fake, request: Request<Incoming>) -> Option<Respon
     let content_type = request.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = content_type.to_owned();
     let body = request.into_body().collect().await.ok()?.to_bytes();
-    let generation = fake.lock().generation;
-    let fault = fake.lock().on_request(&asked);
+    let generation = fake.state.lock().generation;
+    let fault = fake.state.lock().on_request(&asked);
     match fault {
         Some(Fault::Refuse(code, retry_after)) => {
             let mut response = refusal(code, "Scripted", "scripted fault");
@@ -47,7 +47,7 @@ pub(super) async fn to(fake: &Fake, request: Request<Incoming>) -> Option<Respon
         Some(Fault::Slow(pause)) => tokio::time::sleep(pause).await,
         _ => {}
     }
-    let mut state = fake.lock();
+    let mut state = fake.state.lock();
     if !state.allows(&asked) {
         let verb = asked.verb.unwrap_or(Verb::Get);
         return Some(refusal(403, "Forbidden", &forbidden(&asked, verb)));
@@ -82,7 +82,7 @@ pub(super) async fn to(fake: &Fake, request: Request<Incoming>) -> Option<Respon
 
 pub(super) async fn healed(fake: &Fake, generation: u64) {
     let mut changed = fake.changed.subscribe();
-    let healed = changed.wait_for(|_| fake.lock().generation != generation).await;
+    let healed = changed.wait_for(|_| fake.state.lock().generation != generation).await;
     assert!(healed.is_ok(), "the fake outlives its connections");
 }
 

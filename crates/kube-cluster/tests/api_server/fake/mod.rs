@@ -8,10 +8,11 @@ mod transport;
 mod watch;
 mod write;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use kube_cluster::{ApiServer, Rule, Verb};
 use kube_types::{Kind, ObjectRef};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch as channel;
 
@@ -40,12 +41,8 @@ impl Fake {
         ApiServer::with_client(transport::client(self.clone()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
-    }
-
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.lock());
+        let result = change(&mut self.state.lock());
         self.changed.send_modify(|count| *count += 1);
         result
     }
@@ -63,11 +60,11 @@ impl Fake {
     }
 
     pub fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
-        self.lock().get(&Resource::of(kind), namespace, name).cloned()
+        self.state.lock().get(&Resource::of(kind), namespace, name).cloned()
     }
 
     pub fn lease(&self, namespace: &str, name: &str) -> Option<Value> {
-        self.lock().get(&Resource::leases(), namespace, name).cloned()
+        self.state.lock().get(&Resource::leases(), namespace, name).cloned()
     }
 
     pub fn put_lease(&self, namespace: &str, name: &str, lease: Value) {
@@ -76,7 +73,7 @@ impl Fake {
 
     /// Keys and objects of all kinds.
     pub fn objects(&self) -> Vec<(ObjectRef, Value)> {
-        let state = self.lock();
+        let state = self.state.lock();
         let of_kind = |kind: Kind| {
             let objects = state.all(&Resource::of(kind));
             objects.map(move |(namespace, name, object)| (ObjectRef::new(kind, namespace, name), object.clone()))
@@ -124,17 +121,17 @@ impl Fake {
 
     /// Requests so far.
     pub fn asked(&self) -> Vec<Asked> {
-        self.lock().asked.clone()
+        self.state.lock().asked.clone()
     }
 
     /// Number of requests of a verb so far.
     pub fn count(&self, verb: Verb) -> usize {
-        self.lock().asked.iter().filter(|asked| asked.verb == Some(verb)).count()
+        self.state.lock().asked.iter().filter(|asked| asked.verb == Some(verb)).count()
     }
 
     /// Number of watches that are open.
     pub fn watches(&self) -> usize {
-        self.lock().open_watches
+        self.state.lock().open_watches
     }
 }
 

@@ -41,7 +41,7 @@ struct Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.fake.lock().open_watches -= 1;
+        self.fake.state.lock().open_watches -= 1;
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn open(fake: &Fake, asked: Asked, fault: Option<Fault>) -> Response<
     let number = |name: &str| asked.query.get(name).and_then(|text| text.parse::<u64>().ok());
     let position = number("resourceVersion").expect("a position");
     let seconds = number("timeoutSeconds").expect("a time");
-    let mut state = fake.lock();
+    let mut state = fake.state.lock();
     if position < state.compacted {
         return refusal(410, "Expired", "too old resource version");
     }
@@ -85,7 +85,7 @@ impl Watch {
             if let Some(piece) = self.pieces.pop_front() {
                 return Some(Ok(self.piece(piece).await));
             }
-            if self.is_cut || self.fake.lock().generation != self.generation {
+            if self.is_cut || self.fake.state.lock().generation != self.generation {
                 self.is_over = true;
                 return Some(Err("cut"));
             }
@@ -118,7 +118,7 @@ impl Watch {
 
     /// Takes the changes since the last look.
     fn look(&mut self) {
-        let state = self.fake.lock();
+        let state = self.fake.state.lock();
         if matches!(self.fault, Some(Fault::ExpiredInStream)) {
             drop(state);
             self.fault = None;

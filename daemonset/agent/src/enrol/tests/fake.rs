@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::pending;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use runtime::sys::Netns;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -153,7 +154,7 @@ impl Fake {
     }
 
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
-        look(&mut self.state.lock().unwrap())
+        look(&mut self.state.lock())
     }
 
     async fn step<T>(&self, step: Step, name: &'static str, act: impl FnOnce(&mut State) -> T) -> Result<T, StepError> {

@@ -33,7 +33,7 @@ use reported::Reported;
 pub struct Update {
     /// The cluster whose objects it names.
     pub cluster: ClusterId,
-    /// Objects whose resources may differ now: first pods, Services and EndpointSlices, then policies.
+    /// Objects whose resources may differ now: policies last.
     pub objects: Vec<(ObjectRef, Resolved)>,
     /// All findings of an object whose findings changed; none when they are gone.
     pub findings: Vec<(ObjectRef, Vec<Finding>)>,

@@ -77,12 +77,16 @@ async fn hold(lab: &TestLab, family: &str) -> Load {
     lab.load("mesh/client", &["hold", "server:7000", "--family", family, "--every-ms", "20"]).await
 }
 
-/// A ztunnel that drains takes no new connection: not by itself, and not as plaintext beside it.
+/// A ztunnel that drains soon takes no new connection: not by itself, and not as plaintext beside it. Each listener still accepts
+/// for some milliseconds what the kernel has begun to complete for it, and a busy machine makes that longer.
 async fn refused_meanwhile(lab: &TestLab, node: &str) {
     for family in FAMILIES {
         let args = ["http", "server:80", "--family", family, "--timeout-ms", "700"];
-        let report = lab.client("mesh/client", &args).await;
-        assert!(report["error"].is_string(), "{node}: {report}");
+        eventually(&format!("{node}: no new connection over {family}"), TAKES_EFFECT, async || {
+            let report = lab.client("mesh/client", &args).await;
+            if report["error"].is_string() { Ok(()) } else { Err(report.to_string()) }
+        })
+        .await;
     }
 }
 

@@ -113,7 +113,7 @@ async fn a_certificate_that_its_roots_have_not_signed_is_refused() {
     let (result, _) = ask(|issuer, csr| {
         let dir = tempfile::tempdir().unwrap();
         let stranger = Issuer::open_or_create(dir.path(), TrustDomain::default()).unwrap();
-        vec![issuer.sign(csr, &web(), None).unwrap().leaf, stranger.root_pem().to_owned()]
+        vec![issuer.sign(csr, &web(), None).unwrap().leaf, stranger.roots_pem().to_owned()]
     })
     .await;
 

@@ -9,7 +9,8 @@ use proto::auth::istio_certificate_service_server::{IstioCertificateService, Ist
 use proto::auth::{IstioCertificateRequest, IstioCertificateResponse};
 use tonic::{Request, Response, Status};
 
-use crate::issuer::{Issuer, SignError};
+use crate::current::CurrentIssuer;
+use crate::issuer::SignError;
 
 /// A request has one signing request and little more.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
@@ -28,13 +29,13 @@ pub trait Authoriser: Send + Sync + 'static {
 
 /// See [`service`].
 pub struct CertificateService {
-    issuer: Arc<Issuer>,
+    issuer: CurrentIssuer,
     authoriser: Arc<dyn Authoriser>,
 }
 
 /// The service for tonic's router, behind [`crate::authenticate()`].
 pub fn service(
-    issuer: Arc<Issuer>,
+    issuer: CurrentIssuer,
     authoriser: Arc<dyn Authoriser>,
 ) -> IstioCertificateServiceServer<CertificateService> {
     IstioCertificateServiceServer::new(CertificateService { issuer, authoriser })
@@ -60,18 +61,22 @@ impl IstioCertificateService for CertificateService {
             return Err(refused("denied", Status::unauthenticated("request impersonation authentication failure")));
         }
         let asked = ttl(&request);
-        if let Some(asked) = asked.filter(|asked| *asked > self.issuer.max_ttl()) {
-            let given = self.issuer.max_ttl();
+        let issuer = self.issuer.get();
+        if let Some(asked) = asked.filter(|asked| *asked > issuer.max_ttl()) {
+            let given = issuer.max_ttl();
             tracing::info!(node = caller.node, %requested, ?asked, ?given, "requested TTL exceeds the maximum");
             metrics::counter!("strake_ca_ttl_shortened_total").increment(1);
         }
-        let issued = self.issuer.sign(&request.csr, &requested, asked).map_err(|error| {
+        let issued = issuer.sign(&request.csr, &requested, asked).map_err(|error| {
             tracing::warn!(node = caller.node, %requested, code = error.code(), %error, "certificate not signed");
             refused(error.code(), status(&error))
         })?;
         tracing::info!(node = caller.node, caller = %caller.identity, %requested, serial = issued.serial, "certificate signed");
         metrics::counter!("strake_ca_requests_total", "outcome" => "signed").increment(1);
-        Ok(Response::new(IstioCertificateResponse { cert_chain: vec![issued.leaf, issued.roots] }))
+        let mut cert_chain = vec![issued.leaf];
+        cert_chain.extend(issued.intermediates);
+        cert_chain.push(issued.roots);
+        Ok(Response::new(IstioCertificateResponse { cert_chain }))
     }
 }
 

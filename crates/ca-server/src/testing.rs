@@ -12,7 +12,7 @@ use rcgen::KeyPair;
 use rustls_pki_types::PrivateKeyDer;
 use tls::WorkloadCertificate;
 
-use crate::issuer::{Issuer, IssuerError, self_signed_root};
+use crate::issuer::{Issuer, IssuerError, Material, self_signed_root};
 
 /// Known to everybody.
 const ROOT_KEY: &str = include_str!("testing-root-key.pem");
@@ -30,7 +30,7 @@ impl FixedRoot {
         tracing::warn!("certificates are signed by a PUBLIC TEST KEY: anybody can pretend to be any workload");
         let key = KeyPair::from_pem(ROOT_KEY).map_err(IssuerError::Key)?;
         let root = self_signed_root(&key, &trust_domain).map_err(IssuerError::Create)?;
-        let issuer = Arc::new(Issuer::from_pem(&root, ROOT_KEY, trust_domain)?);
+        let issuer = Arc::new(Issuer::new(&Material::root(&root, ROOT_KEY), trust_domain)?);
         Ok(Self { issuer, ttl })
     }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use ca_server::{Issuer, IssuerError, SignError};
+use ca_server::{Issuer, IssuerError, Material, SignError};
 use identity::{Identity, Leaf, TrustDomain};
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;
@@ -35,8 +35,8 @@ fn the_first_start_makes_a_root_and_the_second_one_keeps_it() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("ca");
 
-    let first = issuer(&dir).unwrap().root_pem().to_owned();
-    let second = issuer(&dir).unwrap().root_pem().to_owned();
+    let first = issuer(&dir).unwrap().roots_pem().to_owned();
+    let second = issuer(&dir).unwrap().roots_pem().to_owned();
 
     assert_eq!(first, second);
     assert_eq!(first, fs::read_to_string(dir.join("root-cert.pem")).unwrap());
@@ -93,7 +93,7 @@ fn damaged_files_and_leafs_as_roots_are_refused() {
     issuer(dir.path()).unwrap();
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::default().self_signed(&key).unwrap().pem();
-    let from = |certificate: &str, key: &str| Issuer::from_pem(certificate, key, TrustDomain::default());
+    let from = |certificate: &str, key: &str| Issuer::new(&Material::root(certificate, key), TrustDomain::default());
     let good = fs::read_to_string(dir.path().join("root-cert.pem")).unwrap();
 
     assert_eq!(from(&leaf, &key.serialize_pem()).unwrap_err().code(), "ca_not_a_ca");
@@ -125,7 +125,7 @@ fn a_leaf_has_the_identity_as_its_only_and_critical_name() {
     let extended = certificate.extended_key_usage().unwrap().unwrap().value;
     assert!(extended.server_auth && extended.client_auth && !extended.any);
     assert!(!certificate.is_ca());
-    assert_eq!(issued.roots, issuer.root_pem());
+    assert_eq!(issued.roots, issuer.roots_pem());
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn no_leaf_outlives_its_root() {
     let end = SystemTime::now() + Duration::from_secs(3600);
     params.not_after = end.into();
     let root = params.self_signed(&key).unwrap().pem();
-    let issuer = Issuer::from_pem(&root, &key.serialize_pem(), TrustDomain::default()).unwrap();
+    let issuer = Issuer::new(&Material::root(&root, &key.serialize_pem()), TrustDomain::default()).unwrap();
     let (_, csr) = identity::csr::generate(&web()).unwrap();
 
     let issued = issuer.sign(&csr, &web(), Some(DAY)).unwrap();
@@ -180,7 +180,7 @@ fn an_expired_root_is_refused() {
     params.not_after = (SystemTime::now() - DAY).into();
     let root = params.self_signed(&key).unwrap().pem();
 
-    let error = Issuer::from_pem(&root, &key.serialize_pem(), TrustDomain::default()).unwrap_err();
+    let error = Issuer::new(&Material::root(&root, &key.serialize_pem()), TrustDomain::default()).unwrap_err();
 
     assert_eq!(error.code(), "ca_expired");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use ca_client::{CertificateSource as _, Client, ClientConfig, SourceError};
-use ca_server::{Authoriser, Denial, Issuer, NodeTokens};
+use ca_server::{Authoriser, CurrentIssuer, Denial, Issuer, NodeTokens};
 use identity::{Caller, Identity, TrustDomain};
 use tls::WorkloadCertificate;
 use tls::control_plane::{Acceptor, RootSource, Token};
@@ -29,20 +29,21 @@ impl Authoriser for ShopOnNodeOne {
 
 struct Mesh {
     dir: tempfile::TempDir,
-    issuer: Arc<Issuer>,
+    issuer: CurrentIssuer,
     port: u16,
 }
 
 async fn mesh() -> Mesh {
     let dir = tempfile::tempdir().unwrap();
-    let issuer = Arc::new(Issuer::open_or_create(&dir.path().join("ca"), TrustDomain::default()).unwrap());
+    let issuer = Issuer::open_or_create(&dir.path().join("ca"), TrustDomain::default()).unwrap();
     let names = ["localhost".to_owned()];
     let acceptor = Acceptor::new(issuer.serving_certificate(&names).unwrap()).unwrap();
+    let issuer = CurrentIssuer::from(issuer);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mesh = Mesh { port: listener.local_addr().unwrap().port(), dir, issuer };
     let path = mesh.write_tokens(&[("node-1", "one"), ("node-2", "two")]);
     let tokens = Arc::new(NodeTokens::open(&path, TrustDomain::default()).unwrap());
-    let service = ca_server::service(Arc::clone(&mesh.issuer), Arc::new(ShopOnNodeOne));
+    let service = ca_server::service(mesh.issuer.clone(), Arc::new(ShopOnNodeOne));
     let server = Server::builder().layer(ca_server::authenticate(tokens)).add_service(service);
     tokio::spawn(server.serve_with_incoming(xds_server::incoming(
         acceptor,
@@ -177,15 +178,15 @@ async fn a_changed_root_file_is_used_for_the_next_request() {
     let root = mesh.dir.path().join("other-root.pem");
     let stranger = tempfile::tempdir().unwrap();
     let stranger = Issuer::open_or_create(stranger.path(), TrustDomain::default()).unwrap();
-    fs::write(&root, mesh.issuer.root_pem()).unwrap();
+    fs::write(&root, mesh.issuer.get().roots_pem()).unwrap();
     let config = mesh.config(Token::Literal("one".to_owned()));
     let client = Client::new(ClientConfig { roots: RootSource::Path(root.clone()), ..config });
     let web = WEB.parse().unwrap();
     client.fetch(&web).await.unwrap();
 
-    fs::write(&root, stranger.root_pem()).unwrap();
+    fs::write(&root, stranger.roots_pem()).unwrap();
     assert!(client.fetch(&web).await.is_err());
-    fs::write(&root, mesh.issuer.root_pem()).unwrap();
+    fs::write(&root, mesh.issuer.get().roots_pem()).unwrap();
 
     client.fetch(&web).await.unwrap();
 }

@@ -7,14 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use identity::TrustDomain;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
-};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use time::{Duration, OffsetDateTime};
 
-use super::IssuerError;
 use super::sign::{BACKDATED, serial};
+use super::{IssuerError, Material};
 
 const KEY_FILE: &str = "root-key.pem";
 const CERTIFICATE_FILE: &str = "root-cert.pem";
@@ -53,9 +50,7 @@ fn create(
     trust_domain: &TrustDomain,
 ) -> Result<(String, String), IssuerError> {
     fs::create_dir_all(dir).map_err(at(dir))?;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IssuerError::Create)?;
-    let certificate = root(&key, trust_domain).map_err(IssuerError::Create)?;
-    let key = key.serialize_pem();
+    let Material { certificate, key, .. } = Material::generate(trust_domain)?;
     write(key_path, &key, 0o600)?;
     write(certificate_path, &certificate, 0o644)?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))?;

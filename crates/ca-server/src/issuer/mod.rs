@@ -1,6 +1,8 @@
-//! A certificate authority with one ECDSA P-256 root of its own. Whom it signs for is decided before: see `service`.
+//! A certificate authority: a root of its own, or an intermediate below somebody else's. Whom it signs for is decided before:
+//! see `service`.
 
 mod files;
+mod material;
 mod sign;
 
 use std::fmt;
@@ -12,10 +14,12 @@ use identity::{Leaf, TrustDomain};
 use rcgen::{KeyPair, PublicKeyData as _};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tls::WorkloadCertificate;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 #[cfg(feature = "testing")]
 pub(crate) use files::root as self_signed_root;
+pub use material::Material;
 pub use sign::{Issued, SignError};
 
 /// Reason why the certificate authority cannot be opened.
@@ -31,20 +35,23 @@ pub enum IssuerError {
     #[error("{found} exists but {missing} does not; restore it, or remove both to start with a new root")]
     HalfAPair { found: PathBuf, missing: PathBuf },
     /// The file is not a PEM key that can sign.
-    #[error("root key: {0}")]
+    #[error("key of the authority: {0}")]
     Key(rcgen::Error),
-    /// The file is not a PEM certificate.
-    #[error("root certificate is malformed")]
-    Certificate,
+    /// A certificate, of the authority, of its chain or of the roots, is not PEM or not X.509.
+    #[error("{0}: expected PEM certificates")]
+    Certificate(&'static str),
     /// The certificate may not sign others.
-    #[error("root certificate is not a certificate authority's")]
-    NotACa,
+    #[error("{0} is not the certificate of an authority")]
+    NotACa(&'static str),
     /// The certificate is of another key.
-    #[error("root key and root certificate do not belong together")]
+    #[error("key and certificate of the authority do not belong together")]
     Mismatch,
     /// The certificate has expired.
-    #[error("root certificate is expired")]
+    #[error("certificate of the authority is expired")]
     Expired,
+    /// A certificate that it signs would be refused by peers.
+    #[error("a certificate signed by this authority does not lead to its roots: {0}; check the chain and the roots")]
+    Unverified(String),
     /// The file of further roots cannot be used.
     #[error("{path}: {reason}")]
     TrustedRoots { path: PathBuf, reason: String },
@@ -61,10 +68,11 @@ impl IssuerError {
             Self::KeyIsOpen { .. } => "ca_key_is_open",
             Self::HalfAPair { .. } => "ca_half_a_pair",
             Self::Key(_) => "ca_key",
-            Self::Certificate => "ca_certificate",
-            Self::NotACa => "ca_not_a_ca",
+            Self::Certificate(_) => "ca_certificate",
+            Self::NotACa(_) => "ca_not_a_ca",
             Self::Mismatch => "ca_mismatch",
             Self::Expired => "ca_expired",
+            Self::Unverified(_) => "ca_unverified",
             Self::TrustedRoots { .. } => "ca_trusted_roots",
             Self::Create(_) => "ca_create",
         }
@@ -75,11 +83,14 @@ impl IssuerError {
 pub struct Issuer {
     trust_domain: TrustDomain,
     signer: rcgen::Issuer<'static, KeyPair>,
-    root_pem: String,
+    /// Certificates from the signing one to the last one before a root; empty when a root signs.
+    intermediates: Vec<CertificateDer<'static>>,
+    intermediates_pem: Vec<String>,
     root: CertificateDer<'static>,
+    /// Every root that peers should trust, PEM.
+    roots_pem: String,
+    /// First end among the certificates that a peer checks: those of the chain, and the root.
     not_after: SystemTime,
-    /// Roots that are trusted besides its own, PEM; empty except while the root is rotated.
-    also_trusted: String,
     max_ttl: Duration,
 }
 
@@ -88,11 +99,51 @@ impl Issuer {
     /// trusted-roots.pem, if it is there, are trusted besides: the old or the new root while the root is rotated.
     pub fn open_or_create(dir: &Path, trust_domain: TrustDomain) -> Result<Self, IssuerError> {
         let (certificate, key) = files::open_or_create(dir, &trust_domain)?;
-        let issuer = Self::from_pem(&certificate, &key, trust_domain)?;
-        match files::trusted_roots(dir)? {
-            Some((path, pem)) => issuer.trusting(&path, pem),
-            None => Ok(issuer),
+        let mut material = Material::root(&certificate, &key);
+        if let Some((path, pem)) = files::trusted_roots(dir)? {
+            let unusable = |reason: String| IssuerError::TrustedRoots { path: path.clone(), reason };
+            let roots = authorities("trusted roots", &pem).map_err(|error| unusable(error.to_string()))?;
+            if roots.is_empty() {
+                return Err(unusable(
+                    "no PEM certificate in it; remove the file when no other root is trusted".to_owned(),
+                ));
+            }
+            tracing::info!(path = %path.display(), roots = roots.len(), "further roots are trusted");
+            material.trust(&pem);
         }
+        Self::new(&material, trust_domain)
+    }
+
+    /// Checks that the texts belong together, by the effect: a peer that trusts the roots accepts what the key signs.
+    pub fn new(material: &Material, trust_domain: TrustDomain) -> Result<Self, IssuerError> {
+        let key = KeyPair::from_pem(&material.key).map_err(IssuerError::Key)?;
+        let signing = authorities("certificate of the authority", &material.certificate)?;
+        let signing = signing.into_iter().next().ok_or(IssuerError::Certificate("certificate of the authority"))?;
+        check_pair(&signing, &key)?;
+        let roots = authorities("roots", &material.roots)?;
+        let mut intermediates = vec![signing.clone()];
+        intermediates.extend(authorities("chain", &material.chain)?);
+        // Files of other authorities repeat the signing certificate in the chain, and end it with the root or not.
+        intermediates.dedup();
+        intermediates.retain(|certificate| !roots.contains(certificate));
+        let root = roots.first().cloned().ok_or(IssuerError::Certificate("roots"))?;
+        let signing_root = roots.iter().find(|root| **root == signing);
+        let mut ends = intermediates.iter().chain(signing_root).map(end);
+        let first = ends.next().ok_or(IssuerError::Certificate("certificate of the authority"))??;
+        let not_after = ends.try_fold(first, |earliest, end| Ok::<_, IssuerError>(earliest.min(end?)))?;
+        if not_after <= SystemTime::now() {
+            return Err(IssuerError::Expired);
+        }
+        let unreadable = |_| IssuerError::Certificate("certificate of the authority");
+        let signer = rcgen::Issuer::from_ca_cert_der(&signing, key).map_err(unreadable)?;
+        let intermediates_pem = intermediates.iter().map(|certificate| material::pem(certificate)).collect();
+        let root = signing_root.cloned().unwrap_or(root);
+        let roots_pem = material.roots.clone();
+        let max_ttl = sign::DEFAULT_TTL;
+        let issuer =
+            Self { trust_domain, signer, intermediates, intermediates_pem, root, roots_pem, not_after, max_ttl };
+        issuer.prove()?;
+        Ok(issuer)
     }
 
     /// Signs for at most this long, whatever is asked for; without it one day.
@@ -106,59 +157,32 @@ impl Issuer {
         self.max_ttl
     }
 
-    /// Adds roots that are trusted besides its own.
-    fn trusting(self, path: &Path, pem: String) -> Result<Self, IssuerError> {
-        let unusable = |reason: &str| IssuerError::TrustedRoots { path: path.to_owned(), reason: reason.to_owned() };
-        let mut count = 0;
-        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            let der = certificate.map_err(|error| unusable(&error.to_string()))?;
-            let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| unusable("not a certificate"))?;
-            if !certificate.is_ca() {
-                return Err(unusable("not the certificate of an authority"));
-            }
-            count += 1;
-        }
-        if count == 0 {
-            return Err(unusable("no PEM certificate in it; remove the file when no other root is trusted"));
-        }
-        tracing::info!(path = %path.display(), roots = count, "further roots are trusted");
-        Ok(Self { also_trusted: pem, ..self })
+    /// All roots that proxies should trust, PEM.
+    pub fn roots_pem(&self) -> &str {
+        &self.roots_pem
     }
 
-    /// Makes an issuer from PEM texts that belong together.
-    pub fn from_pem(certificate: &str, key: &str, trust_domain: TrustDomain) -> Result<Self, IssuerError> {
-        let key = KeyPair::from_pem(key).map_err(IssuerError::Key)?;
-        let root = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| IssuerError::Certificate)?;
-        check_pair(&root, &key)?;
-        let not_after = Leaf::parse(&root).map_err(|_| IssuerError::Certificate)?.not_after;
-        if not_after <= SystemTime::now() {
-            return Err(IssuerError::Expired);
-        }
-        let signer = rcgen::Issuer::from_ca_cert_der(&root, key).map_err(|_| IssuerError::Certificate)?;
-        let (root_pem, also_trusted) = (certificate.to_owned(), String::new());
-        Ok(Self { trust_domain, signer, root_pem, root, not_after, also_trusted, max_ttl: sign::DEFAULT_TTL })
-    }
-
-    /// The root as PEM, which everybody may see.
-    pub fn root_pem(&self) -> &str {
-        &self.root_pem
-    }
-
-    /// All roots that proxies should trust, PEM: its own first.
-    pub fn roots_pem(&self) -> String {
-        let mut roots = self.root_pem.clone();
-        if !self.also_trusted.is_empty() {
-            if !roots.ends_with('\n') {
-                roots.push('\n');
-            }
-            roots.push_str(&self.also_trusted);
-        }
-        roots
+    /// Moment after which nothing that it signs is accepted.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
     }
 
     /// The trust domain it signs for; others are refused.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// Signs for an identity that nobody has, and checks the result as a peer does.
+    fn prove(&self) -> Result<(), IssuerError> {
+        let unverified = |error: &dyn fmt::Display| IssuerError::Unverified(error.to_string());
+        let nobody = identity::Identity::new(&self.trust_domain, "default", "default").map_err(|e| unverified(&e))?;
+        let (key, csr) = identity::csr::generate(&nobody).map_err(|error| unverified(&error))?;
+        let issued = self.sign(&csr, &nobody, None).map_err(|error| unverified(&error))?;
+        let mut chain = vec![material::der(&issued.leaf)?];
+        chain.extend(self.intermediates.iter().cloned());
+        let roots = authorities("roots", &self.roots_pem)?;
+        let certificate = WorkloadCertificate::new(chain, &key, roots).map_err(|error| unverified(&error))?;
+        certificate.check(SystemTime::now()).map_err(|error| unverified(&error))
     }
 }
 
@@ -168,14 +192,29 @@ impl fmt::Debug for Issuer {
     }
 }
 
-fn check_pair(root: &CertificateDer<'_>, key: &KeyPair) -> Result<(), IssuerError> {
-    let (_, certificate) = X509Certificate::from_der(root).map_err(|_| IssuerError::Certificate)?;
-    if !certificate.is_ca() {
-        return Err(IssuerError::NotACa);
-    }
+fn check_pair(signing: &CertificateDer<'_>, key: &KeyPair) -> Result<(), IssuerError> {
+    let unreadable = |_| IssuerError::Certificate("certificate of the authority");
+    let (_, certificate) = X509Certificate::from_der(signing).map_err(unreadable)?;
     // Signatures of another key than the certificate's would be refused by every peer, and only there.
     if *certificate.public_key().subject_public_key.data != *key.der_bytes() {
         return Err(IssuerError::Mismatch);
     }
     Ok(())
+}
+
+/// The certificates in a PEM text, all of them authorities'. `what` names the text in errors.
+fn authorities(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, IssuerError> {
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|_| IssuerError::Certificate(what))?;
+    for der in &certificates {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| IssuerError::Certificate(what))?;
+        if !certificate.is_ca() {
+            return Err(IssuerError::NotACa(what));
+        }
+    }
+    Ok(certificates)
+}
+
+fn end(certificate: &CertificateDer<'_>) -> Result<SystemTime, IssuerError> {
+    Leaf::parse(certificate).map(|parsed| parsed.not_after).map_err(|_| IssuerError::Certificate("chain"))
 }

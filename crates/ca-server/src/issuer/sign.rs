@@ -66,6 +66,8 @@ impl SignError {
 pub struct Issued {
     /// The leaf, PEM.
     pub leaf: String,
+    /// The certificates between the leaf and a root, PEM, each in a text of its own.
+    pub intermediates: Vec<String>,
     /// The roots, PEM, perhaps several in one text.
     pub roots: String,
     /// Last moment of validity.
@@ -88,7 +90,8 @@ impl Issuer {
         let (params, not_after) = self.params(vec![SanType::URI(uri)], ttl)?;
         let serial = params.serial_number.as_ref().map(hex).unwrap_or_default();
         let leaf = self.finish(&params, &key)?.pem();
-        Ok(Issued { leaf, roots: self.roots_pem(), not_after, serial })
+        let (intermediates, roots) = (self.intermediates_pem.clone(), self.roots_pem.clone());
+        Ok(Issued { leaf, intermediates, roots, not_after, serial })
     }
 
     /// A new key and a certificate for it with these DNS names: what the control plane serves with. One day.
@@ -99,7 +102,10 @@ impl Issuer {
         let (params, _) = self.params(names, DEFAULT_TTL)?;
         let leaf = self.finish(&params, &key)?.der().clone();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok(ServingCertificate::new(vec![leaf, self.root.clone()], &key)?)
+        let mut chain = vec![leaf];
+        chain.extend(self.intermediates.iter().cloned());
+        chain.push(self.root.clone());
+        Ok(ServingCertificate::new(chain, &key)?)
     }
 
     fn params(&self, names: Vec<SanType>, ttl: Duration) -> Result<(CertificateParams, SystemTime), SignError> {

@@ -25,6 +25,8 @@ const KEEPALIVE_PROBES: u32 = 3;
 pub enum Credentials {
     /// The pod's ServiceAccount. Its token and the certificate of the authority are read again every minute.
     InCluster,
+    /// The kubeconfig that kubectl takes: of `$KUBECONFIG`, which may name several files, or `~/.kube/config`.
+    User { context: Option<String> },
     /// A kubeconfig; its current context where none is named. Token files in it are read again every minute.
     Kubeconfig { path: PathBuf, context: Option<String> },
 }
@@ -36,8 +38,10 @@ pub enum ConnectError {
     InCluster(#[source] Box<InClusterError>),
     #[error("failed to read kubeconfig {path}")]
     Kubeconfig { path: PathBuf, source: Box<KubeconfigError> },
-    #[error("kubeconfig {path} names a proxy, which is not supported")]
-    Proxy { path: PathBuf },
+    #[error("failed to read a kubeconfig; name one by --kubeconfig or KUBECONFIG")]
+    User(#[source] Box<KubeconfigError>),
+    #[error("the kubeconfig names a proxy, which is not supported")]
+    Proxy,
     #[error("failed to set up the connection to the API server")]
     Setup(#[source] Box<kube::Error>),
 }
@@ -64,10 +68,14 @@ impl ApiServer {
             Credentials::InCluster => {
                 kube::Config::incluster_env().map_err(|error| ConnectError::InCluster(Box::new(error)))?
             }
+            Credentials::User { context } => {
+                let read = Kubeconfig::read().map_err(|source| ConnectError::User(Box::new(source)))?;
+                choose(read, context.clone()).await.map_err(|source| ConnectError::User(Box::new(source)))?
+            }
             Credentials::Kubeconfig { path, context } => kubeconfig(path, context.clone()).await?,
         };
-        if let (Some(_), Credentials::Kubeconfig { path, .. }) = (&config.proxy_url, credentials) {
-            return Err(ConnectError::Proxy { path: path.clone() });
+        if config.proxy_url.is_some() {
+            return Err(ConnectError::Proxy);
         }
         Ok(Self { client: client(&config).map_err(|error| ConnectError::Setup(Box::new(error)))? })
     }
@@ -85,8 +93,12 @@ impl ApiServer {
 async fn kubeconfig(path: &PathBuf, context: Option<String>) -> Result<kube::Config, ConnectError> {
     let failed = |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
     let read = Kubeconfig::read_from(path).map_err(failed)?;
+    choose(read, context).await.map_err(failed)
+}
+
+async fn choose(read: Kubeconfig, context: Option<String>) -> Result<kube::Config, KubeconfigError> {
     let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
-    kube::Config::from_custom_kubeconfig(read, &options).await.map_err(failed)
+    kube::Config::from_custom_kubeconfig(read, &options).await
 }
 
 /// kube's own client with keepalive, and without its retries: readers and writers pause themselves.

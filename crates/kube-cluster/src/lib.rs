@@ -1,6 +1,6 @@
 //! The API server as a source of resources: [`open`] lists and watches kinds, [`status()`] writes what programs have to say
 //! about objects, [`Election`] tells which replica of a program writes, [`rules()`] names the permissions that all of this
-//! needs. It does not know what the resources mean for the mesh.
+//! needs, [`TokenReviewer`] whose a token is, [`Objects`] reads and writes single objects. It does not know what the resources mean for the mesh.
 
 mod answer;
 mod api;
@@ -14,6 +14,7 @@ mod lease;
 mod limit;
 mod list;
 mod liveness;
+mod objects;
 mod page;
 mod path;
 mod problems;
@@ -21,6 +22,7 @@ mod reader;
 mod rules;
 mod source;
 mod status;
+mod token_review;
 mod verb;
 mod watch;
 mod watched;
@@ -30,8 +32,10 @@ mod writer;
 pub use connect::{ApiServer, ConnectError, Credentials};
 pub use election::{Election, ElectionConfig, Leadership};
 pub use known::Versions;
+pub use objects::{Collection, Deletion, Location, Objects, RequestError};
 pub use rules::{Access, Rule, rules};
 pub use source::{ClusterConfig, ConfigError, open};
 pub use status::{StatusConfig, WriteError, status};
+pub use token_review::{BoundPod, ReviewError, TokenOwner, TokenReviewer};
 pub use verb::Verb;
 pub use watched::Watched;

@@ -11,6 +11,7 @@ pub enum Verb {
     Create,
     Update,
     Patch,
+    Delete,
 }
 
 impl Verb {
@@ -23,6 +24,7 @@ impl Verb {
             Self::Create => "create",
             Self::Update => "update",
             Self::Patch => "patch",
+            Self::Delete => "delete",
         }
     }
 }

@@ -1,0 +1,247 @@
+//! Single objects of any kind: those that a program keeps itself, and those of an installation. Nothing is cached or watched.
+
+use std::fmt;
+
+use form_urlencoded::Serializer;
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::answer::{ApiError, PageMetadata};
+use crate::api::{Api, Change};
+use crate::connect::ApiServer;
+use crate::verb::Verb;
+
+/// Content type of server-side apply.
+const APPLY: &str = "application/apply-patch+yaml";
+const MERGE: &str = "application/merge-patch+json";
+const JSON: &str = "application/json";
+
+/// Objects of a page of a list.
+const PAGE: &str = "500";
+
+/// Kind of objects, as paths of the API name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collection {
+    /// For instance `v1` or `apps/v1`.
+    pub api_version: String,
+    /// For instance `daemonsets`.
+    pub plural: String,
+    /// `None`: all namespaces in a list, none for a kind without namespaces.
+    pub namespace: Option<String>,
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    pub collection: Collection,
+    pub name: String,
+}
+
+/// Moment at which a deleted object is gone from the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// At once; what it owns follows.
+    Background,
+    /// After everything that it owns: a DaemonSet stays readable until the last of its pods has ended.
+    Foreground,
+}
+
+/// A request that has no usable answer. It says nothing about the object.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct RequestError {
+    text: String,
+    is_transient: bool,
+    is_denied: bool,
+}
+
+impl RequestError {
+    pub(crate) fn new(error: &ApiError, verb: Verb, what: &str) -> Self {
+        let (is_transient, is_denied) = (error.is_transient(), error.is_denied());
+        Self { text: error.explain(verb, what), is_transient, is_denied }
+    }
+
+    /// The same request may succeed later.
+    pub fn is_transient(&self) -> bool {
+        self.is_transient
+    }
+
+    /// The credentials do not allow it.
+    pub fn is_denied(&self) -> bool {
+        self.is_denied
+    }
+}
+
+impl Collection {
+    /// Objects in a namespace.
+    pub fn namespaced(api_version: &str, plural: &str, namespace: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..Self::all(api_version, plural) }
+    }
+
+    /// Objects of all namespaces, or of a kind without namespaces.
+    pub fn all(api_version: &str, plural: &str) -> Self {
+        Self { api_version: api_version.to_owned(), plural: plural.to_owned(), namespace: None }
+    }
+
+    /// The object of this name.
+    pub fn named(self, name: &str) -> Location {
+        Location { collection: self, name: name.to_owned() }
+    }
+
+    fn page(&self, fields: Option<&str>, labels: Option<&str>, token: Option<&str>) -> String {
+        let mut query = Serializer::new(String::new());
+        query.append_pair("limit", PAGE);
+        for (name, value) in [("fieldSelector", fields), ("labelSelector", labels), ("continue", token)] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        format!("{}?{}", self.path(), query.finish())
+    }
+
+    fn path(&self) -> String {
+        let root = if self.api_version.contains('/') { "apis" } else { "api" };
+        let Self { api_version, plural, namespace } = self;
+        match namespace {
+            Some(namespace) => format!("/{root}/{api_version}/namespaces/{namespace}/{plural}"),
+            None => format!("/{root}/{api_version}/{plural}"),
+        }
+    }
+}
+
+impl Location {
+    fn path(&self) -> String {
+        format!("{}/{}", self.collection.path(), self.name)
+    }
+}
+
+impl fmt::Display for Location {
+    /// As kubectl names it, with the namespace before the name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { collection, name } = self;
+        match &collection.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{name}", collection.plural),
+            None => write!(f, "{} {name}", collection.plural),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct List {
+    metadata: PageMetadata,
+    #[serde(default)]
+    items: Option<Vec<Value>>,
+}
+
+/// Reads and writes single objects. Each request has a deadline of 30 s, a list 65 s a page.
+#[derive(Clone)]
+pub struct Objects {
+    api: Api,
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects").finish_non_exhaustive()
+    }
+}
+
+impl Objects {
+    /// Objects of an API server, with its credentials.
+    pub fn new(server: &ApiServer) -> Self {
+        Self { api: Api::new(server.client()) }
+    }
+
+    /// The object; `None` when the API server says that there is none.
+    pub async fn get(&self, at: &Location) -> Result<Option<Value>, RequestError> {
+        match self.api.get(&at.path()).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(RequestError::new(&error, Verb::Get, &at.to_string())),
+        }
+    }
+
+    /// Every object, of those that a field selector and a label selector choose. All pages are of the same moment.
+    pub async fn list(
+        &self,
+        of: &Collection,
+        fields: Option<&str>,
+        labels: Option<&str>,
+    ) -> Result<Vec<Value>, RequestError> {
+        let failed = |error: ApiError| RequestError::new(&error, Verb::List, &of.plural);
+        let (mut objects, mut token) = (Vec::new(), None::<String>);
+        loop {
+            let path = of.page(fields, labels, token.as_deref());
+            let page = self.api.page(&path).await.map_err(failed)?;
+            let List { metadata, items } = serde_json::from_slice(&page).map_err(|error| failed(error.into()))?;
+            objects.extend(items.unwrap_or_default());
+            token = metadata.r#continue.filter(|token| !token.is_empty());
+            if token.is_none() {
+                return Ok(objects);
+            }
+        }
+    }
+
+    /// Makes the object unless there is one; returns true if it was made.
+    pub async fn create(&self, at: &Location, object: &Value) -> Result<bool, RequestError> {
+        let path = at.collection.path();
+        match self.api.change(Change { method: Method::POST, path: &path, content_type: JSON, body: object }).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(RequestError::new(&error, Verb::Create, &at.to_string())),
+        }
+    }
+
+    /// Makes the object, or changes it to have these fields (server-side apply). Fields of this manager that are no longer
+    /// given are removed; those of other managers are taken over where they differ.
+    pub async fn apply(&self, at: &Location, object: &Value, manager: &str) -> Result<Value, RequestError> {
+        let query =
+            Serializer::new(String::new()).append_pair("fieldManager", manager).append_pair("force", "true").finish();
+        let path = format!("{}?{query}", at.path());
+        let change = Change { method: Method::PATCH, path: &path, content_type: APPLY, body: object };
+        self.api.change(change).await.map_err(|error| RequestError::new(&error, Verb::Patch, &at.to_string()))
+    }
+
+    /// Changes fields of an existing object (RFC 7396); `None` when there is none.
+    pub async fn merge(&self, at: &Location, patch: &Value) -> Result<Option<Value>, RequestError> {
+        let change = Change { method: Method::PATCH, path: &at.path(), content_type: MERGE, body: patch };
+        match self.api.change(change).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(RequestError::new(&error, Verb::Patch, &at.to_string())),
+        }
+    }
+
+    /// Deletes the object; returns false if there is none.
+    pub async fn delete(&self, at: &Location, deletion: Deletion) -> Result<bool, RequestError> {
+        let policy = match deletion {
+            Deletion::Background => "Background",
+            Deletion::Foreground => "Foreground",
+        };
+        let body = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
+        let change = Change { method: Method::DELETE, path: &at.path(), content_type: JSON, body: &body };
+        match self.api.change(change).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(RequestError::new(&error, Verb::Delete, &at.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_the_api() {
+        let secret = Collection::namespaced("v1", "secrets", "mesh").named("ca");
+        let role = Collection::all("rbac.authorization.k8s.io/v1", "clusterroles").named("mesh");
+
+        assert_eq!(secret.path(), "/api/v1/namespaces/mesh/secrets/ca");
+        assert_eq!(role.path(), "/apis/rbac.authorization.k8s.io/v1/clusterroles/mesh");
+        assert_eq!(
+            (secret.to_string(), role.to_string()),
+            ("secrets mesh/ca".to_owned(), "clusterroles mesh".to_owned())
+        );
+    }
+}

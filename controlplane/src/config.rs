@@ -13,6 +13,7 @@ use kube_cluster::Credentials;
 use runtime::Problems;
 use telemetry::logging::LogFormat;
 
+use crate::certificates::{AuthorityConfig, TokensConfig};
 use crate::source::SourceConfig;
 
 /// Control plane of an ambient mesh: workload discovery, policies, certificate authority.
@@ -34,15 +35,17 @@ pub struct Flags {
     /// With --source cluster: unique name of this replica, as its pod's.
     #[arg(long, env = "POD_NAME")]
     pub replica: Option<String>,
-    /// Directory of the root certificate and its key; both are made when they are not there.
+    /// Directory of the root certificate and its key; both are made when they are not there. With --source cluster it may
+    /// be left out: the Secret `cacerts` of the root namespace, or `istio-ca-secret`, which is made when neither is there.
     #[arg(long)]
-    pub ca_dir: PathBuf,
+    pub ca_dir: Option<PathBuf>,
     /// Longest validity of a workload's certificate, as 90m, 24h or 7d. A node proxy that asks for more gets this.
     #[arg(long, default_value = "24h", value_parser = duration)]
     pub max_workload_cert_ttl: Duration,
-    /// YAML list of {node, namespace, serviceAccount, sha256}, mode 0600.
+    /// YAML list of {node, namespace, serviceAccount, sha256}, mode 0600. With --source cluster it may be left out: the API
+    /// server checks tokens.
     #[arg(long)]
-    pub node_tokens: PathBuf,
+    pub node_tokens: Option<PathBuf>,
     /// Address of discovery and the certificate authority, over TLS.
     #[arg(long, default_value_t = ports::on_all_addresses(ports::CONTROL_GRPC))]
     pub listen: SocketAddr,
@@ -103,9 +106,9 @@ impl From<Format> for LogFormat {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub source: SourceConfig,
-    pub ca_dir: PathBuf,
+    pub authority: AuthorityConfig,
     pub max_workload_cert_ttl: Duration,
-    pub node_tokens: PathBuf,
+    pub tokens: TokensConfig,
     pub listen: SocketAddr,
     pub mesh: Mesh,
     pub trust_domain: TrustDomain,
@@ -148,15 +151,17 @@ impl Flags {
             accounts.push((self.root_namespace.clone(), "ztunnel".to_owned()));
         }
         let source = self.source_config(&mut problems);
+        let (authority, tokens) = self.certificates_config(&mut problems);
         problems.into_result()?;
-        let (Ok(trust_domain), Some(source)) = (trust_domain, source) else {
+        let (Ok(trust_domain), Some(source), Some(authority), Some(tokens)) = (trust_domain, source, authority, tokens)
+        else {
             return Err(Problems::default());
         };
         Ok(Config {
             source,
-            ca_dir: self.ca_dir,
+            authority,
             max_workload_cert_ttl: self.max_workload_cert_ttl,
-            node_tokens: self.node_tokens,
+            tokens,
             listen: self.listen,
             enablement: Enablement {
                 excluded_namespaces: self.exclude_namespaces,
@@ -177,6 +182,26 @@ impl Flags {
 }
 
 impl Flags {
+    /// Without an API server both come from files.
+    fn certificates_config(&self, problems: &mut Problems) -> (Option<AuthorityConfig>, Option<TokensConfig>) {
+        let in_cluster = self.source == SourceKind::Cluster;
+        let authority = match &self.ca_dir {
+            Some(directory) => Some(AuthorityConfig::Directory(directory.clone())),
+            None => in_cluster.then(|| AuthorityConfig::Secrets(self.root_namespace.clone())),
+        };
+        let tokens = match &self.node_tokens {
+            Some(path) => Some(TokensConfig::File(path.clone())),
+            None => in_cluster.then_some(TokensConfig::Reviewed),
+        };
+        if authority.is_none() {
+            problems.push("--ca-dir", "", "a directory, or --source cluster");
+        }
+        if tokens.is_none() {
+            problems.push("--node-tokens", "", "a file, or --source cluster");
+        }
+        (authority, tokens)
+    }
+
     fn source_config(&self, problems: &mut Problems) -> Option<SourceConfig> {
         let mut unused = |flag: &str, is_given: bool, source: &str| {
             if is_given {
@@ -256,9 +281,14 @@ mod tests {
         }
     }
 
+    const FILES: [&str; 4] = ["--ca-dir", "ca", "--node-tokens", "tokens"];
+
     fn problems(source: &[&str]) -> Vec<String> {
-        let needed = ["strake-control", "--ca-dir", "ca", "--node-tokens", "tokens"];
-        let flags = Flags::parse_from(needed.iter().chain(source));
+        let flags = Flags::parse_from(["strake-control"].iter().chain(&FILES).chain(source));
+        flags_problems(flags)
+    }
+
+    fn flags_problems(flags: Flags) -> Vec<String> {
         let keys = |problems: Problems| problems.iter().map(|problem| problem.key.clone()).collect();
         flags.check().map_or_else(keys, |_| Vec::new())
     }
@@ -272,6 +302,17 @@ mod tests {
         assert_eq!(problems(&["--kubeconfig", "k"]), ["--kubeconfig", "--manifests", "--state"]);
         let mixed = ["--source", "cluster", "--manifests", "m", "--state", "s", "--replica", ""];
         assert_eq!(problems(&mixed), ["--manifests", "--state", "--replica"]);
+    }
+
+    #[test]
+    fn without_an_api_server_certificates_and_tokens_are_files() {
+        let flags = |line: &[&str]| Flags::parse_from(["strake-control"].iter().chain(line));
+        let config = flags(&["--source", "cluster", "--replica", "a"]).check().unwrap();
+
+        assert_eq!(config.authority, AuthorityConfig::Secrets("istio-system".to_owned()));
+        assert_eq!(config.tokens, TokensConfig::Reviewed);
+        let directory = flags(&["--manifests", "m", "--state", "s"]);
+        assert_eq!(flags_problems(directory), ["--ca-dir", "--node-tokens"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 mod acks;
 mod admin;
-mod authority;
+mod certificates;
 mod conditions;
 pub mod config;
 mod pipeline;

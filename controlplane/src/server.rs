@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_server::{Issuer, IssuerError, NodeTokens, SignError, TokensError};
+use ca_server::{Authenticator, CurrentIssuer, IssuerError, SignError, TokensError};
 use compile::Compiler;
+use futures::FutureExt as _;
 use kube_cluster::{ConfigError, ConnectError, Election};
 use kube_types::{Source, Status};
 use manifests::SourceError;
@@ -25,7 +26,7 @@ use xds_server::Cache;
 
 use crate::acks::Acks;
 use crate::admin::Pages;
-use crate::authority::{Authority, Rules};
+use crate::certificates::{self, Authority, Certificates, Rules, SecretsError};
 use crate::conditions;
 use crate::config::Config;
 use crate::pipeline::Pipeline;
@@ -58,8 +59,13 @@ pub enum StartError {
     Serving(#[from] SignError),
     #[error("serving certificate")]
     Tls(#[from] TlsError),
+    #[error("certificate authority")]
+    Secrets(#[from] SecretsError),
     #[error("node tokens")]
     Tokens(#[from] TokensError),
+    /// A setting that needs a cluster, with a source that is none.
+    #[error("{0} needs --source cluster")]
+    NoApiServer(&'static str),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot make {path}")]
@@ -82,11 +88,12 @@ pub struct Control {
 impl Control {
     /// Starts all parts. Proxies are answered once the first state is read; `drain` ends everything.
     pub async fn start(config: Config, recorder: Option<Recorder>, drain: drain::Watch) -> Result<Self, StartError> {
-        let issuer = Issuer::open_or_create(&config.ca_dir, config.trust_domain.clone())?;
-        let issuer = Arc::new(issuer.with_max_ttl(config.max_workload_cert_ttl));
+        let server = config.source.connect().await?;
+        let compiler = Compiler::new(config.mesh.clone());
+        let Certificates { issuer, authenticator, upkeep } =
+            certificates::open(&config, server.as_ref(), compiler.pods()).await?;
         let names = config.serving_names();
-        let acceptor = Acceptor::new(issuer.serving_certificate(&names)?)?;
-        let tokens = Arc::new(NodeTokens::open(&config.node_tokens, config.trust_domain.clone())?);
+        let acceptor = Acceptor::new(issuer.get().serving_certificate(&names)?)?;
         let listener = listen(config.listen).await?;
         let address = local(&listener, config.listen)?;
         let readiness = Readiness::new();
@@ -98,7 +105,6 @@ impl Control {
             recorder,
             manifests: config.source.manifests().into(),
         };
-        let compiler = Compiler::new(config.mesh.clone());
         let rules = Rules {
             trust_domain: config.trust_domain.clone(),
             trusted: config.trusted_node_accounts.clone(),
@@ -106,13 +112,17 @@ impl Control {
         };
         let authority = Authority::new(rules, compiler.pods());
         let mut working = JoinSet::new();
-        let Opened { source, status, election } = config.source.open(compiler.cluster().clone()).await?;
+        working.spawn(upkeep.unwrap_or_else(|| std::future::pending().boxed()));
+        let Opened { source, status, election } = config.source.open(server.clone(), compiler.cluster().clone())?;
+        if let (Some(server), Some(election)) = (&server, &election) {
+            working.spawn(certificates::distribute(server, issuer.clone(), election.leadership(), compiler.pods()));
+        }
         let acks = start_pipeline(&config, &pages, compiler, source, status, &mut working);
         working.spawn(ca_server::keep_fresh(issuer.clone(), names, acceptor.clone()));
         let monitoring = start_pages(&config, &pages, &drain, &mut working).await?;
         let mut serving = JoinSet::new();
-        serving.spawn(serve(Services { acceptor, listener, tokens, issuer, authority, pages, acks, drain }));
-        tracing::info!(%address, %monitoring, root = %config.ca_dir.display(), "control plane serves");
+        serving.spawn(serve(Services { acceptor, listener, authenticator, issuer, authority, pages, acks, drain }));
+        tracing::info!(%address, %monitoring, "control plane serves");
         Ok(Self { address, monitoring, serving, working, election })
     }
 
@@ -195,8 +205,8 @@ async fn start_pages(
 struct Services {
     acceptor: Acceptor,
     listener: TcpListener,
-    tokens: Arc<NodeTokens>,
-    issuer: Arc<Issuer>,
+    authenticator: Arc<dyn Authenticator>,
+    issuer: CurrentIssuer,
     authority: Authority,
     pages: Pages,
     acks: Acks,
@@ -205,7 +215,7 @@ struct Services {
 
 /// Answers proxies until the drain: streams end in good order, requests for certificates finish.
 async fn serve(services: Services) {
-    let Services { acceptor, listener, tokens, issuer, authority, pages, acks, mut drain } = services;
+    let Services { acceptor, listener, authenticator, issuer, authority, pages, acks, mut drain } = services;
     let proxies = pages.proxies;
     let report = move |report| {
         acks.on_report(&report);
@@ -224,7 +234,7 @@ async fn serve(services: Services) {
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .layer(ca_server::authenticate(tokens))
+        .layer(ca_server::authenticate(authenticator))
         .add_service(xds_server::service(pages.cache, options))
         .add_service(ca_server::service(issuer, Arc::new(authority)));
     let mut expired = drain.clone();

@@ -8,6 +8,7 @@ use kube_cluster::{
 use kube_types::{ClusterId, Kind, Source, Status};
 use manifests::{DirectoryConfig, LastGoodCopies};
 
+use crate::certificates;
 use crate::server::StartError;
 
 /// Name under which statuses are written in a directory.
@@ -59,7 +60,15 @@ pub(crate) struct Opened {
 }
 
 impl SourceConfig {
-    pub(crate) async fn open(&self, cluster: ClusterId) -> Result<Opened, StartError> {
+    /// The API server of a cluster, with credentials; nothing is asked of it yet.
+    pub(crate) async fn connect(&self) -> Result<Option<ApiServer>, StartError> {
+        match self {
+            Self::Directory { .. } => Ok(None),
+            Self::Cluster { credentials, .. } => Ok(Some(ApiServer::new(credentials).await?)),
+        }
+    }
+
+    pub(crate) fn open(&self, server: Option<ApiServer>, cluster: ClusterId) -> Result<Opened, StartError> {
         match self {
             Self::Directory { manifests, state } => {
                 let source = manifests::open(DirectoryConfig {
@@ -70,8 +79,8 @@ impl SourceConfig {
                 })?;
                 Ok(Opened { source, status: manifests::status(state, WRITER), election: None })
             }
-            Self::Cluster { credentials, namespace, replica } => {
-                let server = ApiServer::new(credentials).await?;
+            Self::Cluster { namespace, replica, .. } => {
+                let server = server.ok_or(StartError::NoApiServer("a watch"))?;
                 let election = Election::start(ElectionConfig {
                     server: server.clone(),
                     namespace: namespace.clone(),
@@ -111,26 +120,67 @@ impl SourceConfig {
     }
 }
 
-/// RBAC rules of the control plane in a cluster; its Lease is in `namespace`.
+/// RBAC rules of the control plane in a cluster; its own objects are in `namespace`.
 pub fn permissions(namespace: &str) -> Vec<Rule> {
     let watched = KINDS.map(Watched::all);
-    kube_cluster::rules(Access { watched: &watched, statuses: &STATUSES, lease: Some((namespace, MANAGER)) })
+    let mut rules =
+        kube_cluster::rules(Access { watched: &watched, statuses: &STATUSES, lease: Some((namespace, MANAGER)) });
+    rules.extend(certificates::permissions(namespace));
+    rules.sort();
+    rules
 }
 
 #[cfg(test)]
 mod tests {
-    use kube_cluster::Verb;
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
 
     use super::*;
 
-    #[test]
-    fn the_control_plane_reads_objects_and_writes_statuses_and_its_lease() {
-        let rules = permissions("istio-system");
+    const MANIFEST: &str = include_str!("../../daemonset/manifests/strake-control.yaml");
 
-        let writes =
-            rules.iter().filter(|rule| rule.verbs.iter().any(|verb| !matches!(verb, Verb::List | Verb::Watch)));
-        let writes: Vec<_> = writes.map(|rule| rule.resource.as_str()).collect();
-        assert_eq!(writes, ["authorizationpolicies/status", "peerauthentications/status", "leases", "leases"]);
-        assert!(!rules.iter().any(|rule| ["secrets", "configmaps"].contains(&rule.resource.as_str())));
+    /// Namespace, group, resource, name and verb of each permission; the last two may be empty.
+    type Permission = [String; 5];
+
+    fn each(namespace: Option<&str>, group: &str, resource: &str, names: &[String], verb: &str) -> Vec<Permission> {
+        let any = [String::new()];
+        let names = if names.is_empty() { &any } else { names };
+        let one =
+            |name: &String| [namespace.unwrap_or_default(), group, resource, name.as_str(), verb].map(str::to_owned);
+        names.iter().map(one).collect()
+    }
+
+    fn in_manifest() -> BTreeSet<Permission> {
+        let texts = |value: &Value| -> Vec<String> {
+            value.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+        };
+        let mut found = BTreeSet::new();
+        for document in serde_saphyr::from_multiple::<Value>(MANIFEST).unwrap() {
+            let namespace = document["metadata"]["namespace"].as_str();
+            for rule in document["rules"].as_array().into_iter().flatten() {
+                let names = texts(&rule["resourceNames"]);
+                for group in texts(&rule["apiGroups"]) {
+                    for resource in texts(&rule["resources"]) {
+                        for verb in texts(&rule["verbs"]) {
+                            found.extend(each(namespace, &group, &resource, &names, &verb));
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_manifest_allows_what_the_control_plane_does_and_nothing_else() {
+        let mut needed = BTreeSet::new();
+        for Rule { namespace, api_group, resource, names, verbs } in permissions("istio-system") {
+            for verb in verbs {
+                needed.extend(each(namespace.as_deref(), &api_group, &resource, &names, verb.name()));
+            }
+        }
+
+        assert_eq!(in_manifest(), needed);
     }
 }

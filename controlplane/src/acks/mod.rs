@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use xds_server::Report;
 
-use crate::authority::is_node_proxy;
+use crate::certificates::is_node_proxy;
 use crate::conditions;
 use crate::reports::Reports;
 use state::State;

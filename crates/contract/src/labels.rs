@@ -87,6 +87,9 @@ pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 /// UID of the Job of a pod. Kubernetes'.
 pub const JOB_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 
+/// On the agent's DaemonSet: `true` says that it is deleted because the mesh is uninstalled, so that pods leave the mesh.
+pub const UNINSTALL_ANNOTATION: &str = "strake.io/uninstall";
+
 /// Marks the mirror of a static pod. The API server lets nobody but a kubelet create a pod with it.
 pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// UID that the kubelet has given to the static pod itself.

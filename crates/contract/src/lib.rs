@@ -7,6 +7,7 @@ pub mod admin;
 pub mod cni;
 pub mod codes;
 pub mod labels;
+pub mod manifests;
 pub mod ports;
 mod unsupported;
 

@@ -23,6 +23,17 @@ impl Pods {
         self.by_node.get(node).into_iter().flat_map(|pods| pods.values()).map(AsRef::as_ref)
     }
 
+    /// A pod by namespace and name, if it was scheduled. It costs as much as the cluster has nodes.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.by_node.values().find_map(|pods| pods.get(&key)).map(AsRef::as_ref)
+    }
+
+    /// All namespaces, in the order of their names.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.values().map(AsRef::as_ref)
+    }
+
     pub fn namespace(&self, name: &str) -> Option<&Namespace> {
         self.namespaces.get(name).map(AsRef::as_ref)
     }

@@ -117,7 +117,23 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     // Without goals every task ends and leaves its pod as it is.
     let pods = controller.stop().await;
     ended?;
-    if config.cleanup_on_exit { clear(&config, &node, pods).await } else { Ok(()) }
+    if config.cleanup_on_exit || is_uninstalled(&config, &objects).await {
+        clear(&config, &node, pods).await
+    } else {
+        tracing::info!("pods stay enrolled");
+        Ok(())
+    }
+}
+
+/// Returns true if the user uninstalls the mesh. What cannot be read is no decision of the user.
+async fn is_uninstalled(config: &Config, objects: &Objects) -> bool {
+    match objects.is_uninstalled(&config.system_namespace).await {
+        Ok(is_uninstalled) => is_uninstalled,
+        Err(error) => {
+            tracing::warn!(%error, code = "uninstall_unknown", "failed to read whether the mesh is uninstalled");
+            false
+        }
+    }
 }
 
 /// Tasks beside the pods' tasks. All of them run as long as the agent: one that ends early ends the agent, which is
@@ -164,7 +180,7 @@ async fn work(
             }
             signal = &mut tasks.shutdown => {
                 let signal = signal?.map_err(AgentError::Signals)?;
-                tracing::info!(signal = signal.name(), "shutting down; pods stay enrolled");
+                tracing::info!(signal = signal.name(), "shutting down");
                 return Ok(());
             }
             _ = upkeep.tick() => {

@@ -18,6 +18,7 @@ pub mod netlink;
 pub mod node;
 pub mod prober;
 pub mod probes;
+mod proc_sys;
 pub mod proxies;
 mod raw_netlink;
 pub mod report;

@@ -3,8 +3,11 @@
 
 use std::path::PathBuf;
 
-use contract::labels::REDIRECTION_ANNOTATION;
-use kube_cluster::{Access, ApiServer, ClusterConfig, Credentials, Rule, StatusConfig, Versions, Watched};
+use contract::labels::{REDIRECTION_ANNOTATION, UNINSTALL_ANNOTATION};
+use kube_cluster::{
+    Access, ApiServer, ClusterConfig, Collection, Credentials, RequestError, Rule, StatusConfig, Verb, Versions,
+    Watched,
+};
 use kube_types::{ClusterId, Kind, Source, Status};
 use manifests::DirectoryConfig;
 
@@ -13,6 +16,10 @@ use crate::config::{Config, SourceKind};
 
 /// Field manager of annotations in a cluster.
 const MANAGER: &str = "strake-agent";
+
+/// The DaemonSet whose pod this is.
+const NAME: &str = "strake-agent";
+const DAEMONSETS: (&str, &str) = ("apps/v1", "daemonsets");
 
 /// Kinds that the agent writes about.
 const STATUSES: [Kind; 1] = [Kind::Pod];
@@ -57,6 +64,21 @@ impl Objects {
         }
     }
 
+    /// Returns true if the user uninstalls the mesh: the agent's DaemonSet is being deleted, and says so in an annotation. A
+    /// DaemonSet that is only deleted, by an upgrade or by mistake, leaves the pods of the node in the mesh.
+    ///
+    /// # Errors
+    /// When the API server does not answer: nothing is known then.
+    pub(crate) async fn is_uninstalled(&self, namespace: &str) -> Result<bool, RequestError> {
+        let Self::Cluster { server, .. } = self else { return Ok(false) };
+        let at = Collection::namespaced(DAEMONSETS.0, DAEMONSETS.1, namespace).named(NAME);
+        let daemonset = kube_cluster::Objects::new(server).get(&at).await?;
+        Ok(daemonset.is_some_and(|daemonset| {
+            let metadata = &daemonset["metadata"];
+            metadata["deletionTimestamp"].is_string() && metadata["annotations"][UNINSTALL_ANNOTATION] == "true"
+        }))
+    }
+
     /// The pods of `node`, and all namespaces.
     pub(crate) fn source(&self, node: &str) -> Result<Source, AgentError> {
         match self {
@@ -77,9 +99,17 @@ fn watched(node: &str) -> Vec<Watched> {
     vec![Watched::all(Kind::Namespace), Watched::all(Kind::Pod).with_fields(format!("spec.nodeName={node}"))]
 }
 
-/// RBAC rules of the agent in a cluster.
-pub fn permissions() -> Vec<Rule> {
-    kube_cluster::rules(Access { watched: &watched(""), statuses: &STATUSES, lease: None })
+/// RBAC rules of the agent in a cluster; its DaemonSet is in `namespace`.
+pub fn permissions(namespace: &str) -> Vec<Rule> {
+    let mut rules = kube_cluster::rules(Access { watched: &watched(""), statuses: &STATUSES, lease: None });
+    rules.push(Rule {
+        namespace: Some(namespace.to_owned()),
+        api_group: "apps".to_owned(),
+        resource: DAEMONSETS.1.to_owned(),
+        names: vec![NAME.to_owned()],
+        verbs: vec![Verb::Get],
+    });
+    rules
 }
 
 #[cfg(test)]
@@ -93,8 +123,8 @@ mod tests {
             format!("{} {}", rule.resource, verbs.join(","))
         };
 
-        let rules: Vec<_> = permissions().iter().map(text).collect();
+        let rules: Vec<_> = permissions("istio-system").iter().map(text).collect();
 
-        assert_eq!(rules, ["namespaces list,watch", "pods list,watch", "pods/status patch"]);
+        assert_eq!(rules, ["namespaces list,watch", "pods list,watch", "pods/status patch", "daemonsets get"]);
     }
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use runtime::sys::Netns;
 
+use crate::proc_sys;
+
 /// Settings, relative to `/proc/sys`: a connection takes the mark of its SYN, and answers without a socket
 /// (resets) take the mark of what they answer.
 pub const SETTINGS: [&str; 3] = ["net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect"];
@@ -93,7 +95,7 @@ pub fn apply(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Resul
         kept.entry((*name).to_owned()).or_insert_with(|| value.clone());
     }
     previous.save(cookie, &kept)?;
-    netns.run(|| changes.iter().try_for_each(|name| write(name, WANTED)))
+    netns.run(|| changes.iter().try_for_each(|name| proc_sys::write(name, WANTED)))
 }
 
 /// Returns the settings that are not on.
@@ -114,8 +116,8 @@ pub fn restore(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Res
     netns.run(|| {
         let ours = SETTINGS.iter().filter_map(|name| Some((name, kept.get(*name)?)));
         for (name, value) in ours {
-            write(name, value)?;
-            let now = fs::read_to_string(path(name))?;
+            proc_sys::write(name, value)?;
+            let now = proc_sys::read(name)?;
             if now.trim() != value {
                 return Err(io::Error::other(format!("{name} is {} and was to be {value}", now.trim())));
             }
@@ -140,7 +142,7 @@ fn read_all(netns: &Netns) -> io::Result<Vec<(&'static str, String)>> {
     netns.run(|| {
         let mut values = Vec::new();
         for name in SETTINGS {
-            match fs::read_to_string(path(name)) {
+            match proc_sys::read(name) {
                 Ok(value) => values.push((name, value.trim().to_owned())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("net/ipv6") => {}
                 Err(error) => return Err(error),
@@ -148,14 +150,6 @@ fn read_all(netns: &Netns) -> io::Result<Vec<(&'static str, String)>> {
         }
         Ok(values)
     })
-}
-
-fn write(name: &str, value: &str) -> io::Result<()> {
-    fs::write(path(name), value)
-}
-
-fn path(name: &str) -> PathBuf {
-    Path::new("/proc/sys").join(name)
 }
 
 #[cfg(test)]
@@ -169,7 +163,7 @@ mod tests {
         let (previous, file) = (PreviousValues::new(directory.path()), directory.path().join("7.json"));
         apply(&netns, 7, &previous).unwrap();
         fs::write(&file, "{").unwrap();
-        netns.run(|| write(SETTINGS[0], "0")).unwrap();
+        netns.run(|| proc_sys::write(SETTINGS[0], "0")).unwrap();
 
         let (applied, restored) = (apply(&netns, 7, &previous), restore(&netns, 7, &previous));
 

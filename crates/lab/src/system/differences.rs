@@ -117,7 +117,6 @@ pub(super) static DIFFERENCES: &[Difference] = &[
     left_out("*", pod!("containers.*.volumeMounts")),
     replaced("*", pod!("containers.*.command"), |place| json!([place.mesh.program(place.program)])),
     // They have all capabilities of the lab itself. The control plane's files are root's, as the lab makes them.
-    left_out("*", pod!("securityContext")),
     left_out("*", pod!("containers.*.securityContext.privileged")),
     left_out("*", pod!("containers.*.securityContext.allowPrivilegeEscalation")),
     left_out("*", pod!("containers.*.securityContext.readOnlyRootFilesystem")),
@@ -152,8 +151,12 @@ pub(super) static DIFFERENCES: &[Difference] = &[
     variable(ZTUNNEL, "AUTH_TOKEN", |place| place.of_node("ztunnel/token")),
     variable(ZTUNNEL, "XDS_ROOT_CA", |place| place.root_certificate()),
     variable(ZTUNNEL, "CA_ROOT_CA", |place| place.root_certificate()),
+    // Certificates are signed by a root that the lab has made.
     flag(CONTROL, "--ca-dir", |place| vec![text(place.mesh.authority())]),
     flag(CONTROL, "--run-dir", |place| vec![text(place.mesh.run.control())]),
+    left_out(AGENT, pod!("containers.*.env.STRAKE_SOURCE")),
+    flag(CONTROL, "--source", |_| Vec::new()),
+    left_out(CONTROL, pod!("containers.*.env.POD_NAME")),
     // Objects come from directories, and node proxies show tokens that the lab has made.
     variable(AGENT, "STRAKE_MANIFESTS", |place| place.manifests().join(",")),
     variable(AGENT, "STRAKE_STATE", |place| text(place.mesh.run.state())),

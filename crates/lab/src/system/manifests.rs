@@ -3,16 +3,9 @@
 
 use std::io;
 
+use contract::manifests::FILES;
 use kube_types::{Kind, Resource};
 use serde_json::Value;
-
-/// The files, in the order in which a cluster needs them.
-const FILES: [&str; 4] = [
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../daemonset/manifests/namespace.yaml")),
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../daemonset/manifests/strake-control.yaml")),
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../daemonset/manifests/strake-agent.yaml")),
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../daemonset/manifests/ztunnel.yaml")),
-];
 
 /// Every object of the manifests.
 ///
@@ -20,7 +13,7 @@ const FILES: [&str; 4] = [
 /// When a file is not YAML.
 pub(super) fn embedded() -> io::Result<Vec<Value>> {
     let mut documents = Vec::new();
-    for text in FILES {
+    for (_, text) in FILES {
         documents.extend(serde_saphyr::from_multiple::<Value>(text).map_err(io::Error::other)?);
     }
     Ok(documents)

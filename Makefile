@@ -11,6 +11,8 @@ BENCH ?=
 N ?= 30
 # Options of `make cluster`, such as "--nodes 1 --kube-proxy iptables"; `tests/kubernetes/cluster/cluster help` has all.
 CLUSTER ?=
+# The mesh in `make cluster`; empty for a Kubernetes without it.
+MESH ?= yes
 # What `strake version` says was built; empty in an archive without history.
 export STRAKE_COMMIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
@@ -39,7 +41,7 @@ lint: setup
 	@$(CARGO) xtask links
 	@$(CARGO) xtask layers
 	@$(CARGO) xtask deny
-	@shellcheck scripts/setup.sh .ci/run $$(find tests/kubernetes/cluster -name '*.sh') tests/kubernetes/cluster/cluster tests/kubernetes/cluster/build
+	@shellcheck scripts/setup.sh scripts/images.sh .ci/run $$(find tests/kubernetes/cluster -name '*.sh') tests/kubernetes/cluster/cluster tests/kubernetes/cluster/build
 	@$(CARGO) xtask ebpf
 	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	@# Readers of the sources follow links to private items too.
@@ -54,9 +56,14 @@ cluster-build:
 	@scripts/setup.sh --cluster
 	@tests/kubernetes/cluster/cluster build
 
-## cluster   start Kubernetes on two nodes of this machine and print its kubectl (root)
-cluster: cluster-build
+## cluster   start Kubernetes on two nodes of this machine with the mesh installed, and print its kubectl (root); MESH= leaves the mesh out
+cluster: cluster-build $(if $(MESH),build)
 	@tests/kubernetes/cluster/cluster up $(CLUSTER)
+ifneq ($(MESH),)
+	@scripts/images.sh $(BIN) target/images
+	@tests/kubernetes/cluster/cluster import target/images/*.tar
+	@$(BIN)/strake install --hub localhost --kubeconfig /run/strake/cluster/strake/kubeconfig
+endif
 
 ## cluster-down   end it and remove everything (root)
 cluster-down:

@@ -5,6 +5,7 @@ mod check;
 mod completion;
 pub mod demo;
 mod get;
+mod install;
 mod intent;
 pub mod lab;
 mod label;
@@ -48,6 +49,8 @@ enum Command {
     Get(get::Get),
     /// Sets or removes labels of a namespace or pod
     Label(label::Label),
+    Install(install::Install),
+    Uninstall(install::Uninstall),
     /// Prints client and server versions
     Version(version::Version),
     /// Prints a completion script for a shell
@@ -75,6 +78,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Label(command) => block_on(command.run(&target)),
         Command::Lab(Lab::Command(command)) => block_on(lab::run(command, &target)),
         Command::Lab(Lab::Demo(demo)) => block_on(demo.run(lab.as_deref())),
+        Command::Install(command) => block_on(command.run()),
+        Command::Uninstall(command) => block_on(command.run()),
         Command::Version(command) => block_on(command.run(&target)),
     }
 }

@@ -7,6 +7,7 @@ mod api_server;
 mod daemonset;
 mod images;
 mod leftovers;
+mod mesh;
 mod nodes;
 mod pods;
 mod probes;

@@ -3,7 +3,9 @@
 mod app;
 mod cluster;
 mod machine;
+pub(crate) mod mesh;
 mod shared;
+mod wire;
 
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ pub(crate) use self::{
     cluster::{Cluster, Options, script, unique},
     machine::Leftovers,
     shared::{Shared, missing},
+    wire::Wire,
 };
 
 /// A change of an object until it has its effect. Rollouts take some 3 s; machines that test are busy.

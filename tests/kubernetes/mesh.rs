@@ -1,0 +1,141 @@
+//! The mesh on a real Kubernetes: installed, given a namespace, and removed.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    services::{deploy, get},
+    stage::{Cluster, Options, TAKES_EFFECT, Wire, eventually, expect_equal, mesh, missing},
+};
+use testkit::prerequisites;
+
+const PODS: [&str; 3] = ["server-1", "server-2", "client-1"];
+
+/// Addresses of both families of each pod of a namespace.
+fn addresses(cluster: &Cluster, namespace: &str) -> Vec<IpAddr> {
+    let all = cluster.field(namespace, "pods", ".items[*].status.podIPs[*].ip").unwrap();
+    all.split(' ').map(|address| address.parse().unwrap()).collect()
+}
+
+/// URLs of a server on the other node, by its address of each family and by its Service.
+fn urls(cluster: &Cluster, namespace: &str) -> [String; 3] {
+    let of = |index: u8| {
+        cluster.field(namespace, "pod/server-2", &format!(".status.podIPs[{index}].ip")).unwrap().parse().unwrap()
+    };
+    let url = |address: IpAddr| match address {
+        IpAddr::V4(address) => format!("http://{address}:8080"),
+        IpAddr::V6(address) => format!("http://[{address}]:8080"),
+    };
+    [url(of(0)), url(of(1)), format!("http://server.{namespace}")]
+}
+
+/// Gets each URL from the client.
+fn get_all(cluster: &Cluster, namespace: &str) -> Result<()> {
+    for url in urls(cluster, namespace) {
+        let answer = get(cluster, namespace, &url)?;
+        ensure!(answer.starts_with("pod=server-"), "{url}: {answer}");
+    }
+    Ok(())
+}
+
+/// Pods that an agent has announced as enrolled, in the order of `PODS`.
+fn announced(cluster: &Cluster, namespace: &str) -> Result<[bool; 3]> {
+    let annotation = ".metadata.annotations.ambient\\.istio\\.io/redirection";
+    let mut announced = [false; 3];
+    for (pod, announced) in PODS.iter().zip(&mut announced) {
+        *announced = cluster.field(namespace, &format!("pod/{pod}"), annotation)? == "enabled";
+    }
+    Ok(announced)
+}
+
+/// Containers of the namespace's pods, with the number of their restarts.
+fn containers(cluster: &Cluster, namespace: &str) -> String {
+    cluster.field(namespace, "pods", ".items[*].status.containerStatuses[*]['containerID','restartCount']").unwrap()
+}
+
+fn install(cluster: &Cluster) {
+    mesh::import(cluster).unwrap();
+    let printed = mesh::strake(cluster, &["install", "--hub", "localhost"])
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", mesh::logs(cluster)));
+    assert!(printed.contains("the mesh is installed"), "{printed}");
+}
+
+#[test]
+fn a_label_encrypts_the_traffic_of_a_namespace_and_the_removal_of_the_mesh_leaves_nothing() {
+    if !prerequisites::met(missing()) {
+        return;
+    }
+    let cluster = Cluster::start("mesh", &Options::default()).unwrap();
+    let before = everything(&cluster);
+    deploy(&cluster, "shop");
+    deploy(&cluster, "outside");
+    let pods = addresses(&cluster, "shop");
+    let running = containers(&cluster, "shop");
+    install(&cluster);
+
+    // Without the label everything is as it was.
+    let (answered, wire) = Wire::of(&cluster, "node-1", || get_all(&cluster, "shop")).unwrap();
+    answered.unwrap();
+    assert!(!wire.audit(&pods).plain.is_empty());
+
+    cluster.kubectl(&["label", "namespace", "shop", "istio.io/dataplane-mode=ambient"]).unwrap();
+    eventually("the pods are enrolled", || expect_equal(announced(&cluster, "shop")?, [true; 3]));
+    let (answered, wire) = Wire::of(&cluster, "node-1", || get_all(&cluster, "shop")).unwrap();
+    answered.unwrap_or_else(|error| panic!("{error:#}\n{}", mesh::logs(&cluster)));
+    let audit = wire.audit(&pods);
+    assert!(audit.only_tls13(), "{audit:?}");
+    assert_eq!(containers(&cluster, "shop"), running, "a container was started again");
+    assert_eq!(announced(&cluster, "outside").unwrap(), [false; 3]);
+
+    strict_refuses_those_outside_and_not_the_kubelet(&cluster);
+
+    cluster.kubectl(&["label", "namespace", "shop", "istio.io/dataplane-mode-"]).unwrap();
+    eventually("the pods have left", || expect_equal(announced(&cluster, "shop")?, [false; 3]));
+    let (answered, wire) = Wire::of(&cluster, "node-1", || get_all(&cluster, "shop")).unwrap();
+    answered.unwrap();
+    assert!(!wire.audit(&pods).plain.is_empty());
+
+    // Back in, so that the removal has pods to take out.
+    cluster.kubectl(&["label", "namespace", "shop", "istio.io/dataplane-mode=ambient"]).unwrap();
+    eventually("the pods are enrolled again", || expect_equal(announced(&cluster, "shop")?, [true; 3]));
+    mesh::strake(&cluster, &["uninstall"]).unwrap_or_else(|error| panic!("{error:#}\n{}", mesh::logs(&cluster)));
+    get_all(&cluster, "shop").unwrap();
+    assert_eq!(announced(&cluster, "shop").unwrap(), [false; 3]);
+    assert_eq!(containers(&cluster, "shop"), running, "a container was started again");
+    cluster.kubectl(&["delete", "namespace", "shop", "outside"]).unwrap();
+    eventually("nothing is left", || expect_equal(everything(&cluster), before.clone()));
+}
+
+fn strict_refuses_those_outside_and_not_the_kubelet(cluster: &Cluster) {
+    let [by_address, ..] = urls(cluster, "shop");
+    get(cluster, "outside", &by_address).expect("permissive lets those outside in");
+
+    let strict = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: strict}\n\
+                  spec: {mtls: {mode: STRICT}}\n";
+    cluster.apply("shop", strict).unwrap();
+    let wait = ["wait", "--namespace=shop", "--for=condition=Enforced", "peerauthentication/strict"];
+    let timeout = format!("--timeout={}s", TAKES_EFFECT.as_secs());
+    cluster.kubectl(&[&wait[..], &[&timeout]].concat()).unwrap();
+
+    // What the condition says is so from the first request on.
+    assert!(get(cluster, "outside", &by_address).is_err(), "STRICT lets plaintext in");
+    get_all(cluster, "shop").unwrap();
+    // The probes of a second each go on.
+    let ready = cluster.field("shop", "pods", ".items[*].status.containerStatuses[*].ready").unwrap();
+    assert_eq!(ready, "true true true");
+    cluster.kubectl(&["delete", "--namespace=shop", "peerauthentication/strict"]).unwrap();
+    eventually("those outside are let in again", || get(cluster, "outside", &by_address).map(drop));
+}
+
+/// Everything that an installation may leave: names of objects, and on each node kernel programs, rules and routes.
+fn everything(cluster: &Cluster) -> Vec<String> {
+    let kinds = "namespaces,clusterroles,clusterrolebindings,customresourcedefinitions";
+    let mut found = vec![cluster.kubectl(&["get", kinds, "--output=name"]).unwrap()];
+    for node in ["node-1", "node-2"] {
+        for command in ["ls /sys/fs/bpf", "ip rule", "ip -6 rule", "ls /etc/cni/net.d"] {
+            found.push(format!("{node}: {command}\n{}", cluster.on(node, &["sh", "-c", command]).unwrap()));
+        }
+    }
+    found
+}

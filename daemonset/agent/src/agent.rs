@@ -358,6 +358,15 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     clear(&config, &node, pods).await
 }
 
+/// Directories that are empty now. Those that are mounts, as of a lab or a container, stay, and so does what others put there.
+fn remove_directories(config: &Config) {
+    for directory in [config.run_dir.join("settings"), config.bpffs_dir.clone()] {
+        if let Err(error) = std::fs::remove_dir(&directory) {
+            tracing::debug!(directory = %directory.display(), %error, "directory stays");
+        }
+    }
+}
+
 fn unfound(pod: &PodSpec, error: &StepError) {
     tracing::warn!(pod = pod.key.path(), %error, "failed to find an enrolled pod; its rules stay until the pod is deleted");
 }
@@ -381,6 +390,7 @@ async fn clear(
     let unloaded = tokio::task::spawn_blocking(move || Steering::open(steered)?.unload());
     unloaded.await??;
     let socket_removed = std::fs::remove_file(&config.ztunnel_uds_address).is_ok();
+    remove_directories(config);
     tracing::info!(socket_removed, "removed everything of the mesh from the node");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The wire between the nodes.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use capture::{Audit, audit};
@@ -22,7 +22,7 @@ impl Wire {
     /// When the node does not run, or a packet was lost.
     pub(crate) fn of<T>(cluster: &Cluster, node: &str, work: impl FnOnce() -> T) -> Result<(T, Self)> {
         let pid = cluster.command(&["pid", node])?;
-        let netns = Netns::open(format!("/proc/{pid}/ns/net").as_ref())?;
+        let netns = Netns::open(Path::new(&format!("/proc/{pid}/ns/net")))?;
         let index = cluster.on(node, &["cat", "/sys/class/net/eth0/ifindex"])?.parse()?;
         let directory = tempfile::tempdir()?;
         let file = directory.path().join("wire.pcap");

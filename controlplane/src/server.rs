@@ -63,7 +63,7 @@ pub enum StartError {
     Secrets(#[from] SecretsError),
     #[error("node tokens")]
     Tokens(#[from] TokensError),
-    /// A setting that needs a cluster, with a source that is none.
+    /// A setting that needs a cluster, with a directory as source.
     #[error("{0} needs --source cluster")]
     NoApiServer(&'static str),
     #[error("cannot listen on {address}")]

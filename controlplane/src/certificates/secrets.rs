@@ -13,7 +13,7 @@ use kube_cluster::{Collection, Location, Objects, RequestError};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// Type of the Secret of an own root. Name, type and keys are Istio's: either control plane goes on with the other's root.
+/// Type of the Secret of an own root. Name, type and keys are Istio's: either control plane continues with the other's root.
 const OWN_TYPE: &str = "istio.io/ca-root";
 
 /// The Secrets that are read, in this order.
@@ -107,7 +107,7 @@ impl Secrets {
                         error = failure,
                         secret = current.secret,
                         code = "ca_secret",
-                        "failed to read the authority again; signing goes on with what was read before"
+                        "failed to read the authority again; signing continues with what was read before"
                     );
                 }
                 told = failure;
@@ -160,7 +160,7 @@ impl Secrets {
         let issuer = Issuer::new(&found.material, self.trust_domain.clone());
         let issuer = issuer.map_err(|cause| SecretsError::Material { secret: found.secret.clone(), cause })?;
         let end = issuer.not_after().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        metrics::gauge!("strake_ca_expiry_seconds").set(end.as_secs_f64());
+        metrics::gauge!("strake_ca_expiry_timestamp_seconds").set(end.as_secs_f64());
         Ok(issuer.with_max_ttl(self.max_ttl))
     }
 
@@ -198,33 +198,4 @@ fn material(secret: &str, data: &Value) -> Result<Material, SecretsError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn encoded(text: &str) -> Value {
-        STANDARD.encode(text).into()
-    }
-
-    #[test]
-    fn a_secret_has_a_certificate_and_a_key_and_perhaps_chain_and_roots() {
-        let data = json!({CERTIFICATE: encoded("C"), KEY: encoded("K")});
-        let root = material(PLUGGED_IN, &data).unwrap();
-        assert_eq!((root.roots.as_str(), root.chain.as_str()), ("C", ""));
-
-        let data = json!({CERTIFICATE: encoded("C"), KEY: encoded("K"), CHAIN: encoded("CH"), ROOTS: encoded("R")});
-        let below = material(PLUGGED_IN, &data).unwrap();
-        assert_eq!((below.roots.as_str(), below.chain.as_str()), ("R", "CH"));
-    }
-
-    #[test]
-    fn what_is_missing_or_unreadable_is_named() {
-        for (data, text) in [
-            (json!({KEY: encoded("K")}), "secret cacerts: expected PEM in the key ca-cert.pem, found nothing"),
-            (json!({CERTIFICATE: encoded("C")}), "secret cacerts: expected PEM in the key ca-key.pem, found nothing"),
-            (json!({CERTIFICATE: "*"}), "secret cacerts: expected PEM in the key ca-cert.pem, found no base64"),
-            (Value::Null, "secret cacerts: expected PEM in the key ca-cert.pem, found nothing"),
-        ] {
-            assert_eq!(material(PLUGGED_IN, &data).unwrap_err().to_string(), text);
-        }
-    }
-}
+mod tests;

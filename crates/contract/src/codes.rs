@@ -106,7 +106,7 @@ const fn code(area: Area, code: &'static str, meaning: &'static str, remedy: &'s
 
 /// Every code.
 #[rustfmt::skip] // One line for each code.
-pub const CODES: [Code; 169] = [
+pub const CODES: &[Code] = &[
     code(Area::Connection, "self_call", "The connection leads to a port of the proxy itself and would return to it for ever.", "Connect to the port of the application, not to 15001, 15006 or 15008."),
     code(Area::Connection, "unknown_local_workload", "Discovery does not know the pod whose connection was captured.", "Wait some seconds after the pod's start; then see `strake get proxies` and the control plane's log."),
     code(Area::Connection, "io", "The client closed before its connection was accepted, or TCP failed on the way out.", "Look at the destination and the network; `error` has the cause."),
@@ -212,6 +212,10 @@ pub const CODES: [Code; 169] = [
     code(Area::Authority, "ca_trusted_roots", "The file of further roots cannot be used.", "Look at the path that `error` names."),
     code(Area::Authority, "ca_create", "A new root cannot be made.", "See `error`."),
     code(Area::Authority, "ca_sign", "A certificate could not be signed.", "See `error`."),
+    code(Area::Authority, "ca_unverified", "Peers would not accept what the authority signs.", "Correct `cert-chain.pem` and `root-cert.pem`: they must lead from `ca-cert.pem` to a root."),
+    code(Area::Authority, "ca_secret", "The Secret of the authority is gone or cannot be used; what was read before is in use.", "See `error`; correct the Secret."),
+    code(Area::Authority, "ca_secret_unread", "The control plane cannot read its Secrets, and waits.", "See `error`: the API server, or permissions."),
+    code(Area::Authority, "roots_not_written", "The roots of the mesh could not be written to the ConfigMap of a namespace; it is tried again.", "See `error`: the API server, permissions, or a webhook."),
     code(Area::Authority, "csr_malformed", "A signing request is not PEM.", "Look at the client."),
     code(Area::Authority, "csr_signature", "A signing request is not signed by its own key.", "Look at the client."),
     code(Area::Authority, "csr_key", "A signing request has a key that is not supported.", "Use ECDSA P-256 or RSA."),
@@ -224,6 +228,7 @@ pub const CODES: [Code; 169] = [
     code(Area::Pipeline, "source_ended", "The reader of manifests stopped; discovery serves the last state.", "Restart the control plane; report it."),
     code(Area::Pipeline, "status_not_written", "A status could not be written.", "Look at the state directory: space and permissions."),
     code(Area::Pipeline, "last_good_not_saved", "Last-good copies are not being saved.", "Look at the state directory: space and permissions."),
+    code(Area::Enrolment, "uninstall_unknown", "An agent that ends cannot read whether the mesh is uninstalled; pods stay in the mesh.", "If it is being uninstalled, run `strake uninstall` again."),
     code(Area::Enrolment, "zds_io", "The enrolment socket failed.", "Look at the path in the settings of both programs, and whether both run."),
     code(Area::Enrolment, "zds_closed", "The other side closed the enrolment socket.", "Did the other program restart?"),
     code(Area::Enrolment, "zds_timeout", "The other side did not answer in time.", "Look at the load of the node and the log of the other program."),

@@ -23,7 +23,7 @@ pub trait Progress {
     fn tell(&mut self, line: &str);
 }
 
-/// Reason why an installation or removal did not come to its end. What was done stays; the same command goes on from there.
+/// Reason why an installation or removal did not come to its end. What was done stays; the same command continues from there.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     #[error(transparent)]

@@ -4,7 +4,7 @@ use contract::manifests::{CRDS, FILES};
 use kube_cluster::{Collection, Location};
 use serde_json::Value;
 
-/// Where images come from. Their names in the manifests are `PROGRAM:VERSION`.
+/// Origin of the images. Their names in the manifests are `PROGRAM:VERSION`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Images {
     /// Put before the name with a slash, for instance `localhost` or `HOST/PROJECT`.

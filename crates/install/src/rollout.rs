@@ -37,7 +37,7 @@ pub(crate) async fn wait(api: &Objects, limit: Duration, progress: &mut dyn Prog
     }
 }
 
-/// What a Deployment or DaemonSet lacks; `None` when it runs as it should.
+/// Text about what a Deployment or DaemonSet lacks; `None` when it runs as it should.
 async fn unfinished(api: &Objects, at: &Location) -> Result<Option<String>, RequestError> {
     let Some(object) = api.get(at).await? else { return Ok(Some(format!("{} does not exist", at.name))) };
     let Some(counts) = Counts::of(&object).unfinished() else { return Ok(None) };

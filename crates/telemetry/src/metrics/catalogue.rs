@@ -205,6 +205,7 @@ pub const CATALOGUE: &[Metric] = &[
         &["budget", "owner"],
         "Times that a pod, a client or a tunnel wanted more than its budget holds.",
     ),
+    gauge("strake_ca_expiry_timestamp_seconds", CONTROL, &[], "End of the certificate that signs, seconds since 1970."),
     counter("strake_ca_requests_total", CONTROL, &["outcome"], "Certificate requests, by outcome."),
     counter(
         "strake_ca_ttl_shortened_total",

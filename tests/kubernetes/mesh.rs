@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     services::{deploy, get},
-    stage::{Cluster, Options, TAKES_EFFECT, Wire, eventually, expect_equal, mesh, missing},
+    stage::{Cluster, Load, Options, TAKES_EFFECT, Wire, eventually, expect_equal, mesh, missing},
 };
 use testkit::prerequisites;
 
@@ -89,6 +89,7 @@ fn a_label_encrypts_the_traffic_of_a_namespace_and_the_removal_of_the_mesh_leave
     assert_eq!(announced(&cluster, "outside").unwrap(), [false; 3]);
 
     strict_refuses_those_outside_and_not_the_kubelet(&cluster);
+    no_request_fails_while_programs_are_replaced(&cluster, &pods);
 
     cluster.kubectl(&["label", "namespace", "shop", "istio.io/dataplane-mode-"]).unwrap();
     eventually("the pods have left", || expect_equal(announced(&cluster, "shop")?, [false; 3]));
@@ -126,6 +127,25 @@ fn strict_refuses_those_outside_and_not_the_kubelet(cluster: &Cluster) {
     assert_eq!(ready, "true true true");
     cluster.kubectl(&["delete", "--namespace=shop", "peerauthentication/strict"]).unwrap();
     eventually("those outside are let in again", || get(cluster, "outside", &by_address).map(drop));
+}
+
+fn no_request_fails_while_programs_are_replaced(cluster: &Cluster, pods: &[IpAddr]) {
+    let [.., service] = urls(cluster, "shop");
+    for program in ["daemonset/ztunnel", "daemonset/strake-agent", "deployment/strake-control"] {
+        let rollout = |verb: &str| {
+            cluster.kubectl(&["--namespace=istio-system", "rollout", verb, program]).map(drop).unwrap();
+        };
+        let (requests, wire) = Wire::of(cluster, "node-1", || {
+            let load = Load::start(cluster, "shop", &service).unwrap();
+            rollout("restart");
+            rollout("status");
+            load.stop().unwrap()
+        })
+        .unwrap();
+
+        assert!(requests.answered > 0 && requests.failed.is_empty(), "{program}: {requests:?}");
+        assert!(wire.audit(pods).plain.is_empty(), "{program}: plaintext on the wire");
+    }
 }
 
 /// Everything that an installation may leave: names of objects, and on each node kernel programs, rules and routes.

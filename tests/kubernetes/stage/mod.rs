@@ -2,6 +2,7 @@
 
 mod app;
 mod cluster;
+mod load;
 mod machine;
 pub(crate) mod mesh;
 mod shared;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub(crate) use self::{
     app::{Workload, server_service},
     cluster::{Cluster, Options, script, unique},
+    load::Load,
     machine::Leftovers,
     shared::{Shared, missing},
     wire::Wire,

@@ -1,33 +1,12 @@
 //! `strake install` and `strake uninstall`: the mesh in a Kubernetes cluster.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 use install::{Images, Progress};
-use kube_cluster::{ApiServer, Credentials};
 
-/// A cluster, as kubectl finds it.
-#[derive(Debug, Args)]
-pub(crate) struct Cluster {
-    /// Path of the kubeconfig; default: that of kubectl
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Name of the kubeconfig's context; default: the current one
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
-}
-
-impl Cluster {
-    async fn connect(self) -> Result<ApiServer> {
-        let Self { kubeconfig, context } = self;
-        let credentials = match kubeconfig {
-            Some(path) => Credentials::Kubeconfig { path, context },
-            None => Credentials::User { context },
-        };
-        Ok(ApiServer::new(&credentials).await?)
-    }
-}
+use crate::cluster::Cluster;
 
 /// Installs the mesh in a Kubernetes cluster, or changes it to this version
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod admin;
 mod check;
+mod cluster;
 mod completion;
 pub mod demo;
 mod get;
@@ -10,6 +11,7 @@ mod intent;
 pub mod lab;
 mod label;
 mod peers;
+mod status;
 mod target;
 mod version;
 mod wait;
@@ -51,6 +53,7 @@ enum Command {
     Label(label::Label),
     Install(install::Install),
     Uninstall(install::Uninstall),
+    Status(status::Status),
     /// Prints client and server versions
     Version(version::Version),
     /// Prints a completion script for a shell
@@ -79,6 +82,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Lab(Lab::Command(command)) => block_on(lab::run(command, &target)),
         Command::Lab(Lab::Demo(demo)) => block_on(demo.run(lab.as_deref())),
         Command::Install(command) => block_on(command.run()),
+        Command::Status(command) => block_on(command.run()),
         Command::Uninstall(command) => block_on(command.run()),
         Command::Version(command) => block_on(command.run(&target)),
     }

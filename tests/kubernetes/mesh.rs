@@ -87,6 +87,8 @@ fn a_label_encrypts_the_traffic_of_a_namespace_and_the_removal_of_the_mesh_leave
     assert!(audit.only_tls13(), "{audit:?}");
     assert_eq!(containers(&cluster, "shop"), running, "a container was started again");
     assert_eq!(announced(&cluster, "outside").unwrap(), [false; 3]);
+    let status = mesh::strake(&cluster, &["status", "--check"]).unwrap();
+    assert!(status.contains("ztunnel") && status.contains("PODS SELECTED"), "{status}");
 
     strict_refuses_those_outside_and_not_the_kubelet(&cluster);
     no_request_fails_while_programs_are_replaced(&cluster, &pods);

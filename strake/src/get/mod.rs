@@ -1,7 +1,7 @@
 //! `strake get ...`: one file per thing that can be listed, one for tables.
 
 pub(crate) mod pods;
-mod table;
+pub(crate) mod table;
 
 use std::process::ExitCode;
 

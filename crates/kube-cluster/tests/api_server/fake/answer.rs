@@ -66,7 +66,9 @@ pub(super) async fn to(fake: &Fake, request: Request<Incoming>) -> Option<Respon
             let object = state.get(&asked.resource, &asked.namespace, &asked.name).cloned();
             object.ok_or((404, "NotFound", "not found".to_owned()))
         }
-        Some(Verb::Delete) => Err((405, "MethodNotAllowed", "no program of the mesh deletes what it watches".to_owned())),
+        Some(Verb::Delete) => {
+            Err((405, "MethodNotAllowed", "no program of the mesh deletes what it watches".to_owned()))
+        }
         Some(Verb::Create | Verb::Update | Verb::Patch) => {
             let body = serde_json::from_slice(&body).expect("a body");
             let written = write::apply(&mut state, &asked, &content_type, body);

@@ -22,11 +22,13 @@ struct Plan {
     rounds: usize,
     speed: bool,
     neighbours: bool,
+    /// Part of the title of the misbehaviours that are measured; empty for all.
+    misbehaviour: String,
 }
 
 impl Plan {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut plan = Self { sample: Duration::from_secs(2), rounds: 5, speed: true, neighbours: true };
+        let mut plan = Self { sample: Duration::from_secs(2), rounds: 5, speed: true, neighbours: true, misbehaviour: String::new() };
         while let Some(arg) = args.next() {
             if arg == "--only" {
                 (plan.speed, plan.neighbours) = match args.next().as_deref() {
@@ -34,6 +36,10 @@ impl Plan {
                     Some("neighbours") => (false, true),
                     _ => return Err("--only wants speed or neighbours".to_owned()),
                 };
+                continue;
+            }
+            if arg == "--misbehaviour" {
+                plan.misbehaviour = args.next().ok_or("--misbehaviour wants a part of its title")?;
                 continue;
             }
             let mut number =
@@ -45,7 +51,7 @@ impl Plan {
                 "--rounds" => plan.rounds = number().ok_or("--rounds wants 1 to 600")? as usize,
                 other => {
                     return Err(format!(
-                        "{other:?}: expected --seconds N (of a sample), --rounds N (samples) or --only WHAT"
+                        "{other:?}: expected --seconds N (of a sample), --rounds N (samples), --only WHAT or --misbehaviour TITLE"
                     ));
                 }
             }

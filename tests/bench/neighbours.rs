@@ -77,7 +77,7 @@ pub(crate) fn run(plan: &Plan) {
         // Tunnels are open then.
         calm(lab, Duration::from_millis(200)).await;
         println!("{:<34}{:>30}{:>30}", "p99 in ms, quiet -> hostile (factor)", "request", "new connection and request");
-        for misbehaviour in &MISBEHAVIOURS {
+        for misbehaviour in MISBEHAVIOURS.iter().filter(|one| one.title.contains(&plan.misbehaviour)) {
             println!("{}", line(misbehaviour.title, &measure(lab, misbehaviour, plan).await));
         }
     });

@@ -8,7 +8,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/ca.proto",
         "proto/zds.proto",
     ];
-    println!("cargo:rerun-if-changed=proto");
+    // Each file, not the directory: copying a checkout gives the directory a new modification time, and everything that
+    // depends on this crate would be built again.
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
     let descriptors = protox::compile(FILES, ["proto"])?;
     #[cfg(feature = "grpc")]
     tonic_prost_build::configure().compile_fds(descriptors)?;

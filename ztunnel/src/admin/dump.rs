@@ -56,6 +56,7 @@ struct Connections {
 }
 
 pub(super) fn dump(source: &DumpSource) -> ConfigDump<'_> {
+    // Copied, so that whoever starts and stops pods does not wait until the dump is made.
     let pods = source.pods.borrow().pods.clone();
     ConfigDump {
         mesh: source.state.dump(),

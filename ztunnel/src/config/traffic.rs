@@ -118,6 +118,7 @@ fn mode(reader: &mut Reader<'_>) -> Mode {
     match (dedicated, info) {
         (Some(true), Some(info)) => Mode::Dedicated(info),
         (Some(true), None) => {
+            // A value that cannot be read is a problem already; that there is none is one in dedicated mode only.
             if reader.raw(INFO).is_none() {
                 reader.problems.push(INFO, "", EXPECTED);
             }

@@ -150,6 +150,8 @@ impl Pods {
 
     /// Notes that the agent is gone: pods continue to run, none is tried again, and the next connection names all pods anew.
     pub fn disconnected(&mut self) {
+        // Their namespaces are not held any longer than the agent that named them: it may have gone because the pods
+        // have.
         self.pending.clear();
         self.named.clear();
         self.snapshot = false;

@@ -61,9 +61,11 @@ async fn handle_commands(
                 continue;
             }
         };
+        // Only for a command: an agent that accepts connections and closes them again is not worth a quick attempt.
         backoff.reset();
         let result = match command {
             Command::Add { uid, info, netns } => {
+                // A pod that fails now has the whole pause before it is tried again.
                 retry.reset();
                 add(pods, uid, info, netns).await
             }
@@ -80,6 +82,7 @@ async fn handle_commands(
                 Ok(())
             }
         };
+        // One answer for each command, in order: the protocol has no numbers by which the agent could tell them apart.
         client.ack(result).await?;
     }
 }

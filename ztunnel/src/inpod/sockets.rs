@@ -135,6 +135,7 @@ impl Sockets {
         let failed = |source| ListenError::Bind { address, source };
         let made = self.make(Domain::for_address(address), 1).and_then(|(socket, _)| self.marked(socket));
         let socket = match made {
+            // A kernel without IPv6 (`ipv6.disable=1`): the pod has no such addresses either.
             Err(e) if address.is_ipv6() && e.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => {
                 let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
                 return self.listen_on(v4, keepalive);
@@ -142,6 +143,7 @@ impl Sockets {
             made => made.map_err(failed)?,
         };
         if address.is_ipv6() {
+            // The default of a namespace (`net.ipv6.bindv6only`) may be otherwise.
             socket.set_only_v6(false).map_err(failed)?;
         }
         let transparent = self.make_transparent(&socket)?;
@@ -197,6 +199,8 @@ impl Sockets {
     async fn dial(&self, to: SocketAddr, source: Option<IpAddr>, keepalive: bool) -> io::Result<TcpStream> {
         let domain = Domain::for_address(to);
         let made = if self.netns.is_some() {
+            // Entering the pod's namespace and leaving it again costs more than the socket: busy pods make several at
+            // once.
             self.spare.take(domain, |count| self.make(domain, count))
         } else {
             self.make(domain, 1).map(|(socket, _)| socket)
@@ -209,6 +213,7 @@ impl Sockets {
         if let Some(ip) = source
             && let Err(e) = bind_to(&socket, ip)
         {
+            // The kernel then chooses the proxy's own address: the application is reached, and sees another client.
             tracing::warn!(%to, source = %ip, error = %e, "cannot use the client's address");
         }
         connect(socket, to).await

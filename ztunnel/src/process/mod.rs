@@ -68,6 +68,7 @@ pub async fn run(config: Config, logs: logging::Handle) -> Result<(), StartError
     let process = Process::new(PROGRAM, common.node.istio_version(), common.drain_deadline)?;
     let budgets = Arc::new(Budgets::new(descriptors));
     let mut parts = build(&process, Arc::new(config), budgets, &logs).await?;
+    // Kept here: after `serve` has ended, the threads still carry what is open until the drain is over.
     let workers = parts.workers.clone();
     let result = process.run(serve(&mut parts, &process), workers.threads()).await;
     logs.flush();
@@ -86,7 +87,9 @@ async fn build(
     let updates = Updates::from_config(common, config.traffic.mode == Mode::Shared)?;
     let (state, certificates) = (updates.state.clone(), updates.certificates.clone());
     let source = DumpSource { config: config.clone(), state: state.clone(), certificates: certificates.clone(), pods };
+    // Registered before the readiness page is served: a proxy without tasks counts as ready.
     let (manager, starting) = (readiness.task("state manager"), Some(readiness.task("proxy")));
+    // Before discovery: while the proxy waits for its control plane, these pages are how an operator sees that it does.
     process.serve_pages(&common.listeners, admin::router(process.admin(logs.clone()), source)).await?;
     let policies = updates.policies.clone();
     let discovery = discovery::start(PROGRAM, common, updates, manager, process.drain()).await?;
@@ -105,6 +108,7 @@ async fn build(
     });
     let workers = Arc::new(PodWorkers::start(common.worker_threads, &shared).map_err(StartError::Worker)?);
     let probed = workers.clone();
+    // A thread that is stuck takes the proxy out of service: its pods' connections would wait without end.
     readiness.probe("workers", move || {
         let workers = probed.clone();
         async move { workers.threads().answer().await }
@@ -120,6 +124,7 @@ async fn serve(parts: &mut Parts, process: &Process) -> Result<(), StartError> {
     let proxy = async {
         discovery::reached(&mut synced).await;
         let agent = mode::start(config, workers, process, status).await?;
+        // Ready only when listeners are open or the agent can ask for them.
         *starting = None;
         tracing::info!(workers = workers.threads().count(), "proxy started");
         match agent {

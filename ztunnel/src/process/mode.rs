@@ -72,6 +72,8 @@ async fn start_self(config: &Config, workers: &Arc<PodWorkers>) -> Result<(), St
         return Ok(());
     };
     let info = PodInfo { name: name.clone(), namespace: namespace.clone(), service_account: account.clone() };
+    // Nothing redirects the connections of the proxy's own pod, so there is no mark to be known by; and no rule leads
+    // the answers to a client's address back to the proxy, so the application sees the proxy's.
     let options = SocketOptions { mark: None, ..options(config, PreserveSource::Never) };
     let pod = Arc::new(Pod::new("self", info, Sockets::in_own_netns(Arc::new(options)), None));
     enrolment::launch(workers, &pod, &[ListenerKind::Hbone]).await?;

@@ -105,6 +105,8 @@ impl PodContext {
             pool: Pool::new(limits),
             tls: TlsConfigs::default(),
             description: Description::default(),
+            // Not known before the first connection. Asking netfilter costs a call; not asking it where it has
+            // redirected would lose the destination.
             steering: Cell::new(Steering::Redirected),
             connections: Tasks::default(),
             handshakes: Budget::new(POD_HANDSHAKES, SOURCE_HANDSHAKES),

@@ -125,21 +125,28 @@ async fn open(
     if key.next_hop.port() != contract::ports::HBONE {
         refuse_self_call(context, key.next_hop)?;
     }
+    // Before TCP: a pod without a certificate must not hold connections that the peer would time out.
     let certificate = certificate(context, &key.source).await?;
     let config = context.tls.client(&certificate, &key.expected).map_err(|e| DialError::Tls(Arc::new(e)))?;
     let socket = timeout(CONNECT_TIMEOUT, context.pod.sockets.connect_tunnel(key.next_hop)).await;
     let socket = match socket {
         Ok(Ok(socket)) => socket,
+        // The kernel's own timeout and ours mean the same: packets are dropped on the way, most often by a
+        // NetworkPolicy.
         Ok(Err(e)) if e.kind() != io::ErrorKind::TimedOut => return Err(DialError::Outbound(Arc::new(e))),
         Ok(Err(_)) | Err(_) => return Err(DialError::TunnelTimeout(key.next_hop)),
     };
     let budgets = &context.shared().budgets;
+    // Taken when TCP stands, so that dials that hang hold nothing of the pod's budget of unread bytes. It lives with
+    // the socket, whose end is that of the tunnel.
     let window = budgets.window(&context.pod.usage, context.shared().tunnels.connection_window_bytes);
     let settings = window.apply(&context.shared().tunnels);
     let socket = TunnelSocket::new(socket, budgets.descriptors_in_use(&context.pod.usage, 1), window);
+    // The second deadline begins here: TLS and HTTP/2 together, with a peer whose kernel has answered already.
     let handshakes = async {
         let (tls, leaf) = tls::stream::connect(socket, config, tls::peer_leaf).await.map_err(tls_failure)?;
         let (tunnel, driver) = hbone::client::start(tls, &settings);
+        // New streams go to another tunnel when either certificate has expired or ours was rotated; see `validity`.
         let is_valid =
             validity::is_current(context.shared().certificates.clone(), certificate, leaf.map(|l| l.not_after));
         Ok((tunnel.valid_while(is_valid), driver))
@@ -211,6 +218,7 @@ async fn connect(
     failed: impl Fn(Arc<io::Error>) -> DialError,
 ) -> Result<TcpStream, DialError> {
     refuse_self_call(context, next_hop)?;
+    // The kernel alone would try for two minutes (`net.ipv4.tcp_syn_retries`).
     let connected = timeout(CONNECT_TIMEOUT, context.pod.sockets.connect(next_hop, source)).await;
     connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|e| failed(Arc::new(e)))
 }

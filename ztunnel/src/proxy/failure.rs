@@ -83,6 +83,8 @@ impl Failure {
         match self {
             Self::Denied(_) | Self::Revoked(_) => ResponseFlags::Denied,
             Self::Dial(e) => match e {
+                // Istio's value for a tunnel whose SYN nobody answers: a NetworkPolicy that hides port 15008 is the
+                // usual reason.
                 DialError::TunnelTimeout(_) => ResponseFlags::NetworkPolicy,
                 DialError::Certificate(_) | DialError::CertificateTimeout(_) => ResponseFlags::Identity,
                 DialError::Tls(_) | DialError::HandshakeTimeout(_) => ResponseFlags::Tls,

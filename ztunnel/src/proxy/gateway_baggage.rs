@@ -28,6 +28,7 @@ impl GatewayBaggage {
             &mut baggage.region,
             &mut baggage.zone,
         ];
+        // Cut before it is compared: names that differ only behind the bound must not fill the table.
         let known = fields.map(|field| {
             field.truncate(field.floor_char_boundary(NAME_BYTES));
             field.clone()

@@ -94,9 +94,12 @@ async fn accept_at(
     local_addr: SocketAddr,
 ) -> Result<Accepted, Failure> {
     let Connection { mut socket, client, transparent, load, descriptors, .. } = connection;
+    // The certificate to show is that of the pod's identity, which only discovery knows.
     let local = capture::local_workload(&context.shared().state, &context.pod).await?;
     let identity = local.identity().ok_or_else(|| unknown(context))?;
     let late = || dial::DialError::HandshakeTimeout(client);
+    // One deadline for all that follows: a peer that is slow at every step holds its descriptor no longer than one that
+    // stops at the first.
     let handshakes = async {
         // Wait for the first byte before a buffer is made and a permit taken, so that idle connections cost neither.
         socket.readable().await.map_err(capture::CaptureError::Socket)?;
@@ -116,6 +119,7 @@ async fn accept_at(
         Ok::<_, Failure>((leaf, server, window))
     };
     let (leaf, server, window) = timeout(HANDSHAKE_TIMEOUT, handshakes).await.map_err(|_| late())??;
+    // After the handshake, so that connections that never become tunnels take no place of those that are.
     let Some(permit) = context.tunnels.try_acquire(&client.ip()) else {
         budget::exceeded(&context.pod.usage, Resource::Tunnels, Owner::Source(client.ip()));
         return Err(Failure::Budget(Resource::Tunnels));
@@ -167,6 +171,7 @@ async fn streams(tunnel: Rc<Tunnel>, mut server: Server<TlsStream<TcpStream>>) {
     let mut passing = Box::pin(validity::passed(tunnel.validity.map(|v| v.not_after)));
     let limit = REQUESTS_PER_STREAM * tunnel.context.shared().tunnels.max_concurrent_streams as usize;
     loop {
+        // Dropping `accept` loses no request: those that have arrived wait in the connection.
         let next = tokio::select! {
             next = server.accept() => next,
             _ = drain.started(), if !draining => {
@@ -231,6 +236,7 @@ async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
             return request.refuse(early.failure.status());
         }
     };
+    // Before policy and dial: a refusal and a failure count as connections and are logged with both sides.
     let report = Report::open(&tunnel.context, opened(&tunnel, &request, &local, &authority, &target));
     let reached = tokio::select! {
         // First: a request that was given up before its turn makes no connection. Both may be dropped.
@@ -240,6 +246,7 @@ async fn serve_stream(tunnel: Rc<Tunnel>, mut request: Request) {
     };
     match reached {
         Ok((registration, app)) => {
+            // Answered only now: a client that reads 200 may count on an application that has accepted.
             let Some(stream) = request.accept(answer_headers(&tunnel, &local)) else {
                 return report.close(Err(dial::DialError::ClientGone.into()));
             };
@@ -263,6 +270,7 @@ fn find(tunnel: &Tunnel, request: &Request) -> Result<(Arc<Workload>, Authority,
         text.parse().map_err(|_| RequestError::Authority(text.to_owned())).map_err(Failure::Request)?;
     let shared = tunnel.context.shared();
     let info = &tunnel.context.pod.info;
+    // Looked up for each request, not once for the tunnel: addresses and policies may have changed since the handshake.
     let local = shared.state.local(&info.namespace, &info.name, &info.service_account);
     let local = local.ok_or_else(|| unknown(&tunnel.context))?;
     let host = headers::forwarded_host(request.headers());
@@ -285,6 +293,7 @@ async fn reach(
 ) -> Result<(Registration, TcpStream), Failure> {
     let policies = &tunnel.context.shared().policies;
     let (client, identity) = (tunnel.client.ip(), tunnel.identity.clone());
+    // Before the dial: a client that is denied must not learn whether the application listens.
     let mut registration = authorise::inbound(policies, local, client, identity, target.policy_destination)?;
     let source = source(tunnel, target);
     let app = tokio::select! {
@@ -316,6 +325,8 @@ async fn carry(
 ) -> Result<(), Failure> {
     let mut app = ResetOnDrop::new(app);
     let carried = async {
+        // Before the client's first byte: an application that expects the header reads it from the start of the
+        // connection.
         if let Some(destination) = target.proxy_header {
             let header = proxy_header::encode(tunnel.client, destination, tunnel.identity.as_ref());
             app.write_all(&header).await.map_err(relay::RelayError::Send)?;
@@ -352,6 +363,7 @@ fn opened(
     // client could send it.
     let through = forwarded.is_some_and(|n| !n.eq_ignore_ascii_case(network))
         && *tunnel.gateway.get_or_init(|| state.is_network_gateway(client));
+    // The gateway is a workload too, and would be taken for the client.
     let source = (!through).then(|| state.workload_by_address(network, client)).flatten();
     let baggage = through.then(|| Baggage::from_headers(request.headers())).flatten();
     Opened {

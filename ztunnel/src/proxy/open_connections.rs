@@ -18,6 +18,8 @@ impl OpenConnections {
     /// Keeps `counts` until [`remove`](Self::remove) with the returned slot.
     pub fn insert(&self, counts: Rc<Counts>) -> usize {
         let mut slots = self.0.borrow_mut();
+        // Slots are used again, so that the table has the size of the most connections at once and not of all that ever
+        // were.
         match slots.free.pop() {
             Some(slot) => {
                 slots.counts[slot] = Some(counts);

@@ -29,9 +29,12 @@ pub async fn serve(context: Rc<PodContext>, connection: Connection) {
 /// Fails only before there is a report.
 async fn steps(context: &Rc<PodContext>, connection: Connection) -> Result<(), EarlyFailure> {
     let Connection { socket, client, load: _load, mut descriptors, kind, .. } = connection;
+    // First, because every failure from here on is reported with the address that the client wanted.
     let mut captured = capture::captured(context, kind, socket, client)?;
     let original_dst = captured.original_dst;
     let shared = context.shared();
+    // A pod may connect before discovery has told of it: without its workload neither its network nor its identity is
+    // known, and plaintext in place of a tunnel is not an option. So the connection waits.
     let source = capture::local_workload(&shared.state, &context.pod).await;
     let source = source.map_err(|e| EarlyFailure::to(original_dst, e))?;
     let resolved = resolve::outbound(&shared.state, &shared.names, &source, original_dst).await;
@@ -53,6 +56,7 @@ async fn steps(context: &Rc<PodContext>, connection: Connection) -> Result<(), E
         // `view::outbound` refuses these already; kept so that a new kind of route cannot be forgotten here.
         RouteKind::DoubleHbone(_) => Err(other_network(&resolved)),
     };
+    // After an error the socket stays unfinished, and dropping it resets the application's connection.
     if result.is_ok() {
         app.finish();
     }
@@ -82,6 +86,7 @@ async fn through_tunnel(
         next_hop: leg.resolved.next_hop,
         client: leg.client.ip(),
     };
+    // A closure, because a stream that the peer has not processed is asked for a second time.
     let dial = dial::tunnel(context, &key, &hbone.authority, || request_headers(context, &leg));
     let accepted = dial::for_client(app, dial).await?;
     relay::outbound(app, accepted.stream, &context.worker.scratch, report.counts()).await?;
@@ -129,6 +134,7 @@ fn opened(
     resolved: &Resolved,
     trace: Trace,
 ) -> Opened {
+    // Metrics and access log take a connection with an authority for one in mutual TLS.
     let (authority, protocol) = match &resolved.route.kind {
         RouteKind::Hbone(h) => (Some(h.authority.clone()), Protocol::Hbone),
         RouteKind::DoubleHbone(d) => (Some(d.outer.authority.clone()), Protocol::DoubleHbone),
@@ -142,6 +148,7 @@ fn opened(
         actual_dst: resolved.next_hop,
         source: Peer {
             workload: Some(source.clone()),
+            // Without a tunnel no identity is shown to anybody.
             identity: authority.as_ref().and_then(|_| context.description.identity(source)),
             baggage: None,
         },

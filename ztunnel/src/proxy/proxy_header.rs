@@ -16,11 +16,13 @@ pub(super) fn encode(client: SocketAddr, destination: SocketAddr, identity: Opti
         (IpAddr::V4(c), IpAddr::V4(d)) => {
             body.extend(c.octets());
             body.extend(d.octets());
+            // TCP over IPv4.
             0x11
         }
         (c, d) => {
             body.extend(v6(c));
             body.extend(v6(d));
+            // TCP over IPv6.
             0x21
         }
     };

@@ -72,6 +72,8 @@ impl Report {
     pub fn open(context: &PodContext, opened: Opened) -> Self {
         let traffic = context.worker.traffic_by_peers.get(&opened, &context.worker.traffic);
         traffic.opened();
+        // Listed until the report is dropped, so that the dump shows exactly the connections that the metrics count as
+        // opened and not closed.
         let listed = context.pod.connections.list(ConnectionEntry {
             client: opened.client,
             original_dst: opened.original_dst.clone(),
@@ -83,9 +85,11 @@ impl Report {
         if tracing::enabled!(target: "access", tracing::Level::DEBUG) {
             opened.span(&context.span()).in_scope(|| opened.record(|r| r.opened()));
         }
+        // Long connections would be invisible until their end; the worker's clock flushes all of these once a second.
         let counts = Rc::new(Counts::new(FLUSH_BYTES, traffic.clone()));
         let slot = context.worker.open_connections.insert(counts.clone());
         let (span, worker, begun) = (context.span(), context.worker.clone(), Instant::now());
+        // The result that holds if nobody closes the report: its task was cut by a drain, or because the pod is gone.
         Self { opened, span, traffic, counts, slot, worker, begun, result: Err(Failure::Cut), _listed: listed }
     }
 
@@ -169,6 +173,7 @@ fn side(peer: &Peer, addr: SocketAddr, mtls: bool) -> AccessPeer<'_> {
     let identity = peer.identity.as_ref().filter(|_| mtls).map(Identity::as_str);
     let (workload, namespace, cluster) = match (&peer.workload, &peer.baggage) {
         (Some(w), _) => {
+            // Workloads that are not pods may have no name of their own.
             let name = if w.name.is_empty() { w.canonical_name.as_str() } else { w.name.as_str() };
             (name, w.namespace.as_str(), w.cluster_id.as_str())
         }

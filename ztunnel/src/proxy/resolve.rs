@@ -55,6 +55,7 @@ impl Names {
     /// One of the addresses of `hostname`, of the family of `original` when there is one.
     async fn lookup(&self, hostname: &str, original: SocketAddr) -> Option<IpAddr> {
         let answers: Vec<IpAddr> = self.0.as_ref()?.lookup_ip(hostname).await.ok()?.iter().collect();
+        // An application that connects by one family has an address of it in its pod; of the other one nothing is known.
         let same: Vec<_> = answers.iter().filter(|ip| ip.is_ipv4() == original.is_ipv4()).copied().collect();
         let choices = if same.is_empty() { &answers } else { &same };
         choices.choose(&mut rand::rng()).copied()

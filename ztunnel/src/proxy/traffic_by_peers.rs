@@ -57,6 +57,7 @@ impl TrafficByPeers {
             return found.traffic.clone();
         }
         let traffic = cache.get(&report::labels(opened));
+        // All at once: entries of workloads that were replaced are never found again, and nothing else removes them.
         if cached.len() >= PAIRS {
             cached.clear();
         }

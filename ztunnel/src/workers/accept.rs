@@ -28,6 +28,7 @@ pub(super) struct PodAcceptor {
 impl Acceptor for PodAcceptor {
     async fn accepted(&self, socket: TcpStream, client: SocketAddr) -> ControlFlow<()> {
         let Some((served, descriptors)) = self.admit().await else { return ControlFlow::Break(()) };
+        // Counted before the next accept, so that a burst is spread by what it adds itself.
         let (pod, load) = (served.context.pod.clone(), self.worker.handles.own().add_load());
         let Self { kind, transparent, .. } = *self;
         route(&self.worker, &served, Handover { pod, kind, socket, client, transparent, load, descriptors });
@@ -63,6 +64,7 @@ impl PodAcceptor {
 
 /// Gives a connection to the least busy worker, or keeps it.
 fn route(worker: &Worker, served: &ServedPod, mut connection: Handover) {
+    // Only now can it move: no runtime watches the socket yet, and no byte was read from it.
     if let Some(other) = worker.handles.less_busy() {
         connection.load = other.add_load();
         match other.try_send(Command::Carry(connection)) {

@@ -52,6 +52,7 @@ impl workers::Worker for Worker {
     }
 
     async fn drain(self: Rc<Self>) -> usize {
+        // A pod that starts from here on would accept connections for whose end nobody waits.
         self.draining.set(true);
         // Accept loops see the drain as well. One whose pod holds all descriptors that there are for it does not end by
         // itself.
@@ -110,6 +111,7 @@ impl Worker {
             return Err(io::Error::other("the proxy drains, or the pod was stopped meanwhile"));
         }
         let served = self.pod(pod);
+        // An error leaves those that were registered before it; `launch` stops the pod then.
         for (kind, Listening { listener, transparent }) in listeners {
             // Belongs to this worker's runtime from here on.
             let listener = Listener::new(listener)?;
@@ -117,6 +119,8 @@ impl Worker {
             let drain = self.context.shared.drain.clone();
             let worker = self.clone();
             served.listeners.spawn(async move {
+                // Without its accept loop a port would take connections into the kernel's queue that nobody serves: a
+                // loop that panics takes the worker with it, and so the process, which Kubernetes starts again.
                 worker.handles.essential(workers::accept(acceptor, listener, drain)).await;
             });
         }

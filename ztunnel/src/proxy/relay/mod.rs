@@ -155,6 +155,7 @@ async fn through_stream(
         [received, sent].map(ended)
     };
     if ends.iter().any(is_lost) {
+        // A reset discards what is queued on either side, so both queues empty first.
         tokio::join!(linger::until_acknowledged(app), linger::until_sent(&send));
         reset_on_close(app);
         send.reset(LOSS);
@@ -177,9 +178,12 @@ async fn both(
     let (mut one, mut two) = (None, None);
     poll_fn(|cx| {
         advance(first.as_mut(), &mut one, cx);
+        // What the second notes is a flag in a cell, which wakes nobody: the first has to look again in this very poll.
         if advance(second.as_mut(), &mut two, cx) {
             advance(first.as_mut(), &mut one, cx);
         }
+        // One direction may end long before the other (half-close). A loss ends both at once, as nothing can arrive any
+        // more.
         let over = (one.is_some() || finished[0].get()) && (two.is_some() || finished[1].get());
         let whole = |end: &Option<Ended>| matches!(end, Some(Err(Broken::Whole(_) | Broken::Stream(_))));
         if over || whole(&one) || whole(&two) { Poll::Ready(()) } else { Poll::Pending }

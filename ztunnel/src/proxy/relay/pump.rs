@@ -164,6 +164,8 @@ fn reset() -> io::Error {
 
 /// Returns the reason for which a stream takes no more: a reset, if there was one, or `otherwise`. Does not wait.
 async fn reason(of: &mut SendHalf, otherwise: StreamError) -> StreamError {
+    // `send` fails in the same way after an orderly end and after a reset. Which of them it was is in the stream's
+    // state already, so one look is enough.
     let reset = poll_fn(|cx| match of.poll_closed(cx) {
         Poll::Ready(e) => Poll::Ready(Some(e)),
         Poll::Pending => Poll::Ready(None),
@@ -263,6 +265,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
     while !pieces.is_empty() {
         let mut n = poll_fn(|cx| {
             let to = Pin::new(&mut *to);
+            // Most frames come alone: one piece needs no list of slices.
             if let [only] = pieces.make_contiguous() {
                 return to.poll_write(cx, only);
             }
@@ -276,6 +279,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
         if n == 0 {
             return Err(ErrorKind::WriteZero.into());
         }
+        // Counted before the next wait: `linger` takes a growing number for a reader that still reads.
         written.set(written.get() + n as u64);
         while let Some(piece) = pieces.front_mut() {
             if n < piece.len() {

@@ -20,6 +20,7 @@ pub fn generate(identity: &Identity) -> Result<(PrivateKeyDer<'static>, String),
     let request = || -> Result<_, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
+        // rcgen would put a common name of its own there. Peers read the URI only.
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
         let pem = params.serialize_request(&key)?.pem()?;

@@ -77,6 +77,7 @@ fn identities(certificate: &X509Certificate<'_>) -> Vec<Identity> {
         GeneralName::URI(uri) => Some(*uri),
         _ => None,
     });
+    // A certificate may have further URIs, of other systems: they are no identities of the mesh.
     uris.filter_map(|uri| uri.parse().ok()).collect()
 }
 

@@ -116,6 +116,7 @@ pub fn decide(set: &PolicySet, connection: &Connection, logging: Logging) -> Dec
     let of = |action: Action, dry_run: bool| {
         set.policies.iter().map(AsRef::as_ref).filter(move |p| p.action == action && p.dry_run == dry_run)
     };
+    // A policy with `dry-run` decides nothing. Its lines come first, as an enforced policy may end the evaluation.
     for policy in of(Action::Deny, true).filter(|p| matches(p, connection)) {
         say(logging, "dry-run: deny policy match", policy);
     }

@@ -22,6 +22,8 @@ fn clause_holds(clause: &[Match], connection: &Connection) -> bool {
 fn match_holds(m: &Match, connection: &Connection) -> bool {
     let namespace = connection.identity.as_ref().map_or("", |id| id.namespace());
     let port = connection.destination.port();
+    // Istio's control plane sends an empty match in place of conditions that only a waypoint can evaluate; such a rule
+    // must not hold for every connection.
     !m.is_empty()
         && any_of(&m.namespaces, |s| s.matches(namespace))
         && none_of(&m.not_namespaces, |s| s.matches(namespace))
@@ -58,6 +60,7 @@ fn is_account(wanted: &ServiceAccountMatch, connection: &Connection) -> bool {
 }
 
 fn is_in(net: &IpNet, ip: IpAddr) -> bool {
+    // A dual-stack socket writes IPv4 addresses as `::ffff:a.b.c.d`, policies as `a.b.c.d`.
     net.contains(&ip.to_canonical())
 }
 

@@ -242,6 +242,7 @@ impl Budgets {
                 break;
             }
         }
+        // The tunnel works, slowly: its pod's owner should hear why.
         if bytes < wanted {
             exceeded(pod, Resource::Windows, Owner::Pod);
         }

@@ -31,6 +31,8 @@ pub async fn wait_for(
     identity: &Identity,
     within: Duration,
 ) -> Result<Arc<WorkloadCertificate>, WaitError> {
+    // Two bounds: attempts that fail are repeated until the first one, and an attempt that hangs is given up at the
+    // second.
     let until = Instant::now() + CERTIFICATE_PATIENCE;
     match timeout(within, certificates.get_by(identity, Priority::RealTime, until)).await {
         Ok(certificate) => certificate.map_err(|e| WaitError::Refused(Arc::new(e))),

@@ -55,6 +55,8 @@ impl TlsConfigs {
             return Ok(made.clone());
         }
         let made = tls::client_config(certificate, expected)?;
+        // All at once: there are as many sets as there are services that the pod calls, so this is rare, and a list of
+        // ages would have to be kept for every dial.
         if known.clients.len() >= CLIENTS {
             known.clients.clear();
         }

@@ -37,6 +37,7 @@ pub fn is_current(
     let until = peer_not_after.map_or(own.not_after(), |peer| peer.min(own.not_after()));
     move || {
         let renewed = || certificates.current(own.identity()).is_some_and(|current| !Arc::ptr_eq(&current, &own));
+        // Asked for each new stream; the clock first, as the other question takes a lock.
         SystemTime::now() < until && !renewed()
     }
 }
@@ -47,6 +48,8 @@ pub async fn passed(moment: Option<SystemTime>) {
     while let Ok(left) = moment.duration_since(SystemTime::now())
         && !left.is_zero()
     {
+        // Timers count the time that passes, certificates name moments of the wall clock: whoever sets the clock moves
+        // the moment.
         sleep(left.min(LOOK)).await;
     }
 }

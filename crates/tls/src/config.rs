@@ -35,6 +35,7 @@ pub fn server_config(certificate: &WorkloadCertificate) -> Result<Arc<ServerConf
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certificate.certified()))));
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     config.ignore_client_order = true;
+    // No resumption: a session that is resumed shows no certificate, and could outlive the one it began with.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.enable_secret_extraction = true;
@@ -54,10 +55,13 @@ pub fn client_config(certificate: &WorkloadCertificate, expected: &[Identity]) -
     let mut config = ClientConfig::builder_with_provider(provider::mesh())
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Configuration)?
+        // rustls calls every verifier of ours dangerous. This one leaves out the host name, which peers do not have,
+        // and checks the SPIFFE id in its place; chain, usage and validity are checked as usual.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certificate.certified()))));
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    // Peers are dialed by address, and a name would tell everybody on the way which service is meant.
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
     config.enable_secret_extraction = true;

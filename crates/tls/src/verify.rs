@@ -109,12 +109,14 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let certificate = ParsedCertificate::try_from(end_entity)?;
+        // Chain first: the names of a certificate that nobody has signed mean nothing.
         verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, self.algorithms.all)?;
         let leaf = Leaf::parse(end_entity).map_err(|_| Refusal::Malformed)?;
         // The host name is not checked: peers are addressed by IP, and identities say who they are.
         if leaf.identities().iter().any(|found| self.expected.contains(found)) {
             return Ok(ServerCertVerified::assertion());
         }
+        // Told apart from a wrong identity: this peer's certificate is not one of the mesh at all.
         if leaf.identities().is_empty() {
             return Err(Refusal::NoIdentity.into());
         }

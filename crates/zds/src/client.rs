@@ -66,6 +66,7 @@ impl Client {
             Err(reason) => message::ack(Err(reason)),
         };
         self.write(&answer).await?;
+        // After the write: an answer that was not sent is still owed, and the connection is unusable.
         self.owes_ack = false;
         Ok(())
     }
@@ -94,6 +95,8 @@ impl Client {
     /// Tells the agent what was wrong, as far as the socket takes it at once.
     fn refuse(&self, error: ZdsError) -> ZdsError {
         if !matches!(error, ZdsError::Closed | ZdsError::Io { .. }) {
+            // The agent waits for an answer, and its log is where an operator looks first. Without waiting: the
+            // connection is closed next.
             self.socket.send_now(&message::ack(Err(&error.to_string())));
         }
         error

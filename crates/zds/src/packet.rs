@@ -55,6 +55,7 @@ impl PacketSocket {
     pub(crate) async fn recv(&self) -> Result<Received, ZdsError> {
         let read = self.0.async_io(Interest::READABLE, || receive(&self.0)).await;
         let (received, flags) = read.map_err(|source| match source.kind() {
+            // A unix socket that is closed while packets wait in it reads as a reset at the other end.
             io::ErrorKind::ConnectionReset => ZdsError::Closed,
             _ => ZdsError::Io { action: "read from", source },
         })?;
@@ -64,6 +65,7 @@ impl PacketSocket {
         if flags.contains(ReturnFlags::CTRUNC) {
             return Err(ZdsError::Truncated { what: "more file descriptors than any message has" });
         }
+        // No message of the protocol is empty, so an empty packet is the end of the connection.
         if received.bytes.is_empty() {
             return Err(ZdsError::Closed);
         }

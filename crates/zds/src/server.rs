@@ -71,6 +71,7 @@ impl Server {
     ///
     /// Cancel-safe.
     pub async fn accept(&mut self) -> io::Result<Incoming> {
+        // Slept before and not after the accept: the first connection is taken at once.
         tokio::time::sleep_until(self.next_accept).await;
         let socket = packet::accept(&self.listener).await?;
         self.next_accept = Instant::now() + ACCEPT_INTERVAL;

@@ -81,6 +81,7 @@ impl Admin {
         if request.method() != http::Method::POST {
             return text(405, "Invalid HTTP method\n");
         }
+        // Answered after the drain, so that a script that calls it may go on when it returns.
         self.shutdown.run(self.drain_deadline).await;
         text(200, "shutdown now\n")
     }

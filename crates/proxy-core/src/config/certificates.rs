@@ -83,6 +83,8 @@ fn authority(reader: &mut Reader<'_>) -> Authority {
     let fallback = discovery::default_address(reader);
     match discovery::address(reader, "CA_ADDRESS", &fallback) {
         Some(address) => Authority::Remote(address),
+        // Whatever is returned here is not used: a missing or invalid address is a problem, and with problems the
+        // program does not start.
         None => {
             if reader.raw("CA_ADDRESS").is_some_and(str::is_empty) {
                 reader.problems.push(

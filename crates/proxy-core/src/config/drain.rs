@@ -11,6 +11,8 @@ pub(super) fn deadline(reader: &mut Reader<'_>) -> Duration {
     let explicit = reader.optional("CONNECTION_TERMINATION_DEADLINE", values::DURATION, values::duration);
     let grace: Option<u64> =
         reader.optional("TERMINATION_GRACE_PERIOD_SECONDS", "a number of seconds, such as 30", values::number);
+    // What is left belongs to the end of the process: cut connections are reset and the last lines written before
+    // Kubernetes kills it.
     let within = grace.map(|s| Duration::from_secs(if s > 10 { s - 5 } else { s.saturating_sub(1).max(1) }));
     explicit.or(within).unwrap_or(DEFAULT)
 }

@@ -42,6 +42,7 @@ impl ListenersConfig {
     /// The admin port on IPv6's loopback, where that exists.
     #[must_use]
     pub fn admin_v6(&self) -> Option<SocketAddr> {
+        // Asked of the kernel: without IPv6 on `lo` the bind would fail, and with it the start.
         let disabled = std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6").ok()?;
         let usable = self.ipv6 && disabled.trim() == "0";
         usable.then(|| (Ipv6Addr::LOCALHOST, self.admin.port()).into())

@@ -49,6 +49,7 @@ impl NodeConfig {
             instance_ip: text("INSTANCE_IP").unwrap_or_else(|| "1.1.1.1".to_owned()),
             metadata: metadata(reader, proxy),
         };
+        // Found now, with the names of the variables, and not when the proxy asks for its own certificate.
         if node.service_account.is_some() && node.pod_namespace.is_some() && node.self_identity().is_none() {
             let names = format!("{:?}/{:?}", node.pod_namespace, node.service_account);
             reader.problems.push("TRUST_DOMAIN, POD_NAMESPACE, SERVICE_ACCOUNT", names, "names that make a SPIFFE id");
@@ -81,6 +82,7 @@ fn metadata(reader: &Reader<'_>, proxy: &ProxyConfig) -> BTreeMap<String, serde_
             Ok(value) => {
                 all.insert(key.to_owned(), value);
             }
+            // As in Istio: it is information for the control plane, and not worth a proxy that does not start.
             Err(error) => tracing::error!(variable = format!("{META_JSON}{key}"), %error, "not JSON, skipped"),
         }
     }

@@ -44,6 +44,7 @@ impl ProxyConfig {
     }
 
     fn overlaid(mut self, own: Self) -> Self {
+        // The one field that is merged entry by entry; of all others the nearer value wins.
         self.proxy_metadata.extend(own.proxy_metadata);
         Self {
             discovery_address: own.discovery_address.or(self.discovery_address),

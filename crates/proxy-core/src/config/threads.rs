@@ -41,7 +41,9 @@ pub(super) fn parse(reader: &mut Reader<'_>, proxy: &ProxyConfig, keys: &ThreadK
         (Some(Wanted::Threads(threads)), _, _) => threads,
         (Some(Wanted::Percent(percent)), _, _) => share(cores, percent),
         (None, Some(threads), _) => usize::from(threads),
+        // With a limit the kernel gives the pod no more processor time than that: further threads would wait for it.
         (None, None, Some(limit)) => limit.max(request).max(1),
+        // Without one the node belongs to its applications first.
         (None, None, None) => cores.div_ceil(100 / DEFAULT_SHARE_PERCENT).max(request).max(DEFAULT_MIN),
     }
 }

@@ -67,6 +67,8 @@ impl Updates {
             // Workloads of an identity are gone from this node: its key is not kept.
             self.certificates.forget(identity);
         }
+        // Only then: most updates concern other nodes, and evaluating every open connection again is the costly part of
+        // an update.
         if applied.policies_changed {
             self.reevaluate();
         }
@@ -85,6 +87,8 @@ impl Updates {
     /// Notes that all policies have arrived once.
     pub fn policies_complete(&self) {
         if !self.state.policies_synced() {
+            // From here on a policy that is named and not there is missing, not late: refusals for its sake are logged
+            // as warnings.
             self.state.set_policies_synced();
             self.reevaluate();
         }
@@ -133,6 +137,8 @@ impl Updates {
         }
         if undecided > 0 {
             debug!(undecided, "open connections wait for policies that have not arrived");
+            // One permit is kept, however often it is given: updates that come while the task below sleeps wake it once
+            // more.
             self.undecided.notify_one();
         }
     }

@@ -72,9 +72,12 @@ impl Local {
 
     async fn look(&mut self) {
         let now = stamp(&self.path).await.ok();
+        // A file that is not there is being replaced by another one, or was removed by mistake: what it said stays in
+        // force.
         if now.is_none() || now == self.seen {
             return;
         }
+        // Also when the content has a mistake: it is reported once, not every second.
         self.seen = now;
         match self.load().await {
             Ok(()) => info!(path = %self.path.display(), "local discovery file read again"),

@@ -61,6 +61,7 @@ pub async fn start(
     }
     let synced = match discovery_config(kind, config) {
         None => {
+            // Nothing else will bring any: what the file lacks is missing, not late.
             updates.policies_complete();
             drop(ready);
             watch::channel(true).1
@@ -96,6 +97,7 @@ impl Discovery {
         loop {
             match self.tasks.join_next().await {
                 Some(Err(e)) => return e,
+                // Tasks end in order with the drain.
                 Some(Ok(())) => {}
                 None => std::future::pending().await,
             }

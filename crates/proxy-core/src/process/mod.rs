@@ -144,11 +144,15 @@ impl Process {
 
     /// Closes listeners, and waits for connections as long as the deadline allows.
     async fn end<C: Send + 'static>(&self, workers: &Workers<C>) {
+        // Everything that accepts watches this: listeners of pods, the connection to the agent, the clients of the
+        // control plane.
         self.drain.start(self.drain_deadline);
         let cut = tokio::select! {
             cut = workers.drain() => cut,
+            // Somebody at a terminal does not want to wait for the deadline.
             () = second_interrupt() => 0,
         };
+        // Istio's text, which users look for.
         if cut > 0 {
             tracing::warn!(
                 connections = cut,

@@ -53,6 +53,8 @@ fn serve(server: Server, router: Arc<Router>, end: &Watch) {
 
 fn upkeep(recorder: Recorder) {
     tokio::spawn(async move {
+        // Samples of histograms are kept one by one until they are folded: without it they would grow with the traffic
+        // until somebody reads the metrics.
         let mut tick = tokio::time::interval(UPKEEP);
         loop {
             tick.tick().await;

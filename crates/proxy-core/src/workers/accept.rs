@@ -40,6 +40,8 @@ pub async fn accept(acceptor: impl Acceptor, listener: Listener, mut drain: Watc
         () = accepting.as_mut() => return,
         _ = drain.started() => {}
     }
+    // New connections go to the successor from here on; those that are in this listener's queue already are accepted
+    // below.
     listener.leave_group();
     let _ = timeout(LAST_ACCEPTS, accepting).await;
 }
@@ -62,6 +64,8 @@ async fn accept_all(acceptor: &impl Acceptor, listener: &Listener) {
         if next.is_break() {
             return;
         }
+        // `accept` is ready as long as the queue is not empty: without a pause, a flood at one listener would leave no
+        // turn to the connections that are open.
         row = (row + 1) % BATCH;
         if row == 0 {
             tokio::task::yield_now().await;

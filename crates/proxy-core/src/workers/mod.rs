@@ -161,6 +161,7 @@ impl<C: Send + 'static> Workers<C> {
         let all = self.handles.iter().map(|worker| async {
             let (sender, done) = oneshot::channel();
             if worker.messages.send(Message::Drain(sender)).await.is_err() {
+                // Its connections ended with it.
                 return 0;
             }
             done.await.unwrap_or(0)

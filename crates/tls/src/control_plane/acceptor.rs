@@ -123,6 +123,8 @@ impl Acceptor {
     /// The handshake of one accepted socket.
     pub async fn accept(&self, socket: TcpStream) -> Result<TlsStream<TcpStream>, HandshakeError> {
         let handshake = async {
+            // Probes of the port connect and close: that is not a handshake that failed, and is not worth a line at
+            // `info`.
             if !matches!(socket.peek(&mut [0]).await, Ok(1..)) {
                 return Err(HandshakeError::Closed);
             }
@@ -154,7 +156,9 @@ impl Acceptor {
                             tokio::time::sleep(ACCEPT_PAUSE).await;
                         }
                     },
+                    // Taken out when they end: the set would keep their results otherwise.
                     Some(_) = handshakes.join_next() => {}
+                    // The server is gone: dropping the set ends the handshakes that are under way.
                     () = sender.closed() => return,
                 }
             }

@@ -177,6 +177,7 @@ impl Gate {
             let oldest = places.unproved.first_key_value().filter(|(_, held)| held.since.elapsed() >= GIVES_WAY_AFTER);
             let lost = match oldest.map(|(number, held)| (*number, held.address)) {
                 Some((number, of)) => {
+                    // Dropping its end of the channel is what tells the connection, which closes itself.
                     places.vacate(number);
                     places.report(Lost::Oldest, of);
                     None
@@ -189,6 +190,7 @@ impl Gate {
             }
         }
         places.last_number += 1;
+        // Numbers grow, so the first entry of the table is always the oldest connection.
         let number = places.last_number;
         let (keeps, taken) = oneshot::channel();
         places.unproved.insert(number, Unproved { address, since: Instant::now(), _keeps: keeps });
@@ -276,6 +278,7 @@ impl Notice {
     /// Ready when the connection has to close. Pending for ever once its client has proved who it is.
     pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
         if self.admission.0.proved.load(Ordering::Acquire) {
+            // The timer is given back: a proxy's connection lasts for days.
             self.deadline = None;
             return Poll::Pending;
         }

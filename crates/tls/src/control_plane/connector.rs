@@ -136,6 +136,8 @@ impl Connector {
         let mut config = ClientConfig::builder_with_provider(provider::control_plane())
             .with_safe_default_protocol_versions()
             .map_err(failed)?
+            // rustls calls every verifier of ours dangerous. This one is rustls's own, asked a second time with another
+            // name.
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(EitherName { verifier, alternative }))
             .with_no_client_auth();
@@ -189,6 +191,7 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    // Discovery is silent while nothing changes. A peer that is gone without a word has to be noticed all the same.
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)

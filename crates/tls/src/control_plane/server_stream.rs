@@ -42,6 +42,8 @@ pub struct ConnectionInfo {
 
 impl AsyncRead for ServerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // HTTP/2 reads as long as the connection lives, so this is polled whenever the client is quiet, and a reader's
+        // error closes the connection.
         if let Poll::Ready(lost) = self.notice.poll_lost(cx) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, lost)));
         }

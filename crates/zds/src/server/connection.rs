@@ -45,6 +45,8 @@ impl Incoming {
     /// From the first poll on this is the newest connection. Dropping the future ends the connection.
     pub async fn serve(self) -> Ended {
         let (sender, queue) = mpsc::channel(super::QUEUE_DEPTH);
+        // Before the hello is read: from here on new pods wait in the queue of this connection, so that none falls
+        // between the snapshot and the updates.
         let guard = self.registry.connected(self.peer, sender);
         let session = Session { socket: self.socket, peer: self.peer, registry: self.registry.clone() };
         let cause = match session.run(queue).await {
@@ -65,6 +67,7 @@ struct Session {
 impl Session {
     async fn run(&self, mut queue: mpsc::Receiver<Update>) -> Result<std::convert::Infallible, ZdsError> {
         message::parse_hello(&self.read("hello").await?)?;
+        // A pod that is added meanwhile may be in both, which is harmless: an `Add` of a pod that runs changes nothing.
         for pod in self.registry.snapshot() {
             self.introduce(&pod).await?;
         }

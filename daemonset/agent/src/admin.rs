@@ -43,6 +43,7 @@ pub async fn serve(
         router.get("/pods", move |_| std::future::ready(json(200, &reports.node(&node))))
     };
     let monitoring = pods(recorder.routes(Router::new()));
+    // The kubelet's port answers nothing but health: whoever reaches it does not see the pods.
     let health_only = health(Router::new(), readiness);
     let everything = health(pods(recorder.routes(Router::new())), readiness);
     std::fs::create_dir_all(&config.run_dir)?;

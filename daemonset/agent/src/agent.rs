@@ -76,6 +76,7 @@ pub enum AgentError {
 /// All of [`AgentError`]; what is in the kernel stays.
 pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     config.check()?;
+    // First, so that a signal during a slow start ends the agent in order.
     let shutdown = tokio::spawn(runtime::signals::shutdown());
     let (_trigger, drain) = drain::channel();
     let (readiness, reports) = (Readiness::new(), Reports::default());
@@ -92,7 +93,10 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     readiness.probe("manifest reader", move || std::future::ready(reader.is_well()));
     let mut controller = Controller::new(&config.node, enablement(&config));
     let mut problems = Problems::default();
+    // Nothing is changed in the kernel before all pods are known: a stale entry could not be told from that of a pod
+    // that has not been read yet.
     until_in_sync(&mut source, &mut controller, &mut problems).await?;
+    // Before proxies are accepted: a proxy drains every pod that the first snapshot does not name.
     let TakenOver { steered, swept } = takeover::take_over(&node, controller.pods().collect()).await;
     let context = TaskContext {
         node: Arc::new(node.clone()),
@@ -101,6 +105,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
         node_changes: node.registry.changes(),
     };
     controller.start(context, &steered);
+    // Tasks hold the namespaces that are in use; a copy here would keep them open after their pods have gone.
     drop(steered);
     let search =
         prober::Search { tree: tree(&config)?, configured: config.prober_cgroup.clone(), host: host_netns(&config)? };
@@ -188,6 +193,7 @@ async fn work(
                 count_steering(&node.steering);
                 // Pods may have gone, and an agent that has nothing to do would keep their memory.
                 runtime::sys::collect_memory();
+                // At the start a pod could not be found, so its entry could not be told from a stale one.
                 if !tasks.swept {
                     tasks.swept = takeover::sweep_when_found(node, controller.pods()).await;
                 }
@@ -280,6 +286,7 @@ fn kernel_config(config: &Config) -> Result<ebpf_loader::Config, AgentError> {
 
 async fn open_steering(config: ebpf_loader::Config) -> Result<Arc<Steering>, AgentError> {
     let opened = tokio::task::spawn_blocking(move || -> Result<Steering, AgentError> {
+        // An old kernel gets a message about itself, instead of an error of the first call that it does not know.
         ebpf_loader::probe::kernel()?;
         Ok(Steering::open(config)?)
     });
@@ -344,6 +351,7 @@ impl Problems {
 pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     config.check()?;
     let pins = config.bpffs_dir.clone();
+    // Programs of another layout would keep their hooks beside ours.
     let removed = tokio::task::spawn_blocking(move || ebpf_loader::remove_other_layouts(&pins)).await??;
     if removed > 0 {
         tracing::info!(layouts = removed, "removed pins of other versions");
@@ -384,6 +392,7 @@ async fn clear(
             None if annotated.is_some() => node.locate(&pod).await.inspect_err(|error| unfound(&pod, error)).ok(),
             None => None,
         };
+        // Pods first: which of them have rules and links is known from the maps, which are unloaded below.
         unenrol_now(node, &pod, pod_netns, annotated).await?;
     }
     let steered = kernel_config(config)?;

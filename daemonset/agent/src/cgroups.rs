@@ -38,6 +38,7 @@ impl CgroupTree {
     /// When the root or one of the cgroups cannot be read: a process that is not in the list does not exist.
     pub fn members(&self) -> io::Result<Vec<Member>> {
         let mut members = Vec::new();
+        // A root that is not there is an error; a cgroup below it that has gone is not.
         fs::read_dir(&self.root)?;
         let mut pending = vec![self.root.clone()];
         while let Some(cgroup) = pending.pop() {

@@ -92,6 +92,8 @@ impl<N: Node> Controller<N> {
     /// Starts a task for every pod noted so far. `steered`: where an earlier agent enrolled pods, by uid.
     pub fn start(&mut self, context: TaskContext<N>, steered: &HashMap<PodId, Arc<PodNetns>>) {
         self.context = Some(context);
+        // Only now, with every pod and namespace known: a pod without its namespace would not be selected, and its task
+        // would take it out of the mesh.
         let all: Vec<ObjectRef> = self.pods.keys().cloned().collect();
         for key in all {
             self.set_goal(&key, steered);
@@ -152,6 +154,8 @@ impl<N: Node> Controller<N> {
         let wanted = self.wanted(&pod);
         let sandbox = self.sandbox_of(&pod, &wanted);
         let Some(spec) = spec(&pod, sandbox.as_ref()) else { return };
+        // A pod of the same name (StatefulSets) is another pod: the earlier one's task takes it out, and this one's
+        // begins behind it.
         if self.tasks.get(key).is_some_and(|pod_task| pod_task.uid != spec.uid) {
             self.end_task(key);
         }
@@ -167,6 +171,8 @@ impl<N: Node> Controller<N> {
         match self.tasks.get(key) {
             Some(pod_task) => {
                 pod_task.view.described(&goal.pod, selected);
+                // Most changes of a pod (conditions, states of its containers) concern nothing that enrolment depends
+                // on. They must not wake the task, which would prove the pod each time.
                 pod_task.goal.send_if_modified(|current| {
                     let changed = current.pod != goal.pod || current.wanted != goal.wanted || goal.is_misannounced();
                     *current = goal;
@@ -216,6 +222,7 @@ impl<N: Node> Controller<N> {
         self.ending.retain(|_, ending| !ending.task.is_finished());
         if let Some(PodTask { uid, goal, task, .. }) = self.tasks.remove(key) {
             self.sandboxes.remove(&uid);
+            // Not aborted: the task is the one that knows what the pod has in the kernel.
             goal.send_modify(|goal| goal.wanted = Wanted::Gone);
             self.ending.insert(key.clone(), EndingTask { _goal: goal, task });
         }
@@ -226,6 +233,7 @@ impl<N: Node> Controller<N> {
     }
 
     fn wanted(&self, pod: &Pod) -> Wanted {
+        // Before the labels: the phase of a pod that has ended does not change again, whatever its labels say.
         if pod.is_terminated() {
             return Wanted::Finished { reason: "the pod has finished".to_owned() };
         }
@@ -253,6 +261,7 @@ async fn keep_running<N: Node>(
         metrics::task_lost();
         tracing::error!(%error, "enrolment task of a pod panicked; starting it again");
         view.failed(PodState::Failed, &format!("enrolment task panicked: {error}"), Some(Vec::new()));
+        // The task may have panicked between a write and its note of it.
         announcement = Announcement::Unknown;
         tokio::time::sleep(backoff.pause()).await;
     }

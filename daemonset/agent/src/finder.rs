@@ -70,6 +70,7 @@ impl Finder {
         }
         let candidates = self.candidates(uid)?;
         let count = candidates.len();
+        // Oldest first: the pause process made the pod's namespace, and later processes may have entered another one.
         for Candidate { pid, netns } in candidates {
             if let Some(interface) = interface_of(&netns, ips).await? {
                 return Ok(Found { netns, interface, pid });
@@ -96,6 +97,8 @@ impl Finder {
         if by_age.is_empty() {
             return Err(FindError::NoProcess);
         }
+        // Containers of the host network, and processes that have not entered their namespace yet, are in the node's
+        // own.
         let mut seen = HashSet::from([self.host]);
         let mut candidates = Vec::new();
         for (_, pid) in by_age {

@@ -114,6 +114,7 @@ fn diverting_chain(attributes: &[u8]) -> Option<String> {
     let hook = be_word(attribute(attribute(attributes, NFTA_CHAIN_HOOK)?, NFTA_HOOK_HOOKNUM)?)?;
     let (_, hook) = DIVERTING_HOOKS.into_iter().find(|(number, _)| *number == hook)?;
     let rules = attribute(attributes, NFTA_CHAIN_USE).and_then(be_word).unwrap_or(1);
+    // An empty chain changes nothing, and one of type `filter` drops packets but diverts none.
     if rules == 0 || !matches!(kind.as_str(), "nat" | "route") {
         return None;
     }

@@ -72,6 +72,7 @@ pub(crate) struct Netlink {
 impl Netlink {
     /// Needs a tokio runtime.
     pub(crate) fn open(netns: &Netns) -> Result<Self, NetlinkError> {
+        // A socket belongs to the namespace in which it is made, for life; it is used from outside of it.
         let (mut connection, handle, _) = netns.run(new_connection)?;
         // A list without its end is not whole.
         connection.set_forward_done(true);

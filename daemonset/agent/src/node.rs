@@ -155,9 +155,12 @@ impl Node for LiveNode {
     }
 
     async fn locate(&self, pod: &PodSpec) -> Result<Arc<PodNetns>, StepError> {
+        // Its connections would be captured, given to itself, and captured again.
         if self.proxies.runs_in(&pod.cgroup_uid) {
             return Err(StepError::at(Step::Locate)("a node proxy runs in this pod"));
         }
+        // By its processes first, as they run in the namespace that counts. While there are none, the one that the CNI
+        // plugin has named.
         let (netns, interface) = match self.finder.find(&pod.cgroup_uid, &pod.ips).await {
             Ok(Found { netns, interface, .. }) => (netns, interface),
             Err(error) => named(pod).await?.ok_or_else(|| StepError::at(Step::Locate)(error))?,
@@ -176,6 +179,7 @@ impl Node for LiveNode {
         let (pod, pod_netns) = (pod.clone(), pod_netns.clone());
         self.kernel(Step::Entry, move |steering| {
             let flags = match capture {
+                // An earlier agent may have begun to capture: its connections must not be let go and taken again.
                 Capture::Unchanged => steering.pod(pod_netns.cookie)?.map_or(0, |known| known.flags),
                 Capture::On => F_OUT | F_IN,
                 Capture::Off => 0,
@@ -189,6 +193,7 @@ impl Node for LiveNode {
 
     async fn put_rules(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
         let (previous, held) = (self.previous.clone(), pod_netns.clone());
+        // Settings before rules: a packet that the rule sends to `lo` is answered with its mark only with them.
         blocking(Step::Rules, move || sysctl::apply(&held.netns, held.cookie, &previous)).await?;
         let repaired =
             rules::apply(&pod_netns.netns, &routing(pod, pod_netns)).await.map_err(StepError::at(Step::Rules))?;
@@ -249,6 +254,7 @@ impl Node for LiveNode {
     }
 
     async fn dismiss(&self, pod: &PodSpec) -> Result<usize, StepError> {
+        // First: whatever the proxies answer, the pod is on its way out.
         self.proxies.no_longer_excludes(&pod.uid);
         self.registry.del(&pod.uid).await.map_err(StepError::at(Step::Dismiss))
     }
@@ -259,6 +265,7 @@ impl Node for LiveNode {
     }
 
     async fn remove_rules(&self, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+        // Rules before settings, in the reverse order of `put_rules`.
         rules::remove(&pod_netns.netns).await.map_err(StepError::at(Step::RemoveRules))?;
         let (previous, pod_netns) = (self.previous.clone(), pod_netns.clone());
         blocking(Step::RemoveRules, move || sysctl::restore(&pod_netns.netns, pod_netns.cookie, &previous)).await

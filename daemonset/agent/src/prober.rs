@@ -85,6 +85,7 @@ pub async fn keep_tagged(search: Search, node: LiveNode) -> Infallible {
             ),
             Err(error) => (format!("health probes are not exempted from the proxy: {error}"), true),
         };
+        // Looked at every two seconds, said when it changes.
         if said.as_ref() != Some(&outcome) {
             if doubtful {
                 tracing::warn!("{outcome}");
@@ -124,6 +125,7 @@ fn tag(
             said_untagged(steering.untag_other_probers(None).map_err(refused)?);
             Err(several)
         }
+        // Nothing is taken away: that it was not found, or could not be read, does not say that it is another one.
         Err(other) => Err(other),
     }
 }

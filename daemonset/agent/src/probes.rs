@@ -35,6 +35,8 @@ pub fn declared(pod: &Pod, ips: &[IpAddr]) -> Declared {
         let kept = format!("{} ports are probed, of which the proxy is passed by on {PROBES_PER_POD}", ports.len());
         declared.notes.push(kept);
     }
+    // The entry of the kernel's map has room for so many; in the order of their numbers, so that it is the same ones
+    // each time.
     declared.ports = ports.into_iter().take(PROBES_PER_POD).collect();
     declared
 }

@@ -139,6 +139,8 @@ fn judge(tree: &CgroupTree, pid: u32, members: &[Member], enrolled: &BTreeSet<St
     if own == tree.root() {
         return Err(Refusal::InRoot { pid });
     }
+    // The pod's, not the container's: a container that restarts gets a new cgroup, whose sockets the kernel would not
+    // know.
     let cgroup = tree.pod_cgroup(own).unwrap_or_else(|| own.to_owned());
     match sharing(tree, &cgroup, members, enrolled) {
         Some(pod) => Err(Refusal::SharesCgroup { pid, cgroup, pod }),
@@ -209,6 +211,7 @@ async fn admit(
 
 async fn serve(incoming: Incoming, proxy: Proxy, proxies: Proxies, steering: Arc<Steering>, registry: Registry) {
     let id = incoming.peer().connection;
+    // Listed before the first byte is exchanged: pods that are proved from here on are compared with this proxy.
     let listed = Listed::new(&proxies, id, proxy);
     let ended = incoming.serve().await;
     drop(listed);

@@ -112,6 +112,8 @@ pub async fn apply(netns: &Netns, routing: &Routing) -> Result<Vec<String>, Rule
     let mut repaired = Vec::new();
     for source in routing.sources() {
         let before = repaired.len();
+        // Routes before the rule: a rule that leads to an empty table falls through to the table `main`, and marked
+        // packets leave the pod.
         apply_routes(&link, source, &routing.routes(source), &mut repaired).await?;
         let with_routes = repaired.len();
         apply_rule(&link, source, &mut repaired).await?;
@@ -144,12 +146,15 @@ async fn apply_routes(
     repaired: &mut Vec<String>,
 ) -> Result<(), RulesError> {
     let present = message::routes(link, source, TABLE).await?;
+    // Before anything is changed: packets that somebody else's routes lead away would be ours, so the pod is not
+    // enrolled.
     let taken = foreign(&present);
     if !taken.is_empty() {
         return Err(RulesError::TableTaken { routes: taken });
     }
     let gone = [Errno::NOENT.raw_os_error(), Errno::SRCH.raw_os_error()];
     let is_wanted = |route: &RouteMessage| Route::parse(route).is_some_and(|route| wanted.contains(&route));
+    // Of an address that the pod no longer has, or an interface that was made anew.
     for stale in present.iter().filter(|route| !is_wanted(route)) {
         change("delete the route", link.handle.route().del(stale.clone()).execute(), &gone).await?;
     }
@@ -277,6 +282,7 @@ pub async fn remove(netns: &Netns) -> Result<(), NetlinkError> {
     let link = Netlink::open(netns)?;
     let gone = [Errno::NOENT.raw_os_error(), Errno::SRCH.raw_os_error()];
     for family in FAMILIES {
+        // The rule first, so that no marked packet looks into a table that is being emptied.
         for rule in message::rules(&link, family).await?.into_iter().filter(Rule::is_ours) {
             change("delete the rule", link.handle.rule().del(rule.message).execute(), &gone).await?;
         }

@@ -92,6 +92,7 @@ async fn work(
     give: watch::Sender<Option<Taken>>,
 ) {
     while asked.recv().await.is_some() {
+        // Before the survey: what it finds is as it was then or later.
         let begun = Instant::now();
         let survey = survey.clone();
         let outcome = match tokio::task::spawn_blocking(move || survey()).await {

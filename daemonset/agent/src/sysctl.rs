@@ -48,6 +48,8 @@ impl PreviousValues {
         fs::create_dir_all(&self.directory)?;
         let draft = self.directory.join(format!(".{cookie}.json"));
         fs::write(&draft, serde_json::to_vec(values)?)?;
+        // Whole or not at all: half a file would be taken for unreadable at the next start, and the pod could not
+        // leave.
         fs::rename(draft, self.file(cookie))
     }
 
@@ -86,6 +88,8 @@ impl PreviousValues {
 /// When a value cannot be kept or written.
 pub fn apply(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Result<()> {
     let now = read_all(netns)?;
+    // Before anything is written: values that are kept already are those from before the mesh, whoever has changed the
+    // settings since.
     let mut kept = previous.load(cookie)?;
     let changes: Vec<&str> = now.iter().filter(|(_, value)| value != WANTED).map(|(name, _)| *name).collect();
     if changes.is_empty() {
@@ -94,6 +98,7 @@ pub fn apply(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Resul
     for (name, value) in &now {
         kept.entry((*name).to_owned()).or_insert_with(|| value.clone());
     }
+    // Before the write: an agent that dies between the two must find what to put back.
     previous.save(cookie, &kept)?;
     netns.run(|| changes.iter().try_for_each(|name| proc_sys::write(name, WANTED)))
 }

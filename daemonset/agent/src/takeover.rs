@@ -42,6 +42,7 @@ pub async fn take_over(node: &LiveNode, pods: Vec<(PodSpec, Wanted, Option<Redir
         }
         match entered(node, &pod).await {
             Ok(Some(pod_netns)) => {
+                // Before the pod is registered, so that the proxy finds the programs of this agent.
                 renew(node, &pod, &pod_netns).await;
                 node.registry.register(Pod {
                     uid: pod.uid.clone(),
@@ -64,6 +65,7 @@ pub async fn take_over(node: &LiveNode, pods: Vec<(PodSpec, Wanted, Option<Redir
         }
     }
     tracing::info!(pods = steered.len(), lost, "took over the pods of an earlier agent");
+    // An entry that belongs to nobody can be told from that of a lost pod only when no pod is lost.
     if lost == 0 {
         sweep(node, steered.values().map(|pod_netns| pod_netns.cookie).collect()).await;
     }
@@ -127,6 +129,7 @@ async fn renew(node: &LiveNode, pod: &PodSpec, pod_netns: &Arc<PodNetns>) {
 async fn entered(node: &LiveNode, pod: &PodSpec) -> Result<Option<Arc<PodNetns>>, Lost> {
     let Found { netns, interface, .. } = node.finder.find(&pod.cgroup_uid, &pod.ips).await?;
     let pod_netns = Arc::new(PodNetns::new(netns, interface)?);
+    // Also for pods without an entry: an earlier version's entries were in maps that this one does not read.
     remove_legacy(pod, &pod_netns).await;
     Ok(node.has_entry(&pod_netns).await?.then_some(pod_netns))
 }

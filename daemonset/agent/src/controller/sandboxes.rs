@@ -49,6 +49,7 @@ impl<N: Node> Controller<N> {
         if uid.is_some_and(|uid| *uid != known) {
             return not_yet("another pod of this name is known");
         }
+        // The plugin asks for a pod that begins, so this one is its predecessor.
         if pod.metadata.deletion_timestamp.is_some() || pod.is_terminated() {
             return not_yet("the pod of this name has ended or is being deleted");
         }

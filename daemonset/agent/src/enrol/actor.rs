@@ -99,6 +99,7 @@ impl<N: Node> Actor<N> {
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(self.timing.retry_min, self.timing.retry_max);
         loop {
+            // Marked as seen: a goal that changes while this one is pursued interrupts it at its next wait.
             let Goal { pod, wanted, annotated } = self.goal.borrow_and_update().clone();
             let outcome = match wanted {
                 Wanted::In => self.stay_in(&pod, &mut backoff).await,
@@ -225,6 +226,8 @@ impl<N: Node> Actor<N> {
     async fn correct_annotation(&mut self, pod: &PodSpec) -> Result<(), StepError> {
         let seen = self.goal.borrow().annotated;
         if self.announcement == Announcement::Written(Redirection::Enabled) && seen != Some(Redirection::Enabled) {
+            // Only when two proofs in a row have met it: the cluster tells of the agent's own write later than it is
+            // made.
             if std::mem::replace(&mut self.annotation_missed, true) {
                 self.node.annotate(pod, Some(Redirection::Enabled)).await?;
                 metrics::annotation_corrected();
@@ -248,6 +251,7 @@ impl<N: Node> Actor<N> {
         let now = Instant::now();
         let oldest = now.checked_sub(self.timing.proof_interval / 2).unwrap_or(now);
         let proof = prove(&*self.node, pod, pod_netns, oldest).await;
+        // A survey from before the pod's last repair would find the fault that was repaired.
         if proof.holds() { proof } else { prove(&*self.node, pod, pod_netns, Instant::now()).await }
     }
 
@@ -258,6 +262,7 @@ impl<N: Node> Actor<N> {
         let pod_netns = self.node.locate(pod).await?;
         let pod_netns = self.recognise(pod_netns).await?;
         self.steered.unexplored = false;
+        // Looked at before anything is done: a pod that an earlier agent enrolled is proved and left alone.
         let proof = prove(&*self.node, pod, &pod_netns, Instant::now()).await;
         match proof.verdict() {
             Verdict::Holds => return self.annotate_enrolled(Proved::from(pod_netns, proof)?, pod).await,
@@ -293,6 +298,7 @@ impl<N: Node> Actor<N> {
                 return Ok(known);
             }
             Some(earlier) if earlier.cookie != found.cookie => {
+                // Kept when it fails, so that the next attempt continues there: nobody else knows that namespace.
                 undo(&*self.node, &earlier).await.inspect_err(|_| self.steered.pod_netns = Some(earlier))?;
             }
             Some(_) | None => {}
@@ -309,9 +315,12 @@ impl<N: Node> Actor<N> {
         proof.unread().for_each(|fact| metrics::unreadable(fact.name()));
         if verdict == Verdict::Unserved && self.announcement == Announcement::None {
             self.announcement = Announcement::Unknown;
+            // Never `enabled` without a proof. `pending` tells the cluster that the pod is steered and its traffic
+            // blocked.
             self.node.annotate(pod, Some(Redirection::Pending)).await?;
             self.announcement = Announcement::Written(Redirection::Pending);
         }
+        // A pod that was never announced is on its way in: its steps fail and are tried again, which is no alarm.
         let verdict = if self.announcement.may_be_enabled() { verdict } else { Verdict::Holds };
         if std::mem::replace(&mut self.verdict, verdict) != verdict {
             repairing::alarm(pod, verdict, &proof.complaint());
@@ -347,8 +356,10 @@ impl<N: Node> Actor<N> {
         };
         self.view.state(PodState::Leaving, reason);
         let since = *self.leaving_since.get_or_insert_with(Instant::now);
+        // The annotation is away already: peers have begun to hear that they are to dial the pod without HBONE.
         let draining = Withdrawn(pod_netns).stop_capturing(&*self.node, pod, since, self.timing.unenrol_grace).await?;
         let (drained, how) = tokio::select! {
+            // A goal that changes back to "in" captures again at once: nothing was removed yet.
             drained = draining.drain(&*self.node) => drained,
             changed = self.goal.changed() => return Ok(if changed.is_ok() { Next::Again } else { Next::Wait }),
         };

@@ -45,8 +45,12 @@ pub(super) async fn prove<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodN
 impl Located {
     /// The entry comes before the link and before the proxy's listeners: from then on the kernel notes them.
     pub(super) async fn steer<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Steered, StepError> {
+        // First: the kernel programs know the proxy by the tag of its cgroup. Without it they would not note its
+        // listeners, and would capture its own connections.
         node.tag().await?;
         node.put_entry(pod, &self.0, Capture::Unchanged).await?;
+        // Before capture begins: without rules marked packets do not reach the proxy, and are dropped on their way out
+        // of the pod.
         node.put_rules(pod, &self.0).await?;
         node.attach(&self.0).await?;
         Ok(Steered(self.0))
@@ -57,6 +61,7 @@ impl Steered {
     /// Capture begins with the acknowledgement, so that a running pod loses no connection on its way in. Without
     /// one it begins all the same: a pod that asks for the mesh is closed, not open, until the proxy is there.
     pub(super) async fn announce<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Announced, StepError> {
+        // Its error is returned only after the capture is on.
         let acknowledged = node.announce(pod, &self.0).await;
         node.put_entry(pod, &self.0, Capture::On).await?;
         acknowledged?;
@@ -69,6 +74,8 @@ impl Announced {
     pub(super) async fn prove<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Proved, StepError> {
         let mut proof = prove(node, pod, &self.0, Instant::now()).await;
         if proof.verdict() == Verdict::Unserved {
+            // The kernel notes listeners when they begin to listen. Those that were there before the entry have to be
+            // looked for.
             node.catch_up().await?;
             proof = prove(node, pod, &self.0, Instant::now()).await;
         }

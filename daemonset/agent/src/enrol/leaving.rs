@@ -69,6 +69,8 @@ impl Draining {
     /// Cancel-safe: dropping the future leaves the pod as it is, and drained later or captured again.
     pub(super) async fn drain<N: Node>(self, node: &N) -> (Drained, Drain) {
         let empty = async {
+            // Peers that have not heard yet dial the pod's HBONE port meanwhile, also when no connection is open at
+            // this moment.
             sleep_until(self.earliest).await;
             // A count that cannot be read is not zero: the grace period ends the wait.
             while !matches!(node.proxied(&self.pod_netns).await, Ok(0)) {
@@ -127,6 +129,7 @@ pub(super) async fn undo<N: Node>(node: &N, pod_netns: &Arc<PodNetns>) -> Result
     node.detach(pod_netns).await?;
     node.remove_rules(pod_netns).await?;
     node.remove_entry(pod_netns).await?;
+    // Asked of the kernel: that every removal was answered with success does not say that nothing is left.
     let left = node.leftovers(pod_netns).await?;
     if left.is_empty() { Ok(()) } else { Err(StepError::Leftovers { left }) }
 }

@@ -22,6 +22,7 @@ const ROOT_PROGRAMS: [(Fact, &str); 4] =
 /// `since`: the kernel's links and the node's processes as they were then or later; everything else as it is now.
 pub(super) async fn read(node: &LiveNode, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
     let mut proof = Proof::default();
+    // Before the survey, whose age depends on it; see `links_since`.
     let routing = rules::read(&pod_netns.netns, &routing(pod, pod_netns)).await;
     let Shared { links, members } = node.surveys.shared_since(links_since(&routing, since, Instant::now())).await;
     let newest = node.proxies.newest().map(|(_, proxy)| proxy);
@@ -63,6 +64,7 @@ async fn kernel(
         match links {
             Ok(survey) => attached(&mut proof, &steering, &survey, proxy.as_ref(), &pod_netns),
             Err(reason) => {
+                // Pushed although they count as unreadable anyway, so that the report has the reason.
                 let programs = ROOT_PROGRAMS.map(|(fact, _)| fact);
                 for fact in programs.into_iter().chain([Fact::SkLookup, Fact::NetnsCookie, Fact::ProxyTag]) {
                     proof.push(fact, Reading::Unreadable(reason.clone()));

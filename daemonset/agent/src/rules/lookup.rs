@@ -81,6 +81,7 @@ fn is_verdict(errno: i32) -> bool {
 pub(super) async fn outbound(link: &Netlink, routing: &Routing) -> Result<Result<String, String>, NetlinkError> {
     let mut wrong = Vec::new();
     for from in routing.sources() {
+        // Sockets that are bound to the pod's interface do not take a route by `lo`: they have one of their own.
         for by in [None, Some(routing.interface)] {
             let query = Query { from, to: elsewhere(from), mark: Some(LOOP_MARK), by, through: None };
             let found = match ask(link, &query).await? {

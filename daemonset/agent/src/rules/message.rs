@@ -34,7 +34,9 @@ impl Route {
         message.header.table = 0;
         message.header.protocol = RouteProtocol::Other(PROTOCOL);
         message.header.kind = RouteType::Local;
+        // As `ip route add local` writes it; IPv6 has no scopes.
         message.header.scope = if self.source.is_ipv4() { RouteScope::Host } else { RouteScope::Universe };
+        // The builder has put one of its own there, and the field of the header holds numbers up to 255 only.
         message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Table(_)));
         message.attributes.push(RouteAttribute::Table(TABLE));
         message.attributes.push(RouteAttribute::Oif(self.interface));
@@ -110,6 +112,7 @@ pub(super) fn address_family(ip: IpAddr) -> AddressFamily {
 pub(super) async fn routes(link: &Netlink, ip: IpAddr, table: u32) -> Result<Vec<RouteMessage>, NetlinkError> {
     let mut query = RouteMessage::default();
     query.header.address_family = address_family(ip);
+    // Filtered here: without strict checking (`NETLINK_GET_STRICT_CHK`) the kernel lists the routes of all tables.
     let all = link.dump("list routes", RouteNetlinkMessage::GetRoute(query)).await?;
     let routes = all.into_iter().filter_map(|message| match message {
         RouteNetlinkMessage::NewRoute(route) if table_of(&route) == table => Some(route),

@@ -41,6 +41,7 @@ impl Pages {
                 let ready = ready.clone();
                 async move {
                     match ready.pending().await.as_slice() {
+                        // Beside the readiness page that all programs have: this one says what is missing, for people.
                         [] => http::text(200, "ready\n"),
                         pending => http::text(503, format!("not ready, pending: {}\n", pending.join(", "))),
                     }

@@ -32,9 +32,11 @@ pub(crate) fn writer(status: Status) -> (Sender, impl Future<Output = ()>) {
     let run = async move {
         let mut written: HashMap<ObjectRef, Vec<Condition>> = HashMap::new();
         while let Some(update) = queue.recv().await {
+            // After the first write, what was written counts and not what was read: the source may lag behind.
             let old = written.remove(&update.object).unwrap_or(update.current);
             let conditions = with_times(update.conditions, &old, &now());
             let result = if conditions.is_empty() {
+                // The policy is gone: what was written for it would stay.
                 status.clear(&update.object).await
             // Writing an equal status would start a round of events for nothing.
             } else if conditions == old {
@@ -44,6 +46,8 @@ pub(crate) fn writer(status: Status) -> (Sender, impl Future<Output = ()>) {
                 status.apply(&update.object, patch).await
             };
             match result {
+                // Remembered only when it is written; after an error the next update compares with the object as it was
+                // read.
                 Ok(()) if !conditions.is_empty() => {
                     written.insert(update.object, conditions);
                 }

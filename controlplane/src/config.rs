@@ -132,6 +132,7 @@ impl Flags {
             ("--cluster-id", &self.cluster_id),
             ("--cluster-domain", &self.cluster_domain),
         ] {
+            // They become parts of the names of resources, where a slash separates.
             if value.is_empty() || value.contains('/') {
                 problems.push(flag, value, "a name without slashes");
             }
@@ -148,6 +149,7 @@ impl Flags {
             }
         }
         if self.trusted_node_accounts.is_empty() {
+            // Where Istio's chart installs its node proxy.
             accounts.push((self.root_namespace.clone(), "ztunnel".to_owned()));
         }
         let source = self.source_config(&mut problems);
@@ -257,6 +259,7 @@ impl Config {
     pub(crate) fn serving_names(&self) -> Vec<String> {
         let namespace = &self.mesh.root_namespace;
         let mut names = Vec::new();
+        // Proxies of Istio dial `istiod`, and check that the certificate has this name.
         for service in ["strake-control", "istiod"] {
             names.push(format!("{service}.{namespace}.svc"));
             names.push(format!("{service}.{namespace}.svc.{}", self.mesh.cluster_domain));

@@ -37,10 +37,12 @@ impl Pipeline {
     pub(crate) async fn run(mut self) {
         while let Some(event) = self.source.next().await {
             self.on_event(event);
+            // Before everything is read, what is missing looks like what is gone: proxies would drop it.
             if !self.is_in_sync {
                 continue;
             }
             let burst = DEBOUNCE.begin();
+            // A deployment of a thousand pods is one update, not a thousand: each update wakes every stream.
             while let Some(Some(event)) = burst.next(self.source.next()).await {
                 self.on_event(event);
             }
@@ -88,6 +90,7 @@ impl Pipeline {
         for (object, findings) in update.findings {
             self.reports.findings(object, findings);
         }
+        // After the first publication, so that streams that begin now get everything in one snapshot.
         if self.first_state.take().is_some() {
             self.cache.mark_synced();
             tracing::info!(

@@ -115,6 +115,7 @@ impl Reports {
     pub(crate) fn located_findings(&self, manifests: &[PathBuf]) -> Vec<page::Finding> {
         let findings: Vec<_> = self.0.lock().findings.values().flatten().cloned().collect();
         let wanted: Vec<_> = findings.iter().map(|finding| (&finding.object, finding.field.as_str())).collect();
+        // Without the lock: reading files takes long, and the pipeline reports findings meanwhile.
         let places = manifests::locate(manifests, &wanted);
         findings.iter().zip(places).map(|(finding, place)| finding_page(finding, place)).collect()
     }

@@ -88,6 +88,7 @@ pub struct Control {
 impl Control {
     /// Starts all parts. Proxies are answered once the first state is read; `drain` ends everything.
     pub async fn start(config: Config, recorder: Option<Recorder>, drain: drain::Watch) -> Result<Self, StartError> {
+        // First what can fail because of a file or a flag, so that a mistake ends the start before anything is served.
         let server = config.source.connect().await?;
         let compiler = Compiler::new(config.mesh.clone());
         let Certificates { issuer, authenticator, upkeep } =
@@ -138,9 +139,11 @@ impl Control {
 
     /// Waits until everything has ended after a drain.
     pub async fn ended(mut self) {
+        // Streams first: they end in order, and proxies go to another replica. Then what fed them.
         while self.serving.join_next().await.is_some() {}
         self.working.shutdown().await;
         if let Some(election) = self.election {
+            // Without it other replicas would wait for the Lease to expire, 15 s, before one of them writes statuses.
             election.release().await;
         }
     }
@@ -232,8 +235,11 @@ async fn serve(services: Services) {
     let router = Server::builder()
         .max_concurrent_streams(Some(MAX_CALLS))
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
+        // A node that has vanished sends nothing: without pings its stream would count as connected, and its policies
+        // as acknowledged.
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        // Before both services: no request reaches discovery or the authority without a caller.
         .layer(ca_server::authenticate(authenticator))
         .add_service(xds_server::service(pages.cache, options))
         .add_service(ca_server::service(issuer, Arc::new(authority)));

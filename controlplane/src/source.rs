@@ -87,6 +87,7 @@ impl SourceConfig {
                     name: MANAGER.to_owned(),
                     identity: replica.clone(),
                 });
+                // Shared by reader and writer: a status that the source has read back need not be written again.
                 let versions = Versions::default();
                 let status = kube_cluster::status(StatusConfig {
                     server: server.clone(),

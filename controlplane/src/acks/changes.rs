@@ -31,8 +31,11 @@ impl Progress {
 impl State {
     /// The conditions that changed, and the time at which some may change though nothing happens.
     pub(super) fn changed_conditions(&mut self, now: Instant) -> (Vec<StatusUpdate>, Option<Instant>) {
+        // Only these: a mesh of ten thousand pods gets acknowledgements all the time, and each concerns the policies of
+        // one node.
         let outdated = self.outdated(now);
         let mut changed = Vec::new();
+        // Taken out, as `progress` reads the rest of the state meanwhile.
         let mut policies = std::mem::take(&mut self.policies);
         for object in outdated {
             let Some(policy) = policies.get_mut(&object) else { continue };
@@ -47,12 +50,14 @@ impl State {
                     state.conditions(Some(&progress.delivery))
                 }
             };
+            // Writing what is there already would wake every reader of the object for nothing.
             if conditions != policy.published {
                 policy.published.clone_from(&conditions);
                 let (cluster, current) = (self.cluster.clone(), policy.current.clone());
                 changed.push(StatusUpdate { cluster, object, conditions, current });
             }
         }
+        // A policy that is gone stayed until here, so that its conditions could be cleared.
         policies.retain(|_, policy| policy.state.is_some());
         let deadline = policies.values().filter_map(|policy| policy.deadline).min();
         self.policies = policies;
@@ -77,6 +82,7 @@ impl State {
         let mut scopes = BTreeSet::new();
         for name in std::mem::take(&mut self.dirty) {
             let Some(node) = self.nodes.get_mut(&name) else { continue };
+            // Scopes that had workloads here before count as changed too: the last workload of one may have left.
             for scope in node.scopes.drain(..) {
                 if let Some(nodes) = self.counts.get_mut(&scope) {
                     nodes.remove(&name);
@@ -92,6 +98,7 @@ impl State {
             for (scope, count) in counts {
                 self.counts.entry(scope).or_default().insert(name.clone(), count);
             }
+            // Nodes come and go; without this the table would grow with every node that ever was.
             if node.is_empty() {
                 self.nodes.remove(&name);
             }
@@ -101,6 +108,7 @@ impl State {
 
     fn progress(&self, policy: &ObjectRef, scope: &Scope, now: Instant) -> Progress {
         let mut progress = Progress::default();
+        // A PeerAuthentication has no resource of its own: it becomes policies that workloads refer to (`needs`).
         let own = (policy.kind == Kind::AuthorizationPolicy).then(|| policy.path());
         for (name, count) in self.counts.get(scope).into_iter().flatten() {
             let Some(node) = self.nodes.get(name) else { continue };
@@ -124,6 +132,7 @@ impl State {
     /// Reason why the proxy of a node does not have a policy's resource as it is served, if so.
     fn unacked(&self, node: &Node, resource: &str, now: Instant) -> Option<Unacked> {
         let Some((name, served)) = self.served.get_key_value(resource) else {
+            // Not served yet: the update that brings it is on its way to the cache.
             return Some(Unacked::waiting(now));
         };
         if node.proxy().is_some_and(|proxy| proxy.has_policy(name, &served.version)) {

@@ -121,10 +121,12 @@ impl Node {
         let mut counts: BTreeMap<Scope, Count> = BTreeMap::new();
         for (uid, workload) in self.workloads.iter().filter(|(_, workload)| workload.placement.in_mesh) {
             let Placement { namespace, policies, peers, strictness, .. } = &workload.placement;
+            // A policy without a selector applies to workloads that do not name it.
             let wide = [Scope::Mesh, Scope::Namespace(namespace.clone())];
             let named = policies.iter().chain(peers).cloned().map(Scope::Named);
             for scope in wide.into_iter().chain(named) {
                 let is_linked = self.proxy().is_some_and(|proxy| is_linked(proxy, uid, &scope, strictness));
+                // STRICT is a policy of its own that a workload refers to; the condition depends on that one too.
                 let needs = match &scope {
                     Scope::Named(policy) if policy.kind == Kind::PeerAuthentication => strictness.clone(),
                     Scope::Named(_) | Scope::Namespace(_) | Scope::Mesh => None,
@@ -148,8 +150,11 @@ impl Node {
     pub(super) fn unacked(&self, kind: Type, name: &Arc<str>, version: &str, since: Instant) -> Unacked {
         let Some(proxy) = self.proxy() else { return Unacked::Disconnected };
         match proxy.refusal(kind, name, version) {
+            // A NACK refuses a response, which has many resources. Only of one that the message names is it certain
+            // that it was refused.
             Some(refusal) if refusal.is_named => Unacked::Rejected(Arc::clone(&refusal.message)),
             Some(refusal) => Unacked::RejectedInBatch(Arc::clone(&refusal.message)),
+            // A proxy that has just connected has not had the time since the version is served.
             None => Unacked::waiting(since.max(proxy.connected)),
         }
     }

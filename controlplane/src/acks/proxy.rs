@@ -91,6 +91,7 @@ impl Proxy {
             }
             (Type::Address, None) => drop(self.links.remove(&key.1)),
         }
+        // The refusal was of an earlier version.
         self.refused.remove(&key);
         self.in_flight.insert(key, Sent { nonce: nonce.to_owned(), version: Arc::clone(version) });
     }

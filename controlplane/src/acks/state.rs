@@ -70,6 +70,7 @@ impl State {
             Change::Upsert { name, version, .. } => Some((name.as_str(), version.as_str())),
             Change::Remove { .. } => None,
         });
+        // A placement without a version here is one whose resource did not change: the proxy holds what it held.
         let versions: HashMap<_, _> = upserts.collect();
         for (pod, placement) in &update.placements {
             let version = placement.as_ref().and_then(|placement| versions.get(placement.uid.as_str()));
@@ -91,6 +92,7 @@ impl State {
         match own.filter(|own| self.policies.contains_key(own)) {
             Some(own) => drop(self.touched.insert(own)),
             None => {
+                // Any of them may need the resource, and there are few: which ones need it is not kept.
                 let peers = self.policies.keys().filter(|policy| policy.kind == Kind::PeerAuthentication);
                 self.touched.extend(peers.cloned());
             }
@@ -137,6 +139,7 @@ impl State {
     /// Records what a proxy did; true when that may change a condition.
     pub(super) fn on_report(&mut self, report: &Report, now: Instant) -> bool {
         let peer = report.peer();
+        // By the node of the token, not by what the proxy says of itself: a proxy acknowledges for its own node only.
         let (connection, node) = (peer.connection, self.nodes.entry(peer.caller.node.clone()).or_default());
         let matters = match report {
             Report::Connected { .. } => {

@@ -35,7 +35,10 @@ impl Authority {
         let namespace = pods.namespace(&pod.metadata.namespace);
         pod.metadata.namespace == requested.namespace()
             && pod.service_account() == requested.service_account()
+            // Its processes are gone, and with them the reason for a key on that node.
             && !pod.is_terminated()
+            // Selected, and not only enrolled: the proxy asks ahead, so that the certificate is there before the pod is
+            // announced. Enrolled, and not only selected: a pod that leaves has connections for a while.
             && (enrolment::is_enrolled(pod) || self.rules.enablement.selected(pod, namespace).is_selected())
     }
 }
@@ -54,6 +57,7 @@ impl Authoriser for Authority {
         if requested.trust_domain() != self.rules.trust_domain.as_str() {
             return Err(Denial(format!("{} is not the mesh's trust domain", requested.trust_domain())));
         }
+        // A snapshot: requests for certificates neither wait for the pipeline nor delay it.
         let pods = self.pods.load();
         if pods.on_node(&caller.node).any(|pod| self.needs(&pods, pod, requested)) {
             Ok(())

@@ -98,6 +98,7 @@ where
                     let peer = connection.map(|connection| tracing::field::display(connection.peer));
                     tracing::warn!(peer, path = request.uri().path(), %reason, "caller not authenticated");
                     metrics::counter!("strake_control_unauthenticated_total").increment(1);
+                    // Istio's text. It tells nobody why: whoever guesses tokens would learn from it.
                     Ok(tonic::Status::unauthenticated("request authenticate failure").into_http())
                 }
             }
@@ -118,6 +119,8 @@ impl Credential for TokenOf {
         Box::pin(async {
             match self.authenticator.authenticate(&self.token).await {
                 Ok(caller) if caller == self.caller => Validity::Valid,
+                // The file was rewritten under the same token: what the stream was allowed was decided for somebody
+                // else.
                 Ok(_) => Validity::Revoked("the token belongs to another caller now".to_owned()),
                 Err(Unauthenticated::Invalid(reason)) => Validity::Revoked(reason),
                 Err(Unauthenticated::Unchecked(reason)) => Validity::Unknown(reason),

@@ -48,6 +48,7 @@ impl IstioCertificateService for CertificateService {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
+        // Put there by the layer `authenticate`. Without it the service is not behind that layer, and must refuse.
         let caller = request.extensions().get::<Caller>().cloned();
         let caller =
             caller.ok_or_else(|| refused("no_caller", Status::unauthenticated("request authenticate failure")))?;
@@ -62,6 +63,7 @@ impl IstioCertificateService for CertificateService {
         }
         let asked = ttl(&request);
         let issuer = self.issuer.get();
+        // Shortened and not refused: the proxy renews by the validity that it gets.
         if let Some(asked) = asked.filter(|asked| *asked > issuer.max_ttl()) {
             let given = issuer.max_ttl();
             tracing::info!(node = caller.node, %requested, ?asked, ?given, "requested TTL exceeds the maximum");
@@ -104,6 +106,7 @@ fn status(error: &SignError) -> Status {
         SignError::Request | SignError::Signature | SignError::Key(_) | SignError::WrongTrustDomain { .. } => {
             Status::invalid_argument(error.to_string())
         }
+        // The caller cannot do anything about it; the reason is in the log of the authority.
         SignError::RootExpired | SignError::Certificate(_) | SignError::Serving(_) => {
             Status::internal("the certificate authority cannot sign")
         }

@@ -24,6 +24,7 @@ pub async fn keep_fresh(mut issuer: CurrentIssuer, names: Vec<String>, acceptor:
                 let left = certificate.not_after().duration_since(SystemTime::now()).unwrap_or_default();
                 tracing::info!(?left, "control plane certificate renewed");
                 acceptor.replace(certificate);
+                // The root may end before the certificate would: then certificates are shorter, and renewed more often.
                 RENEWAL.min(left / 2).max(RETRY)
             }
             Err(error) => {

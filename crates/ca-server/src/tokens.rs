@@ -89,6 +89,8 @@ impl NodeTokens {
         let mut known = self.known.lock();
         let metadata = fs::metadata(&self.path).map_err(|cause| self.unreadable(cause))?;
         if stamp(&metadata) != known.stamp {
+            // An error returns here with the old stamp, so the file is read again at the next request and nobody is let
+            // in until it is right.
             *known = load(&self.path, &self.trust_domain)?;
             tracing::info!(path = %self.path.display(), tokens = known.tokens.len(), "node tokens read again");
         }
@@ -121,6 +123,7 @@ impl Authenticator for NodeTokens {
 
 fn load(path: &Path, trust_domain: &TrustDomain) -> Result<Known, TokensError> {
     let unreadable = |cause| TokensError::File { path: path.to_owned(), cause };
+    // Before the content: a change in between has another stamp, and is read at the next request.
     let metadata = fs::metadata(path).map_err(unreadable)?;
     let mode = metadata.permissions().mode() & 0o7777;
     // Whoever may write the file can be any node; one that others may read shows that nobody has taken care.

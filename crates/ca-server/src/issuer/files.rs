@@ -51,8 +51,11 @@ fn create(
 ) -> Result<(String, String), IssuerError> {
     fs::create_dir_all(dir).map_err(at(dir))?;
     let Material { certificate, key, .. } = Material::generate(trust_domain)?;
+    // The key first: a certificate may be handed out as soon as it is there, and without its key it could never sign
+    // again.
     write(key_path, &key, 0o600)?;
     write(certificate_path, &certificate, 0o644)?;
+    // The names too must be on disk: a root that was handed out and is gone after a power failure cannot be made again.
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))?;
     tracing::info!(path = %certificate_path.display(), "new root certificate");
     Ok((certificate, key))
@@ -66,6 +69,7 @@ pub(crate) fn root(key: &KeyPair, trust_domain: &TrustDomain) -> Result<String, 
     params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    // Clocks of nodes that are behind would not accept it yet.
     params.not_before = now - BACKDATED;
     params.not_after = now + VALIDITY;
     params.serial_number = Some(serial()?);
@@ -101,6 +105,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), IssuerError> {
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        // A link and not a rename: it fails where the name exists already.
         fs::hard_link(&unfinished, path)?;
         fs::remove_file(&unfinished)
     };

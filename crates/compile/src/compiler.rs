@@ -70,6 +70,7 @@ impl Compiler {
     /// Returns the changes since the last call.
     pub fn settle(&mut self) -> Update {
         let graph::Update { cluster, objects, findings, policies, placements } = self.graph.settle();
+        // What the graph resolves again need not differ: only content that does is sent.
         let changes = self.published.replace(self.graph.mesh(), &objects);
         Update {
             cluster,

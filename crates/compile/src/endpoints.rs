@@ -20,6 +20,7 @@ pub(crate) fn convert(mesh: &Mesh, endpoints: &Endpoints) -> Vec<Workload> {
         // All or nothing: traffic for the invalid address would go to the others.
         let addresses = endpoint.addresses.iter().map(|text| parse_address(text)).collect::<Option<Vec<_>>>()?;
         let uid = format!("{prefix}/{}", endpoint.addresses.first()?);
+        // A slice that lists an address twice would be two resources of one name.
         seen.insert(uid.clone()).then(|| Workload {
             uid,
             name: meta.name.clone(),
@@ -28,6 +29,8 @@ pub(crate) fn convert(mesh: &Mesh, endpoints: &Endpoints) -> Vec<Workload> {
             services: [(service_key.clone(), ports.clone())].into_iter().collect(),
             status: status(endpoint.conditions.ready.unwrap_or(true)).into(),
             cluster_id: mesh.cluster_id.clone(),
+            // Never found by its address: anybody may write an endpoint with the address of a pod, and must not become
+            // that pod.
             network_mode: NetworkMode::HostNetwork.into(),
             ..Workload::default()
         })
@@ -42,6 +45,7 @@ fn ports(slice: &EndpointSlice, service: &Service) -> PortList {
             return None;
         }
         let name = port.name.as_deref().unwrap_or_default();
+        // Kubernetes joins ports of slice and Service by their names; numbers may differ.
         let known = service.spec.ports.iter().find(|known| known.name == name)?;
         Some(Port { service_port: known.port.into(), target_port: port.port?.into(), ..Port::default() })
     });

@@ -24,6 +24,7 @@ pub(crate) fn workload_name(pod: &Pod) -> String {
         "ReplicaSet" => [ROLLOUT_TEMPLATE_HASH, POD_TEMPLATE_HASH]
             .into_iter()
             .filter_map(label)
+            // By the hash that the pod carries, and not by the last hyphen: names of Deployments have hyphens too.
             .find_map(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'))
             .unwrap_or(&owner.name)
             .to_owned(),

@@ -51,8 +51,10 @@ impl Published {
         let names: BTreeSet<_> = resources.iter().map(|(name, _)| name.clone()).collect();
         let old = if names.is_empty() { self.names.remove(key) } else { self.names.insert(key.clone(), names) };
         for name in old.into_iter().flatten() {
+            // Not over a content that another object of this batch has given the name.
             changed.entry(name).or_insert(None);
         }
+        // After the old names, so that a name which stays is no removal.
         changed.extend(resources.into_iter().map(|(name, encoded)| (name, Some(encoded))));
     }
 

@@ -53,6 +53,7 @@ fn load_balancing(service: &Service, namespace: Option<&Namespace>) -> Option<Lo
     let (mode, scopes) = preference(service, namespace);
     let health =
         if service.spec.publish_not_ready_addresses { HealthPolicy::AllowAll } else { HealthPolicy::OnlyHealthy };
+    // What a proxy does without the field; most Services are shorter without it.
     if mode == Mode::UnspecifiedMode && health == HealthPolicy::OnlyHealthy {
         return None;
     }
@@ -66,6 +67,7 @@ fn load_balancing(service: &Service, namespace: Option<&Namespace>) -> Option<Lo
 fn preference(service: &Service, namespace: Option<&Namespace>) -> (Mode, &'static [Scope]) {
     const ZONE: &[Scope] = &[Scope::Network, Scope::Region, Scope::Zone];
     const NODE: &[Scope] = &[Scope::Network, Scope::Region, Scope::Zone, Scope::Subzone, Scope::Node];
+    // A demand and not a preference: without an endpoint on the node there is no connection.
     if service.spec.internal_traffic_policy.as_deref() == Some("Local") {
         return (Mode::Strict, &[Scope::Node]);
     }

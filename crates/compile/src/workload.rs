@@ -16,6 +16,7 @@ pub(crate) fn convert(mesh: &Mesh, workload: &Workload) -> wire::Workload {
     let pod = &*workload.pod;
     let meta = &pod.metadata;
     let workload_name = owner::workload_name(pod);
+    // A pod that is being deleted may answer for a while, but new connections would end with it.
     let is_healthy = pod.is_ready() && meta.deletion_timestamp.is_none();
     let label = |names: &[&str]| {
         names.iter().filter_map(|name| meta.labels.get(*name)).find(|value| !value.is_empty()).cloned()

@@ -85,6 +85,7 @@ impl Delivery {
         let mut message = format!("acknowledged for {} of {} workloads in the mesh", self.acknowledged, self.workloads);
         let mut causes: Vec<(&Missing, Vec<&str>)> = Vec::new();
         for (node, missing) in &self.missing {
+            // One clause for all nodes with the same reason: a status is read by people.
             match causes.iter_mut().find(|(cause, _)| cause.is_like(missing)) {
                 Some((_, nodes)) => nodes.push(node),
                 None => causes.push((missing, vec![node])),

@@ -112,6 +112,7 @@ impl Enforcement {
     fn condition(&self, delivery: Option<&Delivery>) -> Condition {
         let outcome = self.outcome();
         let (outcome, message) = match delivery {
+            // Only what would be enforced depends on answers: what can never match is no better for being acknowledged.
             Some(delivery) if outcome.0.status() == ConditionStatus::True && !delivery.is_complete() => {
                 delivery.outcome()
             }

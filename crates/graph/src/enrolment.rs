@@ -89,12 +89,16 @@ impl Enablement {
         if self.excluded_namespaces.contains(&meta.namespace) {
             return no(Reason::ExcludedNamespace);
         }
+        // Its namespace is the node's: steering it would steer the node.
         if pod.spec.host_network {
             return no(Reason::HostNetwork);
         }
+        // Two proxies in one namespace would capture each other's connections.
         if meta.annotations.contains_key(SIDECAR_STATUS_ANNOTATION) {
             return no(Reason::Sidecar);
         }
+        // Label and namespace together: anybody can label a pod, but only the mesh's owner puts one into this
+        // namespace.
         let is_proxy = meta.labels.get("app").is_some_and(|app| app == "ztunnel");
         if is_proxy && meta.namespace == self.system_namespace {
             return no(Reason::NodeProxy);
@@ -106,6 +110,8 @@ impl Enablement {
         match own {
             Some("ambient") => Enrolment::Selected,
             Some("none") => no(Reason::OptedOut),
+            // An unknown value counts as no label: an error in it must not take a pod out of the mesh that its
+            // namespace puts in.
             Some(_) | None if inherited => Enrolment::Selected,
             Some(_) | None => no(Reason::NotLabelled),
         }

@@ -53,6 +53,7 @@ impl Pods {
     fn set_pod(&mut self, name: &Name, old: Option<&Pod>, new: Option<&Arc<Pod>>) {
         let new_node = new.and_then(|pod| pod.spec.node_name.as_deref());
         if let Some(node) = old.and_then(|pod| pod.spec.node_name.as_deref())
+            // A pod never moves, but one of the same name may be made on another node.
             && new_node != Some(node)
             && let Some(pods) = self.by_node.get_mut(node)
         {
@@ -63,6 +64,7 @@ impl Pods {
         }
         if let Some((node, pod)) = new_node.zip(new) {
             let pods = self.by_node.entry(node.into()).or_default();
+            // Copies the map of this node only while a reader holds it.
             Arc::make_mut(pods).insert(name.clone(), Arc::clone(pod));
         }
     }

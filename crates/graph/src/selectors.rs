@@ -16,6 +16,7 @@ impl Selectors {
     /// Keeps (or replaces) the selector of `name`.
     pub(crate) fn insert(&mut self, name: &str, selector: &StringMap) {
         self.remove(name);
+        // Any one of its pairs would do: the labels that it selects have all of them.
         let Some((key, value)) = selector.iter().next() else {
             return;
         };

@@ -82,6 +82,7 @@ fn sidecar(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
 /// Finds a label that is nearly one of [`KNOWN`].
 fn misspelt(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
     meta.labels.keys().find_map(|label| {
+        // Other people's labels may look like these by chance.
         let is_ours = label.split_once('/').is_some_and(|(domain, _)| domain.contains("istio"));
         let is_known = KNOWN.contains(&label.as_str()) || LABELS.iter().any(|(known, _, _)| known == label);
         if is_known || !is_ours {

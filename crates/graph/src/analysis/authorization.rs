@@ -37,12 +37,14 @@ pub(crate) fn review(key: &ObjectRef, policy: &AuthorizationPolicy, context: &Co
     let potentials = context.rules.potentials(context.world);
     let mut rules = Vec::new();
     for (index, rule) in policy.spec.rules.iter().enumerate() {
+        // The first doubtful value explains the rule; another rule's value would not.
         found.doubt = None;
         found.rule(index, rule);
         found.copies(index, &policy.spec.rules);
         let potential = match potentials.get(index) {
             // The conversion has left the rule out and reported it.
             _ if context.left_out.contains(&index) => Potential::Never,
+            // The rule itself could match, but only on ports that no selected workload can have.
             Some(Potential::Possible) if context.rules.is_closed(index, |port| found.is_service_only(port)) => {
                 Potential::Never
             }
@@ -54,6 +56,7 @@ pub(crate) fn review(key: &ObjectRef, policy: &AuthorizationPolicy, context: &Co
     }
     let is_deny = policy.spec.action == Action::Deny;
     let mut review = Review { findings: found.findings, rules, is_deny };
+    // A policy that is only logged refuses nothing, so what it would allow or deny harms nobody.
     if !context.is_dry_run {
         review.whole(key, context);
     }
@@ -97,11 +100,13 @@ impl Review {
         };
         let rest = [before, note.unwrap_or_default()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
         let rest = rest.join("; ");
+        // Rules that the conversion left out have no reason here: they are in the effect already.
         let has_dead = self.rules.iter().any(|(potential, why)| *potential == Potential::Never && !why.is_empty());
         match best {
             Some(Potential::Never) if self.is_deny => {
                 Effect::nothing(Outcome::NeverMatches, format!("no connection can match: {rest}"))
             }
+            // Enforced all the same: an ALLOW policy that matches nothing denies everything.
             Some(Potential::Never) => Effect::partial("allows nothing;", rest),
             Some(Potential::Absent) if !self.is_deny => Effect::partial("currently allows nothing;", rest),
             Some(_) | None if is_partial || has_dead => Effect::Partial { what, how: rest },

@@ -15,6 +15,7 @@ pub(crate) fn review(
     let (mut findings, mut dead) = (Vec::new(), Vec::new());
     let ports = policy.spec.port_level_mtls.iter().filter(|(_, port)| port.mode != TlsMode::Unset);
     for (port, _) in ports {
+        // No workload is selected: that is another finding, and this one would only repeat it.
         let Some(tally) = tallies.get(port) else { continue };
         let path = format!("spec.portLevelMtls.{port}");
         if let Some((service, target)) = tally.service_only() {

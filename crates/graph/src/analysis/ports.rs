@@ -47,11 +47,13 @@ impl PodPorts {
         for service in services {
             for port in service.spec.ports.iter().filter(|port| port.protocol() == "TCP") {
                 if let Some(target) = target_port(port, pod) {
+                    // A Service sends there, so somebody listens, whether or not a container declares the port.
                     own.insert(target);
                     in_front.push((port.port, (service.metadata.name.clone(), target)));
                 }
             }
         }
+        // After all Services: the port of one may be the target of another.
         let services = in_front.into_iter().filter(|(port, _)| !own.contains(port)).collect();
         Self { own, services }
     }
@@ -62,6 +64,7 @@ impl PodPorts {
         } else if let Some((service, target)) = self.services.get(&port) {
             Fit::ServiceOnly { service: service.clone(), target: *target }
         } else if self.own.is_empty() {
+            // Declaring ports is voluntary in Kubernetes: of a pod that declares none nothing can be concluded.
             Fit::Unknown
         } else {
             Fit::Undeclared

@@ -30,6 +30,8 @@ pub(crate) fn fits(wanted: &StringMatch, trust_domain: &str, namespace: Option<&
         StringMatch::Prefix(text) => {
             let parts: Vec<_> = text.split('/').collect();
             let Some((last, before)) = parts.split_last() else { return false };
+            // A prefix ends anywhere: all of its parts but the last are whole, and the last one begins the next part of
+            // an identity.
             parts.len() <= form.len()
                 && before.iter().zip(form).all(|(part, wanted)| whole(part, wanted))
                 && form[before.len()].is_none_or(|wanted| wanted.starts_with(last))
@@ -37,6 +39,7 @@ pub(crate) fn fits(wanted: &StringMatch, trust_domain: &str, namespace: Option<&
         StringMatch::Suffix(text) => {
             let parts: Vec<_> = text.split('/').collect();
             let Some((first, after)) = parts.split_first() else { return false };
+            // The same from the other end: a suffix may begin in the middle of a part.
             let Some(skipped) = form.len().checked_sub(parts.len()) else { return false };
             after.iter().zip(&form[skipped + 1..]).all(|(part, wanted)| whole(part, *wanted))
                 && form[skipped].is_none_or(|wanted| wanted.ends_with(first))

@@ -70,6 +70,8 @@ impl Rules {
         let parts = || rules.iter().flatten().flat_map(|alternative| &alternative.parts);
         let named = parts().flat_map(|part| part.destination_ports.iter().chain(&part.not_destination_ports));
         let ports: BTreeSet<_> = named.copied().collect();
+        // Ports and addresses differ between workloads, identities of peers do not: only with these is it worth a look
+        // at each workload.
         let by_address = parts().any(|part| !part.destination_ips.is_empty() || !part.not_destination_ips.is_empty());
         Self { varies: by_address || !ports.is_empty(), matches_all, ports, rules }
     }
@@ -120,6 +122,7 @@ impl Alternative {
         let mut only: Option<BTreeSet<u16>> = None;
         for list in lists {
             let list: BTreeSet<_> = list.iter().copied().collect();
+            // All parts have to hold, so a port has to be in every list.
             only = Some(only.map_or_else(|| list.clone(), |before| &before & &list));
         }
         let ports = match only {
@@ -202,6 +205,7 @@ fn leaves_an_identity(parts: &[Match], trust_domain: &str) -> bool {
         let values: Option<Vec<_>> = list.iter().map(exact).collect();
         values.filter(|values| !values.is_empty())
     };
+    // Lists that name their values come first, the narrowest before the others: what they name can be tried one by one.
     let accounts = parts.iter().map(|part| &part.service_accounts).find(|list| !list.is_empty());
     if let Some(accounts) = accounts {
         let mut named = accounts.iter();

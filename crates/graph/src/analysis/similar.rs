@@ -7,6 +7,7 @@ pub(crate) fn nearest<'a>(value: &str, candidates: impl Iterator<Item = &'a str>
     let wanted: Vec<char> = value.chars().collect();
     let mut best: Option<(usize, &str)> = None;
     for candidate in candidates.filter(|candidate| *candidate != value) {
+        // Only a nearer one replaces it, so of equals the first stays, and far candidates are given up early.
         let limit = best.map_or(limit, |(distance, _)| distance.saturating_sub(1));
         if let Some(distance) = within(&wanted, candidate, limit) {
             best = Some((distance, candidate));
@@ -23,6 +24,7 @@ pub(crate) fn hint<'a>(value: &str, candidates: impl Iterator<Item = &'a str>) -
 /// The edit distance, unless it is above `limit`.
 fn within(left: &[char], right: &str, limit: usize) -> Option<usize> {
     let right: Vec<char> = right.chars().collect();
+    // Each missing letter is a change, so this needs no table.
     if left.len().abs_diff(right.len()) > limit {
         return None;
     }
@@ -45,6 +47,7 @@ fn distance(left: &[char], right: &[char]) -> usize {
         for column in 1..width {
             let differ = usize::from(left[row - 1] != right[column - 1]);
             let cheapest = (above[column] + 1).min(current[column - 1] + 1).min(above[column - 1] + differ);
+            // Two neighbours in the wrong order are one slip of a hand, not two changes.
             let swapped =
                 row > 1 && column > 1 && left[row - 1] == right[column - 2] && left[row - 2] == right[column - 1];
             current[column] = if swapped { cheapest.min(before[column - 2] + 1) } else { cheapest };

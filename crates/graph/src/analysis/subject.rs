@@ -24,7 +24,9 @@ pub(crate) fn review(
     let missing = selector.iter().find(|(label, value)| !world::is_generated(label) && !scope.has(label, value));
     let (why, path) = match missing {
         Some((label, value)) => (scope.missing(label, value), format!("spec.selector.matchLabels{}", step(label))),
+        // Pods with these labels exist, or would if a Deployment were scaled up: nothing looks like a mistake.
         None if could_match() => return None,
+        // Its only label is generated for each pod or revision: which pods have it changes without anybody's mistake.
         None if selector.len() == 1 => return None,
         None => ("no pod has all of these labels".to_owned(), "spec.selector".to_owned()),
     };

@@ -141,6 +141,7 @@ fn parts(text: &str) -> Option<(&str, &str, &str)> {
 
 /// The form of a principal, and what was probably meant by something else.
 fn form(text: &str, domain: &str) -> String {
+    // The ways in which Kubernetes' RBAC and other meshes write a service account.
     let segments: Vec<_> = text.trim_start_matches("system:serviceaccount:").split(['/', ':']).collect();
     let meant = match segments.as_slice() {
         [namespace, name] => Some((*namespace, *name)),
@@ -210,6 +211,7 @@ fn missing_account(world: &World, namespace: &str, name: &str, write: impl Fn(&s
     // A near name in the same namespace is more likely meant than the same name elsewhere.
     let near = nearest(name, world.accounts_in(namespace)).map(|name| (namespace, name));
     let elsewhere = || {
+        // Every namespace has the account `default`: finding it elsewhere says nothing.
         world.namespaces().find(|other| world.has_account(other, name) && name != "default").map(|other| (other, name))
     };
     let meant =
@@ -241,6 +243,7 @@ fn block_doubt(text: &str) -> Option<Doubt> {
         };
         return other(format!("it is an IPv4 address written as IPv6; it is treated as {meant}"));
     }
+    // `0.0.0.0` alone is one address that nobody has; `0.0.0.0/0` was meant.
     if address.is_unspecified() && length.is_none_or(|length| length == full(address)) {
         return never(format!("no connection uses this address; did you mean {address}/0?"));
     }

@@ -45,6 +45,7 @@ pub(super) fn rules(place: &Place<'_>, action: Action, report: &mut Report) -> V
     let to: Vec<_> = rule.to.iter().enumerate().map(|(n, to)| reader.operation(n, &to.operation)).collect();
     let from: Vec<_> = rule.from.iter().enumerate().map(|(n, from)| reader.source(n, &from.source)).collect();
     let when: Vec<_> = rule.when.iter().enumerate().map(|(n, when)| reader.condition(n, when)).collect();
+    // Less would be allowed than was asked for, and never more.
     if action == Action::Allow && report.has_lost(index) {
         return Vec::new();
     }
@@ -57,6 +58,8 @@ pub(super) fn rules(place: &Place<'_>, action: Action, report: &mut Report) -> V
     let common: Vec<_> = (!to.is_empty()).then_some(Clause { matches: to }).into_iter().collect();
     let tail: Vec<_> = when.into_iter().filter(|part| !is_empty(part)).map(one).collect();
     let rule = |source: Vec<Clause>| Rule { clauses: [common.clone(), source, tail.clone()].concat() };
+    // A source of two matches means both, while the matches of one clause are alternatives. So each source gets a rule
+    // of its own, in which each of its matches is a clause.
     let rules = if from.iter().any(|source| source.len() > 1) {
         from.into_iter().map(|source| rule(source.into_iter().map(one).collect())).collect()
     } else {
@@ -64,6 +67,7 @@ pub(super) fn rules(place: &Place<'_>, action: Action, report: &mut Report) -> V
         vec![rule((!matches.is_empty()).then_some(Clause { matches }).into_iter().collect())]
     };
     if rules.iter().any(|rule| rule.clauses.is_empty()) {
+        // Nothing is left to compare: the rule matches every connection, which its author should know.
         report.set_open(index);
     }
     rules

@@ -76,6 +76,7 @@ pub(crate) fn scope(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy) 
 
 pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy) -> Converted {
     let action = match policy.spec.action {
+        // Before the action: whatever it is, a node proxy must not enforce what was meant for a waypoint.
         _ if is_for_waypoints(policy) => return for_waypoint(key, policy),
         Declared::Allow => Action::Allow,
         Declared::Deny => Action::Deny,
@@ -115,6 +116,7 @@ pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy
 fn effect(report: &Report, action: Action, rules: &[Vec<Rule>]) -> Effect {
     let how = report.consequence(action);
     match action {
+        // `spec: {}` is how users of Istio deny everything.
         Action::Allow if rules.is_empty() => Effect::whole("allows nothing;"),
         Action::Allow if rules.iter().all(Vec::is_empty) => Effect::partial("allows nothing;", how),
         Action::Deny if rules.is_empty() => {
@@ -152,6 +154,7 @@ fn without_effect(key: &ObjectRef, policy: &AuthorizationPolicy) -> Vec<Finding>
 
 fn for_waypoint(key: &ObjectRef, policy: &AuthorizationPolicy) -> Converted {
     let (reason, message) = if policy.spec.selector.is_some() {
+        // The API server of a cluster refuses this; a directory of manifests has nobody who does.
         (Reason::Ambiguous, "selector and targetRefs are mutually exclusive: the policy is not enforced")
     } else {
         (Reason::NeedsWaypoint, "targetRefs is not supported: there are no waypoints, the policy is not enforced")

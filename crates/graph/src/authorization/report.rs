@@ -24,6 +24,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn http(&mut self, rule: usize, path: String, name: &str) {
+        // One message names all attributes; a path for each occurrence would fill the status.
         self.http.entry(name.to_owned()).or_insert(path);
         self.lost.entry(rule).or_default().insert(name.to_owned());
     }

@@ -31,11 +31,13 @@ pub(crate) fn trust_domain(value: &str) -> Option<StringMatch> {
     let kind = match value {
         "" => return None,
         "*" => StringMatch::Presence,
+        // The end of a trust domain is in the middle of a principal, which no pattern of the proxies reaches.
         _ if value.starts_with('*') => return None,
         _ => match value.strip_suffix('*') {
             Some(prefix) if prefix.contains('*') => return None,
             Some(prefix) => StringMatch::Prefix(prefix.to_owned()),
             None if value.contains('*') => return None,
+            // With the slash: `mesh` must not match `mesh-2`.
             None => StringMatch::Prefix(format!("{value}/")),
         },
     };

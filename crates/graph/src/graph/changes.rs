@@ -44,6 +44,8 @@ impl Graph {
         let old = self.index.set_namespace(name, new.clone());
         let names = |namespace: &Option<Arc<Namespace>>| namespace.is_some().then_some(names::of_namespace(name));
         self.world.exchange(names(&old), names(&new));
+        // Nothing else of a namespace is part of other objects' resources: its labels say which pods the agent enrols,
+        // and discovery follows the agent.
         if distribution(old.as_deref()) != distribution(new.as_deref()) {
             let services = self.objects.services.within(name);
             self.marked.extend(services.map(|(service, _)| ObjectRef::new(Kind::Service, name, service)));
@@ -52,6 +54,7 @@ impl Graph {
 
     pub(super) fn set_node(&mut self, name: &str, new: Option<Arc<Node>>) {
         let old = objects::set(&mut self.objects.nodes, name, new.clone());
+        // The status of a node changes often, and nothing of it counts here.
         if Locality::of(old.as_deref()) != Locality::of(new.as_deref()) {
             let pods = self.index.pods.names_on(name);
             self.marked.extend(pods.map(|(namespace, pod)| ObjectRef::new(Kind::Pod, namespace, pod)));
@@ -67,6 +70,7 @@ impl Graph {
 
     pub(super) fn set_service(&mut self, name: Name, new: Option<Arc<Service>>) {
         self.mark(Kind::Service, &name);
+        // Endpoints take port names and the host name from their Service.
         let slices: Vec<_> = self.links.slices_of_service(&name).cloned().collect();
         for slice in slices {
             self.mark(Kind::EndpointSlice, &slice);
@@ -78,6 +82,8 @@ impl Graph {
         let new_names = exists(&new);
         let replaced = self.objects.services.set(&name, new);
         self.world.exchange(exists(&replaced), new_names);
+        // Pods that the Service has left lose it, those that it has now get it. A Service without a selector has
+        // hand-made endpoints.
         for selector in [old, selector].into_iter().flatten().filter(|selector| !selector.is_empty()) {
             self.mark_pods(&name.0, &selector);
         }
@@ -107,6 +113,8 @@ impl Graph {
         let varies = self.policies.convert(&self.mesh, &key, new.as_deref());
         let exists = new.is_some();
         let replaced = self.objects.policies.set(&name, new);
+        // The rules of a policy are a resource of its own: workloads name it, and change only when another set of them
+        // does.
         if old != selector {
             for selector in [&old, &selector].into_iter().flatten() {
                 self.mark_pods_in_scope(&name.0, selector);

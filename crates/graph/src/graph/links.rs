@@ -59,6 +59,7 @@ impl Links {
 
     /// Replaces the links of a slice.
     pub(super) fn set_slice(&mut self, name: &Name, old: Option<&EndpointSlice>, new: Option<&EndpointSlice>) {
+        // Out with all of the old links first: an endpoint may have moved from one pod to another.
         if let Some(old) = old {
             if let Some(service) = service_of(name, old) {
                 discard(&mut self.slices_of_service, &service, name);

@@ -88,6 +88,7 @@ impl Graph {
             self.policies.idle.remove(key);
             return Output::default();
         };
+        // Kept by itself: when labels of pods change, these are the policies whose findings may.
         if self.coverage(key).selected == 0 {
             self.policies.idle.insert(key.clone());
         } else {
@@ -147,6 +148,7 @@ impl Graph {
         if self.coverage(key).selected > 0 {
             return None;
         }
+        // A policy of the root namespace selects in all namespaces.
         let namespace = Some(key.namespace.as_str()).filter(|namespace| *namespace != self.mesh.root_namespace);
         let could_match = || selector.is_some_and(|selector| self.objects.has_pod_with(namespace, selector));
         let (finding, why) = analysis::subject(key, selector, &self.world, could_match)?;
@@ -178,6 +180,7 @@ impl Graph {
         let selector = peer_authentication::selector(policy);
         let is_ignored = is_for_root && selector.is_some();
         let idle = if is_ignored { None } else { self.review_subject(key, selector, &mut findings) };
+        // In the root namespace selectors are ignored, so no workload would refer to it.
         let converted = peer_authentication::convert(policy, &inherited).filter(|_| !is_for_root);
         let output = Output { resolved: converted.map_or(Resolved::Nothing, Resolved::Policy), findings };
         let details = Details { idle, unmatched, is_allow: false, is_wide: selector.is_none() };

@@ -19,6 +19,7 @@ impl Graph {
     /// Finds the policies that are for a pod, and how each applies to it.
     pub(super) fn selection(&self, pod: &Pod) -> Selection {
         let meta = &pod.metadata;
+        // Once only for pods of the root namespace itself.
         let root = Some(&self.mesh.root_namespace).filter(|root| **root != meta.namespace);
         let namespaces = [Some(&meta.namespace), root].into_iter().flatten();
         let mut selected_by: Vec<_> = namespaces
@@ -27,6 +28,7 @@ impl Graph {
                 names.map(move |name| ObjectRef::new(Kind::AuthorizationPolicy, namespace, name))
             })
             .collect();
+        // In a fixed order, so that an equal selection is an equal resource.
         selected_by.sort_by_cached_key(ObjectRef::path);
         let peers = peer_authentication::selecting(&self.mesh, &self.objects.peers, &meta.namespace, &meta.labels);
         selected_by.extend(peers.map(peer_key));
@@ -119,6 +121,8 @@ impl Graph {
             let target = PodTarget { namespace: &meta.namespace, name: &meta.name, uid: &meta.uid };
             let is_target = slice.endpoints.iter().filter_map(PodTarget::of).any(|other| other == target);
             let service = slice.service_name()?;
+            // With a selector the labels decide: slices of such a Service follow them a little later, and would be a
+            // second truth.
             let has_no_selector = self.objects.services.get(&meta.namespace, service)?.spec.selector.is_empty();
             (is_target && has_no_selector && *namespace == meta.namespace).then_some(service)
         });

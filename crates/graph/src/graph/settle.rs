@@ -68,6 +68,7 @@ impl Graph {
             self.reported.set_findings(&mut update, key, output.findings);
             objects.push((key.clone(), output.resolved));
         }
+        // The one policy that no object stands for: it comes with the first PeerAuthentication and goes with the last.
         if has_peers {
             objects.push((ObjectRef::new(Kind::PeerAuthentication, "", STATIC_STRICT), self.static_strict()));
         }

@@ -19,6 +19,7 @@ impl Graph {
         for namespace in &recount.wide_of {
             keys.extend(self.wide_policies(namespace));
         }
+        // Policies of the root namespace count the workloads of all.
         if !recount.wide_of.is_empty() {
             keys.extend(self.wide_policies(&self.mesh.root_namespace));
         }
@@ -29,6 +30,7 @@ impl Graph {
     pub(super) fn doubtful(&mut self, recount: &Recount, recounted: &BTreeSet<ObjectRef>) -> BTreeSet<ObjectRef> {
         let mut keys = recount.fits.clone();
         let changed = self.world.take_changed();
+        // Any rule may name any namespace or account, and which of them do is not indexed: names come and go seldom.
         if changed.names {
             keys.extend(self.policies.facts.keys().cloned());
         }
@@ -40,6 +42,7 @@ impl Graph {
         }
         for policy in recounted {
             let is_idle = self.coverage(policy).selected == 0;
+            // It has got its first workload, or lost its last one.
             if is_idle != self.policies.idle.contains(policy) {
                 keys.insert(policy.clone());
             }

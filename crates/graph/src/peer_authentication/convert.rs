@@ -14,6 +14,8 @@ const CONVERTED_PREFIX: &str = "converted_peer_authentication_";
 
 /// The policy of a PeerAuthentication with ports whose mode differs from the rest; `levels` are what it inherits from.
 pub(crate) fn convert(policy: &PeerAuthentication, levels: &Levels<'_>) -> Option<Authorization> {
+    // Without a selector ports have no mode of their own, and the mode of the whole namespace needs no policy of its
+    // own.
     selector(policy)?;
     let own = mode(Some(policy));
     let strict = match own {
@@ -21,6 +23,7 @@ pub(crate) fn convert(policy: &PeerAuthentication, levels: &Levels<'_>) -> Optio
         TlsMode::Permissive | TlsMode::Disable => false,
         TlsMode::Unset => levels.inherits_strict(),
     };
+    // Ports whose mode is that of the rest need no rule.
     let differing: Vec<u16> = policy
         .spec
         .port_level_mtls

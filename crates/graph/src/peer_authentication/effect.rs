@@ -34,6 +34,7 @@ pub(crate) fn effect(mesh: &Mesh, policy: &PeerAuthentication, precedence: Prece
         let message = "selectors are ignored in the root namespace: the policy has no effect";
         return nothing(Reason::Ignored, Outcome::Ignored, message);
     }
+    // Before the modes: what the policy sets does not matter when another one decides.
     if let Precedence::Shadowed(other) = precedence {
         let name = &other.metadata.name;
         let why = if other.metadata.creation_timestamp == policy.metadata.creation_timestamp {

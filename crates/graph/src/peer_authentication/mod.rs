@@ -99,6 +99,7 @@ pub(crate) fn older<'a>(
     if labels.is_some() && policy.metadata.namespace == mesh.root_namespace {
         return None;
     }
+    // A selector that is a part of this one selects all workloads of this one, and perhaps others.
     let oldest = oldest(policies, &policy.metadata.namespace, |other| match (selector(other), labels) {
         (None, None) => true,
         (Some(theirs), Some(labels)) => is_subset(theirs, labels),

@@ -67,6 +67,7 @@ impl Refusal {
             Self { message: text.trim().chars().take(QUOTED).collect(), ..Self::default() }
         });
         refusal.code = status.as_u16();
+        // The other form of the header, a date, is not one that API servers send.
         let seconds = headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         refusal.retry_after = seconds.map(Duration::from_secs);
         refusal
@@ -114,6 +115,7 @@ impl ApiError {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Timeout(_) | Self::Invalid(_) => true,
+            // Refused permissions too: an administrator may grant them while the program runs.
             Self::Refused(refusal) => matches!(refusal.code, 401 | 403 | 408 | 409 | 429) || refusal.code >= 500,
         }
     }

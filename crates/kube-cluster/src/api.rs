@@ -119,12 +119,15 @@ impl Lines {
             let frame = self.body.try_next().await.map_err(|error| ApiError::Unreachable(error.into()))?;
             let Some(frame) = frame else { return Ok(None) };
             let Ok(data) = frame.into_data() else { continue };
+            // A large object comes in many frames: what was searched for its end is not searched again with each of
+            // them.
             let searched = self.partial.len();
             self.partial.extend_from_slice(&data);
             let lines = self.whole_lines(searched);
             if !lines.is_empty() {
                 return Ok(Some(lines));
             }
+            // Without a bound a peer that is no API server could fill the memory with one line.
             if self.partial.len() > MAX_OBJECT_BYTES {
                 return Err(InvalidAnswer::TooLarge(MAX_OBJECT_BYTES).into());
             }

@@ -49,6 +49,7 @@ impl Changes {
     }
 
     pub(crate) fn remove(&mut self, key: &ObjectRef) {
+        // Made and removed within one delivery: the consumer never hears of it.
         if !self.applied.remove(key).is_some_and(|applied| applied.is_new) {
             self.removed.insert(key.clone());
         }

@@ -48,6 +48,8 @@ impl Collector {
             }
             return self.report(problems).await;
         }
+        // Held until all kinds are there: a consumer that saw pods before policies would have to know that more is
+        // coming.
         changes.hold(&mut self.held);
         if self.waiting.is_empty() {
             self.deliver_held().await?;
@@ -71,6 +73,7 @@ impl Collector {
 
     async fn report(&mut self, problems: BTreeMap<PathBuf, Vec<SourceProblem>>) -> Result<(), Closed> {
         for (place, problems) in problems {
+            // Problems of a place are replaced as a whole: "solved" first, so that none of the old ones stays.
             if self.reported.remove(&place) {
                 self.send(Event::Solved { file: place.clone() }).await?;
             }

@@ -74,6 +74,7 @@ impl ApiServer {
             }
             Credentials::Kubeconfig { path, context } => kubeconfig(path, context.clone()).await?,
         };
+        // Refused and not left out: requests that go directly may reach another server, or none.
         if config.proxy_url.is_some() {
             return Err(ConnectError::Proxy);
         }
@@ -104,6 +105,7 @@ async fn choose(read: Kubeconfig, context: Option<String>) -> Result<kube::Confi
 /// kube's own client with keepalive, and without its retries: readers and writers pause themselves.
 fn client(config: &kube::Config) -> Result<kube::Client, kube::Error> {
     let mut tcp = HttpConnector::new();
+    // The connector below it is asked for `https`, of which it makes only the TCP connection.
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT));

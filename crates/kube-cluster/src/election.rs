@@ -151,6 +151,8 @@ impl Candidate {
 
     /// Tries to take or renew the Lease, and returns the time to the next attempt.
     async fn take_part(&mut self) -> Duration {
+        // From the beginning of the request, not from its answer: the other replicas count from when they see the
+        // renewal, which is later.
         let began = Instant::now();
         let attempt = timeout(ANSWER, self.attempt()).await.unwrap_or(Err(ApiError::Timeout(ANSWER)));
         match attempt {
@@ -173,6 +175,7 @@ impl Candidate {
                     let resource = format!("lease {}/{}", self.lease.namespace, self.lease.name);
                     tracing::warn!("{}; no status is written without it", error.explain(Verb::Update, &resource));
                 }
+                // A renewal that fails once does not end the leadership: the last one is good for 10 s.
                 if !self.leads() {
                     self.set(None);
                 }
@@ -181,6 +184,7 @@ impl Candidate {
                 }
             }
         }
+        // At random, so that replicas that start together do not go on colliding.
         Duration::from_millis(rand::rng().random_range(LOOK))
     }
 
@@ -214,6 +218,8 @@ impl Candidate {
         match &self.other {
             Some(other) if other.version == lease.version => other.at.elapsed() >= lease.spec.duration(),
             Some(_) | None => {
+                // Seen for the first time in this version, so its holder lives. The times inside of the Lease are of
+                // another machine's clock.
                 self.other = Some(Other { version: lease.version.clone(), at: Instant::now() });
                 false
             }

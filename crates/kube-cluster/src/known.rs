@@ -97,6 +97,7 @@ impl Known {
 
     /// Takes a complete list: what is not in it is gone.
     pub(crate) fn on_list(&mut self, listing: Listing, now: SystemTime, changes: &mut Changes) {
+        // Only a complete list comes here: of a part nothing could be concluded.
         let gone: Vec<_> = self.0.keys().filter(|key| !listing.keys.contains(key)).cloned().collect();
         for key in gone {
             self.on_removed(&key, changes);
@@ -121,6 +122,7 @@ impl Known {
         let (in_force, is_broken) = match read {
             Ok(resource) => {
                 let fingerprint = resource.fingerprint();
+                // Most new versions change fields that nobody here reads: heartbeats, managed fields.
                 let is_same = delivered.is_some_and(|delivered| delivered.fingerprint == fingerprint);
                 if !is_same {
                     changes.apply(key.clone(), resource, delivered.is_none());
@@ -129,6 +131,7 @@ impl Known {
                     changes.solved(&key);
                 }
                 let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                // The time is that of the form: an update without a difference does not make it younger.
                 (delivered.filter(|_| is_same).or(Some(Delivered { fingerprint, since })), false)
             }
             Err(mistake) => {

@@ -57,6 +57,7 @@ impl Spec {
         Self {
             holder_identity: Some(identity.to_owned()),
             lease_duration_seconds: Some(DURATION.as_secs()),
+            // client-go's rules, so that `kubectl get lease` shows what people know.
             acquire_time: if was_ours { self.acquire_time.clone() } else { now.clone() },
             renew_time: now,
             lease_transitions: Some(if was_ours || self.acquire_time.is_none() {
@@ -71,6 +72,7 @@ impl Spec {
     pub(crate) fn released(&self) -> Self {
         Self {
             holder_identity: Some(String::new()),
+            // As client-go releases it: a second, because Kubernetes refuses a duration of 0.
             lease_duration_seconds: Some(1),
             renew_time: Some(now()),
             ..self.clone()

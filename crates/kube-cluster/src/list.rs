@@ -40,6 +40,8 @@ fn add(listing: &mut Listing, text: &[u8], watched: &Watched, known: &Shared) ->
     let metadata = page::read(text, |object| {
         let head = decode::head(watched.kind, &object)?;
         listing.keys.insert(head.key.clone());
+        // An object of a known version is not decoded: after a restart of the API server ten thousand pods are listed
+        // again, and few have changed.
         if !known.lock().has(&head) {
             let read = decode::object(watched.kind, object);
             listing.changed.push((head, read));
@@ -52,6 +54,8 @@ fn add(listing: &mut Listing, text: &[u8], watched: &Watched, known: &Shared) ->
     }
     if listing.position.is_empty() {
         listing.position = position;
+    // Pages of one list have one version. Objects that moved between two versions would be in none of the pages, or in
+    // both.
     } else if listing.position != position {
         return Err(InvalidAnswer::Mixed);
     }

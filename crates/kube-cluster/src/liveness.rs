@@ -62,6 +62,8 @@ impl Liveness {
     pub(crate) fn interrupted(&self) {
         self.set(|state| match state {
             State::Open => State::Until(Instant::now() + PATIENCE),
+            // The time that is left is not prolonged: a server that takes connections and closes them would count as
+            // alive for ever.
             State::Starting | State::Until(_) => state,
         });
     }

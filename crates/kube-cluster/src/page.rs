@@ -49,6 +49,7 @@ impl<'de> Visitor<'de> for Page<'_> {
         while let Some(name) = fields.next_key::<String>()? {
             match name.as_str() {
                 "metadata" => metadata = Some(fields.next_value()?),
+                // One object at a time is a tree of JSON; the others are still text.
                 "items" => fields.next_value_seed(Items(self.0))?,
                 _ => {
                     let _: IgnoredAny = fields.next_value()?;

@@ -138,6 +138,7 @@ impl Reader {
                     return Ok(());
                 }
                 Ok(None) => {
+                    // Spread, as hundreds of agents may wait for the same definition.
                     let pause = RECHECK.mul_f64(0.8 + 0.2 * rand::random::<f64>());
                     self.liveness.idle(pause);
                     let mut changes = self.first_list();
@@ -209,6 +210,8 @@ impl Reader {
         loop {
             let mut changes = Changes::default();
             let step = watch.step(&self.watched, &self.known, &mut changes).await;
+            // Only progress counts as success: a watch that opens and breaks at once would be opened in a loop
+            // otherwise.
             if *position != watch.position || opened.elapsed() >= PATIENCE {
                 position.clone_from(&watch.position);
                 self.backoff.reset();
@@ -237,18 +240,23 @@ impl Reader {
     async fn failed(&mut self, verb: Verb, error: &ApiError) -> Result<(), Closed> {
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         tracing::debug!(kind = %self.watched.kind, "{}", error.explain(verb, &problems::resource(&self.watched)));
+        // A restart of the API server takes seconds, and nobody needs to hear of it. A refused permission stays until
+        // somebody acts.
         if error.is_denied() || since.elapsed() >= PATIENCE {
             let problem = problems::failed(&self.watched, verb, error, self.last);
             let mut changes = Changes::default();
             self.report(&mut changes, Reported { verb, code: error.code() }, problem);
             self.send(changes).await?;
         }
+        // An overloaded API server says how long it wants to be left alone; bounded, as a wrong answer must not silence
+        // a reader for a day.
         let asked = error.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
         sleep(self.backoff.pause().max(asked)).await;
         Ok(())
     }
 
     fn report(&mut self, changes: &mut Changes, sort: Reported, problem: SourceProblem) {
+        // Texts differ in ports and times; the same failure is reported once.
         if self.reported.replace(sort) != Some(sort) {
             let place: PathBuf = problems::place(&self.watched);
             changes.report(place, vec![problem]);

@@ -78,6 +78,8 @@ impl WriteStatus for Handle {
             if !is_ours {
                 return Err(WriteError::Kind(key.kind).into());
             }
+            // Of a custom resource the API server ignores the uid of a patch: what was meant for one object would be
+            // written to its successor.
             if patch.as_ref().is_some_and(|patch| patch.uid.is_some()) && !checks_uid(key.kind) {
                 return Err(WriteError::Uid(key.kind).into());
             }

@@ -70,6 +70,7 @@ impl Watch {
         match r#type.as_str() {
             "ADDED" | "MODIFIED" | "DELETED" => {
                 let head = decode::head(watched.kind, &object)?;
+                // Sent before the position, or twice: applied again it would bring back an older state.
                 if !is_after(&head.version, &self.position) {
                     return Ok(());
                 }
@@ -87,6 +88,8 @@ impl Watch {
                     return Err(InvalidAnswer::NoVersion.into());
                 }
                 if is_after(version, &self.position) {
+                    // Bookmarks move the position on while nothing happens to this kind, so that a watch which breaks
+                    // need not list again.
                     version.clone_into(&mut self.position);
                 }
                 Ok(())

@@ -53,6 +53,7 @@ impl Request {
             query.append_pair("force", "true");
             (APPLY, applied(key, patch))
         };
+        // The subresource: it cannot change a specification, and needs no permission to.
         let path = format!("{}/status?{}", path::object(key, path::preferred(key.kind)), query.finish());
         Self { path, content_type, body, has_uid: uid.is_some() }
     }

@@ -134,6 +134,7 @@ impl Writer {
         }
         let job = Job { patch, reply, due: Instant::now() };
         if let Some(mut replaced) = self.jobs.insert(key, job) {
+            // Replaced by a newer patch of the same object: what the first caller wanted is no longer wanted.
             answer(&mut replaced.reply, Ok(()));
         }
     }

@@ -27,7 +27,9 @@ impl Chunk<'_> {
             .map_err(|error| SyntaxError { line: error.line(), message: error.to_string() })?;
         let placeless = Node::without_places(json);
         match Node::parse(&self.text.replace('\t', " ")) {
+            // Read by both: the JSON reader decides what it says, the YAML reader where it stands.
             Ok(node) if node.to_value() == placeless.to_value() => Ok(node),
+            // JSON's reader takes the last of two equal keys in silence.
             Err(error) if error.message.starts_with(DUPLICATE_KEY) => Err(error),
             Ok(_) | Err(_) => Ok(placeless),
         }
@@ -66,6 +68,7 @@ fn split_json(file: &str, bom: usize) -> Option<Vec<Chunk<'_>>> {
         }
         let end = values.byte_offset();
         let start = end - text[before..end].trim_start().len();
+        // Counted from the last value on, as a file of one line for each of many objects would take quadratic time.
         line += text[counted..start].matches('\n').count();
         counted = start;
         chunks.push(Chunk { text: &text[start..end], offset: bom + start, line, is_json: true });

@@ -128,6 +128,7 @@ pub(crate) fn key(kind: Kind, value: &mut Value) -> Result<ObjectRef, Mistake> {
     }
     let namespace = metadata_text(value, "namespace")?.unwrap_or_default();
     let namespace = match (kind.is_namespaced(), namespace.as_str()) {
+        // As kubectl where no namespace is configured.
         (true, "") => "default".to_owned(),
         (true, _) if is_dns_subdomain(&namespace) && !namespace.contains('.') && namespace.len() <= 63 => namespace,
         (false, "") => namespace,
@@ -136,6 +137,7 @@ pub(crate) fn key(kind: Kind, value: &mut Value) -> Result<ObjectRef, Mistake> {
             return Err(invalid("namespace", message));
         }
         (false, _) => {
+            // Most often a mistake of indentation, or of the kind.
             return Err(invalid("namespace", format!("a {kind} does not belong to a namespace: remove it")));
         }
     };
@@ -191,6 +193,7 @@ pub(crate) fn object(kind: Kind, value: &Value) -> Result<Decoded, Vec<Mistake>>
         vec![Mistake::value(path, message)]
     })?;
     let mut mistakes = pod_checks::mistakes(kind, &value);
+    // Only now: these checks need the typed object.
     mistakes.extend(values(&resource));
     if !mistakes.is_empty() {
         return Err(mistakes);
@@ -198,6 +201,7 @@ pub(crate) fn object(kind: Kind, value: &Value) -> Result<Decoded, Vec<Mistake>>
     let mut unread: Vec<_> =
         unread.into_iter().filter(|path| has_effect(path, &value)).map(|path| general(&path)).collect();
     unread.sort();
+    // One note for all containers of a pod.
     unread.dedup();
     Ok(Decoded { resource, unread })
 }

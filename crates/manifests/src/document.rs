@@ -57,6 +57,7 @@ impl Node {
         let mut options = Options::default();
         // kubectl refuses a duplicate key, too; the parser's default would silently take the last one.
         options.duplicate_keys = DuplicateKeyPolicy::Error;
+        // The API has no such numbers; `resolve` refuses them, with their line.
         options.non_finite_float_policy = NonFiniteFloatPolicy::AsString;
         options.with_snippet = false;
         if let Some(budget) = &mut options.budget {
@@ -99,6 +100,8 @@ impl Node {
         let not_finite = |line| move |NotFinite| SyntaxError { line, message: "not a finite number".to_owned() };
         match &mut self.data {
             Data::Scalar(value) => {
+                // The parser follows YAML 1.2, kubectl YAML 1.1: what a plain scalar means is decided once more, by its
+                // text.
                 if let Some(range) = &self.defined
                     && let Some(raw) = Scalar::at(text, range)
                 {

@@ -71,6 +71,7 @@ pub(crate) fn is_elsewhere(kind: Kind, group: &str) -> bool {
 
 /// Effect that a kind has where it is supported; of a kind that does not exist, the one that was meant.
 pub(crate) fn of(group: &str, kind: &str) -> Result<Unread, Option<&'static str>> {
+    // Of these groups all kinds are known, so an unknown one is a typing error.
     if let Some((_, unread)) = GROUPS.iter().find(|(known, _)| *known == group)
         && !unread.contains(&kind)
     {

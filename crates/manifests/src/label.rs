@@ -20,6 +20,7 @@ pub(crate) enum EditError {
 
 /// The document with `label` of the object at `place` set, or removed. Unchanged text is returned as it was.
 pub(crate) fn edit(text: &str, place_of: &[Step], label: &str, value: Option<&str>) -> Result<String, EditError> {
+    // Tabs are white space in JSON and forbidden in YAML; one byte for one byte, so that all places stay.
     let node = Node::parse(&text.replace('\t', " ")).map_err(|_| EditError::Syntax)?;
     let object = node.at(place_of).ok_or(EditError::NoPlace)?;
     let metadata = object.entry("metadata").ok_or(EditError::Metadata)?;

@@ -33,6 +33,7 @@ pub fn load_directory(path: &Path) -> io::Result<Manifests> {
     for (file, text) in files {
         let contents = match text {
             Ok(text) => file::parse(&file, &text),
+            // Deleted since the directory was listed.
             Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => file::Contents::unreadable(SourceProblem::of_file(&file, error.code(), error.to_string())),
         };

@@ -73,6 +73,7 @@ impl Search<'_> {
             for (index, steps) in self.wanted.get(&key).into_iter().flatten() {
                 let place = Place { file: path.to_owned(), line: line + object.node.line_of(steps).saturating_sub(1) };
                 if let Some(found) = self.found.get_mut(*index) {
+                    // Of several definitions the first is in force.
                     found.get_or_insert(place);
                 }
             }

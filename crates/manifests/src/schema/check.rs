@@ -92,6 +92,7 @@ impl Checker {
                 }
             }
             (form, value) if has_type(form, value) => {}
+            // Without what was found: messages go to logs and pages.
             (Type::Secret, _) => self.report(Code::InvalidValue, "expected a string; put it in quotes".to_owned()),
             (form, value) => {
                 let message = format!("expected {}, found {}{}", expected(form), found(value), remedy(form, value));

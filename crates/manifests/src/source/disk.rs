@@ -125,6 +125,7 @@ impl Disk {
         self.send(job);
         let result = self.wait(receiver, &progress);
         if result.is_err() {
+            // It is left behind with its call; the next call gets a thread of its own.
             self.worker = None;
         }
         result
@@ -160,6 +161,7 @@ impl Disk {
                     let (path, count) = progress.0.lock().clone();
                     if count == seen {
                         let mut health = self.health.0.lock();
+                        // It came while the lock was waited for.
                         if let Ok(result) = receiver.try_recv() {
                             return Ok(result);
                         }
@@ -168,6 +170,7 @@ impl Disk {
                         return Err(NoAnswer { path });
                     }
                     seen = count;
+                    // Slow is not stuck: a large directory on a network takes its time.
                     self.health.beat();
                 }
                 // The call panicked.

@@ -100,6 +100,7 @@ impl LastGood {
         }
         let path = self.path(manifest);
         let text = serde_json::to_vec(objects)?;
+        // Most starts find what they would write.
         if fs::read(&path).is_ok_and(|old| old == text) {
             return Ok(());
         }

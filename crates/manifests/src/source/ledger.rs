@@ -61,6 +61,7 @@ impl Ledger {
             let own = self.own.get(&file).into_iter().flatten();
             let mut now: Vec<_> = own.chain(joint).cloned().collect();
             now.sort();
+            // A file that is read again has its problems again; they are reported once.
             if self.reported.get(&file).map_or(&[][..], Vec::as_slice) == now {
                 continue;
             }

@@ -23,6 +23,7 @@ impl Reader {
     fn put_contents(&mut self, path: &Path, tier: Tier, contents: file::Contents) {
         let copy = self.last_good.path(path);
         let mut problems = Vec::new();
+        // Of a file that this process has read, the store knows the good objects itself.
         let copies = if tier == Tier::User && !self.store.knows(path) {
             self.last_good.load(path).unwrap_or_else(|error| {
                 // A good manifest does not need its copy, which is written anew.
@@ -37,6 +38,7 @@ impl Reader {
         };
         let unusable = self.store.put_file(path, tier, contents, copies, SystemTime::now());
         problems.extend(unusable.into_iter().map(|problem| SourceProblem { file: copy.clone(), ..problem }));
+        // A copy that could not be read may be the only good state of an object: it is not overwritten.
         if tier == Tier::User && problems.is_empty() {
             problems.extend(self.save_copy(path));
         }

@@ -51,6 +51,7 @@ pub(super) fn apply<'a>(
     base: &Object,
     overlays: impl Iterator<Item = &'a Overlay> + Clone,
 ) -> (Resource, Vec<SourceProblem>) {
+    // The uid itself may come from an overlay (the lab gives pods theirs), so those without a precondition come first.
     let (own, problems) = apply_all(key, base, overlays.clone().filter(|overlay| overlay.uid.is_none()));
     if overlays.clone().any(|overlay| overlay.uid.is_some() && overlay.is_about(&own)) {
         return apply_all(key, base, overlays.filter(|overlay| overlay.is_about(&own)));

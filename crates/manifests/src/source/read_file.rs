@@ -87,9 +87,11 @@ pub(crate) fn read(path: &Path) -> Result<Text, ReadError> {
     check(&fs::metadata(path)?)?;
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
+    // Of the descriptor: between the look and the open the path may have become something else.
     let metadata = file.metadata()?;
     check(&metadata)?;
     let mut bytes = Vec::new();
+    // The size may grow while it is read.
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ReadError::TooLarge);

@@ -11,7 +11,8 @@ use super::source::Reader;
 pub struct TelemetryConfig {
     /// `LOG_FORMAT=json`; default plain.
     pub json_logs: bool,
-    /// `RUST_LOG`; default `info`.
+    /// `RUST_LOG`: levels by scope, such as `debug` or `info,access=off,ztunnel::proxy=debug`; `ztunnel` is all of the proxy's
+    /// code. Default `info`.
     pub log_filter: String,
     /// `AUTHZ_POLICY_INFO_LOGGING=true`: policy decisions are logged at `info`.
     pub log_policy_decisions: bool,

@@ -1,6 +1,7 @@
 //! Log lines in Istio's two formats, at levels that can be changed while the program runs.
 
 mod format;
+mod scopes;
 mod writer;
 
 use std::{str::FromStr, sync::Arc};
@@ -11,6 +12,7 @@ use tracing_subscriber::{
 };
 
 pub use format::LogFormat;
+pub use scopes::ZTUNNEL_SCOPES;
 pub use writer::Sink;
 
 /// Always in force, unless a later directive says otherwise.
@@ -56,7 +58,7 @@ type Subscriber = Box<dyn tracing::Subscriber + Send + Sync>;
 /// When the filter cannot be read.
 pub fn build(format: LogFormat, filter: Option<&str>, sink: Sink) -> Result<(Handle, Subscriber), LoggingError> {
     let default = format!("{BASE},{}", filter.filter(|f| !f.trim().is_empty()).unwrap_or("info"));
-    let (layer, reload) = reload::Layer::new(parse(&default)?);
+    let (layer, reload) = reload::Layer::new(scopes::with_implied(&parse(&default)?));
     let lines = format::Lines::new(format, sink.clone());
     let subscriber = tracing_subscriber::registry().with(layer).with(lines);
     let current = Mutex::new(default.clone());
@@ -94,10 +96,11 @@ impl Handle {
 
     fn apply(&self, current: &mut String, next: String) -> Result<(), LoggingError> {
         let targets = parse(&next)?;
-        // Written back from the parsed form, so that it does not grow with every change.
+        // Written back from the parsed form, so that it does not grow with every change; and without implied scopes, so
+        // that it shows what a user has written, and `ztunnel=info` takes back all of `ztunnel=debug`.
         *current = targets.to_string();
         let failed = |e: reload::Error| LoggingError::Filter { filter: next.clone(), reason: e.to_string() };
-        self.0.filter.reload(targets).map_err(failed)
+        self.0.filter.reload(scopes::with_implied(&targets)).map_err(failed)
     }
 }
 
@@ -193,6 +196,23 @@ mod tests {
 
         let messages: Vec<&str> = text.lines().filter_map(|l| l.split('\t').nth(3)).collect();
         assert_eq!(messages, ["three", "four"]);
+    }
+
+    #[test]
+    fn a_level_of_the_proxy_holds_for_all_its_crates_until_it_is_taken_back() {
+        let text = logged(LogFormat::Plain, Some("info,ztunnel=debug"), |handle| {
+            tracing::debug!(target: "proxy_core::discovery", "one");
+            handle.set("ztunnel=info").unwrap();
+            tracing::debug!(target: "proxy_core::discovery", "two");
+            handle.set("ztunnel::discovery=debug").unwrap();
+            tracing::debug!(target: "proxy_core::discovery", "three");
+            tracing::debug!(target: "hbone::pool", "four");
+            let written = ["hickory_server::server=off", "ztunnel::discovery=debug", "ztunnel=info", "info"];
+            assert_eq!(handle.current().split(',').collect::<Vec<_>>(), written);
+        });
+
+        let messages: Vec<&str> = text.lines().filter_map(|l| l.split('\t').nth(3)).collect();
+        assert_eq!(messages, ["one", "three"]);
     }
 
     #[test]

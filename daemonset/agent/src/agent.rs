@@ -25,9 +25,10 @@ use crate::cni::{RequestHandler, Requests};
 use crate::config::Config;
 use crate::controller::{Controller, TaskContext};
 use crate::described::described;
-use crate::enrol::{Node as _, PodSpec, Redirection, StepError, Timing, Wanted, unenrol_now};
+use crate::enrol::{Goal, Node as _, StepError, Timing, unenrol_now};
 use crate::finder::Finder;
 use crate::node::LiveNode;
+use crate::pod::LocalPod;
 use crate::proxies::Proxies;
 use crate::report::Reports;
 use crate::source::Objects;
@@ -97,7 +98,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     // that has not been read yet.
     until_in_sync(&mut source, &mut controller, &mut problems).await?;
     // Before proxies are accepted: a proxy drains every pod that the first snapshot does not name.
-    let TakenOver { steered, swept } = takeover::take_over(&node, controller.pods().collect()).await;
+    let TakenOver { steered, swept } = takeover::take_over(&node, controller.goals().collect()).await;
     let context = TaskContext {
         node: Arc::new(node.clone()),
         reports: reports.clone(),
@@ -120,10 +121,10 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     tasks.probing.abort();
     tasks.ageing.abort();
     // Without goals every task ends and leaves its pod as it is.
-    let pods = controller.stop().await;
+    let goals = controller.stop().await;
     ended?;
     if config.cleanup_on_exit || is_uninstalled(&config, &objects).await {
-        clear(&config, &node, pods).await
+        clear(&config, &node, goals).await
     } else {
         tracing::info!("pods stay enrolled");
         Ok(())
@@ -195,7 +196,7 @@ async fn work(
                 runtime::sys::collect_memory();
                 // At the start a pod could not be found, so its entry could not be told from a stale one.
                 if !tasks.swept {
-                    tasks.swept = takeover::sweep_when_found(node, controller.pods()).await;
+                    tasks.swept = takeover::sweep_when_found(node, controller.goals()).await;
                 }
             }
         }
@@ -362,8 +363,8 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     let mut source = objects.source(&config.node)?;
     let mut controller = Controller::new(&config.node, enablement(&config));
     until_in_sync(&mut source, &mut controller, &mut Problems::default()).await?;
-    let pods = controller.stop().await;
-    clear(&config, &node, pods).await
+    let goals = controller.stop().await;
+    clear(&config, &node, goals).await
 }
 
 /// Directories that are empty now. Those that are mounts, as of a lab or a container, stay, and so does what others put there.
@@ -375,17 +376,13 @@ fn remove_directories(config: &Config) {
     }
 }
 
-fn unfound(pod: &PodSpec, error: &StepError) {
+fn unfound(pod: &LocalPod, error: &StepError) {
     tracing::warn!(pod = pod.key.path(), %error, "failed to find an enrolled pod; its rules stay until the pod is deleted");
 }
 
-async fn clear(
-    config: &Config,
-    node: &LiveNode,
-    pods: Vec<(PodSpec, Wanted, Option<Redirection>)>,
-) -> Result<(), AgentError> {
-    let TakenOver { steered, .. } = takeover::take_over(node, pods.clone()).await;
-    for (pod, _, annotated) in pods {
+async fn clear(config: &Config, node: &LiveNode, goals: Vec<Goal>) -> Result<(), AgentError> {
+    let TakenOver { steered, .. } = takeover::take_over(node, goals.clone()).await;
+    for Goal { pod, annotated, .. } in goals {
         let pod_netns = match steered.get(&pod.uid) {
             Some(pod_netns) => Some(pod_netns.clone()),
             // Announced, and this version has no entry of it: another one enrolled it, whose rules may be there.

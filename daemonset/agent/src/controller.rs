@@ -1,7 +1,7 @@
 //! Turns the cluster's pods and namespaces into goals, one per pod of this node. Reaching them is `enrol`'s business.
 
+mod local_pod;
 mod sandboxes;
-mod spec;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,9 +16,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use zds::PodId;
 
-use self::spec::spec;
+use self::local_pod::local_pod;
 use crate::cni::Sandbox;
-use crate::enrol::{Actor, Announcement, Goal, Node, PodNetns, PodSpec, Redirection, Timing, Wanted};
+use crate::enrol::{Actor, Announcement, Goal, Node, Redirection, Timing, Wanted};
+use crate::pod::PodNetns;
 use crate::report::{Reports, View};
 use crate::{metrics, probes, unsupported};
 
@@ -84,9 +85,12 @@ impl<N: Node> Controller<N> {
         }
     }
 
-    /// The pods of this node, with what they are annotated with.
-    pub fn pods(&self) -> impl Iterator<Item = (PodSpec, Wanted, Option<Redirection>)> {
-        self.pods.values().filter_map(|pod| Some((spec(pod, None)?, self.wanted(pod), Redirection::of(pod))))
+    /// The pods of this node and where they are wanted, whether or not their tasks have begun.
+    pub fn goals(&self) -> impl Iterator<Item = Goal> {
+        self.pods.values().filter_map(|pod| {
+            let (wanted, annotated) = (self.wanted(pod), Redirection::of(pod));
+            Some(Goal { pod: local_pod(pod, None)?, wanted, annotated })
+        })
     }
 
     /// Starts a task for every pod noted so far. `steered`: where an earlier agent enrolled pods, by uid.
@@ -102,12 +106,12 @@ impl<N: Node> Controller<N> {
 
     /// Sets no more goals, waits for the step that each task is at, and returns the pods as they are known. No task runs
     /// any more after it.
-    pub async fn stop(mut self) -> Vec<(PodSpec, Wanted, Option<Redirection>)> {
-        let pods = self.pods().collect();
+    pub async fn stop(mut self) -> Vec<Goal> {
+        let goals = self.goals().collect();
         let running = std::mem::take(&mut self.tasks).into_values().map(|pod_task| pod_task.task);
         let ending = std::mem::take(&mut self.ending).into_values().map(|ending| ending.task);
         end(running.chain(ending).collect()).await;
-        pods
+        goals
     }
 
     fn pod_applied(&mut self, pod: Arc<Pod>) {
@@ -153,13 +157,13 @@ impl<N: Node> Controller<N> {
         let Some(pod) = self.pods.get(key).filter(|_| self.context.is_some()).cloned() else { return };
         let wanted = self.wanted(&pod);
         let sandbox = self.sandbox_of(&pod, &wanted);
-        let Some(spec) = spec(&pod, sandbox.as_ref()) else { return };
+        let Some(local_pod) = local_pod(&pod, sandbox.as_ref()) else { return };
         // A pod of the same name (StatefulSets) is another pod: the earlier one's task takes it out, and this one's
         // begins behind it.
-        if self.tasks.get(key).is_some_and(|pod_task| pod_task.uid != spec.uid) {
+        if self.tasks.get(key).is_some_and(|pod_task| pod_task.uid != local_pod.uid) {
             self.end_task(key);
         }
-        let goal = Goal { wanted, pod: spec, annotated: Redirection::of(&pod) };
+        let goal = Goal { wanted, pod: local_pod, annotated: Redirection::of(&pod) };
         let selected = self.selection(&pod).is_selected();
         // Who is outside the mesh asks for nothing.
         let mut notes = Vec::new();

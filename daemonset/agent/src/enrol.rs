@@ -18,57 +18,14 @@ pub use leaving::unenrol_now;
 pub use proof::{Fact, Proof, Reading, Side, Verdict};
 
 use std::fmt;
-use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use contract::admin::agent::Check;
 use contract::labels::{REDIRECTION_ANNOTATION, REDIRECTION_ENABLED, REDIRECTION_PENDING};
-use kube_types::ObjectRef;
 use kube_types::core::Pod;
-use runtime::sys::Netns;
 use tokio::time::Instant;
-use zds::{PodId, WorkloadInfo};
 
-use crate::cni::Sandbox;
-
-/// Description of a pod, as far as enrolment needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodSpec {
-    pub key: ObjectRef,
-    pub uid: PodId,
-    /// The uid in the name of the pod's cgroup. For a static pod the kubelet takes it from the file, and the API has another.
-    pub cgroup_uid: String,
-    pub info: WorkloadInfo,
-    /// Empty until the pod has one.
-    pub ips: Vec<IpAddr>,
-    /// The namespace that a CNI plugin has named, of use while no process of the pod runs.
-    pub sandbox: Option<Arc<Sandbox>>,
-    /// Ports on which the pod's own spec has it probed.
-    pub probe_ports: Vec<u16>,
-}
-
-/// Network namespace of a pod. Keeps it open.
-#[derive(Debug)]
-pub struct PodNetns {
-    pub netns: Netns,
-    /// The same namespace, as it is passed to proxies.
-    pub descriptor: Arc<OwnedFd>,
-    /// The kernel's number for the namespace, key of everything we leave in the kernel.
-    pub cookie: u64,
-    /// Index, inside the namespace, of the interface that holds the pod's address.
-    pub interface: u32,
-}
-
-impl PodNetns {
-    /// # Errors
-    /// When the namespace cannot be entered, or no descriptor is left.
-    pub fn new(netns: Netns, interface: u32) -> std::io::Result<Self> {
-        let cookie = netns.cookie()?;
-        let descriptor = Arc::new(netns.as_fd().try_clone_to_owned()?);
-        Ok(Self { netns, descriptor, cookie, interface })
-    }
-}
+use crate::pod::{LocalPod, PodNetns};
 
 /// Selection of the new connections of a pod that go to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,47 +161,51 @@ pub trait Node: Send + Sync + 'static {
     /// repaired, in words.
     fn mend(
         &self,
-        pod: &PodSpec,
+        pod: &LocalPod,
         pod_netns: &Arc<PodNetns>,
     ) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
     /// Finds the pod's network namespace.
-    fn locate(&self, pod: &PodSpec) -> impl Future<Output = Result<Arc<PodNetns>, StepError>> + Send;
+    fn locate(&self, pod: &LocalPod) -> impl Future<Output = Result<Arc<PodNetns>, StepError>> + Send;
     /// Tags the cgroup of every connected proxy, so that the kernel knows its sockets.
     fn tag(&self) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Enters the pod in the kernel's map.
     fn put_entry(
         &self,
-        pod: &PodSpec,
+        pod: &LocalPod,
         pod_netns: &Arc<PodNetns>,
         capture: Capture,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Rules, routes and settings of the namespace.
-    fn put_rules(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>)
-    -> impl Future<Output = Result<(), StepError>> + Send;
+    fn put_rules(
+        &self,
+        pod: &LocalPod,
+        pod_netns: &Arc<PodNetns>,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
     /// The program of the namespace.
     fn attach(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Asks the newest proxy to serve the pod, and waits for its acknowledgement.
-    fn announce(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
+    fn announce(&self, pod: &LocalPod, pod_netns: &Arc<PodNetns>)
+    -> impl Future<Output = Result<(), StepError>> + Send;
     /// Enters the listeners that the newest proxy opened before the kernel programs knew the pod.
     fn catch_up(&self) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Reads everything back. Never fails: what cannot be read is said of that fact. What all pods share may have been read
     /// at `since`.
-    fn proof(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> impl Future<Output = Proof> + Send;
+    fn proof(&self, pod: &LocalPod, pod_netns: &Arc<PodNetns>, since: Instant) -> impl Future<Output = Proof> + Send;
     /// Lists programs and filters in the namespace that may take connections away from the proxy. They are reported, and no facts.
     fn hazards(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<Vec<String>, StepError>> + Send;
     /// Tells the cluster how far the pod is; `None` takes back what was told.
     fn annotate(
         &self,
-        pod: &PodSpec,
+        pod: &LocalPod,
         redirection: Option<Redirection>,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Takes back whatever was told of a pod that no longer exists.
-    fn forget_annotation(&self, pod: &PodSpec) -> impl Future<Output = Result<(), StepError>> + Send;
+    fn forget_annotation(&self, pod: &LocalPod) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Live sockets of connections that go through the proxy.
     fn proxied(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<usize, StepError>> + Send;
     /// Asks every connected proxy to drop the pod, and waits for their acknowledgements. Returns the number of them, 0 while
     /// none is connected.
-    fn dismiss(&self, pod: &PodSpec) -> impl Future<Output = Result<usize, StepError>> + Send;
+    fn dismiss(&self, pod: &LocalPod) -> impl Future<Output = Result<usize, StepError>> + Send;
     /// Undoes [`Node::attach`].
     fn detach(&self, pod_netns: &Arc<PodNetns>) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Undoes [`Node::put_rules`].

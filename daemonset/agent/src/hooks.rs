@@ -12,8 +12,8 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcMessage};
 use runtime::sys::Netns;
 use rustix::net::netlink::NETFILTER;
 
-use crate::enrol::PodNetns;
 use crate::netlink::{Netlink, NetlinkError};
+use crate::pod::PodNetns;
 use crate::raw_netlink::{self, attribute};
 
 /// `NFNL_SUBSYS_NFTABLES` and `NFT_MSG_GETCHAIN`.

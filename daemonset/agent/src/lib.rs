@@ -16,6 +16,7 @@ pub mod locals;
 pub mod metrics;
 pub mod netlink;
 pub mod node;
+pub mod pod;
 pub mod prober;
 pub mod probes;
 mod proc_sys;

@@ -224,10 +224,9 @@ impl RoutingWatch {
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, ROUTING_GROUPS))?;
         Ok(Self(watched(Socket::from(socket))?))
     }
-}
 
-impl crate::enrol::Watch for RoutingWatch {
-    async fn changed(&mut self) {
+    /// Waits until something has changed since the last call. Cancel-safe.
+    pub async fn changed(&mut self) {
         loop {
             let Ok(mut ready) = self.0.readable().await else { return std::future::pending().await };
             let mut changed = false;

@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use zds::server::Registry;
 
 use crate::described::described;
-use crate::enrol::{Capture, Node, PodNetns, PodSpec, Proof, Redirection, Step, StepError};
+use crate::enrol::{Capture, Node, Proof, Redirection, Step, StepError, Watch};
 use crate::finder::{Finder, Found};
 use crate::netlink::{RoutingWatch, interface_of};
+use crate::pod::{LocalPod, PodNetns};
 use crate::proxies::Proxies;
 use crate::rules::{self, Routing};
 use crate::surveys::{Shared, Surveys};
@@ -117,19 +118,19 @@ where
 }
 
 /// The namespace that a CNI plugin named, while it holds the pod's address, and the interface that does.
-async fn named(pod: &PodSpec) -> Result<Option<(Netns, u32)>, StepError> {
+async fn named(pod: &LocalPod) -> Result<Option<(Netns, u32)>, StepError> {
     let Some(sandbox) = &pod.sandbox else { return Ok(None) };
     let interface = interface_of(sandbox.netns(), &pod.ips).await.map_err(StepError::at(Step::Locate))?;
     let netns = sandbox.netns().try_clone().map_err(StepError::at(Step::Locate))?;
     Ok(interface.map(|interface| (netns, interface)))
 }
 
-fn routing(pod: &PodSpec, pod_netns: &PodNetns) -> Routing {
+fn routing(pod: &LocalPod, pod_netns: &PodNetns) -> Routing {
     Routing { addresses: pod.ips.clone(), interface: pod_netns.interface }
 }
 
 /// Returns the entry of a pod for the kernel's map, with these flags.
-fn entry(pod: &PodSpec, pod_netns: &PodNetns, flags: u32) -> PodConfig {
+fn entry(pod: &LocalPod, pod_netns: &PodNetns, flags: u32) -> PodConfig {
     let first = |v4: bool| pod.ips.iter().find(|ip| ip.is_ipv4() == v4).map(|ip| (*ip).into()).unwrap_or_default();
     PodConfig {
         flags,
@@ -143,6 +144,12 @@ fn entry(pod: &PodSpec, pod_netns: &PodNetns, flags: u32) -> PodConfig {
     }
 }
 
+impl Watch for RoutingWatch {
+    async fn changed(&mut self) {
+        Self::changed(self).await;
+    }
+}
+
 impl Node for LiveNode {
     type Watch = RoutingWatch;
 
@@ -150,11 +157,11 @@ impl Node for LiveNode {
         RoutingWatch::new(&pod_netns.netns).map_err(StepError::at(Step::Watch))
     }
 
-    async fn mend(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
+    async fn mend(&self, pod: &LocalPod, pod_netns: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
         rules::apply(&pod_netns.netns, &routing(pod, pod_netns)).await.map_err(StepError::at(Step::Mend))
     }
 
-    async fn locate(&self, pod: &PodSpec) -> Result<Arc<PodNetns>, StepError> {
+    async fn locate(&self, pod: &LocalPod) -> Result<Arc<PodNetns>, StepError> {
         // Its connections would be captured, given to itself, and captured again.
         if self.proxies.runs_in(&pod.cgroup_uid) {
             return Err(StepError::at(Step::Locate)("a node proxy runs in this pod"));
@@ -172,7 +179,7 @@ impl Node for LiveNode {
         self.tag_all().await
     }
 
-    async fn put_entry(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>, capture: Capture) -> Result<(), StepError> {
+    async fn put_entry(&self, pod: &LocalPod, pod_netns: &Arc<PodNetns>, capture: Capture) -> Result<(), StepError> {
         // A proxy that connects meanwhile and has the pod from before must not drain it.
         self.registry.keep(&pod.uid, pod.info.clone());
         self.proxies.excludes(&pod.uid, &pod.cgroup_uid);
@@ -191,7 +198,7 @@ impl Node for LiveNode {
         .await
     }
 
-    async fn put_rules(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+    async fn put_rules(&self, pod: &LocalPod, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
         let (previous, held) = (self.previous.clone(), pod_netns.clone());
         // Settings before rules: a packet that the rule sends to `lo` is answered with its mark only with them.
         blocking(Step::Rules, move || sysctl::apply(&held.netns, held.cookie, &previous)).await?;
@@ -208,7 +215,7 @@ impl Node for LiveNode {
         self.kernel(Step::Link, move |steering| steering.attach_pod(pod_netns.cookie, pod_netns.netns.as_fd())).await
     }
 
-    async fn announce(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+    async fn announce(&self, pod: &LocalPod, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
         let pod = zds::server::Pod {
             uid: pod.uid.clone(),
             info: pod.info.clone(),
@@ -226,7 +233,7 @@ impl Node for LiveNode {
         }
     }
 
-    async fn proof(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
+    async fn proof(&self, pod: &LocalPod, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
         proof::read(self, pod, pod_netns, since).await
     }
 
@@ -237,14 +244,14 @@ impl Node for LiveNode {
         hooks::find(pod_netns, &survey).await.map_err(StepError::at(Step::ReadBack))
     }
 
-    async fn annotate(&self, pod: &PodSpec, redirection: Option<Redirection>) -> Result<(), StepError> {
+    async fn annotate(&self, pod: &LocalPod, redirection: Option<Redirection>) -> Result<(), StepError> {
         let value = redirection.map(Redirection::as_str);
         let patch = json!({ "metadata": { "annotations": { REDIRECTION_ANNOTATION: value } } });
         // Of this pod only: the next one of its name is not enrolled because this one was.
         self.status.apply_to(&pod.key, pod.uid.as_str(), patch).await.map_err(StepError::at(Step::Annotate))
     }
 
-    async fn forget_annotation(&self, pod: &PodSpec) -> Result<(), StepError> {
+    async fn forget_annotation(&self, pod: &LocalPod) -> Result<(), StepError> {
         self.status.clear(&pod.key).await.map_err(StepError::at(Step::Annotate))
     }
 
@@ -253,7 +260,7 @@ impl Node for LiveNode {
         blocking(Step::Drain, move || connections::proxied(&pod_netns.netns)).await
     }
 
-    async fn dismiss(&self, pod: &PodSpec) -> Result<usize, StepError> {
+    async fn dismiss(&self, pod: &LocalPod) -> Result<usize, StepError> {
         // First: whatever the proxies answer, the pod is on its way out.
         self.proxies.no_longer_excludes(&pod.uid);
         self.registry.del(&pod.uid).await.map_err(StepError::at(Step::Dismiss))

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
-use crate::enrol::{PodNetns, PodSpec};
+use crate::pod::{LocalPod, PodNetns};
 
 /// Namespace, name and uid.
 type Key = (String, String, String);
@@ -28,7 +28,7 @@ struct Shared {
 
 impl Reports {
     /// The report of one pod, which disappears with the last clone of its view.
-    pub fn view(&self, pod: &PodSpec) -> View {
+    pub fn view(&self, pod: &LocalPod) -> View {
         let key = (pod.info.namespace.to_string(), pod.info.name.to_string(), pod.uid.to_string());
         let (namespace, name, uid) = key.clone();
         let reason = "not looked at yet".to_owned();
@@ -83,7 +83,7 @@ impl Drop for Entry {
 
 impl View {
     /// Sets addresses and whether labels select the pod.
-    pub fn described(&self, pod: &PodSpec, selected: bool) {
+    pub fn described(&self, pod: &LocalPod, selected: bool) {
         self.update(|report| {
             report.ips.clone_from(&pod.ips);
             report.selected = selected;
@@ -91,7 +91,7 @@ impl View {
     }
 
     /// Sets the settings that the pod requests and that are not supported. Each is logged when it is new.
-    pub fn noted(&self, pod: &PodSpec, notes: Vec<String>) {
+    pub fn noted(&self, pod: &LocalPod, notes: Vec<String>) {
         self.update(|report| {
             for note in notes.iter().filter(|note| !report.notes.contains(note)) {
                 tracing::warn!(pod = pod.key.path(), "{note}");
@@ -101,7 +101,7 @@ impl View {
     }
 
     /// Sets what in the pod's namespace may take connections away from the proxy. Each is counted and logged when it is new.
-    pub(crate) fn set_hazards(&self, pod: &PodSpec, hazards: Vec<String>) {
+    pub(crate) fn set_hazards(&self, pod: &LocalPod, hazards: Vec<String>) {
         self.update(|report| {
             for hazard in hazards.iter().filter(|hazard| !report.hazards.contains(hazard)) {
                 crate::metrics::hazard();

@@ -8,9 +8,10 @@ use zds::PodId;
 use zds::server::Pod;
 
 use crate::described::described;
-use crate::enrol::{Node, PodNetns, PodSpec, Redirection, StepError, Wanted};
+use crate::enrol::{Goal, Node, StepError, Wanted};
 use crate::finder::{FindError, Found};
 use crate::node::LiveNode;
+use crate::pod::{LocalPod, PodNetns};
 use crate::rules::{self, Routing};
 
 /// State that a starting agent has found of its predecessor.
@@ -24,10 +25,10 @@ pub struct TakenOver {
 /// Registers every pod that is enrolled, and has the next proxy keep those whose namespace is not found.
 ///
 /// A proxy drains every pod that its snapshot does not name.
-pub async fn take_over(node: &LiveNode, pods: Vec<(PodSpec, Wanted, Option<Redirection>)>) -> TakenOver {
+pub async fn take_over(node: &LiveNode, goals: Vec<Goal>) -> TakenOver {
     let mut steered = HashMap::new();
     let mut lost = 0;
-    for (pod, wanted, annotated) in pods {
+    for Goal { pod, wanted, annotated } in goals {
         match wanted {
             Wanted::Gone => continue,
             Wanted::Finished { .. } => {
@@ -74,12 +75,9 @@ pub async fn take_over(node: &LiveNode, pods: Vec<(PodSpec, Wanted, Option<Redir
 
 /// Sweeps state that a predecessor left behind, once every pod is found that was lost at the start, and a proxy has confirmed
 /// that it does not serve those that have finished. Returns whether it was done.
-pub async fn sweep_when_found(
-    node: &LiveNode,
-    pods: impl Iterator<Item = (PodSpec, Wanted, Option<Redirection>)>,
-) -> bool {
+pub async fn sweep_when_found(node: &LiveNode, goals: impl Iterator<Item = Goal>) -> bool {
     let mut known = BTreeSet::new();
-    for (pod, wanted, annotated) in pods {
+    for Goal { pod, wanted, annotated } in goals {
         if wanted == Wanted::Gone {
             continue;
         }
@@ -119,14 +117,14 @@ impl Lost {
 }
 
 /// Puts this agent's program in the place of its predecessor's, in one step: no connection meets neither.
-async fn renew(node: &LiveNode, pod: &PodSpec, pod_netns: &Arc<PodNetns>) {
+async fn renew(node: &LiveNode, pod: &LocalPod, pod_netns: &Arc<PodNetns>) {
     if let Err(error) = node.attach(pod_netns).await {
         tracing::warn!(pod = %pod.key.path(), code = error.code(), %error, "failed to replace the sk_lookup program of an enrolled pod; the earlier agent's stays attached until it is repaired");
     }
 }
 
 /// The pod's namespace, if the kernel knows it.
-async fn entered(node: &LiveNode, pod: &PodSpec) -> Result<Option<Arc<PodNetns>>, Lost> {
+async fn entered(node: &LiveNode, pod: &LocalPod) -> Result<Option<Arc<PodNetns>>, Lost> {
     let Found { netns, interface, .. } = node.finder.find(&pod.cgroup_uid, &pod.ips).await?;
     let pod_netns = Arc::new(PodNetns::new(netns, interface)?);
     // Also for pods without an entry: an earlier version's entries were in maps that this one does not read.
@@ -135,7 +133,7 @@ async fn entered(node: &LiveNode, pod: &PodSpec) -> Result<Option<Arc<PodNetns>>
 }
 
 /// Removes rules and routes of an agent whose programs this one cannot have taken over, so that nothing depends on them.
-async fn remove_legacy(pod: &PodSpec, pod_netns: &PodNetns) {
+async fn remove_legacy(pod: &LocalPod, pod_netns: &PodNetns) {
     let routing = Routing { addresses: pod.ips.clone(), interface: pod_netns.interface };
     match rules::remove_legacy(&pod_netns.netns, &routing).await {
         Ok(removed) if removed.is_empty() => {}

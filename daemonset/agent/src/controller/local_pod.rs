@@ -1,4 +1,4 @@
-//! From a pod of the cluster to what its enrolment needs to know.
+//! From a pod of the cluster to what the agent needs to know of it.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use kube_types::{Kind, ObjectRef};
 use zds::{PodId, WorkloadInfo};
 
 use crate::cni::Sandbox;
-use crate::enrol::PodSpec;
+use crate::pod::LocalPod;
 use crate::{probes, static_pods};
 
 /// `None` for a pod that nothing can be done for yet: it has no uid. The addresses of a sandbox are newer than those of the
 /// pod's status, which the kubelet writes once the sandbox is there.
-pub(super) fn spec(pod: &Pod, sandbox: Option<&Arc<Sandbox>>) -> Option<PodSpec> {
+pub(super) fn local_pod(pod: &Pod, sandbox: Option<&Arc<Sandbox>>) -> Option<LocalPod> {
     let meta = &pod.metadata;
     let ips: Vec<_> = match sandbox {
         Some(sandbox) => sandbox.ips().to_vec(),
         None => pod.addresses().filter_map(|ip| ip.parse().ok()).collect(),
     };
-    Some(PodSpec {
+    Some(LocalPod {
         key: ObjectRef::new(Kind::Pod, meta.namespace.clone(), meta.name.clone()),
         uid: PodId::new(&meta.uid)?,
         cgroup_uid: static_pods::cgroup_uid(pod).to_owned(),

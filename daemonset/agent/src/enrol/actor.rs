@@ -12,8 +12,9 @@ use super::announcement::Announcement;
 use super::entering::{Enrolled, Located, Proved, prove};
 use super::goal::{Goal, Timing, Wanted};
 use super::leaving::{Dismissal, Drain, Withdrawn, undo};
-use super::{Node, PodNetns, PodSpec, Proof, Redirection, StepError, Verdict, repairing};
+use super::{Node, Proof, Redirection, StepError, Verdict, repairing};
 use crate::metrics;
+use crate::pod::{LocalPod, PodNetns};
 use crate::report::View;
 
 /// Removals of a pod that is gone, before what is left is left to the next sweep.
@@ -131,7 +132,7 @@ impl<N: Node> Actor<N> {
     }
 
     /// Waits after a failure, less when the goal or the node changes. False when nobody sets goals any more.
-    async fn pause(&mut self, pod: &PodSpec, error: &StepError, backoff: &mut Backoff) -> bool {
+    async fn pause(&mut self, pod: &LocalPod, error: &StepError, backoff: &mut Backoff) -> bool {
         self.failures += 1;
         metrics::step_failed(error.code());
         let checks = match error {
@@ -164,7 +165,7 @@ impl<N: Node> Actor<N> {
         }
     }
 
-    async fn stay_in(&mut self, pod: &PodSpec, backoff: &mut Backoff) -> Result<Next, StepError> {
+    async fn stay_in(&mut self, pod: &LocalPod, backoff: &mut Backoff) -> Result<Next, StepError> {
         self.leaving_since = None;
         self.dismissal = Dismissal::Confirmed;
         let begun = Instant::now();
@@ -188,7 +189,7 @@ impl<N: Node> Actor<N> {
     }
 
     /// Proves an enrolled pod again and again, until its goal changes or a proof does not hold.
-    async fn keep_proved(&mut self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Result<Next, StepError> {
+    async fn keep_proved(&mut self, pod: &LocalPod, pod_netns: &Arc<PodNetns>) -> Result<Next, StepError> {
         let mut watch = repairing::watch(&*self.node, pod, pod_netns);
         let (mut due, mut quiet_until) = (Instant::now() + self.timing.proof_interval, Instant::now());
         let mut hazards_due = Instant::now();
@@ -223,7 +224,7 @@ impl<N: Node> Actor<N> {
     }
 
     /// Writes the annotation again when it no longer says what was written: peers go by it.
-    async fn correct_annotation(&mut self, pod: &PodSpec) -> Result<(), StepError> {
+    async fn correct_annotation(&mut self, pod: &LocalPod) -> Result<(), StepError> {
         let seen = self.goal.borrow().annotated;
         if self.announcement == Announcement::Written(Redirection::Enabled) && seen != Some(Redirection::Enabled) {
             // Only when two proofs in a row have met it: the cluster tells of the agent's own write later than it is
@@ -247,7 +248,7 @@ impl<N: Node> Actor<N> {
 
     /// The regular proof of an enrolled pod. It shares what is not too old with the proofs of other pods; but what is old
     /// accuses nobody.
-    async fn look_again(&self, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Proof {
+    async fn look_again(&self, pod: &LocalPod, pod_netns: &Arc<PodNetns>) -> Proof {
         let now = Instant::now();
         let oldest = now.checked_sub(self.timing.proof_interval / 2).unwrap_or(now);
         let proof = prove(&*self.node, pod, pod_netns, oldest).await;
@@ -255,7 +256,7 @@ impl<N: Node> Actor<N> {
         if proof.holds() { proof } else { prove(&*self.node, pod, pod_netns, Instant::now()).await }
     }
 
-    async fn enter(&mut self, pod: &PodSpec) -> Result<Enrolled, StepError> {
+    async fn enter(&mut self, pod: &LocalPod) -> Result<Enrolled, StepError> {
         if self.failures == 0 && !self.announcement.may_be_enabled() {
             self.view.state(PodState::Enrolling, "");
         }
@@ -277,7 +278,7 @@ impl<N: Node> Actor<N> {
         self.annotate_enrolled(proved, pod).await
     }
 
-    async fn annotate_enrolled(&mut self, proved: Proved, pod: &PodSpec) -> Result<Enrolled, StepError> {
+    async fn annotate_enrolled(&mut self, proved: Proved, pod: &LocalPod) -> Result<Enrolled, StepError> {
         match self.announcement {
             Announcement::Written(Redirection::Enabled) => Ok(proved.already_annotated()),
             Announcement::None | Announcement::Unknown | Announcement::Written(Redirection::Pending) => {
@@ -309,7 +310,7 @@ impl<N: Node> Actor<N> {
 
     /// Draws conclusions from a proof that may not hold. The annotation stays as it was: a peer that hears that it left
     /// the mesh sends plaintext, which only the user may ask for. While the proof does not hold, an alarm says so.
-    async fn assess(&mut self, pod: &PodSpec, proof: &Proof) -> Result<(), StepError> {
+    async fn assess(&mut self, pod: &LocalPod, proof: &Proof) -> Result<(), StepError> {
         self.view.set_checks(proof.checks());
         let verdict = proof.verdict();
         proof.unread().for_each(|fact| metrics::unreadable(fact.name()));
@@ -328,7 +329,12 @@ impl<N: Node> Actor<N> {
         Ok(())
     }
 
-    async fn withdraw(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<(), StepError> {
+    async fn withdraw(
+        &mut self,
+        pod: &LocalPod,
+        reason: &str,
+        annotated: Option<Redirection>,
+    ) -> Result<(), StepError> {
         if self.announcement == Announcement::None {
             // Somebody else announces it.
             self.announcement = annotated.into();
@@ -349,7 +355,7 @@ impl<N: Node> Actor<N> {
         Ok(())
     }
 
-    async fn leave(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<Next, StepError> {
+    async fn leave(&mut self, pod: &LocalPod, reason: &str, annotated: Option<Redirection>) -> Result<Next, StepError> {
         self.withdraw(pod, reason, annotated).await?;
         let Some(pod_netns) = self.explore(pod).await? else {
             return self.outside(pod, reason).await;
@@ -375,7 +381,7 @@ impl<N: Node> Actor<N> {
     }
 
     /// Reports the pod as outside the mesh, once every proxy has confirmed that it no longer serves it.
-    async fn outside(&mut self, pod: &PodSpec, reason: &str) -> Result<Next, StepError> {
+    async fn outside(&mut self, pod: &LocalPod, reason: &str) -> Result<Next, StepError> {
         if self.dismissal == Dismissal::Unconfirmed {
             self.node.dismiss(pod).await?;
             self.dismissal = Dismissal::Confirmed;
@@ -385,7 +391,7 @@ impl<N: Node> Actor<N> {
     }
 
     /// Finds the namespace of a pod that is not wanted in the mesh, if programs, rules or entries of the mesh may be in it.
-    async fn explore(&mut self, pod: &PodSpec) -> Result<Option<Arc<PodNetns>>, StepError> {
+    async fn explore(&mut self, pod: &LocalPod) -> Result<Option<Arc<PodNetns>>, StepError> {
         if self.steered.unexplored && self.steered.pod_netns.is_none() {
             let pod_netns = match self.node.locate(pod).await {
                 Ok(pod_netns) => pod_netns,
@@ -400,7 +406,12 @@ impl<N: Node> Actor<N> {
         Ok(self.steered.pod_netns.clone())
     }
 
-    async fn finish(&mut self, pod: &PodSpec, reason: &str, annotated: Option<Redirection>) -> Result<Next, StepError> {
+    async fn finish(
+        &mut self,
+        pod: &LocalPod,
+        reason: &str,
+        annotated: Option<Redirection>,
+    ) -> Result<Next, StepError> {
         self.withdraw(pod, reason, annotated).await?;
         match self.steered.pod_netns.clone() {
             Some(pod_netns) => {
@@ -418,7 +429,7 @@ impl<N: Node> Actor<N> {
         Ok(Next::Wait)
     }
 
-    async fn remove_deleted(&mut self, pod: &PodSpec) -> Result<Next, StepError> {
+    async fn remove_deleted(&mut self, pod: &LocalPod) -> Result<Next, StepError> {
         self.view.state(PodState::Leaving, "the pod was deleted");
         // What is in kernel and proxy does not wait for a cluster that cannot be written to.
         let removed = self.remove_now(pod).await;
@@ -433,7 +444,7 @@ impl<N: Node> Actor<N> {
         }
     }
 
-    async fn remove_now(&mut self, pod: &PodSpec) -> Result<(), StepError> {
+    async fn remove_now(&mut self, pod: &LocalPod) -> Result<(), StepError> {
         match self.steered.pod_netns.clone() {
             Some(pod_netns) => {
                 self.dismissal = Withdrawn(pod_netns).skip_draining().remove(&*self.node, pod).await?;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::{Capture, Node, PodNetns, PodSpec, Proof, Redirection, StepError, Verdict};
+use super::{Capture, Node, Proof, Redirection, StepError, Verdict};
 use crate::metrics;
+use crate::pod::{LocalPod, PodNetns};
 
 /// The namespace is known.
 pub(super) struct Located(pub(super) Arc<PodNetns>);
@@ -36,7 +37,7 @@ pub(super) struct Enrolled {
 pub(super) const PROOF_DEADLINE: Duration = Duration::from_secs(10);
 
 /// [`Node::proof`] with an end.
-pub(super) async fn prove<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
+pub(super) async fn prove<N: Node>(node: &N, pod: &LocalPod, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
     metrics::proved();
     let proof = timeout(PROOF_DEADLINE, node.proof(pod, pod_netns, since)).await;
     proof.unwrap_or_else(|_| Proof::unreadable(&format!("no answer within {PROOF_DEADLINE:?}")))
@@ -44,7 +45,7 @@ pub(super) async fn prove<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodN
 
 impl Located {
     /// The entry comes before the link and before the proxy's listeners: from then on the kernel notes them.
-    pub(super) async fn steer<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Steered, StepError> {
+    pub(super) async fn steer<N: Node>(self, node: &N, pod: &LocalPod) -> Result<Steered, StepError> {
         // First: the kernel programs know the proxy by the tag of its cgroup. Without it they would not note its
         // listeners, and would capture its own connections.
         node.tag().await?;
@@ -60,7 +61,7 @@ impl Located {
 impl Steered {
     /// Capture begins with the acknowledgement, so that a running pod loses no connection on its way in. Without
     /// one it begins all the same: a pod that asks for the mesh is closed, not open, until the proxy is there.
-    pub(super) async fn announce<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Announced, StepError> {
+    pub(super) async fn announce<N: Node>(self, node: &N, pod: &LocalPod) -> Result<Announced, StepError> {
         // Its error is returned only after the capture is on.
         let acknowledged = node.announce(pod, &self.0).await;
         node.put_entry(pod, &self.0, Capture::On).await?;
@@ -71,7 +72,7 @@ impl Steered {
 
 impl Announced {
     /// A proxy that had its listeners before the kernel knew the pod is caught up with once.
-    pub(super) async fn prove<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Proved, StepError> {
+    pub(super) async fn prove<N: Node>(self, node: &N, pod: &LocalPod) -> Result<Proved, StepError> {
         let mut proof = prove(node, pod, &self.0, Instant::now()).await;
         if proof.verdict() == Verdict::Unserved {
             // The kernel notes listeners when they begin to listen. Those that were there before the entry have to be
@@ -90,7 +91,7 @@ impl Proved {
     }
 
     /// Tells the cluster.
-    pub(super) async fn annotate_enrolled<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Enrolled, StepError> {
+    pub(super) async fn annotate_enrolled<N: Node>(self, node: &N, pod: &LocalPod) -> Result<Enrolled, StepError> {
         node.annotate(pod, Some(Redirection::Enabled)).await?;
         Ok(self.already_annotated())
     }

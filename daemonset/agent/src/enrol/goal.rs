@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{PodSpec, Redirection};
+use super::Redirection;
+use crate::pod::LocalPod;
 
 /// Goal of a pod: in the mesh or outside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub enum Wanted {
 /// A pod and where it is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goal {
-    pub pod: PodSpec,
+    pub pod: LocalPod,
     pub wanted: Wanted,
     /// The pod's annotation as it was read last: not always what the agent wrote last.
     pub annotated: Option<Redirection>,

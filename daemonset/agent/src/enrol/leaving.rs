@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::{Capture, Node, PodNetns, PodSpec, Redirection, Step, StepError};
+use super::{Capture, Node, Redirection, Step, StepError};
+use crate::pod::{LocalPod, PodNetns};
 
 /// Pause between two looks at the connections of a pod that leaves.
 pub(super) const DRAIN_POLL: Duration = Duration::from_millis(100);
@@ -51,7 +52,7 @@ impl Withdrawn {
     pub(super) async fn stop_capturing<N: Node>(
         self,
         node: &N,
-        pod: &PodSpec,
+        pod: &LocalPod,
         since: Instant,
         grace: Duration,
     ) -> Result<Draining, StepError> {
@@ -87,7 +88,7 @@ impl Drained {
     ///
     /// For a pod whose user takes it out of the mesh, or that is deleted: a proxy that refuses or does not answer keeps no pod in
     /// the mesh. The next snapshot, at the latest, lacks the pod.
-    pub(super) async fn remove<N: Node>(self, node: &N, pod: &PodSpec) -> Result<Dismissal, StepError> {
+    pub(super) async fn remove<N: Node>(self, node: &N, pod: &LocalPod) -> Result<Dismissal, StepError> {
         let dismissal = match node.dismiss(pod).await {
             Ok(_) => Dismissal::Confirmed,
             Err(error) => {
@@ -114,7 +115,7 @@ impl Drained {
     pub(super) async fn remove_once_dismissed<N: Node>(
         self,
         node: &N,
-        pod: &PodSpec,
+        pod: &LocalPod,
         least: usize,
     ) -> Result<(), StepError> {
         if node.dismiss(pod).await? < least {
@@ -140,7 +141,7 @@ pub(super) async fn undo<N: Node>(node: &N, pod_netns: &Arc<PodNetns>) -> Result
 /// Those of the step that failed; what came before it is done.
 pub async fn unenrol_now<N: Node>(
     node: &N,
-    pod: &PodSpec,
+    pod: &LocalPod,
     pod_netns: Option<Arc<PodNetns>>,
     annotated: Option<Redirection>,
 ) -> Result<(), StepError> {

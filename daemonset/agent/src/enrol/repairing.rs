@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::entering::PROOF_DEADLINE;
-use super::{Fact, Node, PodNetns, PodSpec, Proof, Verdict, Watch};
+use super::{Fact, Node, Proof, Verdict, Watch};
 use crate::metrics;
+use crate::pod::{LocalPod, PodNetns};
 use crate::report::View;
 
 /// Shortest time between two repairs of a pod's routing after notifications, so that somebody who changes it again and again
@@ -16,7 +17,7 @@ use crate::report::View;
 pub(super) const MEND_PAUSE: Duration = Duration::from_millis(10);
 
 /// Begins to watch the pod's routing. Without it the regular proof finds what notifications would have told, a little later.
-pub(super) fn watch<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> Option<N::Watch> {
+pub(super) fn watch<N: Node>(node: &N, pod: &LocalPod, pod_netns: &Arc<PodNetns>) -> Option<N::Watch> {
     let watch = node.watch(pod_netns);
     if let Err(error) = &watch {
         metrics::unwatched();
@@ -37,7 +38,7 @@ pub(super) async fn disturbed<W: Watch>(watch: &mut Option<W>, quiet_until: Inst
 }
 
 /// Repairs the pod's routing after somebody has changed something in its namespace. False when it could not be repaired.
-pub(super) async fn mend<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNetns>) -> bool {
+pub(super) async fn mend<N: Node>(node: &N, pod: &LocalPod, pod_netns: &Arc<PodNetns>) -> bool {
     match node.mend(pod, pod_netns).await {
         Ok(repaired) => {
             if !repaired.is_empty() {
@@ -58,7 +59,7 @@ pub(super) async fn mend<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNe
 pub(super) const HAZARD_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reports what else in the pod's namespace may take connections away from the proxy. What cannot be read stays as it was said.
-pub(super) async fn report_hazards<N: Node>(node: &N, pod: &PodSpec, pod_netns: &Arc<PodNetns>, view: &View) {
+pub(super) async fn report_hazards<N: Node>(node: &N, pod: &LocalPod, pod_netns: &Arc<PodNetns>, view: &View) {
     match timeout(PROOF_DEADLINE, node.hazards(pod_netns)).await {
         Ok(Ok(found)) => view.set_hazards(pod, found),
         Ok(Err(error)) => tracing::debug!(pod = pod.key.path(), %error, "failed to look for foreign hooks"),
@@ -67,14 +68,14 @@ pub(super) async fn report_hazards<N: Node>(node: &N, pod: &PodSpec, pod_netns: 
 }
 
 /// Counts and logs what a proof has found to be repaired.
-pub(super) fn count(pod: &PodSpec, proof: &Proof) {
+pub(super) fn count(pod: &LocalPod, proof: &Proof) {
     proof.failed().for_each(|fact| metrics::repair(fact.name()));
     let (pod, found) = (pod.key.path(), proof.complaint());
     tracing::warn!(pod, found, "checks of an enrolled pod fail; repairing");
 }
 
 /// Counts and logs that a pod keeps its annotation `enabled` although its proof does not hold.
-pub(super) fn alarm(pod: &PodSpec, verdict: Verdict, found: &str) {
+pub(super) fn alarm(pod: &LocalPod, verdict: Verdict, found: &str) {
     let pod = pod.key.path();
     match verdict {
         Verdict::Holds => {}

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::{LiveNode, entry, routing};
 use crate::cgroups::Member;
 use crate::described::described;
-use crate::enrol::{Fact, PodNetns, PodSpec, Proof, Reading};
+use crate::enrol::{Fact, Proof, Reading};
+use crate::pod::{LocalPod, PodNetns};
 use crate::proxies::Proxy;
 use crate::surveys::Shared;
 use crate::{rules, sysctl};
@@ -20,7 +21,7 @@ const ROOT_PROGRAMS: [(Fact, &str); 4] =
     [(Fact::Connect4, "connect4"), (Fact::Connect6, "connect6"), (Fact::Egress, "egress"), (Fact::Sockops, "sockops")];
 
 /// `since`: the kernel's links and the node's processes as they were then or later; everything else as it is now.
-pub(super) async fn read(node: &LiveNode, pod: &PodSpec, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
+pub(super) async fn read(node: &LiveNode, pod: &LocalPod, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
     let mut proof = Proof::default();
     // Before the survey, whose age depends on it; see `links_since`.
     let routing = rules::read(&pod_netns.netns, &routing(pod, pod_netns)).await;
@@ -56,7 +57,7 @@ async fn kernel(
     node: &LiveNode,
     links: Result<Arc<Survey>, String>,
     proxy: Option<Proxy>,
-    (pod, pod_netns): (&PodSpec, &Arc<PodNetns>),
+    (pod, pod_netns): (&LocalPod, &Arc<PodNetns>),
 ) {
     let (steering, pod, pod_netns) = (node.steering.clone(), pod.clone(), pod_netns.clone());
     let read = tokio::task::spawn_blocking(move || {
@@ -112,7 +113,7 @@ fn attached(proof: &mut Proof, steering: &Steering, survey: &Survey, proxy: Opti
     proof.push(Fact::ProxyTag, tagged);
 }
 
-fn entered(steering: &Steering, pod: &PodSpec, pod_netns: &PodNetns) -> Result<Result<String, String>, LoadError> {
+fn entered(steering: &Steering, pod: &LocalPod, pod_netns: &PodNetns) -> Result<Result<String, String>, LoadError> {
     let wanted = entry(pod, pod_netns, F_OUT | F_IN);
     Ok(match steering.pod(pod_netns.cookie)? {
         Some(known) if known == wanted => Ok(format!("netns cookie {}", pod_netns.cookie)),
@@ -122,7 +123,7 @@ fn entered(steering: &Steering, pod: &PodSpec, pod_netns: &PodNetns) -> Result<R
 }
 
 /// A port too many would let a probe bypass the proxy; one that is missing keeps a probe from being answered.
-fn probed(steering: &Steering, pod: &PodSpec, pod_netns: &PodNetns) -> Result<Result<String, String>, LoadError> {
+fn probed(steering: &Steering, pod: &LocalPod, pod_netns: &PodNetns) -> Result<Result<String, String>, LoadError> {
     let known = steering.probes(pod_netns.cookie)?;
     let known: Vec<u16> = known.iter().flat_map(|probes| probes.iter().collect::<Vec<_>>()).collect();
     let found = format!("ports {known:?}, declared {:?}", pod.probe_ports);
@@ -130,7 +131,7 @@ fn probed(steering: &Steering, pod: &PodSpec, pod_netns: &PodNetns) -> Result<Re
 }
 
 /// Reads whether a process of the pod is in the cgroup of a proxy, so that the pod's connections count as the proxy's.
-fn shared_cgroup(node: &LiveNode, pod: &PodSpec, members: &[Member]) -> Reading {
+fn shared_cgroup(node: &LiveNode, pod: &LocalPod, members: &[Member]) -> Reading {
     match node.proxies.shared_with(&pod.cgroup_uid, members) {
         Some(cgroup) => Reading::Fails(format!("the proxy's cgroup {} holds processes of the pod", cgroup.display())),
         None => Reading::Holds("no process of the pod is in a proxy's cgroup".to_owned()),
@@ -138,7 +139,7 @@ fn shared_cgroup(node: &LiveNode, pod: &PodSpec, members: &[Member]) -> Reading 
 }
 
 /// A listener of each kind for each family the pod has addresses of; one of IPv6 takes IPv4 too.
-fn covered(pod: &PodSpec, listeners: &[Listener]) -> Result<String, String> {
+fn covered(pod: &LocalPod, listeners: &[Listener]) -> Result<String, String> {
     let has = |kind, family| listeners.iter().any(|listener| listener.kind == kind && listener.family == family);
     let mut missing = Vec::new();
     for kind in Kind::ALL {

@@ -291,7 +291,6 @@ async fn the_interface_is_the_one_that_holds_the_address() {
 
 #[tokio::test]
 async fn a_change_to_rules_routes_addresses_or_interfaces_is_told() {
-    use crate::enrol::Watch as _;
     let Some((netns, _)) = joined().await else { return };
     let mut watch = crate::netlink::RoutingWatch::new(&netns).unwrap();
     let soon = Duration::from_secs(5);

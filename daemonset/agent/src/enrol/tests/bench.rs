@@ -11,7 +11,8 @@ use zds::{PodId, WorkloadInfo};
 
 use super::TIMING;
 use super::fake::{Fake, State};
-use crate::enrol::{Actor, Goal, Node as _, PodNetns, PodSpec, Redirection, Wanted};
+use crate::enrol::{Actor, Goal, Node as _, Redirection, Wanted};
+use crate::pod::{LocalPod, PodNetns};
 use crate::report::Reports;
 
 pub(super) struct Bench {
@@ -22,8 +23,8 @@ pub(super) struct Bench {
     pub(super) actor: JoinHandle<()>,
 }
 
-pub(crate) fn pod() -> PodSpec {
-    PodSpec {
+pub(crate) fn pod() -> LocalPod {
+    LocalPod {
         sandbox: None,
         probe_ports: vec![8080],
         key: ObjectRef::new(Kind::Pod, "default", "web"),

@@ -9,7 +9,8 @@ use runtime::sys::Netns;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::enrol::{Capture, Fact, Node, PodNetns, PodSpec, Proof, Reading, Redirection, Step, StepError, Watch};
+use crate::enrol::{Capture, Fact, Node, Proof, Reading, Redirection, Step, StepError, Watch};
+use crate::pod::{LocalPod, PodNetns};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -182,14 +183,14 @@ impl Node for Fake {
     fn watch(&self, _: &Arc<PodNetns>) -> Result<FakeWatch, StepError> {
         Ok(FakeWatch(self.disturbance.clone()))
     }
-    async fn mend(&self, _: &PodSpec, _: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
+    async fn mend(&self, _: &LocalPod, _: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
         let mended = |state: &mut State| {
             let had = std::mem::replace(&mut state.rules, true);
             if had { Vec::new() } else { vec!["rule".to_owned()] }
         };
         self.step(Step::Mend, "mend", mended).await
     }
-    async fn locate(&self, _: &PodSpec) -> Result<Arc<PodNetns>, StepError> {
+    async fn locate(&self, _: &LocalPod) -> Result<Arc<PodNetns>, StepError> {
         let cookie = self.step(Step::Locate, "locate", |state| state.cookie).await?;
         let mut pod_netns = PodNetns::new(Netns::current().unwrap(), 2).unwrap();
         pod_netns.cookie = cookie;
@@ -198,7 +199,7 @@ impl Node for Fake {
     async fn tag(&self) -> Result<(), StepError> {
         self.step(Step::Tag, "tag", |_| ()).await
     }
-    async fn put_entry(&self, _: &PodSpec, pod_netns: &Arc<PodNetns>, capture: Capture) -> Result<(), StepError> {
+    async fn put_entry(&self, _: &LocalPod, pod_netns: &Arc<PodNetns>, capture: Capture) -> Result<(), StepError> {
         let name = match capture {
             Capture::Unchanged => "entry",
             Capture::On => "capture",
@@ -213,13 +214,13 @@ impl Node for Fake {
         })
         .await
     }
-    async fn put_rules(&self, _: &PodSpec, _: &Arc<PodNetns>) -> Result<(), StepError> {
+    async fn put_rules(&self, _: &LocalPod, _: &Arc<PodNetns>) -> Result<(), StepError> {
         self.step(Step::Rules, "rules", |state| state.rules = true).await
     }
     async fn attach(&self, _: &Arc<PodNetns>) -> Result<(), StepError> {
         self.step(Step::Link, "link", |state| state.link = true).await
     }
-    async fn announce(&self, _: &PodSpec, _: &Arc<PodNetns>) -> Result<(), StepError> {
+    async fn announce(&self, _: &LocalPod, _: &Arc<PodNetns>) -> Result<(), StepError> {
         self.step(Step::Announce, "announce", |state| {
             state.acknowledged = true;
             state.listeners |= !state.listens_unseen;
@@ -229,7 +230,7 @@ impl Node for Fake {
     async fn catch_up(&self) -> Result<(), StepError> {
         self.step(Step::CatchUp, "catch_up", |state| state.listeners = state.acknowledged).await
     }
-    async fn proof(&self, _: &PodSpec, _: &Arc<PodNetns>, since: Instant) -> Proof {
+    async fn proof(&self, _: &LocalPod, _: &Arc<PodNetns>, since: Instant) -> Proof {
         if self.with(|state| state.proof_hangs) {
             pending::<()>().await;
         }
@@ -243,7 +244,7 @@ impl Node for Fake {
     async fn hazards(&self, _: &Arc<PodNetns>) -> Result<Vec<String>, StepError> {
         Ok(self.with(|state| state.hazards.clone()))
     }
-    async fn annotate(&self, _: &PodSpec, redirection: Option<Redirection>) -> Result<(), StepError> {
+    async fn annotate(&self, _: &LocalPod, redirection: Option<Redirection>) -> Result<(), StepError> {
         let name = match redirection {
             Some(Redirection::Enabled) => "annotate",
             Some(Redirection::Pending) => "pending",
@@ -260,7 +261,7 @@ impl Node for Fake {
         })
         .await
     }
-    async fn forget_annotation(&self, _: &PodSpec) -> Result<(), StepError> {
+    async fn forget_annotation(&self, _: &LocalPod) -> Result<(), StepError> {
         self.step(Step::Annotate, "forget", |state| {
             state.annotated = false;
             state.pending = false;
@@ -272,7 +273,7 @@ impl Node for Fake {
         self.with(|state| state.log.retain(|name| *name != "proxied"));
         self.step(Step::Drain, "proxied", |state| state.proxied).await
     }
-    async fn dismiss(&self, _: &PodSpec) -> Result<usize, StepError> {
+    async fn dismiss(&self, _: &LocalPod) -> Result<usize, StepError> {
         self.step(Step::Dismiss, "dismiss", |state| {
             if state.proxy_is_late {
                 return 0;

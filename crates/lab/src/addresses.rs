@@ -89,6 +89,9 @@ pub(crate) struct PodHosts {
 impl PodHosts {
     /// A free one; `None` when all are taken.
     pub(crate) fn take(&mut self) -> Option<u8> {
+        // The search goes on behind the address that was given last and then from the beginning: a pod that gets the
+        // address of one that has just gone would hide mistakes of programs that still know the old one, and would meet
+        // its connections.
         let after = (self.last.saturating_add(1).max(FIRST_POD)..=LAST_POD).chain(FIRST_POD..=LAST_POD);
         let host = after.into_iter().find(|host| !self.used.contains(host))?;
         self.used.insert(host);
@@ -115,6 +118,8 @@ impl ServiceHosts {
         if let Some(host) = self.by_name.get(&key) {
             return service(*host);
         }
+        // The low addresses are left to fixed Services such as cluster DNS, and the last one is the network's broadcast
+        // address. Names that hash to the same address are told apart by trying the next one.
         let taken: BTreeSet<u16> = self.by_name.values().copied().collect();
         let digest = xxh64(format!("{namespace}/{name}").as_bytes(), 0);
         let start = u16::try_from(digest & 0xffff).unwrap_or_default();

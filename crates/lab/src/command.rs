@@ -117,6 +117,8 @@ impl Process {
     /// # Errors
     /// When the lab is gone.
     pub async fn output(mut self) -> Result<Output, LabError> {
+        // A command that reads to the end of its input would never end. Both outputs are read while it runs: a command
+        // that fills a pipe that nobody reads would never end either.
         self.stdin = None;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let (code, out, err) = tokio::join!(
@@ -155,6 +157,7 @@ impl Capture {
     pub async fn stop(mut self) -> Result<Captured, LabError> {
         self.connection.send(&Followup::Stop, &[]).await?;
         match self.connection.receive().await?.ok_or(LabError::Gone)? {
+            // A capture with gaps proves nothing about packets that are not in it.
             Reply::Captured { packets, dropped: 0 } => Ok(Captured { file: self.file, packets }),
             Reply::Captured { dropped, .. } => Err(LabError::Refused(format!("the kernel dropped {dropped} packets"))),
             other => Err(unexpected(&other)),

@@ -314,6 +314,8 @@ impl Connection {
                     Ok(rustix::net::sendmsg(&self.stream, &[IoSlice::new(rest)], &mut control, flags)?)
                 })
                 .await?;
+            // The descriptors went with the first byte that was sent. With the rest of the line they would be sent a
+            // second time.
             attached = &[];
             rest = &rest[sent..];
         }
@@ -330,6 +332,7 @@ impl Connection {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Ok(Some(serde_json::from_slice(&line)?));
             }
+            // Without a bound, a peer that never ends its line would fill the memory of this process.
             if self.buffer.len() > MAX_LINE_BYTES {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
             }
@@ -352,6 +355,8 @@ impl Connection {
             .async_io(Interest::READABLE, || {
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
                 let mut control = RecvAncillaryBuffer::new(&mut space);
+                // Close-on-exec must be set as the descriptor arrives: a command that another task starts in between
+                // would inherit it.
                 let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
                 let received = rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
                 for message in control.drain() {

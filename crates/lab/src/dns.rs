@@ -57,6 +57,8 @@ impl Zone {
 
     fn answer(&self, name: &Name, kind: RecordType) -> (ResponseCode, Vec<Record>) {
         let text = name.to_ascii().to_ascii_lowercase();
+        // A name without addresses of the wanted family is not the same as no name: resolvers ask for A and AAAA at the
+        // same time, and give up the name when one of the answers is NXDOMAIN (RFC 2308, section 2).
         let Some(addresses) = self.get(text.trim_end_matches('.')) else {
             return (ResponseCode::NXDomain, Vec::new());
         };
@@ -136,6 +138,7 @@ pub(crate) fn serve(zone: &Zone, netns: &Netns, addresses: &[IpAddr]) -> io::Res
     let mut server = Server::new(Handler(zone.clone()));
     for address in addresses {
         let address = SocketAddr::new(*address, 53);
+        // A socket stays in the namespace in which it was made, so only making it needs the node's namespace.
         let (udp, tcp) = netns.run(|| Ok((UdpSocket::bind(address)?, TcpListener::bind(address)?)))?;
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;

@@ -31,6 +31,8 @@ pub(crate) fn render(services: &[Resolved], pods: &[LocalPod], node: Dual) -> St
     let mut text = format!("table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n");
     local_set(&mut text, "local_v4", "ipv4_addr", pods.iter().map(|pod| (&pod.interface, pod.addresses.v4.into())));
     local_set(&mut text, "local_v6", "ipv6_addr", pods.iter().map(|pod| (&pod.interface, pod.addresses.v6.into())));
+    // Each Service's port gets a chain of its own, which the entry of the map leads to: a connection finds its chain in one
+    // look-up, however many Services there are.
     let mut entries = [Vec::new(), Vec::new()];
     for service in services {
         for port in service.ports.iter().filter(|port| !port.endpoints.is_empty()) {
@@ -89,7 +91,12 @@ fn endpoint_chain(text: &mut String, chain: &str, protocol: &str, endpoints: &[&
 fn base_chains(text: &mut String, node: Dual) {
     let lookup_v4 = "ip daddr . meta l4proto . th dport vmap @services_v4";
     let lookup_v6 = "ip6 daddr . meta l4proto . th dport vmap @services_v6";
+    // What still has a Service's address after the rewriting has no usable endpoint. A client that is refused tries
+    // again at once; one whose packets vanish waits for its timeout.
     let rejects = format!("ip daddr {SERVICES_V4} reject; ip6 daddr {SERVICES_V6} reject;");
+    // The order of priorities matters: the source is checked before a rule can rewrite it (raw is -300), destinations
+    // are rewritten before routing (-100), and a pod that talks to itself through a Service gets the node's address
+    // after routing (100), so that its answer comes back through the node and is rewritten again.
     for line in [
         "chain source { type filter hook prerouting priority raw; policy accept;".to_owned(),
         "  iifname \"pod*\" meta nfproto ipv4 iifname . ip saddr != @local_v4 counter drop;".to_owned(),

@@ -37,6 +37,7 @@ pub(crate) async fn supervisor(mut options: Options) -> Result<Connection, LabEr
     // A lab of this name that was killed has had nobody to clean up after it.
     remove_leftovers(&options.name)?;
     fs::DirBuilder::new().mode(0o755).create(run.root()).map_err(|err| LabError::of(err, run.root()))?;
+    // The manifests that come along are in the options that are written next, by their path.
     options.write_own_manifests(&run)?;
     let file = options.write(&run)?;
     let log = File::create(run.supervisor_log())?;
@@ -54,6 +55,7 @@ pub(crate) async fn supervisor(mut options: Options) -> Result<Connection, LabEr
     match started {
         Some(connection) => Ok(connection),
         None => {
+            // The log has to be read before the sweep removes it.
             let reason = last_words(&run);
             sweep(&options.name)?;
             Err(LabError::Start { reason })

@@ -39,6 +39,7 @@ impl Marks {
         let mut lengths = self.lengths.lock();
         lengths.retain(|log, known| {
             let Ok(now) = length(log) else { return false };
+            // A length that could not be written down stays as it was, and the next look tries again.
             if now != *known && append(log, "at", now).is_ok() {
                 *known = now;
             }

@@ -72,7 +72,10 @@ impl Namespace {
     /// A new one with loopback up. The connection keeps it alive until this is dropped.
     pub(crate) async fn create() -> io::Result<Self> {
         let netns = Netns::create()?;
+        // Interfaces copy these settings when they appear, so they are written before the first one.
         set(&netns, COMMON)?;
+        // The netlink socket belongs to the namespace in which it is made, and keeps that namespace alive for as long
+        // as it is open.
         let (connection, handle, _) = netns.run(new_connection)?;
         tokio::spawn(connection);
         let namespace = Self { netns, handle };
@@ -140,6 +143,7 @@ impl Wire {
             .index(PORT_INDEX + u32::from(number.0))
             .mtu(MTU)
             .build();
+        // Each end is set up only when both exist and one hangs on the bridge: an end without its peer cannot be up.
         self.namespace.link(veth(port, node_mac(number), &node.netns)).await?;
         let plug = LinkUnspec::new_with_index(PORT_INDEX + u32::from(number.0)).controller(INTERFACE_INDEX).up();
         self.namespace.change(plug.build()).await?;

@@ -105,6 +105,8 @@ impl Options {
             *path = absolute.map_err(|err| unusable(path, err))?;
         }
         let missing: Vec<_> = SYSTEM_PROGRAMS.into_iter().filter(|name| !self.bin_dir.join(name).is_file()).collect();
+        // All of this would fail later as well, but in the log of a pod or of the supervisor. Here the user is told at
+        // once, and what to do.
         if self.mesh && !missing.is_empty() {
             let reason = format!(
                 "{} not there: `make build` makes them, --bin-dir or {BIN_DIR_VARIABLE} says where they are, --no-mesh does \

@@ -244,6 +244,8 @@ pub fn remove_tree(root: &Path) -> io::Result<()> {
 }
 
 fn try_remove_tree(root: &Path) -> io::Result<()> {
+    // The kernel removes only a cgroup without children, so the deepest go first. Its files are the kernel's and go
+    // with it.
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

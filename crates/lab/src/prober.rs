@@ -122,6 +122,8 @@ async fn run(
                 let attempt = Attempt { id: next, address, port, timeout: limit, question };
                 let mut line = serde_json::to_vec(&attempt)?;
                 line.push(b'\n');
+                // When this fails the process is gone; the answers that wait are dropped with `waiting`, and whoever
+                // asked hears of it.
                 input.write_all(&line).await?;
                 waiting.retain(|_, answer| !answer.is_closed());
                 waiting.insert(next, answer);

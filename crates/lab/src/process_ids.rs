@@ -16,6 +16,7 @@ pub(crate) fn fill_in(pod: &mut PodInfo) {
 fn oldest_process(cgroup: &Path) -> Option<u32> {
     let processes = fs::read_to_string(cgroup.join("cgroup.procs")).ok()?;
     let started = |pid: &u32| start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
+    // The numbers say nothing about the order: they start over when the largest is reached.
     processes.lines().filter_map(|line| line.parse().ok()).min_by_key(|pid| (started(pid), *pid))
 }
 

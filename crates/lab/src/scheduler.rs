@@ -53,6 +53,8 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     /// The node for a pod.
     pub(crate) fn place(&mut self, spec: &PodSpec, nodes: &[Candidate]) -> Result<String, Unschedulable> {
+        // A pod that names its node does not pass the scheduler in Kubernetes either: neither taints nor selectors are
+        // asked.
         if let Some(name) = &spec.node_name {
             let found = nodes.iter().find(|node| node.name == *name);
             return found.map(|node| node.name.clone()).ok_or_else(|| Unschedulable::NoSuchNode(name.clone()));
@@ -70,6 +72,7 @@ impl Scheduler {
             let reasons = refusals.into_iter().map(reason).collect();
             return Err(Unschedulable::NoneFits { nodes: nodes.len(), reasons });
         }
+        // In turn and not by load: which pod runs where is the same each time the lab is started.
         let node = admitted[self.turn % admitted.len()];
         self.turn += 1;
         Ok(node.name.clone())
@@ -100,6 +103,7 @@ fn admits(node: &Candidate, spec: &PodSpec) -> bool {
 
 fn meets(node: &Candidate, term: &NodeSelectorTerm) -> bool {
     let fields = BTreeMap::from([("metadata.name".to_owned(), node.name.clone())]);
+    // An empty term matches no node (`NodeSelectorTerm` of the Kubernetes API), whereas `all` of nothing is true.
     let says_something = !term.match_expressions.is_empty() || !term.match_fields.is_empty();
     says_something
         && term.match_expressions.iter().all(|want| holds(want, &node.labels))

@@ -100,6 +100,7 @@ pub(crate) fn with_addresses(service: &Service, hosts: &mut ServiceHosts) -> Ser
             }
         }
     }
+    // The families above matter to these as well, but they have no address.
     if spec.is_headless() || spec.r#type.as_deref() == Some("ExternalName") {
         return service;
     }
@@ -175,6 +176,7 @@ fn resolve_port(port: &ServicePort, slices: &[&EndpointSlice]) -> ResolvedPort {
                 candidate.name.as_deref().unwrap_or_default() == port.name
                     && candidate.protocol.as_deref().unwrap_or("TCP") == port.protocol()
             };
+            // The number is the slice's: a target port that is a name may be another number in each pod.
             let number = slice.ports.iter().find(matches).and_then(|found| found.port);
             let addresses = endpoint.addresses.iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
             addresses.filter_map(move |ip| Some(SocketAddr::new(ip, number?)))
@@ -247,6 +249,7 @@ pub(crate) fn container_port(containers: &[Container], name: &str) -> Option<u16
 
 fn slice(service: &Service, family: Family, ports: &[NamedPort], endpoints: Vec<Endpoint>) -> EndpointSlice {
     let meta = &service.metadata;
+    // From what the slice is about and not from a counter: the same slice has the same name when others come and go.
     let suffix = digest(&(family.name(), ports)) & 0xf_ffff;
     EndpointSlice {
         metadata: ObjectMeta {

@@ -79,6 +79,7 @@ impl Lab {
         terminal: bool,
     ) -> Result<Running, LabError> {
         let argv = argv.iter().map(|arg| arg.as_ref().to_owned()).collect();
+        // Programs on a terminal need to know which one it is; it is the user's and not the container's.
         let env = std::env::var("TERM").ok().filter(|_| terminal).map(|term| ("TERM".to_owned(), term));
         let env = env.into_iter().collect();
         let mut connection = self.connect().await?;

@@ -120,6 +120,7 @@ impl Lab {
     /// # Errors
     /// When something is left.
     pub async fn down(mut self) -> Result<(), LabError> {
+        // Without its leash the lab begins to go down at once, and `down` waits for what is under way already.
         self.leash = None;
         down(&self.name).await
     }
@@ -145,6 +146,8 @@ impl Lab {
 /// When something is left.
 pub async fn down(name: &str) -> Result<(), LabError> {
     validate_name(name)?;
+    // The lock is opened before the supervisor is asked: a supervisor that ends removes the file, and then nobody could
+    // tell when its last process is gone.
     let alive = launch::Alive::look(name);
     if let Ok(mut connection) = connect(name).await {
         let asked = connection.send(&Request::Down, &[]).await;

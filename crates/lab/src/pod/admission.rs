@@ -45,6 +45,8 @@ enum Refusal {
 pub(super) async fn passed(setup: &Setup, shared: &Shared, stop: &mut watch::Receiver<bool>) -> bool {
     let mut selected = setup.selected.clone();
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+    // The decision is read anew in each round: a pod whose labels changed while it waits must be let in without the
+    // agent, or it waits for ever.
     while *selected.borrow_and_update() {
         let refusal = select! {
             // Safe to drop: the agent goes on, and is asked again or not any more.
@@ -108,6 +110,7 @@ async fn post(socket: &Path, request: &AddRequest) -> Result<AddResponse, Refusa
         let text = || String::from_utf8_lossy(&body).trim().to_owned();
         let answer: AddResponse =
             serde_json::from_slice(&body).map_err(|_| Refusal::Refused(format!("{status}: {}", text())))?;
+        // Two parts of the answer say the same; when they differ, one of them is wrong and neither is trusted.
         if status.as_u16() == answer.outcome.status() {
             Ok(answer)
         } else {

@@ -55,6 +55,7 @@ pub(crate) async fn run(setup: Arc<Setup>, index: usize, shared: Shared, mut sto
                 None
             }
         };
+        // A container that was told to stop has not failed and is not counted as restarted.
         if *stop.borrow() {
             break;
         }
@@ -134,6 +135,7 @@ async fn live(
             (false, false) => String::new(),
         };
     });
+    // The state is written before the first probe runs, which changes it.
     let (mut probes, fatal) = watch_over(setup, index, container, shared, pid);
     let mut dead = String::new();
     let status = select! {
@@ -170,6 +172,8 @@ async fn terminate(
     pid: u32,
     grace: Duration,
 ) -> Option<std::process::ExitStatus> {
+    // The hook runs while the process still works (`terminationGracePeriodSeconds` counts from here): it is where a
+    // program takes itself out of use before it is told to end.
     let end = Instant::now() + grace;
     select! {
         // Both are safe to drop: they only wait.

@@ -36,6 +36,7 @@ pub(crate) fn environment(
             service_links(service).into_iter().for_each(|(name, value)| set(&mut env, name, value));
         }
     }
+    // The order of these three is that of Kubernetes: what is written closer to the container wins.
     for source in &container.env_from {
         for (name, value) in all_of(source, facts, catalogue)? {
             set(&mut env, name, value);
@@ -136,6 +137,7 @@ fn one_of(
 
 /// The variables by which a container finds a Service, with those of Docker's links.
 fn service_links(service: &Service) -> Environment {
+    // A headless Service has no address of its own, and Kubernetes makes no variables for it.
     let Some(address) = service.spec.addresses().next().and_then(|text| text.parse::<IpAddr>().ok()) else {
         return Vec::new();
     };
@@ -171,6 +173,7 @@ pub(crate) fn expand(text: &str, env: &Environment) -> String {
         let reference = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
         let known =
             reference.and_then(|(name, tail)| env.iter().find(|(key, _)| key == name).map(|(_, value)| (value, tail)));
+        // What was replaced is not looked at again: a value that contains `$(NAME)` stays as it is, as in Kubernetes.
         rest = match (known, after.strip_prefix('$')) {
             (Some((value, tail)), _) => {
                 out.push_str(value);

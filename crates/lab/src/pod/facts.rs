@@ -64,6 +64,8 @@ impl Facts<'_> {
         let (list, name) = selector.resource.split_once('.').unwrap_or(("", ""));
         let resources = container.resources.clone().unwrap_or_default();
         let limit = resources.limits.get(name);
+        // Kubernetes' rules for what is not set: a limit is the whole machine's, a request is the limit, and neither is
+        // an error.
         let value = match list {
             "limits" => limit.map(|quantity| parse_quantity(&quantity.0)).unwrap_or_else(|| machine(name)),
             "requests" => resources.requests.get(name).or(limit).map_or(Ok(0), |quantity| parse_quantity(&quantity.0)),
@@ -72,6 +74,7 @@ impl Facts<'_> {
         // A divisor of 0 is what "not set" looks like in exported manifests.
         let divisor = selector.divisor.as_ref().map_or(Ok(0), |divisor| parse_quantity(&divisor.0))?;
         let divisor = if divisor == 0 { NANO } else { divisor };
+        // Rounded up, as Kubernetes does: half a core must not become 0 threads.
         Ok(((value + divisor - 1) / divisor).to_string())
     }
 }
@@ -136,6 +139,8 @@ pub(crate) fn parse_quantity(text: &str) -> Result<i128, String> {
             10_i128.checked_pow(power).and_then(|power| power.checked_mul(NANO)).ok_or_else(wrong)?
         }
     };
+    // The number is read as an integer without its point and divided at the end: with floating point 0.1 would not be
+    // exact.
     let digits: i128 = format!("{whole}{fraction}").parse().map_err(|_| wrong())?;
     let places = u32::try_from(fraction.len()).map_err(|_| wrong())?;
     let unit = 10_i128.checked_pow(places).ok_or_else(wrong)?;

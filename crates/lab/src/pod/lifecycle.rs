@@ -56,6 +56,8 @@ pub(super) fn watch_over(
 /// Returns when the container has to be ended.
 async fn run(inside: &Inside, index: usize, shared: &Shared) -> Fatal {
     let container = &inside.container;
+    // The order is kubelet's: the hook has to end before any probe is tried, and the startup probe has to pass before
+    // the other two begin, so that a slow start is not taken for a container that hangs.
     if let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref())
         && let Err(reason) = run_hook(hook, inside).await
     {

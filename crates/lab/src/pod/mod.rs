@@ -180,6 +180,8 @@ pub(crate) async fn run(setup: Arc<Setup>, shared: Shared, mut stop: watch::Rece
             }
         }
     }
+    // Only an empty cgroup can be removed, and the kernel's programs know the pod by it, so it goes when nothing runs
+    // in it any more.
     let cgroup = setup.cgroup();
     let removed = tokio::task::spawn_blocking(move || remove_tree(&cgroup));
     if let Ok(Err(err)) = removed.await {
@@ -196,6 +198,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 /// Init containers one after the other, then all others at once, until each has ended for good. Sidecars end last.
 async fn run_containers(setup: &Arc<Setup>, shared: &Shared, stop: &watch::Receiver<bool>) {
+    // Sidecars have an end of their own to wait for: the main containers may still need them after the pod was told to
+    // stop.
     let (end_sidecars, sidecars_end) = watch::channel(false);
     let run =
         |index, stop: &watch::Receiver<bool>| container::run(Arc::clone(setup), index, shared.clone(), stop.clone());
@@ -214,6 +218,8 @@ async fn run_containers(setup: &Arc<Setup>, shared: &Shared, stop: &watch::Recei
             Role::Init => {
                 run(index, stop).await;
                 let failed = shared.get().containers.get(index).is_none_or(|container| container.last_exit != Some(0));
+                // An init container that failed and was not started again keeps the rest from starting; the pod has
+                // failed.
                 if *stop.borrow() || failed {
                     break;
                 }

@@ -134,6 +134,7 @@ struct Verdict {
 impl Verdict {
     /// Takes a result; `true` when the verdict changed.
     fn take(&mut self, good: bool, plan: &Plan) -> bool {
+        // Only results in a row count: one that agrees with the verdict makes the others forgotten.
         if good == self.good {
             self.same = 0;
             return false;

@@ -34,6 +34,7 @@ pub(super) async fn start(setup: &Setup, container: &Container) -> Result<Child,
         if let Some(parent) = log.parent() {
             std::fs::create_dir_all(parent)?;
         }
+        // Before the command can write its first byte: everything behind this mark is this run's.
         setup.context.marks.begin(&log)?;
         let log = OpenOptions::new().create(true).append(true).open(log)?;
         let mut command = entry.command(&setup.context.program)?;
@@ -42,6 +43,8 @@ pub(super) async fn start(setup: &Setup, container: &Container) -> Result<Child,
     };
     let (mut child, mut report) = spawn().map_err(|err| err.to_string())?;
     let mut message = String::new();
+    // The other end of this pipe closes at `exec`: an end without a message means that the command runs, and a message
+    // says why it does not.
     match timeout(START_DEADLINE, report.read_to_string(&mut message)).await {
         Ok(Ok(0)) => Ok(child),
         outcome => {

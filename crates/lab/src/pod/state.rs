@@ -65,6 +65,8 @@ impl PodState {
     }
 
     pub(crate) fn phase(&self) -> Phase {
+        // The order of the questions is that of Kubernetes' phases: what has ended for good comes before what still
+        // runs.
         if self.of(Role::Init).any(|container| container.failed().is_some()) {
             return Phase::Failed;
         }
@@ -183,6 +185,7 @@ impl Shared {
 
     /// Waits until a container has started or ended for good.
     pub(crate) async fn started(&self, index: usize) {
+        // Subscribed before the first look: a change between the look and the wait is not missed.
         let mut turns = self.turns.subscribe();
         loop {
             let done = self.state.lock().containers.get(index).is_none_or(|state| state.started || state.finished);

@@ -218,6 +218,7 @@ pub(crate) fn relative(path: &Path) -> Result<PathBuf, String> {
 /// Makes a directory hold these files and no others.
 fn fill(target: &Path, files: &Files) -> io::Result<()> {
     fs::create_dir_all(target)?;
+    // First, because a file that is no longer wanted may have the name of a directory that new files need.
     remove_others(target, Path::new(""), files)?;
     for (path, (text, mode)) in files {
         let path = target.join(path);

@@ -85,6 +85,7 @@ pub(super) fn run(argument: Option<OsString>) -> ExitCode {
         eprintln!("lab enter: invalid entry");
         return ExitCode::from(CANNOT_START);
     };
+    // The pipe is put aside first: every step from here on can fail, and its message must reach whoever waits.
     let report = match entry.report.then(take_report).transpose() {
         Ok(report) => report,
         Err(err) => {
@@ -174,6 +175,8 @@ fn join_namespaces(entry: &Entry) -> io::Result<()> {
     };
     join(netns, LinkNameSpaceType::Network)?;
     join(uts, LinkNameSpaceType::HostNameAndNISDomainName)?;
+    // The kernel refuses a mount namespace to a process that shares its root and working directory with other threads
+    // (setns(2)).
     if mnt.is_some() {
         runtime::sys::process::unshare_directories()?;
     }
@@ -210,6 +213,8 @@ fn mount_all(binds: &[Bind], scratch: &Path) -> Result<(), (String, u8)> {
     for (bind, source) in binds.iter().zip(&sources) {
         put_over(bind, source).map_err(step(bind))?;
     }
+    // A bind mount takes the flags of its source; read-only needs a second call (mount(2)). It comes last because
+    // places for inner binds are made in outer ones.
     for bind in binds.iter().filter(|bind| bind.read_only) {
         let flags = MountFlags::BIND | MountFlags::RDONLY;
         rustix::mount::mount_remount(&bind.target, flags, c"").map_err(|err| step(bind)(err.into()))?;
@@ -269,6 +274,8 @@ fn own_root(scratch: &Path) -> io::Result<()> {
         }
     }
     rustix::process::chdir(&root)?;
+    // With the same directory twice the old root lies on top of the new one and is taken off again, so no directory has
+    // to be made for it (pivot_root(2)).
     rustix::process::pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")?;

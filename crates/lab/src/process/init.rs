@@ -23,6 +23,8 @@ pub(super) fn launch(file: &Path) -> Result<ExitCode, String> {
     let options = read(file)?;
     setsid().map_err(|err| format!("cannot start a session: {err}"))?;
     runtime::sys::process::unshare_pids().map_err(|err| format!("cannot make a pid namespace (run as root): {err}"))?;
+    // A new pid namespace holds for children only: the first of them is its process 1, and the kernel kills all others
+    // when it ends (pid_namespaces(7)).
     let init = role("init", file).and_then(|mut command| command.spawn()).map_err(|err| err.to_string())?;
     fs::write(RunDir::of(&options.name).pid_file(), format!("{}\n", init.id())).map_err(|err| err.to_string())?;
     Ok(ExitCode::SUCCESS)
@@ -31,6 +33,7 @@ pub(super) fn launch(file: &Path) -> Result<ExitCode, String> {
 /// Process 1: runs the supervisor, reaps whoever is left without a parent, ends with the supervisor.
 pub(super) fn run(file: &Path) -> Result<ExitCode, String> {
     let options = read(file)?;
+    // Remembered before it leaves: the lab's own cgroup can only be removed from outside of it.
     let home = current_cgroup().map_err(|err| format!("cannot find its cgroup: {err}"))?;
     join_cgroup(&options.name).map_err(|err| format!("cannot join the cgroup of the lab: {err}"))?;
     own_mounts().map_err(|err| format!("cannot make a mount namespace: {err}"))?;
@@ -38,6 +41,7 @@ pub(super) fn run(file: &Path) -> Result<ExitCode, String> {
         .and_then(|mut command| command.env(HOME_VARIABLE, home).spawn())
         .map_err(|err| err.to_string())?;
     loop {
+        // Process 1 inherits every process whose parent has ended; those that nobody waits for would stay as zombies.
         match wait(WaitOptions::empty()) {
             Ok(Some((pid, _))) if pid.as_raw_nonzero().get().cast_unsigned() == supervisor.id() => {
                 return Ok(ExitCode::SUCCESS);
@@ -76,6 +80,8 @@ fn join_cgroup(name: &str) -> io::Result<()> {
 /// Mounts from here on are the lab's alone; `/proc` shows the lab's processes.
 fn own_mounts() -> io::Result<()> {
     runtime::sys::process::unshare_mounts()?;
+    // A new namespace still shares its mounts' events with the machine on most distributions; without this, the lab's
+    // mounts would appear there.
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     mount("proc", "/proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)?;
     Ok(())

@@ -121,6 +121,7 @@ impl Supervisor {
         let state = self.context.run.root().join("none");
         let config = DirectoryConfig::new(self.options.manifests.clone(), state);
         let mut source = ::manifests::open(config).map_err(io::Error::other)?;
+        // The socket appears when everything that requests need is there: a client that can connect is answered.
         let held = requests::listen(&self.context.run, commands)?;
         let forgotten = never_held(held);
         tokio::pin!(forgotten);
@@ -159,6 +160,7 @@ impl Supervisor {
                 self.reconcile().await;
                 self.publish().await;
             }
+            // Clients that asked for the end are told last, when nothing is left.
             if self.stopping && self.pods.is_empty() {
                 self.leave().await;
                 ended.into_iter().for_each(|done: requests::Done| done.tell());
@@ -182,6 +184,8 @@ impl Supervisor {
 
     /// Takes an event and those that follow at once.
     async fn read_all(&mut self, first: Event, source: &mut Source) {
+        // One reconciliation for a burst of events: a directory that is copied file by file would otherwise start pods
+        // from half of it.
         self.manifests.apply(first);
         let burst = DEBOUNCE.begin();
         while let Some(Some(event)) = burst.next(source.next()).await {
@@ -191,6 +195,8 @@ impl Supervisor {
 
     /// Starts and stops pods until those run that the manifests ask for.
     async fn reconcile(&mut self) {
+        // Nodes come before pods, which are placed on them, and stopped pods are forgotten before others start, which
+        // may need their names and addresses.
         let mut problems = self.ensure_nodes().await;
         if self.manifests.take_changed() {
             self.take_over_objects(&mut problems);
@@ -261,6 +267,8 @@ impl Supervisor {
                 continue;
             }
             match planned.get(key) {
+                // Labels and annotations may change while a pod runs, as in Kubernetes. Only another specification
+                // makes another pod.
                 Some(wanted) if wanted.fingerprint == running.planned.fingerprint => {
                     running.planned.pod.metadata = wanted.pod.metadata.clone();
                     running.planned.by_user = wanted.by_user;

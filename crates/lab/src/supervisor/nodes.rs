@@ -56,6 +56,7 @@ impl Node {
         }
         let (netns, text) = (Arc::clone(&self.netns), rules.clone());
         tokio::task::spawn_blocking(move || kube_proxy::apply(&netns, &text)).await.map_err(io::Error::other)??;
+        // Only rules that the kernel has taken are remembered: after a failure the next round tries again.
         self.rules = rules;
         Ok(())
     }
@@ -130,6 +131,7 @@ pub(crate) async fn create(
     let namespace = wire.add_node(number, others.iter().map(|node| (node.number, &node.namespace))).await?;
     let netns = Arc::new(namespace.netns().try_clone()?);
     let name = &candidate.name;
+    // The cgroup tree and the bpffs are there before the agent of the node starts, which looks for both.
     fs::create_dir_all(context.cgroups.node(name).join("kubepods"))?;
     mount_bpffs(&context.run.node(name).join("bpffs"))?;
     let addresses = [number.addresses().both(), dns().both()].concat();

@@ -54,6 +54,8 @@ impl Supervisor {
         let mut planned = BTreeMap::new();
         self.findings.without_image = 0;
         for pod in all {
+            // Reported once as a number and not as a problem: manifests of real applications have many of them, and
+            // they are no mistake.
             if workloads::without_command(&pod.pod.spec).is_some() {
                 self.findings.without_image += 1;
                 continue;

@@ -217,12 +217,16 @@ impl Desk {
         match connection.receive::<Followup>().await {
             Ok(Some(Followup::Detach)) => reply(connection, &Reply::Done).await,
             Ok(Some(other)) => Err(format!("{other:?} means nothing here")),
+            // A client that crashed looks the same as one that closed the connection. Both leave nobody who would take
+            // the lab down.
             Ok(None) | Err(_) => self.down().await,
         }
     }
 
     async fn exec(&self, target: Target, call: Call, connection: &mut Connection) -> Result<(), String> {
         let node = if let Target::Node(node) = &target { Some(node.clone()) } else { None };
+        // The namespace is held until the command has ended: its path in `entry` is a descriptor of this process, and
+        // the pod may be removed meanwhile.
         let (mut entry, netns) = self.ask(|answer| Command::Enter(target, answer)).await??;
         if let Some(node) = node {
             let name = self.run.root().file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -44,6 +44,7 @@ pub(super) fn review(objects: &Objects, manifests: &[PathBuf]) -> Review {
     if problems.is_empty() && notes.is_empty() {
         return review;
     }
+    // The files are read a second time only when there is something to say: objects do not carry their place with them.
     let places = places(manifests);
     let place = |key: &ObjectRef| places.get(key).map(String::as_str).unwrap_or_default().to_owned();
     let lines = |found: Vec<(&ObjectRef, String)>| {

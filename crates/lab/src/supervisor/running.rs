@@ -68,6 +68,8 @@ impl Running {
             files::write_common(&dir, &planned.pod, &ips).map_err(|err| format!("{}: {err}", dir.display()))?;
             volumes::write(&places, &facts, &context.catalogue())
         };
+        // Files first: a volume that cannot be made is the usual reason why a pod cannot start, and then no network has
+        // to be taken away again.
         let made = match (files(), host) {
             (Err(reason), _) => Err(reason),
             (Ok(()), None) => Ok(Arc::clone(&node.netns)),
@@ -167,6 +169,7 @@ impl Running {
 
     /// Describes it for Services; `None` once it has ended.
     pub(crate) fn backend(&self, info: &PodInfo) -> Option<Backend> {
+        // A pod that has ended keeps its address until it is removed, but nothing answers there.
         if matches!(info.phase, Phase::Succeeded | Phase::Failed) {
             return None;
         }

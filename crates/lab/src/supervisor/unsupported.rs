@@ -55,6 +55,7 @@ fn of_target_ports(namespace: &str, spec: &ServiceSpec, objects: &Objects) -> Ve
         .filter_map(workloads::template)
         .filter(|(labels, _)| is_subset(&spec.selector, labels))
         .collect();
+    // Pods may come later, and then with the port.
     if selected.is_empty() {
         return Vec::new();
     }

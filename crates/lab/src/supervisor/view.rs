@@ -62,6 +62,8 @@ impl Supervisor {
             infos.into_iter().map(|(_, info)| info).chain(self.findings.blocked.values().cloned()).collect();
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         running::publish_nodes(&mut desired, &self.cluster.nodes, written);
+        // Names and rules come before the state directory and the status: whoever reads that a Service is there can use
+        // it.
         self.cluster.zone.set(&resolved);
         problems.extend(self.apply_rules(&resolved).await);
         self.publisher.write(desired).await;

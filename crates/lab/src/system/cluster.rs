@@ -13,6 +13,7 @@ pub(super) const KUBE_NAMESPACE: &str = "kube-system";
 /// Adds them where the user's manifests have nothing of that name.
 pub(crate) fn add_objects(objects: &mut Objects, nodes: &[SystemNode]) {
     let mut namespaces = vec!["default".to_owned(), KUBE_NAMESPACE.to_owned()];
+    // A namespace that manifests use without declaring it exists in a lab: examples of workloads leave it out.
     namespaces.extend(objects.keys().map(|key| key.namespace.clone()).filter(|name| !name.is_empty()));
     namespaces.sort();
     namespaces.dedup();

@@ -200,6 +200,8 @@ fn edit(value: &mut Value, steps: &[&str], change: &mut dyn FnMut(Value) -> Opti
     let [step, rest @ ..] = steps else { return };
     match value {
         Value::Object(fields) if rest.is_empty() => {
+            // Only a field that is there changes. That a difference has a field to change is what the tests of this
+            // module ask for.
             if let Some(new) = fields.remove(*step).and_then(change) {
                 fields.insert((*step).to_owned(), new);
             }

@@ -27,6 +27,7 @@ impl Mesh {
                     token
                 }
             };
+            // The control plane gets digests only: whoever reads its list cannot act as a node.
             let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
             known.push(json!({
                 "node": node.name, "namespace": SYSTEM_NAMESPACE, "serviceAccount": "ztunnel", "sha256": hex(digest.as_ref()),

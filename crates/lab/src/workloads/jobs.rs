@@ -107,6 +107,8 @@ impl Record {
         let ended = pods.iter().filter(|pod| pod.succeeded.is_some()).map(|pod| pod.number);
         let mut numbers: BTreeSet<_> = ended.collect();
         let active: Vec<_> = pods.iter().filter(|pod| pod.succeeded.is_none()).map(|pod| pod.number).collect();
+        // Numbers of pods that have ended are not used again, also when the lab has forgotten the pod: the pod's name
+        // follows from its number.
         self.next = self.next.max(pods.iter().map(|pod| pod.number + 1).max().unwrap_or_default());
         let succeeded = count(pods.iter().filter(|pod| pod.succeeded == Some(true)));
         let wanted = wanted(spec);
@@ -116,6 +118,7 @@ impl Record {
         if self.verdict.is_some() || spec.suspend {
             return numbers;
         }
+        // No more pods than successes are missing: a pod beyond that would do work that nobody asked for.
         let parallel = spec.parallelism.unwrap_or(1).min(wanted.saturating_sub(succeeded));
         let missing = parallel.saturating_sub(count(active.iter()));
         numbers.extend(active);
@@ -141,6 +144,7 @@ impl Record {
             let tries = if failures == 1 { "1 failure".to_owned() } else { format!("{failures} failures") };
             return Some(Verdict::Failed(format!("{reason} ({tries}, backoffLimit is {limit})")));
         }
+        // The pause begins once, when the failure is first seen. Each reconciliation would otherwise begin it anew.
         if failed_pods > self.failures {
             self.failures = failed_pods;
             let pause = RETRY_MIN.saturating_mul(1 << (failed_pods - 1).min(16)).min(RETRY_MAX);

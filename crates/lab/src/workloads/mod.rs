@@ -105,6 +105,7 @@ fn single(pod: &Pod) -> Planned {
 
 /// The pods of a Deployment's current ReplicaSet, or of a ReplicaSet.
 fn replicas(owner: &ObjectMeta, spec: &ScaledSpec, deployment: bool, names: &mut Names) -> Vec<Planned> {
+    // 32 bits as in Kubernetes; with more, names of pods would be longer than in a cluster.
     let hash = encode(digest(&spec.template) >> 32);
     let set = if deployment { format!("{}-{hash}", owner.name) } else { owner.name.clone() };
     (0..spec.replicas.unwrap_or(1))
@@ -134,6 +135,7 @@ fn ordinals(set: &StatefulSet) -> Vec<Planned> {
             pod.spec.subdomain = set.spec.service_name.clone();
             for claim in &set.spec.volume_claim_templates {
                 let template = &claim.metadata.name;
+                // A claim takes the place of a volume of the same name, as the StatefulSet's controller does it.
                 pod.spec.volumes.retain(|volume| volume.name != *template);
                 pod.spec.volumes.push(Volume {
                     name: template.clone(),
@@ -180,6 +182,8 @@ fn one_per_node(set: &DaemonSet, nodes: &[Candidate], names: &mut Names) -> Vec<
     let owner = &set.metadata;
     let mut template = set.spec.template.clone();
     template.spec.tolerations.extend(daemon_tolerations());
+    // Names are generated for every node, also for those that refuse the pod: with a cordoned node in between, the
+    // others keep their names.
     let all = nodes.iter().zip(0..).map(|(node, ordinal)| {
         let mut pod = from_template(&template, owner, &format!("{}-", owner.name), ordinal, names);
         pod.metadata.owner_references = vec![controller("apps/v1", "DaemonSet", &owner.namespace, &owner.name)];
@@ -193,6 +197,8 @@ fn job_pods(job: &Job, numbers: Option<&BTreeSet<u32>>, names: &mut Names) -> Ve
     let owner = &job.metadata;
     let Some(numbers) = numbers else { return Vec::new() };
     let key = ObjectRef::new(Kind::Job, &owner.namespace, &owner.name);
+    // Names are generated for all numbers from 0 on, because each depends on those before it; pods that are not wanted
+    // are left out afterwards.
     let all = (0..=numbers.last().copied().unwrap_or_default()).map(|ordinal| {
         let mut pod = from_template(&job.spec.template, owner, &format!("{}-", owner.name), ordinal, names);
         pod.metadata.labels.insert(JOB_NAME_LABEL.to_owned(), owner.name.clone());

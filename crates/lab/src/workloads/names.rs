@@ -31,6 +31,7 @@ impl Names {
         let prefix = cut(prefix);
         let mut attempt: u64 = 0;
         loop {
+            // The number of the attempt is the seed of the digest: names that collide differ at the next attempt.
             let digest = xxh64(format!("{namespace}/{prefix}{ordinal}").as_bytes(), attempt);
             let name = format!("{prefix}{}", suffix(digest));
             if self.taken.insert((namespace.to_owned(), name.clone())) {

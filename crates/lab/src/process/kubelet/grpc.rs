@@ -50,6 +50,7 @@ pub(super) async fn check(stream: TcpStream, address: SocketAddr, service: &str)
             answer.put(part);
         }
         let trailers = body.trailers().await.map_err(failed)?;
+        // An answer without a message has its status in the head ("Trailers-Only" in gRPC's HTTP/2 protocol).
         judge(trailers.as_ref().unwrap_or(&head.headers), &answer, service)
     };
     tokio::select! {

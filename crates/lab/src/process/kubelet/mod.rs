@@ -99,6 +99,7 @@ async fn serve() -> io::Result<()> {
     while let Some(line) = lines.next_line().await? {
         let attempt: Attempt = serde_json::from_str(&line)?;
         let results = Arc::clone(&results);
+        // A task for each try: a probe that waits for its timeout does not hold up the others of the node.
         tokio::spawn(async move {
             let failure = match timeout(attempt.timeout, probe(&attempt)).await {
                 Ok(Ok(())) => None,
@@ -164,6 +165,7 @@ fn render(http: &HttpGet, address: SocketAddr) -> String {
 
 async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<u16> {
     let mut bytes = Vec::new();
+    // Only the status decides, so the rest of the answer is not read, however long it is.
     while bytes.len() < MAX_STATUS_LINE && !bytes.contains(&b'\n') {
         if stream.read_buf(&mut bytes).await? == 0 {
             break;

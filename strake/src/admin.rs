@@ -47,6 +47,7 @@ pub(crate) async fn get(socket: &Path, path: &str) -> Result<Bytes> {
 async fn ask(socket: &Path, path: &str) -> Result<Bytes> {
     let stream = UnixStream::connect(socket).await.with_context(|| format!("cannot reach {}", socket.display()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // hyper moves bytes only while somebody polls the connection, which is not the request itself.
     let driver = tokio::spawn(connection);
     let request = Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;

@@ -84,6 +84,8 @@ impl Said {
 
 /// The policy, unless it is enforced.
 pub(crate) fn unenforced(policy: Policy) -> Option<Unenforced> {
+    // The control plane gives every policy this condition; one without it says nothing about enforcement, and no other
+    // condition may be taken for it.
     let enforced = policy.conditions.into_iter().find(|condition| condition.r#type == ENFORCED)?;
     let (reason, message) = (enforced.reason.unwrap_or_default(), enforced.message.unwrap_or_default());
     let unenforced = Unenforced { object: policy.object, status: enforced.status, reason, message };
@@ -95,6 +97,7 @@ pub(crate) fn unenforced(policy: Policy) -> Option<Unenforced> {
 pub(crate) fn not_in_force(status: &Status, said: &Said, namespace: Option<&str>) -> Vec<String> {
     let problems = status.problems.iter().map(|problem| format!("problem: {problem}"));
     let concerns = |policy: &&Unenforced| namespace.is_none_or(|namespace| policy.concerns(namespace));
+    // A policy in dry run is as its author wants it. It is listed as not enforced, but is no failure of a check.
     let policies = said.policies.iter().filter(|policy| !policy.is_dry_run()).filter(concerns);
     problems.chain(policies.map(Unenforced::text)).collect()
 }

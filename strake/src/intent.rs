@@ -37,6 +37,7 @@ impl Intent {
     pub(crate) async fn current(&mut self) -> Result<&Selection> {
         match &mut self.source {
             Some(source) => {
+                // What has arrived is taken without waiting: between two changes there is nothing to come.
                 while let Ok(Some(event)) = timeout(Duration::ZERO, source.next()).await {
                     self.selection.apply(event);
                 }

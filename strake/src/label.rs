@@ -58,6 +58,7 @@ impl Label {
             Labelled::Unchanged(_) => println!("{kind}/{} not labeled: it has the labels already ({file})", self.name),
             Labelled::Added(_) => println!("{kind}/{} labeled (no manifest defined it: added to {file})", self.name),
         }
+        // Only waiting asks programs of the mesh: the edit above is done, whether or not they answer.
         if self.wait.is_asked() {
             let (lab, mut intent) = (target.attach().await?, Intent::of(target));
             let concerns = |pod: &PodInfo| match self.kind {

@@ -39,6 +39,8 @@ impl Peers {
         let mut nodes = Vec::new();
         for node in lab.nodes().await? {
             let body = admin::get(&admin::ztunnel(lab, &node.name), admin::CONFIG_DUMP_PATH).await;
+            // One silent proxy is an error of the whole: with an answer that is missing, "all peers agree" would be a
+            // guess.
             let body = body.with_context(|| format!("ztunnel of {}", node.name))?;
             let dump: Dump = serde_json::from_slice(&body)
                 .with_context(|| format!("ztunnel of {}: unexpected /config_dump", node.name))?;

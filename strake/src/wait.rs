@@ -73,6 +73,8 @@ async fn missing(lab: &Lab, intent: &mut Intent, wanted: &impl Fn(&PodInfo) -> b
     if !unsettled.is_empty() {
         return Ok(unsettled);
     }
+    // Peers are asked last. They learn of a pod from the control plane after its agent has enrolled it, so before that
+    // their answer is known.
     let peers = Peers::ask(lab).await?;
     let behind = rows.iter().filter_map(|row| {
         let hbone = row.wants_hbone()?;

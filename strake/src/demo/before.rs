@@ -26,6 +26,7 @@ pub(crate) async fn tell(story: &mut Story) -> Result<()> {
 
 /// The payload was seen, in both directions of at least one connection per family.
 pub(crate) fn in_clear(audit: &Audit, markers: usize) -> Result<Evidence> {
+    // The request has the marker and the answer repeats it: two for each of the two families.
     ensure!(markers >= 4, "the marker was seen {markers} times in {} frames, expected 2 per connection", audit.frames);
     let mut evidence = vec![format!(
         "{} frames, {} segments with payload, the card number {markers} times",

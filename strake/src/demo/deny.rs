@@ -30,6 +30,7 @@ pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     story.report.step("Authorization: DENY cart, by principal");
     story.report.say("cart holds a connection to db, with a request every 100 ms");
     story.report.say("+ AuthorizationPolicy shop/no-cart: DENY cluster.local/ns/shop/sa/cart at db");
+    // The connection is there before the policy: that a connection which was admitted is cut is the point of this step.
     let live = Load::live(story, "db").await?;
     story.apply("deny.yaml", DENY)?;
 

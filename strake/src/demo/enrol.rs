@@ -46,6 +46,7 @@ pub(crate) async fn tell(story: &mut Story) -> Result<Vec<Frame>> {
         announced.map(|()| vec![format!("after {took:.2} s")]),
     );
 
+    // The process ids were read before the label: a container that was started again has another one.
     let same = self::pids(story).await.and_then(|now| unchanged(&pids, &now));
     story.report.prove("no process of theirs was restarted", same);
     let frames = calls(story).await?;

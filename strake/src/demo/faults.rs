@@ -41,6 +41,7 @@ pub(crate) async fn tell(story: &mut Story) -> Result<()> {
 /// Calls while the ztunnel is down, all of which must fail, and after.
 async fn through_the_gap(story: &Story) -> Result<Evidence> {
     let proxy = ztunnel("node-1");
+    // The lab would start it again at once, and the calls would not meet the gap.
     story.lab.pause_restarts(&proxy, true).await?;
     story.lab.kill(&proxy, KILL).await?;
     let mut evidence = Vec::new();
@@ -53,6 +54,7 @@ async fn through_the_gap(story: &Story) -> Result<Evidence> {
     let begun = Instant::now();
     story.lab.pause_restarts(&proxy, false).await?;
     let works = eventually(TAKES_EFFECT, async || story.call_by_name(CART, "db").await).await;
+    // Judged only after the ztunnel is back: a story that ends here would leave the lab without it.
     if let Some(through) = evidence.iter().find(|line| line.starts_with("WENT")) {
         bail!("without a ztunnel: {through}");
     }
@@ -78,6 +80,8 @@ async fn kill_agents(story: &Story) -> Result<Evidence> {
         story.lab.kill(&agent(node), KILL).await?;
     }
     let rows = eventually(TAKES_EFFECT, async || {
+        // The reports of the agents that were killed may still be read for a moment, and would prove nothing about
+        // their successors.
         ensure!(self::restarts(story).await? >= restarts + 2, "the agents have not been restarted");
         story.all_in_state("enrolled").await
     });

@@ -88,6 +88,7 @@ impl Traces {
         let is_network = |fd: &PathBuf| fs::read_link(fd).is_ok_and(|at| at.to_string_lossy().starts_with("net:["));
         let command = fs::read(process.join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command);
+        // The slash keeps a lab of a longer name, as `demo-2`, from being taken for this one.
         self.mounts.iter().any(|dir| command.contains(&format!("{}/", dir.display())))
             || network(process.join("ns/net"))
             || held().filter(is_network).any(network)

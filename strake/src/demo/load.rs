@@ -38,6 +38,7 @@ impl Load {
         let mut process = story.lab.spawn(CART, &argv).await?;
         let stdout = std::mem::replace(&mut process.stdout, nothing().await?);
         let mut load = Self { process, lines: BufReader::new(stdout).lines() };
+        // A client that has not begun would not notice what happens next.
         let first = load.line().await?;
         ensure!(first == "started", "{script} says {first:?}");
         Ok(load)
@@ -69,6 +70,7 @@ async fn nothing() -> Result<tokio::fs::File> {
 pub(crate) fn no_failure(report: &Value) -> Result<Vec<String>> {
     let (ok, failed) = (&report["ok"], &report["failed"]);
     ensure!(*failed == 0, "{failed} requests failed, {ok} did not: {}", report["failures"]);
+    // No failure among no requests would prove nothing.
     ensure!(report["ok"].as_u64() > Some(0), "no request was made");
     Ok(vec![format!("{} requests, each on a new connection, 0 failed", report["ok"])])
 }

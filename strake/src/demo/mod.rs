@@ -76,6 +76,7 @@ impl Demo {
             return self.leave_running(story, last).await;
         }
         let code = ending(&story, &outcome, last);
+        // Cookies of the namespaces can only be read while the lab runs.
         let traces = Traces::of(&story.lab).await;
         drop(story);
         lab::down(name).await.context("the demo's lab does not go down")?;

@@ -107,6 +107,7 @@ pub(crate) async fn eventually<T>(deadline: Duration, mut look: impl AsyncFnMut(
 impl Story {
     pub(crate) fn new(lab: Lab) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // Different in each run, so that nothing on the machine's wires can have it by chance.
         let marker = format!("card-4111-{:08x}-{:08x}", now.subsec_nanos(), process::id());
         let intent = Mutex::new(Intent::of(&Target::of(&lab)));
         Self { manifests: lab.run_dir().manifests(), lab, intent, report: Report::new(), marker }
@@ -144,6 +145,7 @@ impl Story {
         let db = self.lab.pod(DB).await?.ips;
         let mut evidence = Vec::new();
         for family in Family::BOTH {
+            // Only what is logged from here on counts: an earlier call may have been refused in the same way.
             let known = self.ztunnel_log("node-2").len();
             let output = self.curl(from, family, host, REFUSED_WITHIN).await?;
             let text = format!("{from} -> {host} ({}): {}", family.name(), output.error_text());
@@ -189,6 +191,7 @@ impl Story {
         work: impl Future<Output = Result<T>>,
     ) -> Result<(T, Vec<Frame>)> {
         let capture = self.lab.capture(node).await?;
+        // The capture is ended before the result is looked at: also a call that failed must not leave it running.
         let result = work.await;
         let captured = capture.stop().await?;
         let frames = capture::read_pcap(&fs::read(&captured.file)?)?;
@@ -240,6 +243,8 @@ impl Story {
     /// Puts a manifest beside the others, or replaces it.
     pub(crate) fn apply(&self, file: &str, yaml: &str) -> Result<()> {
         let draft = self.manifests.join(format!(".{file}"));
+        // Written beside it and renamed: the readers of the manifests never see half a file, and skip names that begin
+        // with a dot.
         fs::write(&draft, yaml)?;
         Ok(fs::rename(&draft, self.manifests.join(file))?)
     }

@@ -30,6 +30,7 @@ pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     let before = story.call_by_name(MALLORY, "db.shop").await;
     story.report.prove("until now mallory, who is not in the mesh, could call db in plaintext", before);
     story.report.say("+ PeerAuthentication shop/default, mode STRICT");
+    // Counted before the policy is there: only probes after it prove that they pass.
     let probed = probes(story);
     story.apply("strict.yaml", STRICT)?;
 

@@ -39,6 +39,7 @@ pub(crate) fn encrypted(audit: &Audit) -> Result<Evidence> {
         anyhow::bail!("{} -> {}: {} bytes outside TLS: {:?}", plain.src, plain.dst, plain.bytes, plain.head);
     }
     ensure!(audit.broken.is_empty(), "{}", audit.broken.join("\n"));
+    // A capture without traffic also has nothing in clear, so a handshake has to be in it.
     ensure!(audit.tunnels > 0 && audit.only_tls13(), "no TLS 1.3 handshake was seen: {audit:?}");
     Ok(vec![format!(
         "{} frames; {} tunnels, hellos agree on 0x0304; {} records, {} protected bytes",

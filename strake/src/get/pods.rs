@@ -111,6 +111,7 @@ impl Pods {
                 if self.all_namespaces { String::new() } else { format!(" in {}", self.namespace) }
             );
         }
+        // Gathered before the rows are printed, which takes them.
         let unsettled: Vec<String> = rows.iter().filter_map(Row::unsettled).collect();
         if !rows.is_empty() || matches!(self.output, Format::Json | Format::Yaml) {
             print!("{}", render(rows, self.output)?);
@@ -203,6 +204,8 @@ fn join(pod: PodInfo, reports: &Reports, selection: &Selection) -> Row {
         ..PodReport::default()
     });
     let selected = selection.selects(&pod.namespace, &pod.name).unwrap_or(report.selected);
+    // An agent that has seen older labels reports a state that is right for those. It must not be shown as the answer
+    // to the present ones, or `--wait` would end too early.
     let is_outdated = selected != report.selected && report.state != PodState::Unknown;
     let (state, reason) = if is_outdated {
         (PENDING.to_owned(), "the agent has not seen the present labels yet".to_owned())

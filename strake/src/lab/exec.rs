@@ -41,12 +41,15 @@ impl Exec {
         let target = self.target()?;
         let lab = mesh.attach().await?;
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        // Only a terminal has a size and a mode to pass on; a script gets pipes, and is told about it.
         if self.tty && stdin.is_terminal() {
             return Terminal::run(&lab, target, &self.command, self.stdin).await;
         }
         if self.tty {
             eprintln!("strake: no terminal is given to the command: standard input is not one");
         }
+        // Without `-i` the command must not take input that a script around this program means for itself (`while read
+        // ...`).
         let nothing = File::open("/dev/null")?;
         let input: BorrowedFd<'_> = if self.stdin { stdin.as_fd() } else { nothing.as_fd() };
         let mut running = lab.exec_with(target, &self.command, [input, stdout.as_fd(), stderr.as_fd()]).await?;

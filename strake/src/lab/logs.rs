@@ -79,6 +79,8 @@ impl Logs {
             if tails.is_empty() && !self.follow {
                 bail!("{}", self.none(&lab, pod.as_deref())?);
             }
+            // The logs go with the lab, so its end is the end of following; what was written until then has been
+            // printed above.
             if !self.follow || target.attach().await.is_err() {
                 break;
             }
@@ -200,6 +202,7 @@ impl Tail {
         let new = self.read(path)?;
         self.printed += u64::try_from(new.len()).unwrap_or_default();
         let mut out = io::stdout().lock();
+        // Whole lines only: with several logs the half of one line would be continued by a line of another.
         self.line.extend_from_slice(&new);
         while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();

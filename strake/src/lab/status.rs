@@ -47,6 +47,8 @@ impl Show {
     pub(super) async fn run(self, target: &Target) -> Result<ExitCode> {
         let lab = target.attach().await?;
         let mut status = lab.status().await?;
+        // A control plane that does not answer hides nothing that the supervisor knows: it becomes a note, and a
+        // failure of `--check`.
         let asked = Said::ask(&lab).await;
         let unknown = asked.as_ref().err().map(|err| format!("control plane unreachable: {err:#}"));
         status.notes.extend(unknown.clone());

@@ -34,6 +34,8 @@ impl Terminal {
         let mut running = lab.exec_on_terminal(target, command, [fd, fd, fd]).await?;
         // The command has its own by now: ours would keep the terminal from ending with it.
         drop(theirs);
+        // In raw mode the terminal turns no key into a signal: Ctrl-C goes as a byte to the command's terminal, which
+        // makes the signal there.
         let raw = Self::raw()?;
         let ours = File::from(ours);
         if input {

@@ -57,6 +57,7 @@ impl Up {
         options.manifests.clone_from(&self.manifests);
         if self.copy {
             options.own_manifests = copy(&self.manifests)?;
+            // The lab adds the directory of its copy by itself; the originals are not watched.
             options.manifests.clear();
         }
         options.program = std::env::current_exe()?;
@@ -78,6 +79,7 @@ impl Up {
         let began = Instant::now();
         // From here on a signal ends the lab and not just this process, also while it starts.
         let mut interrupted = tokio::spawn(signals::shutdown());
+        // The task has to run once to install its handlers, before the lab is there to be left behind.
         tokio::task::yield_now().await;
         let mut lab = Lab::start(self.options(target)?).await?;
         let mut progress = Progress::new();

@@ -118,6 +118,8 @@ fn percent_decoded(value: &str) -> String {
     let mut decoded = Vec::with_capacity(rest.len());
     while let Some((first, after)) = rest.split_first() {
         rest = after;
+        // An incomplete escape is taken as it stands: a reader of pages who mistypes one gets an answer about the
+        // value, not an error.
         let escaped = match (first, after) {
             (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high * 16 + low),
             _ => None,

@@ -66,6 +66,7 @@ impl Server {
     /// # Errors
     /// When it cannot be bound.
     pub fn unix(path: &Path) -> io::Result<Self> {
+        // The file of a socket outlives its program, and binding to it would fail ever after.
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -104,6 +105,7 @@ impl Server {
                 accepted = self.accept() => match accepted {
                     Ok(Some(stream)) => {
                         let router = router.clone();
+                        // A task for each: a client that reads slowly must not keep the kubelet's probe waiting.
                         connections.spawn(serve_connection(stream, router));
                     }
                     // A peer that may not ask: closed already.

@@ -61,11 +61,15 @@ enum Shape {
 
 impl Fields {
     fn push(&mut self, field: &Field, shape: Shape, value: impl fmt::Display) {
+        // One text for all values, cut by ranges: an access line has some twenty fields, and each would otherwise be an
+        // allocation.
         let begin = self.text.len();
         // Writing to a String cannot fail.
         let _ = write!(self.text, "{value}");
         let (name, place) = (field.name(), begin..self.text.len());
         match self.values.iter_mut().find(|(known, ..)| *known == name) {
+            // A field that a span records again replaces the first value: the names in a JSON object should be unique
+            // (RFC 8259, section 4).
             Some(known) => *known = (name, shape, place),
             None => self.values.push((name, shape, place)),
         }

@@ -106,6 +106,8 @@ impl Handle {
 
 fn parse(filter: &str) -> Result<Targets, LoggingError> {
     let refused = |reason: String| LoggingError::Filter { filter: filter.to_owned(), reason };
+    // The library reads a misspelt level as the name of a scope, which then never logs anything. A user would only see
+    // that nothing happens.
     for directive in filter.split(',').filter(|d| !d.trim().is_empty()) {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
         tracing_subscriber::filter::LevelFilter::from_str(level.trim())

@@ -58,6 +58,7 @@ pub fn install() -> Result<Recorder, MetricsError> {
 }
 
 fn builder() -> Result<PrometheusBuilder, MetricsError> {
+    // Gauges do not expire: one that does not change for an hour is still true.
     let expiring = MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM;
     let mut builder = PrometheusBuilder::new().idle_timeout(expiring, Some(IDLE));
     for metric in CATALOGUE {
@@ -110,6 +111,8 @@ impl Recorder {
         let accepts = |value: &::http::HeaderValue| {
             value.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text"))
         };
+        // Prometheus lists all formats that it reads; whoever does not name OpenMetrics gets the older format, which
+        // every reader understands.
         let open = request.headers().get_all(::http::header::ACCEPT).iter().any(accepts);
         if open { typed(200, OPEN_METRICS, self.render()) } else { typed(200, TEXT, self.render_text()) }
     }

@@ -40,6 +40,7 @@ const FAMILIES: [Family; 7] = [
 
 /// Appends the families to a text in the exporter's format.
 pub(super) fn append(text: &mut String) {
+    // Each file is read once for all values, so that they belong to the same moment.
     let files = Files::read();
     for Family { name, value } in FAMILIES {
         let described = CATALOGUE.iter().find(|metric| metric.name == name);

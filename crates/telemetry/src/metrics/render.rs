@@ -22,6 +22,7 @@ pub(super) fn text(exported: &str) -> String {
 fn families(exported: &str) -> Vec<Vec<String>> {
     let mut families: Vec<Vec<String>> = Vec::new();
     for line in exported.lines().filter(|line| !line.is_empty()) {
+        // A family begins with its HELP line, or with its TYPE line when it has no help.
         let starts = line.starts_with("# HELP ") || (line.starts_with("# TYPE ") && !continues(families.last()));
         if starts || families.is_empty() {
             families.push(Vec::new());

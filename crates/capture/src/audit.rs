@@ -64,6 +64,7 @@ pub fn audit<'a>(
     for stream in streams(relevant) {
         if stream.src.port() == hbone_port || stream.dst.port() == hbone_port {
             audit.tunnel(&stream, hbone_port);
+        // A stream of which only bytes after a hole are known carried payload as well.
         } else if !stream.bytes.is_empty() || stream.lost_sync {
             let head = String::from_utf8_lossy(&stream.bytes[..stream.bytes.len().min(60)]).into_owned();
             audit.plain.push(Plain { src: stream.src, dst: stream.dst, bytes: stream.bytes.len(), head });
@@ -74,6 +75,7 @@ pub fn audit<'a>(
 
 impl Audit {
     fn tunnel(&mut self, stream: &Stream, hbone_port: u16) {
+        // Without its beginning nobody can tell where a TLS record begins, so nothing is claimed about its bytes.
         if !stream.from_start {
             self.tunnels_joined_late += 1;
             return;
@@ -86,6 +88,8 @@ impl Audit {
                 let from_server = stream.src.port() == hbone_port;
                 if from_server && found.server_version == Some(TLS13) {
                     self.tunnels += 1;
+                // A server that has sent no protected byte yet may still be in its handshake. One that has must have
+                // agreed on TLS 1.3.
                 } else if from_server && found.protected_bytes > 0 {
                     self.broken.push(format!("{} speaks TLS {:04x?}", stream.src, found.server_version));
                 }

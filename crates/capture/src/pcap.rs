@@ -45,6 +45,7 @@ pub fn read_pcap(file: &[u8]) -> io::Result<Vec<Frame>> {
 pub(crate) fn write_header(output: &mut impl io::Write) -> io::Result<()> {
     let snapshot = u32::try_from(SNAPSHOT_BYTES).map_err(io::Error::other)?;
     output.write_all(&MAGIC.to_ne_bytes())?;
+    // Version 2.4 of the format, the only one in use.
     output.write_all(&2u16.to_ne_bytes())?;
     output.write_all(&4u16.to_ne_bytes())?;
     for field in [0, 0, snapshot, ETHERNET] {
@@ -57,6 +58,7 @@ pub(crate) fn write_packet(output: &mut impl io::Write, at: SystemTime, frame: &
     let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
     let seconds = u32::try_from(at.as_secs()).unwrap_or(u32::MAX);
+    // The length in the file and that on the wire are the same: no frame is cut.
     for field in [seconds, at.subsec_nanos(), length, length] {
         output.write_all(&field.to_ne_bytes())?;
     }

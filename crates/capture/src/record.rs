@@ -42,6 +42,8 @@ pub struct Counts {
 /// # Errors
 /// When the packet socket cannot be opened (it needs `CAP_NET_RAW`) or the file cannot be created.
 pub fn record(netns: &Netns, interface_index: u32, file: &Path) -> io::Result<Recording> {
+    // The socket is bound before this function returns, so the kernel keeps frames from here on even if the task has
+    // not run yet.
     let socket = netns.run(|| packet_socket(interface_index))?;
     socket.set_nonblocking(true)?;
     if let Err(err) = runtime::sys::packet::set_receive_buffer(&socket, BUFFER_BYTES) {
@@ -78,6 +80,8 @@ async fn run(
         let readable = async {
             match end {
                 Some(end) if Instant::now() > end => None,
+                // After the end was called for, frames may still be on their way through the kernel. The recording ends
+                // when none has come for a while, or at the deadline on a busy wire.
                 Some(_) => tokio::time::timeout(SILENCE, socket.readable()).await.ok(),
                 None => Some(socket.readable().await),
             }

@@ -39,11 +39,13 @@ fn ipv4(packet: &[u8]) -> Option<Segment<'_>> {
         0 => packet.len(), // a segment of more than 64 KiB, not yet split
         n => n,
     };
+    // Only the first fragment has a TCP header.
     let fragment = u16_at(packet, 6)? & 0x1fff;
     if *packet.get(9)? != 6 || fragment != 0 {
         return None;
     }
     let ip = |at: usize| <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok().map(|b| IpAddr::V4(Ipv4Addr::from(b)));
+    // Up to the length in the header: Ethernet pads short frames, and the padding is no payload.
     tcp(ip(12)?, ip(16)?, packet.get(header..total.min(packet.len()))?)
 }
 

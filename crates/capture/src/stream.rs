@@ -56,6 +56,8 @@ impl Assembly {
     }
 
     fn add(&mut self, seq: u32, payload: &[u8]) {
+        // Sequence numbers wrap at 4 GiB. Seen as a signed number, the difference says whether the segment begins
+        // behind the bytes that are there or before their end (RFC 9293, section 3.4).
         let ahead = seq.wrapping_sub(self.start.wrapping_add(self.bytes.len() as u32));
         let behind = ahead.wrapping_neg() as usize;
         if (ahead as i32) <= 0 {

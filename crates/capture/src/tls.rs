@@ -50,6 +50,8 @@ pub fn tls(bytes: &[u8]) -> Result<Tls, NotTls> {
     while at < bytes.len() {
         let rest = &bytes[at..];
         let kind = rest[0];
+        // The version in the header of a record is the same whatever is spoken (RFC 8446, section 5.1). Only the hellos
+        // say which version that is.
         let versions = rest.get(1).is_none_or(|v| *v == 3) && rest.get(2).is_none_or(|v| *v <= 4);
         if !(20..=23).contains(&kind) || !versions {
             return Err(NotTls { at, head: rest[..rest.len().min(24)].to_vec() });
@@ -81,6 +83,7 @@ fn client_versions(message: &[u8]) -> Option<Vec<u16>> {
     rest = skip(rest, 1)?; // session id
     rest = skip(rest, 2)?; // cipher suites
     rest = skip(rest, 1)?; // compression
+    // `supported_versions` (RFC 8446, section 4.2.1): the older field always says TLS 1.2.
     let list = extension(rest, 43)?;
     Some(list.get(1..)?.chunks_exact(2).map(|v| u16::from_be_bytes([v[0], v[1]])).collect())
 }

@@ -116,6 +116,8 @@ impl Roots {
                 Ok(id) => {
                     let is_other = root.id.is_some_and(|before| before != id);
                     let mut is_empty = || self.listing(&root.path, disk).is_ok_and(|found| found.files.is_empty());
+                    // An empty directory in the place of the one that an earlier process read: a mount that has not
+                    // come yet looks like that. The copies stay in force.
                     if is_other && has_copies && is_empty() {
                         changes.push(self.lose(index, REPLACED.to_owned()));
                     } else {
@@ -152,6 +154,7 @@ impl Roots {
                 Ok(found) => Presence::Settling(id, found.files),
                 Err(error) => return self.lose_anew(index, absent(&error)),
             };
+            // Different from the last look, or the first one: somebody may still be copying. The next look decides.
             if self.list[index].presence != listing {
                 self.unwatch(index, disk);
                 self.list[index].presence = listing;
@@ -225,6 +228,7 @@ impl Roots {
 
     fn root_of(&self, path: &Path) -> Option<&Root> {
         let containing = self.list.iter().filter(|root| path.starts_with(&root.path));
+        // The innermost root decides for paths that lie below several: it may have gone while an outer one is there.
         containing.max_by_key(|root| root.path.as_os_str().len())
     }
 

@@ -29,6 +29,7 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         let failed = || LoadError::kernel("open the cgroup", path.display());
+        // `is_below` compares paths, so links in them must be resolved first.
         let path = path.canonicalize().map_err(failed())?;
         let file = File::open(&path).map_err(failed())?;
         let filesystem = fstatfs(&file).map_err(|err| failed()(err.into()))?;

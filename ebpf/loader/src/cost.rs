@@ -36,6 +36,7 @@ impl Steering {
     pub fn egress_cost(&self, interface: u32, repeat: u32) -> Result<PacketCost, LoadError> {
         let pin = self.pins.root_link(names::EGRESS);
         let failed = || LoadError::kernel("run the program of", pin.display());
+        // The program is found through its pinned link: that one is in force, whatever this process has loaded.
         let link = link::open(&pin)?.ok_or(std::io::ErrorKind::NotFound).map_err(|kind| failed()(kind.into()))?;
         let program = link::info(link.as_fd()).and_then(|info| kernel::program_by_id(info.program)).map_err(failed())?;
         let mut context = [0; CONTEXT_BYTES];

@@ -30,6 +30,8 @@ pub(crate) fn load(
     let mut parsed = Object::parse(bytes).map_err(|err| broken(err.into()))?;
     let value = constant.1.to_ne_bytes();
     let globals = HashMap::from([(constant.0, (value.as_slice(), true))]);
+    // The order is that of the parser: constants before maps are made from them, maps before instructions refer to
+    // their descriptors, and calls last, because that copies the instructions together.
     parsed.patch_map_data(globals).map_err(|err| broken(err.into()))?;
 
     let mut maps: Vec<(String, OwnedFd, Map)> = Vec::new();

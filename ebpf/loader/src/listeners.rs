@@ -67,6 +67,7 @@ impl Steering {
         let failed = |action| LoadError::kernel(action, format!("process {pid}"));
         let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let process = process.ok_or_else(|| failed("find")(io::ErrorKind::InvalidInput.into()))?;
+        // A pidfd stays with its process: the number alone could belong to another one by the time a socket is taken.
         let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(|err| failed("open")(err.into()))?;
         let mut caught_up = CaughtUp::default();
         for number in sockets_of(pid).map_err(failed("list the sockets of"))? {
@@ -96,8 +97,10 @@ impl Steering {
         let Some(pod) = self.pods.get(&cookie)? else { return Ok(None) };
         let Ok(address) = SocketAddr::try_from(getsockname(socket)?) else { return Ok(None) };
         let Some(kind) = kind_of(address.port(), &pod) else { return Ok(None) };
+        // Mark and interface come first: from the entry in `SOCKS` on, connections are given to the socket.
         prepare(socket, kind, &pod)?;
         self.tags.put(&socket.as_raw_fd(), &Tag::listener(kind, cookie))?;
+        // The kernel takes a descriptor and keeps the socket; a reader gets the socket's cookie.
         let descriptor = socket.as_raw_fd() as u64;
         self.sockets.put(&SocketKey::new(cookie, kind, family), &descriptor)?;
         Ok(Some((cookie, kind, family)))

@@ -29,6 +29,8 @@ impl Steering {
         let mut aged = AgedLocals::default();
         let mut used: BTreeMap<u64, u64> = BTreeMap::new();
         for netns_cookie in self.locals_used.keys().map_err(failed())? {
+            // Pods are listed before addresses: one that is entered in between is not among them, and keeps the number
+            // that the programs count.
             used.insert(netns_cookie, 0);
         }
         for key in self.locals.keys().map_err(failed())? {

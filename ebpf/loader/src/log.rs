@@ -38,6 +38,7 @@ impl KernelLog {
         loop {
             let mut ready = logger.readable_mut().await?;
             ready.get_inner_mut().flush();
+            // Cleared only after the buffer was emptied: a line that comes in between makes it ready again.
             ready.clear_ready();
         }
     }

@@ -41,6 +41,8 @@ impl<K: Pod + PartialEq, V: Pod + Default> Map<K, V> {
     fn open_wide(path: &Path, width: usize) -> Result<Self, LoadError> {
         let fd = kernel::get(path).map_err(LoadError::kernel("open the map", path.display()))?;
         let info = info(fd.as_fd(), path)?;
+        // The kernel reads and writes as many bytes as the map has, whatever the caller's types are: other sizes would
+        // corrupt memory.
         if info.key_size as usize != size_of::<K>() || info.value_size as usize != size_of::<V>() {
             let what =
                 format!("{} has keys of {} and values of {} bytes", path.display(), info.key_size, info.value_size);

@@ -35,6 +35,7 @@ impl Pins {
         if filesystem.f_type as u64 != BPFFS_MAGIC {
             return Err(LoadError::NotBpffs { path: bpffs_dir.to_path_buf() });
         }
+        // Before anything is pinned: links of another layout still steer, by maps that this version would never fill.
         if let Some(path) = other_layouts(bpffs_dir)?.into_iter().next() {
             return Err(LoadError::OtherLayout { path });
         }

@@ -51,6 +51,8 @@ pub enum Unsupported {
 /// The first thing that is missing.
 pub fn kernel() -> Result<(), Unsupported> {
     let found = uname().release().to_string_lossy().into_owned();
+    // The number comes first because it says most to a reader. A kernel with a new number may still be built without a
+    // feature, so each is tried below.
     if release(&found).is_some_and(|version| version < MINIMUM_KERNEL) {
         return Err(Unsupported::Kernel { found });
     }

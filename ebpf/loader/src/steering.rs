@@ -67,6 +67,8 @@ impl Steering {
     /// # Errors
     /// All of [`LoadError`]. What was attached before stays attached.
     pub fn open(config: Config) -> Result<Self, LoadError> {
+        // Programs are loaded and verified before the first of them is attached or replaced: one that this kernel
+        // refuses changes nothing.
         let root = Cgroup::open(&config.cgroup_root)?;
         let pins = Pins::prepare(&config.bpffs_dir)?;
         let (programs, mut ebpf) = object::mesh(&pins, config.host_netns_cookie)?;
@@ -183,6 +185,8 @@ impl Steering {
     /// # Errors
     /// Kernel errors; `E2BIG` when there are as many pods as the map holds.
     pub fn put_pod(&self, netns_cookie: u64, pod: &PodConfig) -> Result<(), LoadError> {
+        // A pod without a number learns no addresses, so it gets one before the programs know it. A number that is
+        // there stays: the pod may only be changed.
         self.locals_used
             .put_new(&netns_cookie, &0)
             .map_err(LoadError::kernel("count addresses of pod", netns_cookie))?;

@@ -124,6 +124,8 @@ impl Survey {
             return Ok(Check::failed(*name, format!("not pinned at {}", pin.display())));
         };
         let info = link::info(pinned.as_fd()).map_err(unread())?;
+        // The checks go from the pin to the link to the program, so that the first that fails names the cause and not a
+        // consequence.
         if info.attached() != *place {
             let what =
                 format!("link {} is attached to {}, expected {}", info.id, info.attached().words(), place.words());

@@ -51,6 +51,7 @@ impl Steering {
     /// Kernel errors; what was not reached stays. [`LoadError::StillAttached`] when programs of Strake still run where they
     /// were attached, because somebody else holds their links.
     pub fn unload(&self) -> Result<(), LoadError> {
+        // Noted first: without pins nobody knows any more where to look.
         let places = self.places()?;
         for netns_cookie in self.pins.pod_links()? {
             self.detach_pod(netns_cookie)?;
@@ -62,6 +63,8 @@ impl Steering {
             link::remove(&pin)?;
         }
         self.pins.remove_all()?;
+        // Read back from the kernel and not from the pins: another process may hold a link, which then works on without
+        // a pin.
         let links = survey::links()?;
         let links = links.complete()?;
         let left = places.iter().flat_map(|place| links.at(*place));

@@ -85,6 +85,7 @@ impl Steering {
             Ok(cookie) => Check::failed("netns_cookie", format!("{cookie}, expected {netns_cookie}")),
             Err(err) => return Err(LoadError::kernel("read the cookie of", "the network namespace")(err)),
         };
+        // By its tag and not by its id: the program may have been loaded by a predecessor of this process.
         let lookup = Expected {
             name: "sk_lookup",
             program: names::SK_LOOKUP,

@@ -85,28 +85,9 @@ impl Compiler {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use kube_types::core::{Pod, Service};
+    use graph::testing::{pod, service};
 
     use super::*;
-
-    fn pod(name: usize, app: usize) -> Resource {
-        let mut pod = Pod::default();
-        pod.metadata.name = format!("p{name}");
-        pod.metadata.namespace = "app".to_owned();
-        pod.metadata.labels.insert("app".to_owned(), format!("a{app}"));
-        pod.status.pod_ip = Some(format!("10.0.{}.{}", name / 256, name % 256));
-        Resource::Pod(Arc::new(pod))
-    }
-
-    fn service(app: usize) -> Resource {
-        let mut service = Service::default();
-        service.metadata.name = format!("s{app}");
-        service.metadata.namespace = "app".to_owned();
-        service.spec.selector.insert("app".to_owned(), format!("a{app}"));
-        Resource::Service(Arc::new(service))
-    }
 
     #[test]
     fn only_differences_are_sent() {

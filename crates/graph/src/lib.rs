@@ -21,6 +21,8 @@ mod resolved;
 pub mod rule;
 mod selectors;
 mod target_port;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod unsupported;
 
 pub use delivery::{Delivery, Missing};

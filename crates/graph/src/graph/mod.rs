@@ -139,28 +139,11 @@ mod tests {
     use std::sync::Arc;
 
     use contract::labels::{REDIRECTION_ANNOTATION, REDIRECTION_ENABLED};
-    use kube_types::core::{Pod, Service};
     use kube_types::istio::{AuthorizationPolicy, PeerAuthentication};
 
     use super::*;
     use crate::placement::Scope;
-
-    fn pod(name: usize, app: usize) -> Resource {
-        let mut pod = Pod::default();
-        pod.metadata.name = format!("p{name}");
-        pod.metadata.namespace = "app".to_owned();
-        pod.metadata.labels.insert("app".to_owned(), format!("a{app}"));
-        pod.status.pod_ip = Some(format!("10.0.{}.{}", name / 256, name % 256));
-        Resource::Pod(Arc::new(pod))
-    }
-
-    fn service(app: usize) -> Resource {
-        let mut service = Service::default();
-        service.metadata.name = format!("s{app}");
-        service.metadata.namespace = "app".to_owned();
-        service.spec.selector.insert("app".to_owned(), format!("a{app}"));
-        Resource::Service(Arc::new(service))
-    }
+    use crate::testing::{pod, service};
 
     #[test]
     fn a_change_of_one_pod_costs_one_pod_and_of_a_service_the_pods_it_selects() {

@@ -57,14 +57,8 @@ fn baggage(w: &Workload) -> Baggage {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::workload;
     use super::*;
-
-    fn workload(name: &str) -> Arc<Workload> {
-        let text = format!(
-            r#"{{"uid": "c//Pod/ns/{name}", "name": "{name}", "namespace": "ns", "workloadName": "{name}", "serviceAccount": "{name}"}}"#
-        );
-        Arc::new(serde_json::from_str(&text).unwrap())
-    }
 
     #[test]
     fn a_workload_that_was_replaced_is_described_anew() {

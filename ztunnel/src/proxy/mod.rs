@@ -23,6 +23,8 @@ pub mod report;
 mod reset_on_drop;
 pub mod resolve;
 mod shared;
+#[cfg(test)]
+mod testing;
 mod traffic_by_peers;
 
 pub use connection::Connection;

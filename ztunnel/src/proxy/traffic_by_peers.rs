@@ -79,15 +79,9 @@ fn address<T>(shared: Option<&Arc<T>>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::report::Peer;
+    use super::super::testing::workload;
     use super::*;
     use telemetry::Protocol;
-
-    fn workload(name: &str) -> Arc<Workload> {
-        let text = format!(
-            r#"{{"uid": "c//Pod/ns/{name}", "name": "{name}", "namespace": "ns", "workloadName": "{name}", "serviceAccount": "{name}"}}"#
-        );
-        Arc::new(serde_json::from_str(&text).unwrap())
-    }
 
     fn opened(source: &Arc<Workload>, proven: Option<Identity>) -> Opened {
         let peer = |w: &Arc<Workload>, identity| Peer { workload: Some(w.clone()), identity, baggage: None };

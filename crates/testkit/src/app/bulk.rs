@@ -51,6 +51,7 @@ fn verdict(result: io::Result<()>) -> String {
 /// Those of the socket.
 pub fn serve_sink(mut stream: TcpStream) -> io::Result<()> {
     let (seed, bytes) = read_header(&mut stream)?;
+    // The end counts as well: a proxy that passes all bytes and loses the FIN has cut the half-close.
     let result = expect(&mut stream, seed, bytes).and_then(|()| expect_end(&mut stream));
     stream.write_all(verdict(result).as_bytes())?;
     stream.shutdown(Shutdown::Write)
@@ -73,6 +74,8 @@ pub fn serve_source(mut stream: TcpStream) -> io::Result<()> {
 /// Those of the socket.
 pub fn serve_duplex(mut stream: TcpStream) -> io::Result<()> {
     let (seed, bytes) = read_header(&mut stream)?;
+    // Both directions at once, each on a thread of its own: one that waited for the other would stop as soon as the
+    // buffers in between are full.
     let mut input = stream.try_clone()?;
     let reader = thread::spawn(move || expect(&mut input, seed, bytes).and_then(|()| expect_end(&mut input)));
     send(&mut stream, seed ^ OTHER_WAY, bytes)?;
@@ -129,6 +132,8 @@ pub fn watch(mut stream: TcpStream, seed: u64, bytes: u64) -> io::Result<String>
     write_header(&mut stream, seed, bytes)?;
     let mut first = vec![0; BLOCK];
     stream.read_exact(&mut first)?;
+    // A test that waits for this word knows that the connection is established from end to end before it changes
+    // something.
     println!("started");
     Ok(match io::copy(&mut stream, &mut io::sink()) {
         Ok(n) => format!("end after {} bytes", n + BLOCK as u64),

@@ -76,6 +76,7 @@ pub fn connect_to(addr: &SocketAddr, args: &ClientArgs) -> io::Result<TcpStream>
     let stream = TcpStream::connect_timeout(addr, args.timeout())?;
     stream.set_read_timeout(Some(args.timeout()))?;
     stream.set_write_timeout(Some(args.timeout()))?;
+    // Without it Nagle's algorithm would hold small writes back, and a test would measure that.
     stream.set_nodelay(true)?;
     Ok(stream)
 }

@@ -146,9 +146,11 @@ fn once(args: &FloodArgs) -> io::Result<Option<TcpStream>> {
         Flood::Connections => {}
         Flood::Resets => {
             socket.write_all(b"x")?;
+            // With a linger time of 0 the kernel sends RST instead of FIN at `close` (socket(7)).
             SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
             return Ok(None);
         }
+        // 22 is the type of a handshake record (RFC 8446, section 5.1): the victim has to wait for the rest.
         Flood::Hellos => socket.write_all(&[22])?,
         Flood::Readers => bulk::ask(&mut socket, 1, ENDLESS)?,
         Flood::Streams | Flood::Headers => return Err(io::ErrorKind::Unsupported.into()),

@@ -52,6 +52,7 @@ async fn connection(stream: TcpStream, args: &GrpcHealthArgs) -> Result<(), h2::
         response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
         let mut send = respond.send_response(response, false)?;
         if status == OK {
+            // The prefix of gRPC (not compressed, two bytes long), then field 1: SERVING or NOT_SERVING.
             send.send_data(Bytes::from(vec![0, 0, 0, 0, 2, 0x08, if serving { 1 } else { 2 }]), false)?;
         }
         let mut trailers = HeaderMap::new();

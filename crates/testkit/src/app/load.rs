@@ -84,6 +84,7 @@ fn short(addr: &std::net::SocketAddr, args: &ClientArgs) -> io::Result<()> {
 /// # Errors
 /// When the target has no address.
 pub fn request_loop(args: &ClientArgs) -> io::Result<Value> {
+    // A name that does not exist at all is a mistake of the test and ends it; one that fails later is counted.
     resolve(args)?;
     let stop = stop_at_end_of_input();
     println!("started");

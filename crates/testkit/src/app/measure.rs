@@ -64,6 +64,8 @@ fn on_threads<T: Send>(args: &MeasureArgs, work: impl Fn() -> io::Result<T> + Sy
 
 /// Sends for the time given, then waits until the server has counted everything: both count into the rate.
 fn bulk(args: &MeasureArgs) -> io::Result<Value> {
+    // All connections are open before the first byte is sent: otherwise the time of a slow handshake would count as
+    // time of transfer.
     let begin = Barrier::new(args.parallel as usize);
     let streams = on_threads(args, || {
         let stream = connect(args.target);
@@ -75,6 +77,7 @@ fn bulk(args: &MeasureArgs) -> io::Result<Value> {
             stream.write_all(&block)?;
         }
         stream.shutdown(Shutdown::Write)?;
+        // Without the server's count the rate would include what still lies in buffers on the way.
         let mut counted = [0; 8];
         stream.read_exact(&mut counted)?;
         Ok((u64::from_be_bytes(counted), begun.elapsed()))

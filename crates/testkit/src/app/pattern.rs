@@ -21,6 +21,7 @@ impl Pattern {
     /// From the first block.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        // An xorshift generator: fast, the same everywhere, and without a fixed point as long as the state is not 0.
         let mut state = seed | 1;
         let word = || {
             state ^= state << 13;

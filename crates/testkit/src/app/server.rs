@@ -71,6 +71,7 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
+        // One listener for both families, whatever `net.ipv6.bindv6only` says on the machine.
         socket.set_only_v6(false)?;
     }
     socket.bind(&addr.into())?;

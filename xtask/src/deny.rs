@@ -198,6 +198,7 @@ impl Rules {
     }
 
     fn duplicates(&self, packages: &BTreeSet<Foreign>) -> Vec<String> {
+        // Only one level is implemented, and a file that asks for another does not parse.
         let Deny::Deny = self.bans.multiple_versions;
         let mut versions = BTreeMap::<&str, Vec<&str>>::new();
         let mut skipped = BTreeSet::new();
@@ -216,6 +217,7 @@ impl Rules {
                 versions.join(" and ")
             )
         });
+        // An exception that nobody needs any more would silently allow the next duplicate of that name.
         let gone = self.bans.skip.iter().filter(|skip| !skipped.contains(&skip.name));
         twice.chain(gone.map(|skip| format!("deny.toml skips {}, which is no longer there", skip.name))).collect()
     }

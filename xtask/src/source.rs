@@ -91,6 +91,7 @@ pub(crate) fn rust_files(root: &Path) -> io::Result<Vec<RustFile>> {
             path.components().any(|part| ["tests", "benches", "examples"].iter().any(|dir| part.as_os_str() == *dir));
         files.push(RustFile { path, source, tests, is_test });
     }
+    // Only after all files were read: the declaration that makes a file test code is in another file.
     let declared: Vec<PathBuf> = files
         .iter()
         .flat_map(|file| {
@@ -172,6 +173,7 @@ impl Lexer<'_> {
                 self.line_comment();
             } else if self.rest.starts_with("/*") {
                 self.block_comment();
+            // Comments and raw strings are tried before quotes: both may contain any number of them.
             } else if let Some(hashes) = self.raw_string() {
                 self.string(Some(hashes));
             } else if letter == '"' {

@@ -64,6 +64,8 @@ pub(crate) fn build(workspace: &Path, options: &Options) -> anyhow::Result<()> {
     for object in OBJECTS {
         replace_if_changed(&built.join(object), &out.join(object))?;
     }
+    // Last, and beside the objects: an object that did not change keeps its time, so its own age says nothing about the
+    // build.
     fs::write(out.join("stamp"), "")?;
     Ok(())
 }
@@ -75,6 +77,8 @@ fn compile(workspace: &Path, out: &Path, toolchain: &Toolchain) -> Command {
         .args(["build", "--release", "--locked", "--bins", "-Z", "build-std=core", "--target", toolchain::target()])
         .arg("--target-dir")
         .arg(out.join("build"));
+    // The inner cargo uses another compiler for another target. What the outer one has set for its own build would
+    // break it.
     for name in FOREIGN {
         cargo.env_remove(name);
     }

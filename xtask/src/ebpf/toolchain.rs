@@ -57,6 +57,8 @@ impl Toolchain {
         let path = search_path();
         let mut tried = Vec::new();
         for (origin, candidate) in candidates(&mut tried) {
+            // Each candidate is tried with all that belongs to it: a good compiler without a linker of its LLVM version
+            // is of no use, and the next one may have it.
             let found = Compiler::look_at(&origin, &candidate).and_then(|compiler| {
                 let cargo = cargo_for(&candidate, &path)?;
                 let llvm = single_llvm(&compiler, out)?;
@@ -162,6 +164,7 @@ fn single_llvm(compiler: &Compiler, out: &Path) -> anyhow::Result<PathBuf> {
     ];
     let multiarch = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
     places.extend(multiarch.filter(|path| path.to_string_lossy().ends_with("-linux-gnu")));
+    // The compiler's own LLVM comes first: bpf-linker must read the bitcode of exactly that version.
     let library = places
         .iter()
         .flat_map(|place| fs::read_dir(place).into_iter().flatten().flatten())

@@ -82,6 +82,7 @@ impl Table {
         }
         for (from, allowed) in &self.may_depend_on {
             let used = edges.get(from).unwrap_or(&none);
+            // What the table allows and nobody uses would let the edge come back without a review.
             let unused = allowed.iter().filter(|to| !used.contains(*to));
             faults.extend(unused.map(|to| format!("{from} may depend on {to} and does not: remove it from the table")));
         }

@@ -141,6 +141,7 @@ impl Store {
                 })),
             }
         }
+        // Last, because what is in force is known only now: each error of the file says what holds in its place.
         self.set_in_force(&place, &keys, &mut problems);
         self.ledger.set_own(path, problems);
         self.files.insert(path.to_owned(), Manifest { tier, keys });

@@ -174,6 +174,8 @@ impl Flags {
                 cluster_id: self.cluster_id,
                 trust_domain: self.trust_domain,
                 cluster_domain: self.cluster_domain,
+                // The namespace of the control plane names it.
+                network: String::new(),
             },
             trust_domain,
             trusted_node_accounts: accounts,

@@ -28,6 +28,11 @@ pub(crate) fn app_protocol(port: &ServicePort) -> AppProtocol {
     named(prefix).unwrap_or(if SERVER_FIRST.contains(&port.port) { AppProtocol::Tcp } else { AppProtocol::Unknown })
 }
 
+/// The protocol that a ServiceEntry names.
+pub(crate) fn by_name(protocol: &str) -> AppProtocol {
+    named(&protocol.to_ascii_lowercase()).unwrap_or(AppProtocol::Unknown)
+}
+
 fn named(name: &str) -> Option<AppProtocol> {
     Some(match name {
         "http" => AppProtocol::Http11,

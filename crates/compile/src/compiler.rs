@@ -1,6 +1,6 @@
 //! The graph and the resources that follow from it: objects in, differences of discovery out.
 
-use graph::{Finding, Graph, Mesh, Placement, PolicyState, PublishedPods};
+use graph::{Finding, Graph, Mesh, ObjectStatus, Placement, PolicyState, PublishedPods};
 use kube_types::{ClusterId, ObjectRef, Resource};
 use proto::Change;
 
@@ -20,6 +20,8 @@ pub struct Update {
     pub findings: Vec<(ObjectRef, Vec<Finding>)>,
     /// States of policies as in [`graph::Update`].
     pub policies: Vec<(ObjectRef, Option<PolicyState>)>,
+    /// Statuses of other objects as in [`graph::Update`].
+    pub statuses: Vec<(ObjectRef, ObjectStatus)>,
     /// Placements of pods as in [`graph::Update`].
     pub placements: Vec<(ObjectRef, Option<Placement>)>,
 }
@@ -69,7 +71,7 @@ impl Compiler {
 
     /// Returns the changes since the last call.
     pub fn settle(&mut self) -> Update {
-        let graph::Update { cluster, objects, findings, policies, placements } = self.graph.settle();
+        let graph::Update { cluster, objects, findings, policies, statuses, placements } = self.graph.settle();
         // What the graph resolves again need not differ: only content that does is sent.
         let changes = self.published.replace(self.graph.mesh(), &objects);
         Update {
@@ -78,6 +80,7 @@ impl Compiler {
             addresses: changes.addresses,
             findings,
             policies,
+            statuses,
             placements,
         }
     }

@@ -26,6 +26,7 @@ pub(crate) fn convert(mesh: &Mesh, endpoints: &Endpoints) -> Vec<Workload> {
             name: meta.name.clone(),
             namespace: meta.namespace.clone(),
             addresses,
+            network: mesh.network.clone(),
             services: [(service_key.clone(), ports.clone())].into_iter().collect(),
             status: status(endpoint.conditions.ready.unwrap_or(true)).into(),
             cluster_id: mesh.cluster_id.clone(),

@@ -4,9 +4,13 @@
 
 mod app_protocol;
 mod authorization;
+mod canonical;
 mod compiler;
 mod encode;
 mod endpoints;
+mod entry;
+mod entry_workload;
+mod gateway;
 mod owner;
 mod published;
 mod service;

@@ -7,7 +7,7 @@ use kube_types::{Kind, ObjectRef};
 use proto::Change;
 
 use crate::encode::{self, Encoded};
-use crate::{authorization, endpoints, service, workload};
+use crate::{authorization, endpoints, entry, entry_workload, service, workload};
 
 /// Resources of an object by name; `None` is one to remove.
 type Changed = BTreeMap<String, Option<Encoded>>;
@@ -92,6 +92,17 @@ fn resources(mesh: &Mesh, resolved: &Resolved) -> Vec<(String, Encoded)> {
         Resolved::Endpoints(resolved) => {
             let workloads = endpoints::convert(mesh, resolved).into_iter();
             workloads.map(|workload| (workload.uid.clone(), encode::workload(workload))).collect()
+        }
+        Resolved::Entry(resolved) => {
+            let services = entry::services(mesh, resolved)
+                .into_iter()
+                .map(|service| (entry::service_key(&service.namespace, &service.hostname), encode::service(&service)));
+            let endpoints = entry_workload::endpoints(mesh, resolved).into_iter();
+            services.chain(endpoints.map(|workload| (workload.uid.clone(), encode::workload(workload)))).collect()
+        }
+        Resolved::EntryWorkload(resolved) => {
+            let workload = entry_workload::convert(mesh, resolved).into_iter();
+            workload.map(|workload| (workload.uid.clone(), encode::workload(workload))).collect()
         }
         Resolved::Policy(policy) => {
             vec![(policy.resource_name(), encode::authorization(&authorization::convert(policy)))]

@@ -2,26 +2,31 @@
 
 use contract::labels::TRAFFIC_DISTRIBUTION_ANNOTATION;
 use graph::{Mesh, MeshService, target_port};
+use kube_types::ObjectMeta;
 use kube_types::core::{IntOrString, Namespace, Pod, Service, ServicePort};
 use proto::workload::load_balancing::{HealthPolicy, Mode, Scope};
-use proto::workload::{self as wire, LoadBalancing, NetworkAddress, Port, PortList};
+use proto::workload::{self as wire, LoadBalancing, Port, PortList};
 
 use crate::app_protocol::app_protocol;
-use crate::workload::parse_address;
+use crate::gateway::{self, network_address};
 
 pub(crate) fn convert(mesh: &Mesh, resolved: &MeshService) -> wire::Service {
     let service = &*resolved.service;
     let meta = &service.metadata;
-    let addresses = service.spec.addresses().filter_map(parse_address);
+    let addresses = service.spec.addresses().filter_map(contract::address::parse_address);
+    let waypoints = &resolved.waypoints;
     wire::Service {
         name: meta.name.clone(),
         namespace: meta.namespace.clone(),
         hostname: mesh.hostname(&meta.namespace, &meta.name),
-        addresses: addresses.map(|address| NetworkAddress { address, ..NetworkAddress::default() }).collect(),
+        addresses: addresses.map(|address| network_address(mesh, address)).collect(),
         ports: service.spec.ports.iter().map(service_port).collect(),
         load_balancing: load_balancing(service, resolved.namespace.as_deref()),
         ip_families: ip_families(&service.spec.ip_families).into(),
         canonical: true,
+        waypoint: waypoints.primary.as_ref().map(|primary| gateway::address(mesh, primary)),
+        weighted_waypoints: gateway::weighted(mesh, waypoints),
+        ingress_use_waypoint: waypoints.ingress,
         ..wire::Service::default()
     }
 }
@@ -64,9 +69,10 @@ fn load_balancing(service: &Service, namespace: Option<&Namespace>) -> Option<Lo
     })
 }
 
+const ZONE: &[Scope] = &[Scope::Network, Scope::Region, Scope::Zone];
+const NODE: &[Scope] = &[Scope::Network, Scope::Region, Scope::Zone, Scope::Subzone, Scope::Node];
+
 fn preference(service: &Service, namespace: Option<&Namespace>) -> (Mode, &'static [Scope]) {
-    const ZONE: &[Scope] = &[Scope::Network, Scope::Region, Scope::Zone];
-    const NODE: &[Scope] = &[Scope::Network, Scope::Region, Scope::Zone, Scope::Subzone, Scope::Node];
     // A demand and not a preference: without an endpoint on the node there is no connection.
     if service.spec.internal_traffic_policy.as_deref() == Some("Local") {
         return (Mode::Strict, &[Scope::Node]);
@@ -78,7 +84,12 @@ fn preference(service: &Service, namespace: Option<&Namespace>) -> (Mode, &'stat
         Some("PreferSameNode") => return (Mode::Failover, NODE),
         Some(_) | None => {}
     }
-    let annotation = service.metadata.annotations.get(TRAFFIC_DISTRIBUTION_ANNOTATION).or_else(|| {
+    annotated_preference(&service.metadata, namespace)
+}
+
+/// Preference that an annotation of the object says, or else one of its namespace.
+pub(crate) fn annotated_preference(meta: &ObjectMeta, namespace: Option<&Namespace>) -> (Mode, &'static [Scope]) {
+    let annotation = meta.annotations.get(TRAFFIC_DISTRIBUTION_ANNOTATION).or_else(|| {
         namespace.and_then(|namespace| namespace.metadata.annotations.get(TRAFFIC_DISTRIBUTION_ANNOTATION))
     });
     match annotation.map(|value| value.to_ascii_lowercase()).as_deref() {

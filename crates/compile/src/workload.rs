@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use contract::labels::{APP_NAME_LABEL, APP_VERSION_LABEL, CANONICAL_NAME_LABEL, CANONICAL_REVISION_LABEL};
-use graph::{Locality, Mesh, Workload, enrolment};
+use graph::{Locality, Mesh, SelectedEntry, Workload, enrolment, entry_port_of_pod};
+use kube_types::core::Pod;
 use proto::workload as wire;
-use proto::workload::{NetworkMode, TunnelProtocol, WorkloadStatus, WorkloadType};
+use proto::workload::{NetworkMode, Port, PortList, TunnelProtocol, WorkloadStatus, WorkloadType};
 
-use crate::{owner, service};
+use crate::entry::service_key;
+use crate::{canonical, gateway, owner, service};
 
 /// Trust domain for which the wire has the empty text.
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
@@ -18,9 +19,7 @@ pub(crate) fn convert(mesh: &Mesh, workload: &Workload) -> wire::Workload {
     let workload_name = owner::workload_name(pod);
     // A pod that is being deleted may answer for a while, but new connections would end with it.
     let is_healthy = pod.is_ready() && meta.deletion_timestamp.is_none();
-    let label = |names: &[&str]| {
-        names.iter().filter_map(|name| meta.labels.get(*name)).find(|value| !value.is_empty()).cloned()
-    };
+    let (canonical_name, canonical_revision) = canonical::names(&meta.labels, &workload_name);
     // HBONE follows from the agent's annotation, never from a label: peers send to a tunnel only where the kernel has been
     // read back.
     let tunnel = if enrolment::is_enrolled(pod) { TunnelProtocol::Hbone } else { TunnelProtocol::None };
@@ -29,21 +28,23 @@ pub(crate) fn convert(mesh: &Mesh, workload: &Workload) -> wire::Workload {
         let meta = &service.metadata;
         (mesh.service_key(&meta.namespace, &meta.name), service::pod_ports(service, pod))
     });
+    let entries = workload.entries.iter().flat_map(|selected| memberships(selected, pod));
     wire::Workload {
         uid: mesh.pod_uid(&meta.namespace, &meta.name),
         name: meta.name.clone(),
         namespace: meta.namespace.clone(),
         addresses: pod.addresses().filter_map(parse_address).collect(),
+        network: mesh.network.clone(),
         tunnel_protocol: tunnel.into(),
         trust_domain: trust_domain(mesh),
         service_account: pod.service_account().to_owned(),
         node: pod.spec.node_name.clone().unwrap_or_default(),
-        canonical_name: label(&[CANONICAL_NAME_LABEL, APP_NAME_LABEL, "app"]).unwrap_or_else(|| workload_name.clone()),
-        canonical_revision: label(&[CANONICAL_REVISION_LABEL, APP_VERSION_LABEL, "version"])
-            .unwrap_or_else(|| "latest".to_owned()),
+        canonical_name,
+        canonical_revision,
         workload_type: WorkloadType::Pod.into(),
         workload_name,
-        services: services.collect(),
+        services: services.chain(entries).collect(),
+        waypoint: workload.waypoint.as_ref().map(|waypoint| gateway::address(mesh, waypoint)),
         authorization_policies: workload.policies.clone(),
         status: status(is_healthy).into(),
         cluster_id: mesh.cluster_id.clone(),
@@ -53,7 +54,18 @@ pub(crate) fn convert(mesh: &Mesh, workload: &Workload) -> wire::Workload {
     }
 }
 
-fn trust_domain(mesh: &Mesh) -> String {
+/// The services of a ServiceEntry that selects a pod.
+fn memberships<'a>(selected: &'a SelectedEntry, pod: &Pod) -> impl Iterator<Item = (String, PortList)> + use<'a> {
+    let ports = selected.entry.spec.ports.iter().map(|port| Port {
+        service_port: port.number.into(),
+        target_port: entry_port_of_pod(port, pod).into(),
+        ..Port::default()
+    });
+    let (ports, namespace) = (PortList { ports: ports.collect() }, &selected.entry.metadata.namespace);
+    selected.hosts.iter().map(move |host| (service_key(namespace, host), ports.clone()))
+}
+
+pub(crate) fn trust_domain(mesh: &Mesh) -> String {
     if mesh.trust_domain == DEFAULT_TRUST_DOMAIN { String::new() } else { mesh.trust_domain.clone() }
 }
 
@@ -68,8 +80,13 @@ pub(crate) const fn status(is_healthy: bool) -> WorkloadStatus {
 
 /// An address as bytes in network order; one that is mapped into IPv6 is IPv4. The graph reports invalid ones.
 pub(crate) fn parse_address(text: &str) -> Option<Vec<u8>> {
-    Some(match contract::address::parse_address(text)? {
+    contract::address::parse_address(text).map(octets)
+}
+
+/// The bytes of an address in network order.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
-    })
+    }
 }

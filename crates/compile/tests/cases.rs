@@ -1,10 +1,11 @@
 //! Each folder of `tests/cases` is a case: `input.yaml` (or `objects.json`), perhaps `steps/*.yaml`,
-//! and what a subscriber then has: `wds.json`, `sequence.json`, `conditions.json`, `findings.json`.
+//! and what a subscriber then has: `wds.json`, `sequence.json`, `conditions.json`, `findings.json`, `statuses.json`.
 //! Recordings of another control plane in the same form are compared with
 //! `STRAKE_WDS_CASES=<directory>`.
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use graph::Mesh;
@@ -42,6 +43,7 @@ fn every_case_gives_what_its_folder_says() {
         check("sequence.json", json!(outcome.sequence), json!([]));
         check("conditions.json", json!(outcome.conditions), json!({}));
         check("findings.json", json!(outcome.findings), json!({}));
+        check("statuses.json", json!(outcome.statuses), json!({}));
     }
 
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
@@ -63,11 +65,9 @@ fn recordings_of_another_control_plane_are_compared() {
             continue;
         }
         let mut found = Vec::new();
-        let outcome = run(&case, Mesh::default());
+        let outcome = run(&case, mesh(&case));
         let expected = read_json(&case.join("wds.json")).unwrap();
-        if outcome.wds != expected {
-            found.push(format!("wds.json: expected {expected:#}\nfound {:#}", outcome.wds));
-        }
+        found.extend(differences(&outcome.wds, &expected));
         if let Some(expected) = read_json(&case.join("sequence.json"))
             && !says_no_more(&outcome.sequence, &expected)
         {
@@ -75,6 +75,15 @@ fn recordings_of_another_control_plane_are_compared() {
         }
         let statuses = read_json(&case.join("status.json")).unwrap_or_default();
         for (key, status) in statuses.as_object().into_iter().flatten() {
+            for (plural, kind) in [("services/", "Service"), ("serviceentries/", "ServiceEntry")] {
+                let Some(path) = key.strip_prefix(plural) else { continue };
+                let ours = outcome.statuses.get(&format!("{kind} {path}")).cloned().unwrap_or_default();
+                for field in ["conditions", "addresses"] {
+                    if ours[field] != status[field] {
+                        found.push(format!("{key}: {field}: expected {:#}\nfound {:#}", status[field], ours[field]));
+                    }
+                }
+            }
             let Some(path) = key.strip_prefix("authorizationpolicies/") else {
                 continue;
             };
@@ -94,6 +103,35 @@ fn recordings_of_another_control_plane_are_compared() {
         }
     }
     println!("same: {} {same:?}\ndiffering: {} {differing:?}", same.len(), differing.len());
+}
+
+/// The mesh of a recording: the trust domain that a control plane has to be started with.
+fn mesh(case: &Path) -> Mesh {
+    let objects = read_json(&case.join("objects.json")).unwrap_or_default();
+    let maps = objects.as_array().into_iter().flatten().filter(|object| object["kind"] == "ConfigMap");
+    let texts = maps.filter_map(|map| map["data"]["mesh"].as_str()).flat_map(str::lines);
+    let trust_domain = texts.filter_map(|line| line.strip_prefix("trustDomain: ")).next();
+    let default = Mesh::default();
+    Mesh { trust_domain: trust_domain.map_or(default.trust_domain, str::to_owned), ..default }
+}
+
+/// Resources that differ, each as what was expected and what was found.
+fn differences(found: &Value, expected: &Value) -> Vec<String> {
+    let mut differing = Vec::new();
+    for kind in ["addresses", "authorizations"] {
+        let by_name = |value: &Value| -> BTreeMap<String, Value> {
+            let list = value[kind].as_array().cloned().unwrap_or_default();
+            list.into_iter().map(|one| (one["name"].as_str().unwrap().to_owned(), one["resource"].clone())).collect()
+        };
+        let (found, expected) = (by_name(found), by_name(expected));
+        let names: BTreeSet<_> = found.keys().chain(expected.keys()).collect();
+        let differs = |name: &&&String| found.get(**name) != expected.get(**name);
+        differing.extend(names.iter().filter(differs).map(|name| {
+            let text = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
+            format!("{name}:\n  expected {}\n  found    {}", text(expected.get(*name)), text(found.get(*name)))
+        }));
+    }
+    differing
 }
 
 /// Telling less than the recording is right: what must be there is in `wds.json`, which is the end.

@@ -31,6 +31,28 @@ pub const REROUTE_VIRTUAL_INTERFACES_ANNOTATION: &str = "istio.io/reroute-virtua
 
 /// Waypoint of the object's traffic. Istio's.
 pub const USE_WAYPOINT_LABEL: &str = "istio.io/use-waypoint";
+/// Value of [`USE_WAYPOINT_LABEL`]: no waypoint, also when the namespace names one.
+pub const USE_WAYPOINT_NONE: &str = "none";
+/// Namespace of the waypoint, when it is another one than the object's. Istio's.
+pub const USE_WAYPOINT_NAMESPACE_LABEL: &str = "istio.io/use-waypoint-namespace";
+/// Second waypoint, which takes a share of a service's connections. Istio's.
+pub const USE_WAYPOINT_CANARY_LABEL: &str = "istio.io/use-waypoint-canary";
+/// Namespace of the second waypoint. Istio's.
+pub const USE_WAYPOINT_CANARY_NAMESPACE_LABEL: &str = "istio.io/use-waypoint-canary-namespace";
+/// Share of the second waypoint in percent, from 0 to 100. Istio's.
+pub const USE_WAYPOINT_CANARY_WEIGHT_ANNOTATION: &str = "istio.io/use-waypoint-canary-weight";
+/// Traffic that a waypoint handles: `service`, `workload`, `all` or `none`. Istio's.
+pub const WAYPOINT_FOR_LABEL: &str = "istio.io/waypoint-for";
+/// Protocol and port by which a waypoint behind a node proxy takes its traffic. Istio's.
+pub const WAYPOINT_INBOUND_BINDING_ANNOTATION: &str = "ambient.istio.io/waypoint-inbound-binding";
+/// Controller that made an object for a Gateway. Istio's.
+pub const GATEWAY_MANAGED_LABEL: &str = "gateway.istio.io/managed";
+/// Value of [`GATEWAY_MANAGED_LABEL`] on the Service and the pods of a waypoint.
+pub const GATEWAY_MANAGED_MESH: &str = "istio.io-mesh-controller";
+/// Gateway that a Service or pod was made for. Of the Gateway API.
+pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+/// Addresses are allocated for the hosts of a ServiceEntry, or not (`false`). Istio's.
+pub const AUTO_ALLOCATE_LABEL: &str = "networking.istio.io/enable-autoallocate-ip";
 /// Traffic from ingress gateways goes through the waypoint, too. Istio's.
 pub const INGRESS_USE_WAYPOINT_LABEL: &str = "istio.io/ingress-use-waypoint";
 /// The service is visible in all clusters. Istio's.

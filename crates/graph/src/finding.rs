@@ -33,6 +33,7 @@ pub enum Reason {
     MisspeltLabel,
     UnsupportedAction,
     NeedsWaypoint,
+    NoWaypoint,
     Ambiguous,
     Ignored,
     Shadowed,
@@ -65,7 +66,7 @@ impl Severity {
 
 impl Reason {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::HttpAttribute,
         Self::InvalidValue,
         Self::InvalidPrincipal,
@@ -83,6 +84,7 @@ impl Reason {
         Self::MisspeltLabel,
         Self::UnsupportedAction,
         Self::NeedsWaypoint,
+        Self::NoWaypoint,
         Self::Ambiguous,
         Self::Ignored,
         Self::Shadowed,
@@ -115,7 +117,8 @@ impl Reason {
             Self::Duplicate => entry("duplicate", "A value or rule that occurs twice.", "Remove one of them."),
             Self::MisspeltLabel => entry("misspelt_label", "A label that is probably a misspelt one of the mesh.", "Use the label that the message names."),
             Self::UnsupportedAction => entry("unsupported_action", "The action AUDIT or CUSTOM, which node proxies do not support.", "Use ALLOW or DENY."),
-            Self::NeedsWaypoint => entry("needs_waypoint", "A policy or label for a waypoint; there are no waypoints.", "Use a selector, or remove the label."),
+            Self::NeedsWaypoint => entry("needs_waypoint", "A policy or label for a waypoint; no waypoint enforces or reads it.", "Use a selector, or remove the label."),
+            Self::NoWaypoint => entry("no_waypoint", "A waypoint that an object or its namespace names, and that takes none of its connections.", "Correct what the message names: the Gateway's name, its address in the status, its `allowedRoutes` or its label `istio.io/waypoint-for`."),
             Self::Ambiguous => entry("ambiguous", "A policy with a selector and with `targetRefs`.", "Remove one of them."),
             Self::Ignored => entry("ignored", "A setting that has no effect where it stands.", "Move or remove the setting."),
             Self::Shadowed => entry("shadowed", "Another resource takes precedence everywhere.", "Merge the resources, or delete one."),

@@ -1,4 +1,4 @@
-//! Settings of the mesh that are in no Kubernetes object, and names that follow from them.
+//! Settings of the mesh, and names that follow from them.
 
 /// Names that appear in what is sent.
 #[derive(Clone, Debug)]
@@ -9,6 +9,8 @@ pub struct Mesh {
     pub trust_domain: String,
     /// Suffix of service host names.
     pub cluster_domain: String,
+    /// Network of the pods and services of the cluster; empty when it has no name.
+    pub network: String,
 }
 
 impl Default for Mesh {
@@ -18,6 +20,7 @@ impl Default for Mesh {
             cluster_id: "Kubernetes".to_owned(),
             trust_domain: "cluster.local".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
+            network: String::new(),
         }
     }
 }
@@ -28,6 +31,12 @@ impl Mesh {
         format!("{service}.{namespace}.svc.{}", self.cluster_domain)
     }
 
+    /// Namespace and name of the Kubernetes Service that has a host name.
+    pub(crate) fn service_of<'a>(&self, host: &'a str) -> Option<(&'a str, &'a str)> {
+        let (name, namespace) = host.strip_suffix(&self.cluster_domain)?.strip_suffix(".svc.")?.split_once('.')?;
+        (!namespace.contains('.')).then_some((namespace, name))
+    }
+
     /// Resource name of a Service, also the key of a workload's service list.
     pub fn service_key(&self, namespace: &str, service: &str) -> String {
         format!("{namespace}/{}", self.hostname(namespace, service))
@@ -36,5 +45,19 @@ impl Mesh {
     /// Resource name of a pod.
     pub fn pod_uid(&self, namespace: &str, name: &str) -> String {
         format!("{}//Pod/{namespace}/{name}", self.cluster_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_of_a_host_name_is_found() {
+        let mesh = Mesh::default();
+        assert_eq!(mesh.service_of("web.app.svc.cluster.local"), Some(("app", "web")));
+        for host in ["web.app", "web.app.svc", "a.b.c.svc.cluster.local", "svc.cluster.local", "example.com"] {
+            assert_eq!(mesh.service_of(host), None, "{host}");
+        }
     }
 }

@@ -1,18 +1,24 @@
 //! Objects together with the objects that their discovery resources depend on, as the graph delivers them. The crate
 //! `compile` makes resources of them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use kube_types::StringMap;
 use kube_types::core::{Endpoint, EndpointSlice, Namespace, Pod, Service};
+use kube_types::istio::{ServiceEntry, WorkloadEntry, WorkloadEntrySpec};
 
 use crate::locality::Locality;
 use crate::rule::Authorization;
+use crate::waypoint::{GatewayAddress, Waypoints};
 
 /// Meaning of one object for the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolved {
     Workload(Workload),
     Service(MeshService),
+    Entry(EntryServices),
+    EntryWorkload(EntryWorkload),
     Endpoints(Endpoints),
     Policy(Authorization),
     /// No resource follows from the object: it is gone, or it has no effect on the mesh.
@@ -27,8 +33,77 @@ pub struct Workload {
     pub locality: Option<Locality>,
     /// Services that send to it.
     pub services: Vec<Arc<Service>>,
+    /// ServiceEntries that select it.
+    pub entries: Vec<SelectedEntry>,
     /// Resource names of the policies that it refers to.
     pub policies: Vec<String>,
+    /// Waypoint of connections to its address.
+    pub waypoint: Option<GatewayAddress>,
+}
+
+/// A ServiceEntry that selects a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectedEntry {
+    pub entry: Arc<ServiceEntry>,
+    /// Hosts for which it counts; at least one.
+    pub hosts: Vec<String>,
+}
+
+/// The services of a ServiceEntry, and the endpoints that it lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryServices {
+    pub entry: Arc<ServiceEntry>,
+    /// Namespace whose settings it inherits.
+    pub namespace: Option<Arc<Namespace>>,
+    /// Hosts for which it counts.
+    pub hosts: Vec<EntryHost>,
+    pub waypoints: Waypoints,
+    pub visibility: Visibility,
+    pub endpoints: Vec<EntryEndpoint>,
+    /// Resource names of the policies that its endpoints refer to.
+    pub policies: Vec<String>,
+}
+
+/// Host name for which a ServiceEntry counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryHost {
+    pub host: String,
+    /// Clients of other namespaces get this service for the host name.
+    pub is_canonical: bool,
+    /// Allocated addresses that are in use.
+    pub allocated: Vec<IpAddr>,
+}
+
+/// Endpoint in a ServiceEntry, or a host of it that is looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryEndpoint {
+    pub spec: WorkloadEntrySpec,
+    /// Hosts behind which it is.
+    pub hosts: Vec<String>,
+    pub waypoint: Option<GatewayAddress>,
+}
+
+/// Clients that see a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Visibility {
+    #[default]
+    Public,
+    /// Those of its own namespace.
+    Namespace,
+}
+
+/// A WorkloadEntry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryWorkload {
+    pub entry: Arc<WorkloadEntry>,
+    pub labels: StringMap,
+    /// Services that select it.
+    pub services: Vec<Arc<Service>>,
+    /// ServiceEntries that select it.
+    pub entries: Vec<SelectedEntry>,
+    /// Resource names of the policies that it refers to.
+    pub policies: Vec<String>,
+    pub waypoint: Option<GatewayAddress>,
 }
 
 /// A Service, with the namespace whose settings it inherits.
@@ -36,6 +111,7 @@ pub struct Workload {
 pub struct MeshService {
     pub service: Arc<Service>,
     pub namespace: Option<Arc<Namespace>>,
+    pub waypoints: Waypoints,
 }
 
 /// An EndpointSlice of a Service.

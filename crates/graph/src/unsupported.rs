@@ -4,24 +4,20 @@
 use contract::Unsupported;
 use contract::labels::{
     DATAPLANE_MODE_LABEL, GLOBAL_LABEL, INGRESS_USE_WAYPOINT_LABEL, NETWORK_LABEL, PERSISTENT_SESSION_LABEL,
-    REVISION_LABEL, SIDECAR_INJECT, TRAFFIC_DISTRIBUTION_ANNOTATION, TUNNEL_LABEL, USE_WAYPOINT_LABEL,
+    REVISION_LABEL, SIDECAR_INJECT, TRAFFIC_DISTRIBUTION_ANNOTATION, TUNNEL_LABEL, USE_WAYPOINT_CANARY_LABEL,
+    USE_WAYPOINT_CANARY_NAMESPACE_LABEL, USE_WAYPOINT_LABEL, USE_WAYPOINT_NAMESPACE_LABEL, WAYPOINT_FOR_LABEL,
 };
 use kube_types::{Kind, ObjectMeta, ObjectRef};
 
 use crate::analysis::nearest;
-use crate::finding::{Finding, Reason};
+use crate::finding::{Finding, Reason, Severity};
 
 /// Labels of namespaces, Services and pods, and what happens instead.
-const LABELS: [(&str, Reason, &str); 5] = [
-    (
-        USE_WAYPOINT_LABEL,
-        Reason::NeedsWaypoint,
-        "there are no waypoints, connections go to the workloads directly and no L7 policy is applied",
-    ),
+const LABELS: [(&str, Reason, &str); 4] = [
     (
         INGRESS_USE_WAYPOINT_LABEL,
         Reason::NeedsWaypoint,
-        "there are no waypoints, ingress gateways connect to the workloads directly",
+        "no ingress gateway gets its configuration from this control plane; it is announced to node proxies only",
     ),
     (GLOBAL_LABEL, Reason::Unsupported, "there is one cluster, others do not see it"),
     (PERSISTENT_SESSION_LABEL, Reason::Unsupported, "each connection goes to any endpoint"),
@@ -40,8 +36,17 @@ const SIDECAR: [(&str, &[Kind]); 4] = [
 ];
 
 /// Labels of which a misspelt one would be ignored.
-const KNOWN: [&str; 5] =
-    [DATAPLANE_MODE_LABEL, USE_WAYPOINT_LABEL, INGRESS_USE_WAYPOINT_LABEL, GLOBAL_LABEL, REVISION_LABEL];
+const KNOWN: [&str; 9] = [
+    DATAPLANE_MODE_LABEL,
+    USE_WAYPOINT_LABEL,
+    USE_WAYPOINT_NAMESPACE_LABEL,
+    USE_WAYPOINT_CANARY_LABEL,
+    USE_WAYPOINT_CANARY_NAMESPACE_LABEL,
+    INGRESS_USE_WAYPOINT_LABEL,
+    WAYPOINT_FOR_LABEL,
+    GLOBAL_LABEL,
+    REVISION_LABEL,
+];
 
 /// Ways to write [`DATAPLANE_MODE_LABEL`] that are too different to be found by their letters.
 const MODE_ALIASES: [&str; 4] =
@@ -51,7 +56,9 @@ const DISTRIBUTIONS: [&str; 4] = ["any", "preferclose", "prefersamezone", "prefe
 
 /// Labels and annotations of an object that have no effect.
 pub(crate) fn findings(key: &ObjectRef, meta: &ObjectMeta) -> Vec<Finding> {
-    let asked = LABELS.iter().filter_map(|(label, reason, instead)| {
+    // Whoever makes a ServiceEntry knows whether its endpoints have a tunnel; a pod gets one from the agent.
+    let labels = LABELS.iter().filter(|(label, _, _)| *label != TUNNEL_LABEL || key.kind == Kind::Pod);
+    let asked = labels.filter_map(|(label, reason, instead)| {
         let value = meta.labels.get(*label).filter(|value| !OFF.contains(&value.as_str()))?;
         let unsupported = Unsupported::new(format!("{label}={value}"), *instead);
         Some(Finding::warning(key, *reason, unsupported.to_string()).at(label_path(label)))
@@ -106,8 +113,10 @@ fn mode(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
 /// The network of the cluster, as the namespace of the control plane names it.
 pub(crate) fn network(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
     let value = meta.labels.get(NETWORK_LABEL).filter(|value| !value.is_empty())?;
-    let unsupported = Unsupported::new(format!("{NETWORK_LABEL}={value}"), "there is one network, and it has no name");
-    Some(Finding::warning(key, Reason::Unsupported, unsupported.to_string()).at(label_path(NETWORK_LABEL)))
+    let message = format!(
+        "the network of the cluster is {value:?}: every node proxy must be started with NETWORK={value}, or it knows no address of the mesh"
+    );
+    Some(Finding::new(key, Severity::Info, Reason::Unsupported, message).at(label_path(NETWORK_LABEL)))
 }
 
 /// An unknown preference among endpoints.
@@ -178,8 +187,8 @@ mod tests {
 
     #[test]
     fn a_label_that_asks_for_what_is_not_done_is_reported() {
-        assert_eq!(with("istio.io/use-waypoint", "gate"), [Reason::NeedsWaypoint]);
-        assert_eq!(with("istio.io/use-waypoint", "none"), []);
+        assert_eq!(with("istio.io/ingress-use-waypoint", "true"), [Reason::NeedsWaypoint]);
+        assert_eq!(with("istio.io/use-waypoint", "gate"), []);
         assert_eq!(with("istio.io/global", "true"), [Reason::Unsupported]);
         assert_eq!(with("istio.io/global", "false"), []);
         assert_eq!(with("app", "web"), []);

@@ -7,7 +7,7 @@ use crate::istio::{ConditionKey, ValueForm};
 use crate::kinds::Kind;
 
 /// Fields with addresses, by kind.
-const ADDRESSES: [(Kind, &[&str]); 9] = [
+const ADDRESSES: [(Kind, &[&str]); 13] = [
     (Kind::Pod, &["status", "podIP"]),
     (Kind::Pod, &["status", "hostIP"]),
     (Kind::Pod, &["status", "podIPs", "ip"]),
@@ -17,6 +17,10 @@ const ADDRESSES: [(Kind, &[&str]); 9] = [
     (Kind::Service, &["spec", "externalIPs"]),
     (Kind::EndpointSlice, &["endpoints", "addresses"]),
     (Kind::Node, &["status", "addresses", "address"]),
+    (Kind::ServiceEntry, &["spec", "endpoints", "address"]),
+    (Kind::ServiceEntry, &["status", "addresses", "value"]),
+    (Kind::WorkloadEntry, &["spec", "address"]),
+    (Kind::Gateway, &["status", "addresses", "value"]),
 ];
 
 /// Rewrites the addresses of an object that are mapped into IPv6. Others stay as they are written, also invalid ones, which
@@ -24,6 +28,9 @@ const ADDRESSES: [(Kind, &[&str]); 9] = [
 pub(crate) fn canonicalise(kind: Kind, value: &mut Value) {
     for (_, path) in ADDRESSES.iter().filter(|(owner, _)| *owner == kind) {
         each(value, path, &mut address);
+    }
+    if kind == Kind::ServiceEntry {
+        each(value, &["spec", "addresses"], &mut address_or_block);
     }
     if kind == Kind::AuthorizationPolicy {
         for field in ["ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks"] {
@@ -48,6 +55,14 @@ fn each(value: &mut Value, path: &[&str], change: &mut impl FnMut(&mut Value)) {
 
 fn address(value: &mut Value) {
     rewrite(value, |text| parse_address(text).map(|address| address.to_string()));
+}
+
+/// An address stays one without length.
+fn address_or_block(value: &mut Value) {
+    match value.as_str().is_some_and(|text| text.contains('/')) {
+        true => block(value),
+        false => address(value),
+    }
 }
 
 fn block(value: &mut Value) {
@@ -98,6 +113,12 @@ mod tests {
                 json!({"endpoints": [{"addresses": [mapped, six]}]}),
                 json!({"endpoints": [{"addresses": ["10.0.0.5", six]}]}),
             ),
+            (
+                Kind::ServiceEntry,
+                json!({"spec": {"addresses": [mapped, "::ffff:10.0.0.0/104", six], "endpoints": [{"address": mapped}]}}),
+                json!({"spec": {"addresses": ["10.0.0.5", "10.0.0.0/8", six], "endpoints": [{"address": "10.0.0.5"}]}}),
+            ),
+            (Kind::WorkloadEntry, json!({"spec": {"address": mapped}}), json!({"spec": {"address": "10.0.0.5"}})),
             (
                 Kind::AuthorizationPolicy,
                 json!({"spec": {"rules": [{

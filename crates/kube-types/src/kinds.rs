@@ -1,5 +1,5 @@
-//! The table of kinds: each fact that differs by kind stands here once. A new kind is a row here, a type in [`crate::core`]
-//! or [`crate::istio`], and its fields in the schema of `manifests`.
+//! The table of kinds: each fact that differs by kind stands here once. A new kind is a row here, a type in
+//! [`crate::core`], [`crate::istio`] or [`crate::gateway`], and its fields in the schema of `manifests`.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::meta::ObjectMeta;
-use crate::{core, istio};
+use crate::{core, gateway, istio};
 
 /// Set of objects in which a name is unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +142,18 @@ kinds! {
     AuthorizationPolicy: istio::AuthorizationPolicy {
         "security.istio.io/v1", also: &["v1beta1"], plural: "authorizationpolicies", Namespaced, strict: true, pods: none,
     }
+    GatewayClass: gateway::GatewayClass {
+        "gateway.networking.k8s.io/v1", also: &["v1beta1"], plural: "gatewayclasses", Cluster, strict: false, pods: none,
+    }
+    Gateway: gateway::Gateway {
+        "gateway.networking.k8s.io/v1", also: &["v1beta1"], plural: "gateways", Namespaced, strict: false, pods: none,
+    }
     Service: core::Service {
         "v1", also: &[], plural: "services", Namespaced, strict: false, pods: none,
+    }
+    ServiceEntry: istio::ServiceEntry {
+        "networking.istio.io/v1", also: &["v1beta1", "v1alpha3"], plural: "serviceentries", Namespaced, strict: false,
+        pods: none,
     }
     Deployment: core::Deployment {
         "apps/v1", also: &[], plural: "deployments", Namespaced, strict: false, pods: template,
@@ -162,6 +172,10 @@ kinds! {
     }
     Pod: core::Pod {
         "v1", also: &[], plural: "pods", Namespaced, strict: false, pods: itself,
+    }
+    WorkloadEntry: istio::WorkloadEntry {
+        "networking.istio.io/v1", also: &["v1beta1", "v1alpha3"], plural: "workloadentries", Namespaced, strict: false,
+        pods: none,
     }
     EndpointSlice: core::EndpointSlice {
         "discovery.k8s.io/v1", also: &[], plural: "endpointslices", Namespaced, strict: false, pods: none,

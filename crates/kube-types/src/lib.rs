@@ -1,4 +1,4 @@
-//! A typed subset of Kubernetes' and Istio's resources, the [`Source`] that delivers them and the [`Status`] that writes
+//! A typed subset of the resources of Kubernetes, Istio and the Gateway API, the [`Source`] that delivers them and the [`Status`] that writes
 //! about them. It does not know where the resources are kept, nor what they mean for the mesh.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "time is a parameter in this crate"))]
 
@@ -6,6 +6,7 @@ mod address;
 mod code;
 pub mod core;
 mod event;
+pub mod gateway;
 pub mod istio;
 mod kind;
 mod kinds;

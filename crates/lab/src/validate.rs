@@ -42,7 +42,11 @@ pub(crate) fn mistakes(resource: &Resource) -> Vec<String> {
         | Resource::PersistentVolumeClaim(_)
         | Resource::PeerAuthentication(_)
         | Resource::AuthorizationPolicy(_)
+        | Resource::GatewayClass(_)
+        | Resource::Gateway(_)
         | Resource::Service(_)
+        | Resource::ServiceEntry(_)
+        | Resource::WorkloadEntry(_)
         | Resource::EndpointSlice(_) => return found,
     };
     if let (Some(selector), Some(labels)) = (selector, labels) {

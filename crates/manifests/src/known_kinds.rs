@@ -44,17 +44,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
     ("security.istio.io", &["RequestAuthentication"]),
     (
         "networking.istio.io",
-        &[
-            "DestinationRule",
-            "EnvoyFilter",
-            "Gateway",
-            "ProxyConfig",
-            "ServiceEntry",
-            "Sidecar",
-            "VirtualService",
-            "WorkloadEntry",
-            "WorkloadGroup",
-        ],
+        &["DestinationRule", "EnvoyFilter", "Gateway", "ProxyConfig", "Sidecar", "VirtualService", "WorkloadGroup"],
     ),
 ];
 
@@ -65,7 +55,7 @@ const FORMER_GROUPS: [&str; 1] = ["extensions"];
 /// the kind's own is a typing error.
 pub(crate) fn is_elsewhere(kind: Kind, group: &str) -> bool {
     FORMER_GROUPS.contains(&group)
-        || GROUPS.iter().any(|(known, _)| *known == group)
+        || GROUPS.iter().any(|(known, unread)| *known == group && !unread.contains(&kind.name()))
         || !kind.group().is_empty() && nearest(group, [kind.group()]).is_some()
 }
 
@@ -118,6 +108,7 @@ mod tests {
         assert_eq!(of("cilium.io", "CiliumNetworkPolicy"), Ok(Unread::Protects));
         assert_eq!(of("security.istio.io", "RequestAuthentication"), Ok(Unread::Protects));
         assert_eq!(of("networking.istio.io", "VirtualService"), Ok(Unread::Routes));
+        assert_eq!(of("networking.istio.io", "Gateway"), Ok(Unread::Routes));
         assert_eq!(of("gateway.networking.k8s.io", "HTTPRoute"), Ok(Unread::Routes));
         assert_eq!(of("autoscaling", "HorizontalPodAutoscaler"), Ok(Unread::Other));
     }
@@ -126,6 +117,7 @@ mod tests {
     fn a_group_of_another_maker_may_have_a_kind_of_the_same_name() {
         assert!(!is_elsewhere(Kind::Service, "serving.knative.dev"));
         assert!(!is_elsewhere(Kind::AuthorizationPolicy, "policy.linkerd.io"));
+        assert!(!is_elsewhere(Kind::Gateway, "networking.istio.io"));
         assert!(is_elsewhere(Kind::Deployment, "extensions"));
         assert!(is_elsewhere(Kind::AuthorizationPolicy, "securty.istio.io"));
         assert!(is_elsewhere(Kind::Pod, "apps"));

@@ -6,7 +6,8 @@ use prost::Message;
 use proto::security::string_match::MatchType;
 use proto::security::{self, Authorization, Match, StringMatch};
 use proto::workload::address::Type;
-use proto::workload::{self, Address, Port, PortList, Service, Workload};
+use proto::workload::gateway_address::Destination;
+use proto::workload::{self, Address, GatewayAddress, NetworkAddress, Port, PortList, Service, Workload};
 use serde_json::{Map, Value, json};
 
 /// Fields that are not defaults.
@@ -86,15 +87,19 @@ fn from_workload(w: &Workload) -> Value {
     if !services.is_empty() {
         fields.set("services", Value::Object(services));
     }
-    assert!(w.waypoint.is_none() && w.network_gateway.is_none() && w.capacity.is_none());
+    fields
+        .set("nativeTunnel", w.native_tunnel.into())
+        .set("waypoint", w.waypoint.as_ref().map(gateway).unwrap_or_default())
+        .set("capacity", w.capacity.map(Value::from).unwrap_or_default());
+    assert!(w.network_gateway.is_none() && w.application_tunnel.is_none());
     fields.value()
 }
 
 fn from_service(s: &Service) -> Value {
-    let addresses = s.addresses.iter().map(|address| {
+    let weighted = s.weighted_waypoints.iter().map(|weighted| {
         Fields::default()
-            .set("network", address.network.as_str().into())
-            .set("address", bytes(&address.address))
+            .set("destination", weighted.destination.as_ref().map(gateway).unwrap_or_default())
+            .set("weight", weighted.weight.into())
             .value()
     });
     let balancing = s.load_balancing.as_ref().map(|balancing| {
@@ -108,12 +113,36 @@ fn from_service(s: &Service) -> Value {
         .set("name", s.name.as_str().into())
         .set("namespace", s.namespace.as_str().into())
         .set("hostname", s.hostname.as_str().into())
-        .set("addresses", addresses.collect())
+        .set("addresses", s.addresses.iter().map(network_address).collect())
         .set("ports", s.ports.iter().map(port).collect())
         .set("loadBalancing", balancing.unwrap_or_default())
         .name("ipFamilies", s.ip_families().as_str_name(), "AUTOMATIC")
+        .set("subjectAltNames", json!(s.subject_alt_names))
+        .set("waypoint", s.waypoint.as_ref().map(gateway).unwrap_or_default())
         .set("canonical", s.canonical.into())
+        .set("ingressUseWaypoint", s.ingress_use_waypoint.into())
+        .set("weightedWaypoints", weighted.collect())
+        .name("visibility", s.visibility().as_str_name(), "PUBLIC")
         .value()
+}
+
+fn network_address(address: &NetworkAddress) -> Value {
+    Fields::default()
+        .set("network", address.network.as_str().into())
+        .set("address", bytes(&address.address))
+        .set("length", address.length.map(Value::from).unwrap_or_default())
+        .value()
+}
+
+fn gateway(gateway: &GatewayAddress) -> Value {
+    let mut fields = Fields::default();
+    match gateway.destination.as_ref().unwrap() {
+        Destination::Hostname(name) => {
+            fields.set("hostname", json!({"namespace": name.namespace, "hostname": name.hostname}))
+        }
+        Destination::Address(address) => fields.set("address", network_address(address)),
+    };
+    fields.set("hboneMtlsPort", gateway.hbone_mtls_port.into()).value()
 }
 
 fn port_list(ports: &PortList) -> Value {

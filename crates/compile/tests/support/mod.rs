@@ -22,6 +22,8 @@ pub(crate) struct Subscriber {
     authorizations: BTreeMap<String, Vec<u8>>,
     pub(crate) conditions: BTreeMap<String, Value>,
     pub(crate) findings: BTreeMap<String, Vec<String>>,
+    /// Statuses of objects that are no policies.
+    pub(crate) statuses: BTreeMap<String, Value>,
 }
 
 impl Subscriber {
@@ -39,6 +41,20 @@ impl Subscriber {
         for (key, state) in update.policies {
             let conditions = state.map(|state| state.conditions(None)).unwrap_or_default();
             self.conditions.insert(key.to_string(), serde_json::to_value(conditions).unwrap());
+        }
+        for (key, status) in update.statuses {
+            let mut fields = serde_json::Map::new();
+            if !status.conditions.is_empty() {
+                fields.insert("conditions".to_owned(), serde_json::to_value(status.conditions).unwrap());
+            }
+            if !status.addresses.is_empty() {
+                fields.insert("addresses".to_owned(), serde_json::to_value(status.addresses).unwrap());
+            }
+            if fields.is_empty() {
+                self.statuses.remove(&key.to_string());
+            } else {
+                self.statuses.insert(key.to_string(), Value::Object(fields));
+            }
         }
         for (key, findings) in update.findings {
             let codes: Vec<_> = findings.iter().map(|finding| finding.reason.code().to_owned()).collect();
@@ -98,6 +114,7 @@ pub(crate) struct Outcome {
     pub(crate) sequence: Vec<Value>,
     pub(crate) conditions: BTreeMap<String, Value>,
     pub(crate) findings: BTreeMap<String, Vec<String>>,
+    pub(crate) statuses: BTreeMap<String, Value>,
 }
 
 /// Applies the objects in any order, then the steps.
@@ -128,7 +145,13 @@ pub(crate) fn run(case: &Path, mesh: Mesh) -> Outcome {
     }
     // What is told step by step and what is told at once are the same.
     assert!(compiler.settle().is_empty());
-    Outcome { wds: subscriber.to_json(), sequence, conditions: subscriber.conditions, findings: subscriber.findings }
+    Outcome {
+        wds: subscriber.to_json(),
+        sequence,
+        conditions: subscriber.conditions,
+        findings: subscriber.findings,
+        statuses: subscriber.statuses,
+    }
 }
 
 fn names(changes: &[Change]) -> Value {

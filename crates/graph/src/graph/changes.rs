@@ -1,8 +1,9 @@
 //! Objects that come, change and go: each change marks the objects that depend on it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use contract::labels::TRAFFIC_DISTRIBUTION_ANNOTATION;
+use contract::labels::{NETWORK_LABEL, TRAFFIC_DISTRIBUTION_ANNOTATION};
 use kube_types::core::{EndpointSlice, Namespace, Node, Pod, Service};
 use kube_types::istio::{AuthorizationPolicy, PeerAuthentication};
 use kube_types::{Kind, ObjectRef, StringMap, is_subset};
@@ -16,32 +17,77 @@ use crate::peer_authentication;
 use crate::resolved::is_in_mesh;
 
 impl Graph {
-    fn mark(&mut self, kind: Kind, name: &Name) {
+    pub(super) fn mark(&mut self, kind: Kind, name: &Name) {
         self.marked.insert(ObjectRef::new(kind, &name.0, &name.1));
     }
 
+    /// Marks everything of a namespace that goes out.
+    pub(super) fn mark_all_in(&mut self, namespace: &str) {
+        let everything = StringMap::new();
+        self.mark_workloads(namespace, &everything);
+        let services = self.objects.services.within(namespace).map(|(name, _)| (Kind::Service, name));
+        let entries = self.objects.service_entries.within(namespace).map(|(name, _)| (Kind::ServiceEntry, name));
+        let all = services.chain(entries);
+        self.marked.extend(all.map(|(kind, name)| ObjectRef::new(kind, namespace, name)));
+    }
+
+    /// Marks everything that is on the network of the cluster.
+    fn mark_everything(&mut self) {
+        let objects = &self.objects;
+        let namespaces = objects.pods.namespaces().chain(objects.services.namespaces());
+        let namespaces = namespaces.chain(objects.service_entries.namespaces());
+        let namespaces: BTreeSet<_> = namespaces.chain(objects.workload_entries.namespaces()).cloned().collect();
+        for namespace in namespaces {
+            self.mark_all_in(&namespace);
+        }
+        let slices: Vec<_> = self.objects.slices.values().map(|slice| objects::name_of(&slice.metadata)).collect();
+        for slice in slices {
+            self.mark(Kind::EndpointSlice, &slice);
+        }
+    }
+
+    /// Marks the workloads of a namespace with these labels that refer to policies.
+    fn mark_governed(&mut self, namespace: &str, selector: &StringMap) {
+        self.mark_workloads(namespace, selector);
+        let entries = self.objects.service_entries.within(namespace);
+        let matching = entries.filter(|(_, entry)| is_subset(selector, &entry.metadata.labels));
+        self.marked.extend(matching.map(|(name, _)| ObjectRef::new(Kind::ServiceEntry, namespace, name)));
+    }
+
     /// Marks the pods of a namespace with these labels.
-    fn mark_pods(&mut self, namespace: &str, selector: &StringMap) {
+    pub(super) fn mark_pods(&mut self, namespace: &str, selector: &StringMap) {
         let pods = self.objects.pods.within(namespace);
         let matching = pods.filter(|(_, pod)| is_subset(selector, &pod.metadata.labels));
         self.marked.extend(matching.map(|(name, _)| ObjectRef::new(Kind::Pod, namespace, name)));
     }
 
-    /// Marks the pods that a policy of this namespace may select.
-    fn mark_pods_in_scope(&mut self, namespace: &str, selector: &StringMap) {
+    /// Marks the workloads that a policy of this namespace may select.
+    fn mark_in_scope(&mut self, namespace: &str, selector: &StringMap) {
         if namespace == self.mesh.root_namespace {
-            let all: Vec<_> = self.objects.pods.namespaces().cloned().collect();
+            let objects = &self.objects;
+            let namespaces = objects.pods.namespaces().chain(objects.workload_entries.namespaces());
+            let all: BTreeSet<_> = namespaces.chain(objects.service_entries.namespaces()).cloned().collect();
             for namespace in all {
-                self.mark_pods(&namespace, selector);
+                self.mark_governed(&namespace, selector);
             }
         } else {
-            self.mark_pods(namespace, selector);
+            self.mark_governed(namespace, selector);
         }
     }
 
     pub(super) fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) {
         self.marked.insert(ObjectRef::new(Kind::Namespace, "", name));
+        let visibility = self.visibility(name);
         let old = self.index.set_namespace(name, new.clone());
+        self.review_namespace(name, visibility);
+        self.mark_bound_in(name, old.as_deref(), new.as_deref());
+        if name == self.mesh.root_namespace {
+            let network = network(new.as_deref());
+            if network != self.mesh.network {
+                self.mesh.network = network;
+                self.mark_everything();
+            }
+        }
         let names = |namespace: &Option<Arc<Namespace>>| namespace.is_some().then_some(names::of_namespace(name));
         self.world.exchange(names(&old), names(&new));
         // Nothing else of a namespace is part of other objects' resources: its labels say which pods the agent enrols,
@@ -49,6 +95,8 @@ impl Graph {
         if distribution(old.as_deref()) != distribution(new.as_deref()) {
             let services = self.objects.services.within(name);
             self.marked.extend(services.map(|(service, _)| ObjectRef::new(Kind::Service, name, service)));
+            let entries = self.objects.service_entries.within(name);
+            self.marked.extend(entries.map(|(entry, _)| ObjectRef::new(Kind::ServiceEntry, name, entry)));
         }
     }
 
@@ -80,12 +128,17 @@ impl Graph {
         let old = self.links.services.set(&name, selector.as_ref());
         let exists = |service: &Option<Arc<Service>>| service.is_some().then_some(names::of_namespace(&name.0));
         let new_names = exists(&new);
+        let was_in_mesh = self.objects.services.get(&name.0, &name.1).is_some_and(|service| is_in_mesh(service));
+        let is_in_mesh = new.as_ref().is_some_and(|service| is_in_mesh(service));
         let replaced = self.objects.services.set(&name, new);
+        if was_in_mesh != is_in_mesh {
+            self.mark_host(&self.mesh.hostname(&name.0, &name.1));
+        }
         self.world.exchange(exists(&replaced), new_names);
         // Pods that the Service has left lose it, those that it has now get it. A Service without a selector has
         // hand-made endpoints.
         for selector in [old, selector].into_iter().flatten().filter(|selector| !selector.is_empty()) {
-            self.mark_pods(&name.0, &selector);
+            self.mark_workloads(&name.0, &selector);
         }
     }
 
@@ -117,7 +170,7 @@ impl Graph {
         // does.
         if old != selector {
             for selector in [&old, &selector].into_iter().flatten() {
-                self.mark_pods_in_scope(&name.0, selector);
+                self.mark_in_scope(&name.0, selector);
             }
         }
         if varies {
@@ -126,7 +179,7 @@ impl Graph {
             let was = replaced.map(|_| old.as_ref().unwrap_or(&everything));
             let is = exists.then(|| selector.as_ref().unwrap_or(&everything));
             for selector in [was, is].into_iter().flatten() {
-                self.mark_pods_in_scope(&name.0, selector);
+                self.mark_in_scope(&name.0, selector);
             }
         }
     }
@@ -151,9 +204,14 @@ impl Graph {
         for policy in [old, new].into_iter().flatten() {
             let everything = StringMap::new();
             let selector = peer_authentication::selector(&policy).unwrap_or(&everything);
-            self.mark_pods_in_scope(&name.0, selector);
+            self.mark_in_scope(&name.0, selector);
         }
     }
+}
+
+/// Network that the namespace of the control plane names.
+fn network(namespace: Option<&Namespace>) -> String {
+    namespace.and_then(|namespace| namespace.metadata.labels.get(NETWORK_LABEL)).cloned().unwrap_or_default()
 }
 
 /// Setting of a namespace that applies to its services.

@@ -3,6 +3,9 @@
 
 mod changes;
 mod coverage;
+mod entries;
+mod entry;
+mod hidden;
 mod links;
 mod names;
 mod objects;
@@ -11,11 +14,13 @@ mod reported;
 mod selection;
 mod settle;
 mod states;
+mod waypoints;
 
 use std::collections::BTreeSet;
 
 use kube_types::{ClusterId, Kind, ObjectRef, Resource};
 
+use crate::allocation::Allocator;
 use crate::analysis::World;
 use crate::enforcement::PolicyState;
 use crate::finding::Finding;
@@ -23,10 +28,14 @@ use crate::mesh::Mesh;
 use crate::placement::Placement;
 use crate::pods::{PodIndex, PublishedPods};
 use crate::resolved::Resolved;
+use crate::status::ObjectStatus;
+use entries::EntryIndex;
+use hidden::Hidden;
 use links::Links;
 use objects::{Objects, name_of};
 use policies::Policies;
 use reported::Reported;
+use waypoints::WaypointIndex;
 
 /// Changes since the last update, each list in the order of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +48,9 @@ pub struct Update {
     pub findings: Vec<(ObjectRef, Vec<Finding>)>,
     /// Policies whose states changed; `None` when they are gone.
     pub policies: Vec<(ObjectRef, Option<PolicyState>)>,
+    /// Statuses of other objects that differ from those that were reported last, or at first from those that were read;
+    /// empty when nothing is to be said.
+    pub statuses: Vec<(ObjectRef, ObjectStatus)>,
     /// Pods that were resolved, not only those that differ; `None` for one that is not a workload any more.
     pub placements: Vec<(ObjectRef, Option<Placement>)>,
 }
@@ -55,6 +67,10 @@ pub struct Graph {
     /// Names that exist, for those in policies.
     world: World,
     policies: Policies,
+    waypoints: WaypointIndex,
+    entries: EntryIndex,
+    allocator: Allocator,
+    hidden: Hidden,
     /// Objects to resolve, because they or something that they depend on changed.
     marked: BTreeSet<ObjectRef>,
     reported: Reported,
@@ -70,6 +86,10 @@ impl Graph {
             links: Links::default(),
             index: PodIndex::default(),
             policies: Policies::default(),
+            waypoints: WaypointIndex::default(),
+            entries: EntryIndex::default(),
+            allocator: Allocator::default(),
+            hidden: Hidden::default(),
             marked: BTreeSet::new(),
             reported: Reported::default(),
         }
@@ -96,6 +116,12 @@ impl Graph {
 
     /// Applies a resource that is new or changed. Kinds that mean nothing to the mesh are skipped.
     pub fn apply(&mut self, resource: Resource) {
+        if let Some(resource) = self.visible(resource) {
+            self.apply_visible(resource);
+        }
+    }
+
+    fn apply_visible(&mut self, resource: Resource) {
         match resource {
             Resource::Namespace(new) => self.set_namespace(&new.metadata.name.clone(), Some(new)),
             Resource::Node(new) => self.set_node(&new.metadata.name.clone(), Some(new)),
@@ -104,18 +130,28 @@ impl Graph {
             Resource::EndpointSlice(new) => self.set_slice(name_of(&new.metadata), Some(new)),
             Resource::AuthorizationPolicy(new) => self.set_policy(name_of(&new.metadata), Some(new)),
             Resource::PeerAuthentication(new) => self.set_peer(name_of(&new.metadata), Some(new)),
+            Resource::ServiceEntry(new) => self.set_service_entry(name_of(&new.metadata), Some(new)),
+            Resource::WorkloadEntry(new) => self.set_workload_entry(name_of(&new.metadata), Some(new)),
+            Resource::Gateway(new) => self.set_gateway(name_of(&new.metadata), Some(new)),
+            Resource::GatewayClass(new) => self.set_gateway_class(&new.metadata.name.clone(), Some(new)),
+            Resource::ConfigMap(new) => self.set_config_map(&name_of(&new.metadata), Some(new)),
             Resource::ServiceAccount(new) => self.set_account(name_of(&new.metadata), true),
             Resource::Deployment(_)
             | Resource::ReplicaSet(_)
             | Resource::StatefulSet(_)
             | Resource::DaemonSet(_)
             | Resource::Job(_) => self.set_template(&resource.key(), resource.pod_template()),
-            Resource::ConfigMap(_) | Resource::Secret(_) | Resource::PersistentVolumeClaim(_) => {}
+            Resource::Secret(_) | Resource::PersistentVolumeClaim(_) => {}
         }
     }
 
     /// Removes a resource.
     pub fn remove(&mut self, key: &ObjectRef) {
+        self.hidden.remove(key);
+        self.remove_visible(key);
+    }
+
+    fn remove_visible(&mut self, key: &ObjectRef) {
         let name = (key.namespace.clone(), key.name.clone());
         match key.kind {
             Kind::Namespace => self.set_namespace(&key.name, None),
@@ -125,11 +161,16 @@ impl Graph {
             Kind::EndpointSlice => self.set_slice(name, None),
             Kind::AuthorizationPolicy => self.set_policy(name, None),
             Kind::PeerAuthentication => self.set_peer(name, None),
+            Kind::ServiceEntry => self.set_service_entry(name, None),
+            Kind::WorkloadEntry => self.set_workload_entry(name, None),
+            Kind::Gateway => self.set_gateway(name, None),
+            Kind::GatewayClass => self.set_gateway_class(&key.name, None),
+            Kind::ConfigMap => self.set_config_map(&name, None),
             Kind::ServiceAccount => self.set_account(name, false),
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => {
                 self.set_template(key, None);
             }
-            Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim => {}
+            Kind::Secret | Kind::PersistentVolumeClaim => {}
         }
     }
 }
@@ -248,5 +289,6 @@ mod tests {
         assert_eq!(update.objects, [(service, Resolved::Nothing), (pod(1, 1).key(), Resolved::Nothing)]);
         assert!(graph.objects.pods.is_empty() && graph.objects.services.is_empty() && graph.index.pods.is_empty());
         assert!(graph.policies.coverage.is_empty());
+        assert!(graph.waypoints.is_empty() && graph.entries.is_empty() && graph.hidden.is_empty());
     }
 }

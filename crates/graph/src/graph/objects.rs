@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kube_types::core::{EndpointSlice, Node, Pod, Service};
-use kube_types::istio::{AuthorizationPolicy, PeerAuthentication};
+use kube_types::gateway::{Gateway, GatewayClass};
+use kube_types::istio::{AuthorizationPolicy, PeerAuthentication, ServiceEntry, WorkloadEntry};
 use kube_types::{ObjectMeta, ObjectRef, StringMap, is_subset};
 
 use super::names::Template;
@@ -22,6 +23,10 @@ pub(super) struct Objects {
     pub(super) pods: Namespaced<Pod>,
     pub(super) services: Namespaced<Service>,
     pub(super) slices: Namespaced<EndpointSlice>,
+    pub(super) service_entries: Namespaced<ServiceEntry>,
+    pub(super) workload_entries: Namespaced<WorkloadEntry>,
+    pub(super) gateways: Namespaced<Gateway>,
+    pub(super) gateway_classes: Named<GatewayClass>,
     pub(super) policies: Namespaced<AuthorizationPolicy>,
     pub(super) peers: ByNamespace,
     /// Labels and service accounts of pods that a workload kind makes or would make.

@@ -103,7 +103,7 @@ impl Graph {
         let own = self.policies.enforceable(key)?;
         let Enforceable { converted, .. } = own;
         let resolved = converted.policy.clone().map_or(Resolved::Nothing, Resolved::Policy);
-        let mut output = Output { resolved, findings: converted.findings.clone() };
+        let mut output = Output { resolved, findings: converted.findings.clone(), ..Output::default() };
         let mut facts = PolicyFacts {
             accepted: converted.accepted.clone(),
             effect: converted.effect.clone(),
@@ -182,7 +182,8 @@ impl Graph {
         let idle = if is_ignored { None } else { self.review_subject(key, selector, &mut findings) };
         // In the root namespace selectors are ignored, so no workload would refer to it.
         let converted = peer_authentication::convert(policy, &inherited).filter(|_| !is_for_root);
-        let output = Output { resolved: converted.map_or(Resolved::Nothing, Resolved::Policy), findings };
+        let resolved = converted.map_or(Resolved::Nothing, Resolved::Policy);
+        let output = Output { resolved, findings, ..Output::default() };
         let details = Details { idle, unmatched, is_allow: false, is_wide: selector.is_none() };
         Some((output, PolicyFacts { accepted: Vec::new(), effect, details }))
     }

@@ -7,12 +7,15 @@ use kube_types::ObjectRef;
 use super::Update;
 use crate::enforcement::PolicyState;
 use crate::finding::Finding;
+use crate::status::ObjectStatus;
 
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     /// Sorted findings by object; no entry stands for none.
     findings: BTreeMap<ObjectRef, Vec<Finding>>,
     policies: HashMap<ObjectRef, PolicyState>,
+    /// Statuses of other objects; no entry stands for an empty one.
+    statuses: HashMap<ObjectRef, ObjectStatus>,
 }
 
 impl Reported {
@@ -28,6 +31,20 @@ impl Reported {
             self.findings.insert(key.clone(), findings.clone());
         }
         update.findings.push((key.clone(), findings));
+    }
+
+    /// Records the status of an object, and adds it to the update if it differs. `is_stale`: the object has a status
+    /// that this mesh may have written, perhaps an earlier process.
+    pub(super) fn set_status(&mut self, update: &mut Update, key: &ObjectRef, status: ObjectStatus, is_stale: bool) {
+        let old = if status.is_empty() {
+            self.statuses.remove(key)
+        } else {
+            self.statuses.insert(key.clone(), status.clone())
+        };
+        if old.is_none() && status.is_empty() && !is_stale || old.as_ref() == Some(&status) {
+            return;
+        }
+        update.statuses.push((key.clone(), status));
     }
 
     /// Records the state of a policy, `None` when it is gone, and adds it to the update if it differs.

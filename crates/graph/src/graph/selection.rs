@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kube_types::core::{Pod, Service};
 use kube_types::istio::PeerAuthentication;
-use kube_types::{Kind, ObjectRef};
+use kube_types::{Kind, ObjectRef, StringMap};
 
 use super::Graph;
 use super::coverage::Selection;
@@ -19,22 +19,33 @@ impl Graph {
     /// Finds the policies that are for a pod, and how each applies to it.
     pub(super) fn selection(&self, pod: &Pod) -> Selection {
         let meta = &pod.metadata;
-        // Once only for pods of the root namespace itself.
-        let root = Some(&self.mesh.root_namespace).filter(|root| **root != meta.namespace);
-        let namespaces = [Some(&meta.namespace), root].into_iter().flatten();
-        let mut selected_by: Vec<_> = namespaces
-            .flat_map(|namespace| {
-                let names = self.links.policies.matching(namespace, &meta.labels).into_iter();
-                names.map(move |name| ObjectRef::new(Kind::AuthorizationPolicy, namespace, name))
-            })
-            .collect();
-        // In a fixed order, so that an equal selection is an equal resource.
-        selected_by.sort_by_cached_key(ObjectRef::path);
+        let mut selected_by = self.selecting_policies(&meta.namespace, &meta.labels);
         let peers = peer_authentication::selecting(&self.mesh, &self.objects.peers, &meta.namespace, &meta.labels);
         selected_by.extend(peers.map(peer_key));
         let decided_by: Vec<_> = self.levels(pod).deciding().into_iter().map(peer_key).collect();
         let (unmatched_by, fits) = self.matching(pod, &selected_by, &decided_by);
         Selection { in_mesh: enrolment::is_enrolled(pod), selected_by, decided_by, unmatched_by, fits }
+    }
+
+    /// AuthorizationPolicies whose selectors match a workload of a namespace, in the order of their paths.
+    fn selecting_policies(&self, namespace: &str, labels: &StringMap) -> Vec<ObjectRef> {
+        let root = Some(self.mesh.root_namespace.as_str()).filter(|root| *root != namespace);
+        let namespaces = [Some(namespace), root].into_iter().flatten();
+        let mut selecting: Vec<_> = namespaces
+            .flat_map(|namespace| {
+                let names = self.links.policies.matching(namespace, labels).into_iter();
+                names.map(move |name| ObjectRef::new(Kind::AuthorizationPolicy, namespace, name))
+            })
+            .collect();
+        selecting.sort_by_cached_key(ObjectRef::path);
+        selecting
+    }
+
+    /// Names of the policies that a workload which is no pod refers to, in the order of those of a pod.
+    pub(super) fn references_of(&self, namespace: &str, labels: &StringMap) -> Vec<String> {
+        let levels = peer_authentication::levels(&self.mesh, &self.objects.peers, namespace, labels);
+        let policies = self.selecting_policies(namespace, labels).into_iter().map(|policy| policy.path());
+        policies.chain(levels.reference(&self.mesh)).collect()
     }
 
     fn levels(&self, pod: &Pod) -> Levels<'_> {

@@ -9,22 +9,35 @@ use kube_types::{Kind, ObjectRef};
 use super::coverage::{Recount, Selection};
 use super::{Graph, Update};
 use crate::addresses;
+use crate::binding::Binding;
 use crate::finding::Finding;
 use crate::locality::Locality;
 use crate::peer_authentication::STATIC_STRICT;
 use crate::resolved::{Endpoints, MeshService, Resolved, Workload, is_in_mesh, is_workload};
+use crate::status::{ObjectStatus, has_ours};
 use crate::unsupported;
+use crate::waypoint::{Traffic, WaypointName};
+use crate::wish;
 
 /// An object, resolved, and the findings about it.
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) resolved: Resolved,
     pub(super) findings: Vec<Finding>,
+    /// Status of the object, for kinds whose status follows from the graph alone.
+    pub(super) status: ObjectStatus,
+    /// Waypoints that the result depends on.
+    pub(super) uses: BTreeSet<WaypointName>,
 }
 
 impl Default for Output {
     fn default() -> Self {
-        Self { resolved: Resolved::Nothing, findings: Vec::new() }
+        Self {
+            resolved: Resolved::Nothing,
+            findings: Vec::new(),
+            status: ObjectStatus::default(),
+            uses: BTreeSet::new(),
+        }
     }
 }
 
@@ -34,6 +47,7 @@ impl Graph {
         let marked = std::mem::take(&mut self.marked);
         let mut update = Update { cluster: self.cluster.clone(), ..Update::default() };
         let mut recount = Recount::default();
+        self.allocate_addresses(&marked);
         let (mut objects, mut policies) = (Vec::new(), BTreeSet::new());
         let has_peers = marked.iter().any(|key| key.kind == Kind::PeerAuthentication);
         for key in marked {
@@ -42,13 +56,17 @@ impl Graph {
                 Kind::Pod => self.pod(&key, &mut update, &mut recount),
                 Kind::Service => self.service(&key),
                 Kind::EndpointSlice => self.endpoints(&key),
+                Kind::ServiceEntry => self.service_entry(&key),
+                Kind::WorkloadEntry => self.workload_entry(&key),
+                Kind::ConfigMap => self.mesh_config(&key),
                 Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
                     policies.insert(key);
                     continue;
                 }
                 Kind::Node
                 | Kind::ServiceAccount
-                | Kind::ConfigMap
+                | Kind::Gateway
+                | Kind::GatewayClass
                 | Kind::Secret
                 | Kind::PersistentVolumeClaim
                 | Kind::Deployment
@@ -58,6 +76,9 @@ impl Graph {
                 | Kind::Job => continue,
             };
             self.reported.set_findings(&mut update, &key, output.findings);
+            let is_stale = self.has_status(&key);
+            self.reported.set_status(&mut update, &key, output.status, is_stale);
+            self.waypoints.set_used(&key, output.uses);
             objects.push((key, output.resolved));
         }
         // After the pods: the state of a policy depends on the workloads that it selects.
@@ -84,6 +105,10 @@ impl Graph {
             let meta = &namespace.metadata;
             output.findings = unsupported::findings(key, meta);
             output.findings.extend(unsupported::distribution(key, meta, None));
+            // For any traffic: which objects of the namespace it is for is their affair.
+            let binding = self.namespace_binding(&key.name, &namespace.metadata.labels);
+            output.findings.extend(binding.findings(key));
+            output.uses = binding.names();
             if key.name == self.mesh.root_namespace {
                 output.findings.extend(unsupported::network(key, meta));
             }
@@ -106,16 +131,35 @@ impl Graph {
         let mut findings = unsupported::findings(key, &pod.metadata);
         findings.extend(addresses::of_pod(key, pod));
         let node = pod.spec.node_name.as_ref().and_then(|node| self.objects.nodes.get(node));
+        let meta = &pod.metadata;
+        let gateway = Self::gateway_of(meta);
+        let is_waypoint = gateway.as_ref().is_some_and(|gateway| self.is_waypoint(gateway));
+        let binding = if is_waypoint { Binding::default() } else { self.binding(meta, Traffic::Workload) };
+        findings.extend(binding.findings(key));
         let workload = Workload {
             pod: Arc::clone(pod),
             locality: Locality::of(node.map(AsRef::as_ref)),
             services: self.services_in_front(pod),
+            entries: self.selecting_entries(&meta.namespace, &meta.labels),
             policies: self.references(pod, selection),
+            waypoint: binding.address().cloned(),
         };
-        Output { resolved: Resolved::Workload(workload), findings }
+        let uses = binding.names().into_iter().chain(gateway).collect();
+        Output { resolved: Resolved::Workload(workload), findings, uses, ..Output::default() }
     }
 
-    fn mesh_service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
+    /// Returns true if an object has a status that this mesh may have written.
+    fn has_status(&self, key: &ObjectRef) -> bool {
+        if key.kind == Kind::ServiceEntry {
+            let entry = self.objects.service_entries.get(&key.namespace, &key.name);
+            let status = entry.map(|entry| &entry.status);
+            return status.is_some_and(|status| has_ours(&status.conditions) || !status.addresses.is_empty());
+        }
+        let service = self.objects.services.get(&key.namespace, &key.name).filter(|_| key.kind == Kind::Service);
+        service.is_some_and(|service| has_ours(&service.status.conditions))
+    }
+
+    pub(super) fn mesh_service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
         self.objects.services.get(namespace, name).filter(|service| is_in_mesh(service))
     }
 
@@ -126,7 +170,18 @@ impl Graph {
         let field = service.spec.traffic_distribution.as_deref();
         findings.extend(unsupported::distribution(key, &service.metadata, field));
         let namespace = self.index.pods.shared_namespace(&key.namespace).cloned();
-        Output { resolved: Resolved::Service(MeshService { service: Arc::clone(service), namespace }), findings }
+        let binding = self.binding(&service.metadata, Traffic::Service);
+        let labels = namespace.as_ref().map(|namespace| &namespace.metadata.labels);
+        let ingress = wish::ingress(&service.metadata.labels, labels);
+        findings.extend(binding.findings(key));
+        let conditions = binding.condition(ingress).into_iter().collect();
+        let waypoints = binding.waypoints(ingress);
+        Output {
+            resolved: Resolved::Service(MeshService { service: Arc::clone(service), namespace, waypoints }),
+            findings,
+            status: ObjectStatus { conditions, addresses: Vec::new() },
+            uses: binding.names(),
+        }
     }
 
     fn endpoints(&self, key: &ObjectRef) -> Output {
@@ -136,6 +191,6 @@ impl Graph {
         let Some((slice, service)) = slice.zip(service) else { return Output::default() };
         let endpoints = Endpoints { slice: Arc::clone(slice), service: Arc::clone(service) };
         let findings = addresses::of_endpoints(key, &endpoints);
-        Output { resolved: Resolved::Endpoints(endpoints), findings }
+        Output { resolved: Resolved::Endpoints(endpoints), findings, ..Output::default() }
     }
 }

@@ -26,7 +26,7 @@ pub use pod::{
 };
 pub use probe::{ExecAction, GrpcAction, HttpGetAction, HttpHeader, Probe, TcpSocketAction};
 pub use scheduling::{Affinity, NodeAffinity, NodeSelector, NodeSelectorTerm, PodAffinity, Taint, Toleration};
-pub use service::{IntOrString, Service, ServicePort, ServiceSpec};
+pub use service::{IntOrString, Service, ServicePort, ServiceSpec, ServiceStatus};
 pub use volume::{
     ClaimVolume, ConfigMapVolume, DownwardApiFile, DownwardApiVolume, EmptyDirVolume, EphemeralVolume, HostPathVolume,
     KeyToPath, ProjectedKeys, ProjectedVolume, Projection, SecretVolume, ServiceAccountToken, Volume, VolumeMount,

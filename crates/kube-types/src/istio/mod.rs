@@ -3,6 +3,8 @@
 mod authorization_policy;
 mod condition_key;
 mod peer_authentication;
+mod service_entry;
+mod workload_entry;
 
 pub use authorization_policy::{
     Action, AuthorizationPolicy, AuthorizationPolicySpec, AuthorizationRule, Condition as When, ExtensionProvider,
@@ -10,6 +12,10 @@ pub use authorization_policy::{
 };
 pub use condition_key::{Attribute, CONDITION_KEYS, ConditionKey, KeySyntax, ValueForm};
 pub use peer_authentication::{MutualTls, PeerAuthentication, PeerAuthenticationSpec, TlsMode};
+pub use service_entry::{
+    EntryPort, EntrySelector, HostAddress, Location, Resolution, ServiceEntry, ServiceEntrySpec, ServiceEntryStatus,
+};
+pub use workload_entry::{WorkloadEntry, WorkloadEntrySpec};
 
 use serde::{Deserialize, Serialize};
 

@@ -76,7 +76,11 @@ pub(crate) fn expand(objects: &Objects, nodes: &[Candidate], jobs: &JobPods) -> 
             | Resource::PersistentVolumeClaim(_)
             | Resource::PeerAuthentication(_)
             | Resource::AuthorizationPolicy(_)
+            | Resource::GatewayClass(_)
+            | Resource::Gateway(_)
             | Resource::Service(_)
+            | Resource::ServiceEntry(_)
+            | Resource::WorkloadEntry(_)
             | Resource::StatefulSet(_)
             | Resource::Pod(_)
             | Resource::EndpointSlice(_) => {}

@@ -43,8 +43,9 @@ struct Schema {
     types: Vec<Fields>,
 }
 
-static SCHEMA: LazyLock<Schema> =
-    LazyLock::new(|| Schema::parse(&[include_str!("kubernetes.txt"), include_str!("istio.txt")]));
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::parse(&TABLES));
+
+const TABLES: [&str; 3] = [include_str!("kubernetes.txt"), include_str!("istio.txt"), include_str!("gateway.txt")];
 
 impl Schema {
     fn parse(tables: &[&'static str]) -> Self {
@@ -100,7 +101,7 @@ mod tests {
         for kind in Kind::ALL.iter().copied() {
             assert!(SCHEMA.fields(kind.name()).is_some(), "{kind}");
         }
-        let tables = [include_str!("kubernetes.txt"), include_str!("istio.txt")].concat();
+        let tables = TABLES.concat();
         let mut lines = 0;
         for line in tables.lines().filter(|line| !line.starts_with('#')) {
             let (name, fields) = line.split_once(": ").unwrap();

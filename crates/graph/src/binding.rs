@@ -1,0 +1,138 @@
+//! Waypoints that an object is bound to, or the reason why it is not: what goes out, the condition and the finding.
+
+use std::collections::BTreeSet;
+
+use contract::labels::{USE_WAYPOINT_CANARY_LABEL, USE_WAYPOINT_LABEL};
+use kube_types::core::Condition;
+use kube_types::{Kind, ObjectRef};
+
+use crate::finding::{Finding, Reason};
+use crate::waypoint::{BindingError, GatewayAddress, WaypointName, Waypoints};
+
+/// Type of the condition about the waypoint of a service. Istio's.
+pub const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
+
+/// Reason of [`WAYPOINT_BOUND`] when it is true. Istio's.
+const ACCEPTED: &str = "WaypointAccepted";
+
+/// Result of looking for the waypoints of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Binding {
+    /// The waypoint that the object or its namespace names.
+    pub(crate) name: Option<WaypointName>,
+    pub(crate) bound: Bound,
+    pub(crate) canary: Option<Canary>,
+    /// The object's own label names it.
+    pub(crate) is_own: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Bound {
+    #[default]
+    Nothing,
+    To(GatewayAddress),
+    Failed(BindingError),
+}
+
+/// A second waypoint, with its share of the connections in percent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Canary {
+    pub(crate) name: WaypointName,
+    pub(crate) outcome: Result<(GatewayAddress, u32), BindingError>,
+}
+
+impl Binding {
+    /// The names that the outcome depends on.
+    pub(crate) fn names(&self) -> BTreeSet<WaypointName> {
+        self.name.iter().chain(self.canary.iter().map(|canary| &canary.name)).cloned().collect()
+    }
+
+    /// The same without a waypoint of another namespace, for a service that only its own namespace may see.
+    pub(crate) fn within(mut self, namespace: &str) -> Self {
+        let is_foreign = |(owner, _): &WaypointName| owner != namespace;
+        if self.name.as_ref().is_some_and(is_foreign) && self.bound != Bound::Nothing {
+            self.bound = Bound::Failed(BindingError::ForeignForPrivate);
+        }
+        if let Some(canary) = self.canary.as_mut().filter(|canary| is_foreign(&canary.name)) {
+            canary.outcome = Err(BindingError::ForeignForPrivate);
+        }
+        self
+    }
+
+    pub(crate) fn address(&self) -> Option<&GatewayAddress> {
+        match &self.bound {
+            Bound::To(address) => Some(address),
+            Bound::Nothing | Bound::Failed(_) => None,
+        }
+    }
+
+    /// The waypoints of a service; `ingress` as its labels ask.
+    pub(crate) fn waypoints(&self, ingress: Option<bool>) -> Waypoints {
+        let Some(primary) = self.address() else { return Waypoints::default() };
+        let canary = self.canary.as_ref().and_then(|canary| canary.outcome.clone().ok());
+        let weighted = canary.map(|(canary, weight)| vec![(primary.clone(), 100 - weight), (canary, weight)]);
+        Waypoints {
+            primary: Some(primary.clone()),
+            weighted: weighted.unwrap_or_default(),
+            ingress: ingress == Some(true),
+        }
+    }
+
+    /// Reason why the second waypoint is not in use, in words.
+    fn canary_failure(&self) -> Option<String> {
+        let canary = self.canary.as_ref()?;
+        canary.outcome.as_ref().err().map(|error| error.message(&canary.name))
+    }
+
+    /// Condition of a service, if it or its namespace names a waypoint.
+    pub(crate) fn condition(&self, ingress: Option<bool>) -> Option<Condition> {
+        let name = self.name.as_ref()?;
+        let (status, reason, message) = match &self.bound {
+            Bound::Nothing => return None,
+            Bound::Failed(error) => (false, error.reason(), error.message(name)),
+            Bound::To(_) => {
+                let mut message = format!("Successfully attached to waypoint {}/{}", name.0, name.1);
+                match ingress {
+                    Some(true) => message.push_str(". Ingress traffic will traverse the waypoint"),
+                    Some(false) => message.push_str(
+                        ". Ingress traffic is not using the waypoint, set the istio.io/ingress-use-waypoint label to true if desired.",
+                    ),
+                    None => {}
+                }
+                if let Some(failure) = self.canary_failure() {
+                    message = format!("{message}. The canary waypoint has no share: {failure}");
+                }
+                (true, ACCEPTED, message)
+            }
+        };
+        Some(Condition {
+            r#type: WAYPOINT_BOUND.to_owned(),
+            status: status.into(),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            ..Condition::default()
+        })
+    }
+
+    /// Findings on the object that names a waypoint which it does not get.
+    pub(crate) fn findings(&self, key: &ObjectRef) -> Vec<Finding> {
+        // A namespace that names it has the finding.
+        if !self.is_own && key.kind != Kind::Namespace {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        if let (Some(name), Bound::Failed(error)) = (&self.name, &self.bound) {
+            let message = format!("{}; connections go to the endpoints directly", error.message(name));
+            found.push(Finding::warning(key, Reason::NoWaypoint, message).at(label(USE_WAYPOINT_LABEL)));
+        }
+        if let (Some(failure), Bound::To(_)) = (self.canary_failure(), &self.bound) {
+            let message = format!("{failure}; all connections go to the other waypoint");
+            found.push(Finding::warning(key, Reason::NoWaypoint, message).at(label(USE_WAYPOINT_CANARY_LABEL)));
+        }
+        found
+    }
+}
+
+fn label(name: &str) -> String {
+    format!("metadata.labels[{name:?}]")
+}

@@ -29,6 +29,7 @@ impl Graph {
 
     /// AuthorizationPolicies whose selectors match a workload of a namespace, in the order of their paths.
     fn selecting_policies(&self, namespace: &str, labels: &StringMap) -> Vec<ObjectRef> {
+        // Once only for workloads of the root namespace itself.
         let root = Some(self.mesh.root_namespace.as_str()).filter(|root| *root != namespace);
         let namespaces = [Some(namespace), root].into_iter().flatten();
         let mut selecting: Vec<_> = namespaces
@@ -37,6 +38,7 @@ impl Graph {
                 names.map(move |name| ObjectRef::new(Kind::AuthorizationPolicy, namespace, name))
             })
             .collect();
+        // In a fixed order, so that an equal selection is an equal resource.
         selecting.sort_by_cached_key(ObjectRef::path);
         selecting
     }

@@ -1,6 +1,6 @@
 //! The request that a CNI plugin sends to the node agent before a pod's first container starts, and the answer.
 //!
-//! HTTP/1.1 `POST /cmdadd` with a JSON body over a unix socket. The body is the one of Istio's plugin, as Go's
+//! HTTP/1.1 `POST /cmdadd` with a JSON body over a unix socket; `GET /alive` is answered with 200 by an agent that lives. The body is the one of Istio's plugin, as Go's
 //! `encoding/json` writes it: names begin with a capital letter, an absent list is `null`, an absent address is `""`.
 //! Fields that only one side knows are ignored by the other.
 
@@ -12,8 +12,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Name of the agent's socket, in its run directory. Istio's.
 pub const SOCKET_NAME: &str = "pluginevent.sock";
 
-/// Path of the only request. Istio's.
+/// Path of the request for a pod that starts. Istio's.
 pub const ADD_PATH: &str = "/cmdadd";
+
+/// Path of the request that asks for nothing but an answer.
+pub const ALIVE_PATH: &str = "/alive";
 
 /// Longest time that a plugin waits for the answer. Istio's.
 pub const PLUGIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,6 +102,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Value of a label of metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enrolled => "enrolled",
+            Self::NotSelected => "not_selected",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
+        }
+    }
+
     /// Status of the answer.
     #[must_use]
     pub const fn status(self) -> u16 {

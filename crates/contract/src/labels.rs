@@ -100,6 +100,8 @@ pub const ARCH_LABEL: &str = "kubernetes.io/arch";
 pub const INSTANCE_TYPE_LABEL: &str = "node.kubernetes.io/instance-type";
 /// Taint of a node that takes no new pods. Kubernetes'.
 pub const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
+/// Taint of a new node, which the agent removes when pods of the mesh can start there. Any other key can be set instead.
+pub const STARTUP_TAINT: &str = "strake.io/agent-not-ready";
 /// Pod of a StatefulSet. Kubernetes'.
 pub const STATEFUL_SET_POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 /// Ordinal of a pod of a StatefulSet or an indexed Job. Kubernetes'.

@@ -1,15 +1,16 @@
 //! The kubelet's question before a pod's first process starts, which a CNI plugin asks in a cluster: the node agent enrols the
 //! pod, or the pod does not start. Which pods are asked for is the supervisor's decision; see [`Setup::selected`].
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
-use bytes::Bytes;
-use contract::cni::{ADD_PATH, AddRequest, AddResponse, IpConfig, Outcome, PLUGIN_TIMEOUT};
-use http::Request;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
+use cni::{
+    AskError, MAX_ANSWER_BYTES,
+    http::{Answer, Malformed},
+};
+use contract::cni::{AddRequest, AddResponse, IpConfig, Outcome, PLUGIN_TIMEOUT};
 use runtime::Backoff;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     select,
     sync::watch,
@@ -22,20 +23,11 @@ use super::{Setup, state::Shared, stopped};
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// Longest answer that is read.
-const MAX_ANSWER_BYTES: usize = 64 << 10;
-
 /// Reason why a pod may not start yet.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("cannot reach the node agent: {0}")]
-    Unreachable(#[from] std::io::Error),
-    #[error("the node agent broke off: {0}")]
-    Broken(#[from] hyper::Error),
-    #[error("the node agent did not answer within {PLUGIN_TIMEOUT:?}")]
-    Timeout,
-    #[error("the node agent's answer is too long or broke off")]
-    Unreadable,
+    #[error(transparent)]
+    Unanswered(#[from] AskError),
     /// The agent's own words.
     #[error("the node agent refuses: {0}")]
     Refused(String),
@@ -88,7 +80,7 @@ async fn ask(setup: &Setup) -> Result<(), Refusal> {
         ips: setup.ips.iter().copied().map(IpConfig::host).collect(),
     };
     let socket = setup.context.run.plugin_socket(&setup.node);
-    let answer = timeout(PLUGIN_TIMEOUT, post(&socket, &request)).await.map_err(|_| Refusal::Timeout)??;
+    let answer = timeout(PLUGIN_TIMEOUT, post(&socket, &request)).await.map_err(|_| AskError::Timeout)??;
     match answer.outcome {
         Outcome::Enrolled => Ok(()),
         // The agent knows another state of the labels than the supervisor: one of them will follow.
@@ -96,33 +88,22 @@ async fn ask(setup: &Setup) -> Result<(), Refusal> {
     }
 }
 
-async fn post(socket: &Path, request: &AddRequest) -> Result<AddResponse, Refusal> {
-    let stream = UnixStream::connect(socket).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let body = serde_json::to_vec(request).map_err(std::io::Error::from)?;
-    let request = Request::post(ADD_PATH).header("host", "localhost").header("content-type", "application/json");
-    let request = request.body(Full::new(Bytes::from(body))).map_err(std::io::Error::other)?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        let body = body.map_err(|_| Refusal::Unreadable)?.to_bytes();
-        let text = || String::from_utf8_lossy(&body).trim().to_owned();
-        let answer: AddResponse =
-            serde_json::from_slice(&body).map_err(|_| Refusal::Refused(format!("{status}: {}", text())))?;
-        // Two parts of the answer say the same; when they differ, one of them is wrong and neither is trusted.
-        if status.as_u16() == answer.outcome.status() {
-            Ok(answer)
-        } else {
-            Err(Refusal::Refused(format!("{status} with {:?}: {}", answer.outcome, answer.reason)))
+async fn post(socket: &Path, request: &AddRequest) -> Result<AddResponse, AskError> {
+    let mut stream = UnixStream::connect(socket).await.map_err(AskError::Unreachable)?;
+    let malformed = |error: Malformed| AskError::Broken(io::Error::new(io::ErrorKind::InvalidData, error));
+    let bytes = cni::request(request).map_err(|error| AskError::Broken(error.into()))?;
+    stream.write_all(&bytes).await.map_err(AskError::Broken)?;
+    let (mut answer, mut buffer) = (Answer::new(MAX_ANSWER_BYTES), vec![0; 4096]);
+    let response = loop {
+        let count = stream.read(&mut buffer).await.map_err(AskError::Broken)?;
+        if count == 0 {
+            break answer.end().map_err(malformed)?;
+        }
+        if let Some(response) = answer.push(&buffer[..count]).map_err(malformed)? {
+            break response;
         }
     };
-    tokio::pin!(exchange);
-    select! {
-        answer = &mut exchange => answer,
-        // An agent may close right behind its answer, which is then still to be read; without one, the exchange fails now.
-        _ = connection => exchange.await,
-    }
+    cni::read_answer(&response)
 }
 
 #[cfg(test)]
@@ -145,7 +126,7 @@ mod tests {
     }
 
     /// The outcome of a question to a socket that gives this answer, and what it was asked.
-    async fn answered(answer: &str) -> (Result<AddResponse, Refusal>, String) {
+    async fn answered(answer: &str) -> (Result<AddResponse, AskError>, String) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.sock");
         let listener = UnixListener::bind(&path).unwrap();

@@ -38,6 +38,8 @@ pub(crate) enum InvalidAnswer {
     Nameless,
     #[error("a list without resourceVersion")]
     NoVersion,
+    #[error("no token, or no time when it expires")]
+    NoToken,
     #[error("pages of different lists")]
     Mixed,
     #[error("a watch event of type {0:?}")]

@@ -1,6 +1,7 @@
 //! The API server as a source of resources: [`open`] lists and watches kinds, [`status()`] writes what programs have to say
 //! about objects, [`Election`] tells which replica of a program writes, [`rules()`] names the permissions that all of this
-//! needs, [`TokenReviewer`] whose a token is, [`Objects`] reads and writes single objects. It does not know what the resources mean for the mesh.
+//! needs, [`TokenReviewer`] whose a token is, [`Objects`] reads and writes single objects, `once` has requests that are more
+//! than one object's. It does not know what the resources mean for the mesh.
 
 mod answer;
 mod api;
@@ -15,6 +16,7 @@ mod limit;
 mod list;
 mod liveness;
 mod objects;
+mod once;
 mod page;
 mod path;
 mod problems;
@@ -33,6 +35,10 @@ pub use connect::{ApiServer, ConnectError, Credentials};
 pub use election::{Election, ElectionConfig, Leadership};
 pub use known::Versions;
 pub use objects::{Collection, Deletion, Location, Objects, RequestError};
+pub use once::{
+    Presence, ServiceAccountToken, daemon_set_rule, find_daemon_set, remove_taint, request_token,
+    taint_rule, token_rule,
+};
 pub use rules::{Access, Rule, rules};
 pub use source::{ClusterConfig, ConfigError, open};
 pub use status::{StatusConfig, WriteError, status};

@@ -27,6 +27,7 @@ use crate::controller::{Controller, TaskContext};
 use crate::described::described;
 use crate::enrol::{Goal, Node as _, StepError, Timing, unenrol_now};
 use crate::finder::Finder;
+use crate::install::{InstallError, Installation, Installer};
 use crate::node::LiveNode;
 use crate::pod::LocalPod;
 use crate::proxies::Proxies;
@@ -35,7 +36,7 @@ use crate::source::Objects;
 use crate::surveys::Surveys;
 use crate::sysctl::PreviousValues;
 use crate::takeover::TakenOver;
-use crate::{admin, cni, locals, metrics, prober, proxies, takeover};
+use crate::{admin, cni, install, locals, metrics, prober, proxies, taint, takeover};
 
 /// Pause between two reads of gauges and of the kernel's counters.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
@@ -69,6 +70,10 @@ pub enum AgentError {
     Task(#[from] tokio::task::JoinError),
     #[error("cannot take a pod out of the mesh: {0}")]
     Step(#[from] StepError),
+    #[error("the CNI plugin is no longer kept installed")]
+    InstallerEnded,
+    #[error("cannot remove the CNI plugin: {0}")]
+    Plugin(#[from] InstallError),
 }
 
 /// Runs until SIGTERM or SIGINT. Pods stay enrolled then, unless `--cleanup-on-exit`.
@@ -113,13 +118,21 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     let probing = tokio::spawn(prober::keep_tagged(search, node.clone()));
     let accepting = tokio::spawn(proxies::accept(server, node.proxies.clone(), node.steering.clone()));
     let ageing = tokio::spawn(locals::keep_young(node.steering.clone()));
-    let mut tasks = Tasks { serving, probing, accepting, ageing, shutdown, swept };
+    // Only now: from here on every request of the plugin can be answered.
+    let installer = install::start(&config, objects.server(), &readiness);
+    let tainting = start_tainting(&config, &objects, &readiness, &node);
+    let mut tasks = Tasks { serving, probing, accepting, ageing, installer, tainting, shutdown, swept };
     drop(starting);
     tracing::info!(node = config.node, "ready");
 
     let ended = work(&mut source, &mut controller, (&mut problems, &mut requests), &mut tasks, (&node, &reports)).await;
     tasks.probing.abort();
     tasks.ageing.abort();
+    tasks.tainting.abort();
+    if let Some(installer) = tasks.installer.take() {
+        installer.stop().await;
+    }
+    install::remove_if_uninstalled(&config, objects.server()).await?;
     // Without goals every task ends and leaves its pod as it is.
     let goals = controller.stop().await;
     ended?;
@@ -149,6 +162,9 @@ struct Tasks {
     probing: JoinHandle<Infallible>,
     accepting: JoinHandle<Infallible>,
     ageing: JoinHandle<Infallible>,
+    /// `None`: the plugin is not installed.
+    installer: Option<Installer>,
+    tainting: JoinHandle<Infallible>,
     shutdown: JoinHandle<io::Result<runtime::signals::Signal>>,
     /// State that a predecessor left and no pod owns was removed.
     swept: bool,
@@ -180,6 +196,11 @@ async fn work(
             ended = &mut tasks.accepting => match ended? {},
             ended = &mut tasks.probing => match ended? {},
             ended = &mut tasks.ageing => match ended? {},
+            ended = &mut tasks.tainting => match ended? {},
+            ended = install::ended(&mut tasks.installer) => {
+                ended?;
+                return Err(AgentError::InstallerEnded);
+            }
             Some(ended) = tasks.serving.join_next() => {
                 ended?;
                 return Err(AgentError::AdminEnded);
@@ -201,6 +222,22 @@ async fn work(
             }
         }
     }
+}
+
+fn start_tainting(
+    config: &Config,
+    objects: &Objects,
+    readiness: &Readiness,
+    node: &LiveNode,
+) -> JoinHandle<Infallible> {
+    let (taint, server) = (config.plugin.startup_taint.clone(), objects.server().cloned());
+    let (name, readiness, registry) = (config.node.clone(), readiness.clone(), node.registry.clone());
+    tokio::spawn(async move {
+        match taint.zip(server) {
+            Some((key, server)) => taint::keep_removed(server, name, key, readiness, registry).await,
+            None => std::future::pending().await,
+        }
+    })
 }
 
 fn serve_plugins(
@@ -356,6 +393,10 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     let removed = tokio::task::spawn_blocking(move || ebpf_loader::remove_other_layouts(&pins)).await??;
     if removed > 0 {
         tracing::info!(layouts = removed, "removed pins of other versions");
+    }
+    // First: nobody would answer it while pods leave.
+    if let Some(installation) = Installation::new(&config, false) {
+        installation.uninstall()?;
     }
     // The proxies' socket is ours from here on and nobody is accepted: no proxy is told of pods meanwhile.
     let objects = Objects::new(&config).await?;

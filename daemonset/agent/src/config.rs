@@ -7,6 +7,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use contract::ports;
 
+use self::plugin::PluginFlags;
+
+pub mod plugin;
+
 /// Enrols the pods of one node in the mesh, and proves it.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "strake-agent", version)]
@@ -41,6 +45,8 @@ pub struct Config {
     /// Directory of the socket on which CNI plugins ask for pods that start.
     #[arg(long, env = "CNI_AGENT_RUN_DIR", global = true, default_value = "/var/run/istio-cni")]
     pub cni_agent_run_dir: PathBuf,
+    #[command(flatten)]
+    pub plugin: PluginFlags,
     /// Cgroup whose health probes bypass the proxy; default: that of a process called kubelet.
     #[arg(long, env = "STRAKE_PROBER_CGROUP", global = true)]
     pub prober_cgroup: Option<PathBuf>,
@@ -109,6 +115,9 @@ impl Config {
                 let other = if is_directory { "cluster" } else { "directory" };
                 problems.push(flag, "", format!("no such flag, or --source {other}"));
             }
+        }
+        if is_directory && self.plugin.startup_taint.is_some() {
+            problems.push("--startup-taint", "", "no such flag, or --source cluster");
         }
         problems.into_result()
     }

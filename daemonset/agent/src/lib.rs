@@ -12,6 +12,7 @@ mod described;
 pub mod enrol;
 pub mod finder;
 pub mod hooks;
+pub mod install;
 pub mod locals;
 pub mod metrics;
 pub mod netlink;
@@ -28,6 +29,7 @@ pub mod source;
 pub mod static_pods;
 pub mod surveys;
 pub mod sysctl;
+pub mod taint;
 pub mod takeover;
 #[cfg(test)]
 mod testing;

@@ -3,16 +3,42 @@
 use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
+use contract::cni::Outcome;
 
 /// Live proxy connections.
 pub fn proxies_connected(count: usize) {
     gauge!("ztunnel_connected").set(count as f64);
 }
 
-/// An answer to a CNI plugin. Name and label are Istio's.
-pub(crate) fn cni_request(status: u16, took: Duration) {
-    counter!("istio_cni_plugin_requests_total", "response_code" => status.to_string()).increment(1);
-    histogram!("strake_agent_cni_request_duration_seconds").record(took.as_secs_f64());
+/// An answer to a CNI plugin. Istio's name and label, as Istio's plugin asks: for pods that belong into the mesh only, so that
+/// every other code than 200 is a pod that has to wait.
+pub(crate) fn cni_request(outcome: Outcome, took: Duration) {
+    counter!("strake_agent_cni_answers_total", "outcome" => outcome.as_str()).increment(1);
+    if outcome != Outcome::NotSelected {
+        let status = outcome.status().to_string();
+        counter!("istio_cni_plugin_requests_total", "response_code" => status).increment(1);
+        histogram!("strake_agent_cni_request_duration_seconds").record(took.as_secs_f64());
+    }
+}
+
+/// Result of the plugin's installation, when it changes. Name and label are Istio's.
+pub(crate) fn cni_install(result: &'static str) {
+    counter!("istio_cni_installs_total", "result" => result).increment(1);
+}
+
+/// State of the plugin's installation. The name is Istio's.
+pub(crate) fn cni_install_ready(is_ready: bool) {
+    gauge!("istio_cni_install_ready").set(f64::from(u8::from(is_ready)));
+}
+
+/// The configuration with the plugin was written: it was not there, or differed from what it has to be.
+pub(crate) fn cni_configuration_written() {
+    counter!("strake_agent_cni_configurations_written_total").increment(1);
+}
+
+/// The node had the startup taint, and has it no longer.
+pub(crate) fn startup_taint_removed() {
+    counter!("strake_agent_startup_taints_removed_total").increment(1);
 }
 
 /// A CNI plugin waits for its answer, until this is dropped.

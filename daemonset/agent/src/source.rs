@@ -13,6 +13,7 @@ use manifests::DirectoryConfig;
 
 use crate::agent::AgentError;
 use crate::config::{Config, SourceKind};
+use crate::install;
 
 /// Field manager of annotations in a cluster.
 const MANAGER: &str = "strake-agent";
@@ -45,6 +46,14 @@ impl Objects {
                 };
                 Ok(Self::Cluster { server: ApiServer::new(&credentials).await?, versions: Versions::default() })
             }
+        }
+    }
+
+    /// The API server, in a cluster.
+    pub(crate) fn server(&self) -> Option<&ApiServer> {
+        match self {
+            Self::Directory { .. } => None,
+            Self::Cluster { server, .. } => Some(server),
         }
     }
 
@@ -99,16 +108,10 @@ fn watched(node: &str) -> Vec<Watched> {
     vec![Watched::all(Kind::Namespace), Watched::all(Kind::Pod).with_fields(format!("spec.nodeName={node}"))]
 }
 
-/// RBAC rules of the agent in a cluster; its DaemonSet is in `namespace`.
+/// RBAC rules of the agent in a cluster, with those of the plugin's installation in `namespace`.
 pub fn permissions(namespace: &str) -> Vec<Rule> {
     let mut rules = kube_cluster::rules(Access { watched: &watched(""), statuses: &STATUSES, lease: None });
-    rules.push(Rule {
-        namespace: Some(namespace.to_owned()),
-        api_group: "apps".to_owned(),
-        resource: DAEMONSETS.1.to_owned(),
-        names: vec![NAME.to_owned()],
-        verbs: vec![Verb::Get],
-    });
+    rules.extend(install::permissions(namespace));
     rules
 }
 
@@ -117,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_agent_reads_pods_and_namespaces_and_writes_nothing_but_statuses_of_pods() {
+    fn the_agent_writes_nothing_but_statuses_of_pods_tokens_of_its_plugin_and_taints() {
         let text = |rule: &Rule| {
             let verbs: Vec<_> = rule.verbs.iter().map(|verb| verb.name()).collect();
             format!("{} {}", rule.resource, verbs.join(","))
@@ -125,6 +128,8 @@ mod tests {
 
         let rules: Vec<_> = permissions("istio-system").iter().map(text).collect();
 
-        assert_eq!(rules, ["namespaces list,watch", "pods list,watch", "pods/status patch", "daemonsets get"]);
+        let of_enrolment = ["namespaces list,watch", "pods list,watch", "pods/status patch"];
+        assert_eq!(rules[..3], of_enrolment);
+        assert_eq!(rules[3..], ["serviceaccounts/token create", "daemonsets get", "nodes get,patch"]);
     }
 }

@@ -138,6 +138,11 @@ pub(super) static DIFFERENCES: &[Difference] = &[
     replaced("ConfigMap/strake-agent", "data.STRAKE_UNENROL_GRACE", |place| {
         json!(format!("{}s", place.mesh.options.unenrol_grace_seconds))
     }),
+    // The lab's kubelet asks the agent itself: there is no CNI plugin to install.
+    left_out("ConfigMap/strake-agent", "data.STRAKE_CNI_AGENT_DOWN"),
+    left_out(AGENT, pod!("containers.*.env.MOUNTED_CNI_NET_DIR")),
+    left_out(AGENT, pod!("containers.*.env.CNI_NET_DIR")),
+    left_out(AGENT, pod!("containers.*.env.STRAKE_CNI_BIN_DIR")),
     // Each node has a cgroup tree, a bpffs and sockets of its own below the lab's.
     variable(AGENT, "STRAKE_CGROUP_ROOT", |place| text(place.mesh.cgroups.node(place.node_name()))),
     variable(AGENT, "STRAKE_PROBER_CGROUP", |place| text(place.mesh.cgroups.kubelet(place.node_name()))),

@@ -21,11 +21,18 @@ const TRAFFIC: Labels = &NAMES;
 /// Metrics of all programs, sorted by name. Names of Istio's ztunnel and istio-cni stay as they are there.
 pub const CATALOGUE: &[Metric] = &[
     gauge("istio_build", ALL, &["component", "tag"], "Version of this program; the value is always 1."),
+    gauge(
+        "istio_cni_install_ready",
+        AGENT,
+        &[],
+        "1 while the CNI plugin is installed and in the node's configuration, else 0.",
+    ),
+    counter("istio_cni_installs_total", AGENT, &["result"], "Changes of the CNI plugin's installation, by result."),
     counter(
         "istio_cni_plugin_requests_total",
         AGENT,
         &["response_code"],
-        "Requests of CNI plugins that the agent answered, by status of the answer.",
+        "Requests of CNI plugins for pods of the mesh that the agent answered, by status of the answer.",
     ),
     counter(
         "istio_on_demand_dns_total",
@@ -95,6 +102,18 @@ pub const CATALOGUE: &[Metric] = &[
         &[],
         "Times traffic of an enrolled pod might bypass its proxy until it was repaired.",
     ),
+    counter(
+        "strake_agent_cni_answers_total",
+        AGENT,
+        &["outcome"],
+        "Answers to CNI plugins: enrolled and not_selected let a pod start, failed and invalid do not.",
+    ),
+    counter(
+        "strake_agent_cni_configurations_written_total",
+        AGENT,
+        &[],
+        "Times that the CNI configuration with the plugin was written because it was absent or differed.",
+    ),
     histogram(
         "strake_agent_cni_request_duration_seconds",
         AGENT,
@@ -162,6 +181,12 @@ pub const CATALOGUE: &[Metric] = &[
         "Checks of enrolled pods that did not hold and were repaired, by check.",
     ),
     gauge("strake_agent_source_problems", AGENT, &[], "Objects that the agent's source could not read."),
+    counter(
+        "strake_agent_startup_taints_removed_total",
+        AGENT,
+        &[],
+        "Startup taints that were removed from this node.",
+    ),
     counter("strake_agent_steering_total", AGENT, &["event"], "Events counted by the kernel programs."),
     counter("strake_agent_steering_unread_total", AGENT, &[], "Reads of the kernel programs' counters that failed."),
     counter(

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use contract::cni::{ADD_PATH, AddResponse, SOCKET_NAME};
+use contract::cni::{ADD_PATH, ALIVE_PATH, AddResponse, SOCKET_NAME};
 use runtime::drain::Watch;
 use telemetry::http::{Request, Response, Router, Server, json, text};
 use tokio::time::Instant;
@@ -22,7 +22,9 @@ pub fn serve(
 ) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     std::fs::create_dir_all(directory)?;
     let server = Server::unix(&directory.join(SOCKET_NAME))?.for_root_only();
-    let router = Router::new().any(ADD_PATH, move |request| answer(handler.clone(), request));
+    let router = Router::new()
+        .any(ADD_PATH, move |request| answer(handler.clone(), request))
+        .get(ALIVE_PATH, |_| std::future::ready(text(200, "alive\n")));
     Ok(server.serve(Arc::new(router), drain))
 }
 
@@ -33,7 +35,7 @@ async fn answer(handler: RequestHandler, request: Request) -> Response {
     let (begun, _waiting) = (Instant::now(), metrics::Waiting::begin());
     let AddResponse { outcome, reason } = handler.add(request.body()).await;
     let status = outcome.status();
-    metrics::cni_request(status, begun.elapsed());
+    metrics::cni_request(outcome, begun.elapsed());
     let body = String::from_utf8_lossy(request.body());
     tracing::debug!(?outcome, reason, %body, "a CNI plugin was answered");
     json(status, &AddResponse { outcome, reason })

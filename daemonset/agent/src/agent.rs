@@ -132,16 +132,17 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     if let Some(installer) = tasks.installer.take() {
         installer.stop().await;
     }
-    install::remove_if_uninstalled(&config, objects.server()).await?;
+    // A plugin that cannot be removed keeps no pod in the mesh: the error is for the end.
+    let removed = install::remove_if_uninstalled(&config, objects.server()).await;
     // Without goals every task ends and leaves its pod as it is.
     let goals = controller.stop().await;
     ended?;
     if config.cleanup_on_exit || is_uninstalled(&config, &objects).await {
-        clear(&config, &node, goals).await
+        clear(&config, &node, goals).await?;
     } else {
         tracing::info!("pods stay enrolled");
-        Ok(())
     }
+    Ok(removed?)
 }
 
 /// Returns true if the user uninstalls the mesh. What cannot be read is no decision of the user.

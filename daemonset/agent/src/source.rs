@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use contract::labels::{REDIRECTION_ANNOTATION, UNINSTALL_ANNOTATION};
 use kube_cluster::{
-    Access, ApiServer, ClusterConfig, Collection, Credentials, RequestError, Rule, StatusConfig, Verb, Versions,
-    Watched,
+    Access, ApiServer, ClusterConfig, Collection, Credentials, RequestError, Rule, StatusConfig, Versions, Watched,
 };
 use kube_types::{ClusterId, Kind, Source, Status};
 use manifests::DirectoryConfig;

@@ -13,13 +13,21 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 mkdir -p "$out"
 stripped=$(mktemp -d)
 trap 'rm -rf "$stripped"' EXIT
-# PROGRAM[=USER]: the agent and ztunnel need root, to enter the namespaces of pods.
-for program in strake-agent ztunnel strake-control=65532; do
-    name=${program%%=*} user=${program#*=}
-    # Debug information is most of a development build, and nodes keep images in memory in tests.
-    strip --strip-debug -o "$stripped/$name" "$bin/$name"
-    arguments=(--name "localhost/$name:$version" --libraries --out "$out/$name.tar")
-    [[ $user == "$program" ]] || arguments+=(--user "$user")
-    "$mkimage" "${arguments[@]}" "$stripped/$name=/usr/local/bin/$name"
+
+# image USER PROGRAM...: an image with the name of the first program, which containers run.
+image() {
+    local user=$1 name=$2 program files=()
+    shift
+    for program in "$@"; do
+        # Debug information is most of a development build, and nodes keep images in memory in tests.
+        strip --strip-debug -o "$stripped/$program" "$bin/$program"
+        files+=("$stripped/$program=/usr/local/bin/$program")
+    done
+    "$mkimage" --name "localhost/$name:$version" --user "$user" --libraries --out "$out/$name.tar" "${files[@]}"
     echo "$out/$name.tar"
-done
+}
+
+# The agent and ztunnel enter the namespaces of pods, which takes root. The agent installs the CNI plugin on its node.
+image 0 strake-agent strake-cni
+image 0 ztunnel
+image 65532 strake-control

@@ -4,6 +4,7 @@
 //! One cluster serves all tests that do not disturb others. Each test has a namespace of its own.
 
 mod api_server;
+mod cni;
 mod daemonset;
 mod images;
 mod leftovers;

@@ -110,6 +110,22 @@ impl Cluster {
         self.command(&[&["exec", node], argv].concat())
     }
 
+    /// Writes a file on a node, as a whole: beside its place first.
+    ///
+    /// # Errors
+    /// When it cannot be written, with what was printed.
+    pub(crate) fn write_on(&self, node: &str, path: &str, mode: &str, bytes: &[u8]) -> Result<()> {
+        let write = format!("cat >{path}.tmp && chmod {mode} {path}.tmp && mv {path}.tmp {path}");
+        let mut child = Command::new(script())
+            .args(["--name", &self.name, "exec", node, "sh", "-c", &write])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child.stdin.take().context("the command has no input")?.write_all(bytes)?;
+        text(child.wait_with_output()?).with_context(|| format!("write {path}")).map(drop)
+    }
+
     /// A field of objects, by JSONPath without braces: `field("demo", "pod/client", ".status.podIP")`.
     ///
     /// # Errors

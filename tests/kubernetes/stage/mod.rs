@@ -1,5 +1,6 @@
 //! Clusters for tests, and applications in them.
 
+mod agent;
 mod app;
 mod cluster;
 mod load;
@@ -11,6 +12,7 @@ mod wire;
 use std::time::Duration;
 
 pub(crate) use self::{
+    agent::{FakeAgent, RUN_DIR, enrolled, failed},
     app::{Workload, server_service},
     cluster::{Cluster, Options, script, unique},
     load::Load,

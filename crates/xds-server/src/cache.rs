@@ -8,10 +8,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::index::Index;
 use crate::report::Versions;
-use crate::subscription::{Gate, Request, Subscriptions};
+use crate::subscriptions::{Gate, Request, Subscriptions};
 use proto::snapshot::Mark;
-use proto::{Change, MAX_MESSAGE_BYTES};
+use proto::{ADDRESS_TYPE_URL, Change, MAX_MESSAGE_BYTES};
 
 /// Stop filling a response beyond this size of its resources, in bytes; one resource is never split.
 const RESPONSE_BYTES: usize = 1024 * 1024;
@@ -48,6 +49,8 @@ struct Shared {
 struct State {
     types: HashMap<String, Entries>,
     subscribers: HashMap<u64, Subscriber>,
+    /// Addresses by name, while a client asks for them one by one.
+    index: Option<Index>,
     last_id: u64,
 }
 
@@ -65,6 +68,8 @@ struct Subscriber {
 pub(crate) struct Batch {
     pub(crate) type_url: String,
     pub(crate) upserts: Vec<(Arc<str>, Entry)>,
+    /// Other names of the resources, for a client that asks one by one.
+    pub(crate) aliases: HashMap<Arc<str>, Vec<Arc<str>>>,
     pub(crate) removed: Vec<Arc<str>>,
     pub(crate) nonce: u64,
     /// Position in a snapshot, for clients that understand it.
@@ -97,8 +102,15 @@ impl Cache {
         if changed.is_empty() {
             return;
         }
+        let index = state.index.as_mut().filter(|_| type_url == ADDRESS_TYPE_URL);
+        let index = index.map(|index| {
+            for (name, _) in &changed {
+                index.set(name, entries.get(name).map(|entry| &*entry.value));
+            }
+            &*index
+        });
         for subscriber in state.subscribers.values_mut() {
-            if subscriber.subscriptions.touch(type_url, &changed) {
+            if subscriber.subscriptions.touch(type_url, &changed, index) {
                 subscriber.wake.notify_one();
             }
         }
@@ -163,7 +175,12 @@ impl Cache {
     }
 
     pub(crate) fn disconnect(&self, id: u64) {
-        self.0.state.lock().subscribers.remove(&id);
+        let mut state = self.0.state.lock();
+        state.subscribers.remove(&id);
+        let is_on_demand = |subscriber: &Subscriber| subscriber.subscriptions.is_on_demand(ADDRESS_TYPE_URL);
+        if state.index.is_some() && !state.subscribers.values().any(is_on_demand) {
+            state.index = None;
+        }
     }
 
     /// Takes a request over. False: the connection has subscribed to too many names.
@@ -172,8 +189,13 @@ impl Cache {
         let state = &mut *guard;
         let none = Entries::new();
         let entries = state.types.get(type_url).unwrap_or(&none);
+        let is_address = type_url == ADDRESS_TYPE_URL;
+        if is_address && request.names_some() && state.index.is_none() {
+            state.index = Some(Index::of(entries));
+        }
+        let index = state.index.as_ref().filter(|_| is_address);
         match state.subscribers.get_mut(&id) {
-            Some(subscriber) => subscriber.subscriptions.request(type_url, request, entries),
+            Some(subscriber) => subscriber.subscriptions.request(type_url, request, entries, index),
             None => true,
         }
     }
@@ -219,8 +241,15 @@ impl Cache {
         let type_url = step.type_url().to_owned();
         let nonce = subscriber.last_nonce;
         let entries = state.types.get(&type_url);
-        let mut batch = Batch { type_url, upserts: Vec::new(), removed: Vec::new(), nonce, mark: None };
+        let mut batch =
+            Batch { type_url, upserts: Vec::new(), aliases: HashMap::new(), removed: Vec::new(), nonce, mark: None };
         fill(&mut batch, entries, limits, || subscriptions.take_name(&step));
+        let is_address = batch.type_url == ADDRESS_TYPE_URL;
+        if let Some(index) = state.index.as_ref().filter(|_| is_address && subscriptions.is_on_demand(ADDRESS_TYPE_URL))
+        {
+            let names = batch.upserts.iter().map(|(name, _)| name);
+            batch.aliases = names.map(|name| (Arc::clone(name), index.aliases(name).to_vec())).collect();
+        }
         let mark = subscriptions.end_response(&step);
         subscriptions.sent(&step, nonce);
         // Now, before another change makes addresses wait again.

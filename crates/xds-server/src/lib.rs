@@ -11,10 +11,12 @@
 
 mod age;
 mod cache;
+mod index;
 mod report;
 mod service;
 mod stream;
 mod subscription;
+mod subscriptions;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;

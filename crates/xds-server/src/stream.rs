@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::Caller;
+use prost_types::value::Kind;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use tls::control_plane::ShownCredential;
@@ -15,7 +16,7 @@ use crate::age::{Reason, Watch};
 use crate::cache::{Batch, Cache};
 use crate::report::{Peer, Report};
 use crate::service::Options;
-use crate::subscription::{Gate, Request};
+use crate::subscriptions::{Gate, Request};
 use proto::snapshot;
 
 /// Time that the first addresses wait for the client to ask for policies too, and removals of policies for it to ask for
@@ -23,6 +24,9 @@ use proto::snapshot;
 /// 200 ms and more. A waypoint, which never asks for policies, should not wait for long.
 const NODE_PROXY_PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Key of the name of a client's node in its metadata.
+const NODE_NAME: &str = "NODE_NAME";
 
 /// Start of a node proxy's id.
 const NODE_PROXY: &str = "ztunnel~";
@@ -146,8 +150,10 @@ impl Conversation {
     }
 
     fn on_request(&mut self, request: DeltaDiscoveryRequest) -> Next {
+        let mut node_name = String::new();
         if let Some(node) = request.node {
             self.peer.node_id = node.id;
+            node_name = node.metadata.and_then(node_name_of).unwrap_or_default();
             if node.client_features.iter().any(|feature| feature == snapshot::FEATURE) {
                 self.cache.reads_marks(self.peer.connection);
             }
@@ -179,6 +185,7 @@ impl Conversation {
             subscribe: request.resource_names_subscribe,
             unsubscribe: request.resource_names_unsubscribe,
             initial_versions: request.initial_resource_versions,
+            node: node_name,
         };
         if self.cache.subscribe(self.peer.connection, &request.type_url, subscription) {
             Next::Continue
@@ -228,8 +235,18 @@ fn sent(peer: &Peer, batch: &Batch) -> Report {
     }
 }
 
-fn response(batch: Batch) -> DeltaDiscoveryResponse {
+/// Node of a client, from its metadata.
+fn node_name_of(metadata: prost_types::Struct) -> Option<String> {
+    match metadata.fields.into_iter().find(|(key, _)| key == NODE_NAME)?.1.kind? {
+        Kind::StringValue(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn response(mut batch: Batch) -> DeltaDiscoveryResponse {
+    let mut aliases = std::mem::take(&mut batch.aliases);
     let resource = |(name, entry): (Arc<str>, crate::cache::Entry)| Resource {
+        aliases: aliases.remove(&name).unwrap_or_default().iter().map(ToString::to_string).collect(),
         name: name.to_string(),
         version: entry.version.to_string(),
         resource: Some(prost_types::Any { type_url: batch.type_url.clone(), value: entry.value.into() }),

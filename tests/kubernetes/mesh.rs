@@ -91,6 +91,7 @@ fn a_label_encrypts_the_traffic_of_a_namespace_and_the_removal_of_the_mesh_leave
     assert!(status.contains("ztunnel") && status.contains("PODS SELECTED"), "{status}");
 
     strict_refuses_those_outside_and_not_the_kubelet(&cluster);
+    every_request_of_a_new_pod_is_encrypted(&cluster);
     no_request_fails_while_programs_are_replaced(&cluster, &pods);
 
     cluster.kubectl(&["label", "namespace", "shop", "istio.io/dataplane-mode-"]).unwrap();
@@ -129,6 +130,28 @@ fn strict_refuses_those_outside_and_not_the_kubelet(cluster: &Cluster) {
     assert_eq!(ready, "true true true");
     cluster.kubectl(&["delete", "--namespace=shop", "peerauthentication/strict"]).unwrap();
     eventually("those outside are let in again", || get(cluster, "outside", &by_address).map(drop));
+}
+
+/// Pods that make one request as their first act, and end.
+fn every_request_of_a_new_pod_is_encrypted(cluster: &Cluster) {
+    let [url, ..] = urls(cluster, "shop");
+    let job = format!(
+        "---\napiVersion: batch/v1\nkind: Job\nmetadata: {{name: once}}\nspec:\n  completions: 20\n  parallelism: 10\n  \
+         backoffLimit: 0\n  template:\n    metadata: {{labels: {{app: once}}}}\n    spec:\n      nodeName: node-1\n      \
+         restartPolicy: Never\n      containers:\n      - {{name: app, image: localhost/app:1, imagePullPolicy: Never, \
+         args: [get, \"{url}\"]}}\n"
+    );
+    let timeout = format!("--timeout={}s", TAKES_EFFECT.as_secs());
+    let (done, wire) = Wire::of(cluster, "node-1", || {
+        cluster.apply("shop", &job)?;
+        cluster.kubectl(&["wait", "--namespace=shop", "--for=condition=complete", "job/once", &timeout])
+    })
+    .unwrap();
+    done.unwrap_or_else(|error| panic!("{error:#}\n{}", mesh::logs(cluster)));
+    // Those of pods that have ended are among them.
+    let audit = wire.audit(&addresses(cluster, "shop"));
+    assert!(audit.only_tls13(), "{audit:?}");
+    cluster.kubectl(&["delete", "--namespace=shop", "job/once"]).unwrap();
 }
 
 fn no_request_fails_while_programs_are_replaced(cluster: &Cluster, pods: &[IpAddr]) {

@@ -15,7 +15,7 @@ use crate::Plugin;
 
 const TOKEN: &str = "the-plugins-token";
 
-/// What the server has.
+/// Objects of the server.
 #[derive(Clone)]
 pub(crate) struct Objects {
     pub(crate) pod_uid: &'static str,

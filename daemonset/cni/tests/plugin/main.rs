@@ -67,7 +67,7 @@ impl Plugin {
     }
 }
 
-/// What a container runtime sees.
+/// Outcome of a call, as a container runtime sees it.
 #[derive(Debug)]
 struct Answer {
     is_success: bool,

@@ -1,11 +1,12 @@
-//! Writes the conditions of policies: what is enforced, and what is not.
+//! Writes statuses: the conditions of policies and of services with waypoints, and the addresses of ServiceEntries.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
 
+use graph::ObjectStatus;
 use kube_types::core::Condition;
 use kube_types::{ClusterId, ObjectRef, Status};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
@@ -18,9 +19,9 @@ const QUEUE: usize = 1024;
 pub(crate) struct StatusUpdate {
     pub(crate) cluster: ClusterId,
     pub(crate) object: ObjectRef,
-    pub(crate) conditions: Vec<Condition>,
-    /// Conditions as read from the object; their times are kept where nothing changes.
-    pub(crate) current: Vec<Condition>,
+    pub(crate) status: ObjectStatus,
+    /// Status as read from the object; the times of its conditions are kept where nothing changes.
+    pub(crate) current: ObjectStatus,
 }
 
 /// Hands conditions to the writer.
@@ -30,26 +31,27 @@ pub(crate) type Sender = mpsc::Sender<StatusUpdate>;
 pub(crate) fn writer(status: Status) -> (Sender, impl Future<Output = ()>) {
     let (sender, mut queue) = mpsc::channel::<StatusUpdate>(QUEUE);
     let run = async move {
-        let mut written: HashMap<ObjectRef, Vec<Condition>> = HashMap::new();
+        let mut written: HashMap<ObjectRef, ObjectStatus> = HashMap::new();
         while let Some(update) = queue.recv().await {
             // After the first write, what was written counts and not what was read: the source may lag behind.
             let old = written.remove(&update.object).unwrap_or(update.current);
-            let conditions = with_times(update.conditions, &old, &now());
-            let result = if conditions.is_empty() {
+            let ObjectStatus { conditions, addresses } = update.status;
+            let conditions = with_times(conditions, &old.conditions, &now());
+            let new = ObjectStatus { conditions, addresses };
+            let result = if new.is_empty() {
                 // The policy is gone: what was written for it would stay.
                 status.clear(&update.object).await
             // Writing an equal status would start a round of events for nothing.
-            } else if conditions == old {
+            } else if new == old {
                 Ok(())
             } else {
-                let patch = json!({"status": {"conditions": conditions}});
-                status.apply(&update.object, patch).await
+                status.apply(&update.object, patch(&new)).await
             };
             match result {
                 // Remembered only when it is written; after an error the next update compares with the object as it was
                 // read.
-                Ok(()) if !conditions.is_empty() => {
-                    written.insert(update.object, conditions);
+                Ok(()) if !new.is_empty() => {
+                    written.insert(update.object, new);
                 }
                 Ok(()) => {}
                 Err(error) => {
@@ -60,6 +62,19 @@ pub(crate) fn writer(status: Status) -> (Sender, impl Future<Output = ()>) {
         }
     };
     (sender, run)
+}
+
+fn patch(status: &ObjectStatus) -> Value {
+    let ObjectStatus { conditions, addresses } = status;
+    // An empty list would claim the field.
+    let mut fields = Map::new();
+    if !conditions.is_empty() {
+        fields.insert("conditions".to_owned(), json!(conditions));
+    }
+    if !addresses.is_empty() {
+        fields.insert("addresses".to_owned(), json!(addresses));
+    }
+    json!({ "status": fields })
 }
 
 /// A condition keeps its time while its status stays.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use compile::{Compiler, Update};
+use graph::{ObjectStatus, WAYPOINT_BOUND, WAYPOINT_MISSING};
 use kube_types::core::Condition;
 use kube_types::{Event, ObjectRef, Resource, Source};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};
@@ -26,8 +27,8 @@ pub(crate) struct Pipeline {
     pub(crate) acks: Acks,
     /// Dropped when the first state is served.
     pub(crate) first_state: Option<Task>,
-    /// Conditions that policies have, as read.
-    pub(crate) current: HashMap<ObjectRef, Vec<Condition>>,
+    /// Statuses that objects have, as read.
+    pub(crate) current: HashMap<ObjectRef, ObjectStatus>,
     /// All objects that existed at the start have been read.
     pub(crate) is_in_sync: bool,
 }
@@ -54,10 +55,11 @@ impl Pipeline {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Applied { cluster, resource } if cluster == *self.compiler.cluster() => {
-                if let Resource::AuthorizationPolicy(policy) = &resource {
-                    self.current.insert(resource.key(), policy.status.conditions.clone());
-                } else if let Resource::PeerAuthentication(policy) = &resource {
-                    self.current.insert(resource.key(), policy.status.conditions.clone());
+                let current = status_of(&resource);
+                if current.is_empty() {
+                    self.current.remove(&resource.key());
+                } else {
+                    self.current.insert(resource.key(), current);
                 }
                 self.compiler.apply(resource);
             }
@@ -120,6 +122,37 @@ impl Pipeline {
             metrics::gauge!("strake_control_resources", "type" => kind).set(self.cache.len(type_url) as f64);
         }
     }
+}
+
+/// The part of an object's status that the control plane may have written.
+fn status_of(resource: &Resource) -> ObjectStatus {
+    let ours = |condition: &&Condition| [WAYPOINT_BOUND, WAYPOINT_MISSING].contains(&condition.r#type.as_str());
+    let (conditions, addresses) = match resource {
+        Resource::AuthorizationPolicy(policy) => (policy.status.conditions.clone(), Vec::new()),
+        Resource::PeerAuthentication(policy) => (policy.status.conditions.clone(), Vec::new()),
+        Resource::Service(service) => (service.status.conditions.iter().filter(ours).cloned().collect(), Vec::new()),
+        Resource::ServiceEntry(entry) => {
+            let status = &entry.status;
+            (status.conditions.iter().filter(ours).cloned().collect(), status.addresses.clone())
+        }
+        Resource::Namespace(_)
+        | Resource::Node(_)
+        | Resource::ServiceAccount(_)
+        | Resource::ConfigMap(_)
+        | Resource::Secret(_)
+        | Resource::PersistentVolumeClaim(_)
+        | Resource::GatewayClass(_)
+        | Resource::Gateway(_)
+        | Resource::Deployment(_)
+        | Resource::ReplicaSet(_)
+        | Resource::StatefulSet(_)
+        | Resource::DaemonSet(_)
+        | Resource::Job(_)
+        | Resource::Pod(_)
+        | Resource::WorkloadEntry(_)
+        | Resource::EndpointSlice(_) => (Vec::new(), Vec::new()),
+    };
+    ObjectStatus { conditions, addresses }
 }
 
 #[cfg(test)]

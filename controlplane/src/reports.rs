@@ -8,7 +8,7 @@ use std::sync::Arc;
 use contract::admin::control as page;
 use graph::Finding;
 use kube_types::core::{Condition, ConditionStatus};
-use kube_types::{Code, ObjectRef, Severity, SourceProblem};
+use kube_types::{Code, Kind, ObjectRef, Severity, SourceProblem};
 use parking_lot::Mutex;
 
 use crate::conditions::StatusUpdate;
@@ -69,9 +69,10 @@ impl Reports {
         metrics::gauge!("strake_control_findings").set(count as f64);
     }
 
-    /// Publishes the conditions of a policy; none when it is gone. A change of numbers alone is not logged.
+    /// Publishes the conditions of an object; none when it is gone. A change of numbers alone is not logged.
     pub(crate) fn conditions(&self, update: &StatusUpdate) {
-        let StatusUpdate { cluster, object, conditions, .. } = update;
+        let StatusUpdate { cluster, object, status, .. } = update;
+        let conditions = &status.conditions;
         let mut inner = self.0.lock();
         let old = if conditions.is_empty() {
             inner.conditions.remove(object)
@@ -94,7 +95,8 @@ impl Reports {
     /// Policies with their conditions, for the admin page.
     pub(crate) fn policies(&self) -> Vec<page::Policy> {
         let inner = self.0.lock();
-        let policies = inner.conditions.iter().map(|(object, conditions)| page::Policy {
+        let policies = inner.conditions.iter().filter(|(object, _)| is_policy(object.kind));
+        let policies = policies.map(|(object, conditions)| page::Policy {
             object: object.to_string(),
             conditions: conditions.iter().map(condition_page).collect(),
         });
@@ -119,6 +121,10 @@ impl Reports {
         let places = manifests::locate(manifests, &wanted);
         findings.iter().zip(places).map(|(finding, place)| finding_page(finding, place)).collect()
     }
+}
+
+const fn is_policy(kind: Kind) -> bool {
+    matches!(kind, Kind::PeerAuthentication | Kind::AuthorizationPolicy)
 }
 
 impl Inner {

@@ -18,22 +18,33 @@ const WRITER: &str = "control";
 const MANAGER: &str = "strake-control";
 
 /// Kinds that the graph reads. ReplicaSets and Jobs are left out: pods tell all that they would.
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 15] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
     Kind::PeerAuthentication,
     Kind::AuthorizationPolicy,
+    Kind::GatewayClass,
+    Kind::Gateway,
     Kind::Service,
+    Kind::ServiceEntry,
     Kind::Deployment,
     Kind::StatefulSet,
     Kind::DaemonSet,
     Kind::Pod,
+    Kind::WorkloadEntry,
     Kind::EndpointSlice,
 ];
 
 /// Kinds with conditions.
-const STATUSES: [Kind; 2] = [Kind::PeerAuthentication, Kind::AuthorizationPolicy];
+const STATUSES: [Kind; 4] = [Kind::PeerAuthentication, Kind::AuthorizationPolicy, Kind::Service, Kind::ServiceEntry];
+
+/// Everything that is read: of the ConfigMaps only the mesh configuration, in the namespace of the control plane.
+fn watched(namespace: &str) -> Vec<Watched> {
+    let name = format!("metadata.name={}", graph::MESH_CONFIG_MAP);
+    let config = Watched::all(Kind::ConfigMap).in_namespace(namespace).with_fields(name);
+    KINDS.into_iter().map(Watched::all).chain([config]).collect()
+}
 
 /// Place of the resources.
 #[derive(Clone, Debug)]
@@ -44,7 +55,7 @@ pub enum SourceConfig {
     },
     Cluster {
         credentials: Credentials,
-        /// Namespace of the Lease.
+        /// Namespace of the Lease and of the mesh configuration.
         namespace: String,
         /// Name of this replica in the election of the one that writes statuses.
         replica: String,
@@ -97,7 +108,7 @@ impl SourceConfig {
                     versions: versions.clone(),
                     leadership: Some(election.leadership()),
                 });
-                let watched = KINDS.map(Watched::all).to_vec();
+                let watched = watched(namespace);
                 let source = kube_cluster::open(ClusterConfig { server, cluster, watched, versions })?;
                 Ok(Opened { source, status, election: Some(election) })
             }
@@ -123,7 +134,7 @@ impl SourceConfig {
 
 /// RBAC rules of the control plane in a cluster; its own objects are in `namespace`.
 pub fn permissions(namespace: &str) -> Vec<Rule> {
-    let watched = KINDS.map(Watched::all);
+    let watched = watched(namespace);
     let mut rules =
         kube_cluster::rules(Access { watched: &watched, statuses: &STATUSES, lease: Some((namespace, MANAGER)) });
     rules.extend(certificates::permissions(namespace));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use graph::{Delivery, Scope};
+use graph::{Delivery, ObjectStatus, Scope};
 use kube_types::{Kind, ObjectRef};
 use tokio::time::Instant;
 
@@ -53,10 +53,12 @@ impl State {
             // Writing what is there already would wake every reader of the object for nothing.
             if conditions != policy.published {
                 policy.published.clone_from(&conditions);
-                let (cluster, current) = (self.cluster.clone(), policy.current.clone());
-                changed.push(StatusUpdate { cluster, object, conditions, current });
+                let of = |conditions| ObjectStatus { conditions, addresses: Vec::new() };
+                let (cluster, current) = (self.cluster.clone(), of(policy.current.clone()));
+                changed.push(StatusUpdate { cluster, object, status: of(conditions), current });
             }
         }
+        changed.extend(std::mem::take(&mut self.statuses).into_values());
         // A policy that is gone stayed until here, so that its conditions could be cleared.
         policies.retain(|_, policy| policy.state.is_some());
         let deadline = policies.values().filter_map(|policy| policy.deadline).min();

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use compile::Update;
+use graph::ObjectStatus;
 use kube_types::ObjectRef;
-use kube_types::core::Condition;
 use parking_lot::Mutex;
 use runtime::Debounce;
 use tokio::sync::Notify;
@@ -49,8 +49,8 @@ impl Acks {
         Self { state: Arc::default(), wake: Arc::default(), accounts: accounts.into() }
     }
 
-    /// Records an update before proxies are sent it; `current` are conditions of policies as read.
-    pub(crate) fn on_update(&self, update: &Update, current: &HashMap<ObjectRef, Vec<Condition>>) {
+    /// Records an update before proxies are sent it; `current` are statuses of objects as read.
+    pub(crate) fn on_update(&self, update: &Update, current: &HashMap<ObjectRef, ObjectStatus>) {
         self.state.lock().on_update(update, current, Instant::now());
         self.wake.notify_one();
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use compile::Update;
-use graph::{Placement, PolicyState, Scope};
+use graph::{ObjectStatus, Placement, PolicyState, Scope};
 use kube_types::core::Condition;
 use kube_types::{ClusterId, Kind, ObjectRef};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};
@@ -14,6 +14,7 @@ use xds_server::Report;
 
 use super::node::{Count, Node, Workload};
 use super::proxy::{Proxy, Type};
+use crate::conditions::StatusUpdate;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -25,6 +26,8 @@ pub(super) struct State {
     /// Node of each pod, and name of the pod's resource.
     located: HashMap<ObjectRef, (String, Arc<str>)>,
     pub(super) policies: BTreeMap<ObjectRef, Policy>,
+    /// Statuses of other objects to publish: they need no acknowledgement. The newest of each object.
+    pub(super) statuses: BTreeMap<ObjectRef, StatusUpdate>,
     /// The workloads of each scope, by node.
     pub(super) counts: HashMap<Scope, BTreeMap<String, Count>>,
     /// Nodes of which something changed since the last look.
@@ -53,8 +56,8 @@ pub(super) struct Policy {
 }
 
 impl State {
-    /// Records an update that proxies are about to be sent; `current` are conditions of policies as read.
-    pub(super) fn on_update(&mut self, update: &Update, current: &HashMap<ObjectRef, Vec<Condition>>, now: Instant) {
+    /// Records an update that proxies are about to be sent; `current` are statuses of objects as read.
+    pub(super) fn on_update(&mut self, update: &Update, current: &HashMap<ObjectRef, ObjectStatus>, now: Instant) {
         self.cluster.clone_from(&update.cluster);
         for change in &update.authorizations {
             self.touch(change.name());
@@ -79,8 +82,13 @@ impl State {
         for (object, state) in &update.policies {
             let policy = self.policies.entry(object.clone()).or_default();
             policy.state.clone_from(state);
-            policy.current = current.get(object).cloned().unwrap_or_default();
+            policy.current = current.get(object).map(|current| current.conditions.clone()).unwrap_or_default();
             self.touched.insert(object.clone());
+        }
+        for (object, status) in &update.statuses {
+            let current = current.get(object).cloned().unwrap_or_default();
+            let (cluster, status) = (update.cluster.clone(), status.clone());
+            self.statuses.insert(object.clone(), StatusUpdate { cluster, object: object.clone(), status, current });
         }
     }
 

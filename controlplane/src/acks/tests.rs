@@ -73,7 +73,8 @@ impl Bench {
         let (changed, deadline) = self.state.changed_conditions(self.now);
         self.deadline = deadline;
         for wanted in changed {
-            let enforced = wanted.conditions.into_iter().find(|condition| condition.r#type == "Enforced").unwrap();
+            let enforced =
+                wanted.status.conditions.into_iter().find(|condition| condition.r#type == "Enforced").unwrap();
             let status_and_reason = format!("{} {}", enforced.status, enforced.reason.unwrap());
             self.said.insert(wanted.object, (status_and_reason, enforced.message.unwrap()));
         }
@@ -363,7 +364,7 @@ async fn conditions_change_by_time_alone_and_only_node_proxies_count() {
     let mut reason = async || {
         let wanted = given.recv().await.unwrap();
         assert_eq!(wanted.object, policy);
-        wanted.conditions.last().and_then(|condition| condition.reason.clone()).unwrap()
+        wanted.status.conditions.last().and_then(|condition| condition.reason.clone()).unwrap()
     };
 
     acks.on_report(&Report::Connected { peer: peer("n1", 1, "stranger") });

@@ -14,7 +14,8 @@ use lab::{
     paths::{Cgroups, RunDir},
 };
 use runtime::sys::Netns;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use testkit::{eventually, labs, labs::TAKES_EFFECT, prerequisites};
 
 /// Longest time from the line at which a demo is ended until it is: somewhere within the step.
@@ -94,11 +95,14 @@ impl Demo {
     fn crash(&mut self) {
         let supervisor = fs::read_to_string(RunDir::of(&self.name).pid_file()).unwrap();
         let supervisor = Pid::from_raw(supervisor.trim().parse().unwrap()).unwrap();
+        let gone = pidfd_open(supervisor, PidfdFlags::empty()).unwrap();
         // Stopped first: between the two kills a running demo would notice that its lab is gone, and tidy up.
         self.signal(Signal::STOP);
         kill_process(supervisor, Signal::KILL).unwrap();
         self.signal(Signal::KILL);
         self.child.wait().unwrap();
+        // Until it has ended it holds the lab's lock, and on a busy machine that takes a while.
+        poll(&mut [PollFd::new(&gone, PollFlags::IN)], None).unwrap();
     }
 
     /// Files, cgroups, mounts, processes and network namespaces that are the lab's.

@@ -28,7 +28,13 @@ struct Plan {
 
 impl Plan {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut plan = Self { sample: Duration::from_secs(2), rounds: 5, speed: true, neighbours: true, misbehaviour: String::new() };
+        let mut plan = Self {
+            sample: Duration::from_secs(2),
+            rounds: 5,
+            speed: true,
+            neighbours: true,
+            misbehaviour: String::new(),
+        };
         while let Some(arg) = args.next() {
             if arg == "--only" {
                 (plan.speed, plan.neighbours) = match args.next().as_deref() {

@@ -36,8 +36,8 @@ pub use election::{Election, ElectionConfig, Leadership};
 pub use known::Versions;
 pub use objects::{Collection, Deletion, Location, Objects, RequestError};
 pub use once::{
-    Presence, ServiceAccountToken, daemon_set_rule, find_daemon_set, remove_taint, request_token,
-    taint_rule, token_rule,
+    Presence, ServiceAccountToken, daemon_set_rule, find_daemon_set, remove_taint, request_token, taint_rule,
+    token_rule,
 };
 pub use rules::{Access, Rule, rules};
 pub use source::{ClusterConfig, ConfigError, open};

@@ -32,12 +32,14 @@ pub struct Rule {
 }
 
 /// The rules that allow `access`, and nothing else. Discovery of kinds needs none: every ServiceAccount may ask which there
-/// are (ClusterRole `system:discovery`). A field selector cannot be required by a rule.
+/// are (ClusterRole `system:discovery`). A field selector cannot be required by a rule, unless it is that of a name.
 pub fn rules(access: Access<'_>) -> Vec<Rule> {
     let mut rules = BTreeSet::new();
     rules.extend(access.watched.iter().map(|watched| {
         let namespace = watched.namespace.clone().filter(|_| watched.kind.is_namespaced());
-        Rule { namespace, ..of_kind(watched.kind, "", READ) }
+        // The API server takes the name of such a request from its selector, so that a rule can bind it.
+        let name = watched.fields.as_deref().and_then(|fields| fields.strip_prefix("metadata.name="));
+        Rule { namespace, names: name.map(str::to_owned).into_iter().collect(), ..of_kind(watched.kind, "", READ) }
     }));
     rules.extend(access.statuses.iter().map(|kind| of_kind(*kind, "/status", WRITE_STATUS)));
     if let Some((namespace, name)) = access.lease {
@@ -73,14 +75,15 @@ mod tests {
         let watched = [
             Watched::all(Kind::Pod).with_fields("spec.nodeName=n1"),
             Watched::all(Kind::Namespace).in_namespace("app"),
-            Watched::all(Kind::ConfigMap).in_namespace("mesh"),
+            Watched::all(Kind::ConfigMap).in_namespace("mesh").with_fields("metadata.name=config"),
         ];
         let access = Access { watched: &watched, statuses: &[Kind::Pod, Kind::PeerAuthentication], lease: None };
 
         let text = |rule: Rule| {
             let verbs: Vec<_> = rule.verbs.iter().map(|verb| verb.name()).collect();
             let namespace = rule.namespace.unwrap_or_default();
-            format!("{namespace}:{}/{} {}", rule.api_group, rule.resource, verbs.join(","))
+            let name = rule.names.concat();
+            format!("{namespace}:{}/{} {name} {}", rule.api_group, rule.resource, verbs.join(",")).replace("  ", " ")
         };
 
         assert_eq!(
@@ -90,7 +93,7 @@ mod tests {
                 ":/pods list,watch",
                 ":/pods/status patch",
                 ":security.istio.io/peerauthentications/status patch",
-                "mesh:/configmaps list,watch",
+                "mesh:/configmaps config list,watch",
             ]
         );
     }

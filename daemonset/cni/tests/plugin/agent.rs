@@ -40,7 +40,7 @@ pub(crate) fn serve(socket: &Path, behaviour: Behaviour) -> JoinHandle<(String, 
         let mut asked = Vec::new();
         let mut byte = [0];
         // Head and body; the body is an object whose last field is a list, and a request without one ends with its head.
-        while !asked.ends_with(b"]}") && !(asked.starts_with(b"GET") && asked.ends_with(b"\r\n\r\n")) {
+        while !(asked.ends_with(b"]}") || asked.starts_with(b"GET") && asked.ends_with(b"\r\n\r\n")) {
             assert_eq!(stream.read(&mut byte).unwrap(), 1, "half a request: {}", String::from_utf8_lossy(&asked));
             asked.push(byte[0]);
         }

@@ -63,6 +63,7 @@ ifneq ($(MESH),)
 	@scripts/images.sh $(BIN) target/images
 	@tests/kubernetes/cluster/cluster import target/images/*.tar
 	@$(BIN)/strake install --hub localhost --kubeconfig /run/strake/cluster/strake/kubeconfig
+	@echo "alias kubectl='$(CURDIR)/target/kubernetes/bin/kubectl --kubeconfig=/run/strake/cluster/strake/kubeconfig'"
 endif
 
 ## cluster-down   end it and remove everything (root)

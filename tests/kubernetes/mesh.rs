@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 
 use crate::{
-    services::{deploy, get},
+    services::{deploy, get, reaches_both},
     stage::{Cluster, Load, Options, TAKES_EFFECT, Wire, eventually, expect_equal, mesh, missing},
 };
 use testkit::prerequisites;
@@ -70,8 +70,7 @@ fn a_label_encrypts_the_traffic_of_a_namespace_and_the_removal_of_the_mesh_leave
     let before = everything(&cluster);
     deploy(&cluster, "shop");
     deploy(&cluster, "outside");
-    let pods = addresses(&cluster, "shop");
-    let running = containers(&cluster, "shop");
+    let (pods, running) = (addresses(&cluster, "shop"), containers(&cluster, "shop"));
     install(&cluster);
 
     // Without the label everything is as it was.
@@ -93,6 +92,8 @@ fn a_label_encrypts_the_traffic_of_a_namespace_and_the_removal_of_the_mesh_leave
     strict_refuses_those_outside_and_not_the_kubelet(&cluster);
     every_request_of_a_new_pod_is_encrypted(&cluster);
     no_request_fails_while_programs_are_replaced(&cluster, &pods);
+    a_node_that_reboots_sends_nothing_in_plaintext(&cluster, &pods);
+    let (pods, running) = (addresses(&cluster, "shop"), containers(&cluster, "shop"));
 
     cluster.kubectl(&["label", "namespace", "shop", "istio.io/dataplane-mode-"]).unwrap();
     eventually("the pods have left", || expect_equal(announced(&cluster, "shop")?, [false; 3]));
@@ -171,6 +172,30 @@ fn no_request_fails_while_programs_are_replaced(cluster: &Cluster, pods: &[IpAdd
         assert!(requests.answered > 0 && requests.failed.is_empty(), "{program}: {requests:?}");
         assert!(wire.audit(pods).plain.is_empty(), "{program}: plaintext on the wire");
     }
+}
+
+/// The node loses programs, rules and processes under traffic; its pods come back before or after its agent.
+fn a_node_that_reboots_sends_nothing_in_plaintext(cluster: &Cluster, pods: &[IpAddr]) {
+    let [.., service] = urls(cluster, "shop");
+    let before = containers(cluster, "shop");
+    let (requests, wire) = Wire::of(cluster, "node-1", || {
+        let load = Load::start(cluster, "shop", &service).unwrap();
+        cluster.command(&["reboot", "node-2"]).unwrap();
+        eventually("the pods of the node run again", || expect_equal(containers(cluster, "shop") == before, false));
+        // By the Service: its endpoints are known to proxies together with their addresses (0006, "What is not
+        // guaranteed").
+        reaches_both(cluster, "shop", &service);
+        load.stop().unwrap()
+    })
+    .unwrap();
+
+    // Requests to the server of that node have failed meanwhile.
+    assert!(requests.answered > 0, "{requests:?}");
+    let known: Vec<_> = pods.iter().copied().chain(addresses(cluster, "shop")).collect();
+    let audit = wire.audit(&known);
+    assert!(audit.plain.is_empty() && audit.records > 0, "{audit:?}");
+    eventually("the pods are enrolled", || expect_equal(announced(cluster, "shop")?, [true; 3]));
+    eventually("they answer by address", || get_all(cluster, "shop"));
 }
 
 /// Everything that an installation may leave: names of objects, and on each node kernel programs, rules and routes.

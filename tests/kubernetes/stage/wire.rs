@@ -30,7 +30,7 @@ impl Wire {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (done, counts) = runtime.block_on(async {
             let recording = capture::record(&netns, index, &file)?;
-            let done = work();
+            let done = tokio::task::block_in_place(work);
             anyhow::Ok((done, recording.stop().await?))
         })?;
         ensure!(counts.lost == 0, "{} packets were not recorded", counts.lost);

@@ -49,7 +49,7 @@ impl Pipeline {
             }
             self.publish_update();
         }
-        tracing::error!(code = "source_ended", "manifest reader stopped; discovery keeps serving the last state");
+        tracing::error!(code = "source_ended", "the reader of objects stopped; discovery keeps serving the last state");
     }
 
     fn on_event(&mut self, event: Event) {
@@ -68,7 +68,7 @@ impl Pipeline {
                 self.compiler.remove(&key);
             }
             Event::InSync { cluster } if cluster == *self.compiler.cluster() => {
-                tracing::info!(%cluster, "all manifests read");
+                tracing::info!(%cluster, "all objects read");
                 self.is_in_sync = true;
             }
             Event::Applied { cluster, .. } | Event::Removed { cluster, .. } | Event::InSync { cluster } => {

@@ -148,12 +148,14 @@ fn a_policy_with_a_mistake_keeps_its_last_good_state() {
             said(lab, &["policy.yaml", &format!("line={line}"), field, state]).await;
             still_strict(lab).await;
         }
-        let status = lab.strake(&["lab", "status"]).unwrap();
-        let line = status.lines().find(|line| line.starts_with("problem: ")).unwrap_or_default();
-        assert!(
-            line.contains("policy.yaml:21: AuthorizationPolicy mesh/nobody: spec.rules[0].from[0].source.principal: "),
-            "{status}"
-        );
+        // The lab reads the manifests itself, and may be later than the control plane, whose log was waited for.
+        eventually("the lab shows the newest problem", TAKES_EFFECT, async || {
+            let status = lab.strake(&["lab", "status"]).unwrap();
+            let line = status.lines().find(|line| line.starts_with("problem: ")).unwrap_or_default();
+            let wanted = "policy.yaml:21: AuthorizationPolicy mesh/nobody: spec.rules[0].from[0].source.principal: ";
+            if line.contains(wanted) { Ok(()) } else { Err(status) }
+        })
+        .await;
 
         lab.remove("policy.yaml").unwrap();
         becomes_let_in(lab).await;

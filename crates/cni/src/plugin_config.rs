@@ -19,7 +19,7 @@ pub struct PluginConfig {
     pub r#type: String,
     /// Directory of the agent's socket, on the node.
     pub cni_agent_run_dir: PathBuf,
-    /// What happens to a pod while the agent does not answer.
+    /// Treatment of pods while the agent does not answer.
     #[serde(default)]
     pub agent_down: AgentDown,
     /// Credentials for reading pods and namespaces while the agent does not answer, as JSON.

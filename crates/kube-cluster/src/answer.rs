@@ -104,6 +104,12 @@ impl ApiError {
         self.code() == Some(404)
     }
 
+    /// The API server says that there is no such object. A 404 without this reason is of a path that it does not serve, or of
+    /// a proxy in between, and says nothing about the object.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code == 404 && refusal.reason == "NotFound")
+    }
+
     pub(crate) fn is_conflict(&self) -> bool {
         self.code() == Some(409)
     }

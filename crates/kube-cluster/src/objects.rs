@@ -156,7 +156,7 @@ impl Objects {
     pub async fn get(&self, at: &Location) -> Result<Option<Value>, RequestError> {
         match self.api.get(&at.path()).await {
             Ok(object) => Ok(Some(object)),
-            Err(error) if error.is_absent() => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(RequestError::new(&error, Verb::Get, &at.to_string())),
         }
     }
@@ -207,7 +207,7 @@ impl Objects {
         let change = Change { method: Method::PATCH, path: &at.path(), content_type: MERGE, body: patch };
         match self.api.change(change).await {
             Ok(object) => Ok(Some(object)),
-            Err(error) if error.is_absent() => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(RequestError::new(&error, Verb::Patch, &at.to_string())),
         }
     }
@@ -222,7 +222,7 @@ impl Objects {
         let change = Change { method: Method::DELETE, path: &at.path(), content_type: JSON, body: &body };
         match self.api.change(change).await {
             Ok(_) => Ok(true),
-            Err(error) if error.is_absent() => Ok(false),
+            Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(RequestError::new(&error, Verb::Delete, &at.to_string())),
         }
     }

@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::answer::{ApiError, InvalidAnswer};
 use crate::api::{Api, Change};
 use crate::connect::ApiServer;
-use crate::objects::RequestError;
+use crate::objects::{Collection, Objects, RequestError};
 use crate::rules::Rule;
 use crate::verb::Verb;
 
@@ -78,13 +78,12 @@ pub fn token_rule(namespace: &str, name: &str) -> Rule {
 /// # Errors
 /// [`RequestError`]: nothing is known then.
 pub async fn find_daemon_set(server: &ApiServer, namespace: &str, name: &str) -> Result<Presence, RequestError> {
-    let path = format!("/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}");
-    match Api::new(server.client()).get::<Value>(&path).await {
-        Ok(object) if object["metadata"]["deletionTimestamp"].is_string() => Ok(Presence::Deleting),
-        Ok(_) => Ok(Presence::Present),
-        Err(ApiError::Refused(refusal)) if refusal.code == 404 && refusal.reason == "NotFound" => Ok(Presence::Absent),
-        Err(error) => Err(explain(&error, Verb::Get, &format!("daemonsets of {namespace}/{name}"))),
-    }
+    let at = Collection::namespaced("apps/v1", "daemonsets", namespace).named(name);
+    Ok(match Objects::new(server).get(&at).await? {
+        Some(object) if object["metadata"]["deletionTimestamp"].is_string() => Presence::Deleting,
+        Some(_) => Presence::Present,
+        None => Presence::Absent,
+    })
 }
 
 /// The permission that [`find_daemon_set`] needs.

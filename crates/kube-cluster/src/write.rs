@@ -101,12 +101,8 @@ fn applied(key: &ObjectRef, patch: Option<&Patch>) -> Value {
 /// does not serve.
 fn is_gone(error: &ApiError, has_uid: bool) -> bool {
     let ApiError::Refused(refusal) = error else { return false };
-    match refusal.code {
-        404 => refusal.reason == "NotFound",
-        // A patch cannot change a uid: that of the object is another.
-        422 => has_uid && refusal.message.contains("metadata.uid"),
-        _ => false,
-    }
+    // A patch cannot change a uid: that of the object is another.
+    error.is_not_found() || refusal.code == 422 && has_uid && refusal.message.contains("metadata.uid")
 }
 
 #[cfg(test)]

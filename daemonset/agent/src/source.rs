@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use contract::labels::{REDIRECTION_ANNOTATION, UNINSTALL_ANNOTATION};
+use contract::manifests::AGENT;
 use kube_cluster::{
     Access, ApiServer, ClusterConfig, Collection, Credentials, RequestError, Rule, StatusConfig, Versions, Watched,
 };
@@ -16,10 +17,6 @@ use crate::install;
 
 /// Field manager of annotations in a cluster.
 const MANAGER: &str = "strake-agent";
-
-/// The DaemonSet whose pod this is.
-const NAME: &str = "strake-agent";
-const DAEMONSETS: (&str, &str) = ("apps/v1", "daemonsets");
 
 /// Kinds that the agent writes about.
 const STATUSES: [Kind; 1] = [Kind::Pod];
@@ -79,7 +76,7 @@ impl Objects {
     /// When the API server does not answer: nothing is known then.
     pub(crate) async fn is_uninstalled(&self, namespace: &str) -> Result<bool, RequestError> {
         let Self::Cluster { server, .. } = self else { return Ok(false) };
-        let at = Collection::namespaced(DAEMONSETS.0, DAEMONSETS.1, namespace).named(NAME);
+        let at = Collection::namespaced("apps/v1", "daemonsets", namespace).named(AGENT);
         let daemonset = kube_cluster::Objects::new(server).get(&at).await?;
         Ok(daemonset.is_some_and(|daemonset| {
             let metadata = &daemonset["metadata"];

@@ -9,7 +9,7 @@ use runtime::sys::Netns;
 
 use super::Cluster;
 
-/// What passed a node's interface to the other nodes.
+/// Frames that passed a node's interface to the other nodes.
 #[derive(Debug)]
 pub(crate) struct Wire {
     frames: Vec<Vec<u8>>,

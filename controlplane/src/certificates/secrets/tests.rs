@@ -17,6 +17,8 @@ const NAMESPACE: &str = "istio-system";
 #[derive(Default)]
 struct State {
     is_away: bool,
+    /// A proxy in between answers.
+    is_proxied: bool,
     secrets: HashMap<String, Value>,
 }
 
@@ -29,6 +31,9 @@ impl Fake {
         let mut state = self.0.lock();
         if state.is_away {
             return (StatusCode::SERVICE_UNAVAILABLE, json!({"code": 503, "reason": "ServiceUnavailable"}));
+        }
+        if state.is_proxied {
+            return (StatusCode::NOT_FOUND, json!("404 page not found"));
         }
         if method == Method::POST {
             let mut object: Value = serde_json::from_slice(body).unwrap();
@@ -113,6 +118,18 @@ async fn an_api_server_that_is_away_is_waited_for_and_makes_no_new_root() {
 
     let slot = waiting.await.unwrap().unwrap();
     assert_eq!(slot.reader().get().roots_pem(), known.roots);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_of_the_api_is_no_absence() {
+    let fake = Fake::default();
+    fake.put_root(PLUGGED_IN);
+    fake.0.lock().is_proxied = true;
+
+    // Taken for an absence it would lead to a new root: to the attempt to create one, which fails here with another text.
+    let error = fake.secrets().wait().await.unwrap_err().to_string();
+
+    assert!(error.starts_with("failed to get secrets istio-system/cacerts: "), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use cni::Kubeconfig;
+use contract::manifests::AGENT;
 use kube_cluster::{ApiServer, Rule, daemon_set_rule, request_token, taint_rule, token_rule};
 use runtime::Backoff;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::{DAEMON_SET, Installation};
+use super::Installation;
 use crate::config;
 
 /// ServiceAccount of the plugin, in the namespace of the agent.
@@ -91,5 +92,5 @@ impl Credentials {
 
 /// Rules that the installation needs, and those of the startup taint.
 pub fn permissions(namespace: &str) -> Vec<Rule> {
-    vec![token_rule(namespace, ACCOUNT), daemon_set_rule(namespace, DAEMON_SET), taint_rule()]
+    vec![token_rule(namespace, ACCOUNT), daemon_set_rule(namespace, AGENT), taint_rule()]
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use contract::manifests::AGENT;
 use kube_cluster::{ApiServer, Presence, find_daemon_set};
 use telemetry::readiness::Readiness;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::timeout;
 
-use super::{DAEMON_SET, InstallError, Installation, Installer, State};
+use super::{InstallError, Installation, Installer, State};
 use crate::config::Config;
 
 /// Longest time for finding out whether agents are being uninstalled, of the time that an agent has for its end.
@@ -54,7 +55,7 @@ pub async fn remove_if_uninstalled(config: &Config, server: Option<&ApiServer>) 
 /// Returns true if the agents' DaemonSet is being deleted: no agent will come after this one, and a plugin that nobody answers
 /// would refuse pods. So it is when this agent's permissions are gone, which `kubectl delete` takes away with it.
 async fn is_uninstalled(server: &ApiServer, namespace: &str) -> bool {
-    match timeout(FIND_TIMEOUT, find_daemon_set(server, namespace, DAEMON_SET)).await {
+    match timeout(FIND_TIMEOUT, find_daemon_set(server, namespace, AGENT)).await {
         Ok(Ok(Presence::Present)) => false,
         Ok(Ok(Presence::Deleting | Presence::Absent)) => true,
         Ok(Err(error)) => {

@@ -33,9 +33,6 @@ const RECHECK: Duration = Duration::from_secs(30);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Name of the DaemonSet of agents. While it is there, an agent that ends is followed by another one.
-const DAEMON_SET: &str = "strake-agent";
-
 /// State of the installation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum State {

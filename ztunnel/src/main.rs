@@ -1,7 +1,9 @@
 //! The node proxy: reads arguments and environment, and runs.
 
 use proxy_core::config::Environment;
+use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 use ztunnel::config::Config;
 
 #[global_allocator]
@@ -41,9 +43,13 @@ fn parse(arguments: impl IntoIterator<Item = String>) -> Option<Command> {
     }
 }
 
+/// A busy proxy uses free pages again sooner than this; an idle one gives them back.
+const PURGE_DELAY: Duration = Duration::from_millis(10);
+
 fn main() -> ExitCode {
+    let memory = runtime::memory::apply_options(PURGE_DELAY);
     match parse(std::env::args().skip(1)) {
-        Some(Command::Run { run_dir }) => run(run_dir),
+        Some(Command::Run { run_dir }) => run(run_dir, memory),
         Some(Command::Version) => {
             println!("ztunnel {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -59,8 +65,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(run_dir: Option<String>) -> ExitCode {
-    match start(run_dir) {
+fn run(run_dir: Option<String>, memory: io::Result<()>) -> ExitCode {
+    match start(run_dir, memory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("ztunnel: {e:#}");
@@ -69,8 +75,7 @@ fn run(run_dir: Option<String>) -> ExitCode {
     }
 }
 
-fn start(run_dir: Option<String>) -> anyhow::Result<()> {
-    let memory = runtime::sys::give_memory_back();
+fn start(run_dir: Option<String>, memory: io::Result<()>) -> anyhow::Result<()> {
     let mut environment = Environment::of_process()?;
     environment.variables.extend(run_dir.map(|dir| ("STRAKE_RUN_DIR".to_owned(), dir)));
     let config = Config::from_env(&environment)?;

@@ -7,6 +7,8 @@ pub mod budget;
 pub mod collections;
 pub mod debounce;
 pub mod drain;
+#[cfg(feature = "mimalloc")]
+pub mod memory;
 pub mod problems;
 pub mod signals;
 pub mod sys;

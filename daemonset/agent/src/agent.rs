@@ -215,7 +215,7 @@ async fn work(
                 admin::refresh(reports);
                 count_steering(&node.steering);
                 // Pods may have gone, and an agent that has nothing to do would keep their memory.
-                runtime::sys::collect_memory();
+                runtime::memory::collect();
                 // At the start a pod could not be found, so its entry could not be told from a stale one.
                 if !tasks.swept {
                     tasks.swept = takeover::sweep_when_found(node, controller.goals()).await;

@@ -1,7 +1,6 @@
 //! The node agent: enrols pods, and proves it.
 
-use std::os::unix::process::CommandExt as _;
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -13,9 +12,9 @@ use telemetry::logging::{self, LogFormat};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Memory that is free goes back to the kernel at once, and none is taken in pages of 2 MiB: 12 MiB instead of 53 MiB after the
-/// start, where the type information of the kernel is parsed and dropped.
-const ALLOCATOR_OPTIONS: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ALLOW_THP", "0")];
+/// Memory that is free goes back to the kernel at once: 12 MiB instead of 53 MiB after the start, where the type
+/// information of the kernel is parsed and dropped.
+const PURGE_DELAY: Duration = Duration::ZERO;
 
 /// Calls into the kernel at a time. Those of more pods wait for milliseconds.
 const BLOCKING_THREADS: usize = 8;
@@ -24,7 +23,7 @@ const BLOCKING_THREADS: usize = 8;
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    apply_allocator_options();
+    let memory = runtime::memory::apply_options(PURGE_DELAY);
     let config = Config::parse();
     let log = match logging::init(LogFormat::Plain, config::log_filter().as_deref()) {
         Ok(log) => log,
@@ -33,25 +32,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(error) = memory {
+        tracing::warn!(%error, "failed to set up the allocator; free memory is kept longer");
+    }
     let outcome = start(config);
     if let Err(error) = &outcome {
         tracing::error!("{error:#}");
     }
     log.flush();
     if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// The allocator reads its options from the environment, before `main`: the program is started anew with them, in this process.
-/// Returns when they are set, by whomever, and when that fails: then only more memory is used.
-fn apply_allocator_options() {
-    if ALLOCATOR_OPTIONS.iter().all(|(name, _)| std::env::var_os(name).is_some()) {
-        return;
-    }
-    let Ok(program) = std::env::current_exe() else { return };
-    let arguments = std::env::args_os().skip(1);
-    let missing = ALLOCATOR_OPTIONS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
-    let error = process::Command::new(program).args(arguments).envs(missing).exec();
-    eprintln!("strake-agent: failed to start anew with options of the allocator, using more memory: {error}");
 }
 
 fn start(config: Config) -> anyhow::Result<()> {

@@ -7,8 +7,8 @@ use crate::config::ListenersConfig;
 use crate::workers::Workers;
 use contract::Unsupported;
 use runtime::drain::{Trigger, Watch};
+use runtime::memory;
 use runtime::signals::{self, Signal};
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::time::Duration;
@@ -17,7 +17,6 @@ use telemetry::logging;
 use telemetry::metrics::{MetricsError, Recorder};
 use telemetry::readiness::Readiness;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 
 /// Time that the answer to a request for the end has to go out.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
@@ -68,16 +67,6 @@ pub struct Process {
 
 /// Pause between two looks for memory of this thread that can go back to the kernel.
 const COLLECT_EVERY: Duration = Duration::from_secs(1);
-
-/// Gives back what this thread no longer uses, such as workloads that were removed.
-async fn collect_memory() -> Infallible {
-    let mut tick = tokio::time::interval(COLLECT_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        runtime::sys::collect_memory();
-    }
-}
 
 impl Process {
     /// Installs the recorder of metrics for `program`; `tag` is the label of `istio_build`.
@@ -136,7 +125,8 @@ impl Process {
                 tracing::info!("asked to end by the admin interface");
                 Ok(())
             }
-            never = collect_memory() => match never {},
+            // This thread applies discovery; workloads may have been removed.
+            never = memory::keep_collecting(COLLECT_EVERY) => match never {},
         };
         self.end(workers).await;
         result

@@ -54,7 +54,7 @@ async fn receive<W: Worker>(worker: Rc<W>, mut messages: mpsc::Receiver<Message<
             _ = flush.tick() => {
                 worker.flush();
                 // Connections may have ended, and a worker without any would keep their memory.
-                runtime::sys::collect_memory();
+                runtime::memory::collect();
                 continue;
             }
         };

@@ -14,7 +14,7 @@ pub mod route;
 pub mod socket;
 
 #[cfg(feature = "mimalloc")]
-pub use allocator::{collect_memory, give_memory_back};
+pub use allocator::collect_memory;
 pub use cgroup::cgroup2_mount;
 pub use listener::Listener;
 pub use netns::Netns;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use contract::Unsupported;
 use kube_types::core::ConfigMap;
+use kube_types::similar::nearest;
 use kube_types::{LabelSelector, ObjectRef, StringMap};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::analysis::nearest;
 use crate::finding::{Finding, Reason, Severity};
 use crate::mesh::Mesh;
 use crate::resolved::Visibility;

@@ -7,9 +7,9 @@ use contract::labels::{
     REVISION_LABEL, SIDECAR_INJECT, TRAFFIC_DISTRIBUTION_ANNOTATION, TUNNEL_LABEL, USE_WAYPOINT_CANARY_LABEL,
     USE_WAYPOINT_CANARY_NAMESPACE_LABEL, USE_WAYPOINT_LABEL, USE_WAYPOINT_NAMESPACE_LABEL, WAYPOINT_FOR_LABEL,
 };
+use kube_types::similar::nearest;
 use kube_types::{Kind, ObjectMeta, ObjectRef};
 
-use crate::analysis::nearest;
 use crate::finding::{Finding, Reason, Severity};
 
 /// Labels of namespaces, Services and pods, and what happens instead.

@@ -13,6 +13,7 @@ mod kinds;
 mod meta;
 mod problem;
 pub mod resource;
+pub mod similar;
 mod source;
 mod status;
 pub mod wording;

@@ -3,12 +3,12 @@
 
 use crate::document::Step;
 use crate::mistake::Mistake;
-use crate::schema::nearest;
 use contract::address::parse_block;
 use kube_types::istio::{
     AuthorizationPolicy, AuthorizationRule, CONDITION_KEYS, ConditionKey, KeySyntax, Operation, RuleSource as Source,
     ValueForm, When as Condition,
 };
+use kube_types::similar::hint;
 
 /// Form of a value.
 struct Form {
@@ -125,7 +125,7 @@ fn unknown_condition(key: &str) -> String {
         KeySyntax::Prefix => None,
     });
     let whole = CONDITION_KEYS.iter().filter(|known| known.syntax == KeySyntax::Whole).map(|known| known.text);
-    let meant = nearest(key, whole).map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
+    let meant = hint(key, whole);
     format!("unknown condition {key:?}: expected one of {}{meant}", offered.collect::<Vec<_>>().join(", "))
 }
 

@@ -1,7 +1,7 @@
 //! Kinds that exist and are not read here: which of them protect or route traffic, and which are typing errors.
 
-use crate::schema::nearest;
 use kube_types::Kind;
+use kube_types::similar::nearest;
 
 /// Effect of a kind where it is supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::locate::Place;
 use crate::source::file;
 use crate::source::read_file::{self, ReadError};
 use crate::{load, state};
-use kube_types::{Kind, ObjectRef, Resource, Severity, SourceProblem};
+use kube_types::{Kind, ObjectRef, Resource, Severity, SourceProblem, similar};
 
 /// A label to set, or to remove with `value: None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,8 +230,7 @@ fn add_namespace(paths: &[PathBuf], name: &str, changes: &[LabelChange]) -> Resu
     namespaces.sort();
     namespaces.dedup();
     if !namespaces.iter().any(|namespace| namespace == name) {
-        let meant = crate::schema::nearest(name, namespaces.iter().map(String::as_str));
-        let hint = meant.map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
+        let hint = similar::hint(name, namespaces.iter().map(String::as_str));
         return Err(LabelError::NoNamespace { name: name.to_owned(), hint });
     }
     let missing = || LabelError::NoNamespace { name: name.to_owned(), hint: String::new() };

@@ -6,7 +6,6 @@ mod peer;
 mod ports;
 mod principal;
 mod rules;
-mod similar;
 mod subject;
 mod values;
 mod world;
@@ -17,7 +16,6 @@ pub(crate) use authorization::{Context, Review, review as authorization};
 pub(crate) use peer::review as peer;
 pub(crate) use ports::{Fits, PodPorts, Tally};
 pub(crate) use rules::Rules;
-pub(crate) use similar::{hint, nearest};
 pub(crate) use subject::review as subject;
 pub(crate) use world::{Names, World};
 

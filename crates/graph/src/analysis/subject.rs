@@ -1,8 +1,8 @@
 //! Policies that select nothing: a namespace that does not exist, a selector whose labels no pod has.
 
+use kube_types::similar::{hint, nearest};
 use kube_types::{ObjectRef, StringMap};
 
-use super::similar::{hint, nearest};
 use super::world::{self, World};
 use crate::finding::{Finding, Reason};
 

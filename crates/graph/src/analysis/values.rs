@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use kube_types::istio::{Attribute, ConditionKey, When};
+use kube_types::similar::{hint, nearest};
 
 use super::principal;
-use super::similar::{hint, nearest};
 use super::world::World;
 use crate::authorization::value;
 use crate::finding::{Reason, Severity};

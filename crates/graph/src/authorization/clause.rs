@@ -1,10 +1,10 @@
 //! One rule of a policy to clauses: `to`, `from`, then each `when`.
 
 use kube_types::istio::{Attribute, AuthorizationRule, CONDITION_KEYS, ConditionKey, Operation, RuleSource, When};
+use kube_types::similar::hint;
 
 use super::report::Report;
 use super::value;
-use crate::analysis::hint;
 use crate::rule::{Action, Clause, Match, Rule};
 
 /// A list of values as a field of a match.

@@ -1,11 +1,12 @@
 //! Checks a value against the fields and types of its kind. It names every mistake, not the first one.
 
+use kube_types::similar::nearest;
+use kube_types::{Code, Kind};
 use serde_json::{Map, Value};
 
-use super::{Fields, SCHEMA, Type, nearest};
+use super::{Fields, SCHEMA, Type};
 use crate::document::Step;
 use crate::mistake::{Mistake, found};
-use kube_types::{Code, Kind};
 
 /// Mistakes of an object. `null` counts as absent, as for an API server.
 pub(crate) fn check(kind: Kind, value: &Value) -> Vec<Mistake> {

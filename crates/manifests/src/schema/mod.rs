@@ -2,13 +2,11 @@
 //! It does not know which of them have an effect here.
 
 mod check;
-mod near;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub(crate) use check::check;
-pub(crate) use near::nearest;
 
 /// Type of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -287,40 +287,15 @@ async fn end(tasks: Vec<JoinHandle<()>>) {
 
 #[cfg(test)]
 mod tests {
-    use kube_types::ClusterId;
-
     use super::*;
     use crate::enrol::tests::{Fake, TIMING};
+    use crate::testing::{namespace, pod};
 
     struct Bench {
         controller: Controller<Fake>,
         node: Arc<Fake>,
         reports: Reports,
         _node_changes: watch::Sender<u64>,
-    }
-
-    fn applied(resource: Resource) -> Event {
-        Event::Applied { cluster: ClusterId::default(), resource }
-    }
-
-    fn namespace(name: &str, ambient: bool) -> Event {
-        let mut namespace = Namespace::default();
-        namespace.metadata.name = name.to_owned();
-        if ambient {
-            namespace.metadata.labels.insert("istio.io/dataplane-mode".to_owned(), "ambient".to_owned());
-        }
-        applied(Resource::Namespace(Arc::new(namespace)))
-    }
-
-    fn pod(uid: &str, change: impl FnOnce(&mut Pod)) -> Event {
-        let mut pod = Pod::default();
-        pod.metadata.name = "web".to_owned();
-        pod.metadata.namespace = "app".to_owned();
-        pod.metadata.uid = uid.to_owned();
-        pod.spec.node_name = Some("n1".to_owned());
-        pod.status.pod_ip = Some("10.0.0.1".to_owned());
-        change(&mut pod);
-        applied(Resource::Pod(Arc::new(pod)))
     }
 
     impl Bench {
@@ -457,7 +432,7 @@ mod tests {
         bench.node.fail(crate::enrol::Step::RemoveRules, 3);
 
         let key = ObjectRef::new(kube_types::Kind::Pod, "app", "web");
-        bench.controller.apply(Event::Removed { cluster: ClusterId::default(), key });
+        bench.controller.apply(Event::Removed { cluster: kube_types::ClusterId::default(), key });
 
         crate::enrol::tests::until(|| bench.reports.node("n1").pods.is_empty()).await;
         assert!(bench.node.is_clean());

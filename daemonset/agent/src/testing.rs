@@ -1,12 +1,41 @@
-//! Parts that several unit tests of the agent share: a namespace of their own with an interface.
+//! Parts that several unit tests of the agent share: events of the cluster, a network namespace of their own with an interface.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use kube_types::core::{Namespace, Pod};
+use kube_types::{ClusterId, Event, Resource};
 use runtime::sys::Netns;
 
 use crate::netlink::Netlink;
 
-/// A new namespace, or `None` where that is not allowed; a failure when `CI` is set.
+pub(crate) fn applied(resource: Resource) -> Event {
+    Event::Applied { cluster: ClusterId::default(), resource }
+}
+
+/// A namespace, with the label of the mesh or without it.
+pub(crate) fn namespace(name: &str, ambient: bool) -> Event {
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = name.to_owned();
+    if ambient {
+        namespace.metadata.labels.insert("istio.io/dataplane-mode".to_owned(), "ambient".to_owned());
+    }
+    applied(Resource::Namespace(Arc::new(namespace)))
+}
+
+/// Pod `app/web` on node `n1`, with an address.
+pub(crate) fn pod(uid: &str, change: impl FnOnce(&mut Pod)) -> Event {
+    let mut pod = Pod::default();
+    pod.metadata.name = "web".to_owned();
+    pod.metadata.namespace = "app".to_owned();
+    pod.metadata.uid = uid.to_owned();
+    pod.spec.node_name = Some("n1".to_owned());
+    pod.status.pod_ip = Some("10.0.0.1".to_owned());
+    change(&mut pod);
+    applied(Resource::Pod(Arc::new(pod)))
+}
+
+/// A new network namespace, or `None` where that is not allowed; a failure when `CI` is set.
 pub(crate) fn netns() -> Option<Netns> {
     let netns = Netns::create();
     if let Err(error) = &netns {

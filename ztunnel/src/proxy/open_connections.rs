@@ -53,19 +53,11 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use telemetry::Direction;
-    use telemetry::metrics::{PeerLabels, TrafficHandles, TrafficLabels};
+    use telemetry::metrics::{TrafficHandles, TrafficLabels};
 
     #[test]
     fn an_open_connection_is_flushed_and_its_slot_used_again() {
-        let labels = TrafficLabels {
-            direction: Direction::Outbound,
-            source: PeerLabels::default(),
-            destination_service: "".into(),
-            destination_service_namespace: "".into(),
-            destination_service_name: "".into(),
-            destination: PeerLabels::default(),
-            mutual_tls: false,
-        };
+        let labels = TrafficLabels::unknown(Direction::Outbound);
         let counts = Rc::new(Counts::new(u64::MAX, Arc::new(TrafficHandles::new(labels))));
         let open = OpenConnections::default();
         let slot = open.insert(counts.clone());

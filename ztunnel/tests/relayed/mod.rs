@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use telemetry::Direction;
-use telemetry::metrics::{PeerLabels, TrafficHandles, TrafficLabels};
+use telemetry::metrics::{TrafficHandles, TrafficLabels};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::spawn_local;
@@ -44,15 +44,7 @@ pub async fn connected() -> (TcpStream, TcpStream) {
 }
 
 pub fn counts() -> Counts {
-    let labels = TrafficLabels {
-        direction: Direction::Outbound,
-        source: PeerLabels::default(),
-        destination_service: "".into(),
-        destination_service_namespace: "".into(),
-        destination_service_name: "".into(),
-        destination: PeerLabels::default(),
-        mutual_tls: false,
-    };
+    let labels = TrafficLabels::unknown(Direction::Outbound);
     Counts::new(u64::MAX, Arc::new(TrafficHandles::new(labels)))
 }
 

@@ -105,6 +105,19 @@ pub(super) const NAMES: [&str; LABELS.len()] = {
 };
 
 impl TrafficLabels {
+    /// Labels of connections of which no more is known than the side that counts.
+    pub fn unknown(direction: Direction) -> Self {
+        Self {
+            direction,
+            source: PeerLabels::default(),
+            destination_service: "".into(),
+            destination_service_namespace: "".into(),
+            destination_service_name: "".into(),
+            destination: PeerLabels::default(),
+            mutual_tls: false,
+        }
+    }
+
     /// Labels of the series of these connections with one response flag (`-`: none).
     pub(super) fn labels(&self, response_flags: &'static str) -> Vec<Label> {
         LABELS.iter().map(|label| Label::new(label.name, (label.value)(self, response_flags))).collect()

@@ -69,34 +69,12 @@ mod tests {
     use std::net::IpAddr;
 
     use graph::enrolment::Enablement;
-    use kube_types::core::Namespace;
-    use kube_types::{ClusterId, Event, Kind, Resource};
+    use kube_types::{Event, Kind};
     use runtime::sys::Netns;
 
     use super::*;
     use crate::enrol::tests::Fake;
-    use crate::testing;
-
-    fn applied(resource: Resource) -> Event {
-        Event::Applied { cluster: ClusterId::default(), resource }
-    }
-
-    fn namespace() -> Event {
-        let mut namespace = Namespace::default();
-        namespace.metadata.name = "app".to_owned();
-        namespace.metadata.labels.insert("istio.io/dataplane-mode".to_owned(), "ambient".to_owned());
-        applied(Resource::Namespace(Arc::new(namespace)))
-    }
-
-    fn pod(uid: &str, change: impl FnOnce(&mut Pod)) -> Event {
-        let mut pod = Pod::default();
-        pod.metadata.name = "web".to_owned();
-        pod.metadata.namespace = "app".to_owned();
-        pod.metadata.uid = uid.to_owned();
-        pod.spec.node_name = Some("n1".to_owned());
-        change(&mut pod);
-        applied(Resource::Pod(Arc::new(pod)))
-    }
+    use crate::testing::{self, namespace, pod};
 
     /// Decisions about `app/web` after each of these events, in turn; `None` where no namespace can be made.
     async fn annotated(uid: Option<&str>, events: impl IntoIterator<Item = Event>) -> Option<Vec<Decision>> {
@@ -123,11 +101,13 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_guessed_before_pod_and_namespace_are_known() {
-        let Some(annotated) = annotated(Some("u1"), [namespace(), pod("u1", |_| ())]).await else { return };
+        let Some(annotated) = annotated(Some("u1"), [namespace("app", true), pod("u1", |_| ())]).await else { return };
         assert!(is_not_yet(&annotated[0], "not known yet on this node"), "{annotated:?}");
         assert_eq!(annotated[1], Decision::Wanted { uid: PodId::new("u1").unwrap() });
 
-        let Some(annotated) = self::annotated(Some("u1"), [pod("u1", |_| ()), namespace()]).await else { return };
+        let Some(annotated) = self::annotated(Some("u1"), [pod("u1", |_| ()), namespace("app", true)]).await else {
+            return;
+        };
         assert!(is_not_yet(&annotated[0], "namespace"), "{annotated:?}");
         assert_eq!(annotated[1], Decision::Wanted { uid: PodId::new("u1").unwrap() });
     }
@@ -136,7 +116,7 @@ mod tests {
     async fn a_pod_on_its_way_out_is_not_taken_for_its_successor() {
         let ending = |pod: &mut Pod| pod.metadata.deletion_timestamp = Some("2026-11-21T10:00:00Z".to_owned());
         let ended = |pod: &mut Pod| pod.status.phase = Some("Succeeded".to_owned());
-        let events = [namespace(), pod("u1", ending), pod("u1", ended), pod("u2", |_| ())];
+        let events = [namespace("app", true), pod("u1", ending), pod("u1", ended), pod("u2", |_| ())];
 
         let Some(annotated) = annotated(None, events).await else { return };
 
@@ -152,7 +132,8 @@ mod tests {
         let out =
             |pod: &mut Pod| drop(pod.metadata.labels.insert("istio.io/dataplane-mode".to_owned(), "none".to_owned()));
 
-        let Some(annotated) = annotated(Some("u2"), [namespace(), pod("u1", |_| ()), pod("u2", out)]).await else {
+        let Some(annotated) = annotated(Some("u2"), [namespace("app", true), pod("u1", |_| ()), pod("u2", out)]).await
+        else {
             return;
         };
 

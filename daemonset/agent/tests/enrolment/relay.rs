@@ -70,12 +70,14 @@ impl Orders {
         fs::read_to_string(node.path("orders")).is_ok_and(|text| text.ends_with(" 0"))
     }
 
-    /// Takes the fault for the next message of one direction.
-    fn take(&self, of: &[Fault]) -> Option<Fault> {
+    /// Takes the fault for this message of one direction.
+    fn take(&self, of: &[Fault], message: &Message) -> Option<Fault> {
         let text = fs::read_to_string(&self.0).ok()?;
         let (name, times) = text.split_once(' ')?;
         let (fault, times): (Fault, usize) = (Fault::parse(name)?, times.parse().ok()?);
-        if times == 0 || !of.contains(&fault) {
+        // An `Add` has a descriptor to lose, and other messages have none.
+        let is_possible = fault != Fault::LostDescriptor || !message.descriptors.is_empty();
+        if times == 0 || !of.contains(&fault) || !is_possible {
             return None;
         }
         fs::write(&self.0, format!("{fault:?} {}", times - 1)).ok()?;
@@ -104,20 +106,20 @@ pub(crate) fn start(agent: PathBuf, orders: PathBuf) -> PathBuf {
 fn relay(proxy: Arc<OwnedFd>, agent: Arc<OwnedFd>, orders: &Path) {
     let (orders, both) = (orders.to_owned(), (proxy.clone(), agent.clone()));
     let requests = Orders(orders.clone());
-    std::thread::spawn(move || pump(&agent, &proxy, || requests.take(&Fault::OF_REQUESTS)));
+    std::thread::spawn(move || pump(&agent, &proxy, |message| requests.take(&Fault::OF_REQUESTS, message)));
     let (answers, mut said_hello) = (Orders(orders), false);
     std::thread::spawn(move || {
-        pump(&both.0, &both.1, || {
+        pump(&both.0, &both.1, |message| {
             // The first message is no answer.
-            if std::mem::replace(&mut said_hello, true) { answers.take(&Fault::OF_ANSWERS) } else { None }
+            if std::mem::replace(&mut said_hello, true) { answers.take(&Fault::OF_ANSWERS, message) } else { None }
         });
     });
 }
 
 /// Passes messages on until one side ends, then ends the other.
-fn pump(from: &OwnedFd, to: &OwnedFd, mut fault: impl FnMut() -> Option<Fault>) {
+fn pump(from: &OwnedFd, to: &OwnedFd, mut fault: impl FnMut(&Message) -> Option<Fault>) {
     while let Some(message) = Message::read(from) {
-        if message.pass(to, fault()).is_err() {
+        if message.pass(to, fault(&message)).is_err() {
             break;
         }
     }
@@ -220,7 +222,9 @@ fn join_restart_and_leave(node: &mut Node, pod: &Pod, agent: &mut usize, fault: 
     assert!(calls.len() > from && plain.is_empty(), "{fault:?}: {} of {} in plaintext", plain.len(), calls.len());
 
     println!("{fault:?}: leaving");
-    Orders::give(node, fault, 1);
+    // A pod that leaves causes no message with a descriptor.
+    let times = usize::from(fault != Fault::LostDescriptor);
+    Orders::give(node, fault, times);
     node.label_namespace(false);
     node.until("the pod has left", |node| outside(node, pod).filter(|()| Orders::are_done(node)));
     node.until("calls are direct", |node| (node.calls().last()? == PLAIN).then_some(()));
@@ -241,8 +245,7 @@ async fn answers_that_are_late_lost_or_repeated_put_no_call_in_plaintext() {
 async fn requests_that_are_late_lost_repeated_split_or_cut_put_no_call_in_plaintext() {
     let Some((mut node, pod, _world, mut agent, caller)) = calling().await else { return };
 
-    // Only an `Add` has a descriptor to lose.
-    for fault in Fault::OF_REQUESTS.into_iter().filter(|fault| *fault != Fault::LostDescriptor) {
+    for fault in Fault::OF_REQUESTS {
         join_restart_and_leave(&mut node, &pod, &mut agent, fault);
     }
 

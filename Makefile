@@ -16,7 +16,7 @@ MESH ?= yes
 # What `strake version` says was built; empty in an archive without history.
 export STRAKE_COMMIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: all setup build demo test test-repeat lint netns cluster cluster-build cluster-down bench docs clean help
+.PHONY: all setup build demo test test-repeat lint netns cluster cluster-build cluster-demo cluster-down bench docs clean help
 .NOTPARALLEL:
 
 all: build
@@ -65,6 +65,10 @@ ifneq ($(MESH),)
 	@$(BIN)/strake install --hub localhost --kubeconfig /run/strake/cluster/strake/kubeconfig
 	@echo "alias kubectl='$(CURDIR)/target/kubernetes/bin/kubectl --kubeconfig=/run/strake/cluster/strake/kubeconfig'"
 endif
+
+## cluster-demo   the story of the mesh on a Kubernetes of its own, each step proved from outside; some five minutes (root)
+cluster-demo: build cluster-build
+	@$(CARGO) test --quiet --workspace --test kubernetes -- --ignored --exact story::at_its_full_length --nocapture
 
 ## cluster-down   end it and remove everything (root)
 cluster-down:

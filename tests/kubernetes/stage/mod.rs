@@ -15,7 +15,7 @@ pub(crate) use self::{
     agent::{FakeAgent, RUN_DIR, enrolled, failed},
     app::{Workload, server_service},
     cluster::{Cluster, Options, script, unique},
-    load::Load,
+    load::{Held, Load, Requests},
     machine::Leftovers,
     shared::{Shared, missing},
     wire::Wire,

@@ -3,12 +3,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -17,8 +19,10 @@ import (
 )
 
 const usage = `usage: app COMMAND
-  serve PORT       answers HTTP requests with its pod, node, version and the client's address; prints each of them
+  serve PORT       answers HTTP requests with its pod, node, version and the client's address, and health checks of gRPC;
+                   prints each of them
   get URL          prints the answer to a GET request
+  hold URL FILE    sends requests over one connection until FILE exists, then prints their number
   resolve NAME     prints the addresses of a name, one a line
   probe            succeeds while /tmp/ready exists, which serve creates
   ready on|off     creates or removes /tmp/ready
@@ -26,8 +30,14 @@ const usage = `usage: app COMMAND
 
 const readyFile = "/tmp/ready"
 
+// healthCheck is the method that gRPC probes call (grpc.health.v1).
+const healthCheck = "/grpc.health.v1.Health/Check"
+
 // requestLimit bounds requests and name look-ups: tests try again, they do not wait for one that is lost.
 const requestLimit = 5 * time.Second
+
+// holdInterval is the pause between two requests over a connection that is held.
+const holdInterval = 100 * time.Millisecond
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -52,6 +62,8 @@ func run(args []string) error {
 		return serve(args[1])
 	case len(args) == 2 && args[0] == "get":
 		return get(args[1])
+	case len(args) == 3 && args[0] == "hold":
+		return hold(args[1], args[2])
 	case len(args) == 2 && args[0] == "resolve":
 		return resolve(args[1])
 	}
@@ -65,7 +77,16 @@ func serve(port string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	server := http.Server{Addr: net.JoinHostPort("", port), Handler: http.HandlerFunc(answer), ReadHeaderTimeout: requestLimit}
+	// HTTP/2 without TLS is for gRPC probes.
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := http.Server{
+		Addr:              net.JoinHostPort("", port),
+		Handler:           http.HandlerFunc(answer),
+		Protocols:         &protocols,
+		ReadHeaderTimeout: requestLimit,
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.ListenAndServe() }()
 	fmt.Printf("version %s serves on port %s\n", os.Getenv("VERSION"), port)
@@ -79,12 +100,68 @@ func serve(port string) error {
 
 func answer(w http.ResponseWriter, r *http.Request) {
 	fmt.Printf("%s %s from %s\n", r.Method, r.URL.Path, r.RemoteAddr)
+	if r.URL.Path == healthCheck {
+		serving(w)
+		return
+	}
 	fmt.Fprintf(w, "pod=%s node=%s version=%s client=%s\n", os.Getenv("POD"), os.Getenv("NODE"), os.Getenv("VERSION"), r.RemoteAddr)
 }
 
-func get(url string) error {
+// serving answers a health check of gRPC: a message of two bytes, field 1 (status) = 1 (SERVING), and the trailer that says
+// that the call has succeeded.
+func serving(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/grpc")
+	w.Header().Set("Trailer", "Grpc-Status")
+	// A client that has gone gets no answer.
+	_, _ = w.Write([]byte{0, 0, 0, 0, 2, 1 << 3, 1})
+	w.Header().Set("Grpc-Status", "0")
+}
+
+// hold sends a request every hold interval over one connection. The end of the connection is an error.
+func hold(address, end string) error {
+	target, err := url.Parse(address)
+	if err != nil {
+		return err
+	}
+	connection, err := net.DialTimeout("tcp", target.Host, requestLimit)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	answers := bufio.NewReader(connection)
+	for sent := 0; ; sent++ {
+		if _, err := os.Stat(end); err == nil {
+			fmt.Println(sent)
+			return os.Remove(end)
+		}
+		if err := exchange(connection, answers, target); err != nil {
+			return fmt.Errorf("the connection ended after %d requests: %w", sent, err)
+		}
+		time.Sleep(holdInterval)
+	}
+}
+
+// exchange sends one request over a connection and reads its answer.
+func exchange(connection net.Conn, answers *bufio.Reader, target *url.URL) error {
+	if err := connection.SetDeadline(time.Now().Add(requestLimit)); err != nil {
+		return err
+	}
+	request := http.Request{Method: http.MethodGet, URL: target, Host: target.Host}
+	if err := request.Write(connection); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(answers, &request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(io.Discard, response.Body)
+	return err
+}
+
+func get(address string) error {
 	client := http.Client{Timeout: requestLimit}
-	response, err := client.Get(url)
+	response, err := client.Get(address)
 	if err != nil {
 		return err
 	}

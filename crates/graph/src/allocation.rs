@@ -63,6 +63,7 @@ impl Allocator {
         if owned.is_empty() {
             self.owned.remove(entry);
         }
+        // Free at once: `last` keeps the search away from them as long as the range allows.
         for address in gone.into_iter().flat_map(|(_, pair)| pair.addresses()) {
             self.taken.remove(&address);
         }
@@ -73,15 +74,18 @@ impl Allocator {
     pub(crate) fn adopt(&mut self, entry: &Name, host: &str, addresses: impl Iterator<Item = IpAddr>) {
         let owner = (entry.clone(), host.to_owned());
         let mut read = Pair::default();
+        // The first of each family counts; a status with more was not written by an allocator.
         for address in addresses.filter(|address| self.taken.get(address).is_none_or(|taken| *taken == owner)) {
             match address {
                 IpAddr::V4(address) if is_of_range_v4(address) => read.v4 = read.v4.or(Some(address)),
                 IpAddr::V6(address) if is_of_range_v6(address) => read.v6 = read.v6.or(Some(address)),
+                // An address outside of the ranges: somebody else's, which a client may really reach there.
                 IpAddr::V4(_) | IpAddr::V6(_) => {}
             }
         }
         let own = self.pair(entry, host);
         self.set(&owner, Pair { v4: read.v4.or(own.v4), v6: read.v6.or(own.v6) });
+        // A process that starts anew continues behind the highest address that a status has.
         if let Some(offset) = read.v4.map(offset).filter(|offset| *offset <= LAST) {
             self.last = self.last.max(offset);
         }
@@ -96,6 +100,7 @@ impl Allocator {
         // Each offset once, beginning behind the last one.
         let offsets = (1..=LAST).map(|step| (u32::from(self.last) + u32::from(step) - 1) % u32::from(LAST) + 1);
         let free = |address: IpAddr| !self.taken.contains_key(&address);
+        // At most 65534 look-ups, and only when the range is full; otherwise the first or one of the next is free.
         let found = offsets
             .map(|offset| (offset, at_v4(offset), at_v6(offset)))
             .find(|(_, v4, v6)| (own.v4.is_some() || free((*v4).into())) && (own.v6.is_some() || free((*v6).into())));
@@ -121,6 +126,7 @@ impl Allocator {
         }
         let (entry, host) = owner;
         let old = self.owned.entry(entry.clone()).or_default().insert(host.clone(), new);
+        // Freed before the new ones are entered: a host usually keeps one of its two.
         for address in old.unwrap_or_default().addresses() {
             self.taken.remove(&address);
         }

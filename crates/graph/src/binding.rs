@@ -50,6 +50,7 @@ impl Binding {
     /// The same without a waypoint of another namespace, for a service that only its own namespace may see.
     pub(crate) fn within(mut self, namespace: &str) -> Self {
         let is_foreign = |(owner, _): &WaypointName| owner != namespace;
+        // `Nothing` stays: the namespace's waypoint does not handle this traffic, which is no mistake of the entry.
         if self.name.as_ref().is_some_and(is_foreign) && self.bound != Bound::Nothing {
             self.bound = Bound::Failed(BindingError::ForeignForPrivate);
         }
@@ -69,6 +70,7 @@ impl Binding {
     /// The waypoints of a service; `ingress` as its labels ask.
     pub(crate) fn waypoints(&self, ingress: Option<bool>) -> Waypoints {
         let Some(primary) = self.address() else { return Waypoints::default() };
+        // A canary that failed leaves all connections to the primary waypoint, rather than to none.
         let canary = self.canary.as_ref().and_then(|canary| canary.outcome.clone().ok());
         let weighted = canary.map(|(canary, weight)| vec![(primary.clone(), 100 - weight), (canary, weight)]);
         Waypoints {
@@ -94,9 +96,11 @@ impl Binding {
                 let mut message = format!("Successfully attached to waypoint {}/{}", name.0, name.1);
                 match ingress {
                     Some(true) => message.push_str(". Ingress traffic will traverse the waypoint"),
+                    // Istio's text, letter for letter: users and tools compare it.
                     Some(false) => message.push_str(
                         ". Ingress traffic is not using the waypoint, set the istio.io/ingress-use-waypoint label to true if desired.",
                     ),
+                    // No label: Istio adds nothing then, either.
                     None => {}
                 }
                 if let Some(failure) = self.canary_failure() {
@@ -125,6 +129,7 @@ impl Binding {
             let message = format!("{}; connections go to the endpoints directly", error.message(name));
             found.push(Finding::warning(key, Reason::NoWaypoint, message).at(label(USE_WAYPOINT_LABEL)));
         }
+        // Without a primary waypoint the canary has nothing to share, and the finding above says why.
         if let (Some(failure), Bound::To(_)) = (self.canary_failure(), &self.bound) {
             let message = format!("{failure}; all connections go to the other waypoint");
             found.push(Finding::warning(key, Reason::NoWaypoint, message).at(label(USE_WAYPOINT_CANARY_LABEL)));

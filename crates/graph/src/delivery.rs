@@ -76,11 +76,13 @@ impl Missing {
 impl Delivery {
     /// Returns true if every workload that the policy is for has it.
     pub fn is_complete(&self) -> bool {
+        // No workload is no proof: a policy that was acknowledged for nobody is not in force anywhere.
         self.missing.is_empty() && self.workloads > 0 && self.acknowledged == self.workloads
     }
 
     /// Outcome and message while it is not complete: the worst reason decides.
     pub(crate) fn outcome(&self) -> (Outcome, String) {
+        // The variants are declared from the worst to the best.
         let outcome = self.missing.values().min().unwrap_or(&Missing::Pending).outcome();
         let mut message = format!("acknowledged for {} of {} workloads in the mesh", self.acknowledged, self.workloads);
         let mut causes: Vec<(&Missing, Vec<&str>)> = Vec::new();
@@ -120,6 +122,7 @@ fn quote(answer: &str) -> String {
     if answer.len() <= QUOTED_BYTES {
         return answer.to_owned();
     }
+    // The answer is a peer's text: a cut in the middle of a character would panic.
     format!("{}...", &answer[..answer.floor_char_boundary(QUOTED_BYTES)])
 }
 

@@ -36,6 +36,7 @@ impl PolicyState {
 
     /// Returns true if the policy is enforced as soon as the proxies have acknowledged it.
     pub fn needs_delivery(&self) -> bool {
+        // A policy that cannot be in force whatever the proxies answer waits for nobody.
         self.enforcement.outcome().0.status() == ConditionStatus::True
     }
 
@@ -85,6 +86,7 @@ impl Effect {
         match self {
             Self::Whole { what, .. } => Self::Partial { what, how: loss.to_owned() },
             Self::Partial { what, how } => Self::Partial { what, how: format!("{how}; {loss}") },
+            // Neither refuses anything, so that a part less makes no difference.
             Self::Logged | Self::Nothing { .. } => self,
         }
     }
@@ -133,6 +135,7 @@ impl Enforcement {
                 (Outcome::NoWorkload, format!("selects no workload{}", because(&details.idle)))
             }
             _ if coverage.in_mesh == 0 => {
+                // The agent has not confirmed any of them, or none has the label.
                 (Outcome::NoWorkload, format!("selects {}, none of them in the mesh", workloads(coverage.selected)))
             }
             _ if coverage.decided == 0 => (Outcome::Shadowed, shadowed(coverage, details)),
@@ -144,6 +147,7 @@ impl Enforcement {
                 let (places, why) = (workloads_selected(coverage.decided), because(&details.unmatched));
                 (Outcome::NeverMatches, format!("no connection to the {places} in the mesh can match{why}"))
             }
+            // In force everywhere, but on some workloads it denies all, which its author may not expect.
             Effect::Whole { what, note } if details.is_allow && coverage.unmatched > 0 => {
                 (Outcome::PartiallyEnforced, sentence(what, coverage, details, note))
             }
@@ -159,6 +163,7 @@ fn because(why: &Option<String>) -> String {
 }
 
 fn shadowed(coverage: Coverage, details: &Details) -> String {
+    // The two ways to lose: to a narrower policy, or to an older one of the same breadth.
     let by = if details.is_wide { "policies for fewer workloads" } else { "older policies" };
     let place = if coverage.in_mesh < coverage.selected { " in the mesh" } else { "" };
     format!("shadowed on all {}{place} by {by}", workloads_selected(coverage.in_mesh))
@@ -166,12 +171,14 @@ fn shadowed(coverage: Coverage, details: &Details) -> String {
 
 /// The whole message: the part that is enforced, the workloads on which it is and is not, and further notes.
 fn sentence(what: &str, coverage: Coverage, details: &Details, rest: &str) -> String {
+    // A DENY policy that cannot match on a workload is not counted there; an ALLOW policy is, because it denies all.
     let count =
         if details.is_allow { coverage.decided } else { coverage.decided - coverage.unmatched.min(coverage.decided) };
     let mut text = format!("{what} enforced {}", places(count, coverage, details)).trim_start().to_owned();
     if coverage.unmatched > 0 {
         let so = if details.is_allow { ", so that nothing is allowed there" } else { "" };
         text.push_str(&format!("; no rule can match on {}{so}", coverage.unmatched));
+        // The effect may quote the same reason already.
         let why = details.unmatched.as_ref().filter(|why| !rest.contains(why.as_str()));
         text.extend(why.map(|why| format!(": {why}")));
     }

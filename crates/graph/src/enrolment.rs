@@ -104,6 +104,7 @@ impl Enablement {
             return no(Reason::NodeProxy);
         }
         let own = meta.labels.get(DATAPLANE_MODE_LABEL).map(String::as_str);
+        // An unknown namespace enrols nothing: its label may say no.
         let inherited = namespace
             .and_then(|namespace| namespace.metadata.labels.get(DATAPLANE_MODE_LABEL))
             .is_some_and(|mode| mode == "ambient");

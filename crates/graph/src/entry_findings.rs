@@ -25,6 +25,7 @@ pub(crate) fn of_service_entry(
     if visibility.is_none() {
         let message = "hidden by serviceEntryVisibility of the mesh configuration: the entry has no effect";
         warn(Reason::Ignored, String::new(), message.to_owned());
+        // Nothing of a hidden entry is served, so that mistakes in its details harm nobody.
         return found;
     }
     for (index, host) in spec.hosts.iter().enumerate().filter(|(_, host)| !hosts.contains(host)) {
@@ -35,6 +36,7 @@ pub(crate) fn of_service_entry(
         let message = format!("invalid address {address:?}: expected an IP address or a CIDR block; it is left out");
         warn(Reason::InvalidAddress, format!("spec.addresses[{index}]"), message);
     }
+    // Istio's ambient mode ignores it, too: the mesh configuration's `serviceEntryVisibility` takes its place.
     if !spec.export_to.is_empty() && spec.export_to != ["*"] {
         let unsupported = Unsupported::new("exportTo", "workloads of every namespace see the services");
         warn(Reason::Unsupported, "spec.exportTo".to_owned(), unsupported.to_string());
@@ -49,6 +51,7 @@ pub(crate) fn of_service_entry(
         if let Some(fault) = fault(endpoint, spec.resolution) {
             warn(Reason::InvalidAddress, field, fault);
         } else if !endpoint.address.is_empty() && !seen.insert(endpoint.address.as_str()) {
+            // The address is a part of the resource's name, so that two with one address would be one resource.
             let message = format!("address {:?} occurs twice: the second endpoint is left out", endpoint.address);
             warn(Reason::Duplicate, field, message);
         }
@@ -71,6 +74,7 @@ pub(crate) fn exhausted(key: &ObjectRef, host: &str) -> Finding {
 }
 
 pub(crate) fn of_workload_entry(key: &ObjectRef, spec: &WorkloadEntrySpec) -> Option<Finding> {
+    // A WorkloadEntry has no resolution of its own; a host name is valid under that of most entries.
     let fault = fault(spec, Resolution::Dns)?;
     Some(Finding::warning(key, Reason::InvalidAddress, fault).at("spec.address"))
 }
@@ -78,6 +82,7 @@ pub(crate) fn of_workload_entry(key: &ObjectRef, spec: &WorkloadEntrySpec) -> Op
 /// Fault of the address of an endpoint, and what happens instead.
 fn fault(endpoint: &WorkloadEntrySpec, resolution: Resolution) -> Option<String> {
     let address = endpoint.address.as_str();
+    // Istio's API: with a network an endpoint without address is reached by the gateway of that network.
     if address.is_empty() && endpoint.network.is_empty() {
         return Some("address is missing: no connection is sent there".to_owned());
     }

@@ -159,6 +159,7 @@ impl fmt::Display for Finding {
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }
+        // The code last, as in the log, so that a reader can look it up in the reference.
         write!(f, "{} ({})", self.message, self.reason.code())
     }
 }

@@ -20,6 +20,7 @@ impl Locality {
             zone: label(ZONE_LABEL).unwrap_or_default(),
             subzone: label(SUBZONE_LABEL).unwrap_or_default(),
         };
+        // Nodes outside of a cloud have no such labels; the resource then has no locality rather than an empty one.
         (locality != Self::default()).then_some(locality)
     }
 }

@@ -16,6 +16,8 @@ pub struct Mesh {
 impl Default for Mesh {
     fn default() -> Self {
         Self {
+            // Istio's defaults, so that an installation that names nothing keeps the identities and resource names that
+            // its peers and policies already know.
             root_namespace: "istio-system".to_owned(),
             cluster_id: "Kubernetes".to_owned(),
             trust_domain: "cluster.local".to_owned(),
@@ -34,6 +36,8 @@ impl Mesh {
     /// Namespace and name of the Kubernetes Service that has a host name.
     pub(crate) fn service_of<'a>(&self, host: &'a str) -> Option<(&'a str, &'a str)> {
         let (name, namespace) = host.strip_suffix(&self.cluster_domain)?.strip_suffix(".svc.")?.split_once('.')?;
+        // A name with more labels (`pod.service.namespace.svc...`) is that of a pod of a headless Service, not of a
+        // Service.
         (!namespace.contains('.')).then_some((namespace, name))
     }
 
@@ -44,6 +48,7 @@ impl Mesh {
 
     /// Resource name of a pod.
     pub fn pod_uid(&self, namespace: &str, name: &str) -> String {
+        // The group between the slashes is empty: pods are of the core API group.
         format!("{}//Pod/{namespace}/{name}", self.cluster_id)
     }
 }

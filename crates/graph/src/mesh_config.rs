@@ -85,6 +85,8 @@ pub(crate) struct MeshConfig {
 #[serde(rename_all = "camelCase")]
 struct Fields {
     #[serde(default)]
+    // The first two are compared with the flags only. Identities and resource names follow from the flags, so they
+    // cannot change while the program runs.
     trust_domain: Option<String>,
     #[serde(default)]
     trust_domain_aliases: Vec<String>,
@@ -103,6 +105,7 @@ struct EntryVisibility {
     default_visibility: EntryScope,
     policies: Vec<VisibilityPolicy>,
     /// For sidecars, which are not of this mesh.
+    // It is read so that a valid configuration passes `deny_unknown_fields`.
     apply_to_sidecars: bool,
 }
 
@@ -135,12 +138,14 @@ enum EntryScope {
 impl MeshConfig {
     /// Returns true if the objects of a namespace with these labels are of the mesh.
     pub(crate) fn discovers(&self, labels: &StringMap) -> bool {
+        // As Istio: the selectors are alternatives, the requirements within one must all hold.
         self.discovery_selectors.is_empty() || self.discovery_selectors.iter().any(|selector| selector.matches(labels))
     }
 
     /// Visibility of the ServiceEntries of a namespace with these labels; `None` for nobody.
     pub(crate) fn visibility(&self, labels: &StringMap) -> Option<Visibility> {
         let matches = |policy: &&VisibilityPolicy| {
+            // A policy without rules matches every namespace: `all` of nothing is true.
             policy.matching_rules.iter().all(|rule| rule.namespace_selector.matches(labels))
         };
         let policy = self.visibility.policies.iter().find(matches);
@@ -156,11 +161,13 @@ impl MeshConfig {
 pub(crate) fn read(mesh: &Mesh, key: &ObjectRef, map: &ConfigMap) -> (Option<MeshConfig>, Vec<Finding>) {
     let field = format!("data[{KEY:?}]");
     let finding = |reason, message: String| Finding::warning(key, reason, message).at(&field);
+    // Without the key the defaults hold. The other keys of this ConfigMap (`meshNetworks`) are not for this program.
     let Some(text) = map.data.get(KEY) else { return (Some(MeshConfig::default()), Vec::new()) };
     let fields = match parse(text) {
         Ok(fields) => fields,
         Err(message) => {
             let message = format!("invalid mesh configuration: {message}; the last valid one stays in force");
+            // Defaults in its place would show namespaces that the last configuration hid.
             return (None, vec![finding(Reason::InvalidValue, message)]);
         }
     };
@@ -169,6 +176,7 @@ pub(crate) fn read(mesh: &Mesh, key: &ObjectRef, map: &ConfigMap) -> (Option<Mes
         ("trustDomain", &fields.known.trust_domain, &mesh.trust_domain, "--trust-domain"),
         ("rootNamespace", &fields.known.root_namespace, &mesh.root_namespace, "--root-namespace"),
     ] {
+        // An empty string is an unset field: the message is protobuf in Istio.
         if let Some(found) = found.as_ref().filter(|found| *found != running && !found.is_empty()) {
             let instead =
                 format!("the control plane was started with {flag}={running}; restart it with {flag}={found}");
@@ -187,6 +195,7 @@ pub(crate) fn read(mesh: &Mesh, key: &ObjectRef, map: &ConfigMap) -> (Option<Mes
     }
     if !fields.without_effect.is_empty() {
         let unsupported = Unsupported::new(fields.without_effect.join(", "), "the keys have no effect");
+        // One finding for all of them, and no warning: Istio's installers write many of these keys unasked.
         findings.push(Finding::new(key, Severity::Info, Reason::Unsupported, unsupported.to_string()).at(&field));
     }
     let config = MeshConfig {
@@ -203,23 +212,28 @@ struct Parsed {
 }
 
 fn parse(text: &str) -> Result<Parsed, String> {
+    // An empty document is YAML's null, which is no map.
     let mut keys: BTreeMap<String, Value> = if text.trim().is_empty() {
         BTreeMap::new()
     } else {
         serde_saphyr::from_str(text).map_err(|error| error.to_string())?
     };
     let (mut without_effect, mut unknown) = (Vec::new(), Vec::new());
+    // Other keys are taken out before the rest is decoded: a value in them that is invalid must not refuse the keys
+    // that are read.
     let others: Vec<_> = keys.keys().filter(|name| !READ.contains(&name.as_str())).cloned().collect();
     for name in others {
         keys.remove(&name);
         if KNOWN.contains(&name.as_str()) { without_effect.push(name) } else { unknown.push(name) }
     }
+    // `key:` without a value means the default, as in Istio; serde would refuse null for a list.
     keys.retain(|_, value| !value.is_null());
     let known = Value::Object(keys.into_iter().collect());
     let known: Fields = serde_json::from_value(known).map_err(|error| error.to_string())?;
     let rules = known.service_entry_visibility.policies.iter().flat_map(|policy| &policy.matching_rules);
     let selectors = known.discovery_selectors.iter().chain(rules.map(|rule| &rule.namespace_selector));
     let mut requirements = selectors.flat_map(|selector| &selector.match_expressions);
+    // A manifest in a directory has passed no API server, and text in a ConfigMap is not validated by one.
     if let Some(invalid) = requirements.find(|requirement| !OPERATORS.contains(&requirement.operator.as_str())) {
         return Err(format!(
             "invalid operator {:?} of a selector: expected {}",

@@ -139,6 +139,7 @@ pub(crate) fn condition(outcome: Outcome, message: &str) -> Condition {
         status,
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
+        // Set by the writer of statuses, which knows the condition that the object has now.
         last_transition_time: None,
     }
 }

@@ -58,6 +58,7 @@ impl Pods {
             && let Some(pods) = self.by_node.get_mut(node)
         {
             Arc::make_mut(pods).remove(name);
+            // A node that is gone must not stay as an empty entry: clusters that scale make new node names forever.
             if pods.is_empty() {
                 self.by_node.remove(node);
             }
@@ -104,6 +105,7 @@ impl PodIndex {
     /// Publishes the index if it has changed since the last time.
     pub(crate) fn publish(&mut self) {
         if std::mem::take(&mut self.is_unpublished) {
+            // Copies one pointer per node, not the pods. The next change of a node then copies that node's map once.
             self.published.store(self.pods.clone());
         }
     }
@@ -120,6 +122,7 @@ pub struct PublishedPods(Arc<ArcSwap<Pods>>);
 
 impl PublishedPods {
     pub fn load(&self) -> Arc<Pods> {
+        // A reader keeps its snapshot as long as it likes: the graph never waits for one.
         self.0.load_full()
     }
 

@@ -142,6 +142,7 @@ pub(crate) struct PodTarget<'a> {
 impl<'a> PodTarget<'a> {
     pub(crate) fn of(endpoint: &'a Endpoint) -> Option<Self> {
         let target = endpoint.target_ref.as_ref()?;
+        // Other kinds are no workloads here; their addresses count as external.
         (target.kind == "Pod").then_some(Self { namespace: &target.namespace, name: &target.name, uid: &target.uid })
     }
 }

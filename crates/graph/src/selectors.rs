@@ -15,6 +15,7 @@ pub(crate) struct Selectors {
 impl Selectors {
     /// Keeps (or replaces) the selector of `name`.
     pub(crate) fn insert(&mut self, name: &str, selector: &StringMap) {
+        // The old selector may be filed under another pair.
         self.remove(name);
         // Any one of its pairs would do: the labels that it selects have all of them.
         let Some((key, value)) = selector.iter().next() else {
@@ -28,6 +29,7 @@ impl Selectors {
         let Some(selector) = self.by_name.remove(name) else {
             return;
         };
+        // `insert` filed it under the first pair in the order of keys, which is the same here.
         let Some((key, value)) = selector.into_iter().next() else {
             return;
         };

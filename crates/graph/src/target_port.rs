@@ -7,6 +7,7 @@ use kube_types::istio::EntryPort;
 /// port of that name.
 pub fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
     match &port.target_port {
+        // The API server fills in `port`; a manifest in a directory has nobody who does.
         Some(IntOrString::Int(0)) | None => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) => container_port(pod, name),
@@ -16,6 +17,7 @@ pub fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
 /// Port of a pod to which a port of a ServiceEntry that selects it sends: the container's port of the same name before the
 /// one that the entry names.
 pub fn entry_port_of_pod(port: &EntryPort, pod: &Pod) -> u16 {
+    // A container's port without a name must not match an entry's port without a name.
     container_port(pod, &port.name).filter(|_| !port.name.is_empty()).unwrap_or_else(|| entry_target(port))
 }
 

@@ -32,6 +32,7 @@ const SIDECAR: [(&str, &[Kind]); 4] = [
     ("istio-injection", &[Kind::Namespace]),
     (REVISION_LABEL, &[Kind::Namespace, Kind::Pod]),
     (SIDECAR_INJECT, &[Kind::Pod]),
+    // Another mesh's, which users who migrate leave behind.
     ("linkerd.io/inject", &[Kind::Namespace, Kind::Pod]),
 ];
 
@@ -75,6 +76,7 @@ fn sidecar(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
     SIDECAR.iter().filter(|(_, kinds)| kinds.contains(&key.kind)).find_map(|(name, _)| {
         let asks = |value: &&String| !OFF.contains(&value.as_str());
         let label = meta.labels.get(*name).filter(asks).map(|value| (value, label_path(name)));
+        // Linkerd's is an annotation, and Istio's injector reads `sidecar.istio.io/inject` as one, too.
         let annotation =
             || meta.annotations.get(*name).filter(asks).map(|value| (value, format!("metadata.annotations[{name:?}]")));
         let (value, path) = label.or_else(annotation)?;
@@ -125,6 +127,7 @@ pub(crate) fn distribution(key: &ObjectRef, meta: &ObjectMeta, field: Option<&st
         .annotations
         .get(TRAFFIC_DISTRIBUTION_ANNOTATION)
         .map(|value| (TRAFFIC_DISTRIBUTION_ANNOTATION, value.as_str()));
+    // The field of the Service and the annotation; the first invalid one is reported.
     let mut named = field.map(|value| ("spec.trafficDistribution", value)).into_iter().chain(annotation);
     let is_unknown = |value: &str| !value.is_empty() && !DISTRIBUTIONS.contains(&value.to_ascii_lowercase().as_str());
     let (name, value) = named.find(|(_, value)| is_unknown(value))?;

@@ -92,6 +92,7 @@ impl Waypoint {
         let label = |meta: &ObjectMeta| meta.labels.get(WAYPOINT_FOR_LABEL).cloned();
         Some(Self {
             namespace: gateway.metadata.namespace.clone(),
+            // A Gateway that lost its address is no waypoint either: there is nowhere to connect to.
             address: address(gateway)?,
             traffic: label(&gateway.metadata)
                 .or_else(|| class.and_then(label))
@@ -105,6 +106,7 @@ impl Waypoint {
     }
 
     pub(crate) fn handles(&self, traffic: Traffic) -> bool {
+        // `none` and unknown values are neither, so that the waypoint handles nothing.
         self.traffic == "all" || self.traffic == traffic.name()
     }
 
@@ -123,6 +125,7 @@ impl Waypoint {
 fn address(gateway: &Gateway) -> Option<GatewayAddress> {
     let of_type = |wanted: &'static str| {
         let addresses = gateway.status.addresses.iter();
+        // Gateway API: `type` defaults to `IPAddress`.
         addresses.filter(move |address| address.r#type.as_deref().unwrap_or("IPAddress") == wanted)
     };
     let hostname = of_type("Hostname").next().map(|address| GatewayAddress::Hostname {
@@ -134,6 +137,7 @@ fn address(gateway: &Gateway) -> Option<GatewayAddress> {
 }
 
 fn admission(gateway: &Gateway, class: Option<&ObjectMeta>) -> Admission {
+    // The Gateway's own annotation before that of its class.
     let binding = [Some(&gateway.metadata), class]
         .into_iter()
         .flatten()
@@ -141,8 +145,10 @@ fn admission(gateway: &Gateway, class: Option<&ObjectMeta>) -> Admission {
     let listeners = || gateway.spec.listeners.iter();
     let bound = binding.and_then(|binding| listeners().find(|listener| is_bound(listener, binding)));
     let hbone = || listeners().find(|listener| listener.protocol == HBONE && listener.port == WAYPOINT_PORT);
+    // An annotation that names no listener of the Gateway falls back to the one for HBONE.
     let routes = bound.or_else(hbone).and_then(|listener| listener.allowed_routes.as_ref());
     let namespaces = routes.and_then(|AllowedRoutes { namespaces }| namespaces.as_ref());
+    // Gateway API: without `allowedRoutes.namespaces` a listener is for its own namespace.
     let Some(namespaces) = namespaces else { return Admission::Same };
     match namespaces.from.as_deref() {
         Some("All") => Admission::All,

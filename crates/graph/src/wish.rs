@@ -45,6 +45,7 @@ pub(crate) fn canary_weight(annotations: &StringMap) -> Option<u32> {
 pub(crate) fn ingress(labels: &StringMap, namespace: Option<&StringMap>) -> Option<bool> {
     let own = labels.get(INGRESS_USE_WAYPOINT_LABEL);
     let value = own.or_else(|| namespace?.get(INGRESS_USE_WAYPOINT_LABEL))?;
+    // The spellings that Go's `strconv.ParseBool` takes as true.
     Some(["1", "t", "T", "TRUE", "true", "True"].contains(&value.as_str()))
 }
 

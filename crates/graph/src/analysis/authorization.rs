@@ -39,6 +39,7 @@ pub(crate) fn review(key: &ObjectRef, policy: &AuthorizationPolicy, context: &Co
     for (index, rule) in policy.spec.rules.iter().enumerate() {
         // The first doubtful value explains the rule; another rule's value would not.
         found.doubt = None;
+        // The values before the verdict, which quotes the first that is in doubt.
         found.rule(index, rule);
         found.copies(index, &policy.spec.rules);
         let potential = match potentials.get(index) {
@@ -92,6 +93,7 @@ impl Review {
     /// The effect of the policy, given what its rules can match.
     pub(crate) fn refine(&self, effect: Effect) -> Effect {
         let best = self.rules.iter().map(|(potential, _)| *potential).max();
+        // Reasons are taken from all rules, also where another one can match: each is a part without effect.
         let note = self.unmatched();
         let (what, before, is_partial) = match effect {
             Effect::Whole { what, note } => (what, note, false),
@@ -121,6 +123,7 @@ impl Review {
             [] => None,
             [one] => Some((*one).to_owned()),
             [one, two] => Some(format!("{one}; {two}")),
+            // A condition's message is read in a terminal; the findings name every rule.
             [one, two, rest @ ..] => Some(format!("{one}; {two}; and {} more", rest.len())),
         }
     }
@@ -198,6 +201,7 @@ impl Found<'_> {
     }
 
     fn condition(&mut self, path: &str, when: &When) {
+        // HTTP attributes and unknown keys: the conversion has reported them.
         let Some(kind) = Kind::of_condition(when) else { return };
         let (values, not_values) = (&when.values, &when.not_values);
         self.lists(path, &Lists { kind, names: ["values", "notValues"], values, not_values });
@@ -239,6 +243,7 @@ impl Found<'_> {
             Match::NothingNow => format!("{noun} {text:?} currently matches nothing: {}", doubt.why),
             Match::Other => format!("{noun} {text:?}: {}", doubt.why),
         };
+        // A value that matches something else than it looks like is no reason that the rule matches nothing.
         if doubt.effect != Match::Other {
             self.doubt(&message);
         }
@@ -250,6 +255,7 @@ impl Found<'_> {
         if kind == Kind::Port {
             return self.port(path, text, "excludes nothing", false);
         }
+        // A negative value in doubt never explains a rule that matches nothing: it only excludes less.
         let Some(doubt) = kind.doubt(text, self.context.world, &self.key.namespace) else { return };
         let message = match doubt.effect {
             Match::Never => format!("{noun} {text:?} excludes nothing: {}", doubt.why),
@@ -260,6 +266,7 @@ impl Found<'_> {
     }
 
     fn port(&mut self, path: &str, text: &str, effect: &str, is_positive: bool) {
+        // No tally: the policy selects no workload, so that there is nothing to compare with.
         let Some((port, tally)) =
             text.parse().ok().and_then(|port: u16| Some((port, self.context.tallies.get(&port)?)))
         else {
@@ -272,6 +279,7 @@ impl Found<'_> {
             }
             self.report(Severity::Warning, Reason::ServicePort, path, message);
         } else if tally.is_undeclared() {
+            // Info only: declaring ports is voluntary, so that the workload may well listen there.
             let whom = match tally.workloads() {
                 1 => "the selected workload does not declare it".to_owned(),
                 count => format!("none of the {count} selected workloads declares it"),
@@ -304,6 +312,7 @@ impl Found<'_> {
         }
         let (effect, why) = match potential {
             Potential::Never => ("never matches", "its conditions exclude each other"),
+            // `Possible` has returned above.
             Potential::Absent | Potential::Possible => {
                 ("currently matches nothing", "no service account satisfies all its conditions")
             }

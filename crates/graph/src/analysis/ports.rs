@@ -37,14 +37,17 @@ pub(crate) struct Tally(BTreeMap<Fit, usize>);
 impl PodPorts {
     pub(crate) fn of<'a>(pod: &Pod, services: impl Iterator<Item = &'a Service>) -> Self {
         let mut own = BTreeSet::new();
+        // Init containers, too: a restartable one is a sidecar that serves as long as the pod runs.
         let containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
         for container in containers {
             let declared = container.ports.iter().filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
             own.extend(declared.map(|port| port.container_port));
+            // The kubelet connects there, so that somebody listens.
             own.extend(probed(container));
         }
         let mut in_front = Vec::new();
         for service in services {
+            // The mesh carries TCP only.
             for port in service.spec.ports.iter().filter(|port| port.protocol() == "TCP") {
                 if let Some(target) = target_port(port, pod) {
                     // A Service sends there, so somebody listens, whether or not a container declares the port.
@@ -73,6 +76,8 @@ impl PodPorts {
 
     /// Returns true if a connection to the pod can have this port.
     pub(crate) fn can_be(&self, port: u16) -> bool {
+        // A port that nobody declares counts as possible; only a Service's port, which is translated before it arrives,
+        // does not.
         self.own.contains(&port) || !self.services.contains_key(&port)
     }
 }
@@ -88,6 +93,7 @@ fn probe_ports(probe: &Probe) -> impl Iterator<Item = u16> {
     let tcp = probe.tcp_socket.as_ref().map(|action| &action.port);
     http.into_iter().chain(tcp).filter_map(|port| match port {
         IntOrString::Int(port) => Some(*port).filter(|port| *port > 0),
+        // A name is that of a declared port, which is in the list already.
         IntOrString::String(_) => None,
     })
 }
@@ -108,6 +114,7 @@ impl Tally {
     /// The Service that has the port, and its target, when no selected workload can have it and at least one is behind
     /// such a Service.
     pub(crate) fn service_only(&self) -> Option<(&str, u16)> {
+        // One workload that has the port makes the number right, whatever Services have it, too.
         if self.0.keys().any(|fit| matches!(fit, Fit::Own)) {
             return None;
         }

@@ -10,6 +10,7 @@ pub(crate) fn principal(trust_domain: &str, namespace: &str, account: &str) -> S
 /// Namespace and service account of an identity in this trust domain.
 pub(crate) fn parse<'a>(principal: &'a str, trust_domain: &str) -> Option<(&'a str, &'a str)> {
     let (namespace, account) = principal.strip_prefix(trust_domain)?.strip_prefix("/ns/")?.split_once("/sa/")?;
+    // A further slash would be another form of SPIFFE ID, which no workload of a mesh has.
     let is_name = |name: &str| !name.is_empty() && !name.contains('/');
     (is_name(namespace) && is_name(account)).then_some((namespace, account))
 }
@@ -17,6 +18,7 @@ pub(crate) fn parse<'a>(principal: &'a str, trust_domain: &str) -> Option<(&'a s
 /// Returns true if an identity of this trust domain could satisfy the match, whatever namespaces and accounts exist;
 /// with a namespace, an identity of that namespace.
 pub(crate) fn fits(wanted: &StringMatch, trust_domain: &str, namespace: Option<&str>) -> bool {
+    // `None` stands for any name: the account is never known here.
     let form = [Some(trust_domain), Some("ns"), namespace, Some("sa"), None];
     let whole = |part: &str, wanted: Option<&str>| match wanted {
         Some(wanted) => part == wanted,
@@ -44,6 +46,7 @@ pub(crate) fn fits(wanted: &StringMatch, trust_domain: &str, namespace: Option<&
             after.iter().zip(&form[skipped + 1..]).all(|(part, wanted)| whole(part, *wanted))
                 && form[skipped].is_none_or(|wanted| wanted.ends_with(first))
         }
+        // Any identity will do.
         StringMatch::Presence => true,
     }
 }

@@ -58,6 +58,7 @@ enum Ports {
 impl Rules {
     /// Reads the rules that each rule of a policy became.
     pub(crate) fn new(rules: &[Vec<Rule>], trust_domain: &str) -> Self {
+        // A clause without matches always holds; a rule of such clauses only matches every connection.
         let is_open = |rule: &Rule| rule.clauses.iter().all(|clause| clause.matches.is_empty());
         let matches_all = rules.iter().flatten().any(is_open);
         let rules: Vec<Vec<_>> = rules
@@ -83,6 +84,7 @@ impl Rules {
 
     /// Returns true if every alternative of a rule requires ports of this kind.
     pub(crate) fn is_closed(&self, rule: usize, is_such: impl Fn(u16) -> bool) -> bool {
+        // A rule without alternatives is closed by this, but it is `Never` already.
         let mut alternatives = self.rules.get(rule).into_iter().flatten();
         alternatives.all(|alternative| match &alternative.ports {
             Ports::Any => false,
@@ -153,6 +155,7 @@ impl Alternative {
             Ports::Any => true,
             Ports::Only(only) => only.iter().any(|port| ports.can_be(*port)),
         };
+        // A rule without blocks matches whatever the addresses are, also when none of the pod's parses.
         let restricted =
             self.parts.iter().any(|part| !(part.destination_ips.is_empty() && part.not_destination_ips.is_empty()));
         let admits = |address: &IpAddr| {
@@ -201,6 +204,7 @@ fn leaves_an_identity(parts: &[Match], trust_domain: &str) -> bool {
         StringMatch::Exact(text) => Some(text.clone()),
         StringMatch::Prefix(_) | StringMatch::Suffix(_) | StringMatch::Presence => None,
     };
+    // One pattern among the values makes the list unusable here: its names cannot be listed.
     let all_exact = |list: &[StringMatch]| -> Option<Vec<String>> {
         let values: Option<Vec<_>> = list.iter().map(exact).collect();
         values.filter(|values| !values.is_empty())
@@ -212,6 +216,7 @@ fn leaves_an_identity(parts: &[Match], trust_domain: &str) -> bool {
         return named.any(|one| admits(parts, trust_domain, &one.namespace, &one.name));
     }
     if let Some(principals) = parts.iter().find_map(|part| all_exact(&part.principals)) {
+        // A principal of another trust domain is no identity that a peer of this mesh can prove.
         let mut identities = principals.iter().filter_map(|text| principal::parse(text, trust_domain));
         return identities.any(|(namespace, name)| admits(parts, trust_domain, namespace, name));
     }
@@ -234,6 +239,7 @@ fn leaves_an_identity(parts: &[Match], trust_domain: &str) -> bool {
 /// Returns true if the lists of blocks leave an address. They do unless every block of some list lies outside of
 /// another list, or within one block that is excluded.
 fn leaves_a_block<'a>(parts: &'a [Match], lists: impl Fn(&'a Match) -> (&'a Vec<IpNet>, &'a Vec<IpNet>)) -> bool {
+    // `None` stands for every address: no list has restricted it yet.
     let mut left: Option<Vec<IpNet>> = None;
     for (wanted, _) in parts.iter().map(&lists).filter(|(wanted, _)| !wanted.is_empty()) {
         left = Some(match left {
@@ -244,6 +250,7 @@ fn leaves_a_block<'a>(parts: &'a [Match], lists: impl Fn(&'a Match) -> (&'a Vec<
         });
     }
     let excluded: Vec<_> = parts.iter().flat_map(|part| lists(part).1).collect();
+    // Blocks that are excluded together but not by one of them are missed, which counts the rule as possible.
     left.is_none_or(|left| left.iter().any(|one| !excluded.iter().any(|block| block.contains(one))))
 }
 

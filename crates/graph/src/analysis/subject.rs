@@ -14,11 +14,13 @@ pub(crate) fn review(
     world: &World,
     could_match: impl FnOnce() -> bool,
 ) -> Option<(Finding, String)> {
+    // First: in a namespace that does not exist every label is missing, too.
     if !world.has_namespace(&key.namespace) {
         let why = format!("namespace {:?} not found{}", key.namespace, hint(&key.namespace, world.namespaces()));
         let finding = Finding::warning(key, Reason::UnknownNamespace, format!("selects no workload: {why}"));
         return Some((finding.at("metadata.namespace"), why));
     }
+    // A policy for a whole namespace is no mistake while that has no pods.
     let selector = selector?;
     let scope = Scope { world, namespace: (!world.is_root(&key.namespace)).then_some(&key.namespace) };
     let missing = selector.iter().find(|(label, value)| !world::is_generated(label) && !scope.has(label, value));
@@ -70,6 +72,7 @@ impl<'a> Scope<'a> {
     fn missing(&self, label: &str, value: &str) -> String {
         let place = self.namespace.map(|namespace| format!(" of namespace {namespace:?}")).unwrap_or_default();
         let text = format!("no pod{place} has the label {label}={value}");
+        // A misspelt value is more likely than a misspelt key, which is looked for next.
         if let Some(meant) = nearest(value, self.values(label)) {
             return format!("{text}; did you mean {label}={meant}?");
         }
@@ -79,6 +82,7 @@ impl<'a> Scope<'a> {
         {
             return format!("{text}; did you mean {meant}={value}?");
         }
+        // For the policy of a root namespace this finds nothing: its scope is all namespaces.
         let elsewhere = self.world.labelled().find(|namespace| {
             let labels = self.world.labels_in(namespace);
             labels.and_then(|labels| labels.get(label)).is_some_and(|values| values.contains_key(value))

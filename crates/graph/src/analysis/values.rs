@@ -97,6 +97,7 @@ impl Kind {
 
 fn principal_doubt(text: &str, world: &World) -> Option<Doubt> {
     let domain = &world.trust_domain;
+    // A value that does not parse is reported by the conversion.
     let wanted = value::text(text)?;
     if let Some(rest) = text.trim_start_matches('*').strip_prefix(SCHEME) {
         return Some(Doubt::never(
@@ -175,6 +176,7 @@ fn namespace_doubt(text: &str, world: &World) -> Option<Doubt> {
     if world.namespaces().any(|name| wanted.matches(name)) {
         return None;
     }
+    // The stars of a pattern are no part of a name.
     let plain = text.trim_matches('*');
     if !is_label(plain) && !plain.is_empty() {
         let lower = plain.to_ascii_lowercase();
@@ -229,6 +231,7 @@ fn block_doubt(text: &str) -> Option<Doubt> {
         Ok(net) => (net.addr(), Some(net.prefix_len())),
         Err(_) => (text.parse::<IpAddr>().ok()?, None),
     };
+    // `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2): the proxies compare IPv4 addresses as such.
     let mapped = match address {
         IpAddr::V6(six) => six.to_ipv4_mapped(),
         IpAddr::V4(_) => None,
@@ -236,6 +239,7 @@ fn block_doubt(text: &str) -> Option<Doubt> {
     if let Some(four) = mapped {
         let meant = match length {
             None => four.to_string(),
+            // The first 96 bits are the fixed prefix of mapped addresses; a shorter block holds more than IPv4.
             Some(length) if length >= 96 => format!("{four}/{}", length - 96),
             Some(_) => {
                 return never(format!("no connection uses an IPv6 address of this block; did you mean {four}?"));
@@ -247,6 +251,7 @@ fn block_doubt(text: &str) -> Option<Doubt> {
     if address.is_unspecified() && length.is_none_or(|length| length == full(address)) {
         return never(format!("no connection uses this address; did you mean {address}/0?"));
     }
+    // An address without length has no bits beyond it.
     let net = IpNet::new(address, length?).ok()?;
     if net.trunc() == net {
         return None;

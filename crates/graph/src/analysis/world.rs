@@ -92,6 +92,7 @@ impl World {
     fn count_labels(&mut self, namespace: &str, labels: &StringMap, add: bool) {
         let kept = self.labels.entry(namespace.to_owned()).or_default();
         let mut changed = false;
+        // A hash for each revision would count as a change of labels at every rollout.
         for (label, value) in labels.iter().filter(|(label, _)| !is_generated(label)) {
             let values = kept.entry(label.clone()).or_default();
             changed |= count(values, value, add);
@@ -161,6 +162,7 @@ pub(crate) fn is_generated(label: &str) -> bool {
 /// Counts one more or one less; true when it is the first or the last.
 fn count(counts: &mut BTreeMap<String, usize>, name: &str, add: bool) -> bool {
     if let Some(number) = counts.get_mut(name) {
+        // An object is removed as it was applied, so that the count cannot fall below zero but by a mistake here.
         *number = if add { *number + 1 } else { number.saturating_sub(1) };
         let is_last = *number == 0;
         if is_last {

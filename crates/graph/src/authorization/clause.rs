@@ -96,6 +96,8 @@ impl Reader<'_> {
         for (index, text) in field.not_values.iter().enumerate() {
             match (field.read)(text) {
                 Some(value) => not_values.push(value),
+                // Only this value is dropped: a shorter list of exceptions denies more, and an ALLOW rule is left out
+                // anyway.
                 None => self.invalid(field.not_name, index, &format!("{} {text:?} cannot be matched", field.noun)),
             }
         }
@@ -120,6 +122,7 @@ impl Reader<'_> {
 
     fn operation(&mut self, index: usize, operation: &Operation) -> Match {
         self.path = format!("spec.rules[{}].to[{index}].operation", self.rule);
+        // An operation without fields says nothing; it is treated as a part that cannot be matched.
         if *operation == Operation::default() {
             self.nothing("an operation");
         }
@@ -219,6 +222,7 @@ impl Reader<'_> {
         }
         let namespace = self.namespace;
         let mut part = Match::default();
+        // The match stays empty: an ALLOW rule is left out for it, a DENY rule is enforced without it.
         let Some(key) = ConditionKey::of(&when.key) else {
             self.unknown_condition(&when.key);
             return part;

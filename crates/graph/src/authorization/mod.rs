@@ -51,6 +51,7 @@ pub(crate) fn selector(policy: &AuthorizationPolicy) -> Option<&StringMap> {
     if is_for_waypoints(policy) || !is_enforced(policy.spec.action) {
         return None;
     }
+    // An empty selector selects the whole namespace, as none does.
     policy.spec.selector.as_ref().map(|selector| &selector.match_labels).filter(|labels| !labels.is_empty())
 }
 
@@ -69,6 +70,7 @@ const fn is_enforced(action: Declared) -> bool {
 pub(crate) fn scope(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy) -> Scope {
     match selector(policy) {
         Some(_) => Scope::Named(key.clone()),
+        // Istio: a policy in the root namespace holds in all namespaces.
         None if key.namespace == mesh.root_namespace => Scope::Mesh,
         None => Scope::Namespace(key.namespace.clone()),
     }
@@ -99,6 +101,7 @@ pub(crate) fn convert(mesh: &Mesh, key: &ObjectRef, policy: &AuthorizationPolicy
         Some(Some(false) | None) | None => effect(&report, action, &rules),
     };
     let mut findings = report.findings(key, action);
+    // After the conversion's findings: those are about what is enforced.
     findings.extend(without_effect(key, policy));
     let accepted = vec![report.acceptance(action)];
     let policy = Authorization {
@@ -119,6 +122,7 @@ fn effect(report: &Report, action: Action, rules: &[Vec<Rule>]) -> Effect {
         // `spec: {}` is how users of Istio deny everything.
         Action::Allow if rules.is_empty() => Effect::whole("allows nothing;"),
         Action::Allow if rules.iter().all(Vec::is_empty) => Effect::partial("allows nothing;", how),
+        // A DENY policy without rules is the opposite of an ALLOW policy without rules: it does nothing.
         Action::Deny if rules.is_empty() => {
             Effect::nothing(Outcome::NoRules, "a DENY policy without rules denies nothing")
         }

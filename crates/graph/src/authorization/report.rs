@@ -100,6 +100,7 @@ impl Report {
 
     pub(super) fn findings(&self, key: &ObjectRef, action: Action) -> Vec<Finding> {
         let consequence = self.consequence(action);
+        // One finding for all HTTP attributes needs one path.
         let first = self.http.values().min().cloned().unwrap_or_default();
         let http = self
             .http_message()

@@ -47,6 +47,7 @@ pub(crate) fn trust_domain(value: &str) -> Option<StringMatch> {
 /// `namespace/name`, or `name` in the policy's namespace.
 pub(crate) fn service_account(value: &str, namespace: &str) -> Option<ServiceAccount> {
     let (namespace, name) = value.split_once('/').unwrap_or((namespace, value));
+    // Node proxies compare an account as a whole: it has no patterns.
     let plain = |part: &str| !part.is_empty() && !part.contains(['/', '*']);
     (plain(namespace) && plain(name)).then(|| ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() })
 }
@@ -57,6 +58,7 @@ pub(crate) fn block(value: &str) -> Option<IpNet> {
 }
 
 pub(crate) fn port(value: &str) -> Option<u16> {
+    // Port 0 is no port of a connection.
     value.parse().ok().filter(|port| *port > 0)
 }
 

@@ -23,6 +23,7 @@ impl Graph {
 
     /// Marks everything of a namespace that goes out.
     pub(super) fn mark_all_in(&mut self, namespace: &str) {
+        // An empty selector is a subset of any labels.
         let everything = StringMap::new();
         self.mark_workloads(namespace, &everything);
         let services = self.objects.services.within(namespace).map(|(name, _)| (Kind::Service, name));
@@ -40,6 +41,7 @@ impl Graph {
         for namespace in namespaces {
             self.mark_all_in(&namespace);
         }
+        // Endpoints carry the network, too. `mark_all_in` leaves them out because no setting of a namespace is in them.
         let slices: Vec<_> = self.objects.slices.values().map(|slice| objects::name_of(&slice.metadata)).collect();
         for slice in slices {
             self.mark(Kind::EndpointSlice, &slice);
@@ -49,6 +51,7 @@ impl Graph {
     /// Marks the workloads of a namespace with these labels that refer to policies.
     fn mark_governed(&mut self, namespace: &str, selector: &StringMap) {
         self.mark_workloads(namespace, selector);
+        // The endpoints that a ServiceEntry lists are workloads with the labels of the entry.
         let entries = self.objects.service_entries.within(namespace);
         let matching = entries.filter(|(_, entry)| is_subset(selector, &entry.metadata.labels));
         self.marked.extend(matching.map(|(name, _)| ObjectRef::new(Kind::ServiceEntry, namespace, name)));
@@ -77,12 +80,15 @@ impl Graph {
 
     pub(super) fn set_namespace(&mut self, name: &str, new: Option<Arc<Namespace>>) {
         self.marked.insert(ObjectRef::new(Kind::Namespace, "", name));
+        // Before the labels change: the comparison below needs the visibility under the old ones.
         let visibility = self.visibility(name);
         let old = self.index.set_namespace(name, new.clone());
         self.review_namespace(name, visibility);
         self.mark_bound_in(name, old.as_deref(), new.as_deref());
         if name == self.mesh.root_namespace {
             let network = network(new.as_deref());
+            // Every address carries its network, and a proxy does not find an address of another network: all have to
+            // go out anew.
             if network != self.mesh.network {
                 self.mesh.network = network;
                 self.mark_everything();
@@ -112,6 +118,7 @@ impl Graph {
     pub(super) fn set_pod(&mut self, name: Name, new: Option<Arc<Pod>>) {
         self.mark(Kind::Pod, &name);
         let old = self.objects.pods.set(&name, new.clone());
+        // A pod is proof that its namespace, its labels and its ServiceAccount exist, also when those are not read.
         self.world.exchange(old.as_deref().map(names::of_pod), new.as_deref().map(names::of_pod));
         self.index.set_pod(&name, old.as_deref(), new.as_ref());
     }
@@ -122,6 +129,7 @@ impl Graph {
         let slices: Vec<_> = self.links.slices_of_service(&name).cloned().collect();
         for slice in slices {
             self.mark(Kind::EndpointSlice, &slice);
+            // A pod carries the ports of the Services in front of it, and which of these its hand-made slices name.
             self.mark_targets(&slice);
         }
         let selector = new.as_ref().filter(|service| is_in_mesh(service)).map(|service| service.spec.selector.clone());
@@ -131,6 +139,7 @@ impl Graph {
         let was_in_mesh = self.objects.services.get(&name.0, &name.1).is_some_and(|service| is_in_mesh(service));
         let is_in_mesh = new.as_ref().is_some_and(|service| is_in_mesh(service));
         let replaced = self.objects.services.set(&name, new);
+        // ServiceEntries with this host name step back for a Service, and come back when it goes.
         if was_in_mesh != is_in_mesh {
             self.mark_host(&self.mesh.hostname(&name.0, &name.1));
         }
@@ -161,8 +170,11 @@ impl Graph {
     pub(super) fn set_policy(&mut self, name: Name, new: Option<Arc<AuthorizationPolicy>>) {
         let key = ObjectRef::new(Kind::AuthorizationPolicy, &name.0, &name.1);
         self.marked.insert(key.clone());
+        // A clone, because the policy itself moves into the store below.
         let selector = new.as_ref().and_then(|policy| authorization::selector(policy)).cloned();
         let old = self.links.policies.set(&name, selector.as_ref());
+        // Converted here and not in `settle`: the selection of each workload, which is resolved before the policies,
+        // needs the rules.
         let varies = self.policies.convert(&self.mesh, &key, new.as_deref());
         let exists = new.is_some();
         let replaced = self.objects.policies.set(&name, new);
@@ -176,6 +188,7 @@ impl Graph {
         if varies {
             // The workloads on which the policy can match may differ now.
             let everything = StringMap::new();
+            // The old workloads, too: they count the policy as one that cannot match, and have to give that up.
             let was = replaced.map(|_| old.as_ref().unwrap_or(&everything));
             let is = exists.then(|| selector.as_ref().unwrap_or(&everything));
             for selector in [was, is].into_iter().flatten() {
@@ -187,10 +200,12 @@ impl Graph {
     pub(super) fn set_peer(&mut self, name: Name, new: Option<Arc<PeerAuthentication>>) {
         let old = self.objects.set_peer(&name, new.clone());
         self.mark(Kind::PeerAuthentication, &name);
+        // The old and the new form: a policy that has got a selector decides for the namespace no more.
         let is_wide = |policy: &Arc<PeerAuthentication>| peer_authentication::selector(policy).is_none();
         if [&old, &new].into_iter().flatten().any(is_wide) {
             // The mode that others inherit may differ now.
             let is_root = name.0 == self.mesh.root_namespace;
+            // A mode of the root namespace is inherited in all of them.
             let inheriting = self.objects.peers.iter().filter(|(namespace, _)| is_root || **namespace == name.0);
             let keys = inheriting.flat_map(|(namespace, peers)| {
                 peers.keys().map(move |peer| ObjectRef::new(Kind::PeerAuthentication, namespace, peer))
@@ -201,6 +216,8 @@ impl Graph {
             let keys = self.objects.peers.get(&name.0).into_iter().flatten();
             self.marked.extend(keys.map(|(peer, _)| ObjectRef::new(Kind::PeerAuthentication, &name.0, peer)));
         }
+        // The mode is a part of the workload's references, so that each workload under the policy has to be looked at,
+        // whatever changed in it.
         for policy in [old, new].into_iter().flatten() {
             let everything = StringMap::new();
             let selector = peer_authentication::selector(&policy).unwrap_or(&everything);

@@ -60,12 +60,15 @@ impl CoverageIndex {
             let policies = selection.selected_by.iter().chain(&selection.decided_by).chain(&selection.unmatched_by);
             recount.policies.extend(policies.cloned());
         }
+        // Tallies are compared apart: most changes of a selection touch no port, and would mark the policy for a new
+        // analysis.
         let fits = |selection: &Option<Selection>| selection.as_ref().map(|selection| selection.fits.clone());
         if fits(&old) != fits(&new) {
             for (selection, add) in old.iter().map(|old| (old, false)).chain(new.iter().map(|new| (new, true))) {
                 self.tally(&selection.fits, add, &mut recount.fits);
             }
         }
+        // A pod that comes or goes differs here, too: it is none on one side.
         if old.map(|old| old.in_mesh) != new.map(|new| new.in_mesh) {
             recount.wide_of.insert(pod.0.clone());
         }
@@ -74,6 +77,8 @@ impl CoverageIndex {
     fn count(&mut self, namespace: &str, selection: &Selection, add: bool) {
         let in_mesh = selection.in_mesh;
         let whole = Coverage { selected: 1, in_mesh: in_mesh.into(), decided: in_mesh.into(), unmatched: 0 };
+        // Wide policies are not counted one by one: they read the sums of their namespace, so that a pod costs the same
+        // however many there are.
         change(&mut self.all, whole, add);
         change_in(&mut self.by_namespace, &namespace.to_owned(), whole, add);
         for policy in &selection.selected_by {
@@ -82,6 +87,7 @@ impl CoverageIndex {
             change_in(&mut self.by_policy, policy, Coverage { decided, ..whole }, add);
         }
         for policy in &selection.decided_by {
+            // Added to what `selected_by` counted for the same policy: it selects, and it also decides.
             let part = Coverage { decided: whole.decided, ..Coverage::default() };
             change_in(&mut self.by_policy, policy, part, add);
         }
@@ -122,6 +128,7 @@ impl CoverageIndex {
             Some(namespace) => self.by_namespace.get(namespace).copied().unwrap_or_default(),
             None => self.all,
         };
+        // These two are counted for each policy, also for those without a selector.
         let Coverage { decided, unmatched, .. } = self.narrow(policy);
         if policy.kind == Kind::PeerAuthentication {
             Coverage { decided, unmatched, ..whole }
@@ -141,6 +148,7 @@ impl CoverageIndex {
 }
 
 fn change(coverage: &mut Coverage, by: Coverage, add: bool) {
+    // Never below zero: a number that is off by one in a message is better than a control plane that panics.
     let sum = |old: usize, by: usize| if add { old + by } else { old.saturating_sub(by) };
     coverage.selected = sum(coverage.selected, by.selected);
     coverage.in_mesh = sum(coverage.in_mesh, by.in_mesh);

@@ -58,9 +58,12 @@ impl Graph {
         let old = self.objects.service_entries.set(&name, new);
         let old_hosts = hosts(&old);
         self.entries.set_hosts(&name, &old_hosts, &new_hosts);
+        // Other entries with one of the hosts may count now, or count no more. After `set_hosts`, so that the index has
+        // this entry already.
         for host in old_hosts.iter().chain(&new_hosts) {
             self.mark_host(host);
         }
+        // Workloads that the entry has left lose its hosts, those that it has now get them.
         for selector in [old_selector, selector].into_iter().flatten() {
             self.mark_workloads(&name.0, &selector);
         }
@@ -68,6 +71,7 @@ impl Graph {
 
     pub(super) fn set_workload_entry(&mut self, name: Name, new: Option<Arc<WorkloadEntry>>) {
         self.mark(Kind::WorkloadEntry, &name);
+        // Nothing else depends on a WorkloadEntry: services and policies are found by its labels when it is resolved.
         self.objects.workload_entries.set(&name, new);
     }
 
@@ -108,6 +112,7 @@ impl Graph {
         if self.visibility(&entry.metadata.namespace).is_none() {
             return Vec::new();
         }
+        // A host that is listed twice would become two resources of one name.
         let mut seen = BTreeSet::new();
         let hosts = entry.spec.hosts.iter().filter(|host| seen.insert(host.as_str()));
         hosts.filter(|host| self.counts(entry, host)).cloned().collect()
@@ -119,17 +124,20 @@ impl Graph {
         let is_service = self.service_with(host).is_some_and(|(owner, _)| owner == namespace);
         let others = self.entries.with_host(host).filter(|(owner, _)| owner == namespace);
         let mut others = others.filter_map(|(owner, name)| self.objects.service_entries.get(owner, name));
+        // The entry itself is among the others, and is as old as itself.
         !is_service && others.all(|other| age(entry) <= age(other))
     }
 
     /// Returns true if clients of other namespaces get this entry for a host.
     pub(super) fn is_canonical(&self, entry: &ServiceEntry, host: &str) -> bool {
+        // In any namespace: clients elsewhere get the Service.
         if self.service_with(host).is_some() {
             return false;
         }
         let is_public = |entry: &ServiceEntry| self.visibility(&entry.metadata.namespace) == Some(Visibility::Public);
         let others = self.entries.with_host(host);
         let others = others.filter_map(|(owner, name)| self.objects.service_entries.get(owner, name));
+        // An entry that is hidden from other namespaces cannot be the one that they use, however old it is.
         let mut public = others.filter(|other| is_public(other));
         is_public(entry) && public.all(|other| age(entry) <= age(other))
     }
@@ -144,5 +152,6 @@ impl Graph {
 /// Older first; of the same age, by name.
 fn age(entry: &ServiceEntry) -> (&Option<String>, &str, &str) {
     let meta = &entry.metadata;
+    // RFC 3339 times in UTC, as the API server writes them, sort as text.
     (&meta.creation_timestamp, &meta.namespace, &meta.name)
 }

@@ -23,6 +23,7 @@ use crate::wish;
 
 impl Graph {
     pub(super) fn service_entry(&self, key: &ObjectRef) -> Output {
+        // It was removed; the empty output takes its resources back.
         let Some(entry) = self.objects.service_entries.get(&key.namespace, &key.name) else {
             return Output::default();
         };
@@ -30,6 +31,7 @@ impl Graph {
         let visibility = self.visibility(&meta.namespace);
         let mut binding = self.binding(meta, Traffic::Service);
         if visibility == Some(Visibility::Namespace) {
+            // Only its own namespace may see the entry, so Istio refuses a waypoint elsewhere.
             binding = binding.within(&meta.namespace);
         }
         let namespace = self.index.pods.shared_namespace(&meta.namespace);
@@ -38,12 +40,14 @@ impl Graph {
         let hosts = self.hosts_of(entry);
         let endpoints = self.entry_endpoints(entry, &hosts, &mut uses);
         let policies =
+            // Policies are carried by the workloads that the entry makes, and it makes none.
             if endpoints.is_empty() { Vec::new() } else { self.references_of(&meta.namespace, &meta.labels) };
         let mut findings = binding.findings(key);
         findings.extend(unsupported::findings(key, meta));
         findings.extend(unsupported::distribution(key, meta, None));
         findings.extend(entry_findings::of_service_entry(key, entry, &hosts, visibility));
         let mut needing = spec.hosts.iter().filter(|host| self.needs_address(entry, host));
+        // The first host stands for all: one finding for each would say the same.
         findings.extend(needing.clone().next().map(|host| entry_findings::unresolved(key, host)));
         let exhausted = needing.find(|host| self.allocated(entry, host).is_empty());
         findings.extend(exhausted.map(|host| entry_findings::exhausted(key, host)));
@@ -70,10 +74,12 @@ impl Graph {
 
     fn entry_endpoints(&self, entry: &ServiceEntry, hosts: &[String], uses: &mut BTreeSet<Name>) -> Vec<EntryEndpoint> {
         let (meta, spec) = (&entry.metadata, &entry.spec);
+        // All of its hosts belong to others: its endpoints must not stay behind as workloads.
         if hosts.is_empty() {
             return Vec::new();
         }
         if spec.endpoints.is_empty() {
+            // As Istio: without endpoints and selector a host that is looked up by DNS is its own endpoint.
             let is_implicit = spec.resolution.is_by_name() && spec.workload_selector.is_none();
             let named = hosts.iter().filter(|_| is_implicit).map(|host| EntryEndpoint {
                 spec: WorkloadEntrySpec { address: host.clone(), ..WorkloadEntrySpec::default() },
@@ -92,6 +98,7 @@ impl Graph {
     }
 
     fn entry_status(&self, entry: &ServiceEntry, binding: &Binding, ingress: Option<bool>) -> ObjectStatus {
+        // A node proxy sees addresses, not names, and no address belongs to `*.example.com`.
         let is_wildcard = entry.spec.hosts.iter().any(|host| host.starts_with('*'));
         let missing = (is_wildcard && binding.address().is_none()).then(|| Condition {
             r#type: WAYPOINT_MISSING.to_owned(),
@@ -138,12 +145,15 @@ impl Graph {
             let hosts: Vec<_> = hosts.unwrap_or_default();
             self.allocator.retain(&name, &hosts);
             if let Some(entry) = wanted {
+                // Of an address that two statuses have the older entry keeps it.
                 let age = entry.metadata.creation_timestamp.clone();
                 let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
                 entries.push((age, name, Arc::clone(entry), hosts));
             }
         }
         entries.sort_by(|left, right| (&left.0, &left.1).cmp(&(&right.0, &right.1)));
+        // First all that a status has, then the new ones: else a new host could be given an address that a later one
+        // already uses.
         for (_, name, entry, hosts) in &entries {
             for host in hosts {
                 self.allocator.adopt(name, host, read_addresses(entry, host));

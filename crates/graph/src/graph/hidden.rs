@@ -71,6 +71,8 @@ impl Graph {
 
     /// Labels of a namespace; none when nothing is known of it.
     fn labels_of(&self, namespace: &str) -> &StringMap {
+        // Namespaces and their objects come in any order. Selectors without `NotIn` or `DoesNotExist` leave out a
+        // namespace that is unknown, which is repaired when it arrives.
         static NONE: StringMap = StringMap::new();
         self.index.pods.namespace(namespace).map_or(&NONE, |namespace| &namespace.metadata.labels)
     }
@@ -81,17 +83,22 @@ impl Graph {
     }
 
     pub(super) fn set_config_map(&mut self, name: &Name, new: Option<Arc<ConfigMap>>) {
+        // Other ConfigMaps mean nothing to the mesh.
         if name.0 != self.mesh.root_namespace || name.1 != MESH_CONFIG_MAP {
             return;
         }
         self.mark(Kind::ConfigMap, name);
+        // Kept also when it is invalid, so that its findings can be computed by `mesh_config`.
         self.hidden.map = new;
         let config = match &self.hidden.map {
+            // Deleting the ConfigMap is a decision; a mistake in it is none and keeps the last valid configuration.
             None => Some(MeshConfig::default()),
             Some(map) => mesh_config::read(&self.mesh, &config_key(name), map).0,
         };
         let Some(config) = config.filter(|config| *config != self.hidden.config) else { return };
+        // Also namespaces that no Namespace object is known of: their objects may have come first.
         let namespaces = self.all_namespaces();
+        // All of them before the configuration is replaced: afterwards the old visibility cannot be computed.
         let before: Vec<_> = namespaces.iter().map(|namespace| self.visibility(namespace)).collect();
         self.hidden.config = config;
         for (namespace, before) in namespaces.iter().zip(before) {
@@ -123,6 +130,7 @@ impl Graph {
             objects.into_values().for_each(|resource| self.apply_visible(resource));
             return;
         }
+        // A clone of each pointer: the loop changes the maps that it would otherwise borrow.
         for resource in self.resources_in(namespace) {
             let key = resource.key();
             self.remove_visible(&key);
@@ -157,6 +165,7 @@ impl Graph {
     /// Objects of a namespace that are of the mesh only when it is discovered.
     fn resources_in(&self, namespace: &str) -> Vec<Resource> {
         let objects = &self.objects;
+        // Must list the kinds of `HIDDEN`: one that is missing here would stay in the mesh when its namespace leaves.
         let peers = objects.peers.get(namespace).into_iter().flatten();
         let mut all: Vec<_> = peers.map(|(_, peer)| Resource::PeerAuthentication(Arc::clone(peer))).collect();
         all.extend(objects.policies.within(namespace).map(|(_, it)| Resource::AuthorizationPolicy(Arc::clone(it))));

@@ -34,6 +34,7 @@ impl BySelector {
     /// Replaces the selector of an object and returns the old one. `None` and an empty one select nothing.
     pub(super) fn set(&mut self, name: &Name, new: Option<&StringMap>) -> Option<StringMap> {
         let selectors = self.0.entry(name.0.clone()).or_default();
+        // A copy for the caller, which has to mark the objects that matched the old one.
         let old = selectors.get(&name.1).cloned();
         match new {
             Some(new) => selectors.insert(&name.1, new),
@@ -81,6 +82,7 @@ impl Links {
 
 /// Service of a slice, which is in the same namespace.
 fn service_of(slice: &Name, object: &EndpointSlice) -> Option<Name> {
+    // By the label `kubernetes.io/service-name`; a slice without it belongs to no Service.
     object.service_name().map(|service| (slice.0.clone(), service.to_owned()))
 }
 

@@ -16,6 +16,7 @@ pub(super) struct Template {
 
 impl Template {
     fn of(template: &PodTemplate) -> Self {
+        // A whole pod, so that the default of the service account is decided in one place.
         let pod = Pod { spec: template.spec.clone(), ..Pod::default() };
         Self { account: pod.service_account().to_owned(), labels: template.metadata.labels.clone() }
     }
@@ -49,6 +50,7 @@ impl Graph {
 
     pub(super) fn set_template(&mut self, key: &ObjectRef, new: Option<&PodTemplate>) {
         let new = new.map(Template::of);
+        // `exchange` needs the old and the new form at once, and the map owns one of them.
         let old = match new.clone() {
             Some(new) => self.objects.templates.insert(key.clone(), new),
             None => self.objects.templates.remove(key),

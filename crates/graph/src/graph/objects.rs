@@ -64,6 +64,7 @@ impl<T> Namespaced<T> {
 
     /// Replaces an object and returns the old one.
     pub(super) fn set(&mut self, name: &Name, new: Option<Arc<T>>) -> Option<Arc<T>> {
+        // Also for a removal; an entry that this makes is taken out again below.
         let map = self.0.entry(name.0.clone()).or_default();
         let old = set(map, &name.1, new);
         if map.is_empty() {
@@ -97,6 +98,7 @@ impl Objects {
     /// or anywhere for `None`.
     pub(super) fn has_pod_with(&self, namespace: Option<&str>, selector: &StringMap) -> bool {
         let is_near = |other: &str| namespace.is_none_or(|namespace| other == namespace);
+        // A Deployment with no replicas has no pods, but its policy is no mistake.
         let mut templates = self.templates.iter().filter(|(key, _)| is_near(&key.namespace));
         if templates.any(|(_, template)| is_subset(selector, &template.labels)) {
             return true;

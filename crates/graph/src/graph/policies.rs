@@ -61,6 +61,8 @@ impl Policies {
     /// match.
     pub(super) fn convert(&mut self, mesh: &Mesh, key: &ObjectRef, policy: Option<&AuthorizationPolicy>) -> bool {
         let varied = self.enforceable.remove(key).is_some_and(|own| own.rules.varies);
+        // The old form goes out whatever the new one is: the policy may have got a selector, which is indexed
+        // elsewhere.
         if varied && let Some(varying) = self.varying.get_mut(&key.namespace) {
             varying.remove(key);
             if varying.is_empty() {
@@ -71,6 +73,7 @@ impl Policies {
         let converted = authorization::convert(mesh, key, policy);
         let rules = Rules::new(&converted.rules, &mesh.trust_domain);
         let varies = rules.varies;
+        // Policies with a selector are found by it; only those without one need an index of their own.
         if varies && authorization::selector(policy).is_none() {
             self.varying.entry(key.namespace.clone()).or_default().insert(key.clone());
         }
@@ -84,6 +87,7 @@ impl Graph {
     pub(super) fn policy_output(&mut self, key: &ObjectRef) -> Output {
         let output = if key.kind == Kind::PeerAuthentication { self.peer(key) } else { self.authorization(key) };
         let Some((output, facts)) = output else {
+            // The policy is gone. Its state is reported as gone by `report_states`, which finds no facts.
             self.policies.facts.remove(key);
             self.policies.idle.remove(key);
             return Output::default();
@@ -113,6 +117,8 @@ impl Graph {
                 ..Details::default()
             },
         };
+        // A policy that is not for node proxies has one finding that says so; details of its rules would only distract
+        // from it.
         if converted.policy.is_some() {
             let review = self.review(key, policy, own);
             facts.effect = review.refine(facts.effect);
@@ -125,6 +131,7 @@ impl Graph {
 
     /// Analyses the rules of a policy: which of them can match.
     fn review(&self, key: &ObjectRef, policy: &AuthorizationPolicy, own: &Enforceable) -> analysis::Review {
+        // The conversion gives no rule for one that it leaves out, in its place.
         let left_out = own.converted.rules.iter().enumerate().filter(|(_, rules)| rules.is_empty());
         let left_out: Vec<_> = left_out.map(|(index, _)| index).collect();
         let none = Tallies::new();
@@ -145,6 +152,8 @@ impl Graph {
         selector: Option<&StringMap>,
         findings: &mut Vec<Finding>,
     ) -> Option<String> {
+        // The search below costs as much as the labels of the namespace, and a policy with a workload needs no
+        // explanation.
         if self.coverage(key).selected > 0 {
             return None;
         }
@@ -172,6 +181,7 @@ impl Graph {
         let (port_findings, unmatched) = analysis::peer(key, policy, tallies);
         findings.extend(port_findings);
         // A mode for the whole workload holds also when those for ports never apply.
+        // Without such a mode the ports are all that it sets, and `unmatched` in the details says what becomes of them.
         let effect = match (&unmatched, peer_authentication::sets_mode(policy)) {
             (Some(unmatched), true) => effect.but(unmatched),
             (Some(_) | None, _) => effect,

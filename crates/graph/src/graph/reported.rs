@@ -21,6 +21,8 @@ pub(super) struct Reported {
 impl Reported {
     /// Records the findings about an object, and adds them to the update if they differ.
     pub(super) fn set_findings(&mut self, update: &mut Update, key: &ObjectRef, mut findings: Vec<Finding>) {
+        // The order in which they are found depends on the order of events; a list that differs in its order only is no
+        // change.
         findings.sort();
         if self.findings.get(key).map_or(&[][..], Vec::as_slice) == findings {
             return;
@@ -41,6 +43,8 @@ impl Reported {
         } else {
             self.statuses.insert(key.clone(), status.clone())
         };
+        // An empty status is sent only if it removes something: a status that was reported before, or one that the
+        // object still has from an earlier process.
         if old.is_none() && status.is_empty() && !is_stale || old.as_ref() == Some(&status) {
             return;
         }

@@ -22,6 +22,7 @@ impl Graph {
         let mut selected_by = self.selecting_policies(&meta.namespace, &meta.labels);
         let peers = peer_authentication::selecting(&self.mesh, &self.objects.peers, &meta.namespace, &meta.labels);
         selected_by.extend(peers.map(peer_key));
+        // Selecting is not deciding: of several PeerAuthentications with a matching selector only the oldest holds.
         let decided_by: Vec<_> = self.levels(pod).deciding().into_iter().map(peer_key).collect();
         let (unmatched_by, fits) = self.matching(pod, &selected_by, &decided_by);
         Selection { in_mesh: enrolment::is_enrolled(pod), selected_by, decided_by, unmatched_by, fits }
@@ -47,6 +48,8 @@ impl Graph {
     pub(super) fn references_of(&self, namespace: &str, labels: &StringMap) -> Vec<String> {
         let levels = peer_authentication::levels(&self.mesh, &self.objects.peers, namespace, labels);
         let policies = self.selecting_policies(namespace, labels).into_iter().map(|policy| policy.path());
+        // As for a pod: AuthorizationPolicies by path, then the one from PeerAuthentication, so that equal selections
+        // are equal resources.
         policies.chain(levels.reference(&self.mesh)).collect()
     }
 
@@ -69,6 +72,7 @@ impl Graph {
         }
         let services = self.services_in_front(pod);
         let ports = PodPorts::of(pod, services.iter().map(AsRef::as_ref));
+        // An invalid address has a finding of its own.
         let addresses: Vec<IpAddr> = pod.addresses().filter_map(|text| text.parse().ok()).collect();
         for policy in all {
             let can_match = match self.policies.enforceable(policy) {
@@ -76,9 +80,11 @@ impl Graph {
                     fits.extend(own.rules.ports.iter().map(|port| (policy.clone(), *port, ports.fit(*port))));
                     own.rules.can_match(&ports, &addresses)
                 }
+                // A PeerAuthentication: only AuthorizationPolicies are in `enforceable`.
                 None => self.peer_of(policy).is_some_and(|peer| {
                     let numbers = || peer_authentication::ports(peer);
                     fits.extend(numbers().map(|port| (policy.clone(), port, ports.fit(port))));
+                    // One that does not decide is shadowed, which is another count than unmatched.
                     !decided_by.contains(policy)
                         || peer_authentication::sets_mode(peer)
                         || numbers().any(|port| ports.can_be(port))
@@ -132,6 +138,7 @@ impl Graph {
         let by_slice = self.links.slices_of_pod(&own).filter_map(|(namespace, slice)| {
             let slice = self.objects.slices.get(namespace, slice)?;
             let target = PodTarget { namespace: &meta.namespace, name: &meta.name, uid: &meta.uid };
+            // By uid, too: the pod may have been replaced by another of its name, which the slice does not mean.
             let is_target = slice.endpoints.iter().filter_map(PodTarget::of).any(|other| other == target);
             let service = slice.service_name()?;
             // With a selector the labels decide: slices of such a Service follow them a little later, and would be a

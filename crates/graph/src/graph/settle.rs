@@ -44,9 +44,11 @@ impl Default for Output {
 impl Graph {
     /// Returns the changes since the last call.
     pub fn settle(&mut self) -> Update {
+        // A set in the order of kinds and names: the result does not depend on the order of events.
         let marked = std::mem::take(&mut self.marked);
         let mut update = Update { cluster: self.cluster.clone(), ..Update::default() };
         let mut recount = Recount::default();
+        // Before the entries are resolved, which read the addresses of their hosts.
         self.allocate_addresses(&marked);
         let (mut objects, mut policies) = (Vec::new(), BTreeSet::new());
         let has_peers = marked.iter().any(|key| key.kind == Kind::PeerAuthentication);
@@ -63,6 +65,7 @@ impl Graph {
                     policies.insert(key);
                     continue;
                 }
+                // Never marked: they are no resources of their own, and mark the objects that depend on them instead.
                 Kind::Node
                 | Kind::ServiceAccount
                 | Kind::Gateway
@@ -76,6 +79,7 @@ impl Graph {
                 | Kind::Job => continue,
             };
             self.reported.set_findings(&mut update, &key, output.findings);
+            // Also when the graph says nothing about the object: a status of an earlier process has to be removed.
             let is_stale = self.has_status(&key);
             self.reported.set_status(&mut update, &key, output.status, is_stale);
             self.waypoints.set_used(&key, output.uses);
@@ -93,6 +97,7 @@ impl Graph {
         if has_peers {
             objects.push((ObjectRef::new(Kind::PeerAuthentication, "", STATIC_STRICT), self.static_strict()));
         }
+        // A policy whose facts changed has a new state even if its numbers did not.
         recounted.extend(policies);
         self.report_states(&mut update, &recounted);
         update.objects = objects;
@@ -110,6 +115,7 @@ impl Graph {
             output.findings.extend(binding.findings(key));
             output.uses = binding.names();
             if key.name == self.mesh.root_namespace {
+                // Other namespaces may carry the label, too, but only that of the control plane counts.
                 output.findings.extend(unsupported::network(key, meta));
             }
         }
@@ -118,6 +124,7 @@ impl Graph {
 
     fn pod(&mut self, key: &ObjectRef, update: &mut Update, recount: &mut Recount) -> Output {
         let pod = self.objects.pods.get(&key.namespace, &key.name).filter(|pod| is_workload(pod)).cloned();
+        // Before the output, which reads the same selection: both must name the same policies.
         let selection = pod.as_ref().map(|pod| self.selection(pod));
         let resolved = pod.as_ref().zip(selection.as_ref());
         let placement = resolved.map(|(pod, selection)| self.placement(pod, selection));
@@ -134,6 +141,8 @@ impl Graph {
         let meta = &pod.metadata;
         let gateway = Self::gateway_of(meta);
         let is_waypoint = gateway.as_ref().is_some_and(|gateway| self.is_waypoint(gateway));
+        // A waypoint that sends to itself would be a loop. This holds also for one that a user runs by hand, without
+        // the label of a controller.
         let binding = if is_waypoint { Binding::default() } else { self.binding(meta, Traffic::Workload) };
         findings.extend(binding.findings(key));
         let workload = Workload {
@@ -144,6 +153,7 @@ impl Graph {
             policies: self.references(pod, selection),
             waypoint: binding.address().cloned(),
         };
+        // With its own Gateway: the pod has to be looked at again when that becomes a waypoint.
         let uses = binding.names().into_iter().chain(gateway).collect();
         Output { resolved: Resolved::Workload(workload), findings, uses, ..Output::default() }
     }
@@ -153,6 +163,7 @@ impl Graph {
         if key.kind == Kind::ServiceEntry {
             let entry = self.objects.service_entries.get(&key.namespace, &key.name);
             let status = entry.map(|entry| &entry.status);
+            // Addresses in the status of a ServiceEntry are this mesh's or Istio's, which it takes over.
             return status.is_some_and(|status| has_ours(&status.conditions) || !status.addresses.is_empty());
         }
         let service = self.objects.services.get(&key.namespace, &key.name).filter(|_| key.kind == Kind::Service);
@@ -188,6 +199,7 @@ impl Graph {
         let slice = self.objects.slices.get(&key.namespace, &key.name);
         let service =
             slice.and_then(|slice| slice.service_name()).and_then(|service| self.mesh_service(&key.namespace, service));
+        // A slice may come before its Service, which marks it when it comes.
         let Some((slice, service)) = slice.zip(service) else { return Output::default() };
         let endpoints = Endpoints { slice: Arc::clone(slice), service: Arc::clone(service) };
         let findings = addresses::of_endpoints(key, &endpoints);

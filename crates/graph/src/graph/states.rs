@@ -34,6 +34,7 @@ impl Graph {
         if changed.names {
             keys.extend(self.policies.facts.keys().cloned());
         }
+        // Only a policy that selects nothing has a finding that depends on the labels of other pods.
         if !changed.labels.is_empty() {
             let is_near = |policy: &&ObjectRef| {
                 changed.labels.contains(&policy.namespace) || policy.namespace == self.mesh.root_namespace
@@ -53,6 +54,7 @@ impl Graph {
     /// Reports the states of these policies.
     pub(super) fn report_states(&mut self, update: &mut Update, keys: &BTreeSet<ObjectRef>) {
         for key in keys {
+            // Neither exists for a policy that was removed, which `set_state` then reports as gone.
             let state = self.policies.facts.get(key).zip(self.scope(key)).map(|(facts, scope)| PolicyState {
                 accepted: facts.accepted.clone(),
                 enforcement: Enforcement {

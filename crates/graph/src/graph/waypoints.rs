@@ -27,6 +27,7 @@ impl WaypointIndex {
     /// Replaces the waypoints that an object depends on.
     pub(super) fn set_used(&mut self, key: &ObjectRef, names: BTreeSet<WaypointName>) {
         let old = if names.is_empty() { self.used.remove(key) } else { self.used.insert(key.clone(), names.clone()) };
+        // A name that stays is not taken out and put in again: its set of users may be long.
         for name in old.into_iter().flatten().filter(|name| !names.contains(name)) {
             if let Some(users) = self.users.get_mut(&name) {
                 users.remove(key);
@@ -70,6 +71,7 @@ impl Graph {
             if let Some(gateways) = old_class.as_ref().and_then(|class| self.waypoints.by_class.get_mut(class)) {
                 gateways.remove(&name);
             }
+            // There are few classes, so that looking at all costs nothing.
             self.waypoints.by_class.retain(|_, gateways| !gateways.is_empty());
             if let Some(class) = new_class {
                 self.waypoints.by_class.entry(class).or_default().insert(name.clone());
@@ -80,6 +82,7 @@ impl Graph {
 
     pub(super) fn set_gateway_class(&mut self, name: &str, new: Option<Arc<GatewayClass>>) {
         objects::set(&mut self.objects.gateway_classes, name, new);
+        // A class may set the traffic that its Gateways are for.
         for gateway in self.waypoints.by_class.get(name).cloned().unwrap_or_default() {
             self.review_waypoint(&gateway);
         }
@@ -96,6 +99,7 @@ impl Graph {
             Some(new) => self.waypoints.waypoints.insert(name.clone(), new),
             None => self.waypoints.waypoints.remove(name),
         };
+        // A Gateway's status changes often (listeners, conditions); only what its users see counts.
         if old != new {
             self.marked.extend(self.waypoints.users(name).cloned());
         }
@@ -108,6 +112,8 @@ impl Graph {
         if wish::inherited(&old) != wish::inherited(&new) {
             self.mark_all_in(name);
         } else if old.labels != new.labels {
+            // `allowedRoutes` may admit namespaces by any label, so that a change of any of them can open or close a
+            // waypoint.
             let users: Vec<_> = self.waypoints.users_in(name).cloned().collect();
             self.marked.extend(users);
         }
@@ -115,6 +121,7 @@ impl Graph {
 
     /// Finds the waypoints of an object with these labels in a namespace.
     pub(super) fn binding(&self, meta: &ObjectMeta, traffic: Traffic) -> Binding {
+        // Else connections to the waypoint itself would be sent to the waypoint, in a circle.
         if is_of_waypoint(&meta.labels) {
             return Binding::default();
         }
@@ -133,6 +140,7 @@ impl Graph {
         let inherited = || parent.and_then(|parent| wish::wish(&parent.labels, namespace));
         let own = wish::wish(labels, namespace);
         let is_own = own.is_some();
+        // `istio.io/use-waypoint: none` of the object wins over its namespace: `own` is then `Wish::Nothing`.
         let Some(Wish::Named(name)) = own.or_else(inherited) else { return Binding::default() };
         let bound = match self.find_waypoint(&name, namespace, traffic) {
             // A waypoint for services only is no mistake of a namespace with workloads.
@@ -145,10 +153,12 @@ impl Graph {
             Some(parent) if !is_own => (&parent.labels, &parent.annotations),
             Some(_) | None => (labels, annotations),
         };
+        // Weights are a field of a Service in discovery; a workload has one waypoint.
         let canary = (traffic == Traffic::Service).then(|| wish::canary(labels, namespace)).flatten();
         let canary = canary.map(|canary| {
             let weight = wish::canary_weight(annotations).ok_or(BindingError::CanaryWeight);
             let outcome = match self.find_waypoint(&canary, namespace, traffic) {
+                // Before the result of the search: the same waypoint twice is the mistake, whether it is ready or not.
                 _ if canary == name => Err(BindingError::CanaryIsPrimary),
                 Err(error) => Err(error),
                 Ok(address) => weight.map(|weight| (address.clone(), weight)),
@@ -162,6 +172,7 @@ impl Graph {
     pub(super) fn namespace_binding(&self, namespace: &str, labels: &StringMap) -> Binding {
         let Some(Wish::Named(name)) = wish::wish(labels, namespace) else { return Binding::default() };
         let found = |traffic| self.find_waypoint(&name, namespace, traffic).cloned();
+        // Of a waypoint that is missing or refuses, both searches say the same.
         let bound = match found(Traffic::Service).or_else(|_| found(Traffic::Workload)) {
             Ok(address) => Bound::To(address),
             Err(error) => Bound::Failed(error),
@@ -178,6 +189,7 @@ impl Graph {
         let none = StringMap::new();
         let labels = self.index.pods.namespace(namespace).map_or(&none, |namespace| &namespace.metadata.labels);
         let waypoint = self.waypoints.waypoints.get(name).ok_or(BindingError::NotReady)?;
+        // Before the traffic: who may not use the waypoint has to hear that first.
         if !waypoint.admits(namespace, labels) {
             return Err(BindingError::Denied);
         }
@@ -189,6 +201,7 @@ impl Graph {
 
     /// Returns the Gateway of which a pod is an instance, whether it is one or not.
     pub(super) fn gateway_of(meta: &ObjectMeta) -> Option<WaypointName> {
+        // The label counts whether or not the Gateway is known: the pod is then marked when it comes.
         meta.labels.get(GATEWAY_NAME_LABEL).map(|gateway| (meta.namespace.clone(), gateway.clone()))
     }
 

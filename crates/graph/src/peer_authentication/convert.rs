@@ -10,6 +10,7 @@ use crate::rule::{Action, Authorization, Clause, Match, Rule, StringMatch};
 
 /// Name of the policy for workloads that are STRICT on every port.
 pub(crate) const STATIC_STRICT: &str = "istio_converted_static_strict";
+// The names that Istio's control plane gives them.
 const CONVERTED_PREFIX: &str = "converted_peer_authentication_";
 
 /// The policy of a PeerAuthentication with ports whose mode differs from the rest; `levels` are what it inherits from.
@@ -38,6 +39,7 @@ pub(crate) fn convert(policy: &PeerAuthentication, levels: &Levels<'_>) -> Optio
     if differing.is_empty() {
         return None;
     }
+    // STRICT is one rule with exceptions; PERMISSIVE is one rule for each strict port.
     let rules = if strict {
         vec![all_but(&differing, own == TlsMode::Strict)]
     } else {
@@ -55,6 +57,7 @@ pub(crate) fn static_strict(mesh: &Mesh) -> Authorization {
 
 /// A DENY policy for the workloads that refer to it.
 fn deny(namespace: &str, name: String, rules: Vec<Rule>) -> Authorization {
+    // In no scope by itself: a DENY for a whole namespace would hit workloads with another mode.
     let scope = Scope::Named(ObjectRef::new(Kind::PeerAuthentication, namespace, &name));
     Authorization { name, namespace: namespace.to_owned(), scope, action: Action::Deny, rules, dry_run: false }
 }
@@ -75,6 +78,7 @@ fn only(port: u16) -> Rule {
 }
 
 fn plaintext() -> Match {
+    // A peer without mutual TLS has an empty principal, and `Presence` matches any text but an empty one.
     Match { not_principals: vec![StringMatch::Presence], ..Match::default() }
 }
 

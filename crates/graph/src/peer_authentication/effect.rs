@@ -46,6 +46,7 @@ pub(crate) fn effect(mesh: &Mesh, policy: &PeerAuthentication, precedence: Prece
     }
     let mut losses = Vec::new();
     let ports = policy.spec.port_level_mtls.values().any(|port| port.mode != TlsMode::Unset);
+    // Istio: `portLevelMtls` needs a selector.
     if ports && selector(policy).is_none() {
         let message = "portLevelMtls requires a selector: its ports use mtls.mode".to_owned();
         losses.push(Loss { reason: Reason::Ignored, field: "spec.portLevelMtls", message });
@@ -67,6 +68,7 @@ pub(crate) fn effect(mesh: &Mesh, policy: &PeerAuthentication, precedence: Prece
         (TlsMode::Unset, true) => "portLevelMtls",
         (TlsMode::Unset, false) => {
             let message = "mtls.mode is not set: the policy has no effect";
+            // With the losses so far: they may be the reason that nothing is set.
             return (Effect::nothing(Outcome::NothingSet, message), losses);
         }
     };

@@ -53,6 +53,7 @@ fn oldest<'a>(
         .values()
         .map(AsRef::as_ref)
         .filter(|policy| admits(policy))
+        // As Istio: of several the oldest wins.
         .min_by(|left, right| age(left).cmp(&age(right)))
 }
 
@@ -61,6 +62,7 @@ pub(crate) fn inherited<'a>(mesh: &Mesh, policies: &'a ByNamespace, namespace: &
     let wide = |namespace| oldest(policies, namespace, |policy| selector(policy).is_none());
     Levels {
         workload: None,
+        // For workloads of the root namespace itself its policy is that of the mesh, and would count twice.
         namespace: (namespace != mesh.root_namespace).then(|| wide(namespace)).flatten(),
         mesh: wide(&mesh.root_namespace),
     }
@@ -96,6 +98,7 @@ pub(crate) fn older<'a>(
     policy: &PeerAuthentication,
 ) -> Option<&'a PeerAuthentication> {
     let labels = selector(policy);
+    // It has no effect at all, which is another finding.
     if labels.is_some() && policy.metadata.namespace == mesh.root_namespace {
         return None;
     }
@@ -103,6 +106,7 @@ pub(crate) fn older<'a>(
     let oldest = oldest(policies, &policy.metadata.namespace, |other| match (selector(other), labels) {
         (None, None) => true,
         (Some(theirs), Some(labels)) => is_subset(theirs, labels),
+        // Of different breadth: the narrower one wins whatever its age.
         (None, Some(_)) | (Some(_), None) => false,
     });
     oldest.filter(|oldest| oldest.metadata.name != policy.metadata.name)
@@ -110,6 +114,7 @@ pub(crate) fn older<'a>(
 
 /// Ports for which a policy sets a mode of their own.
 pub(crate) fn ports(policy: &PeerAuthentication) -> impl Iterator<Item = u16> {
+    // UNSET for a port means the mode of the workload, which is no mode of its own.
     let set = policy.spec.port_level_mtls.iter().filter(|(_, port)| port.mode != TlsMode::Unset);
     set.map(|(port, _)| *port).filter(|_| selector(policy).is_some())
 }
@@ -129,6 +134,8 @@ impl<'a> Levels<'a> {
     pub(crate) fn deciding(&self) -> Vec<&'a PeerAuthentication> {
         let sets_ports =
             |policy: &&PeerAuthentication| policy.spec.port_level_mtls.values().any(|port| port.mode != TlsMode::Unset);
+        // It decides for its ports although its mode for the rest comes from another policy. With a mode of its own it
+        // is found below.
         let ports = self.workload.filter(sets_ports).filter(|policy| mode(Some(policy)) == TlsMode::Unset);
         let levels = [self.workload, self.namespace, self.mesh];
         let whole = levels.into_iter().flatten().find(|policy| mode(Some(policy)) != TlsMode::Unset);
@@ -143,6 +150,7 @@ impl<'a> Levels<'a> {
 
     /// Resource name of the policy that the workload has to refer to, if any.
     pub(crate) fn reference(&self, mesh: &Mesh) -> Option<String> {
+        // Never both: the converted policy already refuses plaintext on the ports that are strict.
         if let Some(policy) = self.workload
             && let Some(converted) = convert(policy, self)
         {
@@ -154,6 +162,7 @@ impl<'a> Levels<'a> {
     fn is_strict(&self) -> bool {
         match mode(self.workload) {
             TlsMode::Strict => true,
+            // Set explicitly for the workload, and so before what the namespace or the mesh says.
             TlsMode::Permissive | TlsMode::Disable => false,
             TlsMode::Unset => self.inherits_strict(),
         }

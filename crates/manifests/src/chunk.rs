@@ -26,6 +26,7 @@ impl Chunk<'_> {
         let json: Value = serde_json::from_str(self.text)
             .map_err(|error| SyntaxError { line: error.line(), message: error.to_string() })?;
         let placeless = Node::without_places(json);
+        // One byte for one, so that all places stay as they are.
         match Node::parse(&self.text.replace('\t', " ")) {
             // Read by both: the JSON reader decides what it says, the YAML reader where it stands.
             Ok(node) if node.to_value() == placeless.to_value() => Ok(node),
@@ -83,12 +84,14 @@ fn split_yaml(file: &str) -> Vec<Chunk<'_>> {
         if is_marker(line) {
             chunks.push(Chunk { text: &file[start..offset], offset: start, line: start_line, is_json: false });
             // What follows the marker on its own line belongs to the document.
+            // The length of the marker, `---` or `...`.
             start = offset + 3;
             start_line = index + 1;
         }
         offset += line.len();
     }
     chunks.push(Chunk { text: &file[start..], offset: start, line: start_line, is_json: false });
+    // A file that begins with `---`, or has comments before the first, has no document there.
     chunks.retain(|chunk| !is_blank(chunk.text));
     chunks
 }

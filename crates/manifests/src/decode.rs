@@ -57,6 +57,7 @@ fn collect_objects<'a>(node: &'a Node, path: Vec<Step>, found: &mut Vec<ObjectNo
 pub(crate) fn items(list: &Node) -> Option<&[Node]> {
     match list.entry("items").map(|entry| &entry.value.data) {
         Some(Data::List(items)) => Some(items),
+        // A `List` without items is an empty one.
         Some(Data::Scalar(Value::Null)) | None => Some(&[]),
         Some(Data::Scalar(_) | Data::Map(_)) => None,
     }
@@ -79,6 +80,7 @@ pub(crate) fn head(node: &Node) -> Result<Head, Mistake> {
     let kind = text(node, "kind")?;
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     match kind.parse::<Kind>() {
+        // A kind's name alone does not decide: `Gateway` exists in Istio's group and in that of the Gateway API.
         Ok(known) if known.group() == group => {
             if known.has_version(version) {
                 return Ok(Head::Object(known));
@@ -130,6 +132,7 @@ pub(crate) fn key(kind: Kind, value: &mut Value) -> Result<ObjectRef, Mistake> {
     let namespace = match (kind.is_namespaced(), namespace.as_str()) {
         // As kubectl where no namespace is configured.
         (true, "") => "default".to_owned(),
+        // A namespace is an RFC 1123 label: 63 characters, no dots.
         (true, _) if is_dns_subdomain(&namespace) && !namespace.contains('.') && namespace.len() <= 63 => namespace,
         (false, "") => namespace,
         (true, _) => {
@@ -165,6 +168,7 @@ fn is_dns_subdomain(name: &str) -> bool {
         && name.starts_with(alphanumeric)
         && name.ends_with(alphanumeric)
         && name.chars().all(|c| alphanumeric(c) || c == '-' || c == '.')
+        // The ends of the parts between dots (`a-.b`) are not checked.
         && !name.contains("..")
 }
 
@@ -174,17 +178,20 @@ fn is_dns_subdomain(name: &str) -> bool {
 pub(crate) fn object(kind: Kind, value: &Value) -> Result<Decoded, Vec<Mistake>> {
     let mut mistakes = schema::check(kind, value);
     if let (true, Some(spec)) = (kind.is_strict(), value.get("spec")) {
+        // Before nulls are stripped: afterwards an empty field looks like one that is absent.
         find_nulls(spec, &mut vec![Step::Field("spec".to_owned())], &mut mistakes);
     }
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
+    // The caller keeps the value as it was written, for overlays and copies.
     let mut value = value.clone();
     strip_nulls(&mut value);
     Resource::complete(kind, &mut value);
     let mut unread = Vec::new();
     let mut collect = |path: serde_ignored::Path<'_>| unread.push(ignored_path(&path));
     let mut track = serde_path_to_error::Track::new();
+    // Two layers: the inner one knows where an error is, the outer one which fields nothing read.
     let tracked = serde_path_to_error::Deserializer::new(&value, &mut track);
     let result = Resource::read(kind, serde_ignored::Deserializer::new(tracked, &mut collect));
     let resource = result.map_err(|error| {
@@ -255,6 +262,7 @@ fn has_effect(path: &[Step], value: &Value) -> bool {
         Some(Value::Array(items)) => items.is_empty(),
         Some(Value::Object(fields)) => fields.is_empty(),
         Some(Value::String(text)) => text.is_empty(),
+        // `false` is the default of nearly every field of the API; a number, also 0, was chosen.
         Some(Value::Bool(true) | Value::Number(_)) => false,
     };
     is_spec && !is_metadata && !is_empty && !is_default(path, at(value, path))
@@ -332,6 +340,7 @@ fn tracked_path(path: &serde_path_to_error::Path) -> Vec<Step> {
         .filter_map(|segment| match segment {
             Segment::Seq { index } => Some(Step::Index(*index)),
             Segment::Map { key } => Some(Step::Field(key.clone())),
+            // Neither is a step in the document.
             Segment::Enum { .. } | Segment::Unknown => None,
         })
         .collect()

@@ -62,6 +62,7 @@ impl Node {
         options.with_snippet = false;
         if let Some(budget) = &mut options.budget {
             budget.max_nodes = MAX_VALUES;
+            // A mapping has two events of its own, and each entry has a key.
             budget.max_events = 4 * MAX_VALUES;
         }
         let parsed = serde_saphyr::from_str_with_options::<Spanned<Data>>(text, options);
@@ -69,6 +70,7 @@ impl Node {
             line: error.location().map_or(0, |location| count(location.line())),
             message: plain_message(&one_line(&error.without_snippet().to_string())),
         })?;
+        // After parsing, because it needs the places of the scalars.
         node.resolve(text)?;
         Ok(node)
     }
@@ -119,6 +121,7 @@ impl Node {
                     }
                     // JSON has only text as keys: `8080:` of a map of ports becomes "8080", as in kubectl.
                     if matches!(key, Value::Bool(_) | Value::Number(_)) {
+                        // Only these: a key that is a string has its text already.
                         entry.key = key.to_string();
                     }
                     entry.value.resolve(text)?;
@@ -169,6 +172,7 @@ impl Node {
                     Some(item) => (node, line) = (item, item.line),
                     None => break,
                 },
+                // The document has another form than the path: the line of the last step that fits is the nearest.
                 _ => break,
             }
         }
@@ -228,6 +232,7 @@ impl<'a> Scalar<'a> {
     /// The scalar at this place; `None` when it is quoted or its type is written before it.
     fn at(text: &'a str, range: &Range<usize>) -> Option<Self> {
         let raw = text.get(range.clone())?.trim();
+        // Quoted, a block scalar, an alias, a tag, or several words: all of them are strings, or typed by the parser.
         if raw.is_empty() || raw.starts_with(['"', '\'', '|', '>', '&', '*', '!']) || raw.contains(char::is_whitespace)
         {
             return None;
@@ -259,6 +264,7 @@ impl<'a> Scalar<'a> {
 }
 
 fn count(number: u64) -> usize {
+    // Only a message is wrong then.
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 

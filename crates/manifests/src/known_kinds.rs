@@ -32,6 +32,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
     ),
     ("apps", &["ControllerRevision"]),
     ("batch", &["CronJob"]),
+    // `EndpointSlice`, its only kind, is read.
     ("discovery.k8s.io", &[]),
     ("autoscaling", &["HorizontalPodAutoscaler", "Scale"]),
     ("policy", &["Eviction", "PodDisruptionBudget", "PodSecurityPolicy"]),
@@ -49,6 +50,8 @@ const GROUPS: [(&str, &[&str]); 11] = [
 ];
 
 /// Groups that had kinds which are read, under the same names.
+// `extensions/v1beta1` had Deployments, DaemonSets and Ingresses until Kubernetes 1.15 and 1.21; old manifests still
+// say so.
 const FORMER_GROUPS: [&str; 1] = ["extensions"];
 
 /// Returns true if the name cannot mean another kind in this group, which is not the kind's own. A group that is nearly
@@ -74,6 +77,7 @@ pub(crate) fn of(group: &str, kind: &str) -> Result<Unread, Option<&'static str>
 }
 
 fn effect(group: &str, kind: &str) -> Unread {
+    // By the ends of names, since kinds of other vendors (`CiliumNetworkPolicy`, `HTTPRoute`) cannot all be listed.
     let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| kind.ends_with(suffix));
     if group == "security.istio.io"
         || kind == "EnvoyFilter"

@@ -45,6 +45,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn path(&mut self, path: &Path) {
+        // A place is an addition to a message; what cannot be read is reported by the source.
         let Ok((files, _)) = load::texts(path) else { return };
         for (file, text) in files {
             if let Ok(text) = text {
@@ -61,6 +62,7 @@ impl Search<'_> {
         }
         let chunks: Vec<_> = chunk::split(text).into_iter().filter(|chunk| mentions(chunk.text)).collect();
         for chunk in chunks {
+            // A document with a mistake defines nothing that is in force.
             if let Ok(node) = chunk.parse() {
                 self.document(path, chunk.line, &node);
             }
@@ -71,6 +73,7 @@ impl Search<'_> {
         for object in decode::objects(document) {
             let Ok(key) = decode::key(object.kind, &mut object.node.to_value()) else { continue };
             for (index, steps) in self.wanted.get(&key).into_iter().flatten() {
+                // Both count from 1.
                 let place = Place { file: path.to_owned(), line: line + object.node.line_of(steps).saturating_sub(1) };
                 if let Some(found) = self.found.get_mut(*index) {
                     // Of several definitions the first is in force.

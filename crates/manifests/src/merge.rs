@@ -10,6 +10,7 @@ pub(crate) fn merge(base: &mut Value, overlay: &Value) {
                 if value.is_null() {
                     base.remove(name);
                 } else {
+                    // RFC 7396: a member that is missing is merged with nothing, so that nulls inside it do not appear.
                     merge(base.entry(name.clone()).or_insert(Value::Null), value);
                 }
             }

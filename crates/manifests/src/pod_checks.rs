@@ -14,6 +14,7 @@ pub(crate) fn mistakes(kind: Kind, value: &Value) -> Vec<Mistake> {
     };
     let mut mistakes = Vec::new();
     mistakes.extend(of_runtime(value, path));
+    // A Job's selector is generated (`controller-uid`), so that manifests have none.
     if kind != Kind::Pod && kind != Kind::Job {
         mistakes.extend(of_selector(value));
     }
@@ -37,6 +38,7 @@ fn of_selector(value: &Value) -> Option<Mistake> {
     let labels =
         part("/spec/template/metadata/labels").and_then(|labels| serde_json::from_value::<StringMap>(labels).ok());
     let selector = part("/spec/selector").and_then(|selector| serde_json::from_value::<LabelSelector>(selector).ok());
+    // Wrong types were refused by the schema before.
     let (labels, selector) = (labels.unwrap_or_default(), selector.unwrap_or_default());
     let path = field(&["spec"], "selector");
     if selector == LabelSelector::default() {

@@ -23,6 +23,7 @@ fn number(text: &str) -> Option<Value> {
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-')) {
         return None;
     }
+    // YAML 1.1 allows underscores in numbers.
     let digits = text.replace('_', "");
     integer(&digits).or_else(|| float(&digits)).map(Value::Number)
 }
@@ -41,6 +42,7 @@ fn integer(text: &str) -> Option<Number> {
     } else if let Some(digits) = prefix("0o", "0O") {
         (digits, 8)
     } else if let Some(digits) = magnitude.strip_prefix('0').filter(|digits| !digits.is_empty()) {
+        // YAML 1.1: a leading zero means octal. `0` alone is the number.
         (digits, 8)
     } else {
         (magnitude, 10)
@@ -49,6 +51,7 @@ fn integer(text: &str) -> Option<Number> {
     if digits.starts_with(['+', '-']) {
         return None;
     }
+    // `08` is not octal, and numbers beyond 64 bits are not integers: `float` decides next.
     let value = u64::from_str_radix(digits, radix).ok()?;
     if !negative {
         return Some(value.into());

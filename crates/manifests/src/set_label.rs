@@ -89,6 +89,7 @@ pub fn set_label(
             let Ok(text) = text else { continue };
             if let Some(edited) = set_label_in(&file, &text, key, changes, overwrite)? {
                 if edited == text {
+                    // The file is not touched, so that no reader is woken and its time stays.
                     return Ok(Labelled::Unchanged(file));
                 }
                 // Before the file is touched: an edit that breaks the manifest would take its objects out of force at
@@ -112,6 +113,7 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> LabelError {
 
 fn replace(file: &Path, text: &str) -> Result<(), LabelError> {
     // A link stays one: what it leads to is replaced.
+    // `rename` would replace the link itself.
     let target = if file.exists() { file.canonicalize().map_err(failed(file))? } else { file.to_owned() };
     state::write_atomically(&target, text.as_bytes()).map_err(failed(file))
 }
@@ -123,6 +125,7 @@ fn prove_in_force(file: &Path, text: &str, key: &ObjectRef) -> Result<(), LabelE
         return Ok(());
     }
     let errors = || contents.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    // The problem of the object itself explains more than another one of its file.
     let own = errors().find(|problem| problem.subject.kind == key.kind.name() && problem.subject.name == key.name);
     match own.or_else(|| errors().next()) {
         Some(problem) => Err(LabelError::Refused(Box::new(problem.clone()))),
@@ -212,6 +215,7 @@ fn prove(chunk: Chunk<'_>, place: &[Step], mut expected: Value) -> Result<(), St
     for value in [&mut found, &mut expected] {
         let object = object_at(value, place).ok_or_else(differs)?;
         let labels = &mut object["metadata"]["labels"];
+        // `labels:` without a value and no labels are the same.
         if labels.is_null() {
             *labels = Value::Object(Map::new());
         }
@@ -250,6 +254,7 @@ fn add_namespace(paths: &[PathBuf], name: &str, changes: &[LabelChange]) -> Resu
         Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => document,
         Err(error) => return Err(LabelError::Io { path: file.clone(), source: io::Error::other(error) }),
     };
+    // Before it is written, as for an edit.
     prove_in_force(&file, &text, &ObjectRef::new(Kind::Namespace, "", name))?;
     replace(&file, &text)?;
     Ok(Labelled::Added(file))
@@ -270,6 +275,7 @@ fn maker_of(paths: &[PathBuf], pod: &ObjectRef) -> Option<LabelError> {
     }
     let loaded = paths.iter().filter_map(|path| load::load_directory(path).ok()).flat_map(|loaded| loaded.objects);
     // The longest name: of `web` and `web-db` the second makes `web-db-0`.
+    // By its name only: no manifest has the ReplicaSet between a Deployment and its pod.
     let makers = loaded.filter(|object| makes(&object.resource, pod));
     let maker = makers.max_by_key(|object| object.resource.meta().name.len())?;
     let place = Place { file: maker.file, line: maker.line };

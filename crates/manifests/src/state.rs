@@ -77,6 +77,7 @@ pub(crate) fn overlay_key(state: &Path, path: &Path) -> Option<(String, ObjectRe
         name = format!("{front}{}", parts.next()??.strip_prefix(CONTINUED)?);
     }
     let name = name.strip_suffix(".yaml")?;
+    // Nobody but `overlay_path` makes these names: another depth or scope is a stray file.
     if parts.next().is_some() || (namespace == CLUSTER_SCOPE) == kind.is_namespaced() {
         return None;
     }
@@ -107,6 +108,7 @@ fn is_file_name(part: &str) -> bool {
 pub(crate) fn write_yaml(path: &Path, value: &Value) -> Result<(), WriteError> {
     let text = serde_saphyr::to_string(value)
         .map_err(|source| WriteError::Yaml { path: path.to_owned(), source: Box::new(source) })?;
+    // An equal file is not replaced: each replacement wakes every reader of the directory.
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
     }
@@ -135,6 +137,7 @@ pub(crate) fn write_private(path: &Path, content: &[u8], mode: u32) -> io::Resul
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
+    // `create_new`: never through a link that somebody has put there.
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
@@ -155,6 +158,7 @@ pub(crate) fn is_temporary(path: &Path) -> bool {
 
 fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
     fs::rename(temporary, path).inspect_err(|_| {
+        // The error of the renaming counts; what is left is overwritten by the next attempt.
         let _ = fs::remove_file(temporary);
     })
 }
@@ -164,6 +168,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), WriteError> {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(WriteError::Io { path: path.to_owned(), source })
         }
+        // Removed, or not there before.
         _ => Ok(()),
     }
 }

@@ -26,6 +26,8 @@ impl WriteStatus for Overlays {
             let write = move || match patch {
                 Some(Patch { uid, mut value }) => {
                     if let (Some(uid), Some(value)) = (uid, value.as_object_mut()) {
+                        // In the file, too: a reader may see it only after the object was replaced by another of its
+                        // name.
                         value.insert("preconditions".to_owned(), json!({ "uid": uid }));
                     }
                     state::write_yaml(&path, &value)
@@ -33,6 +35,7 @@ impl WriteStatus for Overlays {
                 None => state::remove(&path),
             };
             // The error of a task that panicked or was dropped with the runtime is the writer's.
+            // Dropping this future does not stop the write: it replaces the file as a whole or not at all.
             let written = tokio::task::spawn_blocking(write).await.map_err(WriteFailure::from)?;
             written.map_err(WriteFailure::from)
         })

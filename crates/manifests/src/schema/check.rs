@@ -35,6 +35,7 @@ impl Checker {
 
     fn object(&mut self, fields: &'static Fields, object: &Map<String, Value>, is_root: bool) {
         for (name, value) in object {
+            // `decode::head` has read them.
             if is_root && matches!(name.as_str(), "apiVersion" | "kind") {
                 continue;
             }
@@ -57,6 +58,7 @@ impl Checker {
         };
         let hint = match (meant.map(str::to_owned).or_else(in_spec), known.len()) {
             (Some(meant), _) => format!("; did you mean {meant:?}?"),
+            // Longer lists are not read in a log line.
             (None, 1..=6) => format!("; expected {}", known.join(", ")),
             (None, _) => String::new(),
         };
@@ -65,6 +67,7 @@ impl Checker {
 
     fn value(&mut self, form: &'static Type, value: &Value) {
         match (form, value) {
+            // An API server drops nulls before it validates. Strict kinds are checked for them elsewhere.
             (_, Value::Null) | (Type::Any, _) => {}
             (Type::List(form), Value::Array(items)) => {
                 for (index, item) in items.iter().enumerate() {
@@ -108,6 +111,7 @@ fn has_type(form: &Type, value: &Value) -> bool {
         (Type::String | Type::Time | Type::Bytes | Type::Secret, Value::String(_)) | (Type::Bool, Value::Bool(_)) => {
             true
         }
+        // `intstr.IntOrString` and `resource.Quantity` take both forms.
         (Type::Port, Value::String(_)) | (Type::Quantity, Value::Number(_)) => true,
         (Type::Int | Type::Port, Value::Number(number)) => !number.is_f64(),
         (Type::Quantity, Value::String(text)) => is_quantity(text),
@@ -145,6 +149,7 @@ fn remedy(form: &Type, value: &Value) -> &'static str {
 
 /// A Kubernetes quantity: a decimal number with a suffix.
 fn is_quantity(text: &str) -> bool {
+    // As `resource.Quantity` of Kubernetes; `k` is small, `Ki` is not.
     const SUFFIXES: [&str; 16] = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());

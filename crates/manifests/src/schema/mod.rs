@@ -41,6 +41,7 @@ struct Schema {
     types: Vec<Fields>,
 }
 
+// Parsed at the first use: programs that read no manifests do not pay for it.
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::parse(&TABLES));
 
 const TABLES: [&str; 3] = [include_str!("kubernetes.txt"), include_str!("istio.txt"), include_str!("gateway.txt")];
@@ -49,6 +50,7 @@ impl Schema {
     fn parse(tables: &[&'static str]) -> Self {
         let lines = || tables.iter().flat_map(|table| table.lines()).filter(|line| !line.starts_with('#'));
         let entries = || lines().filter_map(|line| line.split_once(": "));
+        // All names before any type: types refer to each other, also forwards and to themselves.
         let by_name: HashMap<_, _> = entries().enumerate().map(|(index, (name, _))| (name, index)).collect();
         let types = entries()
             .map(|(_, fields)| {

@@ -50,6 +50,7 @@ impl ReaderHealth {
     /// Returns true if the reader completes its rounds, with every file answering.
     pub(crate) fn is_well(&self) -> bool {
         let health = self.0.lock();
+        // A reader that is stuck cannot say so itself, so that the age of its last round counts, too.
         health.stuck.is_empty() && !health.has_ended && health.beat.elapsed() < HEARTBEAT
     }
 
@@ -104,6 +105,7 @@ impl Disk {
         {
             let health = self.health.0.lock();
             let blocked =
+                // The path itself first, because the message names it.
                 health.stuck.get(path).or_else(|| health.stuck.first().filter(|_| health.stuck.len() >= MAX_STUCK));
             if let Some(path) = blocked {
                 return Err(NoAnswer { path: path.clone() });
@@ -111,10 +113,12 @@ impl Disk {
         }
         let progress = Progress::default();
         progress.at(path);
+        // Room for one result: the worker never waits for a caller that has given up.
         let (sender, receiver) = sync_channel(1);
         let (place, health) = (progress.clone(), self.health.clone());
         let job: Job = Box::new(move || {
             let result = work(&place);
+            // The path at which the call is now, which is the one that `wait` has entered as stuck.
             let path = place.0.lock().0.clone();
             // Under the lock, so that a call is either answered or left behind.
             let mut health = health.0.lock();
@@ -135,10 +139,12 @@ impl Disk {
         let job = match &self.worker {
             Some(worker) => match worker.send(job) {
                 Ok(()) => return,
+                // The thread has ended, because a call panicked in it; the job runs on a new one.
                 Err(returned) => returned.0,
             },
             None => job,
         };
+        // The thread ends by itself when its sender is dropped and its call returns.
         let (worker, jobs) = sync_channel::<Job>(1);
         let run = move || jobs.into_iter().for_each(|job| job());
         match std::thread::Builder::new().name("manifest-files".to_owned()).spawn(run) {
@@ -153,6 +159,7 @@ impl Disk {
     }
 
     fn wait<T>(&self, receiver: Receiver<T>, progress: &Progress) -> Result<T, NoAnswer> {
+        // `call` has counted the path at which the work begins.
         let mut seen = 1;
         loop {
             match receiver.recv_timeout(self.deadline) {

@@ -61,6 +61,7 @@ pub(crate) fn parse(file: &Path, text: &str) -> Contents {
             Ok(node) => reader.document(&node, before),
             Err(error) => {
                 let line = if error.line == 0 { chunk.line } else { before + error.line };
+                // Text that is not YAML does not tell which objects it has.
                 reader.contents.has_unknown = true;
                 let subject = probable_subject(&chunk, error.line);
                 reader.error(line, subject, String::new(), error.message, Code::Syntax);
@@ -93,6 +94,7 @@ impl Reader<'_> {
     fn document(&mut self, node: &Node, before: usize) {
         match decode::head(node) {
             Ok(Head::Object(kind)) => {
+                // `key` writes the default namespace into it, which the copies and overlays need.
                 let mut value = node.to_value();
                 let key = match decode::key(kind, &mut value) {
                     Ok(key) => key,
@@ -109,14 +111,18 @@ impl Reader<'_> {
                     }
                     Err(mistakes) => {
                         let mut mistakes = mistakes;
+                        // In the order in which a reader meets them in the file.
                         mistakes.sort_by_key(|mistake| node.line_of(&mistake.path));
                         for mistake in mistakes {
                             self.mistake(node, before, Subject::from(&key), mistake);
                         }
+                        // Not `has_unknown`: the document names its object, so that only this one keeps its last good
+                        // state.
                         self.contents.refused.insert(key);
                     }
                 }
             }
+            // Each item is a document of its own: a mistake in one refuses that one.
             Ok(Head::List) => self.list(node, before),
             Ok(Head::Unread { api_version, effect, .. }) => {
                 let (severity, code, message) = match effect {
@@ -130,6 +136,7 @@ impl Reader<'_> {
                     }
                     Unread::Other => {
                         let message = format!("{api_version} is not supported here: it has no effect");
+                        // Only a note: manifests of a whole application have many kinds that a mesh does not read.
                         (Severity::Note, Code::UnsupportedKind, message)
                     }
                 };
@@ -161,6 +168,7 @@ impl Reader<'_> {
             let subject = Subject::from(&object.key);
             return self.error(object.line, subject, "metadata.name".to_owned(), message, Code::Duplicate);
         }
+        // After the check: the line that later messages name is the first one's.
         self.lines.insert(object.key.clone(), object.line);
         self.contents.objects.push(object);
     }

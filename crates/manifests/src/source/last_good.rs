@@ -78,6 +78,7 @@ impl LastGood {
 
     /// Path of the copy of a manifest.
     pub(super) fn path(&self, manifest: &Path) -> PathBuf {
+        // An absolute path in `join` would replace the directory.
         self.files().join(manifest.strip_prefix("/").unwrap_or(manifest))
     }
 
@@ -96,6 +97,7 @@ impl LastGood {
             return Ok(());
         }
         if objects.is_empty() {
+            // A copy without objects would bring back nothing, and would have to be read at every start.
             return self.forget(manifest);
         }
         let path = self.path(manifest);
@@ -118,6 +120,7 @@ impl LastGood {
             Err(error) if !is_absent(&error) => return Err(error),
             Ok(()) | Err(_) => {}
         }
+        // Never above `files`, which the next copy needs.
         let parents = path.ancestors().skip(1).take_while(|parent| parent.starts_with(&files));
         // The first that is not empty ends it.
         parents.take_while(|parent| fs::remove_dir(parent).is_ok()).for_each(drop);
@@ -137,6 +140,8 @@ impl LastGood {
 
     /// The directories that were read the last time, by path.
     pub(super) fn roots(&self) -> BTreeMap<String, DirectoryId> {
+        // A file that is missing or damaged means that nothing was read before: the directories are then read as new
+        // ones.
         let text = fs::read_to_string(self.roots_file()).unwrap_or_default();
         let roots: BTreeMap<String, (u64, u64)> = serde_json::from_str(&text).unwrap_or_default();
         roots.into_iter().map(|(path, (device, inode))| (path, DirectoryId { device, inode })).collect()
@@ -167,6 +172,7 @@ impl LastGood {
 
 /// Files below `path` or `path` itself; what another process is about to write is not one.
 fn list(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    // Nothing here is a link: one that somebody put there is not followed out of the state directory.
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
             for entry in fs::read_dir(path)? {
@@ -182,6 +188,7 @@ fn list(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
 }
 
 fn is_absent(error: &io::Error) -> bool {
+    // `NotADirectory`: a manifest is now a file where a directory of manifests was.
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 

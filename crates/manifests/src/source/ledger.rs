@@ -26,6 +26,7 @@ impl Ledger {
 
     /// Replaces the problems of a file by itself.
     pub(super) fn set_own(&mut self, file: &Path, problems: Vec<SourceProblem>) {
+        // Also when nothing changes: `changes` compares with what was reported.
         self.dirty.insert(file.to_owned());
         if problems.is_empty() {
             self.own.remove(file);
@@ -36,6 +37,7 @@ impl Ledger {
 
     /// Replaces the problems of an object that come from its files taken together.
     pub(super) fn set_joint(&mut self, key: &ObjectRef, problems: Vec<SourceProblem>) {
+        // All of the object's old problems go first: a file may have none any more.
         for file in self.files_of.remove(key).into_iter().flatten() {
             if let Some(objects) = self.joint.get_mut(&file) {
                 objects.remove(key);

@@ -25,6 +25,7 @@ impl Reader {
         let mut problems = Vec::new();
         // Of a file that this process has read, the store knows the good objects itself.
         let copies = if tier == Tier::User && !self.store.knows(path) {
+            // Only now, at the first reading: the copy is that of an earlier process.
             self.last_good.load(path).unwrap_or_else(|error| {
                 // A good manifest does not need its copy, which is written anew.
                 if !contents.is_good() {
@@ -61,7 +62,9 @@ impl Reader {
         let RootChange::Gone(SourceProblem { file, .. }) = change else {
             return;
         };
+        // Without a list of copies nothing can be brought back; the directory is reported as gone already.
         for manifest in self.last_good.manifests(file).unwrap_or_default() {
+            // Any object of the copy may still be in the file.
             let nothing_known = file::Contents { has_unknown: true, ..file::Contents::default() };
             self.put_contents(&manifest, Tier::User, nothing_known);
             self.seen.insert(manifest, Seen::UNREAD);
@@ -71,6 +74,8 @@ impl Reader {
     /// Forgets what was deleted while no reader ran. Of a directory that is gone nothing is known, nor of one that is not
     /// read this time.
     pub(super) fn forget_deleted(&mut self) {
+        // Before anything is forgotten: the next process has to know which directories were read, even if this one is
+        // killed here.
         self.keep_roots();
         for manifest in self.last_good.manifests(Path::new("/")).unwrap_or_default() {
             if !self.seen.contains_key(&manifest)
@@ -89,6 +94,7 @@ impl Reader {
             self.store.remove(path);
         }
         let copy = self.last_good.path(path);
+        // After the objects: a copy that is left brings them back only if the manifest comes back invalid.
         match self.last_good.forget(path) {
             Ok(()) => self.store.solve(&copy),
             Err(error) => {

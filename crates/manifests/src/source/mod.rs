@@ -62,6 +62,7 @@ pub enum SourceError {
 pub fn open(config: DirectoryConfig) -> Result<Source, SourceError> {
     let (sender, events) = mpsc::channel(QUEUE);
     let reader = reader::start(config, sender)?;
+    // A clone, since the source owns the reader, whose `Drop` ends its thread.
     let health = reader.health.clone();
     Ok(Source::new(events, Health::new(move || health.is_well()), reader))
 }

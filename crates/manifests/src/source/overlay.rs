@@ -67,6 +67,7 @@ fn apply_all<'a>(
     let mut merged: Option<(Value, Resource)> = None;
     let mut problems = Vec::new();
     for overlay in overlays {
+        // Each overlay is laid over the result of the ones before it.
         let value = merged.as_ref().map_or(&base.value, |(value, _)| value);
         match apply_one(key, value, overlay) {
             Ok(applied) => merged = Some(applied),
@@ -77,9 +78,11 @@ fn apply_all<'a>(
 }
 
 fn apply_one(key: &ObjectRef, base: &Value, overlay: &Overlay) -> Result<(Value, Resource), Box<SourceProblem>> {
+    // A copy: an overlay that makes the object invalid is left out, and the base is needed as it was.
     let mut merged = base.clone();
     merge(&mut merged, &overlay.value);
     if let Some(uid) = &overlay.uid {
+        // The patch cannot change the uid that it is about.
         merged["metadata"]["uid"] = uid.as_str().into();
     }
     // An overlay says something about an object, never which object it is.
@@ -90,6 +93,7 @@ fn apply_one(key: &ObjectRef, base: &Value, overlay: &Overlay) -> Result<(Value,
     match decode::object(key.kind, &merged) {
         Ok(decoded) => Ok((merged, decoded.resource)),
         Err(mistakes) => {
+            // One is enough: the writer is a program, which does not correct a file mistake by mistake.
             let first = mistakes.into_iter().next();
             let (field, message) =
                 first.map_or_else(Default::default, |mistake| (display_path(&mistake.path), mistake.message));

@@ -23,6 +23,7 @@ pub(crate) struct Stamp {
     inode: u64,
     size: u64,
     modified: (i64, i64),
+    // `mtime` can be set back by its owner (`touch -d`, `rsync -t`); `ctime` cannot.
     changed: (i64, i64),
 }
 
@@ -85,6 +86,7 @@ impl ReadError {
 pub(crate) fn read(path: &Path) -> Result<Text, ReadError> {
     // Opening some devices does something: look first.
     check(&fs::metadata(path)?)?;
+    // `NONBLOCK`: opening a named pipe would wait for its writer. `NOCTTY`: a terminal must not become this process's.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
     // Of the descriptor: between the look and the open the path may have become something else.
@@ -92,6 +94,7 @@ pub(crate) fn read(path: &Path) -> Result<Text, ReadError> {
     check(&metadata)?;
     let mut bytes = Vec::new();
     // The size may grow while it is read.
+    // One byte more than allowed tells a file that is too large from one that just fits.
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ReadError::TooLarge);

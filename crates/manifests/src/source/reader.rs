@@ -56,6 +56,7 @@ impl Drop for Handle {
 
 /// Starts to watch, then to read.
 pub(super) fn start(config: DirectoryConfig, events: mpsc::Sender<Event>) -> Result<Handle, SourceError> {
+    // Before the watcher: only a directory that exists can be watched.
     let config = prepared(config)?;
     let (sender, signals) = watch::queue();
     let overflow = Arc::new(AtomicBool::new(false));
@@ -64,6 +65,7 @@ pub(super) fn start(config: DirectoryConfig, events: mpsc::Sender<Event>) -> Res
     let last_good = LastGood::new(&config.state, config.last_good);
     let health = ReaderHealth::default();
     let mut disk = Disk::new(health.clone());
+    // Watched before it is read: what changes in between is then read twice rather than missed.
     let (roots, changes) = Roots::open(&config, &last_good, watcher, &mut disk)?;
     let reader = Reader {
         state: config.state,
@@ -82,6 +84,7 @@ pub(super) fn start(config: DirectoryConfig, events: mpsc::Sender<Event>) -> Res
         next_scan: Instant::now(),
     };
     let run = move || reader.run(changes);
+    // A thread and not a task: it blocks on the file system.
     std::thread::Builder::new().name("manifests".to_owned()).spawn(run).map_err(SourceError::Thread)?;
     Ok(Handle { signals: sender, health })
 }
@@ -110,6 +113,7 @@ enum Role {
 /// A file as last read.
 pub(super) struct Seen {
     /// Hash of its text; `None` when it could not be read.
+    // A collision would hide a change; with 64 bits and one file to compare with that is once in 10^19 changes.
     hash: Option<u64>,
     /// Equal as long as it was not touched; `None` when that does not prove anything.
     stamp: Option<Stamp>,
@@ -149,6 +153,7 @@ impl Reader {
         }
         // Before `InSync`, so that the receiver never sees a directory of which a part is missing.
         self.scan();
+        // After the scan, which has seen every file that still exists.
         self.forget_deleted();
         let cluster = self.cluster.clone();
         if self.report() && self.events.blocking_send(Event::InSync { cluster }).is_ok() {
@@ -165,12 +170,14 @@ impl Reader {
 
     fn on_change(&mut self, changed: &BTreeSet<PathBuf>) {
         let seen = &self.seen;
+        // Files that were read, whether they are good or not.
         let has_files = |root: &Path| seen.keys().any(|path| path.starts_with(root));
         let changes = self.roots.look_again(&mut self.disk, has_files);
         let all = self.overflow.swap(false, Ordering::AcqRel)
             || Instant::now() >= self.next_scan
             || changes.iter().any(|change| matches!(change, RootChange::Restored { .. }))
             || changed.iter().any(|path| self.is_coarse(path));
+        // Before the look at files: it decides which of them count as unread.
         changes.into_iter().for_each(|change| self.on_root_change(change));
         if all {
             self.scan();
@@ -188,6 +195,7 @@ impl Reader {
         let mut paths = BTreeSet::new();
         match self.signals.recv_timeout(LOOK_AGAIN) {
             Ok(Signal::Changed(path)) => paths.insert(path),
+            // Without the second condition a reader whose receiver is gone would wait for the next change to find out.
             Err(RecvTimeoutError::Timeout) if !self.events.is_closed() => return Some(paths),
             Ok(Signal::Stop) | Err(_) => return None,
         };
@@ -242,9 +250,11 @@ impl Reader {
         let started = Instant::now();
         let listing = self.roots.files(&mut self.disk);
         let found: BTreeSet<_> = listing.files.iter().cloned().collect();
+        // Not in the list, and the list is complete there. `look_at` asks the file system once more.
         let is_gone = |path: &&PathBuf| !found.contains(*path) && listing.knows(path);
         let gone: Vec<_> = self.seen.keys().filter(is_gone).cloned().collect();
         for path in gone.iter().chain(&found) {
+            // A first reading of thousands of files takes longer than the heartbeat allows.
             self.health.beat();
             self.look_at(path);
         }
@@ -277,6 +287,7 @@ impl Reader {
             }
             return;
         };
+        // Nothing is known below a root that is gone; its files stay as they were read.
         if !self.roots.was_there(path) {
             return;
         }
@@ -303,6 +314,7 @@ impl Reader {
                 {
                     return;
                 }
+                // Without hash and stamp, so that it is read again at every look until it can be.
                 self.seen.insert(path.to_owned(), Seen::UNREAD);
                 let code = match &error {
                     ReadError::Io(error) if error.kind() == io::ErrorKind::TimedOut => Code::NoAnswer,
@@ -334,6 +346,7 @@ impl Reader {
     }
 
     fn on_text(&mut self, path: &Path, role: Role, Text { text, stamp }: Text) {
+        // Not a cryptographic one: whoever can write the manifest decides what is in force anyway.
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         let hash = hasher.finish();
@@ -342,6 +355,7 @@ impl Reader {
         if let Some(last) = self.seen.get_mut(path)
             && last.hash == Some(hash)
         {
+            // The stamp is new even though the text is not: the next look then needs only the metadata.
             *last = seen;
             self.unsettled.remove(path);
             return;
@@ -365,6 +379,7 @@ impl Reader {
     fn is_settled(&mut self, path: &Path, hash: u64) -> bool {
         let now = Instant::now();
         let entry = self.unsettled.entry(path.to_owned()).or_insert((hash, now));
+        // Each difference starts the time anew: the writer is still at work.
         if entry.0 != hash {
             *entry = (hash, now);
         }
@@ -381,6 +396,7 @@ impl Reader {
     fn put_overlay(&mut self, path: &Path, read: Result<String, Box<SourceProblem>>) {
         match state::overlay_key(&self.state, path) {
             Some(key) => {
+                // An overlay is written by replacing the file, so that it needs no settling.
                 let contents = read.and_then(|text| file::parse_overlay(path, &text));
                 self.store.put_overlay(path, key, contents, SystemTime::now());
             }
@@ -405,6 +421,7 @@ impl Reader {
         let is_plain = |root: &Path| {
             path.strip_prefix(root).is_ok_and(|rest| rest.iter().all(|part| !walk::is_hidden(Path::new(part))))
         };
+        // The state directory may lie below a user's root; its copies and overlays are no manifests.
         (!path.starts_with(&self.state) && self.roots.of_user(path).any(is_plain)).then_some(Role::Manifest(Tier::User))
     }
 

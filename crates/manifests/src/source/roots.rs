@@ -95,11 +95,15 @@ impl Roots {
         let mut list = Vec::new();
         for given in &config.manifests {
             let failed = |source| SourceError::Directory { path: given.clone(), source };
+            // Without resolving links: the path as written is the truth, and links in it are followed at every look.
             let path = std::path::absolute(given).map_err(failed)?;
+            // The directory that an earlier process read, which tells a mount that has not come yet from an empty
+            // directory.
             let id = read_before.get(path.to_string_lossy().as_ref()).copied();
             list.push(Root { path, id, presence: Presence::Gone(String::new()), is_users: true });
         }
         for path in [state::objects_dir(&config.state), state::overlays_dir(&config.state)] {
+            // Both were made by `prepared`, so that they exist.
             list.push(Root { path, id: None, presence: Presence::Gone(String::new()), is_users: false });
         }
         let mut roots = Self { list, state: config.state.clone(), watcher };
@@ -125,6 +129,8 @@ impl Roots {
                         self.accept(index, id, disk).map_err(|source| SourceError::Watch { path, source })?;
                     }
                 }
+                // A directory that is gone is an error only for a user who has just named it; after a restart its
+                // copies hold.
                 Err(error) if has_copies => changes.push(self.lose(index, absent(&error))),
                 Err(source) => return Err(SourceError::Directory { path: root.path.clone(), source }),
             }
@@ -148,6 +154,7 @@ impl Roots {
         if is_same && root.presence == Presence::There {
             return None;
         }
+        // Without files in force there is nothing to lose: another directory is read at once.
         if !is_same && has_files(&path) {
             let listing = match self.listing(&path, disk) {
                 Ok(found) if found.files.is_empty() => return self.lose_anew(index, REPLACED.to_owned()),
@@ -156,6 +163,7 @@ impl Roots {
             };
             // Different from the last look, or the first one: somebody may still be copying. The next look decides.
             if self.list[index].presence != listing {
+                // The watch is on the directory that was there before.
                 self.unwatch(index, disk);
                 self.list[index].presence = listing;
                 return None;
@@ -170,6 +178,7 @@ impl Roots {
     /// Returns true if the root of this path is the directory that was read, at this moment.
     pub(super) fn is_there(&self, path: &Path, disk: &mut Disk) -> bool {
         self.root_of(path).is_some_and(|root| {
+            // Asked of the file system and not of the last look, up to 500 ms ago: what follows is a deletion.
             root.presence == Presence::There && find(&root.path, disk).is_ok_and(|id| root.id == Some(id))
         })
     }
@@ -233,6 +242,7 @@ impl Roots {
     }
 
     fn listing(&self, path: &Path, disk: &mut Disk) -> io::Result<Found> {
+        // The roots below the state directory are read, too; a user's root that contains it must not read them again.
         let except = if path.starts_with(&self.state) { None } else { Some(self.state.clone()) };
         let root = path.to_owned();
         let found = disk.call(path, move |progress| {
@@ -253,6 +263,7 @@ impl Roots {
 
     fn lose_anew(&mut self, index: usize, message: String) -> Option<RootChange> {
         let is_known = matches!(&self.list[index].presence, Presence::Gone(known) if *known == message);
+        // Once for each reason, not at every look.
         (!is_known).then(|| self.lose(index, message))
     }
 
@@ -268,6 +279,8 @@ impl Roots {
     fn unwatch(&mut self, index: usize, disk: &mut Disk) {
         let (target, _) = watched(&self.list[index].path, disk);
         // There need not be a watch, and what was deleted has none any more.
+        // The watch of a directory covers what is below it, so that removing it takes the watches of other roots there
+        // along.
         let _ = self.watcher.unwatch(&target);
         for other in self.list.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, root)| root) {
             let (theirs, mode) = watched(&other.path, disk);

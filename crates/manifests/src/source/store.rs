@@ -87,6 +87,7 @@ impl Store {
         copies: Vec<Copy>,
         now: SystemTime,
     ) -> Vec<SourceProblem> {
+        // A copy whose key cannot be read is one of another version; it is left alone.
         let mut copies: BTreeMap<ObjectRef, Copy> =
             copies.into_iter().filter_map(|copy| Some((key_of(&copy.object)?, copy))).collect();
         let before = self.files.remove(path).map(|manifest| manifest.keys).unwrap_or_default();
@@ -101,11 +102,13 @@ impl Store {
             // The time of the last good state is that of the first reading in this form, also by an earlier process.
             let since = known.filter(|(value, _)| **value == object.value).map_or(now, |(_, since)| since);
             bases.insert(place.clone(), Base { object, since, is_stale: false });
+            // The manifest has the object itself: its copy is not needed.
             copies.remove(&key);
             self.dirty.insert(key.clone());
             keys.insert(key);
         }
         let may_have = |key: &ObjectRef| has_unknown || refused.contains(key);
+        // A list of its own: the loop changes `keys`.
         for key in before.difference(&keys).cloned().collect::<Vec<_>>() {
             copies.remove(&key);
             // The object may be in a document that cannot be read: its last good state stays in force. Only an object
@@ -129,6 +132,7 @@ impl Store {
                     self.bases
                         .entry(key.clone())
                         .or_default()
+                        // Stale: it gives way to a good definition of the same object in another file.
                         .insert(place.clone(), Base { object, since, is_stale: true });
                     self.dirty.insert(key.clone());
                     keys.insert(key);
@@ -154,12 +158,14 @@ impl Store {
             let base = self.bases.get(key)?.get(place)?;
             base.is_stale.then_some(base.since)
         };
+        // For a document that does not name its object: the state that is in force is at least this old.
         let oldest = keys.iter().filter_map(stale).min();
         let is_refusal =
             |problem: &&mut SourceProblem| problem.severity == Severity::Error && problem.code != Code::Duplicate;
         for problem in problems.iter_mut().filter(is_refusal) {
             let since = match subject_key(&problem.subject) {
                 Some(key) => stale(&key),
+                // Which object the document is cannot be told.
                 None => oldest,
             };
             problem.in_force = Some(since.map_or(InForce::Nothing, |since| InForce::LastGood { since }));
@@ -261,9 +267,12 @@ impl Store {
                     let cluster = cluster.clone();
                     applied.push(Event::Applied { cluster, resource });
                 }
+                // An edit of a comment or of a field that is not read: no event.
                 Some(_) => {}
             }
         }
+        // Removals first: a name, an address or a port that moves from one object to another is free before it is taken
+        // again.
         removed.append(&mut applied);
         removed.append(&mut self.ledger.changes());
         removed
@@ -275,6 +284,8 @@ impl Store {
         let Some(bases) = self.bases.get(key) else {
             return (None, Vec::new());
         };
+        // Never by time: two readers of the same files, or one before and after a restart, must come to the same
+        // result.
         let winner = bases.iter().min_by_key(|((tier, path), base)| (*tier, base.is_stale, path));
         let Some(((tier, winner), base)) = winner else {
             return (None, Vec::new());
@@ -313,6 +324,7 @@ fn subject_key(subject: &Subject) -> Option<ObjectRef> {
     let kind = subject.kind.parse::<Kind>().ok()?;
     let namespace = match (kind.is_namespaced(), subject.namespace.as_str()) {
         (false, _) => "",
+        // As `decode::key` completes it.
         (true, "") => "default",
         (true, namespace) => namespace,
     };

@@ -48,10 +48,12 @@ pub(crate) fn manifests(root: &Path, except: Option<DirectoryId>, progress: &Pro
     let metadata = fs::metadata(root)?;
     let mut found = Found::default();
     if !metadata.is_dir() {
+        // A file that the user names is read whatever its name is.
         found.files.push(root.to_owned());
         return Ok(found);
     }
     let mut walk = Walk { found, seen: except.into_iter().collect(), entries: 0, progress };
+    // A link below the root that leads back to it would be searched without end.
     walk.seen.insert(DirectoryId::from(&metadata));
     walk.search(root, MAX_DEPTH)?;
     walk.found.files.sort();
@@ -74,6 +76,7 @@ impl Walk<'_> {
             self.entries += 1;
             if self.entries > MAX_ENTRIES {
                 let message = format!("more than {MAX_ENTRIES} entries: the rest is not searched");
+                // `lose`: files that are not listed any more must not count as deleted.
                 self.found.lose(dir, Code::TooLarge, message);
                 break;
             }
@@ -84,6 +87,7 @@ impl Walk<'_> {
                 entries.push((entry.file_type().is_ok_and(|sort| sort.is_symlink()), path));
             }
         }
+        // `false` sorts before `true`; then by name, so that the result does not depend on the file system's order.
         entries.sort();
         for (is_link, path) in entries {
             self.entry(&path, is_link, depth);
@@ -112,6 +116,8 @@ impl Walk<'_> {
             // A file that was removed between the listing and now is simply not there; a link that leads nowhere is.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link => {}
             Err(error) if is_link && !is_manifest(path) && error.kind() == io::ErrorKind::NotFound => {
+                // A link without a manifest's name may have led to a directory of manifests: that is not known any
+                // more.
                 self.found.unknown.push(path.to_owned());
             }
             Err(error) => self.found.lose(path, Code::Unreadable, unreadable(is_link, &error)),
@@ -130,6 +136,7 @@ impl Walk<'_> {
             let message = format!("more than {MAX_DEPTH} directories deep: it is not searched");
             self.found.lose(path, Code::TooLarge, message);
         } else if let Err(error) = self.search(path, depth - 1)
+            // It was deleted since it was listed.
             && error.kind() != io::ErrorKind::NotFound
         {
             self.found.lose(path, Code::Unreadable, unreadable(false, &error));

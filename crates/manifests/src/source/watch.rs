@@ -28,6 +28,7 @@ pub(super) fn watcher(signals: SyncSender<Signal>, overflow: Arc<AtomicBool>) ->
         let lost = match result {
             Ok(event) if event.need_rescan() => true,
             Ok(event) if is_read(&event.kind) => false,
+            // `try_send`: the watcher's thread must not wait, or the kernel's queue overflows in its place.
             Ok(event) => event.paths.into_iter().any(|path| signals.try_send(Signal::Changed(path)).is_err()),
             Err(error) => {
                 tracing::warn!(%error, "failed to watch for changes; reading everything again");

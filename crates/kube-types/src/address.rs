@@ -7,6 +7,8 @@ use crate::istio::{ConditionKey, ValueForm};
 use crate::kinds::Kind;
 
 /// Fields with addresses, by kind.
+// `::ffff:10.0.0.1` and `10.0.0.1` are one address (RFC 4291, section 2.5.5.2), but two texts: without one form the
+// proxies and the policies would compare them as two.
 const ADDRESSES: [(Kind, &[&str]); 13] = [
     (Kind::Pod, &["status", "podIP"]),
     (Kind::Pod, &["status", "hostIP"]),
@@ -30,6 +32,7 @@ pub(crate) fn canonicalise(kind: Kind, value: &mut Value) {
         each(value, path, &mut address);
     }
     if kind == Kind::ServiceEntry {
+        // Apart from the table: addresses here may be blocks.
         each(value, &["spec", "addresses"], &mut address_or_block);
     }
     if kind == Kind::AuthorizationPolicy {
@@ -43,6 +46,7 @@ pub(crate) fn canonicalise(kind: Kind, value: &mut Value) {
 /// Applies a change to every value at a path, through lists on the way.
 fn each(value: &mut Value, path: &[&str], change: &mut impl FnMut(&mut Value)) {
     match (value, path) {
+        // A list is no step of the path: `endpoints.addresses` means those of every endpoint.
         (Value::Array(items), path) => items.iter_mut().for_each(|item| each(item, path, change)),
         (value, []) => change(value),
         (value, [name, rest @ ..]) => {
@@ -80,7 +84,9 @@ fn condition(value: &mut Value) {
 /// Rewrites mapped addresses only: other text stays as its author wrote it.
 fn rewrite(value: &mut Value, canonical: impl Fn(&str) -> Option<String>) {
     if let Value::String(text) = value
+        // A cheap look first: nearly no address is written like this.
         && text.to_ascii_lowercase().contains("ffff:")
+        // What is left without a colon was a mapped IPv4 address; other IPv6 addresses keep the form of their author.
         && let Some(canonical) = canonical(text).filter(|canonical| !canonical.contains(':'))
     {
         *text = canonical;

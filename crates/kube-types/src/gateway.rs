@@ -57,8 +57,10 @@ pub struct AllowedRoutes {
 #[serde(default, rename_all = "camelCase")]
 pub struct RouteNamespaces {
     /// `Same` (default), `All`, `Selector`, `None`.
+    // Text and not an enum: a value of a later version must not refuse the Gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    // Only read with `from: Selector`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
 }

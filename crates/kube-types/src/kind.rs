@@ -27,6 +27,7 @@ impl Kind {
     /// Returns true if objects of this version of the group are read.
     pub fn has_version(self, version: &str) -> bool {
         let preferred = self.api_version().rsplit('/').next();
+        // Objects of older versions are read as the newest: the fields that are read are the same in all of them.
         preferred == Some(version) || self.facts().also.contains(&version)
     }
 
@@ -71,6 +72,7 @@ impl FromStr for Kind {
     type Err = UnknownKind;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // The group is not a part of the text: names of kinds that are read are unique among each other.
         Self::ALL.iter().copied().find(|kind| kind.name() == text).ok_or_else(|| UnknownKind(text.to_owned()))
     }
 }

@@ -36,6 +36,7 @@ macro_rules! kinds {
     (@path itself) => { &["spec"] };
     (@path template) => { &["spec", "template", "spec"] };
     (@template template $object:ident) => { Some(&$object.spec.template) };
+    // Every arm of the `match` binds the object; kinds without a template do not use it.
     (@template $pods:ident $object:ident) => {{ let _ = $object; None }};
     ($($kind:ident: $object:ty {
         $api_version:literal, also: $also:expr, plural: $plural:literal, $scope:ident, strict: $strict:literal,
@@ -117,6 +118,8 @@ macro_rules! kinds {
     };
 }
 
+// What others refer to comes first: see the order of `Kind`. Strict are the policies alone, since only there an empty
+// field lets more in.
 kinds! {
     Namespace: core::Namespace {
         "v1", also: &[], plural: "namespaces", Cluster, strict: false, pods: none,

@@ -15,6 +15,7 @@ pub struct ObjectMeta {
     pub name: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
+    // Empty in manifests that no API server has stored.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -29,6 +30,7 @@ pub struct ObjectMeta {
     pub deletion_timestamp: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generate_name: Option<String>,
+    // Rises with each change of the specification, not of the status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -38,6 +40,7 @@ pub struct ObjectMeta {
 impl ObjectMeta {
     /// The owner that manages this object.
     pub fn controller(&self) -> Option<&OwnerReference> {
+        // The API allows one controller at most.
         self.owner_references.iter().find(|owner| owner.controller)
     }
 }
@@ -80,6 +83,7 @@ impl LabelSelector {
                 let have = labels.get(&want.key);
                 match want.operator.as_str() {
                     "In" => have.is_some_and(|value| want.values.contains(value)),
+                    // As in the API: an object without the label is not in the list either.
                     "NotIn" => have.is_none_or(|value| !want.values.contains(value)),
                     "Exists" => have.is_some(),
                     "DoesNotExist" => have.is_none(),

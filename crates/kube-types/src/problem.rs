@@ -49,6 +49,7 @@ impl InForce {
         match self {
             Self::LastGood { since } => {
                 let since = OffsetDateTime::from(*since);
+                // 0 is always valid; the alternative only avoids a panic.
                 since.replace_nanosecond(0).unwrap_or(since).format(&Rfc3339).ok()
             }
             Self::Nothing => None,
@@ -147,6 +148,7 @@ impl fmt::Display for SourceProblem {
             write!(f, ": {}", self.field)?;
         }
         write!(f, ": {}", self.message)?;
+        // Without a subject the whole document is out of force, not one object that could be named.
         let what = if self.subject.is_unknown() { "nothing of it is in force" } else { "it is NOT in force" };
         match &self.in_force {
             Some(in_force) => match in_force.last_good() {
@@ -170,6 +172,7 @@ pub fn summary<'a>(problems: impl IntoIterator<Item = &'a SourceProblem>) -> Vec
             lines.push((problem.severity, problem.to_string()));
             continue;
         }
+        // The index keeps this linear: a directory may have thousands of equal notes.
         let at = *index.entry((problem.code, &problem.subject.kind, &problem.message)).or_insert(notes.len());
         match notes.get_mut(at) {
             Some((_, members)) => members.push(problem),
@@ -196,6 +199,7 @@ pub fn summary<'a>(problems: impl IntoIterator<Item = &'a SourceProblem>) -> Vec
             format!("{place} and others: {count} of kind {} ({names}{more}): {}", first.subject.kind, first.message),
         )
     }));
+    // A stable sort: within one severity the order of files stays.
     lines.sort_by_key(|(severity, _)| *severity);
     lines
 }
@@ -244,6 +248,7 @@ mod wire {
             let since = last_good.and_then(|since| OffsetDateTime::parse(&since, &Rfc3339).ok());
             let in_force = in_force.map(|form| match (form, since) {
                 (Form::LastGood, Some(since)) => InForce::LastGood { since: since.into() },
+                // A last good state without a readable time is not invented: the worse of the two is shown.
                 (Form::LastGood | Form::Nothing, _) => InForce::Nothing,
             });
             Self { file, line, subject, field, message, severity, code, in_force }

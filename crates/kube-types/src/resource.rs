@@ -18,6 +18,7 @@ impl Resource {
     /// The object as a manifest, with `apiVersion` and `kind`: only the fields that are read.
     pub fn to_value(&self) -> Value {
         let kind = self.kind();
+        // Types whose keys are text always become JSON.
         let mut value = self.fields().unwrap_or_default();
         if let Value::Object(fields) = &mut value {
             fields.insert("apiVersion".to_owned(), kind.api_version().into());
@@ -29,6 +30,7 @@ impl Resource {
     /// Hash of the fields that are read. Equal objects have equal ones, in this process; two that differ have equal ones
     /// once in 2^64.
     pub fn fingerprint(&self) -> u64 {
+        // Hashed while it is written, without a copy of the object as text.
         let mut hashed = Hashed(DefaultHasher::new());
         // A writer that cannot fail, and types whose keys are text.
         let written = self.write_fields(&mut hashed);
@@ -49,7 +51,9 @@ impl Resource {
     pub fn complete(kind: Kind, value: &mut Value) {
         let pod = kind.pod_spec().and_then(|path| path.iter().try_fold(&mut *value, |value, name| value.get_mut(name)));
         if let Some(Value::Object(spec)) = pod
+            // The API server keeps both fields equal; a manifest may have only the former one, which is deprecated.
             && let Some(former) = spec.remove("serviceAccount")
+            // The current name wins if a manifest has both.
             && spec.get("serviceAccountName").is_none_or(|name| name == "")
         {
             spec.insert("serviceAccountName".to_owned(), former);

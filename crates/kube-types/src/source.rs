@@ -36,6 +36,7 @@ impl Source {
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Events are left out: they hold whole objects, Secrets among them.
         f.debug_struct("Source").field("waiting", &self.events.len()).finish_non_exhaustive()
     }
 }

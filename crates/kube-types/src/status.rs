@@ -50,6 +50,7 @@ impl Status {
 
     /// Replaces this writer's patch of `key`.
     pub async fn apply(&self, key: &ObjectRef, value: Value) -> Result<(), StatusError> {
+        // Without a uid, also for an object that does not exist yet.
         self.write(key, Some(Patch { uid: None, value })).await
     }
 

@@ -11,6 +11,7 @@ pub fn found(value: &Value) -> String {
         Value::Null => "nothing".to_owned(),
         Value::Bool(value) => value.to_string(),
         Value::Number(number) => format!("the number {number}"),
+        // In characters, since a cut through one would panic.
         Value::String(text) if text.chars().count() > QUOTED => {
             format!("the string {:?}...", text.chars().take(QUOTED).collect::<String>())
         }
@@ -27,6 +28,7 @@ pub fn in_words(error: &str, value: Option<&Value>) -> String {
     {
         return format!("unknown value {name:?}: expected {}", expected.replace('`', ""));
     }
+    // From the right: the value that serde quotes may have the word in it.
     let Some((_, expected)) = error.rsplit_once(", expected ") else {
         return error.to_owned();
     };
@@ -44,6 +46,7 @@ fn type_in_words(expected: &str) -> &str {
         "a boolean" => "true or false",
         "a sequence" => "a list",
         "a map" => "a mapping",
+        // The name of a Rust type says nothing to the author of a manifest.
         _ if expected.starts_with("struct ") => "a mapping",
         _ => expected,
     }

@@ -11,6 +11,7 @@ use crate::meta::{ObjectMeta, StringMap};
 #[serde(default, rename_all = "camelCase")]
 pub struct ConfigMap {
     pub metadata: ObjectMeta,
+    // The API refuses a key that is in `data` and in `binaryData`, so that neither has to win.
     pub data: StringMap,
     /// Base64 (RFC 4648).
     #[serde(skip_serializing_if = "StringMap::is_empty")]
@@ -23,9 +24,11 @@ pub struct ConfigMap {
 pub struct Secret {
     pub metadata: ObjectMeta,
     /// Base64 (RFC 4648).
+    // Values are checked by the one who decodes them: the API server refuses what is not base64.
     #[serde(skip_serializing_if = "SecretMap::is_empty")]
     pub data: SecretMap,
     /// Plain text; wins over `data`.
+    // Only in manifests: the API server moves it into `data` and never returns it.
     #[serde(skip_serializing_if = "SecretMap::is_empty")]
     pub string_data: SecretMap,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,6 +40,7 @@ pub type SecretMap = std::collections::BTreeMap<String, SecretText>;
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Written by hand, so that a field added later is not shown by a derive.
         f.debug_struct("Secret").field("metadata", &self.metadata).finish_non_exhaustive()
     }
 }
@@ -59,6 +63,8 @@ impl fmt::Debug for SecretText {
 
 impl<'de> Deserialize<'de> for SecretText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // `deserialize_any` and not `deserialize_str`: a number in the place of text must come to the visitor, which
+        // does not quote it.
         deserializer.deserialize_any(SecretVisitor)
     }
 }

@@ -14,6 +14,7 @@ use crate::meta::StringMap;
 #[serde(default, rename_all = "camelCase")]
 pub struct EnvFromSource {
     /// Put in front of every key.
+    // A key that is no valid name of a variable may become one with the prefix.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub prefix: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,6 +27,7 @@ pub struct EnvFromSource {
 #[serde(default)]
 pub struct EnvFromRef {
     pub name: String,
+    // Without it a container waits until the object exists (`CreateContainerConfigError`).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
 }
@@ -36,6 +38,7 @@ pub struct EnvFromRef {
 pub struct KeySelector {
     pub name: String,
     pub key: String,
+    // Holds for the object and for the key in it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
 }
@@ -50,6 +53,7 @@ pub struct ResourceFieldRef {
     /// `limits.cpu`, `requests.memory`, ...
     pub resource: String,
     /// Unit of the value; absent: 1.
+    // The kubelet divides by it and rounds up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub divisor: Option<Quantity>,
 }
@@ -58,6 +62,7 @@ pub struct ResourceFieldRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ResourceRequirements {
+    // A resource with a limit and no request has the limit as request (API server's default).
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub limits: std::collections::BTreeMap<String, Quantity>,
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
@@ -65,6 +70,7 @@ pub struct ResourceRequirements {
 }
 
 /// A quantity as it is written: `100m`, `1Gi`, 2.
+// Kept as text: what it is in bytes or cores depends on the resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Quantity(pub String);
 
@@ -91,6 +97,7 @@ impl Visitor<'_> for QuantityVisitor {
         Ok(Quantity(value.to_string()))
     }
 
+    // `cpu: 0.5` is a number in YAML.
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
         Ok(Quantity(value.to_string()))
     }
@@ -104,8 +111,10 @@ impl Visitor<'_> for QuantityVisitor {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Lifecycle {
+    // Runs beside the container's own process; a failure ends the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub post_start: Option<LifecycleHandler>,
+    // Its time is a part of the grace period, which begins before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pre_stop: Option<LifecycleHandler>,
 }
@@ -155,6 +164,7 @@ pub struct PodDnsConfig {
 #[serde(default)]
 pub struct PodDnsOption {
     pub name: String,
+    // An option such as `rotate` has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }

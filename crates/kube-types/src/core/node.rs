@@ -16,8 +16,10 @@ pub struct Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeSpec {
+    // `kubectl cordon`. Pods that are there stay.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unschedulable: bool,
+    // Empty where the network plugin allocates addresses itself.
     #[serde(rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
     pub pod_cidrs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

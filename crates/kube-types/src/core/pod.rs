@@ -23,12 +23,14 @@ pub struct Pod {
 impl Pod {
     /// Every address of the pod.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        // `podIP` is the first of `podIPs`; alone it is written by hand or by an old kubelet.
         let single = self.status.pod_ip.iter().filter(|_| self.status.pod_ips.is_empty());
         self.status.pod_ips.iter().map(|entry| &entry.ip).chain(single).map(String::as_str).filter(|ip| !ip.is_empty())
     }
 
     /// Will never run again.
     pub fn is_terminated(&self) -> bool {
+        // Its address may already belong to another pod: the kubelet frees the sandbox, the status keeps the text.
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
@@ -42,6 +44,7 @@ impl Pod {
 
     /// The service account, `default` where none is named.
     pub fn service_account(&self) -> &str {
+        // The API server's admission fills in `default`; a template or a manifest in a directory has no admission.
         self.spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
     }
 }
@@ -52,16 +55,21 @@ impl Pod {
 pub struct PodSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
+    // Absent until the scheduler has decided, and in every template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
     #[serde(skip_serializing_if = "StringMap::is_empty")]
     pub node_selector: StringMap,
+    // Such a pod shares the node's network namespace and is never enrolled.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub host_network: bool,
+    // Absent: the name of the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    // With a headless Service of this name the pod gets a name in DNS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subdomain: Option<String>,
+    // They run one after the other before the others, except for those that are restarted, which stay.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub init_containers: Vec<Container>,
     pub containers: Vec<Container>,
@@ -110,6 +118,7 @@ pub struct Container {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    // Replaces the image's `ENTRYPOINT`; `args` replaces its `CMD`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -145,11 +154,13 @@ pub struct Container {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ContainerPort {
+    // Named ports are looked up by `targetPort` and by probes.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     pub container_port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_port: Option<u16>,
+    // Absent: `TCP`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
 }
@@ -158,6 +169,7 @@ pub struct ContainerPort {
 #[serde(default, rename_all = "camelCase")]
 pub struct EnvVar {
     pub name: String,
+    // May refer to variables before it, as `$(NAME)`. `valueFrom` and `value` exclude each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,10 +202,12 @@ pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed`, `Unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
+    // Absent until the sandbox has a network; from then on the pod is a workload of the mesh.
     #[serde(rename = "podIP", skip_serializing_if = "Option::is_none")]
     pub pod_ip: Option<String>,
     #[serde(rename = "podIPs", skip_serializing_if = "Vec::is_empty")]
     pub pod_ips: Vec<PodIp>,
+    // Address of the node; on the host network the same as `podIP`.
     #[serde(rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<String>,
     #[serde(rename = "hostIPs", skip_serializing_if = "Vec::is_empty")]
@@ -228,11 +242,13 @@ pub struct Condition {
     pub reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    // Changes only when `status` does, not with the message (API convention).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<String>,
 }
 
 /// Status of a [`Condition`]. Text other than `True` and `False` is `Unknown`.
+// From text and not by variant, since the API may get further values; an unknown one must not refuse the whole object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String")]
 pub enum ConditionStatus {

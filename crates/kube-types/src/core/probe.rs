@@ -9,6 +9,7 @@ use super::service::IntOrString;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Probe {
+    // Exactly one of the four in a valid manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_get: Option<HttpGetAction>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,6 +26,7 @@ pub struct Probe {
     pub timeout_seconds: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_threshold: Option<u32>,
+    // Must be 1 for liveness and startup probes (API).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub success_threshold: Option<u32>,
     /// Grace period of a container that a startup or liveness probe ends; absent: the pod's.
@@ -47,6 +49,7 @@ pub struct GrpcAction {
 pub struct HttpGetAction {
     pub path: String,
     pub port: IntOrString,
+    // Absent: the address of the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// `HTTP` (default) or `HTTPS`.
@@ -74,5 +77,6 @@ pub struct TcpSocketAction {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ExecAction {
+    // Without a shell: each item is one argument.
     pub command: Vec<String>,
 }

@@ -21,6 +21,7 @@ pub struct Affinity {
 pub struct NodeAffinity {
     #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution", skip_serializing_if = "Option::is_none")]
     pub required: Option<NodeSelector>,
+    // Untyped: a preference decides nothing here, and is only reported as ignored.
     #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution", skip_serializing_if = "Vec::is_empty")]
     pub preferred: Vec<serde_json::Value>,
 }
@@ -79,6 +80,7 @@ pub struct Toleration {
     /// Empty: all.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub effect: String,
+    // Only with `NoExecute`; absent: for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toleration_seconds: Option<i64>,
 }
@@ -90,7 +92,9 @@ impl Toleration {
         let key = self.key.is_empty() || self.key == taint.key;
         let value = match self.operator.as_str() {
             "Exists" => true,
+            // An empty key is valid with `Exists` only.
             "" | "Equal" => self.value == taint.value && !self.key.is_empty(),
+            // An unknown operator tolerates nothing, so that the pod stays away rather than run where it must not.
             _ => false,
         };
         effect && key && value

@@ -36,25 +36,33 @@ pub struct ServiceSpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<ServicePort>,
     /// `None` makes the service headless.
+    // Absent in a new manifest: the API server allocates it.
     #[serde(rename = "clusterIP", skip_serializing_if = "Option::is_none")]
     pub cluster_ip: Option<String>,
+    // Wins over `clusterIP`, which repeats the first for old clients.
     #[serde(rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
     pub cluster_ips: Vec<String>,
     /// `IPv4`, `IPv6`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ip_families: Vec<String>,
+    // `SingleStack` (default), `PreferDualStack`, `RequireDualStack`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_family_policy: Option<String>,
+    // `Cluster` (default) or `Local`: endpoints on the client's node only, and no others when there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal_traffic_policy: Option<String>,
+    // Before the annotation of Istio, which is older than the field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traffic_distribution: Option<String>,
+    // For Services by which the members of a cluster find each other before they are ready.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub publish_not_ready_addresses: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_name: Option<String>,
+    // `None` (default) or `ClientIP`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_affinity: Option<String>,
+    // Addresses that somebody else routes to the nodes; no part of the mesh's addresses.
     #[serde(rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
     pub external_ips: Vec<String>,
 }
@@ -85,6 +93,7 @@ pub struct ServicePort {
     /// `TCP` (default), `UDP`, `SCTP`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
+    // Before the prefix of the port's name, which says the same in older manifests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<String>,
     /// Absent: same as `port`.
@@ -110,12 +119,14 @@ pub enum IntOrString {
 
 impl Default for IntOrString {
     fn default() -> Self {
+        // 0 is no port, and so stands for an absent field.
         Self::Int(0)
     }
 }
 
 impl<'de> Deserialize<'de> for IntOrString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Not `untagged`: its error would not say what was expected.
         deserializer.deserialize_any(PortVisitor)
     }
 }
@@ -130,6 +141,7 @@ impl Visitor<'_> for PortVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+        // `serde_json` calls this for negative numbers only.
         u16::try_from(value).map(IntOrString::Int).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
     }
 
@@ -138,6 +150,7 @@ impl Visitor<'_> for PortVisitor {
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
+        // Also digits in quotes: the API treats `"80"` as a name.
         Ok(IntOrString::String(value.to_owned()))
     }
 }

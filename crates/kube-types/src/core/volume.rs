@@ -11,6 +11,7 @@ use super::pod::FieldRef;
 pub struct VolumeMount {
     pub name: String,
     pub mount_path: String,
+    // A file that is mounted by it does not follow later changes of its ConfigMap or Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub_path: Option<String>,
     /// Path as in `sub_path`, with `$(NAME)` of the container's environment.
@@ -41,6 +42,7 @@ pub struct Volume {
     pub persistent_volume_claim: Option<ClaimVolume>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral: Option<EphemeralVolume>,
+    // Untyped from here on: it is enough to know that they are there, to refuse them by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nfs: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,7 @@ impl Volume {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EmptyDirVolume {
+    // `Memory` for a tmpfs; absent: the node's disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub medium: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,8 +75,10 @@ pub struct EmptyDirVolume {
 #[serde(default, rename_all = "camelCase")]
 pub struct SecretVolume {
     pub secret_name: String,
+    // Empty: every key, as a file of its name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<KeyToPath>,
+    // Absent: 0644. JSON has no octal numbers, so that 0644 of YAML arrives as 420.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_mode: Option<u32>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -160,8 +165,10 @@ pub struct ProjectedKeys {
 #[serde(default, rename_all = "camelCase")]
 pub struct ServiceAccountToken {
     pub path: String,
+    // Absent: the audience of the API server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
+    // Absent: 3600. The API requires at least 600.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration_seconds: Option<i64>,
 }
@@ -171,6 +178,7 @@ pub struct ServiceAccountToken {
 pub struct HostPathVolume {
     pub path: String,
     /// `DirectoryOrCreate`, `Directory`, `FileOrCreate`, `File`, `Socket`, `CharDevice`, `BlockDevice`, or nothing.
+    // Absent: the path is mounted unchecked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
 }

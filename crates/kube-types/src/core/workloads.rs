@@ -49,6 +49,7 @@ pub struct ScaledSpec {
     /// Absent: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    // Has to match the template (API); immutable in `apps/v1`.
     pub selector: LabelSelector,
     pub template: PodTemplate,
     /// StatefulSet: the headless Service that names its pods.
@@ -62,6 +63,7 @@ pub struct ScaledSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct JobSpec {
+    // Absent: the first pod that succeeds completes the Job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completions: Option<u32>,
     /// Absent: 1.

@@ -17,13 +17,16 @@ pub struct AuthorizationPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct AuthorizationPolicySpec {
+    // Absent: all workloads of the namespace; in the root namespace, of the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<WorkloadSelector>,
+    // Deprecated in favour of `targetRefs`; still accepted. Excludes a selector.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<PolicyTargetReference>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub target_refs: Vec<PolicyTargetReference>,
     pub action: Action,
+    // For the action `CUSTOM` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<ExtensionProvider>,
     /// OR. None at all never matches: an ALLOW policy then denies everything.
@@ -53,6 +56,7 @@ pub struct PolicyTargetReference {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Action {
+    // As in Istio's API: a policy without action allows.
     #[default]
     Allow,
     Deny,
@@ -70,6 +74,7 @@ pub struct ExtensionProvider {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AuthorizationRule {
+    // Empty: any source. That is why an empty `from:` in a manifest is refused: see [`crate::Kind::is_strict`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<From>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -102,6 +107,7 @@ pub struct Source {
     pub request_principals: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_request_principals: Vec<String>,
+    // Namespaces, accounts and principals are those of the client's certificate: plaintext has none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -114,6 +120,7 @@ pub struct Source {
     pub trust_domains: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_trust_domains: Vec<String>,
+    // Of the connection; `remoteIpBlocks` is of the request (`X-Forwarded-For`), which only a waypoint sees.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ip_blocks: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -132,6 +139,7 @@ pub struct Operation {
     pub hosts: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_hosts: Vec<String>,
+    // Text in Istio's API, and ports of the pod, not of a Service.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

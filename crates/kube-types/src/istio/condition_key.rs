@@ -103,6 +103,7 @@ impl ConditionKey {
         let Some(rest) = key.strip_prefix(self.text) else { return false };
         match self.syntax {
             KeySyntax::Whole => rest.is_empty(),
+            // Longer than the brackets: a name in them is required.
             KeySyntax::Named => rest.len() > 2 && rest.starts_with('[') && rest.ends_with(']'),
             KeySyntax::Prefix => true,
         }

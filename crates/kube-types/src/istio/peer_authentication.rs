@@ -19,11 +19,14 @@ pub struct PeerAuthentication {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PeerAuthenticationSpec {
+    // Absent: the namespace, or the mesh in the root namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<WorkloadSelector>,
+    // Absent is as `UNSET`: the mode of the level above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<MutualTls>,
     /// Keys are ports of the pod, not of a Service.
+    // Ignored without a selector.
     #[serde(with = "port_keys", skip_serializing_if = "BTreeMap::is_empty")]
     pub port_level_mtls: BTreeMap<u16, MutualTls>,
 }
@@ -69,6 +72,7 @@ mod port_keys {
 
         fn visit_u64<E: de::Error>(self, value: u64) -> Result<Port, E> {
             match u16::try_from(value) {
+                // Port 0 would never match and so hide a mistake.
                 Ok(port) if port > 0 => Ok(Port(port)),
                 _ => Err(E::invalid_value(de::Unexpected::Unsigned(value), &self)),
             }
@@ -96,6 +100,7 @@ mod port_keys {
     }
 
     pub(super) fn serialize<S: Serializer>(ports: &BTreeMap<u16, MutualTls>, serializer: S) -> Result<S::Ok, S::Error> {
+        // JSON's keys are text; serde writes the numbers as such.
         ports.serialize(serializer)
     }
 }

@@ -31,8 +31,10 @@ pub struct ServiceEntrySpec {
     pub addresses: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<EntryPort>,
+    // Absent means outside of the mesh (protobuf's zero value).
     pub location: Location,
     pub resolution: Resolution,
+    // Excludes `workloadSelector` (API).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<WorkloadEntrySpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +58,7 @@ pub struct EntryPort {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Port of the endpoints; 0 or absent: the same as `number`.
+    // 0 is protobuf's way to leave it out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_port: Option<u16>,
 }

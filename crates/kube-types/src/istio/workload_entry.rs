@@ -17,6 +17,7 @@ impl WorkloadEntry {
     /// Labels by which the workload is selected: those of the metadata win over those of the specification.
     pub fn labels(&self) -> StringMap {
         let mut labels = self.spec.labels.clone();
+        // Last, so that these win.
         labels.extend(self.metadata.labels.clone());
         labels
     }
@@ -42,6 +43,7 @@ pub struct WorkloadEntrySpec {
     /// Share of the connections beside other endpoints; 0 stands for 1.
     #[serde(skip_serializing_if = "is_zero")]
     pub weight: u32,
+    // Empty: `default`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub service_account: String,
 }

@@ -46,6 +46,7 @@ pub async fn serve(
     // The kubelet's port answers nothing but health: whoever reaches it does not see the pods.
     let health_only = health(Router::new(), readiness);
     let everything = health(pods(recorder.routes(Router::new())), readiness);
+    // For the socket: `/run` is empty after a boot.
     std::fs::create_dir_all(&config.run_dir)?;
     let mut serving = JoinSet::new();
     for (server, router) in [

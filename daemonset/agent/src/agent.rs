@@ -86,6 +86,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     let shutdown = tokio::spawn(runtime::signals::shutdown());
     let (_trigger, drain) = drain::channel();
     let (readiness, reports) = (Readiness::new(), Reports::default());
+    // Held until the end of the start: it makes `/readyz` fail with this reason.
     let starting = readiness.task("pods are not known yet");
     let mut serving =
         admin::serve(&config, &recorder, &readiness, &reports, &drain).await.map_err(AgentError::Admin)?;
@@ -96,6 +97,7 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     let (node, server) = build(&config, &objects).await?;
     let mut source = objects.source(&config.node)?;
     let reader = source.health();
+    // Also in a cluster: the source there says whether its watches are open.
     readiness.probe("manifest reader", move || std::future::ready(reader.is_well()));
     let mut controller = Controller::new(&config.node, enablement(&config));
     let mut problems = Problems::default();
@@ -126,15 +128,18 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     tracing::info!(node = config.node, "ready");
 
     let ended = work(&mut source, &mut controller, (&mut problems, &mut requests), &mut tasks, (&node, &reports)).await;
+    // Aborted before `clear`: it would tag a cgroup anew.
     tasks.probing.abort();
     tasks.ageing.abort();
     tasks.tainting.abort();
     if let Some(installer) = tasks.installer.take() {
+        // Stopped before the plugin is removed, or it would write the configuration once more.
         installer.stop().await;
     }
     // A plugin that cannot be removed keeps no pod in the mesh: the error is for the end.
     let removed = install::remove_if_uninstalled(&config, objects.server()).await;
     // Without goals every task ends and leaves its pod as it is.
+    // Before `ended?`: an agent that ends by an error must not leave tasks that change the kernel.
     let goals = controller.stop().await;
     ended?;
     if config.cleanup_on_exit || is_uninstalled(&config, &objects).await {
@@ -184,8 +189,10 @@ async fn work(
         // Every arm is cancel-safe: `Source::next` says so, the others are.
         tokio::select! {
             event = source.next() => {
+                // Nothing would be enrolled or released any more, so the agent is restarted.
                 let event = event.ok_or(AgentError::SourceEnded)?;
                 problems.note(&event);
+                // Before `note_change`: requests that wake up ask the controller.
                 controller.apply(event);
                 requests.note_change();
             }
@@ -194,6 +201,7 @@ async fn work(
                 let decision = controller.handle_request(&enrol_request);
                 let _: Result<(), cni::Decision> = enrol_request.answer.send(decision);
             }
+            // `Infallible` has no value: such a task can end by a panic only, which `?` returns.
             ended = &mut tasks.accepting => match ended? {},
             ended = &mut tasks.probing => match ended? {},
             ended = &mut tasks.ageing => match ended? {},
@@ -212,6 +220,8 @@ async fn work(
                 return Ok(());
             }
             _ = upkeep.tick() => {
+                // Gauges are computed on a timer and not at each change: a node that starts has many changes in a
+                // second.
                 admin::refresh(reports);
                 count_steering(&node.steering);
                 // Pods may have gone, and an agent that has nothing to do would keep their memory.
@@ -236,6 +246,7 @@ fn start_tainting(
     tokio::spawn(async move {
         match taint.zip(server) {
             Some((key, server)) => taint::keep_removed(server, name, key, readiness, registry).await,
+            // A task that never ends stands for one that is not needed, so that `work` has one form.
             None => std::future::pending().await,
         }
     })
@@ -249,6 +260,7 @@ fn serve_plugins(
 ) -> Result<Requests, AgentError> {
     let directory = &config.cni_agent_run_dir;
     let (handler, requests) = RequestHandler::new(reports.clone(), host_netns(config)?.id());
+    // Bound here and not in the task: a socket that cannot be made ends the start.
     let served = cni::serve(directory, handler, drain.clone());
     let failed = |source| AgentError::Path { action: "serve CNI plugins in", path: directory.clone(), source };
     serving.spawn(served.map_err(failed)?);
@@ -259,6 +271,7 @@ fn count_steering(steering: &Steering) {
     match steering.stats() {
         Ok(stats) => stats.into_iter().for_each(|(counter, value)| metrics::steering(counter.name(), value)),
         Err(error) => {
+            // Counted, because the gauges look healthy while they are not read.
             metrics::steering_unread();
             tracing::warn!(
                 "failed to read the kernel programs' counters; the metrics keep old values: {}",
@@ -330,6 +343,7 @@ async fn open_steering(config: ebpf_loader::Config) -> Result<Arc<Steering>, Age
         Ok(Steering::open(config)?)
     });
     let mut steering = opened.await??;
+    // Not one of the `Tasks`: steering works without its log.
     if let Some(log) = steering.take_log() {
         tokio::spawn(async move {
             if let Err(error) = log.run().await {
@@ -355,6 +369,7 @@ async fn until_in_sync(
     loop {
         let event = source.next().await.ok_or(AgentError::SourceEnded)?;
         problems.note(&event);
+        // Not applied: the controller has no goals before `start`.
         if matches!(event, Event::InSync { .. }) {
             return Ok(());
         }
@@ -369,6 +384,7 @@ struct Problems(HashMap<PathBuf, usize>);
 impl Problems {
     fn note(&mut self, event: &Event) {
         match event {
+            // Warnings and notes take nothing out of force.
             Event::Problem(problem) if problem.severity != Severity::Error => return,
             Event::Problem(problem) => {
                 *self.0.entry(problem.file.clone()).or_default() += 1;
@@ -391,6 +407,7 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     config.check()?;
     let pins = config.bpffs_dir.clone();
     // Programs of another layout would keep their hooks beside ours.
+    // Before anything is loaded by `build`.
     let removed = tokio::task::spawn_blocking(move || ebpf_loader::remove_other_layouts(&pins)).await??;
     if removed > 0 {
         tracing::info!(layouts = removed, "removed pins of other versions");
@@ -405,6 +422,7 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     let mut source = objects.source(&config.node)?;
     let mut controller = Controller::new(&config.node, enablement(&config));
     until_in_sync(&mut source, &mut controller, &mut Problems::default()).await?;
+    // No task was started: it only returns the pods.
     let goals = controller.stop().await;
     clear(&config, &node, goals).await
 }
@@ -412,6 +430,7 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
 /// Directories that are empty now. Those that are mounts, as of a lab or a container, stay, and so does what others put there.
 fn remove_directories(config: &Config) {
     for directory in [config.run_dir.join("settings"), config.bpffs_dir.clone()] {
+        // `remove_dir` refuses a directory that is not empty, so that nothing of others is lost.
         if let Err(error) = std::fs::remove_dir(&directory) {
             tracing::debug!(directory = %directory.display(), %error, "directory stays");
         }
@@ -432,6 +451,7 @@ async fn clear(config: &Config, node: &LiveNode, goals: Vec<Goal>) -> Result<(),
             None => None,
         };
         // Pods first: which of them have rules and links is known from the maps, which are unloaded below.
+        // An error ends it: the programs stay loaded, and the next attempt still finds this pod in the maps.
         unenrol_now(node, &pod, pod_netns, annotated).await?;
     }
     let steered = kernel_config(config)?;

@@ -40,6 +40,7 @@ impl CgroupTree {
         let mut members = Vec::new();
         // A root that is not there is an error; a cgroup below it that has gone is not.
         fs::read_dir(&self.root)?;
+        // A list of its own instead of recursion: containers make trees as deep as they like.
         let mut pending = vec![self.root.clone()];
         while let Some(cgroup) = pending.pop() {
             match read(&cgroup) {
@@ -83,6 +84,7 @@ impl CgroupTree {
             let name = component.as_os_str().to_str()?;
             match parent {
                 None if is_kubepods(name) => parent = Some(name),
+                // Above `kubepods`: slices of the kubelet or of a container in which the node runs.
                 None => {}
                 Some(above) if is_kubepods(above) && is_class_of(above, name) => parent = Some(name),
                 Some(above) => return uid_in(above, name).map(|uid| (path, uid)),
@@ -133,6 +135,7 @@ fn is_class_of(kubepods: &str, name: &str) -> bool {
 /// `pod<uid>` of the cgroupfs driver, `<parent>-pod<uid>.slice` of the systemd one, which writes `_` for `-`.
 fn uid_in(parent: &str, name: &str) -> Option<String> {
     let uid = within(parent, name)?.strip_prefix("pod")?;
+    // A static pod's uid is a hash without hyphens, so that the form of a UUID is not required.
     let plausible = uid.len() >= 8 && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     plausible.then(|| canonical_uid(uid))
 }

@@ -132,6 +132,7 @@ pub fn log_filter() -> Option<String> {
 fn duration(text: &str) -> Result<Duration, String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
+    // Factors to seconds.
     let seconds = match unit {
         "ms" => 0.001,
         "s" | "" => 1.0,

@@ -120,6 +120,7 @@ impl<N: Node> Controller<N> {
             // A pod never moves, but one of the same name may have been on this node before.
             return self.removed(&key);
         }
+        // The map owns the pod; its task gets the part that enrolment depends on.
         let known = self.pods.insert(key.clone(), pod).is_some();
         metrics::reconcile(if known { "update" } else { "add" });
         self.set_goal(&key, &HashMap::new());
@@ -133,12 +134,14 @@ impl<N: Node> Controller<N> {
 
     fn removed(&mut self, key: &ObjectRef) {
         match key.kind {
+            // Pods of other nodes come here, too, and were never kept.
             kube_types::Kind::Pod if self.pods.remove(key).is_some() => {
                 metrics::reconcile("delete");
                 self.end_task(key);
             }
             kube_types::Kind::Namespace => {
                 self.namespaces.remove(&key.name);
+                // A namespace that is gone selects nothing; its pods follow one by one.
                 self.set_goals_of_namespace(&key.name);
             }
             _ => {}
@@ -154,6 +157,7 @@ impl<N: Node> Controller<N> {
 
     /// Sets the goal of one pod, starting its task if it has none.
     fn set_goal(&mut self, key: &ObjectRef, steered: &HashMap<PodId, Arc<PodNetns>>) {
+        // A clone of the pointer, since the tasks below are changed while the pod is read.
         let Some(pod) = self.pods.get(key).filter(|_| self.context.is_some()).cloned() else { return };
         let wanted = self.wanted(&pod);
         let sandbox = self.sandbox_of(&pod, &wanted);
@@ -171,6 +175,7 @@ impl<N: Node> Controller<N> {
             notes.extend(unsupported::annotations(&pod).iter().map(ToString::to_string));
             notes.extend(probes::declared(&pod, &goal.pod.ips).notes);
         }
+        // The goal moves into the task.
         let described = goal.pod.clone();
         match self.tasks.get(key) {
             Some(pod_task) => {
@@ -179,6 +184,7 @@ impl<N: Node> Controller<N> {
                 // on. They must not wake the task, which would prove the pod each time.
                 pod_task.goal.send_if_modified(|current| {
                     let changed = current.pod != goal.pod || current.wanted != goal.wanted || goal.is_misannounced();
+                    // Stored also when nobody is woken: `correct_annotation` reads the annotation in it.
                     *current = goal;
                     changed
                 });
@@ -195,10 +201,12 @@ impl<N: Node> Controller<N> {
         let (uid, annotated) = (goal.pod.uid.clone(), goal.annotated);
         let view = context.reports.view(&goal.pod);
         view.described(&goal.pod, selected);
+        // By uid: a namespace of an earlier pod of the same name is not this pod's.
         let steered = steered.get(&uid).cloned();
         let (goal, goals) = watch::channel(goal);
         let (node, node_changes, timing, reported) =
             (context.node.clone(), context.node_changes.clone(), context.timing, view.clone());
+        // A closure, because a task that panicked is started again with a new actor.
         let actor = move |announcement, steered| {
             Actor::new(
                 node.clone(),
@@ -210,6 +218,7 @@ impl<N: Node> Controller<N> {
                 steered,
             )
         };
+        // One at most: `end_task` replaces the entry, and each task waits for the one before it.
         let earlier = self.ending.remove(key);
         let reported = view.clone();
         let task = tokio::spawn(async move {
@@ -225,6 +234,7 @@ impl<N: Node> Controller<N> {
     fn end_task(&mut self, key: &ObjectRef) {
         self.ending.retain(|_, ending| !ending.task.is_finished());
         if let Some(PodTask { uid, goal, task, .. }) = self.tasks.remove(key) {
+            // It keeps the namespace open, which would outlive its pod.
             self.sandboxes.remove(&uid);
             // Not aborted: the task is the one that knows what the pod has in the kernel.
             goal.send_modify(|goal| goal.wanted = Wanted::Gone);
@@ -261,6 +271,7 @@ async fn keep_running<N: Node>(
         // Ended with this future: a set aborts its tasks.
         let mut task = JoinSet::new();
         task.spawn(actor(announcement, steered.take()).run());
+        // `Ok` is the regular end: the pod is gone, or the agent stops.
         let Some(Err(error)) = task.join_next().await else { return };
         metrics::task_lost();
         tracing::error!(%error, "enrolment task of a pod panicked; starting it again");

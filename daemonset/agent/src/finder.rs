@@ -72,6 +72,7 @@ impl Finder {
         let count = candidates.len();
         // Oldest first: the pause process made the pod's namespace, and later processes may have entered another one.
         for Candidate { pid, netns } in candidates {
+            // An address is proof: a process may have entered a namespace that is not its pod's.
             if let Some(interface) = interface_of(&netns, ips).await? {
                 return Ok(Found { netns, interface, pid });
             }

@@ -113,6 +113,7 @@ fn diverting_chain(attributes: &[u8]) -> Option<String> {
     let kind = text(attribute(attributes, NFTA_CHAIN_TYPE)?);
     let hook = be_word(attribute(attribute(attributes, NFTA_CHAIN_HOOK)?, NFTA_HOOK_HOOKNUM)?)?;
     let (_, hook) = DIVERTING_HOOKS.into_iter().find(|(number, _)| *number == hook)?;
+    // Without the number the chain counts as used: it is reported rather than missed.
     let rules = attribute(attributes, NFTA_CHAIN_USE).and_then(be_word).unwrap_or(1);
     // An empty chain changes nothing, and one of type `filter` drops packets but diverts none.
     if rules == 0 || !matches!(kind.as_str(), "nat" | "route") {
@@ -132,6 +133,7 @@ fn legacy_tables() -> io::Result<Vec<String>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             names => names?,
         };
+        // The kernel lists a table here from its first use on, also when it is empty now.
         let diverting = names.lines().filter(|name| ["nat", "mangle"].contains(name));
         found.extend(diverting.map(|name| format!("netfilter: iptables table {name} ({file})")));
     }

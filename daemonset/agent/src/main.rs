@@ -23,6 +23,7 @@ const BLOCKING_THREADS: usize = 8;
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
+    // Before anything else: `exec` starts the program from the beginning.
     let memory = runtime::memory::apply_options(PURGE_DELAY);
     let config = Config::parse();
     let log = match logging::init(LogFormat::Plain, config::log_filter().as_deref()) {
@@ -44,9 +45,11 @@ fn main() -> ExitCode {
 }
 
 fn start(config: Config) -> anyhow::Result<()> {
+    // Each enrolled pod holds descriptors of its namespace and of its sockets.
     runtime::sys::raise_nofile()?;
     let recorder = telemetry::metrics::install()?;
     telemetry::metrics::record_build("strake-agent", env!("CARGO_PKG_VERSION"));
+    // One thread: the agent waits for the kernel and the network, and calls that block have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)

@@ -163,6 +163,7 @@ impl Netlink {
 
 impl Drop for Netlink {
     fn drop(&mut self) {
+        // The task would keep the socket, and with it the namespace, open.
         self.driver.abort();
     }
 }
@@ -228,10 +229,12 @@ impl RoutingWatch {
     /// Waits until something has changed since the last call. Cancel-safe.
     pub async fn changed(&mut self) {
         loop {
+            // The runtime is ending; the regular proof does not depend on this.
             let Ok(mut ready) = self.0.readable().await else { return std::future::pending().await };
             let mut changed = false;
             // Every notification that is there. One that was lost (`ENOBUFS`) is a change too.
             while let Ok(received) = ready.try_io(|socket| {
+                // The contents do not matter, so that a datagram may be cut off.
                 let received = rustix::net::recv(socket.get_ref(), &mut [0_u8; 64][..], RecvFlags::empty());
                 if received == Err(rustix::io::Errno::AGAIN) {
                     Err(io::ErrorKind::WouldBlock.into())

@@ -68,6 +68,7 @@ impl LiveNode {
     /// its own.
     async fn tag_all(&self) -> Result<(), StepError> {
         let prober = self.prober.cgroup();
+        // Of this moment: an older survey may show a tag that was taken away since.
         let Shared { links, members } = self.surveys.shared_since(Instant::now()).await;
         let (survey, members) = (links.map_err(StepError::at(Step::Tag))?, members.map_err(StepError::at(Step::Tag))?);
         let (shared, own) = self.proxies.partition(&members);
@@ -87,6 +88,7 @@ impl LiveNode {
 }
 
 fn tag(steering: &Steering, survey: &Survey, proxies: &[PathBuf], prober: Option<PathBuf>) -> Result<(), LoadError> {
+    // Only what is missing is attached: this runs for every pod that enters.
     if survey.root().iter().any(|check| ROOT_PROGRAMS.contains(&check.name.as_str()) && !check.ok) {
         steering.attach_root()?;
     }
@@ -97,6 +99,7 @@ fn tag(steering: &Steering, survey: &Survey, proxies: &[PathBuf], prober: Option
     }
     match prober {
         Some(cgroup) if !steering.verify_prober(survey, &cgroup)?.ok => steering.tag_prober(&cgroup).map(|_| ()),
+        // Without a proxy there are no listeners to look for; the proof says that none is connected.
         Some(_) | None => Ok(()),
     }
 }
@@ -138,6 +141,7 @@ fn entry(pod: &LocalPod, pod_netns: &PodNetns, flags: u32) -> PodConfig {
         out_port: ports::OUTBOUND,
         in_port: ports::INBOUND_PLAINTEXT,
         hbone_port: ports::HBONE,
+        // 0 means that DNS is not captured.
         dns_port: 0,
         ipv4: first(true),
         ipv6: first(false),
@@ -170,6 +174,7 @@ impl Node for LiveNode {
         // plugin has named.
         let (netns, interface) = match self.finder.find(&pod.cgroup_uid, &pod.ips).await {
             Ok(Found { netns, interface, .. }) => (netns, interface),
+            // The first error is the one to report: it says why the pod's processes were not found.
             Err(error) => named(pod).await?.ok_or_else(|| StepError::at(Step::Locate)(error))?,
         };
         Ok(Arc::new(PodNetns::new(netns, interface).map_err(StepError::at(Step::Locate))?))
@@ -290,6 +295,7 @@ impl Node for LiveNode {
         }
         let (pod_netns, survey) = (pod_netns.clone(), self.survey(Step::ReadBack).await?);
         let remains = move |steering: &Steering| steering.remains(&survey, pod_netns.cookie, pod_netns.netns.as_fd());
+        // Everything that is left is named at once, so that one log line explains a pod that does not leave.
         left.extend(self.kernel(Step::ReadBack, remains).await?);
         Ok(left)
     }

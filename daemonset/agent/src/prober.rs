@@ -30,6 +30,7 @@ pub struct Handle(Arc<Mutex<Option<PathBuf>>>);
 impl Handle {
     /// `None` until it is found.
     pub fn cgroup(&self) -> Option<PathBuf> {
+        // A cgroup that is gone cannot be tagged; the search finds the kubelet's next one.
         self.0.lock().clone().filter(|cgroup| cgroup.exists())
     }
 
@@ -116,12 +117,14 @@ fn tag(
             if !steering.verify_prober(&survey, &cgroup).map_err(refused)?.ok {
                 steering.tag_prober(&cgroup).map_err(refused)?;
             }
+            // After the tag, so that repairs by `tag_all` never name a cgroup that has none.
             handle.set(Some(cgroup.clone()));
             said_untagged(steering.untag_other_probers(Some(&cgroup)).map_err(refused)?);
             Ok(cgroup)
         }
         Err(several @ Unfound::Several(_)) => {
             handle.set(None);
+            // Which of them is the kubelet cannot be told, so that none may bypass the proxy.
             said_untagged(steering.untag_other_probers(None).map_err(refused)?);
             Err(several)
         }
@@ -148,6 +151,7 @@ struct Process {
 fn look(pid: u32) -> Option<Process> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let (name, uids) = parse_status(&status)?;
+    // A process that has gone, or whose namespace cannot be opened, is not taken as the kubelet.
     let netns = Netns::open(format!("/proc/{pid}/ns/net")).ok()?.id();
     Some(Process { name, uids, netns })
 }

@@ -58,6 +58,7 @@ impl Target<'_> {
         }
         match &self.port {
             IntOrString::Int(port) => Ok(*port),
+            // By name first; the API also allows a number in quotes.
             IntOrString::String(text) => {
                 let named = container.ports.iter().find(|port| port.name == *text).map(|port| port.container_port);
                 named.or_else(|| text.parse().ok()).ok_or_else(|| format!("the container has no port {text:?}"))
@@ -81,6 +82,7 @@ fn targets(container: &Container) -> impl Iterator<Item = (&'static str, Target<
 }
 
 fn of_probe(probe: &Probe) -> Option<Target<'_>> {
+    // An `exec` probe runs inside of the container and needs no exemption.
     let http = probe.http_get.as_ref().map(|get| Target { host: get.host.as_deref(), port: get.port.clone() });
     let tcp = || probe.tcp_socket.as_ref().map(|tcp| Target { host: tcp.host.as_deref(), port: tcp.port.clone() });
     let grpc = || probe.grpc.as_ref().map(|grpc| Target { host: None, port: IntOrString::Int(grpc.port) });

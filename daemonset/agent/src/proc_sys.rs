@@ -37,6 +37,7 @@ fn root() -> io::Result<&'static OwnedFd> {
         let error = io::Error::from(error);
         io::Error::new(error.kind(), format!("mounting proc: {error}"))
     };
+    // `fsopen` and `fsmount` need Linux 5.2.
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).map_err(unmounted)?;
     fsconfig_create(&context).map_err(unmounted)?;
     let attributes =

@@ -82,6 +82,7 @@ impl Proxies {
 
     /// The proxy that new pods go to.
     pub fn newest(&self) -> Option<(ConnectionId, Proxy)> {
+        // Connection numbers rise, so that the last is the newest.
         self.live.lock().last_key_value().map(|(id, proxy)| (*id, proxy.clone()))
     }
 
@@ -122,6 +123,7 @@ impl Proxies {
         if peer.uid != 0 {
             return Err(Refusal::NotRoot { uid: peer.uid });
         }
+        // `SO_PEERCRED` gives 0 for a process in a pid namespace that is not below ours.
         let pid = peer.pid.ok_or(Refusal::Unseen)?;
         let mut enrolled: BTreeSet<String> = self.lock_enrolled().values().cloned().collect();
         enrolled.extend(registered.iter().map(|uid| canonical_uid(uid.as_str())));
@@ -150,6 +152,7 @@ fn judge(tree: &CgroupTree, pid: u32, members: &[Member], enrolled: &BTreeSet<St
 
 /// The uid of an enrolled pod with a process in a proxy's cgroup, or whose cgroup holds that of the proxy.
 fn sharing(tree: &CgroupTree, cgroup: &Path, members: &[Member], enrolled: &BTreeSet<String>) -> Option<String> {
+    // Either way round: a tag holds for everything below its cgroup.
     let overlaps = |other: &Path| other.starts_with(cgroup) || cgroup.starts_with(other);
     members.iter().find_map(|member| {
         let (pod, uid) = (tree.pod_cgroup(&member.cgroup)?, tree.pod_uid(&member.cgroup)?);
@@ -165,6 +168,7 @@ pub async fn accept(mut server: Server, proxies: Proxies, steering: Arc<Steering
         match admit(&proxies, &steering, peer, server.registry().pods()).await {
             Ok(proxy) => {
                 tracing::info!(connection = %peer.connection, pid = proxy.pid, cgroup = %proxy.cgroup.display(), "ztunnel connected");
+                // Not awaited: while an old proxy drains, the new one must be admitted.
                 tokio::spawn(serve(incoming, proxy, proxies.clone(), steering.clone(), server.registry()));
             }
             Err(refusal) => {
@@ -214,6 +218,7 @@ async fn serve(incoming: Incoming, proxy: Proxy, proxies: Proxies, steering: Arc
     // Listed before the first byte is exchanged: pods that are proved from here on are compared with this proxy.
     let listed = Listed::new(&proxies, id, proxy);
     let ended = incoming.serve().await;
+    // Before `newest` is asked: the ended proxy must not be the answer.
     drop(listed);
     tracing::info!(connection = %id, code = ended.cause.code(), remaining = registry.connections().len(), "{ended}");
     // The kernel forgot the ended proxy's listeners, which had replaced those of the one before.

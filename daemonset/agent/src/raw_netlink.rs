@@ -49,6 +49,7 @@ pub(crate) fn dump<T>(
 ) -> io::Result<T> {
     uninterrupted(|| {
         rustix::net::sendto(socket, &request(kind, payload)?, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        // The kernel caps the datagrams of a dump at 32 KiB.
         let mut buffer = vec![0_u8; 1 << 16];
         let mut list = List { folded: start(), interrupted: false };
         loop {
@@ -97,6 +98,7 @@ fn request(kind: u16, payload: &[u8]) -> io::Result<Vec<u8>> {
     bytes.extend(length.to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(REQUEST_DUMP.to_ne_bytes());
+    // Sequence number and port stay 0: one request at a time is under way.
     bytes.extend([0; 8]);
     bytes.extend(payload);
     Ok(bytes)
@@ -116,6 +118,7 @@ pub(crate) fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
         if kind == wanted {
             return attributes.get(4..length);
         }
+        // At least 4, so that a length of 0 cannot loop for ever.
         attributes = attributes.get(aligned(length).max(4)..)?;
     }
 }

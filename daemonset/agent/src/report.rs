@@ -34,6 +34,7 @@ impl Reports {
         let reason = "not looked at yet".to_owned();
         let report =
             PodReport { uid, namespace, name, reason, ips: pod.ips.clone(), since: now(), ..PodReport::default() };
+        // Keyed with the uid: the report of the next pod of this name begins before that of this one ends.
         self.0.reports.lock().insert(key.clone(), report);
         self.note_change();
         View(Arc::new(Entry { reports: self.clone(), key }))
@@ -155,6 +156,7 @@ impl View {
             report.checks.clear();
             report.hazards.clear();
             report.netns.clear();
+            // All of it: facts of a namespace that the mesh has left would look like a proof.
             report.cookie = None;
         });
     }
@@ -163,6 +165,7 @@ impl View {
         if let Some(report) = self.0.reports.0.reports.lock().get_mut(&self.0.key) {
             change(report);
         }
+        // Outside of the lock, as those who are woken take it.
         self.0.reports.note_change();
     }
 }

@@ -82,6 +82,8 @@ impl Routing {
 
     fn routes(&self, source: IpAddr) -> [Route; 2] {
         let (first, second) = match source {
+            // Metrics as the kernel shows them: an IPv6 route without one gets 1024 (`IP6_RT_PRIO_USER`), and `present`
+            // is compared by value.
             IpAddr::V4(_) => (None, Some(10)),
             IpAddr::V6(_) => (Some(1024), Some(4096)),
         };
@@ -158,6 +160,7 @@ async fn apply_routes(
     for stale in present.iter().filter(|route| !is_wanted(route)) {
         change("delete the route", link.handle.route().del(stale.clone()).execute(), &gone).await?;
     }
+    // Read before the deletions, of which none is wanted.
     let present: Vec<Route> = present.iter().filter_map(Route::parse).collect();
     for route in wanted.iter().filter(|route| !present.contains(route)) {
         let added = link.handle.route().add(route.message()).execute();
@@ -176,6 +179,7 @@ async fn apply_rule(link: &Netlink, source: IpAddr, repaired: &mut Vec<String>) 
         change("add the rule", request.execute(), &[Errno::EXIST.raw_os_error()]).await?;
         repaired.push(format!("{family} rule"));
     }
+    // The list is read again after each move: somebody else may add rules meanwhile.
     for moved in 0..=MOVES {
         let rules = message::rules(link, source).await?;
         let Some(first) = message::in_front(&rules).next() else { return Ok(()) };
@@ -207,6 +211,7 @@ pub struct Facts {
 
 /// Reads everything back.
 pub async fn read(netns: &Netns, routing: &Routing) -> Facts {
+    // One socket for all four: they are facts of the same namespace.
     let link = match Netlink::open(netns) {
         Ok(link) => link,
         Err(error) => {
@@ -234,6 +239,7 @@ async fn address(link: &Netlink, routing: &Routing) -> Result<Result<String, Str
         match on.as_slice() {
             [] => Some(format!("{source} is on no interface")),
             on if on.contains(&routing.interface) => None,
+            // Not empty: the first arm has taken that.
             on => Some(format!("{source} is on interface {}, was on {}", on[0], routing.interface)),
         }
     });

@@ -74,6 +74,7 @@ impl Surveys {
     /// Cancel-safe.
     pub async fn shared_since(&self, moment: Instant) -> Shared {
         let young = |taken: &Option<Taken>| taken.as_ref().is_some_and(|taken| taken.begun >= moment);
+        // A receiver of its own, so that waiting here marks nothing as seen for others.
         let mut taken = self.taken.clone();
         if !young(&taken.borrow()) {
             // Full: a request waits that nobody has begun with, so that its answer is young enough for this one too.
@@ -100,6 +101,7 @@ async fn work(
             Err(error) => Shared::unreadable(&error.to_string()),
         };
         metrics::surveyed(begun.elapsed());
+        // `send_replace` works without receivers, too: somebody may subscribe by a clone later.
         give.send_replace(Some(Taken { begun, outcome }));
     }
 }

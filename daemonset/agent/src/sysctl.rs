@@ -75,6 +75,7 @@ impl PreviousValues {
             let entry = entry?;
             let cookie = Path::new(&entry.file_name()).file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             if cookie.is_none_or(|cookie: u64| !known.contains(&cookie)) {
+                // The first error is returned after all files were tried.
                 outcome = outcome.and(fs::remove_file(entry.path()));
             }
         }
@@ -95,6 +96,7 @@ pub fn apply(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Resul
     if changes.is_empty() {
         return Ok(());
     }
+    // All three, also those that were on already: `restore` puts back what it finds here.
     for (name, value) in &now {
         kept.entry((*name).to_owned()).or_insert_with(|| value.clone());
     }
@@ -123,6 +125,7 @@ pub fn restore(netns: &Netns, cookie: u64, previous: &PreviousValues) -> io::Res
         for (name, value) in ours {
             proc_sys::write(name, value)?;
             let now = proc_sys::read(name)?;
+            // Success of the write is not taken as proof.
             if now.trim() != value {
                 return Err(io::Error::other(format!("{name} is {} and was to be {value}", now.trim())));
             }

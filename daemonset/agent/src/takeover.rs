@@ -30,6 +30,7 @@ pub async fn take_over(node: &LiveNode, goals: Vec<Goal>) -> TakenOver {
     let mut lost = 0;
     for Goal { pod, wanted, annotated } in goals {
         match wanted {
+            // `goals` has no such pod: it is a state of tasks.
             Wanted::Gone => continue,
             Wanted::Finished { .. } => {
                 // Not registered: its task removes it once a proxy has confirmed that it does not serve it any more.
@@ -52,6 +53,8 @@ pub async fn take_over(node: &LiveNode, goals: Vec<Goal>) -> TakenOver {
                 });
                 steered.insert(pod.uid, pod_netns);
             }
+            // The cluster calls it enrolled and the kernel does not know it: the proxy keeps what it has until the task
+            // knows more.
             Ok(None) if annotated.is_some() => node.registry.keep(&pod.uid, pod.info),
             Ok(None) => {}
             Err(error) => {
@@ -68,6 +71,7 @@ pub async fn take_over(node: &LiveNode, goals: Vec<Goal>) -> TakenOver {
     tracing::info!(pods = steered.len(), lost, "took over the pods of an earlier agent");
     // An entry that belongs to nobody can be told from that of a lost pod only when no pod is lost.
     if lost == 0 {
+        // All of these have an owner; every other entry has none.
         sweep(node, steered.values().map(|pod_netns| pod_netns.cookie).collect()).await;
     }
     TakenOver { steered, swept: lost == 0 }
@@ -151,6 +155,7 @@ async fn remove_legacy(pod: &LocalPod, pod_netns: &PodNetns) {
 async fn sweep(node: &LiveNode, known: BTreeSet<u64>) {
     let (steering, previous) = (node.steering.clone(), node.previous.clone());
     let swept = tokio::task::spawn_blocking(move || {
+        // The kernel's entries are swept all the same: a kept setting harms nobody.
         if let Err(error) = previous.sweep(&known) {
             tracing::warn!(%error, "failed to remove kept settings of deleted pods; the next agent tries again");
         }

@@ -125,9 +125,11 @@ impl RequestHandler {
         let mut changed = self.changed.clone();
         progress.note("the agent is starting".to_owned());
         loop {
+            // Marked before the question: a change that comes during it is not missed.
             changed.borrow_and_update();
             let (answer, answered) = oneshot::channel();
             let enrol_request = EnrolRequest { key: key.clone(), uid: uid.clone(), sandbox: sandbox.clone(), answer };
+            // Waits while the queue is full, within the deadline of the request.
             self.queue.send(enrol_request).await.map_err(|_| ending())?;
             match answered.await.map_err(|_| ending())? {
                 Decision::Wanted { uid } => return Ok(uid),
@@ -152,6 +154,7 @@ impl RequestHandler {
             let Some(report) = self.reports.find(&key.namespace, &key.name, uid.as_str()) else {
                 return Err(refused(Outcome::Failed, "the pod is gone".to_owned()));
             };
+            // By the cookie: a pod whose sandbox was made anew may still be enrolled in the old namespace.
             if report.state == PodState::Enrolled && report.cookie == Some(cookie) {
                 return Ok(());
             }

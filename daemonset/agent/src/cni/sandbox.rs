@@ -52,6 +52,7 @@ impl Sandbox {
         let failed = |source| SandboxError::Open { path: path.clone(), source };
         let netns = Netns::open(&path).map_err(failed)?;
         let cookie = netns.cookie().map_err(failed)?;
+        // A plugin that is called for a pod on the host network names the node's namespace.
         if netns.id() == host {
             return Err(SandboxError::Host { path });
         }

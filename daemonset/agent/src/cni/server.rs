@@ -29,6 +29,7 @@ pub fn serve(
 }
 
 async fn answer(handler: RequestHandler, request: Request) -> Response {
+    // Only after the router: any method finds the path, and is told what was expected.
     if request.method() != "POST" {
         return text(405, "method not allowed, expected POST\n");
     }

@@ -19,6 +19,7 @@ impl<N: Node> Controller<N> {
     pub fn handle_request(&mut self, enrol_request: &EnrolRequest) -> Decision {
         let decision = self.decision(&enrol_request.key, enrol_request.uid.as_ref());
         if let Decision::Wanted { uid } = &decision {
+            // Before the goal, which is made from it.
             self.sandboxes.insert(uid.clone(), enrol_request.sandbox.clone());
             self.set_goal(&enrol_request.key, &HashMap::new());
         }
@@ -46,6 +47,7 @@ impl<N: Node> Controller<N> {
         let Some(known) = PodId::new(&pod.metadata.uid) else {
             return not_yet("the pod has no uid yet");
         };
+        // A StatefulSet's next pod has the same name, and the kubelet may have heard of it before this agent.
         if uid.is_some_and(|uid| *uid != known) {
             return not_yet("another pod of this name is known");
         }
@@ -53,6 +55,7 @@ impl<N: Node> Controller<N> {
         if pod.metadata.deletion_timestamp.is_some() || pod.is_terminated() {
             return not_yet("the pod of this name has ended or is being deleted");
         }
+        // Its label decides: without it a selected pod would be refused as not selected, and start in plaintext.
         if !self.namespaces.contains_key(&key.namespace) {
             return not_yet("the pod's namespace is not known yet");
         }

@@ -108,6 +108,7 @@ impl<N: Node> Actor<N> {
                 Wanted::Finished { reason } => self.finish(&pod, &reason, annotated).await,
                 Wanted::Gone => self.remove_deleted(&pod).await,
             };
+            // False once the controller has dropped the goal: the agent ends, and the pod stays as it is.
             let open = match outcome {
                 Ok(Next::End) => return,
                 Ok(Next::Again) => {
@@ -151,6 +152,7 @@ impl<N: Node> Actor<N> {
         tokio::select! {
             () = sleep(pause) => true,
             changed = self.goal.changed() => changed.is_ok(),
+            // A proxy that has just connected is what most failed steps wait for.
             _ = self.node_changes.changed() => true,
         }
     }
@@ -166,6 +168,7 @@ impl<N: Node> Actor<N> {
     }
 
     async fn stay_in(&mut self, pod: &LocalPod, backoff: &mut Backoff) -> Result<Next, StepError> {
+        // A pod that comes back and leaves again has its whole grace period once more.
         self.leaving_since = None;
         self.dismissal = Dismissal::Confirmed;
         let begun = Instant::now();
@@ -191,6 +194,7 @@ impl<N: Node> Actor<N> {
     /// Proves an enrolled pod again and again, until its goal changes or a proof does not hold.
     async fn keep_proved(&mut self, pod: &LocalPod, pod_netns: &Arc<PodNetns>) -> Result<Next, StepError> {
         let mut watch = repairing::watch(&*self.node, pod, pod_netns);
+        // The first repair may come at once.
         let (mut due, mut quiet_until) = (Instant::now() + self.timing.proof_interval, Instant::now());
         let mut hazards_due = Instant::now();
         loop {
@@ -200,6 +204,7 @@ impl<N: Node> Actor<N> {
             }
             // Every arm is cancel-safe.
             tokio::select! {
+                // With `Wait` the outer loop sees the closed channel and ends.
                 changed = self.goal.changed() => return Ok(if changed.is_ok() { Next::Again } else { Next::Wait }),
                 () = repairing::disturbed(&mut watch, quiet_until) => {
                     quiet_until = Instant::now() + repairing::MEND_PAUSE;
@@ -208,6 +213,7 @@ impl<N: Node> Actor<N> {
                         continue;
                     }
                 }
+                // Proved at once: with another proxy every fact about it is another.
                 _ = self.node_changes.changed() => {}
                 () = sleep_until(due) => {}
             }
@@ -225,6 +231,7 @@ impl<N: Node> Actor<N> {
 
     /// Writes the annotation again when it no longer says what was written: peers go by it.
     async fn correct_annotation(&mut self, pod: &LocalPod) -> Result<(), StepError> {
+        // Not marked as seen: another change in this goal must still wake the loop.
         let seen = self.goal.borrow().annotated;
         if self.announcement == Announcement::Written(Redirection::Enabled) && seen != Some(Redirection::Enabled) {
             // Only when two proofs in a row have met it: the cluster tells of the agent's own write later than it is
@@ -260,6 +267,7 @@ impl<N: Node> Actor<N> {
         if self.failures == 0 && !self.announcement.may_be_enabled() {
             self.view.state(PodState::Enrolling, "");
         }
+        // Anew at every attempt: a pod whose sandbox was made again has another namespace.
         let pod_netns = self.node.locate(pod).await?;
         let pod_netns = self.recognise(pod_netns).await?;
         self.steered.unexplored = false;
@@ -282,6 +290,7 @@ impl<N: Node> Actor<N> {
         match self.announcement {
             Announcement::Written(Redirection::Enabled) => Ok(proved.already_annotated()),
             Announcement::None | Announcement::Unknown | Announcement::Written(Redirection::Pending) => {
+                // Before the write: when it fails or the future is dropped, the write may have been made all the same.
                 self.announcement = Announcement::Unknown;
                 let enrolled = proved.annotate_enrolled(&*self.node, pod).await?;
                 self.announcement = Announcement::Written(Redirection::Enabled);
@@ -339,7 +348,9 @@ impl<N: Node> Actor<N> {
             // Somebody else announces it.
             self.announcement = annotated.into();
         }
+        // Nothing is written for a pod that was never announced: each write is a request to the API server.
         if self.announcement != Announcement::None {
+            // First of all steps out: peers have to stop dialling HBONE before the listeners go.
             self.node.annotate(pod, None).await?;
             if self.announcement.may_be_enabled() {
                 metrics::withdrawn();
@@ -400,6 +411,7 @@ impl<N: Node> Actor<N> {
                 // Not running yet: looked into when its addresses are known.
                 Err(_) => return Ok(None),
             };
+            // A namespace without an entry was never steered, or is clean: `undo` removes the entry last.
             self.steered.pod_netns = self.node.has_entry(&pod_netns).await?.then_some(pod_netns);
         }
         self.steered.unexplored = false;
@@ -435,6 +447,7 @@ impl<N: Node> Actor<N> {
         let removed = self.remove_now(pod).await;
         let annotated = self.node.forget_annotation(pod).await;
         match removed.and(annotated) {
+            // Tried again with growing pauses.
             Err(error) if self.failures < REMOVAL_TRIES => Err(error),
             Err(error) => {
                 tracing::error!(pod = %pod.key.path(), code = error.code(), %error, "failed to remove everything of a deleted pod; the next agent removes the rest");

@@ -16,6 +16,8 @@ pub enum Announcement {
 impl Announcement {
     /// Returns whether peers may take the pod for enrolled.
     pub(super) fn may_be_enabled(self) -> bool {
+        // `Unknown` counts as announced: what follows (an alarm, a withdrawal) is then done once too often rather than
+        // not at all.
         matches!(self, Self::Unknown | Self::Written(Redirection::Enabled))
     }
 }

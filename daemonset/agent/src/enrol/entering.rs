@@ -39,6 +39,7 @@ pub(super) const PROOF_DEADLINE: Duration = Duration::from_secs(10);
 /// [`Node::proof`] with an end.
 pub(super) async fn prove<N: Node>(node: &N, pod: &LocalPod, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
     metrics::proved();
+    // Dropping a proof loses nothing: it only reads.
     let proof = timeout(PROOF_DEADLINE, node.proof(pod, pod_netns, since)).await;
     proof.unwrap_or_else(|_| Proof::unreadable(&format!("no answer within {PROOF_DEADLINE:?}")))
 }
@@ -64,6 +65,7 @@ impl Steered {
     pub(super) async fn announce<N: Node>(self, node: &N, pod: &LocalPod) -> Result<Announced, StepError> {
         // Its error is returned only after the capture is on.
         let acknowledged = node.announce(pod, &self.0).await;
+        // Both directions with one write of the map: no moment captures one of them only.
         node.put_entry(pod, &self.0, Capture::On).await?;
         acknowledged?;
         Ok(Announced(self.0))

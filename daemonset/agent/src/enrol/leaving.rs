@@ -56,7 +56,9 @@ impl Withdrawn {
         since: Instant,
         grace: Duration,
     ) -> Result<Draining, StepError> {
+        // The entry stays, with no direction captured: connections that were captured before still need it.
         node.put_entry(pod, &self.0, Capture::Off).await?;
+        // From `since` and not from now: a step that was tried again does not lengthen the grace period.
         Ok(Draining { pod_netns: self.0, earliest: since + PROPAGATION.min(grace), deadline: since + grace })
     }
 
@@ -118,6 +120,7 @@ impl Drained {
         pod: &LocalPod,
         least: usize,
     ) -> Result<(), StepError> {
+        // 0 answers from 0 proxies prove nothing for a pod that a proxy may serve.
         if node.dismiss(pod).await? < least {
             return Err(StepError::at(Step::Dismiss)("no ztunnel connection"));
         }
@@ -127,6 +130,7 @@ impl Drained {
 
 /// Link, rules, entry, in this order; the entry last, because it is what tells a restarted agent that there is something to undo.
 pub(super) async fn undo<N: Node>(node: &N, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+    // The link first: without it the kernel gives no connection to the proxy's listeners any more.
     node.detach(pod_netns).await?;
     node.remove_rules(pod_netns).await?;
     node.remove_entry(pod_netns).await?;
@@ -145,6 +149,7 @@ pub async fn unenrol_now<N: Node>(
     pod_netns: Option<Arc<PodNetns>>,
     annotated: Option<Redirection>,
 ) -> Result<(), StepError> {
+    // Also for a pod that only the cluster calls enrolled.
     if annotated.is_some() || pod_netns.is_some() {
         node.annotate(pod, None).await?;
     }

@@ -196,6 +196,7 @@ impl Proof {
         } else if fails(Side::Routing) {
             Verdict::Blocked
         } else if fails(Side::Proxy) {
+            // In the order from open to closed: a leak must not be hidden by a fault that blocks.
             Verdict::Unserved
         } else if self.unread().next().is_some() {
             Verdict::Unverified
@@ -218,6 +219,7 @@ impl Proof {
     pub fn unread(&self) -> impl Iterator<Item = Fact> {
         Fact::ALL.into_iter().filter(|wanted| {
             let reading = self.0.iter().find(|(fact, _)| fact == wanted);
+            // A fact that a code path forgets cannot be counted as held.
             reading.is_none_or(|(_, reading)| matches!(reading, Reading::Unreadable(_)))
         })
     }

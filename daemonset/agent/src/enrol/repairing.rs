@@ -30,6 +30,7 @@ pub(super) fn watch<N: Node>(node: &N, pod: &LocalPod, pod_netns: &Arc<PodNetns>
 pub(super) async fn disturbed<W: Watch>(watch: &mut Option<W>, quiet_until: Instant) {
     match watch {
         Some(watch) => {
+            // Changes during the pause are not lost: the socket of the watch keeps them.
             sleep_until(quiet_until).await;
             watch.changed().await;
         }
@@ -62,6 +63,7 @@ pub(super) const HAZARD_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) async fn report_hazards<N: Node>(node: &N, pod: &LocalPod, pod_netns: &Arc<PodNetns>, view: &View) {
     match timeout(PROOF_DEADLINE, node.hazards(pod_netns)).await {
         Ok(Ok(found)) => view.set_hazards(pod, found),
+        // Only `debug`: hazards are hints, and the next look is 30 s away.
         Ok(Err(error)) => tracing::debug!(pod = pod.key.path(), %error, "failed to look for foreign hooks"),
         Err(_) => tracing::debug!(pod = pod.key.path(), "looking for foreign hooks takes too long"),
     }

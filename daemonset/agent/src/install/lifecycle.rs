@@ -39,6 +39,7 @@ pub async fn ended(installer: &mut Option<Installer>) -> Result<(), JoinError> {
 /// # Errors
 /// When a file cannot be removed.
 pub async fn remove_if_uninstalled(config: &Config, server: Option<&ApiServer>) -> Result<(), InstallError> {
+    // `false`: for the removal no credentials for the plugin are needed.
     let Some(installation) = Installation::new(config, false) else { return Ok(()) };
     let is_removed = match server {
         _ if config.cleanup_on_exit => true,

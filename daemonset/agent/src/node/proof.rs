@@ -26,6 +26,7 @@ pub(super) async fn read(node: &LiveNode, pod: &LocalPod, pod_netns: &Arc<PodNet
     // Before the survey, whose age depends on it; see `links_since`.
     let routing = rules::read(&pod_netns.netns, &routing(pod, pod_netns)).await;
     let Shared { links, members } = node.surveys.shared_since(links_since(&routing, since, Instant::now())).await;
+    // The newest only: new pods go to it, and an older one is on its way out.
     let newest = node.proxies.newest().map(|(_, proxy)| proxy);
     kernel(&mut proof, node, links, newest, (pod, pod_netns)).await;
     let rules::Facts { address, rules, outbound, inbound } = routing;
@@ -114,6 +115,7 @@ fn attached(proof: &mut Proof, steering: &Steering, survey: &Survey, proxy: Opti
 }
 
 fn entered(steering: &Steering, pod: &LocalPod, pod_netns: &PodNetns) -> Result<Result<String, String>, LoadError> {
+    // Compared as a whole: an old address or port in the entry is as wrong as a missing flag.
     let wanted = entry(pod, pod_netns, F_OUT | F_IN);
     Ok(match steering.pod(pod_netns.cookie)? {
         Some(known) if known == wanted => Ok(format!("netns cookie {}", pod_netns.cookie)),

@@ -34,6 +34,7 @@ pub async fn remove(netns: &Netns, routing: &Routing) -> Result<Vec<String>, Net
         let is_wanted = |route: &RouteMessage| Route::shaped(route).is_some_and(|route| wanted.contains(&route));
         let present = message::routes(&link, source, TABLE).await?;
         let ours: Vec<&RouteMessage> = present.iter().filter(|route| is_wanted(route)).collect();
+        // Both or none: one route alone may be Istio's.
         if ours.len() != wanted.len() {
             continue;
         }

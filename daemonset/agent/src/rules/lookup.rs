@@ -59,8 +59,10 @@ enum Answer {
 async fn ask(link: &Netlink, query: &Query) -> Result<Answer, NetlinkError> {
     match link.ask("look up a route", RouteNetlinkMessage::GetRoute(query.message())).await {
         Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(Answer::Route(route)),
+        // An answer of another kind says nothing about the route.
         Ok(_) => Err(NetlinkError::Incomplete { action: "look up a route" }),
         Err(error) => match error.errno().filter(|errno| is_verdict(*errno)) {
+            // These are the kernel's answer to the question, not failures to ask.
             Some(errno) => Ok(Answer::None(errno)),
             None => Err(error),
         },

@@ -75,6 +75,7 @@ pub(super) fn table_of(message: &RouteMessage) -> u32 {
         RouteAttribute::Table(table) => Some(*table),
         _ => None,
     });
+    // The header's field has 8 bits; larger numbers are in the attribute only.
     attribute.unwrap_or(message.header.table.into())
 }
 
@@ -174,6 +175,7 @@ impl Rule {
             && header.dst_len == 0
             && header.tos == 0
             && only_mark
+            // Mark and mask, each once: a rule without the mask would match other marks as well.
             && marks == 2
     }
 

@@ -45,6 +45,7 @@ pub fn read_answer(response: &Response) -> Result<AddResponse, AskError> {
     let text = || String::from_utf8_lossy(&response.body).trim().to_owned();
     let answer: AddResponse =
         serde_json::from_slice(&response.body).map_err(|_| AskError::Unexpected(format!("{status}: {}", text())))?;
+    // A proxy or another server on this socket could answer 200 without knowing what it permits.
     if status == answer.outcome.status() {
         Ok(answer)
     } else {
@@ -73,6 +74,7 @@ pub fn alive(socket: &Path, deadline: Instant) -> Result<(), AskError> {
 
 fn send(socket: &Path, request: &[u8], deadline: Instant) -> Result<Response, AskError> {
     let stream = connect(socket, deadline).map_err(|error| match error.kind() {
+        // `SO_SNDTIMEO` ended the wait of connect(2).
         io::ErrorKind::WouldBlock => AskError::Timeout,
         _ => AskError::Unreachable(error),
     })?;
@@ -85,6 +87,7 @@ fn send(socket: &Path, request: &[u8], deadline: Instant) -> Result<Response, As
 /// Connects by the deadline: connect(2) waits as long as the queue of the listener is full, and no longer than SO_SNDTIMEO.
 fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let left = deadline.saturating_duration_since(Instant::now());
+    // A time-out of zero means none to the kernel.
     if left.is_zero() {
         return Err(io::ErrorKind::WouldBlock.into());
     }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::plugin_config::{PLUGIN_TYPE, PluginConfig};
 
 /// Names of the file with the plugin, in the order in which they are tried: the first one that sorts before all others.
+// `00` is enough for most clusters; the others are for files that begin with `00-` themselves, in ASCII order.
 pub const OWN_NAMES: [&str; 3] = ["00-strake.conflist", "0-strake.conflist", "0-0-strake.conflist"];
 
 /// Versions of the CNI specification that the plugin speaks. Chains of earlier ones have no previous result to pass on.
@@ -100,8 +101,10 @@ pub fn chain(mut files: Vec<File>, named: Option<&str>, plugin: &PluginConfig) -
             let list = list(file).map_err(|reason| NoConfiguration::Unusable(file.name.clone(), reason))?;
             (file, list, Vec::new())
         }
+        // As the container runtime chooses: the first by name.
         None => first_valid(&files)?,
     };
+    // Before all files and not only the primary one: the runtime takes whatever sorts first.
     let first = files.first().map_or(primary.name.as_str(), |file| file.name.as_str());
     let order = || NoConfiguration::Order(first.to_owned());
     let name = OWN_NAMES.into_iter().find(|name| *name < first).ok_or_else(order)?;
@@ -136,6 +139,7 @@ fn find<'a>(files: &'a [File], name: &str) -> Option<&'a File> {
 fn list(file: &File) -> Result<Map<String, Value>, Invalid> {
     let value: Value = serde_json::from_slice(&file.bytes).map_err(|error| Invalid::Json(error.to_string()))?;
     let Value::Object(object) = value else { return Err(Invalid::NotAnObject) };
+    // By the ending, as libcni tells the two forms apart.
     let list = if file.name.ends_with(".conflist") { object } else { of_one(object)? };
     text(&list, "name")?;
     let plugins = list.get("plugins").and_then(Value::as_array).filter(|plugins| !plugins.is_empty());
@@ -175,6 +179,7 @@ fn check_version(list: &Map<String, Value>) -> Result<(), Invalid> {
 
 fn with_plugin(mut list: Map<String, Value>, plugin: &PluginConfig) -> Vec<u8> {
     if let Some(Value::Array(plugins)) = list.get_mut("plugins") {
+        // Somebody may have added the plugin to the cluster's own file: it must run once.
         plugins.retain(|plugin| plugin["type"] != PLUGIN_TYPE);
         // Of texts, lists and paths: there is nothing in it that JSON cannot say, but paths that are not UTF-8.
         plugins.push(serde_json::to_value(plugin).unwrap_or_default());

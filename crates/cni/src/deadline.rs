@@ -62,6 +62,7 @@ fn in_time<T>(result: io::Result<T>) -> io::Result<T> {
 
 impl<S: Read + Timeouts> Read for Bounded<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Anew for each call: what is left of the deadline shrinks.
         self.limit()?;
         in_time(self.stream.read(buffer))
     }

@@ -51,6 +51,7 @@ impl Answer {
     /// When it is no answer, or too long.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Response>, Malformed> {
         self.bytes.extend_from_slice(bytes);
+        // From the start each time: there is no state between two reads that could go wrong.
         let response = parse(&self.bytes, false)?;
         match response {
             None if self.bytes.len() > self.max => Err(Malformed::TooLong(self.max)),
@@ -91,6 +92,7 @@ fn parse(bytes: &[u8], ended: bool) -> Result<Option<Response>, Malformed> {
     let body = match length(head.headers)? {
         Length::Bytes(length) => rest.get(..length).map(<[u8]>::to_vec),
         Length::Chunked => chunks(rest)?,
+        // Without a length the end of the connection is the end of the body (RFC 9112, section 6.3).
         Length::UntilClose => ended.then(|| rest.to_vec()),
     };
     Ok(body.map(|body| Response { status, body }))
@@ -133,6 +135,7 @@ fn chunks(mut rest: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
             return Ok(is_ended.then_some(body));
         }
         let size = usize::try_from(size).map_err(|_| Malformed::Length)?;
+        // The peer chooses the size.
         let end = head.checked_add(size).ok_or(Malformed::Length)?;
         let (Some(chunk), Some(after)) = (rest.get(head..end), rest.get(end..)) else { return Ok(None) };
         body.extend_from_slice(chunk);

@@ -66,12 +66,14 @@ impl Kubeconfig {
     /// # Errors
     /// [`InvalidKubeconfig`].
     pub fn parse(text: &[u8]) -> Result<Self, InvalidKubeconfig> {
+        // Only the line: the message of the error would quote the text, and so the token.
         let file: File = serde_json::from_slice(text).map_err(|error| InvalidKubeconfig::Json(error.line()))?;
         let (cluster, user) = (file.clusters.into_iter().next(), file.users.into_iter().next());
         let (Some(NamedCluster { cluster }), Some(NamedUser { user })) = (cluster, user) else {
             return Err(InvalidKubeconfig::Empty);
         };
         let authority = cluster.server.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+        // A path in the server's URL would be left out of the requests.
         let authority = authority.filter(|rest| !rest.is_empty() && !rest.contains('/'));
         let certificates = BASE64_STANDARD.decode(cluster.certificate_authority_data);
         Ok(Self {

@@ -26,6 +26,7 @@ pub struct PluginConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubeconfig: Option<PathBuf>,
     /// Namespaces whose pods are never enrolled: they start without asking.
+    // Absent in configurations that were written by hand: none is excluded.
     #[serde(default)]
     pub exclude_namespaces: Vec<String>,
     /// Namespace of agent and node proxies.

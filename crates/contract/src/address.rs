@@ -17,6 +17,7 @@ pub fn parse_address(text: &str) -> Option<IpAddr> {
 pub fn parse_block(text: &str) -> Option<IpNet> {
     match text.parse::<IpNet>() {
         Ok(net) => block(net.addr(), net.prefix_len().into()),
+        // Without a length: a block of one address, of its canonical family.
         Err(_) => parse_address(text).map(IpNet::from),
     }
 }
@@ -28,6 +29,7 @@ pub fn parse_block(text: &str) -> Option<IpNet> {
 /// of both families, and its author certainly meant another one.
 pub fn block(address: IpAddr, length: u32) -> Option<IpNet> {
     let canonical = address.to_canonical();
+    // The length of a mapped block counts from the start of the IPv6 address.
     let length = if canonical == address { length } else { length.checked_sub(MAPPED_BITS)? };
     IpNet::new(canonical, u8::try_from(length).ok()?).ok()
 }

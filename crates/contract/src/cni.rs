@@ -22,6 +22,7 @@ pub const ALIVE_PATH: &str = "/alive";
 pub const PLUGIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Status of an answer that lets the pod start. With any other, it must not start.
+// Istio's plugin looks at the status alone, and lets the pod start with 200 only.
 pub const STATUS_ENROLLED: u16 = 200;
 /// Status of an answer to a body that is not an [`AddRequest`].
 pub const STATUS_INVALID: u16 = 400;
@@ -37,6 +38,7 @@ pub struct AddRequest {
     pub pod_name: String,
     pub pod_namespace: String,
     /// `metadata.uid`. Istio's plugin does not send it; then the newest pod of this name is meant.
+    // Older container runtimes do not tell their plugins the uid either (`K8S_POD_UID`).
     #[serde(rename = "PodUID", default, skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
     /// Addresses that the plugins before this one assigned.
@@ -49,6 +51,7 @@ pub struct AddRequest {
 #[serde(rename_all = "PascalCase")]
 pub struct IpConfig {
     /// Index into the CNI result's `interfaces`.
+    // Absent where a plugin says nothing about interfaces, as the specification allows.
     #[serde(default)]
     pub interface: Option<u32>,
     pub address: IpNet,
@@ -63,6 +66,7 @@ pub struct IpNet {
     #[serde(rename = "IP")]
     pub ip: IpAddr,
     /// The netmask's 4 or 16 bytes in base64. The agent does not read it.
+    // Kept, so that the request is the one that Istio's agent expects as well.
     #[serde(default)]
     pub mask: Option<String>,
 }
@@ -81,6 +85,7 @@ impl IpConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AddResponse {
+    // More than the status: `NotSelected` and `Failed` have the same one, for Istio's plugin.
     pub outcome: Outcome,
     /// Reason that the pod is not enrolled; empty when it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -119,6 +124,7 @@ impl Outcome {
         match self {
             Self::Enrolled => STATUS_ENROLLED,
             Self::Invalid => STATUS_INVALID,
+            // Istio's plugin asks for selected pods only, so that both mean "not now" to it; ours reads the outcome.
             Self::NotSelected | Self::Failed => STATUS_FAILED,
         }
     }

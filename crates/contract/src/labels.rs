@@ -18,6 +18,7 @@ pub const REDIRECTION_PENDING: &str = "pending";
 /// Written by Istio's sidecar injector: the pod has a proxy of its own. Istio's.
 pub const SIDECAR_STATUS_ANNOTATION: &str = "sidecar.istio.io/status";
 /// Asks for a sidecar. Istio's.
+// Neither `_LABEL` nor `_ANNOTATION`: Istio reads both.
 pub const SIDECAR_INJECT: &str = "sidecar.istio.io/inject";
 /// Revision of the control plane that handles the object. Istio's.
 pub const REVISION_LABEL: &str = "istio.io/rev";
@@ -48,6 +49,7 @@ pub const WAYPOINT_INBOUND_BINDING_ANNOTATION: &str = "ambient.istio.io/waypoint
 /// Controller that made an object for a Gateway. Istio's.
 pub const GATEWAY_MANAGED_LABEL: &str = "gateway.istio.io/managed";
 /// Value of [`GATEWAY_MANAGED_LABEL`] on the Service and the pods of a waypoint.
+// Set by Istio's waypoint controller, which may run beside this control plane.
 pub const GATEWAY_MANAGED_MESH: &str = "istio.io-mesh-controller";
 /// Gateway that a Service or pod was made for. Of the Gateway API.
 pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
@@ -112,9 +114,11 @@ pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 pub const JOB_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 
 /// On the agent's DaemonSet: `true` says that it is deleted because the mesh is uninstalled, so that pods leave the mesh.
+// An annotation and not the deletion alone: `kubectl delete` and `apply` also happen in an upgrade.
 pub const UNINSTALL_ANNOTATION: &str = "strake.io/uninstall";
 
 /// Marks the mirror of a static pod. The API server lets nobody but a kubelet create a pod with it.
 pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// UID that the kubelet has given to the static pod itself.
+// The kubelet names the pod's cgroup by it, not by the mirror's uid.
 pub const CONFIG_HASH_ANNOTATION: &str = "kubernetes.io/config.hash";

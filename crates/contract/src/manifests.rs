@@ -1,6 +1,7 @@
 //! The Kubernetes manifests of the mesh's own programs, `daemonset/manifests`: what an installation applies, and what a lab runs.
 
 /// The files, in the order in which a cluster needs them: name and text.
+// Compiled in: the command line and the lab need no files of a checkout, and cannot disagree with them.
 pub const FILES: [(&str, &str); 4] = [
     ("namespace.yaml", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../daemonset/manifests/namespace.yaml"))),
     (
@@ -15,6 +16,7 @@ pub const FILES: [(&str, &str); 4] = [
 ];
 
 /// Custom resources, for a cluster that does not have them.
+// Apart from `FILES`: a cluster with Istio or the Gateway API has them, perhaps newer.
 pub const CRDS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../daemonset/manifests/crds.yaml"));
 
 /// Namespace of the mesh's own pods in the manifests.
@@ -26,6 +28,7 @@ pub const ZTUNNEL: &str = "ztunnel";
 pub const CONTROL: &str = "strake-control";
 
 /// Namespaces' ConfigMap with the roots of the mesh, and its key. Istio's.
+// In every namespace, since a pod can mount ConfigMaps of its own namespace only.
 pub const ROOTS_CONFIG_MAP: &str = "istio-ca-root-cert";
 pub const ROOTS_KEY: &str = "root-cert.pem";
 

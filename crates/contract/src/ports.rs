@@ -34,5 +34,6 @@ pub const AGENT_HEALTH: u16 = 8000;
 
 /// A port on all addresses of both families: the default of our programs.
 pub const fn on_all_addresses(port: u16) -> SocketAddr {
+    // `::` takes IPv4 as well unless the socket is `IPV6_V6ONLY`.
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
 }

@@ -27,6 +27,7 @@ impl fmt::Display for Unsupported {
 
 impl Serialize for Unsupported {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // One text everywhere (status, page, log), so that a search for it finds all of them.
         serializer.collect_str(self)
     }
 }

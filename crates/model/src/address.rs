@@ -128,6 +128,7 @@ impl fmt::Display for NetworkCidr {
 impl FromStr for NetworkCidr {
     type Err = AddressError;
     fn from_str(value: &str) -> Result<Self, AddressError> {
+        // Two slashes: `network/10.0.0.1` is a [`NetworkAddress`], and must not be read as a block of one.
         let parsed = value.split_once('/').filter(|(_, cidr)| cidr.contains('/'));
         let parsed = parsed.and_then(|(network, cidr)| Some((network, parse_block(cidr).ok()?)));
         let (network, cidr) = parsed.ok_or_else(|| AddressError {
@@ -179,6 +180,7 @@ impl fmt::Display for GatewayDestination {
 impl FromStr for GatewayDestination {
     type Err = AddressError;
     fn from_str(value: &str) -> Result<Self, AddressError> {
+        // The address first: its form is the narrower one, and no host name is an IP address.
         if let Ok(address) = value.parse() {
             return Ok(Self::Address(address));
         }

@@ -42,6 +42,7 @@ impl RefusedPolicy {
     pub(crate) fn applies_in(&self) -> Option<&str> {
         match self.scope {
             Some(Scope::Global) => Some(""),
+            // Unreadable: the namespace of the key is the narrowest place that is certain to be meant.
             Some(Scope::Namespace) | None => Some(&self.namespace),
             Some(Scope::WorkloadSelector) => None,
         }
@@ -156,6 +157,7 @@ pub struct Authorization {
     /// Meaning of a match.
     pub action: Action,
     /// Rules (any of them) of clauses (all of them) of matches (any of them). No rule: the policy never matches.
+    // Not a type for each level: it is the form of the config dump, which Istio's tools read.
     #[serde(default)]
     pub rules: Vec<Vec<Vec<Match>>>,
     /// Only logged.

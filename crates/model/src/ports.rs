@@ -41,6 +41,7 @@ impl Ports {
 impl FromIterator<(u16, u16)> for Ports {
     /// Of several entries for one service port the last counts.
     fn from_iter<I: IntoIterator<Item = (u16, u16)>>(entries: I) -> Self {
+        // A Service may have one number for TCP and UDP, so that discovery can name it twice.
         entries.into_iter().collect::<std::collections::BTreeMap<_, _>>().into_iter().collect::<Vec<_>>().into()
     }
 }
@@ -57,6 +58,7 @@ impl Serialize for Ports {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (service, target) in self.iter() {
+            // Keys are text: JSON has no others.
             map.serialize_entry(&service.to_string(), &target)?;
         }
         map.end()
@@ -86,6 +88,7 @@ impl<'de> Visitor<'de> for PortsVisitor {
         Ok(entries.into_iter().collect())
     }
 
+    // `ports:` without a value, in a local file.
     fn visit_unit<E>(self) -> Result<Ports, E> {
         Ok(Ports::default())
     }

@@ -170,6 +170,7 @@ impl Service {
         match status {
             HealthStatus::Healthy => true,
             HealthStatus::Unhealthy => {
+                // A Service with `publishNotReadyAddresses`.
                 self.load_balancer.as_ref().is_some_and(|lb| lb.health_policy == HealthPolicy::AllowAll)
             }
         }
@@ -183,6 +184,7 @@ impl Service {
 
     /// The alternative names that are identities; others cannot appear in a workload's certificate.
     pub fn identities(&self) -> impl Iterator<Item = Identity> + '_ {
+        // As ztunnel: a name that is no SPIFFE ID is ignored, and the endpoint's own identity is still accepted.
         self.subject_alt_names.iter().filter_map(|san| san.parse().ok())
     }
 }

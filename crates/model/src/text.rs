@@ -31,6 +31,7 @@ impl Table {
     fn sweep(&mut self) {
         // The table's own reference is the last one.
         self.known.retain(|text| Arc::strong_count(text) > 1);
+        // Twice as much: the next strings do not make the table grow at once.
         self.known.shrink_to(self.known.len() * 2);
         self.sweep_at = (self.known.len() * 2).max(FIRST_SWEEP);
     }

@@ -215,6 +215,8 @@ impl Workload {
     /// A pod, as opposed to an entry that a user wrote.
     #[must_use]
     pub fn is_pod(&self) -> bool {
+        // The core API group is empty, so that two slashes stand before `Pod`; see `Mesh::pod_uid` of the control
+        // plane.
         self.uid.contains("//Pod/")
     }
 }

@@ -52,6 +52,7 @@ impl Watch {
         let now = Instant::now();
         // No generator of random numbers is linked for this: the keys of a hasher are random, too.
         let tenths = RandomState::new().hash_one(()) % 1000;
+        // From 0 to 999, of ten thousand: less than a tenth.
         let jitter = ages.max_age.mul_f64(tenths as f64 / 10_000.0);
         Self { ages, credential, ends: now + ages.max_age + jitter, next_check: now + ages.check_every }
     }
@@ -59,12 +60,14 @@ impl Watch {
     /// Waits until the stream must end. Dropping it is safe: what is due stays due.
     pub(crate) async fn ended(&mut self) -> Reason {
         loop {
+            // No credential, or none that has to be checked before the end.
             let Some(credential) = self.credential.clone().filter(|_| self.next_check < self.ends) else {
                 tokio::time::sleep_until(self.ends).await;
                 return ended(Reason::Age);
             };
             tokio::time::sleep_until(self.next_check).await;
             let checked = tokio::time::timeout(CHECK_TIMEOUT, credential.0.check()).await;
+            // From the end of the check, so that a slow API server is not asked without a pause.
             self.next_check = Instant::now() + self.ages.check_every;
             match checked.unwrap_or_else(|_| Validity::Unknown(format!("no answer within {CHECK_TIMEOUT:?}"))) {
                 Validity::Valid => {}

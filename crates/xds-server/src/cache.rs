@@ -92,6 +92,7 @@ impl Cache {
     pub fn apply(&self, type_url: &str, changes: Vec<Change>) {
         let mut guard = self.0.state.lock();
         let state = &mut *guard;
+        // Looked up first: `entry` would need a copy of the URL at each call.
         let entries = match state.types.get_mut(type_url) {
             Some(entries) => entries,
             None => state.types.entry(type_url.to_owned()).or_default(),
@@ -109,8 +110,10 @@ impl Cache {
             }
             &*index
         });
+        // Under the lock, but only names are noted; the contents are read when a client can take them.
         for subscriber in state.subscribers.values_mut() {
             if subscriber.subscriptions.touch(type_url, &changed, index) {
+                // `notify_one` stores the wake-up for a stream that is not waiting at this moment.
                 subscriber.wake.notify_one();
             }
         }
@@ -178,6 +181,7 @@ impl Cache {
         let mut state = self.0.state.lock();
         state.subscribers.remove(&id);
         let is_on_demand = |subscriber: &Subscriber| subscriber.subscriptions.is_on_demand(ADDRESS_TYPE_URL);
+        // The index costs memory for every address, and most meshes have no client that needs it.
         if state.index.is_some() && !state.subscribers.values().any(is_on_demand) {
             state.index = None;
         }
@@ -191,6 +195,7 @@ impl Cache {
         let entries = state.types.get(type_url).unwrap_or(&none);
         let is_address = type_url == ADDRESS_TYPE_URL;
         if is_address && request.names_some() && state.index.is_none() {
+            // Built under the lock: a change in between would be missing from it.
             state.index = Some(Index::of(entries));
         }
         let index = state.index.as_ref().filter(|_| is_address);
@@ -209,6 +214,7 @@ impl Cache {
 
     /// Notes that the client has answered a response.
     pub(crate) fn answered(&self, id: u64, type_url: &str, nonce: &str) {
+        // Nonces of this server are numbers; another one is not an answer to it.
         let Ok(nonce) = nonce.parse() else { return };
         if let Some(subscriber) = self.0.state.lock().subscribers.get_mut(&id) {
             subscriber.subscriptions.answered(type_url, nonce);
@@ -228,6 +234,7 @@ impl Cache {
         let state = &mut *guard;
         let subscriber = state.subscribers.get_mut(&id)?;
         let subscriptions = &mut subscriber.subscriptions;
+        // Also before: what an answer has released since the last response may be due now.
         subscriptions.release_removals(gate);
         let step = subscriptions.next(gate)?;
         // A client without the feature deletes what its first response lacks, so it must get all of it at once.
@@ -271,6 +278,7 @@ impl Cache {
 /// Moves names and contents into the response until it is full or nothing is left.
 fn fill(batch: &mut Batch, entries: Option<&Entries>, limits: Limits, mut take_name: impl FnMut() -> Option<Arc<str>>) {
     let (mut bytes, mut names) = (0, 0);
+    // The limit may be passed by one resource, as a resource is never split.
     while bytes < limits.bytes && names < limits.names {
         let Some(name) = take_name() else { return };
         bytes += name.len();

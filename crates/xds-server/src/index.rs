@@ -51,6 +51,7 @@ impl Index {
             self.link(name, &old, false);
         }
         if let Some(value) = value {
+            // The cache holds encoded resources only; decoding is paid for while somebody asks by name.
             let facts = Address::decode(value).ok().and_then(|address| address.r#type).map(facts).unwrap_or_default();
             self.link(name, &facts, true);
             self.facts.insert(Arc::clone(name), facts);
@@ -72,6 +73,7 @@ impl Index {
         if let Some((name, _)) = self.facts.get_key_value(name) {
             return self.with_members(name);
         }
+        // A workload's own address comes before a service's.
         if let Some(workloads) = self.workloads_by_address.get(name) {
             return workloads.clone();
         }

@@ -24,6 +24,7 @@ pub enum Report {
     /// Its first request arrived.
     Connected { peer: Peer },
     /// The client holds these already, of an earlier connection, in the version that is served.
+    // Counts as acknowledged: the client has applied these before, or it would not name their versions.
     Holds { peer: Peer, type_url: String, resources: Versions },
     /// A response is about to be sent. What it answers, if anything, has the same nonce.
     Sent { peer: Peer, type_url: String, nonce: String, resources: Versions, removed: Vec<Arc<str>> },

@@ -74,13 +74,16 @@ impl AggregatedDiscoveryService for Discovery {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
+        // Istio's text, which clients log.
         let caller = caller.ok_or_else(|| Status::unauthenticated("request authenticate failure"))?;
+        // UNAVAILABLE makes a client try again, at another replica.
         if self.options.drain.is_draining() {
             return Err(Status::unavailable("the server is about to end"));
         }
         let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
         let credential = request.extensions().get::<ShownCredential>().cloned();
         let conversation = Conversation::new(self.cache.clone(), self.options.clone(), caller, credential);
+        // A task of its own: the answer to this call is only the beginning of the stream.
         tokio::spawn(conversation.run(request.into_inner(), sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }

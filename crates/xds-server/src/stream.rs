@@ -97,6 +97,7 @@ impl Conversation {
 
     async fn advance(&mut self, inbound: &mut Streaming<DeltaDiscoveryRequest>, outbound: &Outbound) -> Next {
         let gate = self.patience.map_or_else(Gate::default, |_| self.asked.gate());
+        // Before the wait: a wake-up that came while the last response was made is stored, and found here.
         let work = self.cache.has_work(self.peer.connection, gate);
         let patience = self.patience.unwrap_or_else(Instant::now);
         // Every arm may be dropped: requests stay in the stream, a permit goes back, and a wake-up
@@ -124,6 +125,7 @@ impl Conversation {
                 self.patience = None;
                 Next::Continue
             }
+            // A check that is dropped half-way is begun again at the next turn.
             reason = self.watch.ended() => self.end(reason),
             _ = self.options.drain.started() => Next::End(Ok(())),
         }
@@ -144,6 +146,7 @@ impl Conversation {
                     code = "token_revoked",
                     "discovery stream ended: its token is no longer valid"
                 );
+                // The client gets a new token with its next attempt, or is refused for good.
                 Next::End(Err(Status::unauthenticated("request authenticate failure")))
             }
         }

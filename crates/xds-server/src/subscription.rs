@@ -107,6 +107,7 @@ impl Subscription {
     ) {
         if name == WILDCARD {
             self.wildcard = true;
+            // A client that comes back gets only what changed while it was away.
             let differs = |entry_name: &Arc<str>, version: &str| held.get(&**entry_name).is_none_or(|h| h != version);
             let changed = entries.iter().filter(|(name, entry)| differs(name, &entry.version));
             let gone = held.keys().filter(|name| !entries.contains_key(name.as_str()));

@@ -21,7 +21,9 @@ impl Answers {
 
     /// Notes an answer. A nonce that was never sent counts for nothing.
     pub(crate) fn answered(&mut self, nonce: u64) {
+        // A client that invents a nonce must not release removals early.
         if nonce <= self.last_sent {
+            // Answers may come late; the newest counts for all before it.
             self.last_answered = self.last_answered.max(nonce);
         }
     }
@@ -75,6 +77,7 @@ impl Withdrawals {
     /// Notes that no address waits to be sent: removals that wait now need the answers to what was sent so far, and not to
     /// what will be. Otherwise a mesh that changes all the time would keep them back for ever.
     pub(crate) fn addresses_are_sent(&mut self) {
+        // One group at a time: what is added later waits for answers of its own.
         if self.released.is_empty() {
             self.released = std::mem::take(&mut self.waiting);
             self.after = self.addresses.last_sent;

@@ -37,6 +37,7 @@ pub fn decide(
     read: impl FnOnce() -> Read,
 ) -> Verdict {
     match answer {
+        // `NotSelected` is the agent's word, which knows pod and namespace: a pod that it cannot find is `Failed`.
         Ok(AddResponse { outcome: Outcome::Enrolled | Outcome::NotSelected, .. }) => Verdict::Start,
         Ok(AddResponse { outcome: Outcome::Failed | Outcome::Invalid, reason }) => {
             let PodRef { namespace, name, .. } = pod;
@@ -60,7 +61,9 @@ fn without_agent(pod: &PodRef, plugin: &PluginConfig, error: &AskError, read: im
             ),
         },
         AgentDown::RefuseAll => refuse("does not start because agent_down is refuse-all"),
+        // Only here is the API server asked: the other two policies need no knowledge of the pod.
         AgentDown::RefuseSelected => match read() {
+            // What cannot be read may be selected: it must not start in plaintext.
             Err(unread) => {
                 refuse(&format!("does not start because nothing tells whether it is selected for the mesh ({unread})"))
             }

@@ -34,6 +34,7 @@ const DEFAULT_PORT: u16 = 443;
 /// # Errors
 /// In words, when one of the two cannot be read: nothing is known then.
 pub(crate) fn read(kubeconfig: &Path, wanted: &PodRef) -> Result<(Pod, Namespace), String> {
+    // One deadline for both reads, beside the agent's: a runtime gives a plugin limited time.
     let deadline = Instant::now() + TIMEOUT;
     let failed = |reason: String| format!("failed to read kubeconfig {}: {reason}", kubeconfig.display());
     let text = fs::read(kubeconfig).map_err(|error| failed(error.to_string()))?;
@@ -41,6 +42,7 @@ pub(crate) fn read(kubeconfig: &Path, wanted: &PodRef) -> Result<(Pod, Namespace
     let tls = tls(&kubeconfig.certificates)?;
     let PodRef { namespace, name, uid } = wanted;
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+    // The pod first: a namespace without it decides nothing.
     let pod: Pod = get(&kubeconfig, &tls, &path, deadline)?;
     if uid.as_ref().is_some_and(|uid| !is_pod(&pod, uid)) {
         return Err(format!("the API server has another pod called {namespace}/{name}"));
@@ -61,6 +63,7 @@ fn tls(certificates: &[u8]) -> Result<Arc<ClientConfig>, String> {
         roots.add(certificate).map_err(|error| format!("certificate of the API server's authority: {error}"))?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    // The provider is named, since none is installed for the process.
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| error.to_string())?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
@@ -77,11 +80,13 @@ fn get<T: DeserializeOwned>(
     let headers = format!("Accept: application/json\r\nAuthorization: Bearer {token}\r\n");
     let request = request("GET", path, authority, &headers, b"");
     let Response { status, body } = send(authority, tls, &request, deadline).map_err(&failed)?;
+    // A proxy in between may answer in HTML; the status is reported then.
     let mut value: Value = serde_json::from_slice(&body).unwrap_or_default();
     if status != 200 {
         let message = value["message"].as_str().unwrap_or("no reason given");
         return Err(failed(format!("{status}: {message}")));
     }
+    // Go writes `null` for empty lists of some fields.
     strip_nulls(&mut value);
     serde_json::from_value(value).map_err(|error| failed(format!("unexpected answer: {error}")))
 }
@@ -90,6 +95,7 @@ fn send(authority: &str, tls: &Arc<ClientConfig>, request: &[u8], deadline: Inst
     let (host, port) = split(authority).ok_or("expected HOST:PORT")?;
     let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
     let address = (host, port).to_socket_addrs().map_err(|error| error.to_string())?.next().ok_or("no address")?;
+    // `connect_timeout` refuses zero.
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let tcp = TcpStream::connect_timeout(&address, left).map_err(|error| error.to_string())?;
     let mut tcp = Bounded::new(tcp, deadline);

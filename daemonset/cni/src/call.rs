@@ -60,6 +60,7 @@ impl Call {
         let text = |name| variable(name).unwrap_or_default();
         let command = Command::parse(&text("CNI_COMMAND"))?;
         let netns = PathBuf::from(text("CNI_NETNS"));
+        // Empty for DEL when the namespace is gone already: that must not fail.
         if command == Command::Add && !netns.is_absolute() {
             let (value, expected) = (netns.display().to_string(), "the path of a network namespace");
             return Err(CniError::Environment { name: "CNI_NETNS", value, expected });
@@ -75,6 +76,7 @@ impl PodRef {
             let mut pairs = args.split(';').filter_map(|pair| pair.split_once('='));
             pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).filter(|value| !value.is_empty())
         };
+        // Without them it is a sandbox of another orchestrator, which no mesh knows.
         let (Some(namespace), Some(name)) = (find("K8S_POD_NAMESPACE"), find("K8S_POD_NAME")) else { return Ok(None) };
         // They become part of a path of the API.
         let is_name = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));

@@ -28,6 +28,8 @@ impl CniError {
             Self::Environment { .. } => 4,
             Self::Input(_) => 6,
             Self::Configuration(_) => 7,
+            // "Try again later" of the specification; the numbers from 100 on are for plugins, and mean nothing to a
+            // runtime.
             Self::TryAgain(_) => 11,
             Self::NotAvailable(_) => 50,
         }

@@ -68,6 +68,7 @@ impl Network {
         if !VERSIONS.contains(&version.as_str()) {
             return Err(CniError::Version(version));
         }
+        // Taken out, since it is no field of the plugin's own configuration.
         let previous = value.get_mut("prevResult").map(Value::take).filter(|previous| !previous.is_null());
         let plugin = serde_json::from_value(value).map_err(|error| CniError::Configuration(error.to_string()))?;
         Ok(Self { version, plugin, previous })
@@ -85,6 +86,7 @@ impl Network {
         let previous = Previous::deserialize(previous).map_err(|error| invalid(format!("prevResult: {error}")))?;
         let is_pods = |ip: &&Ip| {
             let interface = ip.interface.and_then(|index| previous.interfaces.get(usize::try_from(index).ok()?));
+            // An address without an interface is the pod's.
             interface.is_none_or(|interface| !interface.sandbox.is_empty())
         };
         previous
@@ -103,6 +105,7 @@ fn address(ip: &Ip) -> Option<IpConfig> {
     let (address, prefix): (IpAddr, u32) = (address.parse().ok()?, prefix.parse().ok()?);
     let mask = match address {
         IpAddr::V4(_) if prefix <= 32 => {
+            // A prefix of 0 would shift by all 32 bits, which `checked_shl` refuses: the mask is 0 then.
             BASE64_STANDARD.encode(u32::MAX.checked_shl(32 - prefix).unwrap_or(0).to_be_bytes())
         }
         IpAddr::V6(_) if prefix <= 128 => {

@@ -28,6 +28,7 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The printed form of a [`CniError`].
 pub fn run(variable: impl Fn(&str) -> Option<String>, mut input: impl io::Read) -> Result<Option<Value>, Value> {
     let mut bytes = Vec::new();
+    // Its error is reported below, in the version that the input names as far as it was read.
     let read = input.read_to_end(&mut bytes);
     let version = Network::version(&bytes);
     let version = version.filter(|version| VERSIONS.contains(&version.as_str())).unwrap_or_else(|| NEWEST.to_owned());
@@ -52,7 +53,9 @@ fn command(call: &Call, input: &[u8], version: &str) -> Result<Option<Value>, Cn
 
 /// Lets a pod start, with the result of the plugins before, or refuses it.
 fn add(call: &Call, network: &Network) -> Result<Value, CniError> {
+    // Before the agent is asked: without a previous result nothing of the pod's network is known.
     let ips = network.addresses()?;
+    // Passed on as it came: this plugin adds nothing, and the runtime takes the last plugin's result.
     let result = network.previous.clone().unwrap_or_default();
     let plugin = &network.plugin;
     let Some(pod) = call.pod.as_ref().filter(|pod| !is_outside(pod, plugin)) else { return Ok(result) };

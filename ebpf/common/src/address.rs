@@ -12,6 +12,7 @@ pub struct Address {
 const _: () = assert!(size_of::<Address>() == 16);
 
 /// Third word of a mapped IPv4 address.
+// Big-endian like the words that it is compared with: nothing is swapped in the kernel.
 const MAPPED: u32 = 0xffff_u32.to_be();
 
 impl Address {
@@ -44,6 +45,7 @@ impl Address {
     #[must_use]
     pub const fn same(&self, other: &Self) -> bool {
         let (a, b) = (&self.words_be, &other.words_be);
+        // One comparison instead of four branches, each of which the verifier would follow.
         (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
     }
 
@@ -59,6 +61,7 @@ impl Address {
     #[inline(always)]
     #[must_use]
     pub const fn is_link_local_v6(&self) -> bool {
+        // The first 10 of 32 bits.
         u32::from_be(self.words_be[0]) >> 22 == 0xfe80 >> 6
     }
 

@@ -4,6 +4,7 @@
 macro_rules! counters {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// Index into the per-CPU map `COUNTERS`.
+        // The index is a key of the map, which the kernel reads as 32 bits.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Counter { $($(#[$doc])* $variant,)* }

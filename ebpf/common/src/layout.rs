@@ -69,6 +69,7 @@ pub const MAPS: [MapLayout; names::MAPS.len()] = [
     map::<u32, u64>(names::COUNTERS, PERCPU_ARRAY, COUNTERS_ENTRIES, 0),
 ];
 
+// The sizes come from the types, so that a changed struct is a changed layout.
 const fn map<K, V>(name: &'static str, kind: u32, entries: usize, flags: usize) -> MapLayout {
     let (key_bytes, value_bytes) = (size_of::<K>() as u32, size_of::<V>() as u32);
     MapLayout { name, kind, key_bytes, value_bytes, entries: entries as u32, flags: flags as u32 }

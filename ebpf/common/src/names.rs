@@ -20,6 +20,7 @@ pub const LOCALS_USED: &str = "LOCALS_USED";
 pub const COUNTERS: &str = "COUNTERS";
 
 /// All programs.
+// The kernel cuts names at 15 bytes (`BPF_OBJ_NAME_LEN` is 16), and would show two long ones alike.
 pub const PROGRAMS: [&str; 7] = [CONNECT4, CONNECT6, EGRESS, SOCKOPS, TAG_PROXY, TAG_PROBER, SK_LOOKUP];
 /// `cgroup/connect4` at the root of the node's cgroups.
 pub const CONNECT4: &str = "strake_connect4";

@@ -21,6 +21,7 @@ impl ProbePorts {
     pub fn contains(&self, port: u16) -> bool {
         let mut index = 0;
         while index < PROBES_PER_POD {
+            // 0 is a free place and not a port. The `while` has a constant bound, which the verifier needs.
             if port != 0 && self.ports[index] == port {
                 return true;
             }

@@ -63,6 +63,7 @@ const _: () = assert!(size_of::<SocketKey>() == 16);
 
 impl SocketKey {
     /// The slot of one listener.
+    // The cookie and not the inode number of the namespace: the kernel never uses a cookie twice.
     #[inline(always)]
     #[must_use]
     pub const fn new(netns_cookie: u64, kind: Kind, family: Family) -> Self {
@@ -96,6 +97,7 @@ impl Tag {
     pub const fn listener(kind: Kind, netns_cookie: u64) -> Self {
         let confined_to = match kind {
             Kind::Outbound => netns_cookie,
+            // Their peers are other pods, on the network.
             Kind::Inbound | Kind::Hbone => 0,
         };
         Self { flags: TAG_PROXY, kind: kind as u32, confined_to }

@@ -43,6 +43,7 @@ pub struct Admission {
     /// The flags of the connecting socket's tag, such as [`crate::TAG_PROBER`].
     pub reason: u32,
     /// Zero.
+    // Named, because the verifier refuses map values with uninitialised padding.
     pub pad: u32,
 }
 
@@ -51,10 +52,12 @@ const _: () = assert!(size_of::<Admission>() == 24);
 impl Admission {
     /// Lifetime of an admission, in nanoseconds: from the first SYN until the last retransmission that a prober
     /// waits for. Kubernetes allows a probe any `timeoutSeconds`; it is 1 by default.
+    // An admission that is left behind must not serve a later connection of the same ports.
     pub const LIFETIME_NS: u64 = 60_000_000_000;
 }
 
 /// Further addresses that one pod can have in `LOCALS` at a time.
+// A bound for each pod: one that learns many must not use up the map for others.
 pub const LOCALS_PER_POD: u64 = 32;
 
 /// Key of the map `LOCALS`: a further address of an enrolled pod.

@@ -14,6 +14,7 @@ impl From<IpAddr> for Address {
             IpAddr::V6(v6) => v6.octets(),
         };
         let mut words_be = [0; 4];
+        // In the order of memory: the words hold network order on every machine.
         for (word, bytes) in words_be.iter_mut().zip(octets.as_chunks().0) {
             *word = u32::from_ne_bytes(*bytes);
         }

@@ -22,6 +22,7 @@ pub struct NodeReport {
 #[serde(rename_all = "kebab-case")]
 pub enum PodState {
     /// The agent has not examined the pod yet.
+    // Before the first look nothing is claimed, not even that the pod is outside.
     #[default]
     Unknown,
     /// The pod is not selected for the mesh: it has no program, rule or listener of Strake.
@@ -65,6 +66,7 @@ pub struct Check {
     /// The value is as expected.
     pub ok: bool,
     /// The value could not be read; then `ok` is false.
+    // Left out when false: old readers see such a check as one that fails.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unreadable: bool,
     /// Value that was found.
@@ -86,6 +88,7 @@ pub struct PodReport {
     #[serde(default)]
     pub ips: Vec<IpAddr>,
     /// Selected for the mesh by labels of pod and namespace.
+    // Apart from `state`: a selected pod may not be enrolled yet, and one that leaves is not selected any more.
     pub selected: bool,
     /// State in the mesh.
     pub state: PodState,
@@ -105,6 +108,7 @@ pub struct PodReport {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub netns: String,
     /// The kernel's cookie of that namespace.
+    // The CNI plugin's request is compared with it: an enrolment in an earlier namespace does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie: Option<u64>,
     /// Since when it is in this state, RFC 3339.

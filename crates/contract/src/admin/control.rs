@@ -27,6 +27,7 @@ pub struct Finding {
     pub field: String,
     pub message: String,
     /// Manifest of the object; none when no manifest defines it.
+    // Absent for objects of an API server.
     #[serde(default)]
     pub file: Option<String>,
     /// Line in the manifest, from 1.
@@ -108,5 +109,6 @@ pub struct Progress {
     pub nacked: u64,
     pub last_acked_nonce: String,
     /// Error of the last response, when it was rejected.
+    // Cleared by the next response that is accepted.
     pub error: Option<String>,
 }

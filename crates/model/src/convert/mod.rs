@@ -52,6 +52,7 @@ pub enum ConvertError {
 ///
 /// # Errors
 /// When any field cannot be carried out as it stands.
+// Nothing of a resource is applied unless all of its fields are valid.
 pub fn address(message: pb::Address) -> Result<Address, ConvertError> {
     match message.r#type {
         Some(pb::address::Type::Workload(workload)) => Ok(Address::Workload(workload.try_into()?)),

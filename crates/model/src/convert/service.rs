@@ -90,6 +90,7 @@ fn scope(value: i32) -> Result<LoadBalancerScope, ConvertError> {
         Ok(pb::load_balancing::Scope::Node) => Ok(LoadBalancerScope::Node),
         Ok(pb::load_balancing::Scope::Cluster) => Ok(LoadBalancerScope::Cluster),
         Ok(pb::load_balancing::Scope::Network) => Ok(LoadBalancerScope::Network),
+        // It names no property, so that every endpoint or none would share it with the client.
         Ok(pb::load_balancing::Scope::UnspecifiedScope) => {
             Err(ConvertError::Unsupported { field: FIELD, value: "UNSPECIFIED_SCOPE" })
         }
@@ -99,6 +100,7 @@ fn scope(value: i32) -> Result<LoadBalancerScope, ConvertError> {
 
 fn ip_families(value: i32) -> Result<Option<IpFamilies>, ConvertError> {
     match pb::IpFamilies::try_from(value) {
+        // Automatic is the absence of a restriction.
         Ok(pb::IpFamilies::Automatic) => Ok(None),
         Ok(pb::IpFamilies::Ipv4Only) => Ok(Some(IpFamilies::IPv4)),
         Ok(pb::IpFamilies::Ipv6Only) => Ok(Some(IpFamilies::IPv6)),

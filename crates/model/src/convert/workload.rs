@@ -19,6 +19,7 @@ impl TryFrom<pb::Workload> for Workload {
         let status = status(message.status)?;
         let locality = message.locality.unwrap_or_default();
         Ok(Self {
+            // `unique`: no other resource repeats a uid or a pod's name.
             uid: Text::unique(&required("uid", message.uid)?),
             workload_ips: message.addresses.iter().map(|a| ip("addresses", a)).collect::<Result<_, _>>()?,
             waypoint: gateway("waypoint", message.waypoint)?,
@@ -47,6 +48,7 @@ impl TryFrom<pb::Workload> for Workload {
                 subzone: locality.subzone.into(),
             },
             services: memberships(message.services)?,
+            // Absent is 1, and 0 is a weight of its own: no traffic.
             capacity: message.capacity.unwrap_or(1),
         })
     }
@@ -66,6 +68,7 @@ fn application_tunnel(message: pb::ApplicationTunnel) -> Result<ApplicationTunne
         Err(_) => return Err(unknown("application_tunnel.protocol", message.protocol)),
     };
     let port = port("application_tunnel.port", message.port)?;
+    // 0 stands for an absent field in protobuf.
     Ok(ApplicationTunnel { protocol, port: (port != 0).then_some(port) })
 }
 
@@ -74,6 +77,7 @@ fn protocol(value: i32) -> Result<InboundProtocol, ConvertError> {
         Ok(pb::TunnelProtocol::None) => Ok(InboundProtocol::TCP),
         Ok(pb::TunnelProtocol::Hbone) => Ok(InboundProtocol::HBONE),
         Ok(pb::TunnelProtocol::LegacyIstioMtls) => {
+            // Refused rather than read as plain TCP: its sender expects encryption.
             Err(ConvertError::Unsupported { field: "tunnel_protocol", value: "LEGACY_ISTIO_MTLS" })
         }
         Err(_) => Err(unknown("tunnel_protocol", value)),

@@ -37,6 +37,7 @@ impl Departed {
         if self.0.len() >= MOST + FORGOTTEN_TOGETHER {
             self.forget_oldest();
         }
+        // An address that departs twice is refused from the second time on.
         self.0.extend(addresses(workload).map(|address| (address, now)));
     }
 

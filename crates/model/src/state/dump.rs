@@ -44,6 +44,7 @@ pub struct EndpointDump {
 }
 
 pub(super) fn dump(store: &Store) -> Dump {
+    // Pointers are copied under the lock; the text is written after it is released.
     let mut workloads: Vec<_> = store.workloads().cloned().collect();
     workloads.sort_by(|a, b| a.uid.cmp(&b.uid));
     let mut services: Vec<_> = store.services().map(|service| with_endpoints(store, service)).collect();

@@ -18,6 +18,7 @@ pub(crate) struct Index {
 impl Index {
     pub(super) fn insert_workload(&mut self, workload: &Arc<Workload>) {
         for address in addresses(workload) {
+            // Nearly every address has one owner: `Vec`'s usual room for four would cost more than the entries.
             self.workloads.entry(address).or_insert_with(|| Vec::with_capacity(1)).push(workload.clone());
         }
     }
@@ -59,6 +60,7 @@ impl Index {
     pub(crate) fn workload(&self, network: &Text, address: IpAddr) -> Option<Arc<Workload>> {
         let same = self.workloads.get(&NetworkAddress::new(network.clone(), address))?;
         let rank = |w: &Workload| (!w.is_pod(), w.protocol != InboundProtocol::HBONE);
+        // `min_by_key` takes the first of equals, which is the oldest.
         same.iter().min_by_key(|w| rank(w)).cloned()
     }
 
@@ -69,6 +71,7 @@ impl Index {
         if let Some(best) = exact.and_then(|services| best(services, Some(namespace))) {
             return Some(best);
         }
+        // Blocks are canonical; `NetworkAddress::new` above has done the same for the exact address.
         let address = address.to_canonical();
         let inside = self.cidrs.iter().filter(|(net, cidr, service)| {
             net == network && cidr.contains(&address) && service.is_visible_to(namespace)

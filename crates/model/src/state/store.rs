@@ -67,6 +67,7 @@ impl Store {
     }
 
     pub(super) fn is_local(&self, workload: &Workload) -> bool {
+        // Without the name of a node every workload counts as local.
         self.node.as_ref().is_none_or(|node| workload.node == *node)
     }
 
@@ -152,6 +153,7 @@ impl Store {
             return Some(workload).filter(|w| self.is_local(w));
         }
         // A removal carries only a name. It was no workload's uid, so it is a service's key.
+        // Neither: a name that was never sent, whose removal changes nothing.
         let key: NamespacedHostname = name.parse().ok()?;
         let before = self.services.remove(&key)?;
         self.index.replace_service(Some(&before), None);
@@ -160,6 +162,7 @@ impl Store {
 
     /// Shrinks the tables once most workloads of a large mesh were removed.
     fn give_memory_back(&mut self) {
+        // Looked at only when the largest table shrinks; the others follow it.
         if shrink_sparse(&mut self.workloads) {
             shrink_sparse(&mut self.members);
             self.index.give_memory_back();
@@ -203,6 +206,7 @@ impl Store {
         remote.filter_map(|w| w.network_gateway.as_ref()).any(|gateway| match &gateway.destination {
             GatewayDestination::Address(there) => there.address == address,
             GatewayDestination::Hostname(name) => {
+                // Many workloads have the same gateway: each is looked at once.
                 asked.insert(name) && self.members(name).any(|w| w.workload_ips.contains(&address))
             }
         })
@@ -242,6 +246,7 @@ impl Policies {
 
     /// An earlier version stays in force; without one the policy is remembered as missing.
     pub(super) fn refuse(&mut self, policy: RefusedPolicy) {
+        // The earlier version stays in force; the NACK tells the sender.
         if !self.by_key.contains_key(&policy.key) {
             self.refused.insert(policy.key.clone(), policy);
         }
@@ -282,6 +287,7 @@ impl Policies {
         for key in keys {
             match self.by_key.get(key) {
                 Some(policy) => policies.push(policy.clone()),
+                // Listed below, by their scope and by name.
                 None if self.refused.contains_key(key) => {}
                 None => match self.retained.get(key) {
                     Some(policy) => policies.push(policy.clone()),

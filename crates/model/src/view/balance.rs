@@ -45,6 +45,7 @@ pub(super) fn choose(
     let all = store.members(&key).filter(|w| service.admits(w.status));
     let fit = all.filter(|w| is_reachable(source, w));
     let candidates = fit.filter_map(|w| Some((w, target_port(service, &key, w, port)?))).collect::<Vec<_>>();
+    // After health, address and port: an endpoint that cannot be used must not win a preference.
     let group = preferred(source, service, candidates);
     let chosen = weighted(&group, |(w, _)| w.capacity, rng);
     chosen.map(|(workload, port)| Choice { workload: (*workload).clone(), port: *port, service: Some(service.clone()) })
@@ -97,6 +98,7 @@ type Candidates<'a> = Vec<(&'a Arc<Workload>, u16)>;
 fn preferred<'a>(source: &Workload, service: &Service, candidates: Candidates<'a>) -> Candidates<'a> {
     let scopes = service.load_balancer.as_ref().map_or(&[][..], |lb| &lb.routing_preferences);
     match service.mode() {
+        // Passthrough does not come here from an application; a gateway of such a service has no preference.
         LoadBalancerMode::Standard | LoadBalancerMode::Passthrough => candidates,
         LoadBalancerMode::Strict => {
             candidates.into_iter().filter(|(w, _)| scopes.iter().all(|s| shares(*s, source, w))).collect()
@@ -146,5 +148,6 @@ pub(super) fn select_ip(choice: &Choice, original: IpAddr) -> Option<IpAddr> {
     // `ipFamilies` of the service restrict its endpoints' addresses.
     let mut admitted = ips.iter().copied().filter(|ip| families.is_none_or(|f| f.accepts(*ip))).peekable();
     let first = admitted.peek().copied();
+    // Another family is better than no connection: the proxy's own socket need not be of the application's.
     admitted.find(|ip| ip.is_ipv4() == original.is_ipv4()).or(first)
 }

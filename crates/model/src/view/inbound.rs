@@ -31,6 +31,7 @@ pub struct AuthorityError(pub String);
 impl FromStr for Authority {
     type Err = AuthorityError;
     fn from_str(value: &str) -> Result<Self, AuthorityError> {
+        // First: `[fd00::1]:80` would not pass as a host name, and `10.0.0.1:80` would.
         if let Ok(address) = value.parse::<SocketAddr>() {
             return Ok(Self::Address(SocketAddr::new(address.ip().to_canonical(), address.port())));
         }
@@ -145,6 +146,7 @@ pub fn inbound(state: &State, request: &InboundRequest<'_>) -> Result<InboundTar
     let network = &state.config().network;
     // One read lock, so that the target is found in one version of the mesh.
     let store = state.read();
+    // A dual-stack listener sees `::ffff:10.0.0.1`.
     let connection_ip = request.connection_dst.ip().to_canonical();
     if let Authority::Address(address) = request.authority {
         // A hostname needs no such check: it is looked up below, and its port is dialled at this pod's own address.
@@ -262,6 +264,7 @@ fn proxy_destination(
         Authority::Address(address) => Ok(*address),
         Authority::Hostname { hostname, port } => {
             let mut own = service.into_iter().flat_map(|s| &s.vips).filter(|vip| vip.network == *network);
+            // Kept for a service that has IPv6 addresses only.
             let first = own.clone().next();
             let vip = own.find(|vip| vip.address.is_ipv4()).or(first);
             let vip = vip.ok_or_else(|| InboundError::NoServiceAddress(hostname.clone()))?;

@@ -136,6 +136,7 @@ impl fmt::Display for Dial {
 pub fn outbound(state: &State, source: &Workload, destination: SocketAddr) -> Result<Route, RouteError> {
     // Dual-stack listeners see IPv4 destinations as ::ffff:a.b.c.d; the store has canonical addresses only.
     let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+    // On loopback only: at another address these are another pod's ports.
     if destination.ip().is_loopback() && is_proxy_port(destination) {
         return Err(RouteError::SelfCall);
     }
@@ -202,6 +203,7 @@ impl Router<'_> {
             );
             return choice.map(Some).ok_or(RouteError::NoHealthyUpstream(self.destination));
         }
+        // By the client's network: an address means something else in another one.
         let workload = self.store.index.workload(network, ip);
         Ok(workload.map(|workload| Choice { workload, port, service: None }))
     }
@@ -237,6 +239,7 @@ impl Router<'_> {
         rng: &mut impl Rng,
     ) -> Result<Route, RouteError> {
         let unknown = || RouteError::UnknownWaypoint(waypoint.clone());
+        // Never a direct way instead: the waypoint enforces policies that nobody else does.
         let choice = self.find_gateway(waypoint, rng).ok_or_else(unknown)?;
         if choice.workload.network != self.source.network {
             return Err(other_network(&choice.workload));

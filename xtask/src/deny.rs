@@ -18,6 +18,7 @@ use serde::Deserialize;
 struct Rules {
     graph: Graph,
     /// Section for cargo-deny.
+    // Named, because unknown fields are refused.
     #[serde(rename = "advisories")]
     _advisories: toml::Table,
     licenses: Licences,
@@ -115,7 +116,9 @@ pub(crate) fn check(workspace: &Path) -> anyhow::Result<()> {
 /// also name what features of other platforms need.
 fn foreign(workspace: &Path, target: &str, sources: &Sources) -> anyhow::Result<BTreeSet<Foreign>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // Packages of tests count as well: they run on developers' machines.
     let options = ["--workspace", "--edges", "normal,build,dev", "--target", target];
+    // `--offline`: a check must not fetch, and so not change, what it checks.
     let form = ["--locked", "--offline", "--prefix", "none", "--format", "{p}|{l}"];
     let output = Command::new(cargo).arg("tree").args(options).args(form).current_dir(workspace).output();
     let output = output.context("failed to run cargo tree")?;
@@ -126,6 +129,7 @@ fn foreign(workspace: &Path, target: &str, sources: &Sources) -> anyhow::Result<
     let mut packages = BTreeSet::new();
     for line in text.lines() {
         let (package, licence) = line.split_once('|').unwrap_or((line, ""));
+        // cargo marks a subtree that it has printed before.
         let licence = licence.trim_end_matches("(*)").trim();
         let mut words = package.split_whitespace();
         let (Some(name), Some(version)) = (words.next(), words.next()) else { continue };
@@ -189,6 +193,7 @@ impl Rules {
     }
 
     fn origin(&self, package: &Foreign) -> Option<String> {
+        // The only level that there is; the pattern makes the compiler ask for more when one is added.
         let Deny::Deny = self.sources.unknown_registry;
         let Deny::Deny = self.sources.unknown_git;
         let Foreign { name, version, source, .. } = package;

@@ -74,6 +74,7 @@ fn fault(workspace: &Path, document: &Path, text: &str, target: &Target) -> Opti
                 return Some(format!("there is no file {}", linked.display()));
             }
             let heading = heading.as_ref()?;
+            // A directory or a picture has no headings: its text is empty.
             let other = (!file.is_empty()).then(|| fs::read_to_string(workspace.join(&linked)).unwrap_or_default());
             let known = anchors(other.as_deref().unwrap_or(text));
             (!known.contains(heading)).then(|| format!("{} has no heading #{heading}", linked.display()))
@@ -104,6 +105,7 @@ fn references(document: &str) -> Vec<Reference> {
     let mut found = Vec::new();
     let mut is_code = false;
     for (index, line) in document.lines().enumerate() {
+        // Commands in code blocks name files of a reader's machine.
         if line.trim_start().starts_with("```") {
             is_code = !is_code;
         } else if !is_code {
@@ -126,6 +128,7 @@ fn links(line: &str) -> impl Iterator<Item = Target> {
 
 /// Code spans that are paths of the workspace; a line number behind them does not count.
 fn paths(line: &str) -> impl Iterator<Item = Target> {
+    // Every second part is between two backquotes.
     let spans = line.split('`').skip(1).step_by(2);
     let paths = spans.filter(|span| ROOTS.iter().any(|root| span.starts_with(root)) && !span.contains(' '));
     paths.map(|path| Target::Path(path.split(':').next().unwrap_or(path).trim_end_matches('/').to_owned()))

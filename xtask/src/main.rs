@@ -39,6 +39,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
+        // The directory comes from the compiled program, so that a task works from any directory.
         Task::Ebpf(options) => ebpf::build(&workspace(), &options),
         Task::Deny => deny::check(&workspace()),
         Task::Docs => docs::write(&workspace()),

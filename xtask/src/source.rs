@@ -40,6 +40,7 @@ impl Source {
         let mut from = 0;
         while let Some(at) = self.code[from..].find("#[cfg(test)]").map(|at| at + from) {
             let mut item = at + "#[cfg(test)]".len();
+            // Further attributes stand between `cfg(test)` and its item.
             while self.code[item..].trim_start().starts_with("#[") {
                 item += self.code[item..].find(']').map_or(1, |end| end + 1);
             }
@@ -152,6 +153,7 @@ fn end_of_item(code: &str, from: usize) -> usize {
             '}' | ')' | ']' => depth -= 1,
             _ => {}
         }
+        // A `;` within braces or parentheses ends no item.
         if depth <= 0 && (letter == ';' || letter == '}') {
             return from + at + 1;
         }
@@ -211,6 +213,7 @@ impl Lexer<'_> {
     fn line_comment(&mut self) {
         let end = self.rest.find('\n').unwrap_or(self.rest.len());
         let comment = &self.rest[..end];
+        // `////` is no doc comment (Rust reference).
         let is_doc = comment.starts_with("//!") || (comment.starts_with("///") && !comment.starts_with("////"));
         if is_doc {
             let text = comment[3..].trim();
@@ -278,12 +281,14 @@ impl Lexer<'_> {
         let mut letters = self.rest.char_indices().skip(1);
         let first = letters.next();
         let end = match (first, letters.next()) {
+            // An escaped character: its end is the next quote behind the escape, which may be `'\''`.
             (Some((_, '\\')), Some(_)) => self.rest[3..].find('\'').map(|at| at + 4),
             (_, Some((at, '\''))) => Some(at + 1),
             _ => None,
         };
         match end {
             Some(end) => self.blank(end),
+            // A lifetime.
             None => self.keep(1),
         }
     }

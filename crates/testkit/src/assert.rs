@@ -25,10 +25,12 @@ pub async fn eventually<T, E: Display>(what: &str, deadline: Duration, look: imp
 /// The last reason, after `deadline`.
 pub async fn within<T, E>(deadline: Duration, mut look: impl AsyncFnMut() -> Result<T, E>) -> Result<T, E> {
     let begun = Instant::now();
+    // The first tick is due at once: what is true already costs no pause.
     let mut tick = tokio::time::interval(POLL);
     loop {
         tick.tick().await;
         match look().await {
+            // The look that was begun before the deadline counts, also when it ends after it.
             Err(_) if begun.elapsed() <= deadline => {}
             done => return done,
         }

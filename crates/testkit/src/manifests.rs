@@ -30,6 +30,7 @@ pub fn idle(namespace: &str, name: &str, node: &str) -> String {
 pub fn command(namespace: &str, name: &str, node: &str, argv: &[&str], probed: bool) -> String {
     let mut text =
         format!("---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n  namespace: {namespace}\n");
+    // JSON is YAML: arguments need no quoting of their own.
     let argv = serde_json::json!(argv);
     let _ = write!(
         text,

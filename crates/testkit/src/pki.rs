@@ -98,12 +98,14 @@ impl Authority {
     fn sign(&self, name: SanType, validity: Validity) -> Result<Leaf> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
+        // rcgen would put a name of its own there.
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.subject_alt_names = vec![name];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let now = OffsetDateTime::now_utc();
         (params.not_before, params.not_after) = match validity {
+            // A minute earlier, in case the peer's clock is behind.
             Validity::Now => (now - Duration::MINUTE, now + Duration::HOUR),
             Validity::Expired => (now - Duration::HOUR * 2, now - Duration::HOUR),
             Validity::NotYet => (now + Duration::HOUR, now + Duration::HOUR * 2),

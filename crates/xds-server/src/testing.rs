@@ -60,6 +60,7 @@ pub async fn serve(cache: Cache) -> io::Result<SocketAddr> {
     let layer = tonic::service::InterceptorLayer::new(identify);
     let serving = Server::builder().layer(layer).add_service(service);
     tokio::spawn(async move {
+        // Held: dropping the trigger would begin the drain.
         let _never_started = trigger;
         serving.serve_with_incoming(TcpListenerStream::new(listener)).await
     });
@@ -138,6 +139,7 @@ pub struct LikeIstiod {
 
 impl LikeIstiod {
     fn late(&mut self, stream: usize) -> Vec<Passed> {
+        // Responses of other streams stay: the client may have opened a second one.
         let (now, later): (VecDeque<_>, VecDeque<_>) = self.late.drain(..).partition(|(of, _)| *of == stream);
         self.late = later;
         now.into_iter().map(|(_, response)| response.into()).collect()
@@ -147,8 +149,10 @@ impl LikeIstiod {
 impl Faults for LikeIstiod {
     fn request(&mut self, stream: usize, mut request: DeltaDiscoveryRequest) -> Vec<DeltaDiscoveryRequest> {
         if let Some(node) = &mut request.node {
+            // The server then believes a client that reads no marks, as Istio's does.
             node.client_features.clear();
         }
+        // The client's own answer comes later and would be a second one for the same nonce.
         let is_answered = self.acknowledged.remove(&(stream, request.response_nonce.clone()));
         if is_answered { Vec::new() } else { vec![request] }
     }
@@ -164,6 +168,7 @@ impl Faults for LikeIstiod {
         };
         self.acknowledged.insert((stream, response.nonce.clone()));
         self.late.push_back((stream, response));
+        // Answered in the client's place: this server waits for it before it sends addresses, which Istio's does not.
         vec![Passed::Request(Box::new(ack))]
     }
 
@@ -199,6 +204,7 @@ impl Faults for Pieces {
 
     fn response(&mut self, stream: usize, response: DeltaDiscoveryResponse) -> Vec<Passed> {
         let mark = response.system_version_info.parse::<Mark>().ok();
+        // Parts are counted over all responses of a snapshot, not within one.
         let parts = self.parts.entry((stream, response.type_url.clone())).or_default();
         let mut pieces = pieces(response, self.names);
         let last = pieces.len().saturating_sub(1);
@@ -226,6 +232,7 @@ fn pieces(response: DeltaDiscoveryResponse, names: usize) -> Vec<DeltaDiscoveryR
         .chunks(names)
         .map(|removed| DeltaDiscoveryResponse { removed_resources: removed.to_vec(), ..empty.clone() });
     let pieces: Vec<_> = upserts.chain(removals).collect();
+    // An empty response is one, too: the first answer to a subscription is owed.
     if pieces.is_empty() { vec![empty] } else { pieces }
 }
 
@@ -295,6 +302,7 @@ impl Relay {
         let cut = || Err(Status::unavailable("cut by the test"));
         loop {
             let next = tokio::select! {
+                // Dropping `message` at the time-out loses nothing: what has arrived stays in the stream.
                 next = tokio::time::timeout(IDLE, responses.message()) => next,
                 () = client.closed() => return,
             };
@@ -317,6 +325,8 @@ impl Relay {
                         continue;
                     }
                     Passed::Wait(mut open) => {
+                        // A sender that is dropped opens the way, so that a test that ends does not leave a stream
+                        // waiting.
                         let _ = open.wait_for(|open| *open).await;
                         continue;
                     }
@@ -341,6 +351,7 @@ impl AggregatedDiscoveryService for Relay {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        // Before the upstream answers: attempts that fail are numbered as well.
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
         let (metadata, _, mut requests) = request.into_parts();
         let channel = self.upstream.connect_with_connector(self.connector.clone()).await;
@@ -358,6 +369,7 @@ impl AggregatedDiscoveryService for Relay {
             }
         });
         let mut call = Request::new(ReceiverStream::new(from_client));
+        // With the client's token, which the server behind checks.
         *call.metadata_mut() = metadata;
         let responses = upstream.delta_aggregated_resources(call).await?.into_inner();
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);

@@ -2,6 +2,7 @@
 
 /// Tells if an expression can be satisfied with allowed licences. `X WITH Y` is one name.
 pub(super) fn is_allowed(expression: &str, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
+    // Old packages write `MIT/Apache-2.0`, which means OR.
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let mut words = spaced.split_whitespace().collect::<Vec<_>>().into_iter().peekable();
     let result = either(&mut words, allowed)?;
@@ -15,6 +16,7 @@ type Words<'a> = std::iter::Peekable<std::vec::IntoIter<&'a str>>;
 
 fn either(words: &mut Words<'_>, allowed: &dyn Fn(&str) -> bool) -> Result<bool, String> {
     let mut result = both(words, allowed)?;
+    // Both sides are read in any case: a mistake behind the first is still a mistake.
     while words.next_if_eq(&"OR").is_some() {
         result |= both(words, allowed)?;
     }

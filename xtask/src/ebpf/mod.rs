@@ -83,6 +83,7 @@ fn compile(workspace: &Path, out: &Path, toolchain: &Toolchain) -> Command {
         cargo.env_remove(name);
     }
     let flags =
+        // The kernel wants BTF for some maps, and bpf-linker makes it from debug information.
         [format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
     cargo
         .env("RUSTC", &toolchain.rustc)
@@ -106,6 +107,7 @@ fn newest(path: &Path) -> Option<SystemTime> {
     let mut latest = modified(path)?;
     if path.is_dir() {
         for entry in fs::read_dir(path).ok()? {
+            // A directory's own time as well: it is all that a removed file changes.
             latest = latest.max(newest(&entry.ok()?.path())?);
         }
     }
@@ -119,6 +121,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
 /// Leaves an equal file alone, so that nothing that embeds it is built again.
 fn replace_if_changed(from: &PathBuf, to: &PathBuf) -> anyhow::Result<()> {
     let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    // cargo compares times of files, not contents.
     if fs::read(to).ok().as_ref() != Some(&bytes) {
         fs::write(to, bytes).with_context(|| format!("cannot write {}", to.display()))?;
     }

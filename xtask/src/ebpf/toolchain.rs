@@ -97,6 +97,7 @@ fn candidates(tried: &mut Vec<String>) -> Vec<(String, PathBuf)> {
             Err(err) => tried.push(format!("rustup {name}: {err:#}")),
         }
     }
+    // Last: a distribution's compiler is mostly older, and often lacks the sources.
     candidates.push(("/usr/bin".into(), "/usr/bin/rustc".into()));
     candidates
 }
@@ -108,12 +109,14 @@ impl Compiler {
         let version = output_of(version.arg("-vV").env_remove("RUSTUP_TOOLCHAIN"))?;
         let field = |name: &str| version.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
         let release = field("release:").to_owned();
+        // `1.90.0-nightly`: the first two numbers are enough.
         let minor = release.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0);
         if minor < OLDEST_RUSTC {
             bail!("rustc {release} is older than 1.{OLDEST_RUSTC}");
         }
         let mut sysroot = Command::new(rustc);
         let sysroot = PathBuf::from(output_of(sysroot.args(["--print", "sysroot"]).env_remove("RUSTUP_TOOLCHAIN"))?);
+        // `-Z build-std` compiles `core` from its sources: no target `bpfel` is shipped.
         let sources = sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs");
         if !sources.exists() {
             bail!("rustc {release} has no library sources (no {})", sources.display());
@@ -175,6 +178,7 @@ fn single_llvm(compiler: &Compiler, out: &Path) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&directory)?;
     let link = directory.join("libLLVM.so");
     if fs::read_link(&link).ok().as_ref() != Some(&library) {
+        // A link to the library of another compiler, or none.
         let _ = fs::remove_file(&link);
         symlink(&library, &link).with_context(|| format!("cannot make {}", link.display()))?;
     }
@@ -190,6 +194,7 @@ fn is_llvm(path: &Path, major: &str) -> bool {
             .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
     });
     let mut magic = [0; 4];
+    // Debian's `libLLVM.so` may be a text file for the linker, which cannot be loaded.
     named && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
 }
 

@@ -56,6 +56,7 @@ pub(crate) fn run(workspace: &Path, options: &Options) -> Result<()> {
     let began = Instant::now();
     let mut passed = 0;
     for run in 1..=options.runs {
+        // The suites take turns, so that a machine that gets slower shows in both.
         for (name, executable) in &suites {
             let text = run_suite(workspace, executable, &bin_dir, options)?;
             // With a filter, one of the suites may have no test of that name.
@@ -133,6 +134,7 @@ fn bin_dir(test_program: &Path) -> Option<PathBuf> {
 /// Runs a suite to its end and returns all that it printed.
 fn run_suite(workspace: &Path, executable: &Path, bin_dir: &Path, options: &Options) -> Result<String> {
     let mut command = Command::new(executable);
+    // `args` of an `Option` adds nothing when there is none.
     command.args(&options.filter).arg(format!("--test-threads={}", options.test_threads));
     // Tests find their files relative to their package, as under `cargo test`. A skipped test proves nothing.
     command.current_dir(workspace.join("tests")).env("STRAKE_BIN_DIR", bin_dir).env("CI", "true");

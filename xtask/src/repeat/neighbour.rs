@@ -53,6 +53,7 @@ impl Neighbours {
                     let mut failed = 0;
                     while failed < MOST_FAILURES && !ending.load(Ordering::Relaxed) {
                         let result = lab.start_and_stop();
+                        // After the lab is down: the lock is held for the note only.
                         let mut labs = labs.lock();
                         match result {
                             Ok(()) => labs.completed += 1,
@@ -105,6 +106,7 @@ impl LabCommand {
         }
         // Reads on, so that the lab never waits for a reader while it goes down.
         lines.for_each(drop);
+        // Also for a lab that was not ready: its end is waited for, so that the next one finds the name free.
         let output = up.wait_with_output().context("failed to wait for the lab")?;
         if !is_ready {
             bail!("not ready, {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());

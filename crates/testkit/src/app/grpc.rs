@@ -46,6 +46,7 @@ async fn connection(stream: TcpStream, args: &GrpcHealthArgs) -> Result<(), h2::
     let mut server = h2::server::handshake(stream).await?;
     while let Some(request) = server.accept().await {
         let (request, mut respond) = request?;
+        // `Watch` and other services are not implemented: the kubelet calls `Check` only.
         let check = request.uri().path() == "/grpc.health.v1.Health/Check";
         let (status, serving) = answer(check, &message(request.into_body()).await?, args);
         let mut response = Response::new(());
@@ -67,6 +68,7 @@ async fn message(mut body: h2::RecvStream) -> Result<Vec<u8>, h2::Error> {
     let mut all = Vec::new();
     while let Some(chunk) = body.data().await {
         let chunk = chunk?;
+        // h2 gives the window back only when it is told that the bytes were used.
         body.flow_control().release_capacity(chunk.len())?;
         all.extend_from_slice(&chunk);
     }

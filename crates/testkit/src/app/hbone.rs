@@ -68,6 +68,7 @@ fn alert(err: &io::Error) -> Option<String> {
 
 /// Dials, sends one request, prints `{local, stage, status, body, peer, alert, error}`; the exit code.
 pub fn client(args: &HboneClientArgs) -> i32 {
+    // Longer than the mesh's limits, so that its own error is seen first.
     let dial = async { timeout(DEADLINE, dial(args)).await? };
     let report = runtime().and_then(|runtime| runtime.block_on(dial));
     let report = report.unwrap_or_else(|err| json!({ "stage": "start", "error": err.to_string() }));
@@ -82,6 +83,7 @@ async fn dial(args: &HboneClientArgs) -> io::Result<Value> {
         Err(err) => return Ok(json!({ "stage": Stage::Tcp.name(), "error": err.to_string() })),
     };
     let mut report = json!({ "local": tcp.local_addr()?.to_string() });
+    // Not compared with anything: `AnyCertificate` accepts each certificate.
     let name = ServerName::IpAddress(args.target.ip().into());
     let shaken = TlsConnector::from(Arc::new(config)).connect(name, tcp);
     let accepted = async {
@@ -140,6 +142,7 @@ fn client_config(cert: Option<&Path>, key: Option<&Path>) -> io::Result<ClientCo
             let (chain, key) = load(cert, key)?;
             builder.with_client_auth_cert(chain, key).map_err(tls_error)?
         }
+        // Both or none: clap's `requires` sees to the first, and a key alone proves nothing.
         _ => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -156,6 +159,7 @@ async fn exchange(
     let driver = tokio::spawn(connection);
     let mut client = client.ready().await?;
     let method = args.method.as_deref().map_or(Method::CONNECT, |m| m.parse().unwrap_or(Method::GET));
+    // RFC 9113, section 8.5: a CONNECT has an authority and neither scheme nor path.
     let uri = if method == Method::CONNECT { args.authority.clone() } else { format!("http://{}/", args.authority) };
     let mut request = Request::new(());
     *request.method_mut() = method;
@@ -223,6 +227,7 @@ async fn serve(args: &HboneServerArgs) -> io::Result<()> {
         let (tcp, from) = listener.accept().await?;
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
+            // In the task: a peer that does not finish its handshake must not hold up the next.
             let event = match acceptor.accept(tcp).await {
                 Err(err) => {
                     let (from, alert) = (from.to_string(), alert(&err));
@@ -247,6 +252,7 @@ async fn tunnel(tls: tokio_rustls::server::TlsStream<TcpStream>) -> Value {
             let mut response = Response::new(());
             *response.status_mut() = StatusCode::OK;
             let send = respond.send_response(response, false)?;
+            // Streams of one tunnel do not wait for each other; the error of one is seen by its client.
             tokio::spawn(echo(request.into_body(), send));
         }
         Ok::<_, h2::Error>(())

@@ -20,6 +20,7 @@ pub fn serve(stream: TcpStream) -> io::Result<()> {
     let local = stream.local_addr()?;
     let mut reader = BufReader::new(stream);
     while let Some(path) = read_request(&mut reader)? {
+        // Counted before the answer is sent, so that a client that has its answer is in the number.
         let known = hit(&path);
         let (status, body) = match path.strip_prefix("/result/").map(server::result) {
             _ if path.starts_with("/hits/") => ("200 OK", known.to_string()),
@@ -58,6 +59,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> io::Result<Option<String>>
     }
     loop {
         let mut line = String::new();
+        // Headers are skipped: a GET of these tests has no body.
         if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
             break;
         }

@@ -32,6 +32,7 @@ pub(super) fn stop_at_end_of_input() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
     thread::spawn(move || {
+        // An error ends the input as well as its end does.
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         seen.store(true, Ordering::Relaxed);
     });
@@ -50,6 +51,7 @@ pub fn connections(args: &ClientArgs) -> io::Result<Value> {
     thread::scope(|scope| {
         for _ in 0..args.parallel {
             scope.spawn(|| {
+                // A shared counter and not a share for each thread: a slow connection then holds up one thread only.
                 while next.fetch_add(1, Ordering::Relaxed) < args.count {
                     let begun = Instant::now();
                     if let Err(err) = short(&addrs[0], args) {
@@ -124,6 +126,7 @@ pub fn hold(args: &ClientArgs) -> io::Result<Value> {
         if rounds == 1 {
             println!("started");
         }
+        // Not 0: a loop without a pause would measure the machine.
         thread::sleep(Duration::from_millis(args.every_ms.max(1)));
     }
     match stream.shutdown(Shutdown::Write).and_then(|()| pattern::expect_end(&mut stream)) {

@@ -41,6 +41,7 @@ pub fn run(args: &MeasureArgs) -> i32 {
 }
 
 fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+    // Deadlines on each call, so that a path that hangs is an error and not an endless measurement.
     let stream = TcpStream::connect_timeout(&target, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
@@ -83,6 +84,7 @@ fn bulk(args: &MeasureArgs) -> io::Result<Value> {
         Ok((u64::from_be_bytes(counted), begun.elapsed()))
     })?;
     let bytes: u64 = streams.iter().map(|(bytes, _)| bytes).sum();
+    // The slowest stream: the rate is that of all together.
     let seconds = streams.iter().map(|(_, took)| took.as_secs_f64()).fold(0.0, f64::max);
     Ok(json!({ "bytes": bytes, "seconds": seconds, "per_second": bytes as f64 * 8e-9 / seconds }))
 }
@@ -158,6 +160,7 @@ pub fn serve_answers(mut stream: TcpStream) -> io::Result<()> {
             n => have += n,
         }
         // a client waits for its answer: nothing follows the end of a request
+        // A request may arrive in pieces.
         if buffer[..have].ends_with(END_OF_REQUEST) {
             stream.write_all(ANSWER)?;
             have = 0;

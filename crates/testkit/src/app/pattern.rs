@@ -35,6 +35,7 @@ impl Pattern {
 
     /// The next block. Its number stands in the first word of every stride.
     pub fn next_block(&mut self) -> &[u8] {
+        // With the seed, so that equal blocks of two connections differ.
         let mark = (self.index ^ self.seed).to_le_bytes();
         for stride in self.block.chunks_exact_mut(STRIDE) {
             stride[..8].copy_from_slice(&mark);
@@ -56,6 +57,7 @@ pub fn send(out: &mut impl Write, seed: u64, bytes: u64) -> io::Result<()> {
         out.write_all(&pattern.next_block()[..n as usize])?;
         left -= n;
     }
+    // For writers with a buffer; a socket has none.
     out.flush()
 }
 

@@ -57,6 +57,7 @@ pub fn run() -> i32 {
         threads.push(thread::spawn(move || serve(port, &listener, handler)));
     }
     println!("ready");
+    // A listener's thread ends by a panic only.
     for thread in threads {
         let _ = thread.join();
     }
@@ -81,9 +82,11 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 
 fn serve(port: u16, listener: &TcpListener, handler: Handler) {
     for stream in listener.incoming() {
+        // An error of one connection (`ECONNABORTED`) is none of the listener.
         let Ok(stream) = stream else { continue };
         thread::spawn(move || {
             let peer = stream.peer_addr().map_or_else(|err| err.to_string(), |peer| peer.to_string());
+            // It fails only when the connection is gone, which the handler finds out.
             let _ = stream.set_read_timeout(Some(IDLE));
             let _ = stream.set_nodelay(true);
             if let Err(err) = handler(stream) {
@@ -137,6 +140,7 @@ fn reset(stream: TcpStream) -> io::Result<()> {
 /// # Errors
 /// When the option cannot be set.
 pub fn abort(stream: TcpStream) -> io::Result<()> {
+    // A linger time of 0 makes `close` send RST (socket(7)).
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     drop(stream);
     Ok(())

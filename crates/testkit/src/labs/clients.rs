@@ -50,6 +50,7 @@ impl Load {
     /// # Panics
     /// When it prints no report.
     pub async fn stop(mut self) -> Value {
+        // The client ends when its input does, and prints its report then.
         self.process.stdin = None;
         self.ended().await
     }
@@ -120,6 +121,7 @@ impl TestLab {
     async fn started(&self, pod: &str, args: &[&str]) -> Load {
         let argv = self.testapp_argv(args);
         let mut process = self.lab.spawn(pod, &argv).await.unwrap_or_else(|err| panic!("{args:?} in {pod}: {err}"));
+        // `Process` has to keep some file in the place of the one that is read here.
         let nothing = tokio::fs::File::open("/dev/null").await.expect("/dev/null");
         let lines = BufReader::new(std::mem::replace(&mut process.stdout, nothing)).lines();
         let mut load = Load { process, lines };
@@ -135,6 +137,8 @@ impl TestLab {
     pub async fn probe(&self, node: &str, url: &str) -> Result<String> {
         let cgroup = self.lab.cgroups().root().join(node).join("kubelet/cgroup.procs");
         let script =
+            // 0 stands for the writing process itself; `exec` keeps it, so that curl is in the cgroup from its first
+            // socket on.
             format!("echo 0 > {} && exec curl --silent --show-error --fail --globoff -m 5 {url}", cgroup.display());
         let output = self.lab.exec_on_node(node, &["sh", "-c", &script]).await?;
         if output.code != 0 {

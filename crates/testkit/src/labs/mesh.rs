@@ -50,6 +50,7 @@ impl TestLab {
         self.announced(pods, "HBONE").await;
         for pod in pods {
             let node = self.pod(pod).await.node;
+            // Last: a certificate is asked for when discovery has told the ztunnel of the pod.
             let what = format!("the ztunnel of {node} can prove to be {pod}");
             eventually(&what, TAKES_EFFECT, async || self.certified(&node, pod).await).await;
         }
@@ -115,6 +116,7 @@ impl TestLab {
         let denied = format!("explicitly denied by: {policy}\"");
         for (report, v6) in reports.iter().zip([false, true]) {
             let kind = report["kind"].as_str().with_context(|| format!("it was answered: {report}"))?;
+            // Packets that vanish look like a refusal to a client that only counts failures.
             if ["TimedOut", "WouldBlock"].contains(&kind) {
                 bail!("lost, not refused: {report}");
             }

@@ -58,6 +58,7 @@ impl TestLab {
         let bin = prerequisites::bin_dir();
         // below the build folder, so that a killed test leaves nothing elsewhere
         let dir = bin.join("labs").join(name);
+        // Left by a run that was killed; there is none the first time.
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir)?;
         fs::write(dir.join("base.yaml"), manifests)?;
@@ -88,6 +89,7 @@ impl TestLab {
     /// When it cannot be written.
     pub fn write(&self, file: &str, yaml: &str) -> Result<()> {
         let path = self.manifests.join(file);
+        // Renamed into place, with an ending that the reader of manifests skips: it never sees half a file.
         let draft = path.with_extension("draft");
         fs::write(&draft, yaml)?;
         Ok(fs::rename(draft, path)?)

@@ -46,6 +46,7 @@ impl Shared {
         if !prerequisites::met(prerequisites::missing(self.mesh)) {
             return;
         }
+        // The text of the error is kept for all tests of the file, of which each fails with it.
         let start = || {
             runtime().block_on(TestLab::up(self.name, &(self.manifests)(), self.mesh)).map_err(|err| format!("{err:#}"))
         };
@@ -81,6 +82,7 @@ pub fn run_alone_with(
         let lab = TestLab::up_with(name, manifests, true, configure).await;
         let lab = lab.unwrap_or_else(|err| panic!("the lab did not start: {err:#}"));
         test(&lab).await;
+        // Not in a `Drop`: what a lab leaves behind has to fail the test.
         lab.lab.down().await.expect("the lab goes down");
     });
 }

@@ -30,6 +30,7 @@ impl TestLab {
         let result = work.await;
         let captured = recording.stop().await.expect("a capture ends");
         let file = fs::read(&captured.file).expect("the capture is readable");
+        // A file that stays is below the build directory.
         let _ = fs::remove_file(&captured.file);
         (result, capture::read_pcap(&file).expect("a pcap file"))
     }

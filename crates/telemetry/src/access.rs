@@ -51,6 +51,7 @@ impl fmt::Debug for AccessError<'_> {
     }
 }
 
+// A macro: `event!` makes its level and the names of its fields part of a static, so a function cannot pass them.
 macro_rules! line {
     ($level:expr, $record:ident, $message:literal $(, $name:ident = $value:expr)*) => {
         event!(
@@ -86,6 +87,7 @@ impl AccessRecord<'_> {
     /// server; inbound, sent is server to client.
     pub fn complete(&self, bytes_sent: u64, bytes_recv: u64, duration: Duration, error: Option<AccessError<'_>>) {
         let record = self;
+        // Milliseconds as a text with the unit, as in Istio's lines, which users parse.
         let duration = format!("{}ms", duration.as_millis());
         match error {
             None => line!(
@@ -114,6 +116,7 @@ impl AccessRecord<'_> {
 pub fn refused(source: SocketAddr, destination: SocketAddr, direction: Direction, error: AccessError<'_>) {
     event!(
         target: "access",
+        // Istio's level for a connection that ends this early.
         Level::WARN,
         src.addr = %source,
         dst.addr = %destination,

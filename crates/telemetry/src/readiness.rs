@@ -37,6 +37,7 @@ impl Readiness {
 
     /// Not ready until the returned task is dropped.
     pub fn task(&self, name: &'static str) -> Task {
+        // Counted: several parts of a program may wait for a thing of one name.
         *self.0.lock().tasks.entry(name).or_default() += 1;
         Task { name, readiness: self.clone() }
     }
@@ -79,6 +80,7 @@ impl Readiness {
         if pending.is_empty() {
             text(200, "ready\n")
         } else {
+            // Istio's status for this; the kubelet takes all but 200 to 399 as a failure.
             text(500, format!("not ready, pending: {}\n", pending.join(", ")))
         }
     }

@@ -67,6 +67,7 @@ impl Router {
     pub async fn answer(&self, request: Request) -> Response {
         match self.routes.get(request.uri().path()) {
             None => text(404, "not found\n"),
+            // `HEAD` needs no handler of its own: hyper sends the head of the answer and leaves out the body.
             Some((Some(Method::GET), _)) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
                 text(405, "method not allowed\n")
             }
@@ -109,6 +110,7 @@ pub fn json(status: u16, value: &impl serde::Serialize) -> Response {
 #[must_use]
 pub fn query(request: &Request, name: &str) -> Option<String> {
     let pairs = request.uri().query().unwrap_or_default().split('&');
+    // The first of several values wins.
     let mut values = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     values.find(|(key, _)| *key == name).map(|(_, value)| percent_decoded(value))
 }
@@ -129,10 +131,12 @@ fn percent_decoded(value: &str) -> String {
                 decoded.push(byte);
                 rest = after.get(2..).unwrap_or_default();
             }
+            // As HTML forms encode a space; a real plus arrives as `%2B`.
             None if *first == b'+' => decoded.push(b' '),
             None => decoded.push(*first),
         }
     }
+    // Not refused: the value is compared with names, and one with a replacement character matches none.
     String::from_utf8_lossy(&decoded).into_owned()
 }
 

@@ -128,6 +128,7 @@ impl Server {
             Socket::Tcp(listener) => Ok(Some(Box::new(listener.accept().await?.0))),
             Socket::Unix(listener, _) => {
                 let stream = listener.accept().await?.0;
+                // Checked for each connection and not once: the socket's file may lie where others can change its mode.
                 if self.root_only && !is_root(&stream) {
                     return Ok(None);
                 }
@@ -175,6 +176,7 @@ async fn serve_connection(stream: Box<dyn Stream>, router: Arc<Router>) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = result {
+        // Not a warning: each scanner and each client that is killed ends its connection so.
         debug!(%error, "connection ended");
     }
 }
@@ -183,6 +185,7 @@ async fn answer(router: &Router, request: ::http::Request<Incoming>) -> Response
     let (head, body) = request.into_parts();
     match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
         Ok(Ok(body)) => router.answer(Request::from_parts(head, body.to_bytes())).await,
+        // `Limited` gives one error type for both cases; to a client that broke off nothing arrives anyway.
         Ok(Err(_)) => text(413, Bytes::from_static(b"the body is too long, or broke off\n")),
         Err(_) => text(408, Bytes::from_static(b"the body did not arrive in time\n")),
     }

@@ -93,6 +93,7 @@ impl Fields {
 
     fn write_json(&self, line: &mut String) {
         for (name, shape, place) in &self.values {
+            // Spans begin with an empty object, events with the fixed members.
             if !line.ends_with('{') {
                 line.push(',');
             }
@@ -107,6 +108,7 @@ impl Fields {
     }
 }
 
+// `tracing` sends `%value` and `?value` to `record_debug`; only a bare `&str` reaches `record_str`.
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
@@ -162,6 +164,7 @@ impl<S: Spans> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
+        // Most lines fit; an access line is longer.
         let mut line = String::with_capacity(256);
         match self.format {
             LogFormat::Plain => plain(&mut line, event, &fields, &context),
@@ -196,6 +199,7 @@ fn plain<S: Spans>(line: &mut String, event: &Event<'_>, fields: &Fields, contex
 }
 
 fn json<S: Spans>(line: &mut String, event: &Event<'_>, fields: &Fields, context: &Context<'_, S>) {
+    // Level and time hold nothing that JSON escapes, so they skip `push_quoted`.
     line.push_str(r#"{"level":""#);
     line.push_str(level(*event.metadata().level()));
     line.push_str(r#"","time":""#);
@@ -260,10 +264,12 @@ fn push_escaped(line: &mut String, mut text: &str, special: impl Fn(char) -> boo
             Some('\n') => line.push_str("\\n"),
             Some('\r') => line.push_str("\\r"),
             Some('\t') => line.push_str("\\t"),
+            // RFC 8259, section 7: control characters without a short form need the long one.
             Some(c) if c < ' ' => {
                 let _ = write!(line, "\\u{:04x}", u32::from(c));
             }
             Some(c) => line.extend(['\\', c]),
+            // Not reached: `find` has found a character.
             None => {}
         }
         text = rest.as_str();

@@ -77,7 +77,9 @@ impl Handle {
     /// # Errors
     /// When they cannot be read; the filter stays.
     pub fn set(&self, directives: &str) -> Result<(), LoggingError> {
+        // Held until the filter is in force: of two changes at once neither may undo the other.
         let mut current = self.0.current.lock();
+        // The later of two directives for one scope wins.
         let next = format!("{current},{directives}");
         self.apply(&mut current, next)
     }

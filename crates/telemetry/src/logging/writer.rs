@@ -44,12 +44,14 @@ impl Sink {
     }
 
     pub(super) fn write(&self, line: String) {
+        // Blocks while the queue is full. It fails only without the thread, see `new`.
         let _ = self.0.send(Item::Line(line));
     }
 
     pub(super) fn flush(&self) {
         let (done, wait) = sync_channel(1);
         if self.0.send(Item::Flush(done)).is_ok() {
+            // Fails when the thread has ended: nothing is left to wait for.
             let _ = wait.recv();
         }
     }
@@ -75,6 +77,7 @@ fn run(receiver: &Receiver<Item>, mut output: impl Write) {
             match item {
                 Item::Line(line) => batch.push(line),
                 Item::Flush(done) => {
+                    // The batch is cut here: who waits wants what was logged before, not what others log after.
                     flushed = Some(done);
                     break;
                 }
@@ -96,6 +99,7 @@ fn write_all(output: &mut impl Write, lines: &[String]) -> io::Result<()> {
     let mut rest = slices.as_mut_slice();
     while !rest.is_empty() {
         match output.write_vectored(rest) {
+            // Else an output that takes nothing would be asked for ever.
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => IoSlice::advance_slices(&mut rest, written),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

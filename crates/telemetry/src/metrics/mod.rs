@@ -52,6 +52,7 @@ pub struct Recorder(Arc<PrometheusHandle>);
 pub fn install() -> Result<Recorder, MetricsError> {
     let recorder = builder()?.build_recorder();
     let handle = recorder.handle();
+    // Before `describe`, whose macros speak to the global recorder.
     ::metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Twice)?;
     catalogue::describe();
     Ok(Recorder(Arc::new(handle)))
@@ -63,6 +64,7 @@ fn builder() -> Result<PrometheusBuilder, MetricsError> {
     let mut builder = PrometheusBuilder::new().idle_timeout(expiring, Some(IDLE));
     for metric in CATALOGUE {
         if let Kind::Histogram(buckets) = metric.kind {
+            // Without bounds the exporter shows a summary of quantiles, and no two nodes' quantiles can be added up.
             builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
         }
     }
@@ -113,6 +115,7 @@ impl Recorder {
         };
         // Prometheus lists all formats that it reads; whoever does not name OpenMetrics gets the older format, which
         // every reader understands.
+        // A list may be spread over several header lines (RFC 9110, section 5.3).
         let open = request.headers().get_all(::http::header::ACCEPT).iter().any(accepts);
         if open { typed(200, OPEN_METRICS, self.render()) } else { typed(200, TEXT, self.render_text()) }
     }
@@ -120,6 +123,7 @@ impl Recorder {
 
 /// `istio_build{component, tag} 1`. An empty tag becomes `unknown`.
 pub fn record_build(component: &str, tag: &str) {
+    // Prometheus takes an empty label for an absent one.
     let tag = if tag.is_empty() { "unknown" } else { tag };
     ::metrics::gauge!("istio_build", "component" => component.to_owned(), "tag" => tag.to_owned()).set(1.0);
 }

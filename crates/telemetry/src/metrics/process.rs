@@ -18,19 +18,23 @@ struct Family {
 
 const FAMILIES: [Family; 7] = [
     Family {
+        // proc(5): `utime` and `stime`.
         name: "process_cpu_seconds_total",
         value: |files| Some((files.stat(14)? + files.stat(15)?) / files.ticks),
     },
     Family {
+        // The first number of the line is the soft limit, which is the one in force.
         name: "process_max_fds",
         value: |files| files.limits.lines().find_map(|line| first_number(line.strip_prefix("Max open files")?)),
     },
     Family { name: "process_open_fds", value: |files| files.open_fds },
+    // The `kB` of `/proc` are units of 1024 bytes.
     Family { name: "process_resident_memory_bytes", value: |files| Some(files.status("VmRSS:")? * 1024.0) },
     Family {
         name: "process_start_time_seconds",
         value: |files| {
             let boot = files.machine.lines().find_map(|line| first_number(line.strip_prefix("btime ")?))?;
+            // proc(5): `starttime` counts ticks since boot.
             Some(boot + files.stat(22)? / files.ticks)
         },
     },
@@ -71,6 +75,7 @@ impl Files {
             limits: text("/proc/self/limits"),
             machine: text("/proc/stat"),
             open_fds: open_fds().ok(),
+            // 100 is what Linux uses on x86-64 and arm64.
             ticks: fs::read("/proc/self/auxv").ok().and_then(|auxv| clock_ticks(&auxv)).unwrap_or(100.0),
         }
     }
@@ -81,6 +86,7 @@ impl Files {
 
     /// A field of `/proc/self/stat`, counted from 1. The name in field 2 may contain anything, also `) `.
     fn stat(&self, field: usize) -> Option<f64> {
+        // The first field after the name is number 3.
         self.stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(field - 3)?.parse().ok()
     }
 }

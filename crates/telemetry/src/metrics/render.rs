@@ -4,6 +4,7 @@
 /// OpenMetrics 1.0. `exported` is what the exporter wrote.
 pub(super) fn open_metrics(exported: &str) -> String {
     let mut families = families(exported);
+    // Before sorting: without `_total` a name may sort elsewhere.
     families.iter_mut().for_each(|family| name_counter(family));
     families.sort_unstable_by(|a, b| name_of(a).cmp(name_of(b)));
     let mut text = joined(&families, exported.len());
@@ -33,6 +34,7 @@ fn families(exported: &str) -> Vec<Vec<String>> {
     }
     for family in &mut families {
         let head = family.iter().take_while(|line| line.starts_with('#')).count();
+        // As text, `le="10"` would sort before `le="5"`.
         if let Some(samples) = family.get_mut(head..).filter(|samples| !samples.iter().any(|s| s.contains("_bucket{")))
         {
             samples.sort_unstable();
@@ -65,6 +67,7 @@ fn name_counter(family: &mut [String]) {
         return;
     }
     for line in family.iter_mut().filter(|line| line.starts_with('#')) {
+        // The fourth word is the rest of the line: help texts contain spaces.
         let mut words = line.splitn(4, ' ');
         if let (Some(hash), Some(kind), Some(name), Some(rest)) =
             (words.next(), words.next(), words.next(), words.next())

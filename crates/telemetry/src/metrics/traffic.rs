@@ -45,6 +45,7 @@ struct Counters {
 
 impl Counters {
     fn take(labels: &TrafficLabels) -> Self {
+        // Istio's value for a connection without a failure.
         let labels = labels.labels("-");
         let one = |name| counter(name, labels.clone());
         Self { opened: one(OPENED), closed: one(CLOSED), received: one(RECEIVED), sent: one(SENT) }
@@ -82,6 +83,7 @@ impl TrafficHandles {
     pub fn closed(&self, failure: Option<&'static str>) {
         self.counters().closed.increment(1);
         if let Some(flags) = failure.filter(|flags| *flags != "-") {
+            // Looked up each time: failures are few, and each flag is a series of its own.
             counter(FAILED, self.labels.labels(flags)).increment(1);
         }
     }
@@ -97,11 +99,13 @@ impl TrafficHandles {
     fn counters(&self) -> Counters {
         let now = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         // A counter that was idle for an hour is no longer exported; the handle would count into nothing.
+        // Relaxed: a time and nothing else is exchanged, and an old one only renews once too often.
         let before = self.last_use.swap(now, Ordering::Relaxed);
         let mut counters = self.counters.lock();
         if u128::from(now.saturating_sub(before)) > RENEW.as_millis() {
             *counters = Counters::take(&self.labels);
         }
+        // Handles share one atomic, so the lock is not held while they count.
         counters.clone()
     }
 
@@ -137,6 +141,7 @@ impl TrafficCache {
         }
         // Swept when it has doubled, so that the cost for each entry stays the same however many peers come and go.
         if cached.by_labels.len() >= cached.sweep_at.max(FIRST_SWEEP) {
+            // Handles in use stay, or a new connection of the same peers would look up a second set.
             cached.by_labels.retain(|_, handles| Arc::strong_count(handles) > 1 || !handles.is_idle());
             cached.sweep_at = cached.by_labels.len() * 2;
         }

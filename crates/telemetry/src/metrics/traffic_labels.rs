@@ -81,6 +81,7 @@ const LABELS: [TrafficLabel; 27] = [
     TrafficLabel { name: "destination_app", value: |l, _| or_unknown(&l.destination.app) },
     TrafficLabel { name: "destination_version", value: |l, _| or_unknown(&l.destination.version) },
     TrafficLabel { name: "destination_cluster", value: |l, _| or_unknown(&l.destination.cluster) },
+    // Also for HBONE: a tunnel carries TCP.
     TrafficLabel { name: "request_protocol", value: |_, _| SharedString::const_str("tcp") },
     TrafficLabel { name: "response_flags", value: |_, flags| SharedString::const_str(flags) },
     TrafficLabel {
@@ -96,6 +97,7 @@ const LABELS: [TrafficLabel; 27] = [
 /// Names of the labels, for the catalogue.
 pub(super) const NAMES: [&str; LABELS.len()] = {
     let mut names = [""; LABELS.len()];
+    // A `const` block cannot use iterators yet.
     let mut at = 0;
     while at < LABELS.len() {
         names[at] = LABELS[at].name;

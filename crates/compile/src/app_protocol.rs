@@ -4,11 +4,13 @@ use kube_types::core::ServicePort;
 use proto::workload::AppProtocol;
 
 /// Ports of server-first protocols: TCP unless something else is said.
+// SMTP, DNS, MySQL and MongoDB, as in Istio.
 const SERVER_FIRST: [u16; 4] = [25, 53, 3306, 27017];
 
 /// `appProtocol` counts first, then the port's name up to the first `-`, then well-known numbers. What
 /// discovery has no name for (gRPC-Web, MongoDB, ...) is unknown.
 pub(crate) fn app_protocol(port: &ServicePort) -> AppProtocol {
+    // The mesh carries nothing else.
     if port.protocol() != "TCP" {
         return AppProtocol::Unknown;
     }
@@ -21,6 +23,7 @@ pub(crate) fn app_protocol(port: &ServicePort) -> AppProtocol {
         };
     }
     let name = port.name.to_ascii_lowercase();
+    // Before the prefix is cut off: it would read as `grpc`.
     if name == "grpc-web" || name.starts_with("grpc-web-") {
         return AppProtocol::Unknown;
     }

@@ -19,6 +19,7 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     fn new(bytes: Vec<u8>) -> Self {
+        // Not cryptographic: a version only has to differ from the one that it replaces.
         let hash = xxh64(&bytes, 0);
         Self { bytes, hash }
     }
@@ -52,6 +53,7 @@ pub(crate) fn workload(mut workload: Workload) -> Encoded {
 }
 
 fn wrap(field: u32, message: &[u8]) -> Vec<u8> {
+    // One byte for the key, and at most five for a length below 4 GiB.
     let mut bytes = Vec::with_capacity(message.len() + 6);
     encode_key(field, WireType::LengthDelimited, &mut bytes);
     encode_varint(message.len() as u64, &mut bytes);

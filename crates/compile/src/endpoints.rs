@@ -28,6 +28,7 @@ pub(crate) fn convert(mesh: &Mesh, endpoints: &Endpoints) -> Vec<Workload> {
             addresses,
             network: mesh.network.clone(),
             services: [(service_key.clone(), ports.clone())].into_iter().collect(),
+            // Kubernetes: an absent `ready` is to be read as true.
             status: status(endpoint.conditions.ready.unwrap_or(true)).into(),
             cluster_id: mesh.cluster_id.clone(),
             // Never found by its address: anybody may write an endpoint with the address of a pod, and must not become
@@ -45,9 +46,11 @@ fn ports(slice: &EndpointSlice, service: &Service) -> PortList {
         if !matches!(port.protocol.as_deref(), None | Some("TCP")) {
             return None;
         }
+        // A Service with one port may leave its name out; the slice then has an empty one or none.
         let name = port.name.as_deref().unwrap_or_default();
         // Kubernetes joins ports of slice and Service by their names; numbers may differ.
         let known = service.spec.ports.iter().find(|known| known.name == name)?;
+        // Without a number the slice does not say where to connect.
         Some(Port { service_port: known.port.into(), target_port: port.port?.into(), ..Port::default() })
     });
     PortList { ports: ports.collect() }

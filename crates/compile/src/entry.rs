@@ -52,6 +52,7 @@ fn service(mesh: &Mesh, entry: &EntryServices, host: &EntryHost) -> wire::Servic
 fn block(mesh: &Mesh, text: &str) -> Option<NetworkAddress> {
     let block = parse_block(text)?;
     let length = (block.prefix_len() != block.max_prefix_len()).then(|| block.prefix_len().into());
+    // A block may be written with bits of a host, as `10.0.0.1/8`.
     let address = if length.is_some() { block.network() } else { block.addr() };
     Some(NetworkAddress { network: mesh.network.clone(), address: octets(address), length })
 }

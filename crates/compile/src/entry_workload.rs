@@ -86,6 +86,7 @@ fn workload(mesh: &Mesh, common: Common<'_>, spec: &WorkloadEntrySpec) -> Option
         name: meta.name.clone(),
         namespace: meta.namespace.clone(),
         addresses: ip.map(octets).into_iter().collect(),
+        // The proxy resolves a name when the first connection needs it.
         hostname: if ip.is_none() { address.to_owned() } else { String::new() },
         network: if spec.network.is_empty() { mesh.network.clone() } else { spec.network.clone() },
         tunnel_protocol: tunnel.into(),
@@ -135,6 +136,7 @@ fn ports_of_entry(entry: &ServiceEntry, own: &BTreeMap<String, u16>) -> PortList
 fn ports_of_service(service: &Service, own: &BTreeMap<String, u16>) -> PortList {
     let ports = service.spec.ports.iter().filter_map(|port| {
         let target = match &port.target_port {
+            // As the API server fills it in.
             Some(IntOrString::Int(0)) | None => port.port,
             Some(IntOrString::Int(number)) => *number,
             Some(IntOrString::String(name)) => *own.get(name)?,

@@ -37,6 +37,7 @@ impl Published {
         // Both are by name, so that a name which one object loses and another gets in the same batch is one change.
         let (mut addresses, mut authorizations) = (Changed::new(), Changed::new());
         for (key, resolved) in objects {
+            // Discovery has no type for a PeerAuthentication: it becomes an Authorization.
             let is_policy = matches!(key.kind, Kind::AuthorizationPolicy | Kind::PeerAuthentication);
             let changed = if is_policy { &mut authorizations } else { &mut addresses };
             self.replace_one(changed, key, resources(mesh, resolved));
@@ -68,6 +69,7 @@ impl Versions {
     fn replace(&mut self, changed: Changed) -> Vec<Change> {
         let changes = changed.into_iter().filter_map(|(name, encoded)| match encoded {
             None => self.0.remove(&name).map(|_| Change::Remove { name }),
+            // The old content is not kept: a hash of eight bytes for each resource tells that it has changed.
             Some(Encoded { bytes, hash }) => (self.0.insert(name.clone(), hash) != Some(hash))
                 .then(|| Change::Upsert { name, version: encode::version(hash), value: bytes.into() }),
         });

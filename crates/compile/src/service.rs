@@ -36,6 +36,7 @@ fn service_port(port: &ServicePort) -> Port {
     Port {
         service_port: port.port.into(),
         target_port: match &port.target_port {
+            // As the API server fills it in; manifests from files are not filled in.
             Some(IntOrString::Int(0)) | None => port.port.into(),
             Some(IntOrString::Int(number)) => (*number).into(),
             Some(IntOrString::String(_)) => 0,
@@ -50,6 +51,7 @@ fn ip_families(families: &[String]) -> wire::IpFamilies {
         (true, true) => wire::IpFamilies::Dual,
         (true, false) => wire::IpFamilies::Ipv4Only,
         (false, true) => wire::IpFamilies::Ipv6Only,
+        // Only an API server fills the field in.
         (false, false) => wire::IpFamilies::Automatic,
     }
 }

@@ -38,6 +38,7 @@ pub(crate) fn convert(mesh: &Mesh, workload: &Workload) -> wire::Workload {
         tunnel_protocol: tunnel.into(),
         trust_domain: trust_domain(mesh),
         service_account: pod.service_account().to_owned(),
+        // A pod without a node has no address either, and is not sent.
         node: pod.spec.node_name.clone().unwrap_or_default(),
         canonical_name,
         canonical_revision,

@@ -54,6 +54,7 @@ impl TrustDomain {
 
 impl Default for TrustDomain {
     fn default() -> Self {
+        // Istio's default as well.
         Self(Arc::from("cluster.local"))
     }
 }
@@ -96,12 +97,14 @@ impl Identity {
     }
 
     fn from_parts(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, IdentityError> {
+        // Before they are joined: with a `/` in a name two different triples could become one URI.
         check_trust_domain(trust_domain)?;
         check_name("namespace", namespace)?;
         check_name("service account", service_account)?;
         let uri = format!("{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}");
         let trust_domain_end = SCHEME.len() + trust_domain.len();
         let namespace_end = trust_domain_end + "/ns/".len() + namespace.len();
+        // Not reached by the conversions: the limit fits into 16 bits.
         let too_long = |_| IdentityError::TooLong(uri.len());
         if uri.len() > MAX_URI_BYTES {
             return Err(IdentityError::TooLong(uri.len()));
@@ -143,6 +146,7 @@ impl FromStr for Identity {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // First, and without the text: a peer chooses it, and every other error carries a copy into the log.
         if text.len() > MAX_URI_BYTES {
             return Err(IdentityError::TooLong(text.len()));
         }
@@ -185,6 +189,7 @@ impl Ord for Identity {
 
 impl std::hash::Hash for Identity {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // Of the text and not of the pointer, as equality may be that of two texts.
         self.uri.hash(state);
     }
 }
@@ -209,6 +214,7 @@ impl Serialize for Identity {
 
 impl<'de> Deserialize<'de> for Identity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // An owned text: a borrowed one fails where JSON has an escape in it.
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }

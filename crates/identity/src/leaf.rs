@@ -70,6 +70,7 @@ impl TryFrom<&CertificateDer<'_>> for Leaf {
 }
 
 fn identities(certificate: &X509Certificate<'_>) -> Vec<Identity> {
+    // An extension that is there twice is an error here: no identity rather than a choice between two.
     let Ok(Some(names)) = certificate.subject_alternative_name() else {
         return Vec::new();
     };
@@ -83,6 +84,7 @@ fn identities(certificate: &X509Certificate<'_>) -> Vec<Identity> {
 
 fn system_time(unix_seconds: i64) -> Result<SystemTime, LeafError> {
     let distance = Duration::from_secs(unix_seconds.unsigned_abs());
+    // Certificates may begin in 1950 (RFC 5280, section 4.1.2.5.1).
     let moment = if unix_seconds < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(distance)
     } else {

@@ -68,6 +68,7 @@ impl Refusal {
             let text = String::from_utf8_lossy(body);
             Self { message: text.trim().chars().take(QUOTED).collect(), ..Self::default() }
         });
+        // Not the `code` of the body: JSON of a proxy in between may have another one, or none.
         refusal.code = status.as_u16();
         // The other form of the header, a date, is not one that API servers send.
         let seconds = headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());

@@ -34,6 +34,7 @@ impl Collector {
         // Without kinds there is nothing to wait for.
         let mut outcome = if self.waiting.is_empty() { self.in_sync().await } else { Ok(()) };
         while outcome.is_ok() {
+            // There are no readers, or the source was dropped.
             let Some((reader, changes)) = batches.recv().await else { return };
             outcome = self.on_changes(reader, changes).await;
         }

@@ -33,6 +33,7 @@ pub(crate) fn head(kind: Kind, object: &Value) -> Result<Head, InvalidAnswer> {
     };
     let namespace = match (kind.is_namespaced(), text("namespace")) {
         (true, Some(namespace)) => namespace,
+        // An object without namespaces.
         (false, _) => "",
         (true, None) => return Err(InvalidAnswer::Nameless),
     };
@@ -83,6 +84,7 @@ fn display(path: &serde_ignored::Path<'_>) -> String {
             let parent = display(parent);
             if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") }
         }
+        // Layers of serde's types, not of the object.
         Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => display(parent),
     }
 }

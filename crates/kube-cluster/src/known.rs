@@ -64,6 +64,7 @@ impl Versions {
     /// resourceVersion of an object as it was last read; `None`: it is not read, or there is none.
     pub(crate) fn of(&self, key: &ObjectRef) -> Option<String> {
         let readers = self.0.lock();
+        // One kind may have several readers, each of a namespace; an object is in one of them.
         readers.iter().find_map(|known| known.lock().version(key).map(str::to_owned))
     }
 }
@@ -130,6 +131,7 @@ impl Known {
                 if was_broken {
                     changes.solved(&key);
                 }
+                // The time is only shown, so a clock before 1970 is no error.
                 let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 // The time is that of the form: an update without a difference does not make it younger.
                 (delivered.filter(|_| is_same).or(Some(Delivered { fingerprint, since })), false)

@@ -25,6 +25,7 @@ impl Limit {
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Instant> {
         let next = self.next.map_or(now, |next| next.max(now));
         // After a pause `next` is in the past, so that a burst may run ahead of it by so much.
+        // One less: the first write of a burst begins at `now` in any case.
         let ahead = self.interval * self.burst.saturating_sub(1);
         match next.checked_sub(ahead) {
             Some(begin) if begin > now => Err(begin),

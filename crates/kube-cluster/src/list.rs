@@ -42,6 +42,7 @@ fn add(listing: &mut Listing, text: &[u8], watched: &Watched, known: &Shared) ->
         listing.keys.insert(head.key.clone());
         // An object of a known version is not decoded: after a restart of the API server ten thousand pods are listed
         // again, and few have changed.
+        // Locked for one object at a time: the writer of statuses looks up versions meanwhile.
         if !known.lock().has(&head) {
             let read = decode::object(watched.kind, object);
             listing.changed.push((head, read));

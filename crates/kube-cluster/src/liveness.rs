@@ -70,6 +70,7 @@ impl Liveness {
 
     /// There is nothing to watch for this long.
     pub(crate) fn idle(&self, pause: Duration) {
+        // The pause, and then the time that the next look may take.
         self.set(|_| State::Until(Instant::now() + pause + PATIENCE));
     }
 

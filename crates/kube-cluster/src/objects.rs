@@ -13,6 +13,7 @@ use crate::connect::ApiServer;
 use crate::verb::Verb;
 
 /// Content type of server-side apply.
+// The body is JSON, which is YAML as well.
 const APPLY: &str = "application/apply-patch+yaml";
 const MERGE: &str = "application/merge-patch+json";
 const JSON: &str = "application/json";
@@ -175,6 +176,8 @@ impl Objects {
             let page = self.api.page(&path).await.map_err(failed)?;
             let List { metadata, items } = serde_json::from_slice(&page).map_err(|error| failed(error.into()))?;
             objects.extend(items.unwrap_or_default());
+            // The API server answers 410 when the token has expired by then: the caller gets that as the error of the
+            // list.
             token = metadata.r#continue.filter(|token| !token.is_empty());
             if token.is_none() {
                 return Ok(objects);
@@ -187,6 +190,7 @@ impl Objects {
         let path = at.collection.path();
         match self.api.change(Change { method: Method::POST, path: &path, content_type: JSON, body: object }).await {
             Ok(_) => Ok(true),
+            // 409 `AlreadyExists`.
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(RequestError::new(&error, Verb::Create, &at.to_string())),
         }
@@ -196,6 +200,7 @@ impl Objects {
     /// given are removed; those of other managers are taken over where they differ.
     pub async fn apply(&self, at: &Location, object: &Value, manager: &str) -> Result<Value, RequestError> {
         let query =
+            // Without `force` a field to which another manager gave another value is a conflict.
             Serializer::new(String::new()).append_pair("fieldManager", manager).append_pair("force", "true").finish();
         let path = format!("{}?{query}", at.path());
         let change = Change { method: Method::PATCH, path: &path, content_type: APPLY, body: object };

@@ -48,6 +48,7 @@ pub async fn request_token(
     let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
     let body = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        // Without audiences it is for the API server itself.
         "spec": { "expirationSeconds": lifetime.as_secs() },
     });
     let change = Change { method: Method::POST, path: &path, content_type: "application/json", body: &body };
@@ -80,6 +81,7 @@ pub fn token_rule(namespace: &str, name: &str) -> Rule {
 pub async fn find_daemon_set(server: &ApiServer, namespace: &str, name: &str) -> Result<Presence, RequestError> {
     let at = Collection::namespaced("apps/v1", "daemonsets", namespace).named(name);
     Ok(match Objects::new(server).get(&at).await? {
+        // A foreground deletion keeps the DaemonSet until its pods are gone.
         Some(object) if object["metadata"]["deletionTimestamp"].is_string() => Presence::Deleting,
         Some(_) => Presence::Present,
         None => Presence::Absent,
@@ -126,6 +128,7 @@ fn without_taint(node: &Value, key: &str) -> Option<Value> {
     (kept.len() < taints.len()).then(|| {
         json!({
             "metadata": { "resourceVersion": node["metadata"]["resourceVersion"] },
+            // RFC 7396: `null` removes a field.
             "spec": { "taints": if kept.is_empty() { Value::Null } else { json!(kept) } },
         })
     })

@@ -13,6 +13,7 @@ pub(crate) fn read(
     text: &[u8],
     mut each: impl FnMut(Value) -> Result<(), InvalidAnswer>,
 ) -> Result<PageMetadata, InvalidAnswer> {
+    // serde carries only its own errors, so ours is kept beside it.
     let mut refused = None;
     let mut note = |object| each(object).map_err(|error| refused = Some(error));
     let mut json = serde_json::Deserializer::from_slice(text);

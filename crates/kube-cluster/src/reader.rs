@@ -141,9 +141,11 @@ impl Reader {
                     // Spread, as hundreds of agents may wait for the same definition.
                     let pause = RECHECK.mul_f64(0.8 + 0.2 * rand::random::<f64>());
                     self.liveness.idle(pause);
+                    // A kind that is not served counts as listed: the source would never be in sync otherwise.
                     let mut changes = self.first_list();
                     let absent = problems::absent(&self.watched, self.known.lock().in_force());
                     self.report(&mut changes, Reported { verb: Verb::Get, code: Some(404) }, absent);
+                    // The API server has answered.
                     self.failing_since = None;
                     self.send(changes).await?;
                     sleep(pause).await;
@@ -159,7 +161,9 @@ impl Reader {
                 Ok(group) if group.resources.iter().any(|served| served.name == self.watched.kind.plural()) => {
                     return Ok(Some(version));
                 }
+                // The group is served, and the definition of this kind is not installed.
                 Ok(_) => {}
+                // Not this version; the next one may be.
                 Err(error) if error.is_absent() => {}
                 Err(error) => return Err(error),
             }
@@ -216,6 +220,7 @@ impl Reader {
                 position.clone_from(&watch.position);
                 self.backoff.reset();
             }
+            // Before the error is looked at: events that came before it count.
             self.send(changes).await?;
             match step {
                 Ok(Step::Arrived) => self.last = Some(SystemTime::now()),

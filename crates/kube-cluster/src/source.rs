@@ -67,6 +67,7 @@ pub fn open(config: ClusterConfig) -> Result<Source, ConfigError> {
 
 fn check(watched: &[Watched]) -> Result<(), ConfigError> {
     for (index, second) in watched.iter().enumerate() {
+        // Selectors are not compared: an object may match both, and may change from one to the other.
         let is_apart = |first: &Watched| {
             let namespaces = (&first.namespace, &second.namespace);
             first.kind != second.kind || matches!(namespaces, (Some(first), Some(second)) if first != second)

@@ -94,6 +94,7 @@ impl Watch {
                 }
                 Ok(())
             }
+            // For instance 410: the position is older than what the API server still has.
             "ERROR" => Err(ApiError::Refused(refusal(object)?)),
             other => Err(InvalidAnswer::UnknownEvent(other.to_owned()).into()),
         }

@@ -62,6 +62,7 @@ impl Request {
         let Self { path, content_type, body, has_uid } = self;
         match api.change(Change { method: Method::PATCH, path: &path, content_type, body: &body }).await {
             Ok(object) => {
+                // An empty version is none that was seen, so that at worst the patch is written once more.
                 let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
                 Outcome::Written { version: version.to_owned() }
             }
@@ -86,6 +87,7 @@ fn nulls(annotations: &[String]) -> Map<String, Value> {
 fn applied(key: &ObjectRef, patch: Option<&Patch>) -> Value {
     let mut body = match patch.map(|patch| patch.value.clone()) {
         Some(Value::Object(fields)) => Value::Object(fields),
+        // An apply without fields removes those that this manager has written.
         Some(_) | None => json!({}),
     };
     body["apiVersion"] = key.kind.api_version().into();

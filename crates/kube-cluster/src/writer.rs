@@ -109,9 +109,11 @@ impl Writer {
                     Ok((key, job, outcome)) => self.on_outcome(key, job, outcome),
                     Err(error) => tracing::error!(%error, "a write of a status panicked"),
                 },
+                // `select!` makes the future also when its condition is false, hence the unused time.
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 leads = acquired(&mut election), if waits_for_leadership => {
                     if !leads {
+                        // The election has ended, and asking again would answer at once for ever.
                         election = None;
                     }
                 }
@@ -130,6 +132,7 @@ impl Writer {
             answer(&mut reply, Ok(()));
         } else if let Some(failure) = &self.failing {
             // Without this every caller would wait while the API server is away.
+            // The job itself stays and is tried.
             answer(&mut reply, Err(WriteError::Late(failure.clone())));
         }
         let job = Job { patch, reply, due: Instant::now() };
@@ -203,6 +206,7 @@ impl Writer {
                 self.written.remove(&key);
                 answer(&mut job.reply, Ok(()));
             }
+            // Not tried again: the API server would refuse the same patch again.
             Outcome::Refused(error) => {
                 self.works();
                 let text = explain(&error, &key);

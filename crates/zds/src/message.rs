@@ -172,6 +172,7 @@ pub(crate) fn parse_hello(packet: &Received) -> Result<(), ZdsError> {
     let hello = wire::ZdsHello::decode(packet.bytes.as_slice())?;
     match wire::Version::try_from(hello.version) {
         Ok(wire::Version::V1) => {}
+        // proto3 leaves out a field that is 0, so a hello without version is `NotUsed`.
         Ok(wire::Version::NotUsed) | Err(_) => return Err(ProtocolError::Version { found: hello.version }.into()),
     }
     match packet.descriptors.len() {
@@ -202,6 +203,7 @@ pub(crate) fn ack(result: Result<(), &str>) -> Vec<u8> {
     let error = match result {
         Ok(()) => String::new(),
         Err("") => "unknown error".to_owned(),
+        // Between two characters: a text of protobuf has to be UTF-8.
         Err(text) => text[..text.floor_char_boundary(ERROR_BYTES)].to_owned(),
     };
     wire::WorkloadResponse { payload: Some(wire::workload_response::Payload::Ack(wire::Ack { error })) }.encode_to_vec()

@@ -40,6 +40,7 @@ impl PacketSocket {
     /// Connects at once or fails: a unix socket has no handshake to wait for.
     pub(crate) fn connect(path: &Path) -> io::Result<Self> {
         let fd = socket()?;
+        // With a full backlog a socket that does not block gets EAGAIN; the caller pauses and tries again.
         rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
         Ok(Self(UnixStream::from_std(std_unix::UnixStream::from(fd))?))
     }
@@ -87,11 +88,13 @@ impl PacketSocket {
     /// True when a packet, or the end of the connection, waits to be read. Nothing is taken.
     pub(crate) fn has_unread(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        // The end of the connection reads as 0 bytes, which is a success; EAGAIN means that nothing is there.
         rustix::net::recv(&self.0, &mut [0_u8; 1][..], flags).is_ok()
     }
 
     /// Sends one packet if the socket takes it at once, for the last word on a connection that ends.
     pub(crate) fn send_now(&self, bytes: &[u8]) {
+        // The reason is only for the agent's log, and the connection ends in any case.
         let _: io::Result<usize> = transmit(&self.0, bytes, None);
     }
 }

@@ -75,6 +75,7 @@ impl Server {
         tokio::time::sleep_until(self.next_accept).await;
         let socket = packet::accept(&self.listener).await?;
         self.next_accept = Instant::now() + ACCEPT_INTERVAL;
+        // After the time was set: a peer that is gone by now has cost an accept, too.
         let (pid, uid) = socket.peer()?;
         let connection = ConnectionId(self.ids.fetch_add(1, Ordering::Relaxed));
         Ok(Incoming::new(socket, Peer { connection, pid, uid }, self.registry.clone()))

@@ -68,6 +68,7 @@ impl Session {
     async fn run(&self, mut queue: mpsc::Receiver<Update>) -> Result<std::convert::Infallible, ZdsError> {
         message::parse_hello(&self.read("hello").await?)?;
         // A pod that is added meanwhile may be in both, which is harmless: an `Add` of a pod that runs changes nothing.
+        // Of a copy: the registry is not locked while a proxy thinks.
         for pod in self.registry.snapshot() {
             self.introduce(&pod).await?;
         }
@@ -87,6 +88,7 @@ impl Session {
                 }
                 update = queue.recv() => match update {
                     Some(update) => self.apply(update).await?,
+                    // Not reached: the registry keeps a sender until the guard is dropped.
                     None => return Err(ZdsError::Closed),
                 },
             }
@@ -112,9 +114,11 @@ impl Session {
     async fn apply(&self, update: Update) -> Result<(), ZdsError> {
         match update {
             Update::Add { pod, answer } => {
+                // Not reached: `Registry::add` refuses such a pod.
                 let Some(netns) = &pod.netns else { return Ok(()) };
                 let result = self.exchange(&message::add(&pod.uid, &pod.info), Some(netns)).await?;
                 self.registry.answered(self.peer.connection, &pod, result.clone());
+                // Whoever asked may have given up.
                 let _: Result<(), Result<(), String>> = answer.send(result);
             }
             Update::Del { uid, answer } => {
@@ -135,6 +139,7 @@ impl Session {
     ) -> Result<Result<(), String>, ZdsError> {
         use std::os::fd::AsFd;
         if request.len() > crate::PACKET_BYTES {
+            // A refusal of this pod only: the connection goes on for the others.
             return Ok(Err(format!(
                 "the request is {} bytes long, a packet holds {}",
                 request.len(),

@@ -116,6 +116,7 @@ impl Registry {
         if pod.netns.is_none() {
             return Err(AddError::NoNetns);
         }
+        // Before a connection is chosen: if it ends meanwhile, the next one has the pod in its snapshot.
         self.register(pod.clone());
         let (connection, queue) = {
             let inner = self.inner.lock();
@@ -205,6 +206,7 @@ impl Registry {
     }
 
     fn changed(&self) {
+        // The number means nothing: readers only see that it is another one.
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
@@ -221,6 +223,7 @@ impl Registry {
 
     pub(super) fn synced(&self, connection: ConnectionId) {
         if let Some(connection) = self.inner.lock().connections.get_mut(&connection) {
+            // Whoever wakes reads the registry, so the lock is given back before the tick.
             connection.synced = true;
         }
         self.changed();
@@ -235,6 +238,8 @@ impl Registry {
 
     pub(super) fn forgotten(&self, connection: ConnectionId, uid: &PodId) {
         if let Some(connection) = self.inner.lock().connections.get_mut(&connection) {
+            // Also after a refusal: the pod is no longer registered, and its old answer must not count when it comes
+            // back.
             connection.answers.remove(uid);
         }
     }

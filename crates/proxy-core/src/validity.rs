@@ -22,6 +22,7 @@ pub struct Validity {
 impl Validity {
     /// Read from the peer's certificate.
     pub fn of(leaf: &Leaf) -> Self {
+        // A certificate that ends before it begins has no lifetime: its streams are cut when it expires.
         let lifetime = leaf.not_after.duration_since(leaf.not_before).unwrap_or_default();
         Self { not_after: leaf.not_after, cut_at: leaf.not_after.checked_add(lifetime).unwrap_or(leaf.not_after) }
     }

@@ -122,6 +122,7 @@ impl WorkloadCertificate {
 
     /// Checks the chain as a peer would: against the roots that came with it, at the moment `now`.
     pub fn check(&self, now: SystemTime) -> Result<(), TlsError> {
+        // A clock before 1970 counts as 1970: then no certificate is valid yet.
         let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let verifier = ServerVerifier::new(Arc::clone(&self.store), std::slice::from_ref(&self.identity));
         let (leaf, intermediates) = self.chain().split_first().ok_or(TlsError::NoCertificate)?;
@@ -171,6 +172,7 @@ pub(crate) fn store(roots: Vec<CertificateDer<'static>>) -> (RootCertStore, Vec<
     let mut store = RootCertStore::empty();
     let mut usable = Vec::with_capacity(roots.len());
     for root in roots {
+        // A copy: the store keeps only name and key of a root, and `roots` is handed on whole.
         match store.add(root.clone()) {
             Ok(()) => usable.push(root),
             Err(error) => tracing::warn!(%error, "root certificate skipped"),

@@ -130,6 +130,7 @@ pub fn causes(error: &(dyn StdError + 'static)) -> String {
     let mut cause = error.source();
     while let Some(current) = cause {
         let told = current.to_string();
+        // Some errors end with the text of their cause.
         if !text.ends_with(&told) {
             text = format!("{text}: {told}");
         }

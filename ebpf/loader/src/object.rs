@@ -65,6 +65,7 @@ fn load(bytes: &[u8], pins: &Pins, constant: (&str, u64)) -> Result<Ebpf, LoadEr
     for (map, path) in &paths {
         loader.map_pin_path(map, path.as_path() as &Path);
     }
+    // `true`: an object without this constant is not this version's.
     loader.override_global(constant.0, &constant.1, true);
     loader.load(bytes).map_err(|source| LoadError::Object { object: "mesh", source: Box::new(source) })
 }

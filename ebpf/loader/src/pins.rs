@@ -81,6 +81,7 @@ impl Pins {
     /// Program and cgroup of every pinned tag link.
     pub(crate) fn cgroup_links(&self) -> Result<Vec<(String, u64, PathBuf)>, LoadError> {
         let parse = |path: PathBuf| {
+            // From the right: names of programs have underscores, too.
             let (program, id) = path.file_name()?.to_str()?.rsplit_once('_')?;
             Some((program.to_owned(), id.parse().ok()?, path))
         };

@@ -161,6 +161,7 @@ pub(crate) fn described(found: &Found) -> String {
 /// When the ids cannot be listed.
 pub(crate) fn links() -> Result<Links, LoadError> {
     let mut links = Links::default();
+    // Ids begin at 1, and each call asks for the next one after this.
     let mut id = 0;
     while let Some(next) = kernel::next_link(id).map_err(LoadError::kernel("list", "the links of the kernel"))? {
         id = next;

@@ -32,6 +32,7 @@ impl ListenersConfig {
         let any = if ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
         Self {
             ipv6,
+            // Never on all addresses: its pages show the whole mesh, and one of them ends the proxy.
             admin: (Ipv4Addr::LOCALHOST, proxy.proxy_admin_port.unwrap_or(ports::PROXY_ADMIN)).into(),
             metrics: (any, proxy.stats_port.unwrap_or(ports::PROXY_METRICS)).into(),
             readiness: (any, ports::PROXY_READINESS).into(),

@@ -41,11 +41,13 @@ impl NodeConfig {
         let node = Self {
             network: text("NETWORK").unwrap_or_default(),
             name: text("NODE_NAME"),
+            // Istio's default.
             cluster_id: cluster_id.unwrap_or_else(|| "Kubernetes".to_owned()),
             trust_domain: text("TRUST_DOMAIN").unwrap_or_else(|| "cluster.local".to_owned()),
             pod_name: text("POD_NAME"),
             pod_namespace: text("POD_NAMESPACE"),
             service_account: text("SERVICE_ACCOUNT"),
+            // Istio's placeholder for a proxy that is not told its address.
             instance_ip: text("INSTANCE_IP").unwrap_or_else(|| "1.1.1.1".to_owned()),
             metadata: metadata(reader, proxy),
         };

@@ -57,6 +57,7 @@ impl ProxyConfig {
 }
 
 fn yaml<T: Default + for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
+    // An empty text is null to YAML, and not a mapping without entries.
     if text.trim().is_empty() {
         return Ok(T::default());
     }

@@ -32,6 +32,7 @@ impl SocketsConfig {
         const DEFAULT: Duration = Duration::from_secs(180);
         const AT_LEAST: &str = "a duration of at least 1s, such as 180s";
         let at_least = |value: &str| values::duration(value).filter(|d| *d >= Duration::from_secs(1));
+        // 127 is the kernel's limit (`MAX_TCP_KEEPCNT`).
         let retries = |value: &str| values::number(value).filter(|n| (1..=127).contains(n));
         Self {
             keepalive: reader.flag("KEEPALIVE_ENABLED", true),

@@ -28,7 +28,9 @@ pub struct TunnelsConfig {
 
 impl TunnelsConfig {
     pub(super) fn parse(reader: &mut Reader<'_>) -> Self {
+        // RFC 9113, section 6.9.1.
         const WINDOW: &str = "a number of bytes from 1 to 2147483647";
+        // RFC 9113, section 4.2: the bounds of SETTINGS_MAX_FRAME_SIZE.
         const FRAME: &str = "a number of bytes from 16384 to 16777215";
         let window = |value: &str| values::number::<u32>(value).filter(|n| (1..=0x7fff_ffff).contains(n));
         let frame = |value: &str| values::number::<u32>(value).filter(|n| (16_384..=0xff_ffff).contains(n));

@@ -92,6 +92,7 @@ fn node(kind: &str, config: &Config) -> xds_client::Node {
 fn with_cluster(config: &Config, headers: &[(HeaderName, HeaderValue)]) -> Vec<(HeaderName, HeaderValue)> {
     let mut all = headers.to_vec();
     match HeaderValue::from_str(&config.node.cluster_id) {
+        // istiod asks the API server of this cluster whether the token is valid.
         Ok(value) => all.push((HeaderName::from_static("clusterid"), value)),
         Err(error) => tracing::warn!(cluster = config.node.cluster_id, %error, "the cluster id is not sent"),
     }

@@ -107,5 +107,6 @@ impl Local {
 
 async fn stamp(path: &Path) -> std::io::Result<Stamp> {
     let metadata = tokio::fs::metadata(path).await?;
+    // The length as well: two writes may fall into one tick of the file system's clock.
     Ok((metadata.modified()?, metadata.len()))
 }

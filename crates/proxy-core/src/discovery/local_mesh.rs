@@ -72,6 +72,7 @@ fn changes<T>(new: impl Iterator<Item = (Text, T)>, known: &mut HashSet<Text>) -
     let mut names = HashSet::new();
     let mut changes = Vec::new();
     for (name, resource) in new {
+        // What is left in `known` at the end is no longer in the file.
         known.remove(&name);
         names.insert(name);
         changes.push(Change::Upsert(resource));

@@ -171,5 +171,6 @@ async fn second_interrupt() {
             return;
         }
     }
+    // Signals cannot be watched: the deadline ends the drain.
     std::future::pending().await
 }

@@ -88,6 +88,7 @@ pub(super) struct Lost {
 impl Drop for Lost {
     fn drop(&mut self) {
         if !self.only_in_panic || std::thread::panicking() {
+            // Also without a receiver: who asks later sees the loss.
             self.lost.send_replace(Some(self.index));
         }
     }

@@ -14,6 +14,7 @@ pub struct Tasks(RefCell<JoinSet<()>>);
 impl Tasks {
     /// Runs a task on this worker until it ends or is cut.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        // Results of ended tasks stay in the set until somebody takes them.
         let mut set = self.0.borrow_mut();
         while let Some(ended) = set.try_join_next() {
             note(ended);

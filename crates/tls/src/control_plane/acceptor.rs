@@ -109,6 +109,7 @@ impl Acceptor {
         let mut config = ServerConfig::builder_with_provider(provider::control_plane())
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Configuration)?
+            // A node proxy has no certificate before it has asked for one here.
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
@@ -147,6 +148,7 @@ impl Acceptor {
                     // Dropping `accept` loses no connection. The gate bounds the number of handshakes.
                     accepted = listener.accept() => match accepted {
                         Ok((socket, peer)) => {
+                            // Else the socket is dropped, which closes it; the gate has counted and logged why.
                             if let Ok(notice) = gate.admit(peer) {
                                 handshakes.spawn(one(self.clone(), socket, peer, notice, sender.clone()));
                             }

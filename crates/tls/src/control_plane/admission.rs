@@ -251,6 +251,7 @@ impl Places {
 impl Admission {
     /// The client has sent a request with a good token: from now on only the limit of all connections counts.
     pub fn prove(&self) {
+        // Before the place is given back: `poll_lost` may find its channel closed, and then asks whether this is why.
         if !self.0.proved.swap(true, Ordering::AcqRel) {
             let mut places = self.0.gate.0.places.lock();
             places.vacate(self.0.number);

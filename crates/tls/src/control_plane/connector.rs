@@ -103,6 +103,7 @@ impl Connector {
     /// Opens one connection to `address`.
     pub async fn connect(&self, address: &Uri) -> Result<ControlStream, ConnectError> {
         let unusable = || ConnectError::Address(address.to_string());
+        // A URI has IPv6 hosts in brackets.
         let host = address.host().ok_or_else(unusable)?.trim_matches(['[', ']']);
         let plain = address.scheme_str() == Some("http");
         let port = address.port_u16().unwrap_or(if plain { 80 } else { 443 });
@@ -152,6 +153,7 @@ impl tower_service::Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        // Each call opens a connection of its own: there is nothing to wait for.
         Poll::Ready(Ok(()))
     }
 
@@ -174,6 +176,7 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
     let addresses = lookup
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|cause| ConnectError::Name { host: host.to_owned(), cause })?;
+    // The answer for a name without any address.
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     // In the resolver's order; each has its own time, so one that swallows packets does not use up that of the others.
     for address in addresses {

@@ -53,6 +53,7 @@ impl AsyncRead for ServerStream {
 
 impl AsyncWrite for ServerStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        // A lost place is noticed by the reader alone: its error ends the connection for both.
         Pin::new(&mut self.stream).poll_write(cx, buffer)
     }
 

@@ -18,6 +18,7 @@ struct MapCreateAttr {
 
 /// Makes an array with one element that programs may only read: an object's constants.
 pub(crate) fn constants(bytes: &[u8]) -> io::Result<OwnedFd> {
+    // `BPF_MAP_TYPE_ARRAY`.
     const ARRAY: u32 = 2;
     // `BPF_F_RDONLY_PROG`, Linux 5.2.
     const READ_ONLY: u32 = 1 << 7;

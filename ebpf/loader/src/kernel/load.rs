@@ -34,6 +34,7 @@ pub(crate) fn load_sk_lookup(
     license: &CStr,
     instructions: &[aya_obj::generated::bpf_insn],
 ) -> Result<OwnedFd, ProgramError> {
+    // `BPF_PROG_TYPE_SK_LOOKUP`.
     const SK_LOOKUP: u32 = 30;
     let mut attr = ProgramLoadAttr {
         kind: SK_LOOKUP,

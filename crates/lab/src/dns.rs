@@ -56,6 +56,7 @@ impl Zone {
     }
 
     fn answer(&self, name: &Name, kind: RecordType) -> (ResponseCode, Vec<Record>) {
+        // Names are compared without case (RFC 4343).
         let text = name.to_ascii().to_ascii_lowercase();
         // A name without addresses of the wanted family is not the same as no name: resolvers ask for A and AAAA at the
         // same time, and give up the name when one of the answers is NXDOMAIN (RFC 2308, section 2).
@@ -117,6 +118,7 @@ impl RequestHandler for Handler {
                 Ok(info) if request.metadata.op_code == OpCode::Query => {
                     self.0.answer(&Name::from(info.query.name().clone()), info.query.query_type())
                 }
+                // An update or notification, or not exactly one question.
                 _ => (ResponseCode::NotImp, Vec::new()),
             };
             metadata.response_code = code;

@@ -92,6 +92,7 @@ impl History {
         for line in text.lines() {
             let mut words = line.split(' ');
             let (word, at, offset) = (words.next(), words.next(), words.next());
+            // Else the supervisor was killed while it wrote the line.
             let (Some(at), Some(offset)) = (at.and_then(|at| at.parse().ok()), offset.and_then(|o| o.parse().ok()))
             else {
                 continue;
@@ -109,6 +110,7 @@ impl History {
     pub fn written_before(&self, at: SystemTime) -> u64 {
         let at = milliseconds(at);
         let earlier = self.lengths.iter().filter(|(time, _)| *time <= at);
+        // The highest and not the last: the clock may have been set back meanwhile.
         earlier.map(|(_, length)| *length).max().unwrap_or_default()
     }
 

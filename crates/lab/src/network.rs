@@ -40,6 +40,7 @@ const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// Hardware address of every node's end of a veth; each is alone with one pod.
+// 0x02 at the beginning: locally administered, of one station.
 const GATEWAY_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
 
 /// Settings of every namespace, before it has interfaces: addresses are usable at once, no router is looked for.
@@ -224,6 +225,7 @@ pub(crate) async fn add_pod(node: &Namespace, number: NodeNumber, host: u8) -> i
     pod.address(INTERFACE_INDEX, addresses.v6, 128).await?;
     pod.neighbour(INTERFACE_INDEX, GATEWAY_V4, GATEWAY_MAC).await?;
     pod.neighbour(INTERFACE_INDEX, GATEWAY_V6, GATEWAY_MAC).await?;
+    // `onlink`: the gateway is in none of the interface's prefixes, and the kernel would refuse it.
     let v4 = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(INTERFACE_INDEX).gateway(GATEWAY_V4).onlink();
     let v6 = RouteMessageBuilder::<Ipv6Addr>::new().output_interface(INTERFACE_INDEX).gateway(GATEWAY_V6);
     pod.route(v4.build()).await?;

@@ -206,6 +206,7 @@ impl Cgroups {
 /// The cgroup of this process, as a directory.
 pub(crate) fn current_cgroup() -> io::Result<PathBuf> {
     let text = fs::read_to_string("/proc/self/cgroup")?;
+    // Lines with other numbers are of cgroup v1.
     let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     Ok(runtime::sys::cgroup2_mount()?.join(path))
 }
@@ -216,6 +217,7 @@ pub(crate) fn current_cgroup() -> io::Result<PathBuf> {
 /// When the cgroup is there and does not take the order.
 pub fn kill_cgroup(cgroup: &Path) -> io::Result<()> {
     match fs::write(cgroup.join("cgroup.kill"), "1") {
+        // A cgroup that is gone has no processes.
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
@@ -231,6 +233,7 @@ pub fn remove_tree(root: &Path) -> io::Result<()> {
     loop {
         kill_cgroup(root)?;
         match try_remove_tree(root) {
+            // `NotFound` alone may be of a child that went away meanwhile.
             Err(err) if err.kind() == io::ErrorKind::NotFound && !root.exists() => return Ok(()),
             Err(err)
                 if matches!(err.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound)

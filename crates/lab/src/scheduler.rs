@@ -82,10 +82,12 @@ impl Scheduler {
 /// Reason why the node does not take a pod that names no node; `None` when it does.
 pub(crate) fn refusal(node: &Candidate, spec: &PodSpec) -> Option<Refusal> {
     let tolerated = |taint: &Taint| spec.tolerations.iter().any(|toleration| toleration.covers(taint));
+    // Kubernetes gives this taint to a cordoned node, and a DaemonSet's pods tolerate it.
     let cordoned = Taint { key: UNSCHEDULABLE_TAINT.to_owned(), value: String::new(), effect: "NoSchedule".to_owned() };
     if !node.schedulable && !tolerated(&cordoned) {
         return Some(Refusal::Unschedulable);
     }
+    // `PreferNoSchedule` is a wish; with nodes in turn it is not weighed.
     let keeps_away = |taint: &&Taint| taint.effect != "PreferNoSchedule" && !tolerated(taint);
     if let Some(taint) = node.taints.iter().find(keeps_away) {
         return Some(Refusal::Taint { key: taint.key.clone(), value: taint.value.clone() });
@@ -120,6 +122,7 @@ fn holds(want: &LabelSelectorRequirement, labels: &BTreeMap<String, String>) -> 
     };
     match want.operator.as_str() {
         "In" => have.is_some_and(|value| want.values.contains(value)),
+        // As in Kubernetes: a label that is absent is in no list.
         "NotIn" => have.is_none_or(|value| !want.values.contains(value)),
         "Exists" => have.is_some(),
         "DoesNotExist" => have.is_none(),

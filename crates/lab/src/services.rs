@@ -115,6 +115,7 @@ pub(crate) fn with_addresses(service: &Service, hosts: &mut ServiceHosts) -> Ser
     } else if spec.cluster_ips.is_empty() {
         spec.cluster_ips.extend(spec.cluster_ip.clone());
     }
+    // The API server keeps the two fields equal in this way.
     spec.cluster_ip = spec.cluster_ips.first().cloned();
     service
 }
@@ -129,6 +130,7 @@ pub(crate) fn resolve(service: &Service, backends: &[Backend], foreign: &[&Endpo
             endpoint.addresses.iter().filter_map(|ip| Some((ip.parse().ok()?, endpoint.hostname.clone())))
         })
         .collect();
+    // The same address may be in several slices, and each reader has to sort that out.
     hosts.sort();
     hosts.dedup();
     Resolved {

@@ -30,6 +30,7 @@ pub(crate) fn mistakes(resource: &Resource) -> Vec<String> {
             if owner.spec.template.spec.restart_policy.as_deref() == Some("Always") {
                 found.push("spec.template.spec.restartPolicy: a Job's is OnFailure or Never".to_owned());
             }
+            // A Job's selector is made by its controller.
             ("spec.template.spec", None, None)
         }
         Resource::ConfigMap(_) | Resource::Secret(_) => {
@@ -54,6 +55,7 @@ pub(crate) fn mistakes(resource: &Resource) -> Vec<String> {
     }
     if let Some(spec) = workloads::pod_spec(resource) {
         let mut spec = spec.clone();
+        // Before mounts are checked: they may name a claim template, which is not among the `volumes` of the manifest.
         spec.volumes.extend(claimed_volumes(resource));
         of_pod(&spec, prefix, &mut found);
     }
@@ -85,6 +87,7 @@ fn of_selector(selector: &LabelSelector, labels: &StringMap, found: &mut Vec<Str
 }
 
 fn stateful(name: &str, replicas: Option<u32>, found: &mut Vec<String>) {
+    // The highest number makes the longest name.
     let last = format!("{name}-{}", replicas.unwrap_or(1).saturating_sub(1));
     if last.len() > MAX_LABEL {
         let message = "metadata.name: its pods' names, which are labels of theirs, would be longer than 63 bytes";
@@ -99,6 +102,7 @@ fn of_pod(spec: &PodSpec, prefix: &str, found: &mut Vec<String>) {
     if let Some(hostname) = spec.hostname.as_deref().filter(|name| name.len() > MAX_LABEL) {
         found.push(format!("{prefix}.hostname: {hostname:?} is longer than {MAX_LABEL} bytes"));
     }
+    // One set for both lists: a name may be used once in a pod.
     let mut names = BTreeSet::new();
     for (list, containers, initial) in
         [("initContainers", &spec.init_containers, true), ("containers", &spec.containers, false)]
@@ -179,6 +183,7 @@ fn of_probe(probe: &Probe, path: &str, name: &str, found: &mut Vec<String>) {
 }
 
 fn one_handler(handlers: &[bool], path: &str, found: &mut Vec<String>) {
+    // In the words of the API server, which users look for.
     match handlers.iter().filter(|given| **given).count() {
         0 => found.push(format!(
             "{path}: must specify a handler type: exec, httpGet, tcpSocket, grpc (probes), sleep (hooks)"

@@ -34,6 +34,7 @@ pub struct PodConfig {
     pub ipv6: Address,
 }
 
+// A pinned map keeps the size of its values: with another one the layout needs a new number.
 const _: () = assert!(size_of::<PodConfig>() == 48);
 
 impl PodConfig {

@@ -183,6 +183,7 @@ pub fn names() -> Result<Vec<String>, LabError> {
         Err(err) => return Err(err.into()),
     };
     let name = |entry: io::Result<fs::DirEntry>| {
+        // Locks lie beside the directories.
         let entry = entry.ok().filter(|entry| entry.path().is_dir())?;
         entry.file_name().into_string().ok()
     };
@@ -218,6 +219,7 @@ pub fn exit_code(status: ExitStatus) -> i32 {
 async fn connect(name: &str) -> Result<Connection, LabError> {
     match UnixStream::connect(RunDir::of(name).socket()).await {
         Ok(stream) => Ok(Connection::new(stream)),
+        // Refused: the socket's file has outlived its supervisor.
         Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             Err(LabError::not_running(name))
         }

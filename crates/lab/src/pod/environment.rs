@@ -31,6 +31,7 @@ pub(crate) fn environment(
         ("HOME".to_owned(), "/root".to_owned()),
         ("HOSTNAME".to_owned(), hostname(facts.pod)),
     ];
+    // Kubernetes' default is true.
     if facts.pod.spec.enable_service_links != Some(false) {
         for service in catalogue.services(&facts.pod.metadata.namespace) {
             service_links(service).into_iter().for_each(|(name, value)| set(&mut env, name, value));

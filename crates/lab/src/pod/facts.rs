@@ -81,6 +81,7 @@ impl Facts<'_> {
 
 /// Labels or annotations as a file of the downward API.
 fn lines(map: &StringMap) -> String {
+    // With quotes, as Kubernetes writes them (`%q` of Go).
     map.iter().map(|(key, value)| format!("{key}={value:?}\n")).collect()
 }
 

@@ -15,6 +15,7 @@ pub(crate) fn hostname(pod: &Pod) -> String {
     let name = pod.spec.hostname.as_deref().filter(|name| !name.is_empty()).unwrap_or(&pod.metadata.name);
     let short = name.get(..MAX_HOSTNAME).unwrap_or(name).trim_end_matches(['-', '.']);
     let whole = full_name(pod, short).filter(|_| pod.spec.set_hostname_as_fqdn == Some(true));
+    // The kernel itself takes 64 bytes (`__NEW_UTS_LEN`).
     whole.filter(|whole| whole.len() <= MAX_HOSTNAME + 1).unwrap_or_else(|| short.to_owned())
 }
 
@@ -38,12 +39,14 @@ fn resolv_conf(pod: &Pod) -> String {
         servers.extend(dns().both().map(|ip| ip.to_string()));
         let namespace = &pod.metadata.namespace;
         searches.extend([format!("{namespace}.svc.{DOMAIN}"), format!("svc.{DOMAIN}"), DOMAIN.to_owned()]);
+        // kubelet's value for `ClusterFirst`.
         options.push("ndots:5".to_owned());
     }
     if let Some(own) = &pod.spec.dns_config {
         servers.extend(own.nameservers.iter().cloned());
         searches.extend(own.searches.iter().cloned());
         for PodDnsOption { name, value } in &own.options {
+            // An option of the pod replaces the one of the same name, as kubelet merges them.
             options.retain(|option| option.split(':').next() != Some(name));
             options.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}:{value}")));
         }

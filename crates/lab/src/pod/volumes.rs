@@ -87,6 +87,7 @@ pub(crate) fn write(places: &Places, facts: &Facts<'_>, catalogue: &Catalogue) -
 }
 
 fn make_shared(target: &Path) -> io::Result<()> {
+    // Its mode stays as it is: a program may have changed it.
     if target.is_dir() {
         return Ok(());
     }
@@ -184,6 +185,7 @@ fn add_keys(
                 let path = relative(Path::new(&item.path))?;
                 files.insert(path, (value.clone().into_owned(), item.mode.unwrap_or(default)));
             }
+            // `optional` is about the object and about its keys alike, as in Kubernetes.
             None if optional => {}
             None => return Err(format!("key {:?} not found", item.key)),
         }

@@ -99,6 +99,7 @@ pub(crate) fn wanted(objects: &Objects, count: usize) -> Vec<Candidate> {
 /// Adds the labels that every node of a cluster has, where the manifest does not have them.
 fn well_known(mut labels: StringMap, name: &str, number: usize) -> StringMap {
     let architecture = match std::env::consts::ARCH {
+        // The label has Go's name of the architecture.
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,

@@ -50,6 +50,7 @@ impl Supervisor {
             None
         });
         let users = workloads::expand(&objects, &candidates, &self.jobs.plan.pods);
+        // The mesh's own come first: of two pods with one name the first runs.
         let all: Vec<_> = system.into_iter().flatten().chain(users).collect();
         let mut planned = BTreeMap::new();
         self.findings.without_image = 0;

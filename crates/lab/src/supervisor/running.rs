@@ -234,6 +234,7 @@ pub(crate) fn publish_nodes(desired: &mut Desired, nodes: &[Node], objects: &Obj
         let mut status = NodeStatus { addresses: internal.to_vec() };
         status.addresses.push(NodeAddress { address: name.clone(), r#type: "Hostname".to_owned() });
         let pod_cidrs = vec![node.number.pods_v4().to_string(), node.number.pods_v6().to_string()];
+        // The user has written this Node: what the lab adds is laid over it.
         if objects.contains_key(&key) {
             let labels = &node.candidate.labels;
             let patch = json!({"metadata": {"labels": labels}, "spec": {"podCIDRs": pod_cidrs}, "status": status});
@@ -258,6 +259,7 @@ pub(crate) fn publish_nodes(desired: &mut Desired, nodes: &[Node], objects: &Obj
 }
 
 fn now() -> String {
+    // Times of Kubernetes' objects have whole seconds.
     let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     now.format(&Rfc3339).unwrap_or_default()
 }

@@ -80,6 +80,7 @@ fn of_pod(spec: &PodSpec) -> Vec<String> {
         notes.extend(given.map(|(name, _)| Unsupported::new(name, "pods go to the nodes in turn").to_string()));
     }
     let mut hosted = spec.containers.iter().flat_map(|container| &container.ports);
+    // On the host network a port is the node's in any case.
     if hosted.any(|port| port.host_port.is_some()) && !spec.host_network {
         notes.push(Unsupported::new("hostPort", "the port is open at the pod's address only").to_string());
     }

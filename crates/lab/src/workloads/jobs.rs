@@ -87,6 +87,7 @@ impl Jobs {
             match &record.verdict {
                 Some(Verdict::Failed(reason)) => plan.problems.push(format!("{key} failed: {reason}")),
                 Some(Verdict::Complete) => {}
+                // It waits for its user, and nobody should wait for it.
                 None if job.spec.suspend => {}
                 None => {
                     let succeeded = count(pods.iter().filter(|pod| pod.succeeded == Some(true)));
@@ -147,6 +148,7 @@ impl Record {
         // The pause begins once, when the failure is first seen. Each reconciliation would otherwise begin it anew.
         if failed_pods > self.failures {
             self.failures = failed_pods;
+            // 16, because a shift by 32 or more would overflow; `RETRY_MAX` is reached long before.
             let pause = RETRY_MIN.saturating_mul(1 << (failed_pods - 1).min(16)).min(RETRY_MAX);
             self.retry_at = Some(now + pause);
         }

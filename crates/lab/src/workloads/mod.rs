@@ -115,6 +115,7 @@ fn replicas(owner: &ObjectMeta, spec: &ScaledSpec, deployment: bool, names: &mut
     (0..spec.replicas.unwrap_or(1))
         .map(|ordinal| {
             let mut pod = from_template(&spec.template, owner, &format!("{set}-"), ordinal, names);
+            // Of a Deployment, too, as in Kubernetes: the workload's name is guessed from the ReplicaSet's.
             pod.metadata.owner_references = vec![controller("apps/v1", "ReplicaSet", &owner.namespace, &set)];
             let rollout = deployment.then(|| ObjectRef::new(Kind::Deployment, &owner.namespace, &owner.name));
             if deployment {
@@ -150,6 +151,7 @@ fn ordinals(set: &StatefulSet) -> Vec<Planned> {
                     ..Volume::default()
                 });
             }
+            // Other claims are other volumes: the pod is made anew.
             derived(pod, &(&set.spec.template, &set.spec.volume_claim_templates), None)
         })
         .collect()
@@ -206,6 +208,7 @@ fn job_pods(job: &Job, numbers: Option<&BTreeSet<u32>>, names: &mut Names) -> Ve
     let all = (0..=numbers.last().copied().unwrap_or_default()).map(|ordinal| {
         let mut pod = from_template(&job.spec.template, owner, &format!("{}-", owner.name), ordinal, names);
         pod.metadata.labels.insert(JOB_NAME_LABEL.to_owned(), owner.name.clone());
+        // The older label, which Kubernetes still writes beside the one with a prefix.
         pod.metadata.labels.insert("job-name".to_owned(), owner.name.clone());
         pod.metadata.owner_references = vec![controller("batch/v1", "Job", &owner.namespace, &owner.name)];
         // The API server asks for one of `Never` and `OnFailure`; what says nothing is meant to end.
@@ -256,6 +259,7 @@ pub(crate) fn stable_uid(text: &str) -> String {
 /// 128 bits as a version 4 UUID (RFC 9562).
 pub(crate) fn format_uid(bits: u128) -> String {
     let hex = format!("{bits:032x}");
+    // Two digits are left out: those of version and variant take their places.
     format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
 }
 

@@ -30,6 +30,7 @@ pub(super) async fn check(stream: TcpStream, address: SocketAddr, service: &str)
         let mut client = client.ready().await.map_err(failed)?;
         let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
             .header("content-type", "application/grpc")
+            // gRPC's HTTP/2 protocol asks for it.
             .header("te", "trailers")
             .header("user-agent", "kube-probe/1.34")
             .body(())
@@ -66,6 +67,7 @@ pub(super) async fn check(stream: TcpStream, address: SocketAddr, service: &str)
 /// The message with its prefix: not compressed, then its length.
 fn request_of(service: &str) -> Result<Bytes, String> {
     let mut message = BytesMut::new();
+    // proto3 does not write an empty text.
     if !service.is_empty() {
         let length = u8::try_from(service.len()).ok().filter(|length| *length < 0x80);
         message.put_u8(SERVICE_TAG);

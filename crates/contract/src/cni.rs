@@ -145,6 +145,7 @@ fn empty_or_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 fn address_or_empty<S: Serializer>(address: &Option<IpAddr>, serializer: S) -> Result<S::Ok, S::Error> {
     match address {
         Some(address) => serializer.collect_str(address),
+        // As Go writes a nil `net.IP`.
         None => serializer.serialize_str(""),
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn faults(workspace: &Path, never: &BTreeMap<String, BTreeSet<String>
 
 /// Names of the packages that a program links with its default features.
 fn linked(workspace: &Path, program: &str) -> anyhow::Result<BTreeSet<String>> {
+    // The cargo that runs this task, which need not be the first in PATH.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let arguments =
         ["tree", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}", "--package", program];

@@ -72,6 +72,7 @@ impl Table {
                 }
             };
             let is_base = self.base.contains(from);
+            // Packages of the base are free for all others, but not for each other.
             let forbidden = to.iter().filter(|to| !allowed.contains(*to) && (is_base || !self.base.contains(*to)));
             faults.extend(forbidden.map(|to| format!("{from} must not depend on {to}")));
         }

@@ -13,6 +13,7 @@ pub(super) fn faults(package: &Package, elsewhere: &BTreeMap<String, Vec<String>
     let files = source::rust_files(dir)?;
     let excused = elsewhere.get(package.name.as_str());
     let normal = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
+    // Code knows a renamed dependency by its new name only.
     let names = normal.map(|dependency| dependency.rename.as_ref().unwrap_or(&dependency.name));
     let unnamed = names.filter(|name| excused.is_none_or(|excused| !excused.contains(name)));
     let unused = unnamed.filter(|name| !files.iter().any(|file| uses(file, &name.replace('-', "_"))));

@@ -76,7 +76,7 @@ impl Missing {
 impl Delivery {
     /// Returns true if every workload that the policy is for has it.
     pub fn is_complete(&self) -> bool {
-        // No workload is no proof: a policy that was acknowledged for nobody is not in force anywhere.
+        // Without workloads an acknowledgement proves nothing: the policy is in force nowhere.
         self.missing.is_empty() && self.workloads > 0 && self.acknowledged == self.workloads
     }
 

@@ -36,7 +36,7 @@ impl PolicyState {
 
     /// Returns true if the policy is enforced as soon as the proxies have acknowledged it.
     pub fn needs_delivery(&self) -> bool {
-        // A policy that cannot be in force whatever the proxies answer waits for nobody.
+        // No answer of a proxy can put such a policy in force, so none is waited for.
         self.enforcement.outcome().0.status() == ConditionStatus::True
     }
 

@@ -25,7 +25,7 @@ pub(crate) fn of_service_entry(
     if visibility.is_none() {
         let message = "hidden by serviceEntryVisibility of the mesh configuration: the entry has no effect";
         warn(Reason::Ignored, String::new(), message.to_owned());
-        // Nothing of a hidden entry is served, so that mistakes in its details harm nobody.
+        // Nothing of a hidden entry is served, so mistakes in its details have no effect.
         return found;
     }
     for (index, host) in spec.hosts.iter().enumerate().filter(|(_, host)| !hosts.contains(host)) {

@@ -7,7 +7,7 @@ use kube_types::istio::EntryPort;
 /// port of that name.
 pub fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
     match &port.target_port {
-        // The API server fills in `port`; a manifest in a directory has nobody who does.
+        // The API server fills in `port`; nothing does so for a manifest in a directory.
         Some(IntOrString::Int(0)) | None => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) => container_port(pod, name),

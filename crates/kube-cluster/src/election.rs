@@ -146,7 +146,7 @@ impl Candidate {
     /// Not longer than until the leadership ends, which has to be noticed.
     fn pause(&self, pause: Duration) -> Duration {
         let left = self.until.borrow().map(|until| until.saturating_duration_since(Instant::now()));
-        // At least a moment, so that the last bit of time is not a loop.
+        // At least 1 ms, or the loop would spin until the leadership ends.
         left.map_or(pause, |left| pause.min(left.max(Duration::from_millis(1))))
     }
 

@@ -89,7 +89,7 @@ impl WriteStatus for Handle {
                 written.await.unwrap_or(Err(WriteError::Ended))
             };
             let late = || WriteError::Late(format!("no answer within {DEADLINE:?}"));
-            // Only the caller stops waiting: a command that the writer has taken is tried on.
+            // Only the caller stops waiting: a command that the writer has received is still tried.
             Ok(timeout(DEADLINE, write).await.unwrap_or_else(|_| Err(late()))?)
         })
     }

@@ -46,7 +46,7 @@ fn type_in_words(expected: &str) -> &str {
         "a boolean" => "true or false",
         "a sequence" => "a list",
         "a map" => "a mapping",
-        // The name of a Rust type says nothing to the author of a manifest.
+        // The author of a manifest does not know the names of Rust types.
         _ if expected.starts_with("struct ") => "a mapping",
         _ => expected,
     }

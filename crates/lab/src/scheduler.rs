@@ -87,7 +87,7 @@ pub(crate) fn refusal(node: &Candidate, spec: &PodSpec) -> Option<Refusal> {
     if !node.schedulable && !tolerated(&cordoned) {
         return Some(Refusal::Unschedulable);
     }
-    // `PreferNoSchedule` is a wish; with nodes in turn it is not weighed.
+    // `PreferNoSchedule` is a preference; a scheduler that takes nodes in turn ignores it.
     let keeps_away = |taint: &&Taint| taint.effect != "PreferNoSchedule" && !tolerated(taint);
     if let Some(taint) = node.taints.iter().find(keeps_away) {
         return Some(Refusal::Taint { key: taint.key.clone(), value: taint.value.clone() });

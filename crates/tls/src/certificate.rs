@@ -172,7 +172,7 @@ pub(crate) fn store(roots: Vec<CertificateDer<'static>>) -> (RootCertStore, Vec<
     let mut store = RootCertStore::empty();
     let mut usable = Vec::with_capacity(roots.len());
     for root in roots {
-        // A copy: the store keeps only name and key of a root, and `roots` is handed on whole.
+        // A copy: the store keeps only parts of a root, and callers get it whole.
         match store.add(root.clone()) {
             Ok(()) => usable.push(root),
             Err(error) => tracing::warn!(%error, "root certificate skipped"),

@@ -53,7 +53,7 @@ pub async fn take_over(node: &LiveNode, goals: Vec<Goal>) -> TakenOver {
                 });
                 steered.insert(pod.uid, pod_netns);
             }
-            // The cluster calls it enrolled and the kernel does not know it: the proxy keeps what it has until the task
+            // Annotated as enrolled, and without an entry in the kernel: the proxy keeps what it has until the task
             // knows more.
             Ok(None) if annotated.is_some() => node.registry.keep(&pod.uid, pod.info),
             Ok(None) => {}
@@ -155,7 +155,7 @@ async fn remove_legacy(pod: &LocalPod, pod_netns: &PodNetns) {
 async fn sweep(node: &LiveNode, known: BTreeSet<u64>) {
     let (steering, previous) = (node.steering.clone(), node.previous.clone());
     let swept = tokio::task::spawn_blocking(move || {
-        // The kernel's entries are swept all the same: a kept setting harms nobody.
+        // The kernel's entries are swept all the same: a kept setting has no effect.
         if let Err(error) = previous.sweep(&known) {
             tracing::warn!(%error, "failed to remove kept settings of deleted pods; the next agent tries again");
         }

@@ -189,7 +189,7 @@ impl Graph {
         let none = StringMap::new();
         let labels = self.index.pods.namespace(namespace).map_or(&none, |namespace| &namespace.metadata.labels);
         let waypoint = self.waypoints.waypoints.get(name).ok_or(BindingError::NotReady)?;
-        // Before the traffic: who may not use the waypoint has to hear that first.
+        // Before the traffic: a client that may not use the waypoint is reported first.
         if !waypoint.admits(namespace, labels) {
             return Err(BindingError::Denied);
         }

@@ -21,7 +21,7 @@ impl Mesh {
             let path = self.run.node(&node.name).join("ztunnel").join("token");
             let token = match fs::read_to_string(&path) {
                 Ok(token) => token,
-                // A new one does as well as one that cannot be read: the list of all tokens is written below.
+                // A new token replaces one that is absent or unreadable: the list of all tokens is written below.
                 Err(_) => {
                     let token = hex(&rand::random::<[u8; TOKEN_BYTES]>());
                     write_secret(&path, &token)?;

@@ -87,7 +87,7 @@ impl Jobs {
             match &record.verdict {
                 Some(Verdict::Failed(reason)) => plan.problems.push(format!("{key} failed: {reason}")),
                 Some(Verdict::Complete) => {}
-                // It waits for its user, and nobody should wait for it.
+                // Suspended by its user: readiness of the lab does not depend on it.
                 None if job.spec.suspend => {}
                 None => {
                     let succeeded = count(pods.iter().filter(|pod| pod.succeeded == Some(true)));

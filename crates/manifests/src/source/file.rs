@@ -61,7 +61,7 @@ pub(crate) fn parse(file: &Path, text: &str) -> Contents {
             Ok(node) => reader.document(&node, before),
             Err(error) => {
                 let line = if error.line == 0 { chunk.line } else { before + error.line };
-                // Text that is not YAML does not tell which objects it has.
+                // The objects of a text that is not YAML are unknown.
                 reader.contents.has_unknown = true;
                 let subject = probable_subject(&chunk, error.line);
                 reader.error(line, subject, String::new(), error.message, Code::Syntax);

@@ -77,7 +77,7 @@ fn run(receiver: &Receiver<Item>, mut output: impl Write) {
             match item {
                 Item::Line(line) => batch.push(line),
                 Item::Flush(done) => {
-                    // The batch is cut here: who waits wants what was logged before, not what others log after.
+                    // The batch ends here: `flush` waits for lines that were logged before it, not after.
                     flushed = Some(done);
                     break;
                 }

@@ -52,7 +52,7 @@ pub struct Recorder(Arc<PrometheusHandle>);
 pub fn install() -> Result<Recorder, MetricsError> {
     let recorder = builder()?.build_recorder();
     let handle = recorder.handle();
-    // Before `describe`, whose macros speak to the global recorder.
+    // Before `describe`, whose macros use the global recorder.
     ::metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Twice)?;
     catalogue::describe();
     Ok(Recorder(Arc::new(handle)))

@@ -68,7 +68,7 @@ async fn message(mut body: h2::RecvStream) -> Result<Vec<u8>, h2::Error> {
     let mut all = Vec::new();
     while let Some(chunk) = body.data().await {
         let chunk = chunk?;
-        // h2 gives the window back only when it is told that the bytes were used.
+        // h2 sends WINDOW_UPDATE only after `release_capacity`.
         body.flow_control().release_capacity(chunk.len())?;
         all.extend_from_slice(&chunk);
     }

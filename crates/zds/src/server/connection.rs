@@ -68,7 +68,7 @@ impl Session {
     async fn run(&self, mut queue: mpsc::Receiver<Update>) -> Result<std::convert::Infallible, ZdsError> {
         message::parse_hello(&self.read("hello").await?)?;
         // A pod that is added meanwhile may be in both, which is harmless: an `Add` of a pod that runs changes nothing.
-        // Of a copy: the registry is not locked while a proxy thinks.
+        // Of a copy: the registry is not locked while a proxy answers.
         for pod in self.registry.snapshot() {
             self.introduce(&pod).await?;
         }
@@ -118,7 +118,7 @@ impl Session {
                 let Some(netns) = &pod.netns else { return Ok(()) };
                 let result = self.exchange(&message::add(&pod.uid, &pod.info), Some(netns)).await?;
                 self.registry.answered(self.peer.connection, &pod, result.clone());
-                // Whoever asked may have given up.
+                // The caller may have given up.
                 let _: Result<(), Result<(), String>> = answer.send(result);
             }
             Update::Del { uid, answer } => {
@@ -139,7 +139,7 @@ impl Session {
     ) -> Result<Result<(), String>, ZdsError> {
         use std::os::fd::AsFd;
         if request.len() > crate::PACKET_BYTES {
-            // A refusal of this pod only: the connection goes on for the others.
+            // A refusal of this pod only: the connection stays open for the others.
             return Ok(Err(format!(
                 "the request is {} bytes long, a packet holds {}",
                 request.len(),

@@ -223,7 +223,7 @@ impl Registry {
 
     pub(super) fn synced(&self, connection: ConnectionId) {
         if let Some(connection) = self.inner.lock().connections.get_mut(&connection) {
-            // Whoever wakes reads the registry, so the lock is given back before the tick.
+            // A task that wakes reads the registry, so the lock is released before the tick.
             connection.synced = true;
         }
         self.changed();

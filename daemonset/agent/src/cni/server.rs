@@ -29,7 +29,7 @@ pub fn serve(
 }
 
 async fn answer(handler: RequestHandler, request: Request) -> Response {
-    // Only after the router: any method finds the path, and is told what was expected.
+    // After the router, which finds the path for every method: the answer names the expected one.
     if request.method() != "POST" {
         return text(405, "method not allowed, expected POST\n");
     }

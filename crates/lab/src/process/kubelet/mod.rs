@@ -110,7 +110,7 @@ async fn serve() -> io::Result<()> {
             let _ = results.send(Outcome { id: attempt.id, failure }).await;
         });
     }
-    // The supervisor is gone: nobody reads the results of tries that are under way.
+    // The supervisor is gone, so results of tries that are under way have no reader.
     drop(results);
     writer.abort();
     Ok(())
@@ -160,7 +160,7 @@ fn render(http: &HttpGet, address: SocketAddr) -> String {
     for (name, value) in &http.headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
-    // Applications tell probes by kubelet's user agent.
+    // Applications recognize probes by kubelet's user agent.
     text.push_str("User-Agent: kube-probe/1.34\r\nAccept: */*\r\nConnection: close\r\n\r\n");
     text
 }

@@ -80,7 +80,7 @@ const fn template<'a>(selector: &'a LabelSelector, labels: &'a StringMap) -> Tem
 }
 
 fn of_selector(selector: &LabelSelector, labels: &StringMap, found: &mut Vec<String>) {
-    // The API server asks for a selector; manifests that leave it out are common in tests and do no harm here.
+    // One that is missing was refused when the manifest was read.
     if !selector.matches(labels) {
         found.push("spec.selector: does not match the labels of spec.template.metadata".to_owned());
     }

@@ -124,7 +124,7 @@ pub(crate) fn key(kind: Kind, value: &mut Value) -> Result<ObjectRef, Mistake> {
     };
     if !is_dns_subdomain(&name) {
         let message = format!(
-            "invalid name {name:?}: expected lower-case letters, digits, '-' and '.', with a letter or digit at both ends"
+            "invalid name {name:?}: expected lower-case letters, digits, '-' and '.', with a letter or digit at both ends of each part"
         );
         return Err(invalid("name", message));
     }
@@ -164,12 +164,13 @@ fn metadata_text(value: &Value, field: &'static str) -> Result<Option<String>, M
 
 fn is_dns_subdomain(name: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= 253
-        && name.starts_with(alphanumeric)
-        && name.ends_with(alphanumeric)
-        && name.chars().all(|c| alphanumeric(c) || c == '-' || c == '.')
-        // The ends of the parts between dots (`a-.b`) are not checked.
-        && !name.contains("..")
+    let is_label = |label: &str| {
+        label.starts_with(alphanumeric)
+            && label.ends_with(alphanumeric)
+            && label.chars().all(|c| alphanumeric(c) || c == '-')
+    };
+    // A part may be longer than the 63 characters of DNS: the API server allows it in names.
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// Reads the typed object. Every field must be one that the kind has, with a value of its type, as for `kubectl apply`
@@ -344,4 +345,19 @@ fn tracked_path(path: &serde_path_to_error::Path) -> Vec<Step> {
             Segment::Enum { .. } | Segment::Unknown => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_of_a_name_begins_and_ends_with_a_letter_or_digit() {
+        for name in ["a", "a.b", "web-1.shop", &"x".repeat(253)] {
+            assert!(is_dns_subdomain(name), "{name}");
+        }
+        for name in ["", ".", "a..b", "-a", "a-", "a-.b", "a.-b", "A", "a_b", &"x".repeat(254)] {
+            assert!(!is_dns_subdomain(name), "{name}");
+        }
+    }
 }

@@ -41,13 +41,16 @@ impl Ports {
 impl FromIterator<(u16, u16)> for Ports {
     /// Of several entries for one service port the last counts.
     fn from_iter<I: IntoIterator<Item = (u16, u16)>>(entries: I) -> Self {
-        // A Service may have one number for TCP and UDP, so that discovery can name it twice.
-        entries.into_iter().collect::<std::collections::BTreeMap<_, _>>().into_iter().collect::<Vec<_>>().into()
+        entries.into_iter().collect::<Vec<_>>().into()
     }
 }
 
 impl From<Vec<(u16, u16)>> for Ports {
+    /// Of several entries for one service port the last counts.
     fn from(mut entries: Vec<(u16, u16)>) -> Self {
+        // A Service may have one number for TCP and UDP, so that discovery can name it twice. The sort is stable, and of
+        // equal neighbours the first stays.
+        entries.reverse();
         entries.sort_by_key(|(service, _)| *service);
         entries.dedup_by_key(|(service, _)| *service);
         Self(entries.into_boxed_slice())
@@ -130,6 +133,14 @@ mod tests {
         assert_eq!(ports.target(80), Some(8080));
         assert_eq!(ports.target(81), None);
         assert_eq!(serde_json::to_string(&ports).unwrap(), r#"{"80":8080,"443":8443}"#);
+    }
+
+    #[test]
+    fn of_two_entries_for_a_port_the_last_counts() {
+        let entries = vec![(80, 1), (53, 5), (80, 2)];
+
+        assert_eq!(Ports::from(entries.clone()).target(80), Some(2));
+        assert_eq!(entries.into_iter().collect::<Ports>().target(80), Some(2));
     }
 
     #[test]

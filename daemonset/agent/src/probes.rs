@@ -32,7 +32,7 @@ pub fn declared(pod: &Pod, ips: &[IpAddr]) -> Declared {
         }
     }
     if ports.len() > PROBES_PER_POD {
-        let kept = format!("{} ports are probed, of which the proxy is passed by on {PROBES_PER_POD}", ports.len());
+        let kept = format!("{} ports are probed; probes of {PROBES_PER_POD} of them bypass the proxy", ports.len());
         declared.notes.push(kept);
     }
     // The entry of the kernel's map has room for so many; in the order of their numbers, so that it is the same ones

@@ -81,7 +81,7 @@ counters! {
     OutboundMarkedLate = "outbound_marked_late",
     /// A connection went to the proxy although a program of somebody else had selected a socket for it.
     LookupReplaced = "lookup_replaced",
-    /// A connection passed the proxy by: it was refused, and a program of somebody else had selected a socket for it.
+    /// A connection bypassed the proxy: it was refused, and a program of somebody else had selected a socket for it.
     LookupOverruled = "lookup_overruled",
     /// A connection from outside to a capture port of the proxy was refused, in a pod that is leaving.
     LookupRefused = "lookup_refused",

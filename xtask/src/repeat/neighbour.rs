@@ -1,7 +1,7 @@
 //! Labs that come and go beside the tests: they share the machine's kernel, and no test may depend on being alone.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -11,11 +11,14 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use parking_lot::Mutex;
 
 /// Line by which `strake lab up` says that everything runs.
 const READY: &str = " is ready after ";
+
+/// Exit code of a lab that an interrupt has ended.
+const INTERRUPTED: i32 = 130;
 
 /// Failures after which a thread starts no more labs: what fails each time would otherwise be tried without a pause.
 const MOST_FAILURES: usize = 5;
@@ -99,6 +102,12 @@ impl LabCommand {
             .spawn()
             .with_context(|| format!("failed to start {}", self.program.display()))?;
         let stdout = up.stdout.take().context("no output of the lab")?;
+        let mut stderr = up.stderr.take().context("no errors of the lab")?;
+        // Read beside: a lab with much to say would wait for a reader.
+        let errors = thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).map(|_| text)
+        });
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
         let is_ready = lines.any(|line| line.contains(READY));
         if is_ready {
@@ -107,11 +116,13 @@ impl LabCommand {
         // Reads on, so that the lab never waits for a reader while it goes down.
         lines.for_each(drop);
         // Also for a lab that was not ready: its end is waited for, so that the next one finds the name free.
-        let output = up.wait_with_output().context("failed to wait for the lab")?;
-        if !is_ready {
-            bail!("not ready, {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        let status = up.wait().context("failed to wait for the lab")?;
+        let errors = errors.join().map_err(|_| anyhow!("the reader of the lab's errors panicked"))??;
+        match (is_ready, status.code()) {
+            (true, Some(INTERRUPTED)) => Ok(()),
+            (true, _) => bail!("ended with {status}: {}", errors.trim()),
+            (false, _) => bail!("not ready, {status}: {}", errors.trim()),
         }
-        Ok(())
     }
 }
 

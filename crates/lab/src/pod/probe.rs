@@ -58,7 +58,9 @@ pub(crate) struct Plan {
 impl Plan {
     /// Reads a probe of `container`; the words say what is wrong with it.
     pub(crate) fn read(probe: &Probe, container: &Container, address: IpAddr) -> Result<Self, String> {
-        let seconds = |value: Option<u32>, default: u32| Duration::from_secs(value.unwrap_or(default).into());
+        // The API server fills in its default for 0 as well.
+        let or_default = |value: Option<u32>, default: u32| value.filter(|value| *value != 0).unwrap_or(default);
+        let seconds = |value: Option<u32>, default: u32| Duration::from_secs(or_default(value, default).into());
         let target = Target { container, address };
         let action = match (&probe.http_get, &probe.tcp_socket, &probe.grpc, &probe.exec) {
             (Some(get), _, _, _) => target.http(get)?,
@@ -70,10 +72,10 @@ impl Plan {
         Ok(Self {
             action,
             initial_delay: seconds(probe.initial_delay_seconds, 0),
-            period: seconds(probe.period_seconds, 10).max(Duration::from_secs(1)),
-            timeout: seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1)),
-            failures: probe.failure_threshold.unwrap_or(3).max(1),
-            successes: probe.success_threshold.unwrap_or(1).max(1),
+            period: seconds(probe.period_seconds, 10),
+            timeout: seconds(probe.timeout_seconds, 1),
+            failures: or_default(probe.failure_threshold, 3),
+            successes: or_default(probe.success_threshold, 1),
             grace: probe.termination_grace_period_seconds.map(Duration::from_secs),
         })
     }
@@ -254,6 +256,14 @@ mod tests {
             Action::Network(ask) => ask,
             Action::Exec(argv) => panic!("not over the network: {argv:?}"),
         }
+    }
+
+    #[test]
+    fn a_zero_is_the_default_as_for_the_api_server() {
+        let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 0, "timeoutSeconds": 0, "failureThreshold": 0});
+        let plan = read(probe).unwrap();
+
+        assert_eq!((plan.period.as_secs(), plan.timeout.as_secs(), plan.failures), (10, 1, 3));
     }
 
     #[test]

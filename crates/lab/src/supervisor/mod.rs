@@ -106,7 +106,7 @@ impl Supervisor {
             pods: BTreeMap::new(),
             jobs: JobController::default(),
             findings: Findings::default(),
-            publisher: Publisher::new(run),
+            publisher: Publisher::new(run.state()),
             status: Status::default(),
             changed: Arc::new(Notify::new()),
             stopping: false,

@@ -1,7 +1,7 @@
 //! Writes what the lab knows to where every `manifests::Source` reads it: whole objects that it derives, overlays over
 //! the user's own. Writes only what differs from the last time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use kube_types::core::{Condition, HostIp, Pod, PodIp, PodStatus, Service};
 use kube_types::{Kind, ObjectRef, Resource, Status};
@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use crate::{
     control::{Phase, PodInfo},
-    paths::RunDir,
     workloads::Planned,
 };
 
@@ -27,45 +26,60 @@ pub(crate) struct Desired {
 /// The state directory as it was written last.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    run: RunDir,
+    state: PathBuf,
     status: Status,
     written: Desired,
 }
 
 impl Publisher {
-    pub(crate) fn new(run: RunDir) -> Self {
-        let status = manifests::status(&run.state(), WRITER);
-        Self { run, status, written: Desired::default() }
+    /// `state`: the directory, which is made when the first object is written.
+    pub(crate) fn new(state: PathBuf) -> Self {
+        let status = manifests::status(&state, WRITER);
+        Self { state, status, written: Desired::default() }
     }
 
     /// Makes the directory say `desired`. Overlays come first: an object of the user's is never seen
-    /// running without its address because of the order of files.
+    /// running without its address because of the order of files. What fails is tried again at the next call.
     pub(crate) async fn write(&mut self, desired: Desired) {
-        for (key, patch) in &desired.overlays {
-            if self.written.overlays.get(key) != Some(patch) {
-                report(key, self.status.apply(key, patch.clone()).await);
+        let gone_objects = absent(&self.written.objects, &desired.objects);
+        let gone_overlays = absent(&self.written.overlays, &desired.overlays);
+        for (key, patch) in desired.overlays {
+            if self.written.overlays.get(&key) != Some(&patch)
+                && succeeded(&key, self.status.apply(&key, patch.clone()).await)
+            {
+                self.written.overlays.insert(key, patch);
             }
         }
-        let state = self.run.state();
-        for (key, object) in &desired.objects {
-            if self.written.objects.get(key) != Some(object) {
-                report(key, state::write_object(&state, key, object));
+        for (key, object) in desired.objects {
+            if self.written.objects.get(&key) != Some(&object)
+                && succeeded(&key, state::write_object(&self.state, &key, &object))
+            {
+                self.written.objects.insert(key, object);
             }
         }
-        for key in self.written.objects.keys().filter(|key| !desired.objects.contains_key(key)) {
-            report(key, state::remove_object(&state, key));
+        for key in gone_objects {
+            if succeeded(&key, state::remove_object(&self.state, &key)) {
+                self.written.objects.remove(&key);
+            }
         }
-        for key in self.written.overlays.keys().filter(|key| !desired.overlays.contains_key(key)) {
-            report(key, self.status.clear(key).await);
+        for key in gone_overlays {
+            if succeeded(&key, self.status.clear(&key).await) {
+                self.written.overlays.remove(&key);
+            }
         }
-        self.written = desired;
     }
 }
 
-fn report<E: std::fmt::Display>(key: &ObjectRef, result: Result<(), E>) {
-    if let Err(err) = result {
+/// Keys that were written and are not desired any more.
+fn absent(written: &BTreeMap<ObjectRef, Value>, desired: &BTreeMap<ObjectRef, Value>) -> Vec<ObjectRef> {
+    written.keys().filter(|key| !desired.contains_key(key)).cloned().collect()
+}
+
+fn succeeded<E: std::fmt::Display>(key: &ObjectRef, result: Result<(), E>) -> bool {
+    if let Err(err) = &result {
         tracing::error!(%key, %err, "failed to write an object to the state directory; programs of the mesh do not see its change");
     }
+    result.is_ok()
 }
 
 /// Times of a pod, RFC 3339.
@@ -148,4 +162,37 @@ fn pod_overlay(pod: &Pod) -> Value {
         metadata["deletionTimestamp"] = json!(deleted);
     }
     json!({"metadata": metadata, "spec": {"nodeName": pod.spec.node_name}, "status": pod.status})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_object_that_could_not_be_written_or_removed_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let key = ObjectRef::new(Kind::Pod, "shop", "cart");
+        let path = state::object_path(&state, &key).unwrap();
+        let desired = || Desired { objects: [(key.clone(), json!({"kind": "Pod"}))].into(), ..Desired::default() };
+        let mut publisher = Publisher::new(state.clone());
+
+        // A file in the place of the directory.
+        fs::write(&state, "").unwrap();
+        publisher.write(desired()).await;
+        fs::remove_file(&state).unwrap();
+        publisher.write(desired()).await;
+        assert!(path.is_file());
+
+        // A directory in the place of the file.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        publisher.write(Desired::default()).await;
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        publisher.write(Desired::default()).await;
+        assert!(!path.exists());
+    }
 }

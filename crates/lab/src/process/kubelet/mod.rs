@@ -136,7 +136,12 @@ async fn probe(attempt: &Attempt) -> Result<(), String> {
 /// The name that a probe's own `Host` header gives, without a port.
 fn host(get: &HttpGet) -> Option<String> {
     let (_, value) = get.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"))?;
-    Some(value.rsplit_once(':').map_or(value.as_str(), |(name, _)| name).to_owned())
+    // An IPv6 literal has colons of its own, inside of brackets (RFC 3986, section 3.2.2).
+    let name = match value.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((literal, _)) => literal,
+        None => value.rsplit_once(':').map_or(value.as_str(), |(name, _)| name),
+    };
+    Some(name.to_owned())
 }
 
 async fn http(
@@ -201,6 +206,16 @@ mod tests {
 
         assert!(render(&plain, address).starts_with("GET /healthz HTTP/1.1\r\nHost: [fd00::1]:80\r\n"));
         assert_eq!(render(&named, address).matches("Host:").count(), 1);
+    }
+
+    #[test]
+    fn the_name_of_a_host_header_has_neither_port_nor_brackets() {
+        let name = |value: &str| host(&HttpGet { path: "/".into(), headers: vec![("Host".into(), value.into())] });
+
+        assert_eq!(name("shop").as_deref(), Some("shop"));
+        assert_eq!(name("shop:8443").as_deref(), Some("shop"));
+        assert_eq!(name("[fd00::1]").as_deref(), Some("fd00::1"));
+        assert_eq!(name("[fd00::1]:8443").as_deref(), Some("fd00::1"));
     }
 
     #[tokio::test]

@@ -1,4 +1,18 @@
-//! Kinds of the Kubernetes Gateway API, as far as they tell where a waypoint is and who may use it.
+//! Kinds of the Kubernetes Gateway API: where a waypoint is and who may use it, and routes. HTTPRoute and GRPCRoute are types
+//! only: no source reads them yet (`crate::kinds` is what sources read).
+
+mod filters;
+mod routes;
+
+pub use filters::{
+    BackendReference, Fraction, GrpcRouteFilter, HeaderLine, HeaderModifier, HttpCors, HttpRouteFilter, PathModifier,
+    RequestMirror, RequestRedirect, UrlRewrite,
+};
+pub use routes::{
+    GrpcBackendRef, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec, HttpBackendRef,
+    HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts,
+    NamedMatch, ParentReference, PathMatchType, TextMatchType,
+};
 
 use serde::{Deserialize, Serialize};
 

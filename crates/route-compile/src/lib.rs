@@ -1,0 +1,21 @@
+//! Routes of Istio and of the Gateway API to the route model of a waypoint: a function from objects to tables, and findings
+//! about what has no effect. It keeps nothing, watches nothing and sends nothing.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "time is a parameter in this crate"))]
+
+mod compile;
+mod destination_rule;
+mod duration;
+mod finding;
+mod gateway_api;
+mod headers;
+mod http_policy;
+mod names;
+#[cfg(test)]
+mod testing;
+mod virtual_service;
+mod world;
+
+pub use compile::{Compiled, compile};
+pub use destination_rule::{Policies, Policy, Subset, policies};
+pub use finding::{Finding, Reason};
+pub use world::{Place, Port, Service, World};

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use route::retry::RetryPolicy;
 use route::{Action, Conditions, Destination, Forward, Origin, PortRoutes, Route, RouteTable, Rule, Target, Weighted};
 
 use crate::finding::{Finding, Findings, Reason};
@@ -34,7 +33,7 @@ pub fn compile(world: &World, place: Place<'_>) -> Compiled {
             routes
         }
         None => virtual_service::routes(world, place, &virtual_services, &mut findings)
-            .unwrap_or_else(|| vec![default_route(place)]),
+            .unwrap_or_else(|| vec![default_route(world, place)]),
     };
     let consumers = attached.consumers.into_iter().map(|(namespace, routes)| (namespace, RouteTable::new(routes)));
     let routes = PortRoutes { routes: RouteTable::new(routes), consumers: consumers.collect() };
@@ -42,13 +41,11 @@ pub fn compile(world: &World, place: Place<'_>) -> Compiled {
 }
 
 /// Everything to the service itself, with Istio's retries.
-fn default_route(place: Place<'_>) -> Route {
+fn default_route(world: &World, place: Place<'_>) -> Route {
     let destination = Destination { host: place.host.to_owned(), port: place.port, subset: None };
-    let forward = Forward {
-        destinations: vec![Weighted::new(Target::Service(destination), 1)],
-        retry: Some(RetryPolicy::default()),
-        ..Forward::default()
-    };
+    let destinations = vec![Weighted::new(Target::Service(destination), 1)];
+    let retry = Some(world.default_retry(place, &destinations));
+    let forward = Forward { destinations, retry, ..Forward::default() };
     let rule = Rule { action: Action::Forward(forward), name: "default".to_owned(), ..Rule::default() };
     Route {
         origin: Origin::default(),

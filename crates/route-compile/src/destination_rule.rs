@@ -5,7 +5,7 @@ use kube_types::istio::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, DestinationRule, H2UpgradePolicy, LoadBalancerSettings,
     OutlierDetection, PortTrafficPolicy, ProxyProtocol, RetryBudget, TrafficPolicy, TunnelSettings,
 };
-use route::{Labels, Origin};
+use route::{Destination, Labels, Origin};
 
 use crate::finding::{Finding, Findings, Reason};
 use crate::names::{covers, full_host, is_exported, specificity};
@@ -82,6 +82,14 @@ pub fn policies(world: &World, waypoint: &str, host: &str, service: &Service) ->
 pub(crate) fn has_subset(world: &World, waypoint: &str, host: &str, service: &Service, subset: &str) -> bool {
     let rules = lookup(world, waypoint, host, service, &mut Findings::default());
     rules.iter().any(|rule| rule.spec.subsets.iter().any(|of| of.name == subset))
+}
+
+/// Returns true if endpoints of a destination are chosen by a hash of the request.
+pub(crate) fn is_hashed(world: &World, waypoint: &str, destination: &Destination) -> bool {
+    let Some(service) = world.services.get(&destination.host) else { return false };
+    let policies = policies(world, waypoint, &destination.host, service);
+    let policy = policies.policy(destination.port, destination.subset.as_deref());
+    policy.load_balancer.is_some_and(|balancer| balancer.consistent_hash.is_some())
 }
 
 /// Rules of the first namespace that has any for the host: the waypoint's, the service's, the root namespace. Of these, those

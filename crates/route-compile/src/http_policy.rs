@@ -20,9 +20,13 @@ pub(crate) fn time(text: &str, at: &Origin, field: &str, instead: &str, findings
     parsed
 }
 
-/// Retries of a rule. Without `retries` there are Istio's; `attempts` of 0 switches them off.
-pub(crate) fn retry(retries: Option<&HttpRetry>, at: &Origin, findings: &mut Findings) -> Option<RetryPolicy> {
-    let default = RetryPolicy::default();
+/// Retries of a rule. Without `retries` there are the default ones; `attempts` of 0 switches them off.
+pub(crate) fn retry(
+    retries: Option<&HttpRetry>,
+    default: RetryPolicy,
+    at: &Origin,
+    findings: &mut Findings,
+) -> Option<RetryPolicy> {
     let Some(retries) = retries else { return Some(default) };
     let attempts = u32::try_from(retries.attempts).ok().filter(|attempts| *attempts > 0)?;
     let on = if retries.retry_on.is_empty() { default.on } else { retry_on(&retries.retry_on, at, findings) };

@@ -10,7 +10,7 @@ fn lines(findings: Findings) -> Vec<String> {
 fn retry_of(retries: Value) -> (Option<RetryPolicy>, Vec<String>) {
     let mut findings = Findings::default();
     let retries: Option<HttpRetry> = serde_json::from_value(retries).unwrap();
-    (retry(retries.as_ref(), &Origin::default(), &mut findings), lines(findings))
+    (retry(retries.as_ref(), RetryPolicy::default(), &Origin::default(), &mut findings), lines(findings))
 }
 
 fn fault_of(of: Value) -> (Option<Fault>, Vec<String>) {

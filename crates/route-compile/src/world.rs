@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use kube_types::ObjectMeta;
 use kube_types::gateway::{GrpcRoute, HttpRoute};
 use kube_types::istio::{DestinationRule, VirtualService};
-use route::{Destination, Origin, Target};
+use route::retry::RetryPolicy;
+use route::{Destination, Origin, Target, Weighted};
 
 use crate::destination_rule;
 use crate::finding::{Findings, Reason};
@@ -75,6 +76,16 @@ pub(crate) fn origin(kind: &'static str, meta: &ObjectMeta) -> Origin {
 }
 
 impl World {
+    /// Retries of a rule that has none of its own: Istio's. Where a request's endpoint follows from a hash, a retry goes to
+    /// the same one.
+    pub(crate) fn default_retry(&self, place: Place<'_>, destinations: &[Weighted]) -> RetryPolicy {
+        let is_hashed = destinations.iter().any(|of| match &of.target {
+            Target::Service(destination) => destination_rule::is_hashed(self, place.waypoint, destination),
+            Target::Missing(_) | Target::Invalid => false,
+        });
+        RetryPolicy { avoid_previous_hosts: !is_hashed, ..RetryPolicy::default() }
+    }
+
     /// Resolves a destination of a VirtualService: a port that is not given is the service's only one, else that of the
     /// request.
     pub(crate) fn destination(

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use kube_types::gateway::{GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, TextMatchType};
-use route::retry::RetryPolicy;
 use route::{Action, Conditions, Forward, Origin, PathMatch, Regex, Route, Rule};
 
 use super::backends::{Reference, complete};
@@ -12,11 +11,11 @@ use super::http::{headers, never, with_filters};
 use super::precedence::{Key, sort};
 use super::{hostnames, refused};
 use crate::finding::{Findings, Reason};
-use crate::world::{World, origin};
+use crate::world::{Place, World, origin};
 
 const KIND: &str = "GRPCRoute";
 
-pub(super) fn routes(world: &World, of: &[&GrpcRoute], findings: &mut Findings) -> Vec<Route> {
+pub(super) fn routes(world: &World, place: Place<'_>, of: &[&GrpcRoute], findings: &mut Findings) -> Vec<Route> {
     let everything = GrpcRouteMatch::default();
     let mut routes = Vec::new();
     for object in of {
@@ -24,7 +23,7 @@ pub(super) fn routes(world: &World, of: &[&GrpcRoute], findings: &mut Findings) 
         hostnames(&object.spec.hostnames, &at, findings);
         for (index, of) in object.spec.rules.iter().enumerate() {
             let at = at.at(format!("spec.rules[{index}]"));
-            let rule = Arc::new(rule(world, of, &at, findings));
+            let rule = Arc::new(rule(world, place, of, &at, findings));
             let mut matches: Vec<_> =
                 (0..).map(|n| at.at(format!("{}.matches[{n}]", at.field))).zip(&of.matches).collect();
             if of.matches.is_empty() {
@@ -65,7 +64,7 @@ fn path_match(of: &GrpcMethodMatch) -> Result<PathMatch, String> {
     })
 }
 
-fn rule(world: &World, of: &GrpcRouteRule, at: &Origin, findings: &mut Findings) -> Rule {
+fn rule(world: &World, place: Place<'_>, of: &GrpcRouteRule, at: &Origin, findings: &mut Findings) -> Rule {
     let filters = filters::grpc(world, &of.filters, at, findings);
     if of.session_persistence.is_some() {
         let message = "sessions are not kept: each request goes to any endpoint";
@@ -78,12 +77,9 @@ fn rule(world: &World, of: &GrpcRouteRule, at: &Origin, findings: &mut Findings)
         let filters = filters::grpc(world, &of.filters, &at, findings);
         destinations.push(with_filters(weighted, filters, &at, findings));
     }
-    let forward = Forward {
-        destinations: complete(destinations),
-        retry: Some(RetryPolicy::default()),
-        mirrors: filters.mirrors,
-        ..Forward::default()
-    };
+    let destinations = complete(destinations);
+    let retry = Some(world.default_retry(place, &destinations));
+    let forward = Forward { destinations, retry, mirrors: filters.mirrors, ..Forward::default() };
     Rule {
         origin: at.clone(),
         name: of.name.clone().unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! HTTPRoutes to routes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 use kube_types::gateway::{
@@ -166,9 +167,11 @@ fn forward(
         let filters = filters::http(world, place, &of.filters, &at, findings);
         destinations.push(with_filters(weighted, filters, &at, findings));
     }
-    let (timeout, retry) = times(of, at, findings);
+    let destinations = complete(destinations);
+    let default = world.default_retry(place, &destinations);
+    let (timeout, retry) = times(of, default, at, findings);
     Forward {
-        destinations: complete(destinations),
+        destinations,
         path: filters.path.take(),
         authority: filters.authority.take(),
         timeout,
@@ -197,24 +200,29 @@ pub(super) fn with_filters(weighted: Weighted, filters: Filters, at: &Origin, fi
 
 /// Time for the whole request, and retries. `backendRequest` limits each try; where a rule has no `retry` it limits the
 /// request, as in Istio.
-fn times(of: &HttpRouteRule, at: &Origin, findings: &mut Findings) -> (Option<std::time::Duration>, RetryPolicy) {
+fn times(
+    of: &HttpRouteRule,
+    default: RetryPolicy,
+    at: &Origin,
+    findings: &mut Findings,
+) -> (Option<Duration>, RetryPolicy) {
     let timeouts = of.timeouts.clone().unwrap_or_default();
     let mut read = |text: Option<&str>, field: &str, instead: &str| {
         text.and_then(|text| time(text, at, field, instead, findings)).filter(|time| !time.is_zero())
     };
     let request = read(timeouts.request.as_deref(), "timeouts.request", "there is no time limit");
     let backend = read(timeouts.backend_request.as_deref(), "timeouts.backendRequest", "there is no limit for a try");
-    let Some(retry) = &of.retry else { return (backend.or(request), RetryPolicy::default()) };
+    let Some(retry) = &of.retry else { return (backend.or(request), default) };
     let base = read(retry.backoff.as_deref(), "retry.backoff", "25ms are used");
-    (request, retry_policy(retry, backend, base))
+    (request, retry_policy(retry, default, backend, base))
 }
 
 fn retry_policy(
     of: &HttpRouteRetry,
-    per_try_timeout: Option<std::time::Duration>,
-    base: Option<std::time::Duration>,
+    default: RetryPolicy,
+    per_try_timeout: Option<Duration>,
+    base: Option<Duration>,
 ) -> RetryPolicy {
-    let default = RetryPolicy::default();
     let on = RetryOn::new(default.on.conditions(), &of.codes);
     let attempts = of.attempts.map_or(default.attempts, |attempts| u32::try_from(attempts).unwrap_or_default());
     RetryPolicy { attempts, on, per_try_timeout, base_pause: base.unwrap_or(default.base_pause), ..default }

@@ -45,7 +45,7 @@ pub(crate) fn routes(world: &World, place: Place<'_>, findings: &mut Findings) -
                     format!("GRPCRoutes are attached to port {} of {}: they are used instead", place.port, place.host);
                 findings.add(Reason::Shadowed, &origin(http::KIND, &of.metadata), "", message);
             }
-            grpc::routes(world, &grpc, findings)
+            grpc::routes(world, place, &grpc, findings)
         };
         if namespace == place.service.namespace {
             attached.producer = Some(routes);

@@ -117,7 +117,8 @@ impl Compiler<'_> {
         let timeout = timeout
             .and_then(|text| http_policy::time(text, self.at, "timeout", "there is no time limit", self.findings))
             .filter(|timeout| !timeout.is_zero());
-        let retry = http_policy::retry(rule.retries.as_ref(), self.at, self.findings);
+        let default = self.world.default_retry(self.place, &destinations);
+        let retry = http_policy::retry(rule.retries.as_ref(), default, self.at, self.findings);
         let mirrors = self.mirrors(rule);
         let authority = rewritten.or_else(|| headers.authority.clone());
         Ok(Action::Forward(Forward { destinations, path, authority, timeout, retry, mirrors }))

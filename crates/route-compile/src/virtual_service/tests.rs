@@ -338,5 +338,22 @@ fn rules_for_connections_are_reported() {
     assert_eq!(get(&only_tcp.routes, "/", &[]), "default: reviews.shop:9080");
 }
 
+#[test]
+fn a_retry_goes_to_the_same_endpoint_where_a_hash_chooses_it() {
+    let hashed = "---\nkind: DestinationRule\nmetadata: {name: r, namespace: shop}\n\
+                  spec: {host: reviews, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}}\n";
+    let own = "  - {retries: {attempts: 1, retryIgnorePreviousHosts: true}, route: [{destination: {host: reviews}}]}\n";
+    let other = "  - {route: [{destination: {host: ratings}}]}\n";
+    for (yaml, avoids) in [
+        (String::new(), true),
+        (hashed.to_owned(), false),
+        (format!("{}{hashed}", rules(ALL)), false),
+        (format!("{}{hashed}", rules(own)), true),
+        (format!("{}{hashed}", rules(other)), true),
+    ] {
+        assert_eq!(first(&reviews(&yaml)).retry.unwrap().avoid_previous_hosts, avoids, "{yaml}");
+    }
+}
+
 #[path = "delegate_tests.rs"]
 mod delegates;

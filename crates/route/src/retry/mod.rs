@@ -110,7 +110,10 @@ impl RetryOn {
             TryEnd::Overflow => false,
             TryEnd::Answer { status, headers } => self.includes_answer(status, headers),
             // To a client a failure without answer is a 503.
-            TryEnd::ConnectFailure => self.has_any(&[On::Status5xx, On::GatewayError, On::Reset, On::ConnectFailure]),
+            TryEnd::ConnectFailure => {
+                let sent_nothing = [On::ConnectFailure, On::ResetBeforeRequest];
+                self.has_any(&sent_nothing) || self.has_any(&[On::Status5xx, On::GatewayError, On::Reset])
+            }
             TryEnd::RefusedStream => self.has_any(&[On::Status5xx, On::GatewayError, On::Reset, On::RefusedStream]),
             TryEnd::Reset { sent } => {
                 self.has_any(&[On::Status5xx, On::GatewayError, On::Reset])

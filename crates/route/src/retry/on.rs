@@ -31,7 +31,7 @@ conditions! {
     GatewayError = "gateway-error",
     /// Failures without an answer.
     Reset = "reset",
-    /// The connection ended before anything of the request was sent.
+    /// No connection, or it ended before anything of the request was sent.
     ResetBeforeRequest = "reset-before-request",
     /// No connection.
     ConnectFailure = "connect-failure",

@@ -1,10 +1,11 @@
 //! Lookups by address and by hostname. Holds nothing that the store does not hold.
 
-use std::{collections::HashMap, hash::Hash, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, hash::Hash, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use runtime::collections::shrink_sparse;
 
+use crate::view::names::lowercase;
 use crate::{InboundProtocol, NamespacedHostname, NetworkAddress, NetworkMode, Service, Text, Workload};
 
 #[derive(Debug, Default)]
@@ -43,7 +44,7 @@ impl Index {
 
     /// Takes `before` out and `after` in. Where both have an entry its position is kept: age decides between equals.
     pub(super) fn replace_service(&mut self, before: Option<&Arc<Service>>, after: Option<&Arc<Service>>) {
-        let host = |s: &Arc<Service>| vec![s.hostname.clone()];
+        let host = |s: &Arc<Service>| vec![folded(&s.hostname)];
         replace(&mut self.hostnames, before, after, host);
         replace(&mut self.vips, before, after, |s| s.vips.clone());
         if let Some(before) = before {
@@ -91,7 +92,21 @@ impl Index {
 
     /// The service that a client of `namespace` means by a hostname.
     pub(crate) fn service_by_hostname(&self, hostname: &str, namespace: &str) -> Option<Arc<Service>> {
-        best(self.hostnames.get(hostname)?, Some(namespace))
+        best(self.services_by_hostname(hostname), Some(namespace))
+    }
+
+    /// All services of a hostname, oldest first. Case does not count.
+    pub(crate) fn services_by_hostname(&self, hostname: &str) -> &[Arc<Service>] {
+        self.hostnames.get(lowercase(hostname).as_ref()).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Key of a hostname.
+fn folded(hostname: &Text) -> Text {
+    match lowercase(hostname) {
+        // Nearly always: shares the service's own string.
+        Cow::Borrowed(_) => hostname.clone(),
+        Cow::Owned(lower) => lower.into(),
     }
 }
 

@@ -1,8 +1,9 @@
-//! Views of the mesh for one connection: its route ([`mod@outbound`]), its target ([`mod@inbound`]). Opens nothing, decides
-//! no policy.
+//! Views of the mesh for one connection: its route ([`mod@outbound`]), its target ([`mod@inbound`]); and for a DNS question
+//! ([`names`]). Opens nothing, decides no policy.
 
 mod balance;
 mod inbound;
+pub mod names;
 mod outbound;
 #[cfg(test)]
 mod tests;

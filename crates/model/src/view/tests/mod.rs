@@ -2,6 +2,7 @@
 
 mod balance;
 mod inbound;
+mod names;
 mod outbound;
 mod waypoints;
 

@@ -223,6 +223,35 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_socket_that_leaves_its_group_gets_no_new_datagram() {
+        let member = |address: SocketAddr| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            socket.bind(&address.into()).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            std::net::UdpSocket::from(socket)
+        };
+        let first = member("127.0.0.1:0".parse().unwrap());
+        let address = first.local_addr().unwrap();
+        let client = member("127.0.0.1:0".parse().unwrap());
+        client.send_to(b"before", address).unwrap();
+        let second = member(address);
+
+        leave_reuseport_group(&first).unwrap();
+
+        let clients: Vec<_> = (0..50).map(|_| member("127.0.0.1:0".parse().unwrap())).collect();
+        for client in &clients {
+            client.send_to(b"after", address).unwrap();
+        }
+        let mut buffer = [0; 16];
+        assert_eq!(first.recv(&mut buffer).unwrap(), b"before".len());
+        assert!(first.recv(&mut buffer).is_err());
+        for _ in &clients {
+            assert_eq!(second.recv(&mut buffer).unwrap(), b"after".len());
+        }
+    }
+
+    #[test]
     fn two_sockets_of_one_namespace_have_its_cookie() {
         let (a, b) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
 

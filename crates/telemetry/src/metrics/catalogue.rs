@@ -15,6 +15,13 @@ const ALL: Programs = &[Program::Agent, Program::Control, Program::Ztunnel];
 /// Seconds of work that takes milliseconds on an idle machine: enrolment, a change on its way to the proxies.
 const SECONDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// Seconds until nameservers have answered; Istio's.
+const DNS_SECONDS: &[f64] = &[0.0005, 0.001, 0.01, 0.1, 1.0, 5.0];
+
+/// Labels of DNS questions.
+const DNS: Labels =
+    &["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"];
+
 /// Labels of Istio's TCP metrics, in Istio's order.
 const TRAFFIC: Labels = &NAMES;
 
@@ -34,6 +41,21 @@ pub const CATALOGUE: &[Metric] = &[
         &["response_code"],
         "Requests of CNI plugins for pods of the mesh that the agent answered, by status of the answer.",
     ),
+    counter("istio_dns_requests_total", ZTUNNEL, DNS, "DNS questions of pods."),
+    counter(
+        "istio_dns_upstream_failures_total",
+        ZTUNNEL,
+        DNS,
+        "DNS questions to which no nameserver has answered yes or no.",
+    ),
+    histogram(
+        "istio_dns_upstream_request_duration_seconds",
+        ZTUNNEL,
+        DNS,
+        DNS_SECONDS,
+        "Time until a nameserver has answered, or all have been given up.",
+    ),
+    counter("istio_dns_upstream_requests_total", ZTUNNEL, DNS, "DNS questions that nameservers were asked."),
     counter(
         "istio_on_demand_dns_total",
         ZTUNNEL,
@@ -310,6 +332,12 @@ pub const CATALOGUE: &[Metric] = &[
         ZTUNNEL,
         &[],
         "Policies received from discovery that are invalid; connections they would decide are denied.",
+    ),
+    counter(
+        "strake_dns_refused_total",
+        ZTUNNEL,
+        &["reason", "request_protocol"],
+        "DNS messages that were answered with FORMERR, NOTIMP, BADVERS or SERVFAIL by the proxy itself, or not at all.",
     ),
     counter(
         "strake_hbone_floods_total",

@@ -280,5 +280,8 @@ pub const CODES: &[Code] = &[
     code(Area::Flood, "ignored_frames", "The peer sends very many frames without effect.", "Look at this peer."),
     code(Area::Process, "panic", "The task of one connection panicked; the others continue.", "Report it, with the line."),
     code(Area::Process, "watch", "An accepted socket could not be registered; the connection was closed.", "Look at the limit of open files."),
+    code(Area::Process, "dns_loop", "A DNS question that the proxy sent to a nameserver came back to it; it was answered with SERVFAIL.", "Let packets with the mark 1337 (0x539) pass in the rules that redirect port 53, and name a nameserver that is not the proxy."),
+    code(Area::Process, "dns_receive", "DNS questions could not be received; the proxy tries again.", "See `error`."),
+    code(Area::Process, "no_nameserver", "The proxy's `/etc/resolv.conf` could not be read or names no nameserver: names outside of the mesh get SERVFAIL.", "Look at `dnsPolicy` and `dnsConfig` of ztunnel's pods, then restart them."),
     code(Area::Process, "accept", "A connection could not be accepted; the next one is tried.", "Look at the limit of open files."),
 ];

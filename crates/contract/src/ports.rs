@@ -11,6 +11,9 @@ pub const INBOUND_PLAINTEXT: u16 = 15006;
 /// A pod's proxy: HBONE tunnels of other proxies, TCP. Istio's.
 pub const HBONE: u16 = 15008;
 
+/// A pod's proxy: DNS questions of the pod's applications, UDP and TCP, on loopback. Istio's.
+pub const DNS: u16 = 15053;
+
 /// Ports of a pod's proxy: a connection from the pod to one of them would loop.
 pub const PROXY: [u16; 3] = [OUTBOUND, INBOUND_PLAINTEXT, HBONE];
 

@@ -12,7 +12,7 @@ const EXCEEDED: &str = "strake_budget_exceeded_total";
 /// Pause between two log lines about the same budget of one pod.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// Descriptors that are never given to connections: listeners (three for a pod), discovery, admin.
+/// Descriptors that are never given to connections: listeners (seven for a pod with DNS), discovery, admin.
 const OWN_DESCRIPTORS: usize = 256;
 /// Descriptors when the limit of the process is not known, or there is none.
 const DEFAULT_DESCRIPTORS: usize = 1 << 20;
@@ -34,10 +34,14 @@ pub enum Resource {
     Windows,
     /// Requests of one tunnel that are not answered.
     Requests,
+    /// DNS questions that nameservers have not answered.
+    Questions,
+    /// Accepted connections with DNS questions.
+    DnsConnections,
 }
 
 impl Resource {
-    const COUNT: usize = 5;
+    const COUNT: usize = 7;
 
     /// As a label.
     pub const fn as_str(self) -> &'static str {
@@ -47,6 +51,8 @@ impl Resource {
             Self::Tunnels => "tunnels",
             Self::Windows => "windows",
             Self::Requests => "requests",
+            Self::Questions => "questions",
+            Self::DnsConnections => "dns_connections",
         }
     }
 
@@ -58,6 +64,8 @@ impl Resource {
             Self::Tunnels => "further tunnels are closed",
             Self::Windows => "further tunnels get a small window",
             Self::Requests => "further requests are refused",
+            Self::Questions => "further questions for nameservers are answered with SERVFAIL",
+            Self::DnsConnections => "further connections wait",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Settings of the node proxy, from its environment: every key, its default, its range. Read once, at start, and nowhere
 //! else. Mistakes are collected and reported together.
 
+mod dns;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -10,6 +11,7 @@ use proxy_core::config::{self, Environment, Reader, ThreadKeys};
 use runtime::Problems;
 use serde::Serialize;
 
+pub use dns::DnsConfig;
 pub use traffic::{Mode, PreserveSource, TrafficConfig, WorkloadInfo};
 
 /// `ZTUNNEL_WORKER_THREADS` (`N`, 0 for all processors, or `P%`), then `concurrency` of ProxyConfig, then a default from
@@ -31,6 +33,8 @@ pub struct Config {
     pub common: config::Config,
     /// Traffic of the node.
     pub traffic: TrafficConfig,
+    /// DNS of the pods.
+    pub dns: DnsConfig,
     /// Settings that were read and change nothing, and why.
     pub unsupported: Vec<Unsupported>,
 }
@@ -44,28 +48,15 @@ impl Config {
         let mut reader = Reader::new(environment);
         let common = config::Config::parse(&mut reader, &THREADS);
         let traffic = TrafficConfig::parse(&mut reader);
-        note_dns(&common, &mut reader);
+        let dns = DnsConfig::parse(&mut reader, &common);
         let (problems, unsupported) = reader.finish();
         problems.into_result()?;
-        Ok(Self { common, traffic, unsupported })
+        Ok(Self { common, traffic, dns, unsupported })
     }
 
     /// Returns the configuration as YAML, for the line at start. No secret is in it.
     #[must_use]
     pub fn to_yaml(&self) -> String {
         config::to_yaml(self)
-    }
-}
-
-/// Notes the settings of a DNS proxy.
-fn note_dns(common: &config::Config, reader: &mut Reader<'_>) {
-    reader.unless("CLUSTER_DOMAIN", &["cluster.local"], "not used: DNS is not proxied");
-    reader.unless("PREFERED_SERVICE_NAMESPACE", &[], "not used: DNS is not proxied");
-    let wanted = match common.node.metadata.get("DNS_CAPTURE") {
-        None => true,
-        Some(value) => value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true")),
-    };
-    if wanted {
-        reader.unsupported("ISTIO_META_DNS_CAPTURE", "DNS is not proxied: set it to false to confirm");
     }
 }

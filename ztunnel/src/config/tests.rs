@@ -61,12 +61,57 @@ fn unsupported_keys_are_reported() {
         ("XDS_ON_DEMAND", "true"),
         ("TLS12_ENABLED", "true"),
         ("CLUSTER_DOMAIN", "cluster.local"),
+        ("PREFERED_SERVICE_NAMESPACE", "shop"),
         ("ISTIO_META_DNS_CAPTURE", "true"),
     ]);
 
     let told: Vec<&str> = config.unsupported.iter().map(|setting| setting.what.as_str()).collect();
-    assert_eq!(told, ["XDS_ON_DEMAND", "TLS12_ENABLED", "ISTIO_META_DNS_CAPTURE"]);
-    assert!(self::config(&[("ISTIO_META_DNS_CAPTURE", "false")]).unsupported.is_empty());
+    assert_eq!(told, ["XDS_ON_DEMAND", "TLS12_ENABLED"]);
+}
+
+#[test]
+fn dns_is_proxied_unless_metadata_says_otherwise() {
+    let enabled = |variables: &[(&str, &str)]| config(variables).dns.enabled;
+
+    assert!(enabled(&[]));
+    assert!(enabled(&[("ISTIO_META_DNS_CAPTURE", "TRUE")]));
+    for no in ["false", "", "1"] {
+        assert!(!enabled(&[("ISTIO_META_DNS_CAPTURE", no)]), "{no:?}");
+    }
+    let proxy = ("PROXY_CONFIG", "proxyMetadata:\n  ISTIO_META_DNS_CAPTURE: \"false\"\n");
+    assert!(!enabled(&[proxy]));
+    assert!(enabled(&[proxy, ("ISTIO_META_DNS_CAPTURE", "true")]));
+    assert!(!enabled(&[("ISTIO_METAJSON_DNS_CAPTURE", "false")]));
+    assert!(enabled(&[("ISTIO_METAJSON_DNS_CAPTURE", "true")]));
+}
+
+#[test]
+fn dns_listens_on_loopback_unless_it_is_given_an_address() {
+    let listen =
+        |variables: &[(&str, &str)]| config(variables).dns.listen.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let at = |address| ("ISTIO_META_DNS_PROXY_ADDR", address);
+
+    assert_eq!(listen(&[]), ["127.0.0.1:15053", "[::1]:15053"]);
+    assert_eq!(listen(&[("IPV6_ENABLED", "false")]), ["127.0.0.1:15053"]);
+    assert_eq!(listen(&[at("localhost:5300")]), ["127.0.0.1:5300", "[::1]:5300"]);
+    assert_eq!(listen(&[at("[::]:5300")]), ["[::]:5300"]);
+    for wrong in ["localhost", "localhost:65536", "127.0.0.1", ""] {
+        let problems = problems(&[at(wrong)]);
+        assert!(problems.contains("ISTIO_META_DNS_PROXY_ADDR"), "{wrong}: {problems}");
+        assert!(problems.contains("localhost:PORT"), "{wrong}: {problems}");
+    }
+}
+
+#[test]
+fn the_cluster_s_domain_is_read_as_dns_compares_it() {
+    let domain = |value| config(&[("CLUSTER_DOMAIN", value)]).dns.cluster_domain;
+
+    assert_eq!(config(&[]).dns.cluster_domain, "cluster.local");
+    assert_eq!(domain("Corp.Example."), "corp.example");
+    assert_eq!(config(&[("PREFERED_SERVICE_NAMESPACE", "shop")]).dns.preferred_namespace.as_deref(), Some("shop"));
+    for wrong in ["", ".", "a..b", "a b", &"a.".repeat(100)] {
+        assert!(problems(&[("CLUSTER_DOMAIN", wrong)]).contains("CLUSTER_DOMAIN"), "{wrong:?}");
+    }
 }
 
 #[test]

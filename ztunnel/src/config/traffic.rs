@@ -78,13 +78,17 @@ pub struct TrafficConfig {
 }
 
 impl TrafficConfig {
-    /// Reads the section. `ENABLE_PROXY` must be true, its default: there is nothing else to run.
+    /// Reads the section. `ENABLE_PROXY` must be true, its default: a proxy that answers only DNS questions is not supported.
     pub(super) fn parse(reader: &mut Reader<'_>) -> Self {
         let mode = mode(reader);
         let mark = reader.optional("PACKET_MARK", "a number from 0 to 4294967295", values::number);
         let default_mark = (mode == Mode::Shared).then_some(DEFAULT_MARK);
         if !reader.flag("ENABLE_PROXY", true) {
-            reader.problems.push("ENABLE_PROXY", "false", "true: there is nothing else to run");
+            reader.problems.push(
+                "ENABLE_PROXY",
+                "false",
+                "true: a proxy that answers only DNS questions is not supported",
+            );
         }
         if reader.flag("UNSTABLE_ENABLE_SOCKS5", false) {
             reader.unsupported("UNSTABLE_ENABLE_SOCKS5", "no SOCKS5 listener is opened");

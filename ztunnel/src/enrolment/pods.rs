@@ -1,7 +1,9 @@
 //! Pods that run and that wait, and the effect of an agent's commands on them.
 //! It speaks no protocol; see `session`.
 
-use crate::inpod::{ListenError, ListenerKind, Listening, Pod, PodInfo, PodStatus, SocketOptions, Sockets, Status};
+use crate::inpod::{
+    ListenError, ListenerKind, Listening, Pod, PodInfo, PodListeners, PodStatus, SocketOptions, Sockets, Status,
+};
 use crate::workers::PodWorkers;
 use runtime::sys::Netns;
 use std::collections::{HashMap, HashSet};
@@ -96,7 +98,7 @@ impl Pods {
         }
         let sockets = Sockets::in_netns(netns.clone(), self.home.clone(), self.options.clone());
         let pod = Arc::new(Pod::new(uid, info.clone(), sockets, Some(netns.id())));
-        // All three listeners or none: half a pod would let traffic past a policy.
+        // All listeners or none: half a pod would let traffic past a policy.
         if let Err(e) = launch(&self.workers, &pod, &ListenerKind::ALL).await {
             let (name, namespace, code) = (&info.name, &info.namespace, e.code());
             metrics::counter!(START_FAILURES, "code" => code).increment(1);
@@ -191,12 +193,14 @@ impl Pods {
     }
 }
 
-/// Listens for a pod on `kinds` of ports and gives the listeners to its worker.
+/// Listens for a pod on `kinds` of ports, and for its DNS questions, and gives the listeners to its worker.
 pub async fn launch(workers: &PodWorkers, pod: &Arc<Pod>, kinds: &[ListenerKind]) -> Result<(), StartError> {
     let listen = |kind: &ListenerKind| -> Result<(ListenerKind, Listening), ListenError> {
         Ok((*kind, pod.sockets.listen(kind.port(), kind.needs_keepalive())?))
     };
-    let listeners = kinds.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+    let connections = kinds.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+    let dns = pod.sockets.options().dns.as_ref().map(|options| pod.sockets.listen_dns(options)).transpose()?;
+    let listeners = PodListeners { connections, dns: dns.unwrap_or_default() };
     if let Err(e) = workers.start_pod(pod.clone(), listeners).await {
         // Some listeners may have been registered already.
         workers.stop_pod(pod).await;

@@ -1,7 +1,16 @@
 //! The listeners that a pod gets in its namespace. `Sockets` opens them.
 
+use super::{DnsListening, Listening};
 use contract::ports;
 use telemetry::Direction;
+
+/// Everything that listens for a pod.
+#[derive(Debug)]
+pub struct PodListeners {
+    pub connections: Vec<(ListenerKind, Listening)>,
+    /// Empty: the pod's DNS questions are not answered.
+    pub dns: Vec<DnsListening>,
+}
 
 /// The three ways into a pod's proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,14 +2,16 @@
 //! carries their connections.
 
 pub mod connections;
+mod dns;
 mod listener;
 pub mod pod;
 pub mod sockets;
 mod spare_sockets;
 mod status;
 
+pub use self::dns::{DnsListening, DnsOptions};
 pub use connections::{ConnectionEntry, Connections};
-pub use listener::ListenerKind;
+pub use listener::{ListenerKind, PodListeners};
 pub use pod::{Pod, PodInfo};
 pub use sockets::{Keepalive, ListenError, Listening, SocketOptions, Sockets};
 pub use status::{PodStatus, Status};

@@ -3,6 +3,7 @@
 //! A socket keeps the namespace it was made in for life, so only its making happens inside, on one
 //! thread and without waiting.
 
+use super::DnsOptions;
 use super::spare_sockets::SpareSockets;
 use runtime::sys::{Netns, route, socket};
 use rustix::io::Errno;
@@ -40,6 +41,8 @@ pub struct SocketOptions {
     pub keepalive: Option<Keepalive>,
     /// Set `TCP_USER_TIMEOUT` to the span of the keepalive.
     pub user_timeout: bool,
+    /// `None`: the pod's DNS questions are not answered.
+    pub dns: Option<DnsOptions>,
 }
 
 /// A pod cannot get a listener.
@@ -71,6 +74,13 @@ pub struct Listening {
     pub transparent: bool,
 }
 
+/// Kind of a socket.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Stream,
+    Datagram,
+}
+
 #[derive(Debug, Clone)]
 struct PodNetns {
     netns: Arc<Netns>,
@@ -84,25 +94,37 @@ pub struct Sockets {
     options: Arc<SocketOptions>,
     /// For dials. Each holds the namespace as long as it is open.
     spare: SpareSockets,
+    /// For questions to nameservers.
+    spare_datagrams: SpareSockets,
 }
 
 impl Sockets {
     /// In the namespace of the process.
     pub fn in_own_netns(options: Arc<SocketOptions>) -> Self {
-        Self { netns: None, options, spare: SpareSockets::default() }
+        Self::new(None, options)
     }
 
     /// In `netns`; `home` is the namespace of all threads of the process.
     pub fn in_netns(netns: Arc<Netns>, home: Arc<Netns>, options: Arc<SocketOptions>) -> Self {
-        Self { netns: Some(PodNetns { netns, home }), options, spare: SpareSockets::default() }
+        Self::new(Some(PodNetns { netns, home }), options)
+    }
+
+    fn new(netns: Option<PodNetns>, options: Arc<SocketOptions>) -> Self {
+        Self { netns, options, spare: SpareSockets::default(), spare_datagrams: SpareSockets::default() }
+    }
+
+    /// Options of every socket of the pod.
+    pub(crate) fn options(&self) -> &SocketOptions {
+        &self.options
     }
 
     /// Closes the sockets that were made in advance. Dials after it make their sockets one by one.
     pub fn close_spare(&self) {
         self.spare.close();
+        self.spare_datagrams.close();
     }
 
-    fn enter<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    pub(super) fn enter<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match &self.netns {
             Some(pod) => pod.netns.run_from(&pod.home, work),
             None => work(),
@@ -110,13 +132,35 @@ impl Sockets {
     }
 
     /// Sockets, not blocking, made during one stay inside: one, and up to `count - 1` others.
-    fn make(&self, domain: Domain, count: usize) -> io::Result<(Socket, Vec<Socket>)> {
-        let one = || Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP));
+    fn make(&self, domain: Domain, kind: Kind, count: usize) -> io::Result<(Socket, Vec<Socket>)> {
+        let (kind, protocol) = match kind {
+            Kind::Stream => (Type::STREAM, Protocol::TCP),
+            Kind::Datagram => (Type::DGRAM, Protocol::UDP),
+        };
+        let one = || Socket::new(domain, kind.nonblocking(), Some(protocol));
         self.enter(|| Ok((one()?, (1..count).map_while(|_| one().ok()).collect())))
     }
 
+    /// One socket. Entering the pod's namespace and leaving it again costs more than the socket: busy pods make several at
+    /// once.
+    fn take(&self, domain: Domain, kind: Kind) -> io::Result<Socket> {
+        let spare = match kind {
+            Kind::Stream => &self.spare,
+            Kind::Datagram => &self.spare_datagrams,
+        };
+        match self.netns {
+            Some(_) => spare.take(domain, |count| self.make(domain, kind, count)),
+            None => self.make(domain, kind, 1).map(|(socket, _)| socket),
+        }
+    }
+
+    /// A UDP socket, without the mark.
+    pub(super) fn datagram(&self, domain: Domain) -> io::Result<Socket> {
+        self.take(domain, Kind::Datagram)
+    }
+
     /// A socket with the mark.
-    fn marked(&self, socket: Socket) -> io::Result<Socket> {
+    pub(super) fn marked(&self, socket: Socket) -> io::Result<Socket> {
         if let Some(mark) = self.options.mark {
             socket::set_mark(&socket, mark)?;
         }
@@ -133,7 +177,7 @@ impl Sockets {
 
     fn listen_on(&self, address: SocketAddr, keepalive: bool) -> Result<Listening, ListenError> {
         let failed = |source| ListenError::Bind { address, source };
-        let made = self.make(Domain::for_address(address), 1).and_then(|(socket, _)| self.marked(socket));
+        let made = self.make(Domain::for_address(address), Kind::Stream, 1).and_then(|(socket, _)| self.marked(socket));
         let socket = match made {
             // A kernel without IPv6 (`ipv6.disable=1`): the pod has no such addresses either.
             Err(e) if address.is_ipv6() && e.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => {
@@ -197,15 +241,7 @@ impl Sockets {
     }
 
     async fn dial(&self, to: SocketAddr, source: Option<IpAddr>, keepalive: bool) -> io::Result<TcpStream> {
-        let domain = Domain::for_address(to);
-        let made = if self.netns.is_some() {
-            // Entering the pod's namespace and leaving it again costs more than the socket: busy pods make several at
-            // once.
-            self.spare.take(domain, |count| self.make(domain, count))
-        } else {
-            self.make(domain, 1).map(|(socket, _)| socket)
-        };
-        let socket = self.marked(made?)?;
+        let socket = self.marked(self.take(Domain::for_address(to), Kind::Stream)?)?;
         socket.set_tcp_nodelay(true)?;
         if keepalive {
             self.set_keepalive(&socket)?;
@@ -265,6 +301,7 @@ mod tests {
                 retries: 9,
             }),
             user_timeout: true,
+            dns: None,
         };
         Sockets::in_own_netns(Arc::new(options))
     }

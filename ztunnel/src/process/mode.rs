@@ -3,7 +3,7 @@
 use super::{StartError, capabilities};
 use crate::config::{Config, Mode, PreserveSource, WorkloadInfo};
 use crate::enrolment::{self, Pods};
-use crate::inpod::{Keepalive, ListenerKind, Pod, PodInfo, SocketOptions, Sockets, Status};
+use crate::inpod::{DnsOptions, Keepalive, ListenerKind, Pod, PodInfo, SocketOptions, Sockets, Status};
 use crate::workers::PodWorkers;
 use proxy_core::process::Process;
 use std::sync::Arc;
@@ -39,7 +39,9 @@ async fn dedicated(
         namespace: info.namespace.clone(),
         service_account: info.service_account.clone(),
     };
-    let sockets = Sockets::in_own_netns(Arc::new(options(config, config.traffic.preserve_source)));
+    // `/etc/resolv.conf` of the process is that of its one pod: its search domains are the pod's.
+    let options = SocketOptions { dns: dns_options(config, true), ..options(config, config.traffic.preserve_source) };
+    let sockets = Sockets::in_own_netns(Arc::new(options));
     let pod = Arc::new(Pod::new("dedicated", info.clone(), sockets, None));
     enrolment::launch(workers, &pod, &ListenerKind::ALL).await?;
     let entry = crate::inpod::PodStatus { uid: pod.uid.clone(), info, running: Some(pod) };
@@ -58,8 +60,8 @@ async fn shared(
     // Before the agent: the proxy's own pod is not enrolled by anybody.
     start_self(config, workers).await?;
     follow(process.readiness().clone(), status.subscribe());
-    let options = Arc::new(options(config, config.traffic.preserve_source));
-    let pods = Pods::new(workers.clone(), home, options, status.clone());
+    let options = SocketOptions { dns: dns_options(config, false), ..options(config, config.traffic.preserve_source) };
+    let pods = Pods::new(workers.clone(), home, Arc::new(options), status.clone());
     let (socket, drain) = (config.traffic.zds_socket.clone(), process.drain());
     Ok(tokio::spawn(async move { enrolment::run(pods, &socket, drain).await }))
 }
@@ -100,6 +102,28 @@ fn follow(readiness: Readiness, mut status: watch::Receiver<Status>) {
     });
 }
 
+/// DNS of the pods; `None` when it is switched off. `own_search`: search domains are those of the process, too.
+fn dns_options(config: &Config, own_search: bool) -> Option<DnsOptions> {
+    let dns = &config.dns;
+    if !dns.enabled {
+        return None;
+    }
+    // The proxy is worth its start without them: names of the mesh are answered.
+    let conf = dns::ResolvConf::of_process().unwrap_or_else(|error| {
+        tracing::warn!(%error, code = "no_nameserver", "names outside of the mesh are answered with SERVFAIL");
+        dns::ResolvConf::default()
+    });
+    let settings = dns::Settings {
+        cluster_domain: dns.cluster_domain.clone(),
+        preferred_namespace: dns.preferred_namespace.clone(),
+        ipv6: config.common.listeners.ipv6,
+        search: own_search.then_some(conf.search),
+        nameservers: conf.nameservers,
+    };
+    Some(DnsOptions { listen: dns.listen.clone(), settings: Arc::new(settings) })
+}
+
+/// Without DNS.
 fn options(config: &Config, preserve: PreserveSource) -> SocketOptions {
     let sockets = &config.common.sockets;
     SocketOptions {
@@ -117,5 +141,6 @@ fn options(config: &Config, preserve: PreserveSource) -> SocketOptions {
             retries: sockets.keepalive_retries,
         }),
         user_timeout: sockets.user_timeout,
+        dns: None,
     }
 }

@@ -86,6 +86,6 @@ pub(super) fn carry(served: &ServedPod, connection: Handover) {
     }
 }
 
-fn warn_unregistered(pod: &Pod, error: &io::Error) {
+pub(super) fn warn_unregistered(pod: &Pod, error: &io::Error) {
     tracing::warn!(uid = pod.uid, %error, code = "watch", "failed to register accepted socket; connection closed");
 }

@@ -3,9 +3,12 @@
 
 mod accept;
 mod dispatch;
+mod dns;
+mod nameservers;
 mod worker;
 
-use crate::inpod::{ListenerKind, Listening, Pod};
+pub use self::dns::DNS_CONNECTIONS;
+use crate::inpod::{ListenerKind, Pod, PodListeners};
 use crate::proxy::{Connection, Shared, WorkerContext};
 use proxy_core::budget::Descriptors;
 use proxy_core::workers::{COMMAND_TIMEOUT, Load, Workers};
@@ -20,8 +23,8 @@ use worker::Worker;
 
 /// Commands to a worker.
 pub enum Command {
-    /// Accept the connections of a pod.
-    Start { pod: Arc<Pod>, listeners: Vec<(ListenerKind, Listening)>, done: oneshot::Sender<io::Result<()>> },
+    /// Accept the connections of a pod, and answer its questions.
+    Start { pod: Arc<Pod>, listeners: PodListeners, done: oneshot::Sender<io::Result<()>> },
     /// Carry a connection that another worker has accepted.
     Carry(Handover),
     /// Cut everything of a pod, and close its listeners.
@@ -75,7 +78,7 @@ impl PodWorkers {
     ///
     /// # Errors
     /// When a listener cannot be registered, the pod was stopped meanwhile, or the worker does not answer.
-    pub async fn start_pod(&self, pod: Arc<Pod>, listeners: Vec<(ListenerKind, Listening)>) -> io::Result<()> {
+    pub async fn start_pod(&self, pod: Arc<Pod>, listeners: PodListeners) -> io::Result<()> {
         // Its listeners stay on one worker: single sockets, not one for each, because steering knows one listener of a
         // pod.
         let index = pod.serial as usize;

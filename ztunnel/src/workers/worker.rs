@@ -1,8 +1,8 @@
 //! One worker of the node proxy: the pods it serves, with their listeners, and its commands.
 
 use super::accept::{self, PodAcceptor};
-use super::{Command, Handover};
-use crate::inpod::{ListenerKind, Listening, Pod};
+use super::{Command, Handover, dns};
+use crate::inpod::{Listening, Pod, PodListeners};
 use crate::proxy::{PodContext, WorkerContext};
 use proxy_core::workers::{self, Tasks, WorkerHandles};
 use runtime::sys::Listener;
@@ -106,13 +106,13 @@ impl Worker {
         }
     }
 
-    fn start_pod(self: &Rc<Self>, pod: &Arc<Pod>, listeners: Vec<(ListenerKind, Listening)>) -> io::Result<()> {
+    fn start_pod(self: &Rc<Self>, pod: &Arc<Pod>, listeners: PodListeners) -> io::Result<()> {
         if self.draining.get() || pod.is_stopped() {
             return Err(io::Error::other("the proxy drains, or the pod was stopped meanwhile"));
         }
         let served = self.pod(pod);
         // An error leaves those that were registered before it; `launch` stops the pod then.
-        for (kind, Listening { listener, transparent }) in listeners {
+        for (kind, Listening { listener, transparent }) in listeners.connections {
             // Belongs to this worker's runtime from here on.
             let listener = Listener::new(listener)?;
             let acceptor = PodAcceptor { worker: self.clone(), pod: Rc::downgrade(&served), kind, transparent };
@@ -124,7 +124,10 @@ impl Worker {
                 worker.handles.essential(workers::accept(acceptor, listener, drain)).await;
             });
         }
-        Ok(())
+        match &pod.sockets.options().dns {
+            Some(options) => dns::serve(self, &served, options, listeners.dns),
+            None => Ok(()),
+        }
     }
 
     fn stop_pod(&self, pod: &Pod, done: oneshot::Sender<()>) {

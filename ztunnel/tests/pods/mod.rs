@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use ztunnel::enrolment::Pods;
-use ztunnel::inpod::{PodInfo, SocketOptions, Status};
+use ztunnel::inpod::{DnsOptions, PodInfo, SocketOptions, Status};
 use ztunnel::proxy::Shared;
 use ztunnel::proxy::resolve::Names;
 use ztunnel::workers::PodWorkers;
@@ -169,6 +169,21 @@ impl Proxy {
 
     /// With so many workers.
     pub fn start_on(count: usize, state: State, pods: &[&Pod], change: impl FnOnce(&mut Shared)) -> Self {
+        Self::start_all(count, state, pods, None, change)
+    }
+
+    /// Answers the pods' DNS questions, too.
+    pub fn start_with_dns(state: State, pods: &[&Pod], dns: DnsOptions) -> Self {
+        Self::start_all(2, state, pods, Some(dns), |_| {})
+    }
+
+    fn start_all(
+        count: usize,
+        state: State,
+        pods: &[&Pod],
+        dns: Option<DnsOptions>,
+        change: impl FnOnce(&mut Shared),
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (drain, watch) = runtime::drain::channel();
         let policies = ConnectionRegistry::new(state.clone(), Logging::Debug);
@@ -196,6 +211,7 @@ impl Proxy {
             preserve_source: None,
             keepalive: None,
             user_timeout: false,
+            dns,
         };
         let home = Arc::new(Netns::current().unwrap());
         let (publish, status) = watch::channel(Status::default());

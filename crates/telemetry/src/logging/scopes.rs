@@ -9,9 +9,9 @@ const ZTUNNEL: &str = "ztunnel";
 /// Scopes that `ztunnel` covers beside the crate of that name: the libraries of this workspace of which the program
 /// consists, and the scope of policy decisions. The access log is not among them: its scope is `access`, in Istio too.
 #[rustfmt::skip] // As a paragraph.
-pub const ZTUNNEL_SCOPES: [&str; 15] = [
-    "ca_client", "contract", "hbone", "http2", "identity", "model", "policy", "proto", "proxy_core", "rbac",
-    "runtime", "telemetry", "tls", "xds_client", "zds",
+pub const ZTUNNEL_SCOPES: [&str; 16] = [
+    "ca_client", "contract", "dns", "hbone", "http2", "identity", "model", "policy", "proto", "proxy_core",
+    "rbac", "runtime", "telemetry", "tls", "xds_client", "zds",
 ];
 
 /// Returns `written` with the levels of `ztunnel` also for what the crate `ztunnel` consists of, and those of

@@ -62,7 +62,7 @@ pub(crate) fn of_service_entry(
 /// Finding about addresses that are allocated for a host: clients have to learn them by DNS.
 pub(crate) fn unresolved(key: &ObjectRef, host: &str) -> Finding {
     let message = format!(
-        "node proxies do not answer DNS requests yet: connections to {host:?} go to its allocated addresses only if another DNS server answers with them"
+        "the node agent does not capture DNS: connections to {host:?} go to its allocated addresses only if another DNS server answers with them, or istio-cni captures DNS for the node proxies"
     );
     Finding::new(key, Severity::Info, Reason::Unsupported, message).at("spec.hosts")
 }

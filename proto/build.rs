@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/workload.proto",
         "proto/authorization.proto",
         "proto/discovery.proto",
+        "proto/status.proto",
         "proto/ca.proto",
         "proto/zds.proto",
     ];

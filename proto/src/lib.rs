@@ -24,6 +24,12 @@ pub mod discovery {
     include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
 }
 
+/// State of the clients of discovery (`envoy.service.status.v3`).
+#[allow(unreachable_pub, unused_qualifications, clippy::all)]
+pub mod status {
+    include!(concat!(env!("OUT_DIR"), "/envoy.service.status.v3.rs"));
+}
+
 /// Certificate service (`istio.v1.auth`); client and server with feature `grpc`.
 #[allow(unreachable_pub, unused_qualifications, clippy::all)]
 pub mod auth {
@@ -39,6 +45,11 @@ pub use change::Change;
 pub const ADDRESS_TYPE_URL: &str = "type.googleapis.com/istio.workload.Address";
 /// Type URL of [`security::Authorization`].
 pub const AUTHORIZATION_TYPE_URL: &str = "type.googleapis.com/istio.security.Authorization";
+
+/// Type of pages about the server, by name; those below it, such as `istio.io/debug/syncz`, have messages of their own.
+pub const DEBUG_TYPE: &str = "istio.io/debug";
+/// Type URL of [`status::ClientConfig`].
+pub const CLIENT_CONFIG_TYPE_URL: &str = "type.googleapis.com/envoy.service.status.v3.ClientConfig";
 
 /// Largest discovery message that either side accepts, in bytes: other servers send the whole first answer of a large mesh
 /// in one message.

@@ -14,7 +14,7 @@ use prost::Message as _;
 use proto::{
     ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL,
     discovery::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
         aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
     },
     workload::{Address, Workload, address::Type},
@@ -107,7 +107,15 @@ type Answers = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>>
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Nonsense {
+    type StreamAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
     type DeltaAggregatedResourcesStream = Answers;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("no proxy asks so"))
+    }
 
     async fn delta_aggregated_resources(
         &self,

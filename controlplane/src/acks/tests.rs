@@ -126,7 +126,7 @@ impl Bench {
 
 fn peer(node: &str, connection: u64, account: &str) -> Peer {
     let identity = format!("spiffe://cluster.local/ns/istio-system/sa/{account}").parse().unwrap();
-    Peer { connection, caller: Caller { node: node.to_owned(), identity }, node_id: String::new() }
+    Peer { connection, caller: Caller { node: node.to_owned(), identity }, node_id: String::new(), version: String::new() }
 }
 
 /// Makes a pod in the mesh.

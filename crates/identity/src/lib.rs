@@ -12,7 +12,8 @@ pub use leaf::{Leaf, LeafError};
 /// Caller of the control plane, once its token was checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
-    /// Name of the Kubernetes node that the caller runs on.
+    /// Name of the Kubernetes node that the caller runs on. Empty for a token that no pod holds, which is a tool's: it gets no
+    /// certificate and no discovery.
     pub node: String,
     /// The caller's own identity, for example that of the node proxy.
     pub identity: Identity,

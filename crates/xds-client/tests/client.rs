@@ -11,7 +11,7 @@ use prost_types::Any;
 use proto::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
-use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource};
 use proto::{ADDRESS_TYPE_URL as ADDRESS, AUTHORIZATION_TYPE_URL as POLICY};
 use std::collections::HashMap;
 use tls::control_plane::Token;
@@ -59,7 +59,15 @@ struct Server(mpsc::Sender<Talk>);
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Server {
+    type StreamAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
     type DeltaAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("no proxy asks so"))
+    }
 
     async fn delta_aggregated_resources(
         &self,

@@ -17,7 +17,7 @@ const ENDED: &str = "strake_control_streams_ended_total";
 #[derive(Clone, Copy, Debug)]
 pub struct Ages {
     /// Age at which a stream ends in good order; the client comes back at once with a fresh token. Up to a tenth is added
-    /// at random, so that the proxies of a mesh do not come back together.
+    /// at random, so that the proxies of a mesh do not come back together. While tokens cannot be checked no stream ends.
     pub max_age: Duration,
     /// Time between two checks of the token that a stream began with.
     pub check_every: Duration,
@@ -36,6 +36,8 @@ pub(crate) struct Watch {
     credential: Option<ShownCredential>,
     ends: Instant,
     next_check: Instant,
+    /// The last check said nothing.
+    is_unchecked: bool,
 }
 
 /// Reason for the end of a stream.
@@ -50,18 +52,22 @@ pub(crate) enum Reason {
 impl Watch {
     pub(crate) fn new(ages: Ages, credential: Option<ShownCredential>) -> Self {
         let now = Instant::now();
-        // No generator of random numbers is linked for this: the keys of a hasher are random, too.
-        let tenths = RandomState::new().hash_one(()) % 1000;
-        // From 0 to 999, of ten thousand: less than a tenth.
-        let jitter = ages.max_age.mul_f64(tenths as f64 / 10_000.0);
-        Self { ages, credential, ends: now + ages.max_age + jitter, next_check: now + ages.check_every }
+        let jitter = ages.max_age.mul_f64(random() / 10.0);
+        Self {
+            ages,
+            credential,
+            ends: now + ages.max_age + jitter,
+            next_check: now + ages.check_every,
+            is_unchecked: false,
+        }
     }
 
     /// Waits until the stream must end. Dropping it is safe: what is due stays due.
     pub(crate) async fn ended(&mut self) -> Reason {
         loop {
-            // No credential, or none that has to be checked before the end.
-            let Some(credential) = self.credential.clone().filter(|_| self.next_check < self.ends) else {
+            // Whoever cannot check this token cannot check that of the next stream: the client would have none until then.
+            let is_due = self.is_unchecked || self.next_check < self.ends;
+            let Some(credential) = self.credential.clone().filter(|_| is_due) else {
                 tokio::time::sleep_until(self.ends).await;
                 return ended(Reason::Age);
             };
@@ -70,11 +76,12 @@ impl Watch {
             // From the end of the check, so that a slow API server is not asked without a pause.
             self.next_check = Instant::now() + self.ages.check_every;
             match checked.unwrap_or_else(|_| Validity::Unknown(format!("no answer within {CHECK_TIMEOUT:?}"))) {
-                Validity::Valid => {}
+                Validity::Valid => self.is_unchecked = false,
                 Validity::Revoked(reason) => return ended(Reason::Token(reason)),
                 // A check that failed proves nothing about the token. Ending all streams then would cut off the mesh
                 // with the API server.
                 Validity::Unknown(reason) => {
+                    self.is_unchecked = true;
                     metrics::counter!("strake_control_token_checks_failed_total").increment(1);
                     tracing::warn!(
                         reason,
@@ -85,6 +92,12 @@ impl Watch {
             }
         }
     }
+}
+
+/// A number from 0 to 1.
+pub(crate) fn random() -> f64 {
+    // No generator of random numbers is linked for this: the keys of a hasher are random, too.
+    (RandomState::new().hash_one(()) % 1000) as f64 / 1000.0
 }
 
 fn ended(reason: Reason) -> Reason {

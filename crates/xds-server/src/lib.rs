@@ -11,6 +11,7 @@
 
 mod age;
 mod cache;
+mod debug;
 mod index;
 mod report;
 mod service;
@@ -24,6 +25,7 @@ mod withdrawals;
 
 pub use age::Ages;
 pub use cache::Cache;
+pub use debug::{Debug, Pages, Question};
 pub use report::{Peer, Report, Versions};
 pub use service::{Discovery, Options, service};
 pub use transport::{Connection, incoming};

@@ -13,6 +13,8 @@ pub struct Peer {
     pub caller: Caller,
     /// Name that it gives itself (`ztunnel~<ip>~<pod>.<ns>~<domain>`); proven by nothing.
     pub node_id: String,
+    /// Version that it gives itself (`ISTIO_VERSION` of its metadata), empty if none; proven by nothing.
+    pub version: String,
 }
 
 /// Names and versions of resources.

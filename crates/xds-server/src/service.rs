@@ -3,13 +3,14 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use identity::Caller;
 use proto::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
-use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
 use runtime::drain;
 use tls::control_plane::ShownCredential;
 use tokio::sync::mpsc;
@@ -18,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::age::Ages;
 use crate::cache::Cache;
+use crate::debug::{self, Debug};
 use crate::report::Report;
 use crate::stream::Conversation;
 use proto::MAX_MESSAGE_BYTES;
@@ -35,12 +37,17 @@ pub struct Options {
     pub drain: drain::Watch,
     /// Ages at which streams end by themselves.
     pub ages: Ages,
+    /// Pages for tools; without them nobody gets any.
+    pub debug: Option<Debug>,
+    /// Time over which streams end when the drain starts, at random: the clients of a mesh that came back together would
+    /// all be a load of the same moment. They are served meanwhile.
+    pub spread: Duration,
 }
 
 impl Options {
-    /// Makes options with the usual ages.
+    /// Makes options with the usual ages, without pages for tools, for a server whose streams end together.
     pub fn new(report: Arc<dyn Fn(Report) + Send + Sync>, drain: drain::Watch) -> Self {
-        Self { report, drain, ages: Ages::default() }
+        Self { report, drain, ages: Ages::default(), debug: None, spread: Duration::ZERO }
     }
 }
 
@@ -65,20 +72,41 @@ pub fn service(cache: Cache, options: Options) -> AggregatedDiscoveryServiceServ
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
+impl Discovery {
+    /// The caller of a new stream, if it has proved who it is and the server stays for a while.
+    fn admit(&self, extensions: &tonic::Extensions) -> Result<Caller, Status> {
+        if self.options.drain.is_draining() {
+            return Err(Status::unavailable("the server is about to end"));
+        }
+        extensions.get::<Caller>().cloned().ok_or_else(|| Status::unauthenticated("request authenticate failure"))
+    }
+}
+
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Discovery {
+    type StreamAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
     type DeltaAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        let caller = self.admit(request.extensions())?;
+        let none = || Status::unimplemented("only delta discovery is served (DeltaAggregatedResources)");
+        let debug = self.options.debug.clone().ok_or_else(none)?;
+        let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
+        tokio::spawn(debug::serve(debug, caller, request.into_inner(), sender, self.options.drain.clone()));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let caller = request.extensions().get::<Caller>().cloned();
-        // Istio's text, which clients log.
-        let caller = caller.ok_or_else(|| Status::unauthenticated("request authenticate failure"))?;
-        // UNAVAILABLE makes a client try again, at another replica.
-        if self.options.drain.is_draining() {
-            return Err(Status::unavailable("the server is about to end"));
+        let caller = self.admit(request.extensions())?;
+        // A token that no pod holds is a tool's. What a node's proxy says is taken for its node.
+        if caller.node.is_empty() {
+            return Err(Status::permission_denied("expected a token that is bound to a pod"));
         }
         let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
         let credential = request.extensions().get::<ShownCredential>().cloned();

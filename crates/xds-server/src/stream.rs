@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use crate::age::{Reason, Watch};
+use crate::age::{Reason, Watch, random};
 use crate::cache::{Batch, Cache};
 use crate::report::{Peer, Report};
 use crate::service::Options;
@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Key of the name of a client's node in its metadata.
 const NODE_NAME: &str = "NODE_NAME";
+/// Key of a client's version in its metadata.
+const VERSION: &str = "ISTIO_VERSION";
 
 /// Start of a node proxy's id.
 const NODE_PROXY: &str = "ztunnel~";
@@ -42,6 +44,8 @@ pub(crate) struct Conversation {
     /// The client has sent a request.
     greeted: bool,
     asked: Asked,
+    /// Time at which the stream ends, once the drain has started.
+    leaves: Option<Instant>,
     /// Deadline until which one of the two types waits for the other; see [`Gate`].
     patience: Option<Instant>,
 }
@@ -68,9 +72,19 @@ enum Next {
 impl Conversation {
     pub(crate) fn new(cache: Cache, options: Options, caller: Caller, credential: Option<ShownCredential>) -> Self {
         let (connection, wake) = cache.connect();
-        let peer = Peer { connection, caller, node_id: String::new() };
+        let peer = Peer { connection, caller, node_id: String::new(), version: String::new() };
         let watch = Watch::new(options.ages, credential);
-        Self { cache, options, wake, peer, watch, greeted: false, asked: Asked::default(), patience: None }
+        Self {
+            cache,
+            options,
+            wake,
+            peer,
+            watch,
+            greeted: false,
+            asked: Asked::default(),
+            leaves: None,
+            patience: None,
+        }
     }
 
     /// Serves the stream until the client leaves or violates the protocol, or the drain begins.
@@ -100,6 +114,7 @@ impl Conversation {
         // Before the wait: a wake-up that came while the last response was made is stored, and found here.
         let work = self.cache.has_work(self.peer.connection, gate);
         let patience = self.patience.unwrap_or_else(Instant::now);
+        let leaves = self.leaves.unwrap_or_else(Instant::now);
         // Every arm may be dropped: requests stay in the stream, a permit goes back, and a wake-up
         // that is lost with `notified` was stored before and is only a hint to look again.
         tokio::select! {
@@ -127,7 +142,11 @@ impl Conversation {
             }
             // A check that is dropped half-way is begun again at the next turn.
             reason = self.watch.ended() => self.end(reason),
-            _ = self.options.drain.started() => Next::End(Ok(())),
+            _ = self.options.drain.started(), if self.leaves.is_none() => {
+                self.leaves = Some(Instant::now() + self.options.spread.mul_f64(random()));
+                Next::Continue
+            }
+            () = tokio::time::sleep_until(leaves), if self.leaves.is_some() => Next::End(Ok(())),
         }
     }
 
@@ -156,7 +175,9 @@ impl Conversation {
         let mut node_name = String::new();
         if let Some(node) = request.node {
             self.peer.node_id = node.id;
-            node_name = node.metadata.and_then(node_name_of).unwrap_or_default();
+            let metadata = node.metadata.unwrap_or_default();
+            node_name = text(&metadata, NODE_NAME);
+            self.peer.version = text(&metadata, VERSION);
             if node.client_features.iter().any(|feature| feature == snapshot::FEATURE) {
                 self.cache.reads_marks(self.peer.connection);
             }
@@ -238,11 +259,11 @@ fn sent(peer: &Peer, batch: &Batch) -> Report {
     }
 }
 
-/// Node of a client, from its metadata.
-fn node_name_of(metadata: prost_types::Struct) -> Option<String> {
-    match metadata.fields.into_iter().find(|(key, _)| key == NODE_NAME)?.1.kind? {
-        Kind::StringValue(name) => Some(name),
-        _ => None,
+/// Text in a client's metadata; empty if there is none.
+fn text(metadata: &prost_types::Struct, key: &str) -> String {
+    match metadata.fields.get(key).and_then(|value| value.kind.as_ref()) {
+        Some(Kind::StringValue(text)) => text.clone(),
+        Some(_) | None => String::new(),
     }
 }
 

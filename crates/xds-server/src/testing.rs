@@ -21,7 +21,7 @@ use proto::discovery::aggregated_discovery_service_client::AggregatedDiscoverySe
 use proto::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
-use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
 use runtime::drain;
 use tls::control_plane::{Connector, RootSource};
 use tokio::net::TcpListener;
@@ -345,7 +345,15 @@ impl Relay {
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Relay {
+    type StreamAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
     type DeltaAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("no proxy asks so"))
+    }
 
     async fn delta_aggregated_resources(
         &self,

@@ -90,3 +90,22 @@ async fn a_stream_ends_when_its_token_is_no_longer_good_and_not_when_that_cannot
     validity.send_replace(Validity::Revoked("its pod is gone".to_owned()));
     assert_eq!(raw.next().await.unwrap_err().code(), Code::Unauthenticated);
 }
+
+#[tokio::test]
+async fn a_stream_outlives_its_age_while_its_token_cannot_be_checked() {
+    let (validity, receiver) = watch::channel(Validity::Unknown("no answer from the API server".to_owned()));
+    let (checks, mut checked) = watch::channel(0);
+    let credential = ShownCredential(Arc::new(Shown { validity: receiver, checks }));
+    let ages = Ages { max_age: SHORT * 3, check_every: SHORT };
+    let served = serve(ages, Some(credential)).await;
+    let mut raw = raw(served.address).await.unwrap();
+    raw.send(ask(POLICY)).await;
+    raw.hear().await;
+
+    soon(checked.wait_for(|checks| *checks > 10)).await.unwrap();
+    served.cache.apply(POLICY, vec![policy("q", "1")]);
+    assert_eq!(raw.hear().await.resources, ["q@1"], "nobody could begin another stream now");
+
+    validity.send_replace(Validity::Valid);
+    assert_eq!(raw.next().await.unwrap(), None);
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use compile::{Compiler, Update};
-use graph::{ObjectStatus, WAYPOINT_BOUND, WAYPOINT_MISSING};
+use graph::{CONDITION_TYPES, ObjectStatus};
 use kube_types::core::Condition;
 use kube_types::{Event, ObjectRef, Resource, Source};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};
@@ -126,15 +126,13 @@ impl Pipeline {
 
 /// The part of an object's status that the control plane may have written.
 fn status_of(resource: &Resource) -> ObjectStatus {
-    let ours = |condition: &&Condition| [WAYPOINT_BOUND, WAYPOINT_MISSING].contains(&condition.r#type.as_str());
+    let is_ours = |condition: &Condition| CONDITION_TYPES.contains(&condition.r#type.as_str());
+    let ours = |conditions: &[Condition]| conditions.iter().filter(|one| is_ours(one)).cloned().collect();
     let (conditions, addresses) = match resource {
-        Resource::AuthorizationPolicy(policy) => (policy.status.conditions.clone(), Vec::new()),
-        Resource::PeerAuthentication(policy) => (policy.status.conditions.clone(), Vec::new()),
-        Resource::Service(service) => (service.status.conditions.iter().filter(ours).cloned().collect(), Vec::new()),
-        Resource::ServiceEntry(entry) => {
-            let status = &entry.status;
-            (status.conditions.iter().filter(ours).cloned().collect(), status.addresses.clone())
-        }
+        Resource::AuthorizationPolicy(policy) => (ours(&policy.status.conditions), Vec::new()),
+        Resource::PeerAuthentication(policy) => (ours(&policy.status.conditions), Vec::new()),
+        Resource::Service(service) => (ours(&service.status.conditions), Vec::new()),
+        Resource::ServiceEntry(entry) => (ours(&entry.status.conditions), entry.status.addresses.clone()),
         Resource::Namespace(_)
         | Resource::Node(_)
         | Resource::ServiceAccount(_)

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use kube_cluster::{
-    Access, ApiServer, ClusterConfig, Credentials, Election, ElectionConfig, Rule, StatusConfig, Versions, Watched,
+    Access, ApiServer, ClusterConfig, Credentials, Election, ElectionConfig, Owned, Rule, StatusConfig, Versions,
+    Watched,
 };
 use kube_types::{ClusterId, Kind, Source, Status};
 use manifests::{DirectoryConfig, LastGoodCopies};
@@ -38,6 +39,12 @@ const KINDS: [Kind; 15] = [
 
 /// Kinds with conditions.
 const STATUSES: [Kind; 4] = [Kind::PeerAuthentication, Kind::AuthorizationPolicy, Kind::Service, Kind::ServiceEntry];
+
+/// Parts of statuses that are this program's; those of other writers stay.
+fn owned() -> Owned {
+    let conditions = graph::CONDITION_TYPES.map(str::to_owned).to_vec();
+    Owned { conditions, fields: vec!["addresses".to_owned()], ..Owned::default() }
+}
 
 /// Everything that is read: of the ConfigMaps only the mesh configuration, in the namespace of the control plane.
 fn watched(namespace: &str) -> Vec<Watched> {
@@ -104,7 +111,7 @@ impl SourceConfig {
                     server: server.clone(),
                     manager: MANAGER.to_owned(),
                     kinds: STATUSES.to_vec(),
-                    annotations: Vec::new(),
+                    owned: owned(),
                     versions: versions.clone(),
                     leadership: Some(election.leadership()),
                 });

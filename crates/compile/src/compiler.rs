@@ -69,6 +69,11 @@ impl Compiler {
         self.graph.remove(key);
     }
 
+    /// uid of an object as it was applied last; `None` when it is not kept, or its source knows no uids.
+    pub fn uid(&self, key: &ObjectRef) -> Option<&str> {
+        self.graph.uid(key)
+    }
+
     /// Returns the changes since the last call.
     pub fn settle(&mut self) -> Update {
         let graph::Update { cluster, objects, findings, policies, statuses, placements } = self.graph.settle();

@@ -226,3 +226,36 @@ fn what_excludes_nothing_is_found_too() {
     );
     assert_eq!(told.enforced(POLICY), "True Enforced");
 }
+
+#[test]
+fn conditions_name_the_generation_that_they_are_about() {
+    let mut compiler = compile::Compiler::new(graph::Mesh::default());
+    let policy = |generation: u32| {
+        authorization("{rules: [{}]}").replace("namespace: foo", &format!("namespace: foo, generation: {generation}"))
+    };
+    let service = |generation: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: ext, namespace: foo, labels: {{istio.io/use-waypoint: gone}}{generation}}}
+spec: {{hosts: ['*.example.com'], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: NONE}}
+"
+        )
+    };
+    let mut observed = |yaml: String| {
+        proxy::resources(&yaml).into_iter().for_each(|resource| compiler.apply(resource));
+        let update = compiler.settle();
+        let policies = update.policies.into_iter().filter_map(|(_, state)| state).map(|state| state.conditions(None));
+        let statuses = update.statuses.into_iter().map(|(_, status)| status.conditions);
+        let conditions = policies.chain(statuses).flatten();
+        conditions.map(|condition| (condition.r#type, condition.observed_generation)).collect::<Vec<_>>()
+    };
+
+    let of_policy = |number| [("ZtunnelAccepted".to_owned(), Some(number)), ("Enforced".to_owned(), Some(number))];
+    assert_eq!(observed(policy(3)), of_policy(3));
+    assert_eq!(observed(policy(4)), of_policy(4), "nothing else has changed");
+    assert_eq!(observed(policy(4)), []);
+    let bound = ["istio.io/WaypointBound", "istio.io/WaypointMissing"].map(str::to_owned);
+    assert_eq!(observed(service(", generation: 7")), bound.clone().map(|name| (name, Some(7))));
+    assert_eq!(observed(service("")), bound.map(|name| (name, None)));
+}

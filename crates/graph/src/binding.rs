@@ -10,7 +10,7 @@ use crate::finding::{Finding, Reason};
 use crate::waypoint::{BindingError, GatewayAddress, WaypointName, Waypoints};
 
 /// Type of the condition about the waypoint of a service. Istio's.
-pub const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
+pub(crate) const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 
 /// Reason of [`WAYPOINT_BOUND`] when it is true. Istio's.
 const ACCEPTED: &str = "WaypointAccepted";
@@ -86,8 +86,8 @@ impl Binding {
         canary.outcome.as_ref().err().map(|error| error.message(&canary.name))
     }
 
-    /// Condition of a service, if it or its namespace names a waypoint.
-    pub(crate) fn condition(&self, ingress: Option<bool>) -> Option<Condition> {
+    /// Condition of a service, if it or its namespace names a waypoint; `generation` is the service's.
+    pub(crate) fn condition(&self, ingress: Option<bool>, generation: Option<i64>) -> Option<Condition> {
         let name = self.name.as_ref()?;
         let (status, reason, message) = match &self.bound {
             Bound::Nothing => return None,
@@ -114,6 +114,7 @@ impl Binding {
             status: status.into(),
             reason: Some(reason.to_owned()),
             message: Some(message),
+            observed_generation: generation,
             ..Condition::default()
         })
     }

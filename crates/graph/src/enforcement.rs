@@ -13,6 +13,8 @@ use crate::placement::Scope;
 /// State of a policy, from which the conditions of its status follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyState {
+    /// `metadata.generation` of the policy that the state follows from; `None` where nothing counts it.
+    pub(crate) generation: Option<i64>,
     /// The conditions that Istio's control plane writes.
     pub(crate) accepted: Vec<Condition>,
     pub(crate) enforcement: Enforcement,
@@ -42,7 +44,8 @@ impl PolicyState {
 
     /// Conditions of the policy's status, without times; with `None` as if everything were acknowledged.
     pub fn conditions(&self, delivery: Option<&Delivery>) -> Vec<Condition> {
-        self.accepted.iter().cloned().chain([self.enforcement.condition(delivery)]).collect()
+        let conditions = self.accepted.iter().cloned().chain([self.enforcement.condition(delivery)]);
+        conditions.map(|condition| Condition { observed_generation: self.generation, ..condition }).collect()
     }
 }
 

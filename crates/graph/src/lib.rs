@@ -32,7 +32,6 @@ mod unsupported;
 mod waypoint;
 mod wish;
 
-pub use binding::WAYPOINT_BOUND;
 pub use delivery::{Delivery, Missing};
 pub use enforcement::PolicyState;
 pub use finding::{Finding, Reason, ReasonEntry, Severity};
@@ -47,6 +46,6 @@ pub use resolved::{
     Endpoints, EntryEndpoint, EntryHost, EntryServices, EntryWorkload, MeshService, Resolved, SelectedEntry,
     Visibility, Workload,
 };
-pub use status::{ObjectStatus, WAYPOINT_MISSING};
+pub use status::{CONDITION_TYPES, ObjectStatus};
 pub use target_port::{entry_port_of_pod, entry_target, target_port};
 pub use waypoint::{GatewayAddress, WAYPOINT_PORT, Waypoints};

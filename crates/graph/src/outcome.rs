@@ -6,10 +6,10 @@ use kube_types::core::{Condition, ConditionStatus};
 pub const ENFORCED: &str = "Enforced";
 
 /// Type of Istio's condition about acceptance by node proxies.
-const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
+pub(crate) const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
 
 /// Type of Istio's condition about acceptance by a waypoint.
-const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
+pub(crate) const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
 
 /// Outcome for a policy, from which the type, status and reason of a condition follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,7 +131,7 @@ impl Outcome {
     }
 }
 
-/// A condition of a policy's status, without a time.
+/// A condition of a policy's status, without time and generation.
 pub(crate) fn condition(outcome: Outcome, message: &str) -> Condition {
     let Entry { kind, status, reason, .. } = outcome.entry();
     Condition {
@@ -139,8 +139,8 @@ pub(crate) fn condition(outcome: Outcome, message: &str) -> Condition {
         status,
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
-        // Set by the writer of statuses, which knows the condition that the object has now.
-        last_transition_time: None,
+        // The writer of statuses, which knows the condition that the object has now, sets the rest.
+        ..Condition::default()
     }
 }
 

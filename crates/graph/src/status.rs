@@ -4,9 +4,14 @@ use kube_types::core::Condition;
 use kube_types::istio::HostAddress;
 
 use crate::binding::WAYPOINT_BOUND;
+use crate::outcome::{ENFORCED, WAYPOINT_ACCEPTED, ZTUNNEL_ACCEPTED};
 
 /// Type of the condition of a ServiceEntry that has no effect before it has a waypoint. Istio's.
-pub const WAYPOINT_MISSING: &str = "istio.io/WaypointMissing";
+pub(crate) const WAYPOINT_MISSING: &str = "istio.io/WaypointMissing";
+
+/// Types of all conditions that this mesh writes.
+pub const CONDITION_TYPES: [&str; 5] =
+    [ENFORCED, ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED, WAYPOINT_BOUND, WAYPOINT_MISSING];
 
 /// The part of a status that this mesh writes. Empty: it writes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -57,10 +57,10 @@ impl Changes {
 
     /// An object cannot be decoded.
     pub(crate) fn broken(&mut self, key: &ObjectRef, mistake: Mistake, in_force: InForce) {
-        let Mistake { field, message, code } = mistake;
+        let Mistake { uid, field, message, code } = mistake;
         let place = place(key);
         let problem = SourceProblem {
-            subject: Subject::from(key),
+            subject: Subject { uid, ..Subject::from(key) },
             field,
             in_force: Some(in_force),
             ..SourceProblem::of_file(&place, code, message)

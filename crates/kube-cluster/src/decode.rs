@@ -19,6 +19,8 @@ pub(crate) struct Head {
 /// Fault of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mistake {
+    /// uid of the object.
+    pub(crate) uid: String,
     /// Path, as `spec.ports[0].port`; empty when it is about the object.
     pub(crate) field: String,
     pub(crate) message: String,
@@ -61,17 +63,21 @@ pub(crate) fn object(kind: Kind, mut value: Value) -> Result<Resource, Mistake> 
         let message = wording::in_words(&error.to_string(), at(&value, &path));
         // The path of an object that is not a mapping is a dot.
         let field = Some(path.to_string()).filter(|path| path != ".").unwrap_or_default();
-        Mistake { field, message, code: Code::InvalidValue }
+        Mistake { uid: uid(&value), field, message, code: Code::InvalidValue }
     })?;
     // Only in the specification: an API server adds fields to metadata and status as it likes.
     let unknown = unknown.into_iter().find(|path| kind.is_strict() && path.starts_with("spec."));
     match unknown {
         Some(field) => {
             let message = "unknown field: without it the policy could allow more than was meant".to_owned();
-            Err(Mistake { field, message, code: Code::UnknownField })
+            Err(Mistake { uid: uid(&value), field, message, code: Code::UnknownField })
         }
         None => Ok(resource),
     }
+}
+
+fn uid(object: &Value) -> String {
+    object["metadata"]["uid"].as_str().unwrap_or_default().to_owned()
 }
 
 /// The path as `spec.rules[0].from`.

@@ -168,7 +168,7 @@ impl Candidate {
             }
             Err(error) => {
                 // Another replica may hold it by now: the next attempt looks.
-                let has_changed = error.is_conflict() || error.is_absent();
+                let has_changed = error.is_conflict() || error.is_not_found();
                 if has_changed {
                     self.held = None;
                 }
@@ -196,7 +196,7 @@ impl Candidate {
             Some(lease) => lease.clone(),
             None => match self.lease.get(&self.api).await {
                 Ok(lease) => lease,
-                Err(error) if error.is_absent() => {
+                Err(error) if error.is_not_found() => {
                     let spec = Spec::default().held_by(&self.identity);
                     self.held = Some(self.lease.create(&self.api, &spec).await?);
                     return Ok(true);

@@ -36,7 +36,13 @@ impl Delivered {
 
 /// All objects of a reader.
 #[derive(Debug, Default)]
-pub(crate) struct Known(BTreeMap<ObjectRef, Seen>);
+pub(crate) struct Known {
+    objects: BTreeMap<ObjectRef, Seen>,
+    /// Number of objects that the consumer has.
+    in_force: usize,
+    /// Number of objects whose newest form cannot be decoded.
+    unreadable: usize,
+}
 
 /// The objects of a reader, which a writer of statuses looks into. Clones share them; they are locked for moments.
 #[derive(Clone, Debug, Default)]
@@ -83,23 +89,41 @@ pub(crate) struct Listing {
 impl Known {
     /// Returns true if this version of the object was read before.
     pub(crate) fn has(&self, head: &Head) -> bool {
-        self.0.get(&head.key).is_some_and(|seen| *seen.version == *head.version)
+        self.objects.get(&head.key).is_some_and(|seen| *seen.version == *head.version)
     }
 
     /// resourceVersion of an object as it was last read.
     pub(crate) fn version(&self, key: &ObjectRef) -> Option<&str> {
-        self.0.get(key).map(|seen| &*seen.version)
+        self.objects.get(key).map(|seen| &*seen.version)
     }
 
     /// Number of objects that the consumer has.
-    pub(crate) fn in_force(&self) -> usize {
-        self.0.values().filter(|seen| seen.in_force.is_some()).count()
+    pub(crate) const fn in_force(&self) -> usize {
+        self.in_force
+    }
+
+    /// Number of objects whose newest form cannot be decoded.
+    pub(crate) const fn unreadable(&self) -> usize {
+        self.unreadable
+    }
+
+    fn insert(&mut self, key: ObjectRef, seen: Seen) {
+        self.in_force += usize::from(seen.in_force.is_some());
+        self.unreadable += usize::from(seen.is_broken);
+        self.objects.insert(key, seen);
+    }
+
+    fn take(&mut self, key: &ObjectRef) -> Option<Seen> {
+        let seen = self.objects.remove(key)?;
+        self.in_force -= usize::from(seen.in_force.is_some());
+        self.unreadable -= usize::from(seen.is_broken);
+        Some(seen)
     }
 
     /// Takes a complete list: what is not in it is gone.
     pub(crate) fn on_list(&mut self, listing: Listing, now: SystemTime, changes: &mut Changes) {
         // Only a complete list comes here: of a part nothing could be concluded.
-        let gone: Vec<_> = self.0.keys().filter(|key| !listing.keys.contains(key)).cloned().collect();
+        let gone: Vec<_> = self.objects.keys().filter(|key| !listing.keys.contains(key)).cloned().collect();
         for key in gone {
             self.on_removed(&key, changes);
         }
@@ -117,7 +141,7 @@ impl Known {
         changes: &mut Changes,
     ) {
         let Head { key, version } = head;
-        let before = self.0.remove(&key);
+        let before = self.take(&key);
         let delivered = before.as_ref().and_then(|seen| seen.in_force);
         let was_broken = before.is_some_and(|seen| seen.is_broken);
         let (in_force, is_broken) = match read {
@@ -141,12 +165,12 @@ impl Known {
                 (delivered, true)
             }
         };
-        self.0.insert(key, Seen { version: version.into(), in_force, is_broken });
+        self.insert(key, Seen { version: version.into(), in_force, is_broken });
     }
 
     /// Takes a removal; the object need not be known.
     pub(crate) fn on_removed(&mut self, key: &ObjectRef, changes: &mut Changes) {
-        let Some(seen) = self.0.remove(key) else { return };
+        let Some(seen) = self.take(key) else { return };
         if seen.in_force.is_some() {
             changes.remove(key);
         }

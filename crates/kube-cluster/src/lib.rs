@@ -15,6 +15,8 @@ mod lease;
 mod limit;
 mod list;
 mod liveness;
+mod merge;
+mod meter;
 mod objects;
 mod once;
 mod page;
@@ -41,7 +43,7 @@ pub use once::{
 };
 pub use rules::{Access, Rule, rules};
 pub use source::{ClusterConfig, ConfigError, open};
-pub use status::{StatusConfig, WriteError, status};
+pub use status::{Owned, StatusConfig, WriteError, status};
 pub use token_review::{BoundPod, ReviewError, TokenOwner, TokenReviewer};
 pub use verb::Verb;
 pub use watched::Watched;

@@ -18,6 +18,11 @@ impl Limit {
         Self { interval, burst, next: None }
     }
 
+    /// Takes all of the burst: writes are `interval` apart from now on.
+    pub(crate) fn exhaust(&mut self, now: Instant) {
+        self.next = Some(now + self.interval * self.burst);
+    }
+
     /// Takes the place of a write that begins at `now`.
     ///
     /// # Errors
@@ -55,5 +60,9 @@ mod tests {
         let later = start + Duration::from_secs(60);
         assert_eq!([(); 3].map(|()| limit.take(later)), [Ok(()); 3]);
         assert_eq!(limit.take(later), Err(later + interval), "a long pause allows no more than a burst");
+
+        let later = later + Duration::from_secs(60);
+        limit.exhaust(later);
+        assert_eq!(limit.take(later), Err(later + interval));
     }
 }

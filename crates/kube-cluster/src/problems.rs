@@ -55,7 +55,7 @@ fn of_kind(watched: &Watched, code: Code, message: String) -> SourceProblem {
     let subject = Subject {
         kind: watched.kind.to_string(),
         namespace: watched.namespace.clone().unwrap_or_default(),
-        name: String::new(),
+        ..Subject::default()
     };
     SourceProblem { subject, ..SourceProblem::of_file(&place(watched), code, message) }
 }

@@ -14,6 +14,7 @@ use crate::changes::Changes;
 use crate::known::Shared;
 use crate::list::list;
 use crate::liveness::{Liveness, PATIENCE};
+use crate::meter::Meter;
 use crate::path;
 use crate::problems;
 use crate::verb::Verb;
@@ -55,6 +56,7 @@ pub(crate) struct Reader {
     /// Version of the group that the API server serves.
     group_version: &'static str,
     known: Shared,
+    meter: Meter,
     /// Last time at which everything that is known was up to date.
     last: Option<SystemTime>,
     backoff: Backoff,
@@ -71,7 +73,7 @@ impl Reader {
         liveness: Liveness,
         known: Shared,
     ) -> Self {
-        let group_version = path::preferred(watched.kind);
+        let (group_version, meter) = (path::preferred(watched.kind), Meter::new(watched.kind));
         Self {
             index,
             watched,
@@ -80,6 +82,7 @@ impl Reader {
             liveness,
             group_version,
             known,
+            meter,
             last: None,
             backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
             failing_since: None,
@@ -106,8 +109,10 @@ impl Reader {
                 Ok(listing) => {
                     let position = listing.position.clone();
                     let mut changes = self.first_list();
-                    self.last = Some(SystemTime::now());
-                    self.known.lock().on_list(listing, SystemTime::now(), &mut changes);
+                    let now = SystemTime::now();
+                    self.known.lock().on_list(listing, now, &mut changes);
+                    self.up_to_date(now);
+                    self.meter.listed();
                     self.send(changes).await?;
                     return Ok(position);
                 }
@@ -178,6 +183,7 @@ impl Reader {
             let before = position.clone();
             let Err(error) = self.watch_once(&mut position).await? else {
                 self.liveness.interrupted();
+                self.meter.watch_ended(None);
                 // A server that ends every watch at once is not asked in a loop.
                 if position == before {
                     sleep(self.backoff.pause()).await;
@@ -185,6 +191,7 @@ impl Reader {
                 continue;
             };
             self.liveness.interrupted();
+            self.meter.watch_ended(Some(&error));
             // Known objects may be gone with their kind; the list finds out.
             if error.is_expired() || error.is_absent() {
                 tracing::info!(kind = %self.watched.kind, position, "the API server has forgotten the position of a watch; listing again");
@@ -223,11 +230,19 @@ impl Reader {
             // Before the error is looked at: events that came before it count.
             self.send(changes).await?;
             match step {
-                Ok(Step::Arrived) => self.last = Some(SystemTime::now()),
+                Ok(Step::Arrived) => self.up_to_date(SystemTime::now()),
                 Ok(Step::Ended) => return Ok(Ok(())),
                 Err(error) => return Ok(Err(error)),
             }
         }
+    }
+
+    /// All that is known is the state of the API server at this time.
+    fn up_to_date(&mut self, now: SystemTime) {
+        self.last = Some(now);
+        self.meter.heard(now);
+        let known = self.known.lock();
+        self.meter.objects(known.in_force(), known.unreadable());
     }
 
     /// A watch is open: problems with the kind as a whole are over.
@@ -273,6 +288,9 @@ impl Reader {
         if changes.is_empty() {
             return Ok(());
         }
-        self.batches.send((self.index, changes)).await.map_err(|_| Closed)
+        let began = Instant::now();
+        let sent = self.batches.send((self.index, changes)).await.map_err(|_| Closed);
+        self.meter.delivered(began.elapsed());
+        sent
     }
 }

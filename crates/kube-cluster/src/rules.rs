@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use kube_types::Kind;
 
-use crate::verb::{HOLD_LEASE, MAKE_LEASE, READ, Verb, WRITE_STATUS};
+use crate::verb::{HOLD_LEASE, MAKE_LEASE, READ, Verb, WRITE_ANNOTATIONS, WRITE_STATUS};
 use crate::watched::Watched;
+use crate::write::checks_uid;
 
 /// Everything that a program does with this crate.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,7 +42,10 @@ pub fn rules(access: Access<'_>) -> Vec<Rule> {
         let name = watched.fields.as_deref().and_then(|fields| fields.strip_prefix("metadata.name="));
         Rule { namespace, names: name.map(str::to_owned).into_iter().collect(), ..of_kind(watched.kind, "", READ) }
     }));
-    rules.extend(access.statuses.iter().map(|kind| of_kind(*kind, "/status", WRITE_STATUS)));
+    rules.extend(access.statuses.iter().map(|kind| {
+        let verbs = if checks_uid(*kind) { WRITE_ANNOTATIONS } else { WRITE_STATUS };
+        of_kind(*kind, "/status", verbs)
+    }));
     if let Some((namespace, name)) = access.lease {
         let lease = |names, verbs: &[Verb]| Rule {
             namespace: Some(namespace.to_owned()),
@@ -92,7 +96,7 @@ mod tests {
                 ":/namespaces list,watch",
                 ":/pods list,watch",
                 ":/pods/status patch",
-                ":security.istio.io/peerauthentications/status patch",
+                ":security.istio.io/peerauthentications/status get,patch",
                 "mesh:/configmaps config list,watch",
             ]
         );

@@ -56,6 +56,7 @@ pub fn open(config: ClusterConfig) -> Result<Source, ConfigError> {
     let (batches, collected) = mpsc::channel(BATCHES);
     let watches = Watches::new(watched.len());
     let mut tasks = JoinSet::new();
+    tasks.spawn(watches.clone().tell());
     tasks.spawn(Collector::new(cluster, events, watched.len()).run(collected));
     for (index, watched) in watched.into_iter().enumerate() {
         let api = Api::new(server.client());

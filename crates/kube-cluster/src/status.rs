@@ -18,6 +18,17 @@ const QUEUE: usize = 256;
 /// Time after which a caller hears that its write has not succeeded yet.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Parts of objects that are a program's: clearing an object removes them, and nothing else is touched.
+#[derive(Clone, Debug, Default)]
+pub struct Owned {
+    /// Annotations of pods.
+    pub annotations: Vec<String>,
+    /// Types of conditions.
+    pub conditions: Vec<String>,
+    /// Fields of a status beside its conditions.
+    pub fields: Vec<String>,
+}
+
 /// A writer of statuses.
 #[derive(Clone, Debug)]
 pub struct StatusConfig {
@@ -26,8 +37,7 @@ pub struct StatusConfig {
     pub manager: String,
     /// Kinds whose objects it writes about.
     pub kinds: Vec<Kind>,
-    /// Annotations of pods that are this program's: clearing a pod's status removes them.
-    pub annotations: Vec<String>,
+    pub owned: Owned,
     /// Versions that the program's source has seen: a patch that the newest one has is not written again.
     pub versions: Versions,
     /// `None`: there is one writer. Else only the leader writes; the others keep what they would write until they lead.
@@ -50,8 +60,9 @@ pub enum WriteError {
     Ended,
 }
 
-/// Opens a writer: conditions by server-side apply to the subresource `status`, annotations of pods by a patch of it. Its
-/// task ends with the last clone of the [`Status`].
+/// Opens a writer of the subresource `status`: annotations of pods by a patch; conditions by reading the object and patching
+/// what differs, so that conditions of other writers stay, and nothing is written that the object says already. Its task ends
+/// with the last clone of the [`Status`].
 ///
 /// An object that is gone needs no status: that is success. So is a write of a replica that does not lead.
 ///

@@ -32,9 +32,11 @@ impl Verb {
 /// Verbs that reading a kind takes.
 pub(crate) const READ: &[Verb] = &[Verb::List, Verb::Watch];
 
-/// Verbs that writing a status takes, of the subresource `status`. Annotations of pods are written through it as well: it
-/// reaches nothing of their specification.
-pub(crate) const WRITE_STATUS: &[Verb] = &[Verb::Patch];
+/// Verbs that writing conditions takes, of the subresource `status`: the conditions of others are read first.
+pub(crate) const WRITE_STATUS: &[Verb] = &[Verb::Get, Verb::Patch];
+
+/// Verbs that writing annotations of pods takes, of the subresource `status`: it reaches nothing of their specification.
+pub(crate) const WRITE_ANNOTATIONS: &[Verb] = &[Verb::Patch];
 
 /// Verbs that making a Lease takes. RBAC cannot bind it to a name, because the request has none in its path.
 pub(crate) const MAKE_LEASE: &[Verb] = &[Verb::Create];

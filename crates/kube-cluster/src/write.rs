@@ -1,4 +1,6 @@
-//! One write of a status: its request, and what the answer means.
+//! One write of a status: its requests, and what the answers mean. What a status becomes is in `merge`.
+
+use std::sync::Arc;
 
 use http::Method;
 use kube_types::{Kind, ObjectRef, Patch};
@@ -6,10 +8,13 @@ use serde_json::{Map, Value, json};
 
 use crate::answer::ApiError;
 use crate::api::{Api, Change};
+use crate::election::Leadership;
+use crate::merge::{Merged, merge};
 use crate::path;
+use crate::status::Owned;
+use crate::verb::Verb;
 
-/// Content types of patches.
-const APPLY: &str = "application/apply-patch+yaml";
+/// Content type of patches.
 const MERGE: &str = "application/merge-patch+json";
 
 /// Outcome of a write.
@@ -17,86 +22,119 @@ const MERGE: &str = "application/merge-patch+json";
 pub(crate) enum Outcome {
     /// The object has it, in this version.
     Written { version: String },
+    /// The object had it already, in this version.
+    Same { version: String },
     /// The object is gone, or another one has its name.
     Gone,
+    /// Another writer has described a later generation of the object.
+    Superseded,
+    /// This replica does not lead any more; nothing was written.
+    NotLeading,
     /// The same request may succeed later.
-    Failed(ApiError),
+    Failed(Verb, ApiError),
     /// It never will.
-    Refused(ApiError),
+    Refused(Verb, ApiError),
+}
+
+impl Outcome {
+    /// Stable: metric label.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Written { .. } => "written",
+            Self::Same { .. } => "unchanged",
+            Self::Gone => "gone",
+            Self::Superseded => "superseded",
+            Self::NotLeading => "not_leading",
+            Self::Failed(_, error) if error.is_conflict() => "conflict",
+            Self::Failed(..) => "failed",
+            Self::Refused(..) => "refused",
+        }
+    }
+
+    fn of(verb: Verb, error: ApiError) -> Self {
+        // A 404 that does not name the object is of a path that is not served now: an API server that starts does not
+        // serve custom resources at once.
+        let may_come_back = error.is_absent() && !error.is_not_found();
+        if may_come_back || error.is_transient() { Self::Failed(verb, error) } else { Self::Refused(verb, error) }
+    }
 }
 
 /// A write that is to be sent.
 #[derive(Debug)]
 pub(crate) struct Request {
+    kind: Kind,
+    /// Of the subresource `status`: it cannot change a specification, and needs no permission to.
     path: String,
-    content_type: &'static str,
-    body: Value,
-    has_uid: bool,
+    manager: String,
+    /// `None` removes what the program wrote.
+    patch: Option<Patch>,
+    owned: Arc<Owned>,
 }
 
 impl Request {
-    /// `None` removes what `manager` wrote; of a pod, `annotations`.
-    pub(crate) fn new(key: &ObjectRef, patch: Option<&Patch>, manager: &str, annotations: &[String]) -> Self {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("fieldManager", manager);
-        let uid = patch.and_then(|patch| patch.uid.as_deref());
-        let (content_type, body) = if checks_uid(key.kind) {
-            // Not by apply: it shares an annotation with whoever wrote the same value, and cannot remove it then.
-            let nulls = || json!({ "metadata": { "annotations": nulls(annotations) } });
-            let mut body = patch.map_or_else(nulls, |patch| patch.value.clone());
-            if let Some(uid) = uid {
-                body["metadata"]["uid"] = uid.into();
-            }
-            (MERGE, body)
-        } else {
-            // A status has one owner; what another one left of it is replaced.
-            query.append_pair("force", "true");
-            (APPLY, applied(key, patch))
-        };
-        // The subresource: it cannot change a specification, and needs no permission to.
-        let path = format!("{}/status?{}", path::object(key, path::preferred(key.kind)), query.finish());
-        Self { path, content_type, body, has_uid: uid.is_some() }
+    pub(crate) fn new(key: &ObjectRef, patch: Option<Patch>, manager: &str, owned: &Arc<Owned>) -> Self {
+        let path = format!("{}/status", path::object(key, path::preferred(key.kind)));
+        Self { kind: key.kind, path, manager: manager.to_owned(), patch, owned: Arc::clone(owned) }
     }
 
-    pub(crate) async fn send(self, api: &Api) -> Outcome {
-        let Self { path, content_type, body, has_uid } = self;
-        match api.change(Change { method: Method::PATCH, path: &path, content_type, body: &body }).await {
-            Ok(object) => {
-                // An empty version is none that was seen, so that at worst the patch is written once more.
-                let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-                Outcome::Written { version: version.to_owned() }
+    /// Writes; `leadership` is looked at again before each change.
+    pub(crate) async fn send(self, api: &Api, leadership: Option<&Leadership>) -> Outcome {
+        let body = if checks_uid(self.kind) {
+            self.annotations()
+        } else {
+            let object: Value = match api.get(&self.path).await {
+                Ok(object) => object,
+                Err(error) if error.is_not_found() => return Outcome::Gone,
+                Err(error) => return Outcome::of(Verb::Get, error),
+            };
+            match merge(&object, self.patch.as_ref().map(|patch| &patch.value), &self.owned) {
+                Merged::Patch(body) => body,
+                Merged::Same => return Outcome::Same { version: version(&object) },
+                Merged::Superseded => return Outcome::Superseded,
             }
-            Err(error) if is_gone(&error, has_uid) => Outcome::Gone,
-            Err(error) if error.is_transient() => Outcome::Failed(error),
-            Err(error) => Outcome::Refused(error),
+        };
+        // Reading may have taken long.
+        if leadership.is_some_and(|leadership| !leadership.is_leading()) {
+            return Outcome::NotLeading;
         }
+        let has_uid = self.patch.as_ref().is_some_and(|patch| patch.uid.is_some());
+        let path = self.patch_path();
+        match api.change(Change { method: Method::PATCH, path: &path, content_type: MERGE, body: &body }).await {
+            Ok(object) => Outcome::Written { version: version(&object) },
+            Err(error) if is_gone(&error, has_uid) => Outcome::Gone,
+            Err(error) => Outcome::of(Verb::Patch, error),
+        }
+    }
+
+    fn patch_path(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("fieldManager", &self.manager);
+        format!("{}?{}", self.path, query.finish())
+    }
+
+    /// The patch of a pod's annotations. Not by server-side apply: it shares an annotation with whoever wrote the same value,
+    /// and cannot remove it then.
+    fn annotations(&self) -> Value {
+        let Some(patch) = &self.patch else {
+            let nulls = self.owned.annotations.iter().map(|name| (name.clone(), Value::Null));
+            return json!({ "metadata": { "annotations": nulls.collect::<Map<_, _>>() } });
+        };
+        let mut body = patch.value.clone();
+        if let Some(uid) = &patch.uid {
+            body["metadata"]["uid"] = uid.as_str().into();
+        }
+        body
     }
 }
 
 /// Returns true if the API server compares the uid of a patch with that of the object. Of a custom resource it ignores all
-/// metadata of a patch of the status.
+/// metadata of a patch of the status but the resourceVersion.
 pub(crate) fn checks_uid(kind: Kind) -> bool {
     kind == Kind::Pod
 }
 
-fn nulls(annotations: &[String]) -> Map<String, Value> {
-    annotations.iter().map(|name| (name.clone(), Value::Null)).collect()
-}
-
-/// The partial object that a manager owns.
-fn applied(key: &ObjectRef, patch: Option<&Patch>) -> Value {
-    let mut body = match patch.map(|patch| patch.value.clone()) {
-        Some(Value::Object(fields)) => Value::Object(fields),
-        // An apply without fields removes those that this manager has written.
-        Some(_) | None => json!({}),
-    };
-    body["apiVersion"] = key.kind.api_version().into();
-    body["kind"] = key.kind.name().into();
-    body["metadata"]["name"] = key.name.as_str().into();
-    if key.kind.is_namespaced() {
-        body["metadata"]["namespace"] = key.namespace.as_str().into();
-    }
-    body
+fn version(object: &Value) -> String {
+    object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned()
 }
 
 /// An API server says that there is no such object, or that its uid is another. A 404 without reason is of a path that it
@@ -112,38 +150,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conditions_are_applied_to_the_status_alone() {
-        let key = ObjectRef::new(Kind::PeerAuthentication, "app", "strict");
-        let patch = Patch { uid: None, value: json!({"status": {"conditions": []}}) };
-
-        let request = Request::new(&key, Some(&patch), "strake-control", &[]);
-
-        assert_eq!(
-            request.path,
-            "/apis/security.istio.io/v1/namespaces/app/peerauthentications/strict/status?fieldManager=strake-control&force=true"
-        );
-        assert_eq!(request.content_type, APPLY);
-        assert_eq!(
-            request.body,
-            json!({
-                "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication",
-                "metadata": {"name": "strict", "namespace": "app"}, "status": {"conditions": []},
-            })
-        );
-        assert_eq!(Request::new(&key, None, "m", &[]).body.get("status"), None, "an owner of nothing");
-    }
-
-    #[test]
     fn an_annotation_of_a_pod_is_set_and_removed_whoever_wrote_it() {
         let key = ObjectRef::new(Kind::Pod, "app", "web");
+        let owned = Arc::new(Owned { annotations: vec!["a".to_owned()], ..Owned::default() });
         let patch = Patch { uid: Some("7".to_owned()), value: json!({"metadata": {"annotations": {"a": "b"}}}) };
 
-        let set = Request::new(&key, Some(&patch), "strake-agent", &["a".to_owned()]);
-        let removed = Request::new(&key, None, "strake-agent", &["a".to_owned()]);
+        let set = Request::new(&key, Some(patch), "strake-agent", &owned);
+        let removed = Request::new(&key, None, "strake-agent", &owned);
 
-        assert_eq!(set.path, "/api/v1/namespaces/app/pods/web/status?fieldManager=strake-agent");
-        assert_eq!(set.body, json!({"metadata": {"annotations": {"a": "b"}, "uid": "7"}}));
-        assert_eq!(removed.body, json!({"metadata": {"annotations": {"a": null}}}));
-        assert_eq!((set.content_type, removed.content_type), (MERGE, MERGE));
+        assert_eq!(set.patch_path(), "/api/v1/namespaces/app/pods/web/status?fieldManager=strake-agent");
+        assert_eq!(set.annotations(), json!({"metadata": {"annotations": {"a": "b"}, "uid": "7"}}));
+        assert_eq!(removed.annotations(), json!({"metadata": {"annotations": {"a": null}}}));
     }
 }

@@ -2,6 +2,7 @@
 //! replica leads.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube_types::{ObjectRef, Patch};
@@ -15,11 +16,12 @@ use crate::api::Api;
 use crate::election::Leadership;
 use crate::known::{Versions, is_after};
 use crate::limit::Limit;
-use crate::status::{StatusConfig, WriteError};
+use crate::reader::RECHECK;
+use crate::status::{Owned, StatusConfig, WriteError};
 use crate::verb::Verb;
-use crate::write::{Outcome, Request};
+use crate::write::{Outcome, Request, checks_uid};
 
-/// Requests at a time.
+/// Objects that are written at a time.
 const IN_FLIGHT: usize = 8;
 
 /// Writes of a program in the long run: 50 a second; and at once, for instance when a node's pods are enrolled.
@@ -29,6 +31,10 @@ const BURST: u32 = 100;
 /// Pauses after failures.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Time between two reviews of what was written. Another writer may have replaced a list as a whole; one that does so again and
+/// again costs no more than a write in this time.
+const REVIEW: Duration = Duration::from_secs(600);
 
 /// Answer to a caller.
 type Reply = oneshot::Sender<Result<(), WriteError>>;
@@ -61,7 +67,7 @@ struct Written {
 pub(crate) struct Writer {
     api: Api,
     manager: String,
-    annotations: Vec<String>,
+    owned: Arc<Owned>,
     versions: Versions,
     leadership: Option<Leadership>,
     limit: Limit,
@@ -72,15 +78,17 @@ pub(crate) struct Writer {
     backoff: Backoff,
     /// Text of the last failure, while nothing has succeeded since.
     failing: Option<String>,
+    /// Time of the next review.
+    review: Instant,
 }
 
 impl Writer {
     pub(crate) fn new(config: StatusConfig) -> Self {
-        let StatusConfig { server, manager, kinds: _, annotations, versions, leadership } = config;
+        let StatusConfig { server, manager, kinds: _, owned, versions, leadership } = config;
         Self {
             api: Api::new(server.client()),
             manager,
-            annotations,
+            owned: Arc::new(owned),
             versions,
             leadership,
             limit: Limit::new(INTERVAL, BURST),
@@ -90,6 +98,7 @@ impl Writer {
             requests: JoinSet::new(),
             backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
             failing: None,
+            review: Instant::now() + REVIEW,
         }
     }
 
@@ -98,6 +107,7 @@ impl Writer {
         let mut election = self.leadership.clone();
         loop {
             let next = self.start_due();
+            let review = self.review;
             let waits_for_leadership = !self.leads() && !self.jobs.is_empty();
             // Every arm is cancel-safe.
             tokio::select! {
@@ -111,8 +121,12 @@ impl Writer {
                 },
                 // `select!` makes the future also when its condition is false, hence the unused time.
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                () = sleep_until(review) => self.review(),
                 leads = acquired(&mut election), if waits_for_leadership => {
-                    if !leads {
+                    if leads {
+                        // Everything that waited is due now, and every other replica's watch hears of each write.
+                        self.limit.exhaust(Instant::now());
+                    } else {
                         // The election has ended, and asking again would answer at once for ever.
                         election = None;
                     }
@@ -139,6 +153,24 @@ impl Writer {
         if let Some(mut replaced) = self.jobs.insert(key, job) {
             // Replaced by a newer patch of the same object: what the first caller wanted is no longer wanted.
             answer(&mut replaced.reply, Ok(()));
+        }
+    }
+
+    /// Looks again at objects that have changed since their conditions were written.
+    fn review(&mut self) {
+        self.review = Instant::now() + REVIEW;
+        if !self.leads() {
+            return;
+        }
+        let is_changed = |key: &ObjectRef, written: &Written| {
+            let is_later = |seen: String| is_after(&seen, &written.version);
+            !checks_uid(key.kind) && !self.in_flight.contains(key) && self.versions.of(key).is_some_and(is_later)
+        };
+        let changed = self.written.iter().filter(|(key, written)| is_changed(key, written));
+        let changed: Vec<_> = changed.map(|(key, written)| (key.clone(), written.patch.clone())).collect();
+        for (key, patch) in changed {
+            // A newer patch, if there is one, is the one that counts.
+            self.jobs.entry(key).or_insert_with(|| Job { patch: Some(patch), reply: None, due: Instant::now() });
         }
     }
 
@@ -184,16 +216,17 @@ impl Writer {
     }
 
     fn send(&mut self, key: ObjectRef, job: Job) {
-        let request = Request::new(&key, job.patch.as_ref(), &self.manager, &self.annotations);
-        let api = self.api.clone();
+        let request = Request::new(&key, job.patch.clone(), &self.manager, &self.owned);
+        let (api, leadership) = (self.api.clone(), self.leadership.clone());
         self.in_flight.insert(key.clone());
-        self.requests.spawn(async move { (key, job, request.send(&api).await) });
+        self.requests.spawn(async move { (key, job, request.send(&api, leadership.as_ref()).await) });
     }
 
     fn on_outcome(&mut self, key: ObjectRef, mut job: Job, outcome: Outcome) {
         self.in_flight.remove(&key);
+        metrics::counter!("strake_api_status_writes_total", "outcome" => outcome.name()).increment(1);
         match outcome {
-            Outcome::Written { version } => {
+            Outcome::Written { version } | Outcome::Same { version } => {
                 self.works();
                 match job.patch {
                     Some(patch) => self.written.insert(key, Written { patch, version }),
@@ -201,27 +234,32 @@ impl Writer {
                 };
                 answer(&mut job.reply, Ok(()));
             }
-            Outcome::Gone => {
+            Outcome::Gone | Outcome::Superseded => {
                 self.works();
                 self.written.remove(&key);
                 answer(&mut job.reply, Ok(()));
             }
             // Not tried again: the API server would refuse the same patch again.
-            Outcome::Refused(error) => {
+            Outcome::Refused(verb, error) => {
                 self.works();
-                let text = explain(&error, &key);
+                let text = explain(verb, &error, &key);
                 tracing::warn!(object = %key, "{text}");
                 answer(&mut job.reply, Err(WriteError::Refused(text)));
             }
-            Outcome::Failed(error) => {
-                job.due = Instant::now() + self.on_failure(&error, &key);
-                // A newer patch replaces this one.
-                match self.jobs.contains_key(&key) {
-                    true => answer(&mut job.reply, Ok(())),
-                    false => {
-                        self.jobs.insert(key, job);
-                    }
-                }
+            Outcome::NotLeading => self.put_back(key, job),
+            Outcome::Failed(verb, error) => {
+                job.due = Instant::now() + self.on_failure(verb, &error, &key);
+                self.put_back(key, job);
+            }
+        }
+    }
+
+    fn put_back(&mut self, key: ObjectRef, mut job: Job) {
+        // A newer patch replaces this one.
+        match self.jobs.contains_key(&key) {
+            true => answer(&mut job.reply, Ok(())),
+            false => {
+                self.jobs.insert(key, job);
             }
         }
     }
@@ -234,11 +272,16 @@ impl Writer {
     }
 
     /// Returns the pause before the next attempt. A conflict says nothing about the API server.
-    fn on_failure(&mut self, error: &ApiError, key: &ObjectRef) -> Duration {
+    fn on_failure(&mut self, verb: Verb, error: &ApiError, key: &ObjectRef) -> Duration {
         if error.is_conflict() {
             return PAUSE_MIN;
         }
-        let text = explain(error, key);
+        // The kind is not served now; other kinds may be.
+        if error.is_absent() {
+            tracing::debug!("{}", explain(verb, error, key));
+            return RECHECK;
+        }
+        let text = explain(verb, error, key);
         if self.failing.is_none() {
             tracing::warn!("{text}; trying again");
         }
@@ -247,8 +290,8 @@ impl Writer {
     }
 }
 
-fn explain(error: &ApiError, key: &ObjectRef) -> String {
-    error.explain(Verb::Patch, &format!("{}/status of {}", key.kind.plural(), key.path()))
+fn explain(verb: Verb, error: &ApiError, key: &ObjectRef) -> String {
+    error.explain(verb, &format!("{}/status of {}", key.kind.plural(), key.path()))
 }
 
 /// A caller that has gone needs no answer.

@@ -65,6 +65,9 @@ pub struct Subject {
     /// Empty for cluster-scoped kinds, too.
     pub namespace: String,
     pub name: String,
+    /// As the API server gave it; manifests have none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uid: String,
 }
 
 impl Subject {
@@ -76,7 +79,8 @@ impl Subject {
 
 impl From<&ObjectRef> for Subject {
     fn from(key: &ObjectRef) -> Self {
-        Self { kind: key.kind.to_string(), namespace: key.namespace.clone(), name: key.name.clone() }
+        let (namespace, name) = (key.namespace.clone(), key.name.clone());
+        Self { kind: key.kind.to_string(), namespace, name, uid: String::new() }
     }
 }
 
@@ -269,6 +273,7 @@ mod tests {
                 kind: "PeerAuthentication".to_owned(),
                 namespace: "app".to_owned(),
                 name: "strict".to_owned(),
+                ..Subject::default()
             },
             field: "spec.mode".to_owned(),
             in_force: Some(InForce::Nothing),

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use contract::labels::{REDIRECTION_ANNOTATION, UNINSTALL_ANNOTATION};
 use contract::manifests::AGENT;
 use kube_cluster::{
-    Access, ApiServer, ClusterConfig, Collection, Credentials, RequestError, Rule, StatusConfig, Versions, Watched,
+    Access, ApiServer, ClusterConfig, Collection, Credentials, Owned, RequestError, Rule, StatusConfig, Versions,
+    Watched,
 };
 use kube_types::{ClusterId, Kind, Source, Status};
 use manifests::DirectoryConfig;
@@ -61,7 +62,7 @@ impl Objects {
                 server: server.clone(),
                 manager: MANAGER.to_owned(),
                 kinds: STATUSES.to_vec(),
-                annotations: vec![REDIRECTION_ANNOTATION.to_owned()],
+                owned: Owned { annotations: vec![REDIRECTION_ANNOTATION.to_owned()], ..Owned::default() },
                 versions: versions.clone(),
                 // Each pod has one agent.
                 leadership: None,

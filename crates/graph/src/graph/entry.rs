@@ -105,6 +105,7 @@ impl Graph {
             status: ConditionStatus::True,
             reason: Some("NoWaypointForWildcardService".to_owned()),
             message: Some("ServiceEntry will not apply until it is bound to a valid waypoint.".to_owned()),
+            observed_generation: entry.metadata.generation,
             ..Condition::default()
         });
         let addresses = entry.spec.hosts.iter().flat_map(|host| {
@@ -112,7 +113,7 @@ impl Graph {
             addresses.map(|address| HostAddress { value: address.to_string(), host: host.clone() })
         });
         ObjectStatus {
-            conditions: binding.condition(ingress).into_iter().chain(missing).collect(),
+            conditions: binding.condition(ingress, entry.metadata.generation).into_iter().chain(missing).collect(),
             addresses: addresses.collect(),
         }
     }

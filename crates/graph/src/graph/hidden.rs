@@ -109,6 +109,11 @@ impl Graph {
         }
     }
 
+    /// The mesh configuration, if this is its key.
+    pub(super) fn config_map(&self, key: &ObjectRef) -> Option<&Arc<ConfigMap>> {
+        self.hidden.map.as_ref().filter(|map| map.metadata.name == key.name && map.metadata.namespace == key.namespace)
+    }
+
     /// Findings about the mesh configuration.
     pub(super) fn mesh_config(&self, key: &ObjectRef) -> Output {
         let findings = self.hidden.map.as_ref().map(|map| mesh_config::read(&self.mesh, key, map).1);

@@ -14,6 +14,7 @@ mod reported;
 mod selection;
 mod settle;
 mod states;
+mod uids;
 mod waypoints;
 
 use std::collections::BTreeSet;

@@ -185,7 +185,7 @@ impl Graph {
         let labels = namespace.as_ref().map(|namespace| &namespace.metadata.labels);
         let ingress = wish::ingress(&service.metadata.labels, labels);
         findings.extend(binding.findings(key));
-        let conditions = binding.condition(ingress).into_iter().collect();
+        let conditions = binding.condition(ingress, service.metadata.generation).into_iter().collect();
         let waypoints = binding.waypoints(ingress);
         Output {
             resolved: Resolved::Service(MeshService { service: Arc::clone(service), namespace, waypoints }),

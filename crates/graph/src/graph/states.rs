@@ -56,6 +56,7 @@ impl Graph {
         for key in keys {
             // Neither exists for a policy that was removed, which `set_state` then reports as gone.
             let state = self.policies.facts.get(key).zip(self.scope(key)).map(|(facts, scope)| PolicyState {
+                generation: self.generation(key),
                 accepted: facts.accepted.clone(),
                 enforcement: Enforcement {
                     effect: facts.effect.clone(),
@@ -75,6 +76,13 @@ impl Graph {
         }
         let policy = self.objects.policies.get(&key.namespace, &key.name)?;
         Some(authorization::scope(&self.mesh, key, policy))
+    }
+
+    fn generation(&self, key: &ObjectRef) -> Option<i64> {
+        if key.kind == Kind::PeerAuthentication {
+            return self.peer_of(key)?.metadata.generation;
+        }
+        self.objects.policies.get(&key.namespace, &key.name)?.metadata.generation
     }
 
     /// Policies of a namespace that select by no labels.

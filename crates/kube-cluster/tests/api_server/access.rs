@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kube_cluster::{Access, Election, ElectionConfig, StatusConfig, Verb, Watched, rules, status};
+use kube_cluster::{Access, Election, ElectionConfig, Owned, StatusConfig, Verb, Watched, rules, status};
 use kube_types::{Kind, ObjectRef};
 use serde_json::json;
 
@@ -37,14 +37,14 @@ async fn a_program_needs_its_rules_and_nothing_else() {
         server: fake.server(),
         manager: "strake-test".to_owned(),
         kinds: statuses.to_vec(),
-        annotations: vec!["a".to_owned()],
+        owned: Owned { annotations: vec!["a".to_owned()], ..Owned::default() },
         versions: consumer.versions.clone(),
         leadership: Some(election.leadership()),
     });
     let annotated = json!({"metadata": {"annotations": {"a": "b"}}});
     status.apply_to(&ObjectRef::new(Kind::Pod, "app", "web"), &uid, annotated).await.unwrap();
     let strict = ObjectRef::new(Kind::PeerAuthentication, "app", "strict");
-    status.apply(&strict, json!({"status": {"conditions": []}})).await.unwrap();
+    status.apply(&strict, json!({"status": {"conditions": [{"type": "Enforced"}]}})).await.unwrap();
     status.clear(&strict).await.unwrap();
     fake.cut_watches();
     consumer.for_time(Duration::from_secs(60)).await;

@@ -135,3 +135,21 @@ async fn a_lease_taken_by_somebody_else_ends_the_leadership() {
     assert_eq!(holder(&fake), "somebody");
     assert!(leadership.acquired().await, "somebody does not renew");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_404_that_does_not_name_the_lease_is_no_reason_to_make_one() {
+    let fake = Fake::default();
+    let first = candidate(&fake, "first");
+    assert!(first.leadership().acquired().await);
+    let second = candidate(&fake, "second");
+    let made = fake.count(Verb::Create);
+
+    // A proxy in between, or an API server that does not serve the group now.
+    for verb in [Verb::Get, Verb::Update] {
+        fake.fail(When::always(verb), Fault::Refuse(404, None));
+    }
+    let led = watch(SECOND * 60, &first, &second).await;
+
+    assert_eq!(fake.count(Verb::Create), made);
+    assert!(led.0 <= 10.1 && led.1 == 0.0, "{led:?}");
+}

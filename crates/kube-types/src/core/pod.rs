@@ -245,6 +245,10 @@ pub struct Condition {
     // Changes only when `status` does, not with the message (API convention).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<String>,
+    /// `metadata.generation` of the specification that the condition is about. Objects without a generation, such as
+    /// Services, have none here either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
 }
 
 /// Status of a [`Condition`]. Text other than `True` and `False` is `Unknown`.

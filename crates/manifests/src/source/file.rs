@@ -211,7 +211,8 @@ fn subject(node: &Node) -> Subject {
         Some(Data::Scalar(_) | Data::List(_) | Data::Map(_)) | None => String::new(),
     };
     let of_metadata = |field| node.entry("metadata").map(|metadata| text(&metadata.value, field)).unwrap_or_default();
-    Subject { kind: text(node, "kind"), namespace: of_metadata("namespace"), name: of_metadata("name") }
+    let (namespace, name) = (of_metadata("namespace"), of_metadata("name"));
+    Subject { kind: text(node, "kind"), namespace, name, uid: String::new() }
 }
 
 /// Most beginnings of a document that are tried to find out which object it is.

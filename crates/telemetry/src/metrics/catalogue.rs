@@ -10,6 +10,7 @@ use super::traffic_labels::NAMES;
 const AGENT: Programs = &[Program::Agent];
 const CONTROL: Programs = &[Program::Control];
 const ZTUNNEL: Programs = &[Program::Ztunnel];
+const CLUSTER: Programs = &[Program::Agent, Program::Control];
 const ALL: Programs = &[Program::Agent, Program::Control, Program::Ztunnel];
 
 /// Seconds of work that takes milliseconds on an idle machine: enrolment, a change on its way to the proxies.
@@ -246,6 +247,50 @@ pub const CATALOGUE: &[Metric] = &[
         "Times changes to a pod's routing could be noticed by polling only.",
     ),
     counter("strake_agent_withdrawals_total", AGENT, &[], "Times a pod was announced as outside of the mesh again."),
+    histogram(
+        "strake_api_delivery_seconds",
+        CLUSTER,
+        &["kind"],
+        SECONDS,
+        "Time that changes read from the API server waited until the program took them, by kind.",
+    ),
+    gauge(
+        "strake_api_last_event_timestamp_seconds",
+        CLUSTER,
+        &["kind"],
+        "Time at which the API server last sent a list, an event or a bookmark of a kind, seconds since 1970; a bookmark comes every minute.",
+    ),
+    counter(
+        "strake_api_lists_total",
+        CLUSTER,
+        &["kind"],
+        "Complete lists of a kind; more than one means that a watch could not go on where it ended.",
+    ),
+    gauge("strake_api_objects", CLUSTER, &["kind"], "Objects read from the API server that are in force, by kind."),
+    gauge(
+        "strake_api_server_away_since_seconds",
+        CLUSTER,
+        &[],
+        "Time since which no watch of the API server is open, seconds since 1970; 0 while one is.",
+    ),
+    counter(
+        "strake_api_status_writes_total",
+        CLUSTER,
+        &["outcome"],
+        "Attempts to write a status or an annotation, by outcome: written, unchanged, gone, superseded, not_leading, conflict, failed, refused.",
+    ),
+    gauge(
+        "strake_api_unreadable_objects",
+        CLUSTER,
+        &["kind"],
+        "Objects of the API server that cannot be decoded as they are now, by kind; their last good form is in force.",
+    ),
+    counter(
+        "strake_api_watch_ends_total",
+        CLUSTER,
+        &["kind", "reason"],
+        "Watches that ended or could not be opened, by reason: ended, expired, denied, refused, silent, broken, invalid.",
+    ),
     counter(
         "strake_budget_exceeded_total",
         ZTUNNEL,
@@ -285,6 +330,13 @@ pub const CATALOGUE: &[Metric] = &[
         &["reason"],
         "Connections closed before a request with a good token, by the limit that closed them.",
     ),
+    counter(
+        "strake_control_events_total",
+        CONTROL,
+        &["outcome"],
+        "Events about objects, by outcome: created, repeated, current, failed.",
+    ),
+    gauge("strake_control_events_waiting", CONTROL, &[], "Events about objects that wait to be written."),
     gauge(
         "strake_control_findings",
         CONTROL,

@@ -41,23 +41,37 @@ fn patched(asked: &Asked, content_type: &str, mut current: Value, patch: &Value)
         let message = format!("Pod \"web\" is invalid: metadata.uid: Invalid value: {uid}: field is immutable");
         return Err((422, "Invalid", message));
     }
-    match content_type {
-        "application/apply-patch+yaml" => {
-            assert_eq!(asked.query.get("force").map(String::as_str), Some("true"));
-            // One manager owns the whole status in these tests.
-            current["status"] = patch.get("status").cloned().unwrap_or(json!({}));
-        }
-        "application/merge-patch+json" => {
-            let annotations = patch["metadata"]["annotations"].as_object().expect("annotations");
-            for (name, value) in annotations {
-                if value.is_null() {
-                    current["metadata"]["annotations"].as_object_mut().map(|all| all.remove(name));
-                } else {
-                    current["metadata"]["annotations"][name] = value.clone();
-                }
-            }
-        }
-        other => panic!("unexpected content type {other}"),
+    let version = &patch["metadata"]["resourceVersion"];
+    if !version.is_null() && *version != current["metadata"]["resourceVersion"] {
+        return Err((409, "Conflict", "the object has been modified".to_owned()));
     }
+    assert_eq!(content_type, "application/merge-patch+json");
+    // Of the metadata in a patch of a status the API server takes annotations of pods, and nothing of a custom resource.
+    let mut taken = json!({});
+    if let Some(status) = patch.get("status") {
+        taken["status"] = status.clone();
+    }
+    if asked.resource.plural == "pods" {
+        taken["metadata"]["annotations"] = patch["metadata"]["annotations"].clone();
+    }
+    merge(&mut current, &taken);
     Ok(current)
+}
+
+/// Merges a patch (RFC 7396).
+fn merge(target: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (name, value) in fields {
+        if value.is_null() {
+            target.as_object_mut().map(|object| object.remove(name));
+        } else {
+            merge(&mut target[name], value);
+        }
+    }
 }

@@ -16,6 +16,7 @@ use telemetry::metrics::Recorder;
 use telemetry::readiness::Readiness;
 use xds_server::Cache;
 
+use crate::debug;
 use crate::proxies::Proxies;
 use crate::reports::Reports;
 
@@ -48,6 +49,12 @@ impl Pages {
                 }
             },
         );
+        // As istioctl asks every control plane.
+        let version = json!({ "clientVersion": { "version": env!("CARGO_PKG_VERSION") } });
+        let router = router.get("/version", move |_: Request| {
+            let answer = http::json(200, &version);
+            async move { answer }
+        });
         let router = self.readiness.routes(router);
         match &self.recorder {
             Some(recorder) => recorder.routes(router),
@@ -67,6 +74,8 @@ impl Pages {
         self.monitoring()
             .get("/debug/dump", page(Self::dump))
             .get("/debug/served", page(Self::served))
+            .get("/debug/syncz", page(|pages| debug::syncz_page(&pages.proxies.all())))
+            .get("/debug/connections", page(|pages| debug::connections_page(&pages.proxies.all())))
             .get(PROXIES_PATH, page(Self::connected))
             .get(PROBLEMS_PATH, page(|pages| json!(pages.reports.problems())))
             .get(FINDINGS_PATH, {
@@ -74,6 +83,25 @@ impl Pages {
                 move |_: Request| pages.clone().findings()
             })
             .get(POLICIES_PATH, page(|pages| json!(pages.reports.policies())))
+    }
+
+    /// Names of the pages over discovery.
+    pub(crate) const NAMES: [&str; 8] =
+        ["connections", "dump", "findings", "policies", "problems", "proxies", "served", "syncz"];
+
+    /// A page by its name, without lines of manifests: they would have to be read.
+    pub(crate) fn page(&self, name: &str) -> Option<Value> {
+        Some(match name {
+            "connections" => debug::connections_page(&self.proxies.all()),
+            "dump" => self.dump(),
+            "findings" => json!(self.reports.findings_list()),
+            "policies" => json!(self.reports.policies()),
+            "problems" => json!(self.reports.problems()),
+            "proxies" => self.connected(),
+            "served" => self.served(),
+            "syncz" => debug::syncz_page(&self.proxies.all()),
+            _ => return None,
+        })
     }
 
     /// Reads manifests to find the lines, so it runs on a thread that may block.

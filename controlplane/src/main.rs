@@ -30,10 +30,11 @@ async fn run() -> anyhow::Result<()> {
     let recorder = metrics::install().context("metrics")?;
     metrics::record_build("strake-control", env!("CARGO_PKG_VERSION"));
     let (trigger, watch) = drain::channel();
-    let control = Control::start(config, Some(recorder), watch).await?;
+    let mut control = Control::start(config, Some(recorder), watch).await?;
 
     let signal = signals::shutdown().await.context("signals")?;
     tracing::info!(?signal, "control plane ends");
+    control.hand_over().await;
     trigger.start(GRACE);
     control.ended().await;
     log.flush();

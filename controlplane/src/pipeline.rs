@@ -13,6 +13,7 @@ use telemetry::readiness::Task;
 use xds_server::Cache;
 
 use crate::acks::Acks;
+use crate::events::Events;
 use crate::reports::Reports;
 
 /// Events that follow each other are one change, which goes out 100 ms after the first of them at the latest.
@@ -24,6 +25,7 @@ pub(crate) struct Pipeline {
     pub(crate) compiler: Compiler,
     pub(crate) cache: Cache,
     pub(crate) reports: Reports,
+    pub(crate) events: Events,
     pub(crate) acks: Acks,
     /// Dropped when the first state is served.
     pub(crate) first_state: Option<Task>,
@@ -74,8 +76,14 @@ impl Pipeline {
             Event::Applied { cluster, .. } | Event::Removed { cluster, .. } | Event::InSync { cluster } => {
                 tracing::debug!(%cluster, "event of another cluster ignored");
             }
-            Event::Problem(problem) => self.reports.problem(problem),
-            Event::Solved { file } => self.reports.solved(&file),
+            Event::Problem(problem) => {
+                self.events.problem(&problem);
+                self.reports.problem(problem);
+            }
+            Event::Solved { file } => {
+                self.events.solved(&file);
+                self.reports.solved(&file);
+            }
         }
         // At once: the proxy of a node may ask for the certificate of a new pod before the quiet time is over.
         if self.is_in_sync {
@@ -86,10 +94,14 @@ impl Pipeline {
     fn publish_update(&mut self) {
         let started = std::time::Instant::now();
         let update = self.compiler.settle();
+        for (object, state) in &update.policies {
+            self.events.policy(object, self.compiler.uid(object), state.as_ref());
+        }
         // Before the cache: an acknowledgement of the new version must find it known.
         self.acks.on_update(&update, &self.current);
         self.publish(&update);
         for (object, findings) in update.findings {
+            self.events.findings(&object, self.compiler.uid(&object), &findings);
             self.reports.findings(object, findings);
         }
         // After the first publication, so that streams that begin now get everything in one snapshot.
@@ -171,6 +183,7 @@ mod tests {
             compiler: Compiler::new(Mesh::default()),
             cache: Cache::new(),
             reports: Reports::default(),
+            events: Events::default(),
             acks: Acks::new(&[]),
             first_state: None,
             current: HashMap::new(),

@@ -7,21 +7,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_server::{Authenticator, CurrentIssuer, IssuerError, SignError, TokensError};
+use ca_server::{IssuerError, SignError, TokensError};
 use compile::Compiler;
 use futures::FutureExt as _;
-use kube_cluster::{ConfigError, ConnectError, Election};
+use kube_cluster::{ConfigError, ConnectError, Election, Objects};
 use kube_types::{Source, Status};
 use manifests::SourceError;
 use runtime::drain;
 use telemetry::http;
 use telemetry::metrics::Recorder;
-use telemetry::readiness::Readiness;
+use telemetry::readiness::{Readiness, Task};
 use tls::TlsError;
-use tls::control_plane::{Acceptor, Limits};
+use tls::control_plane::Acceptor;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tonic::transport::Server;
 use xds_server::Cache;
 
 use crate::acks::Acks;
@@ -29,20 +28,16 @@ use crate::admin::Pages;
 use crate::certificates::{self, Authority, Certificates, Rules, SecretsError};
 use crate::conditions;
 use crate::config::Config;
+use crate::discovery::{self, Services};
+use crate::events::Events;
 use crate::pipeline::Pipeline;
 use crate::proxies::Proxies;
 use crate::reports::Reports;
 use crate::source::Opened;
 
-/// HTTP/2 PING to proxies: how often, and how long its answer may take.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Calls at the same time on one connection. A node proxy has one stream, and up to eight requests for certificates.
-const MAX_CALLS: u32 = 64;
-
-/// Size of the headers of a call, with its token.
-const MAX_HEADER_BYTES: u32 = 32 * 1024;
+/// Time from the first sign of the end to the end of streams, in a cluster: until then every node has heard that this replica
+/// is not ready, so that proxies which come back reach another one.
+const HAND_OVER: Duration = Duration::from_secs(3);
 
 /// Reason why the program cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -77,12 +72,15 @@ pub enum StartError {
 pub struct Control {
     address: SocketAddr,
     monitoring: SocketAddr,
+    readiness: Readiness,
     /// Tasks that end with the drain.
     serving: JoinSet<()>,
     /// Tasks that are ended with the program.
     working: JoinSet<()>,
     /// Released at the end, so that another replica writes statuses at once.
     election: Option<Election>,
+    /// Readiness waits for it once the end was announced.
+    ending: Option<Task>,
 }
 
 impl Control {
@@ -115,16 +113,32 @@ impl Control {
         let mut working = JoinSet::new();
         working.spawn(upkeep.unwrap_or_else(|| std::future::pending().boxed()));
         let Opened { source, status, election } = config.source.open(server.clone(), compiler.cluster().clone())?;
+        let events = Events::default();
         if let (Some(server), Some(election)) = (&server, &election) {
             working.spawn(certificates::distribute(server, issuer.clone(), election.leadership(), compiler.pods()));
+            let (objects, leadership) = (Objects::new(server), election.leadership());
+            let instance = config.source.replica().to_owned();
+            let events = events.clone().run(objects, move || leadership.is_leading(), instance);
+            keep(&mut working, &pages.readiness, "events", events);
         }
-        let acks = start_pipeline(&config, &pages, compiler, source, status, &mut working);
+        let acks = start_pipeline(&config, &pages, events, compiler, source, status, &mut working);
         working.spawn(ca_server::keep_fresh(issuer.clone(), names, acceptor.clone()));
         let monitoring = start_pages(&config, &pages, &drain, &mut working).await?;
         let mut serving = JoinSet::new();
-        serving.spawn(serve(Services { acceptor, listener, authenticator, issuer, authority, pages, acks, drain }));
+        let readiness = pages.readiness.clone();
+        let options = discovery::options(&config, &pages, acks, drain.clone());
+        serving.spawn(discovery::serve(Services {
+            acceptor,
+            listener,
+            authenticator,
+            issuer,
+            authority,
+            pages,
+            options,
+            drain,
+        }));
         tracing::info!(%address, %monitoring, "control plane serves");
-        Ok(Self { address, monitoring, serving, working, election })
+        Ok(Self { address, monitoring, readiness, serving, working, election, ending: None })
     }
 
     /// Address that serves discovery and certificates.
@@ -135,6 +149,15 @@ impl Control {
     /// Address of health and metrics.
     pub fn monitoring(&self) -> SocketAddr {
         self.monitoring
+    }
+
+    /// Announces the end: readiness is false from now on. In a cluster it returns after 3 s; everything is served meanwhile.
+    pub async fn hand_over(&mut self) {
+        self.ending = Some(self.readiness.task("ending"));
+        // Nobody balances over several processes on one directory.
+        if self.election.is_some() {
+            tokio::time::sleep(HAND_OVER).await;
+        }
     }
 
     /// Waits until everything has ended after a drain.
@@ -157,32 +180,55 @@ fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Star
     listener.local_addr().map_err(|source| StartError::Listen { address, source })
 }
 
+/// With a cluster, readiness is the first state: an API server that is away changes nothing for running traffic, and a
+/// replica that is not ready would take discovery and certificates away from the nodes. Logs and metrics tell of it.
 fn start_pipeline(
     config: &Config,
     pages: &Pages,
+    events: Events,
     compiler: Compiler,
     source: Source,
     status: Status,
     working: &mut JoinSet<()>,
 ) -> Acks {
-    let reader = source.health();
-    pages.readiness.probe(config.source.reader(), move || std::future::ready(reader.is_well()));
+    if config.source.is_directory() {
+        let reader = source.health();
+        pages.readiness.probe("manifest reader", move || std::future::ready(reader.is_well()));
+    }
     let (conditions, writer) = conditions::writer(status);
-    working.spawn(writer);
+    keep(working, &pages.readiness, "statuses", writer);
     let acks = Acks::new(&config.trusted_node_accounts);
-    working.spawn(acks.clone().run(pages.reports.clone(), conditions));
+    let run = acks.clone().run(pages.reports.clone(), events.clone(), conditions);
+    keep(working, &pages.readiness, "acknowledgements", run);
     let pipeline = Pipeline {
         source,
         compiler,
         cache: pages.cache.clone(),
         reports: pages.reports.clone(),
+        events,
         acks: acks.clone(),
         first_state: Some(pages.readiness.task("manifests")),
         current: HashMap::new(),
         is_in_sync: false,
     };
-    working.spawn(pipeline.run());
+    keep(working, &pages.readiness, "pipeline", pipeline.run());
     acks
+}
+
+/// Runs a part that is needed as long as the program runs. If it ends, by a panic, the program is not ready any more.
+fn keep(
+    working: &mut JoinSet<()>,
+    readiness: &Readiness,
+    name: &'static str,
+    part: impl Future<Output = ()> + Send + 'static,
+) {
+    let alive = Arc::new(());
+    let watched = Arc::downgrade(&alive);
+    readiness.probe(name, move || std::future::ready(watched.strong_count() > 0));
+    working.spawn(async move {
+        part.await;
+        drop(alive);
+    });
 }
 
 /// Monitoring over TCP, and all pages on the admin socket.
@@ -205,54 +251,17 @@ async fn start_pages(
     Ok(address)
 }
 
-struct Services {
-    acceptor: Acceptor,
-    listener: TcpListener,
-    authenticator: Arc<dyn Authenticator>,
-    issuer: CurrentIssuer,
-    authority: Authority,
-    pages: Pages,
-    acks: Acks,
-    drain: drain::Watch,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Answers proxies until the drain: streams end in good order, requests for certificates finish.
-async fn serve(services: Services) {
-    let Services { acceptor, listener, authenticator, issuer, authority, pages, acks, mut drain } = services;
-    let proxies = pages.proxies;
-    let report = move |report| {
-        acks.on_report(&report);
-        proxies.take(report);
-    };
-    let options = xds_server::Options::new(Arc::new(report), drain.clone());
-    // A failure leaves the limit unknown, not the connections without one.
-    let descriptors = runtime::sys::raise_nofile().unwrap_or_else(|error| {
-        tracing::warn!(%error, code = "nofile", "failed to raise RLIMIT_NOFILE; the usual limit of 1024 is assumed");
-        Some(1024)
-    });
-    let limits = Limits::with_descriptors(descriptors);
-    tracing::info!(connections = limits.total, unproved = limits.unproved, "limits of connections");
-    let router = Server::builder()
-        .max_concurrent_streams(Some(MAX_CALLS))
-        .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
-        // A node that has vanished sends nothing: without pings its stream would count as connected, and its policies
-        // as acknowledged.
-        .http2_keepalive_interval(Some(PING_INTERVAL))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        // Before both services: no request reaches discovery or the authority without a caller.
-        .layer(ca_server::authenticate(authenticator))
-        .add_service(xds_server::service(pages.cache, options))
-        .add_service(ca_server::service(issuer, Arc::new(authority)));
-    let mut expired = drain.clone();
-    let serving = router.serve_with_incoming_shutdown(xds_server::incoming(acceptor, listener, limits), async move {
-        drain.started().await;
-    });
-    let result = tokio::select! {
-        result = serving => result,
-        // Whoever has not finished by now is cut off; nothing of it is kept.
-        () = expired.expired() => return,
-    };
-    if let Err(error) = result {
-        tracing::error!(%error, code = "serving_ended", "discovery server failed");
+    #[tokio::test]
+    async fn a_part_that_ends_makes_the_program_unready() {
+        let (readiness, mut working) = (Readiness::new(), JoinSet::new());
+        keep(&mut working, &readiness, "lasting", std::future::pending());
+        keep(&mut working, &readiness, "broken", async { panic!("of this test") });
+        assert!(working.join_next().await.is_some_and(|ended| ended.is_err()));
+
+        assert_eq!(readiness.pending().await, ["broken"]);
     }
 }

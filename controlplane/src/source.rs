@@ -10,6 +10,7 @@ use kube_types::{ClusterId, Kind, Source, Status};
 use manifests::{DirectoryConfig, LastGoodCopies};
 
 use crate::certificates;
+use crate::events;
 use crate::server::StartError;
 
 /// Name under which statuses are written in a directory.
@@ -130,11 +131,15 @@ impl SourceConfig {
         }
     }
 
-    /// Name of the reader in readiness.
-    pub(crate) const fn reader(&self) -> &'static str {
+    pub(crate) const fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory { .. })
+    }
+
+    /// Name of this replica; a directory has one.
+    pub(crate) fn replica(&self) -> &str {
         match self {
-            Self::Directory { .. } => "manifest reader",
-            Self::Cluster { .. } => "watches of the API server",
+            Self::Directory { .. } => MANAGER,
+            Self::Cluster { replica, .. } => replica,
         }
     }
 }
@@ -145,6 +150,7 @@ pub fn permissions(namespace: &str) -> Vec<Rule> {
     let mut rules =
         kube_cluster::rules(Access { watched: &watched, statuses: &STATUSES, lease: Some((namespace, MANAGER)) });
     rules.extend(certificates::permissions(namespace));
+    rules.push(events::permissions());
     rules.sort();
     rules
 }

@@ -29,6 +29,7 @@ use xds_server::Report;
 
 use crate::certificates::is_node_proxy;
 use crate::conditions;
+use crate::events::Events;
 use crate::reports::Reports;
 use state::State;
 
@@ -65,7 +66,7 @@ impl Acks {
     }
 
     /// Publishes conditions as they change. Dropping it is safe: the next process publishes them again.
-    pub(crate) async fn run(self, reports: Reports, writer: conditions::Sender) {
+    pub(crate) async fn run(self, reports: Reports, events: Events, writer: conditions::Sender) {
         let mut deadline = None;
         loop {
             let overdue = async {
@@ -86,6 +87,7 @@ impl Acks {
             (changed, deadline) = self.state.lock().changed_conditions(Instant::now());
             for update in changed {
                 reports.conditions(&update);
+                events.conditions(&update);
                 // The writer lives as long as this does; without it there is nothing to write.
                 let _ = writer.send(update).await;
             }

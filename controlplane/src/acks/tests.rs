@@ -18,6 +18,7 @@ use super::Acks;
 use super::state::State;
 use super::unacked::ANSWERS_WITHIN;
 use crate::conditions;
+use crate::events::Events;
 use crate::reports::Reports;
 
 const WEB: &str = "Kubernetes//Pod/app/web";
@@ -126,7 +127,12 @@ impl Bench {
 
 fn peer(node: &str, connection: u64, account: &str) -> Peer {
     let identity = format!("spiffe://cluster.local/ns/istio-system/sa/{account}").parse().unwrap();
-    Peer { connection, caller: Caller { node: node.to_owned(), identity }, node_id: String::new(), version: String::new() }
+    Peer {
+        connection,
+        caller: Caller { node: node.to_owned(), identity },
+        node_id: String::new(),
+        version: String::new(),
+    }
 }
 
 /// Makes a pod in the mesh.
@@ -360,7 +366,7 @@ async fn conditions_change_by_time_alone_and_only_node_proxies_count() {
     compiler.apply(web());
     compiler.apply(allow("one", Some("web")));
     let (sender, mut given) = tokio::sync::mpsc::channel::<conditions::StatusUpdate>(8);
-    tokio::spawn(acks.clone().run(Reports::default(), sender));
+    tokio::spawn(acks.clone().run(Reports::default(), Events::default(), sender));
     let mut reason = async || {
         let wanted = given.recv().await.unwrap();
         assert_eq!(wanted.object, policy);

@@ -77,7 +77,8 @@ pub(crate) async fn open(
     };
     let authenticator: Arc<dyn Authenticator> = match (&config.tokens, server) {
         (TokensConfig::Reviewed, Some(server)) => {
-            Arc::new(ReviewedTokens::new(TokenReviewer::new(server, AUDIENCE), trust_domain, pods))
+            let (reviewer, system) = (TokenReviewer::new(server, AUDIENCE), config.mesh.root_namespace.clone());
+            Arc::new(ReviewedTokens::new(reviewer, trust_domain, pods, system))
         }
         (TokensConfig::File(path), _) => Arc::new(NodeTokens::open(path, trust_domain)?),
         (TokensConfig::Reviewed, None) => return Err(StartError::NoApiServer("TokenReview")),

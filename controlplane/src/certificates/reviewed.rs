@@ -12,11 +12,18 @@ pub(super) struct ReviewedTokens {
     reviewer: TokenReviewer,
     trust_domain: TrustDomain,
     pods: PublishedPods,
+    /// Namespace whose tokens need not be bound to a pod: tools ask for one there.
+    system_namespace: String,
 }
 
 impl ReviewedTokens {
-    pub(super) fn new(reviewer: TokenReviewer, trust_domain: TrustDomain, pods: PublishedPods) -> Self {
-        Self { reviewer, trust_domain, pods }
+    pub(super) fn new(
+        reviewer: TokenReviewer,
+        trust_domain: TrustDomain,
+        pods: PublishedPods,
+        system_namespace: String,
+    ) -> Self {
+        Self { reviewer, trust_domain, pods, system_namespace }
     }
 }
 
@@ -27,21 +34,29 @@ impl Authenticator for ReviewedTokens {
                 ReviewError::Invalid(reason) => Unauthenticated::Invalid(reason),
                 ReviewError::Unchecked(reason) => Unauthenticated::Unchecked(reason),
             })?;
-            caller(owner, &self.pods, &self.trust_domain)
+            caller(owner, &self.pods, &self.trust_domain, &self.system_namespace)
         }
         .boxed()
     }
 }
 
 /// The node is the API server's word where it says one, which is newer than what we have read; else that of the pod as read.
-fn caller(owner: TokenOwner, pods: &PublishedPods, trust_domain: &TrustDomain) -> Result<Caller, Unauthenticated> {
+fn caller(
+    owner: TokenOwner,
+    pods: &PublishedPods,
+    trust_domain: &TrustDomain,
+    system_namespace: &str,
+) -> Result<Caller, Unauthenticated> {
     let TokenOwner { namespace, service_account, pod } = owner;
     let invalid = |reason: String| Unauthenticated::Invalid(reason);
-    let Some(BoundPod { name, uid, node }) = pod else {
-        return Err(invalid(format!("the token of {namespace}/{service_account} is not bound to a pod")));
-    };
     let identity = Identity::new(trust_domain, &namespace, &service_account)
         .map_err(|error| invalid(format!("{namespace}/{service_account}: {error}")))?;
+    let Some(BoundPod { name, uid, node }) = pod else {
+        if namespace == system_namespace {
+            return Ok(Caller { node: String::new(), identity });
+        }
+        return Err(invalid(format!("the token of {namespace}/{service_account} is not bound to a pod")));
+    };
     let read = || {
         let pods = pods.load();
         let found = pods.pod(&namespace, &name).filter(|pod| pod.metadata.uid == uid);
@@ -82,7 +97,7 @@ mod tests {
     }
 
     fn node(owner: TokenOwner, graph: &Graph) -> Result<String, Unauthenticated> {
-        let caller = caller(owner, &graph.pods(), &TrustDomain::default())?;
+        let caller = caller(owner, &graph.pods(), &TrustDomain::default(), "istio-system")?;
         assert_eq!(caller.identity.as_str(), "spiffe://cluster.local/ns/istio-system/sa/ztunnel");
         Ok(caller.node)
     }
@@ -99,8 +114,10 @@ mod tests {
     fn a_pod_of_the_same_name_says_nothing_and_an_unbound_token_proves_nothing() {
         let graph = read_pod("7", "n1");
         let unbound = TokenOwner { pod: None, ..owner("7", None) };
+        let elsewhere = TokenOwner { namespace: "app".to_owned(), ..unbound.clone() };
 
         assert!(matches!(node(owner("8", None), &graph), Err(Unauthenticated::Unchecked(_))));
-        assert!(matches!(node(unbound, &graph), Err(Unauthenticated::Invalid(_))));
+        assert!(matches!(node(elsewhere, &graph), Err(Unauthenticated::Invalid(_))));
+        assert_eq!(node(unbound, &graph).as_deref(), Ok(""), "a tool, which is on no node");
     }
 }

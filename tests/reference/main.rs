@@ -9,5 +9,6 @@ mod kernel;
 mod metrics;
 mod packages;
 mod page;
+mod permissions;
 mod ports_and_labels;
 mod source;

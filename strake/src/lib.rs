@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod cluster;
 mod completion;
+pub mod crds;
 pub mod demo;
 mod get;
 mod install;
@@ -53,6 +54,7 @@ enum Command {
     Label(label::Label),
     Install(install::Install),
     Uninstall(install::Uninstall),
+    Crds(crds::Crds),
     Status(status::Status),
     /// Prints client and server versions
     Version(version::Version),
@@ -77,6 +79,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     let target = Target::new(lab.clone());
     match command {
         Command::Completion(command) => Ok(command.run()),
+        Command::Crds(command) => command.run(),
         Command::Get(command) => block_on(command.run(&target)),
         Command::Label(command) => block_on(command.run(&target)),
         Command::Lab(Lab::Command(command)) => block_on(lab::run(command, &target)),

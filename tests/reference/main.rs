@@ -4,6 +4,7 @@
 mod codes;
 mod command_line;
 mod conditions;
+mod crds;
 mod environment;
 mod kernel;
 mod metrics;

@@ -3,7 +3,7 @@
 use std::{env, fs, path::PathBuf};
 
 /// Set by `cargo xtask docs`: pages are written instead of compared.
-const WRITE: &str = "STRAKE_WRITE_REFERENCE";
+pub(crate) const WRITE: &str = "STRAKE_WRITE_REFERENCE";
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/reference").join(name)

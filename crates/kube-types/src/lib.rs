@@ -5,6 +5,7 @@
 mod address;
 mod code;
 pub mod core;
+mod custom_resource;
 mod event;
 pub mod gateway;
 pub mod istio;
@@ -19,6 +20,7 @@ mod status;
 pub mod wording;
 
 pub use code::{Code, CodeEntry};
+pub use custom_resource::{SchemaError, custom_resources};
 pub use event::Event;
 pub use kind::{ClusterId, ObjectRef, UnknownKind};
 pub use kinds::{Kind, Resource};

@@ -16,7 +16,7 @@ MESH ?= yes
 # What `strake version` says was built; empty in an archive without history.
 export STRAKE_COMMIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null)
 
-.PHONY: all setup build demo test test-repeat lint netns cluster cluster-build cluster-demo cluster-down bench docs clean help
+.PHONY: all setup build demo test test-repeat lint netns cluster cluster-build cluster-demo cluster-down bench docs manifests clean help
 .NOTPARALLEL:
 
 all: build
@@ -82,9 +82,13 @@ test: lint build cluster-build
 test-repeat: build
 	@$(CARGO) xtask test-repeat --runs $(N) --test-threads $(TEST_THREADS)
 
-## docs    write the generated pages of docs/reference; `make test` fails when one is out of date
+## docs    write the generated pages of docs/reference and the custom resources; `make test` fails when one is out of date
 docs: build
 	@$(CARGO) xtask docs
+
+## manifests   write daemonset/manifests from the chart; `make test` fails when they are out of date
+manifests: cluster-build
+	@$(CARGO) xtask manifests
 
 ## bench   speed between two pods of a lab, outside of the mesh and in it; release builds, some minutes the first time (root)
 bench: setup

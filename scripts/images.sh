@@ -31,3 +31,5 @@ image() {
 image 0 strake-agent strake-cni
 image 0 ztunnel
 image 65532 strake-control
+# The command line, for the Job that takes pods out of the mesh when the chart is removed.
+image 65532 strake

@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
-use install::{Images, Progress};
+use install::{Images, Progress, Settings};
 
 use crate::cluster::Cluster;
 
@@ -22,6 +22,9 @@ pub(crate) struct Install {
     /// Seconds after which programs that are not ready are an error
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     timeout: u64,
+    /// Refuse objects that can never work: policies of admission, for Kubernetes 1.31
+    #[arg(long)]
+    admission: bool,
     /// Print the manifests instead of applying them
     #[arg(long)]
     dry_run: bool,
@@ -35,6 +38,9 @@ pub(crate) struct Uninstall {
     /// Seconds after which something that is still there is an error
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     timeout: u64,
+    /// Take the pods out and end the agents; leave the rest for another tool to remove
+    #[arg(long)]
+    pods_only: bool,
 }
 
 /// Prints each line at once.
@@ -51,14 +57,15 @@ impl Install {
     /// When the API server refuses an object or a program does not become ready.
     pub(crate) async fn run(self) -> Result<ExitCode> {
         let images = Images { hub: self.hub, tag: self.tag };
+        let settings = Settings { images, admission: self.admission };
         if self.dry_run {
-            for object in install::custom_resources()?.into_iter().chain(install::objects(&images)?) {
+            for object in install::custom_resources()?.into_iter().chain(install::chosen(&settings)?) {
                 print!("---\n{}", serde_saphyr::to_string(&object.value)?);
             }
             return Ok(ExitCode::SUCCESS);
         }
         let server = self.cluster.connect().await?;
-        install::install(&server, &images, Duration::from_secs(self.timeout), &mut Lines).await?;
+        install::install(&server, &settings, Duration::from_secs(self.timeout), &mut Lines).await?;
         println!(
             "the mesh is installed; kubectl label namespace NAME istio.io/dataplane-mode=ambient adds a namespace to it"
         );
@@ -71,8 +78,14 @@ impl Uninstall {
     /// When pods stay in the mesh, or objects do not go.
     pub(crate) async fn run(self) -> Result<ExitCode> {
         let server = self.cluster.connect().await?;
-        install::remove(&server, Duration::from_secs(self.timeout), &mut Lines).await?;
-        println!("the mesh is removed");
+        let limit = Duration::from_secs(self.timeout);
+        if self.pods_only {
+            install::take_out(&server, limit, &mut Lines).await?;
+            println!("no pod is in the mesh any more");
+        } else {
+            install::remove(&server, limit, &mut Lines).await?;
+            println!("the mesh is removed");
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

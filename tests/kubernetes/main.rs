@@ -3,7 +3,9 @@
 //!
 //! One cluster serves all tests that do not disturb others. Each test has a namespace of its own.
 
+mod admission;
 mod api_server;
+mod chart;
 mod cni;
 mod daemonset;
 mod images;

@@ -6,6 +6,7 @@ mod doc_links;
 mod docs;
 mod ebpf;
 mod layers;
+mod manifests;
 mod repeat;
 mod source;
 mod words;
@@ -25,12 +26,14 @@ enum Task {
     Ebpf(ebpf::Options),
     /// Check licences, versions and origins of third-party packages against deny.toml.
     Deny,
-    /// Write the generated pages of docs/reference.
+    /// Write the generated pages of docs/reference, and the custom resources.
     Docs,
     /// Check dependencies against xtask/layers.toml, and that each is used.
     Layers,
     /// Check that links and paths in documents lead to files that exist.
     Links,
+    /// Write daemonset/manifests from daemonset/chart, with the Helm of `make cluster-build`.
+    Manifests,
     /// Run the kernel and netns suites many times beside other labs, and count failures (root).
     TestRepeat(repeat::Options),
     /// Check the wording of messages, help, documents and doc comments against xtask/words.toml.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Docs => docs::write(&workspace()),
         Task::Links => doc_links::check(&workspace()),
         Task::Layers => layers::check(&workspace()),
+        Task::Manifests => manifests::write(&workspace()),
         Task::TestRepeat(options) => repeat::run(&workspace(), &options),
         Task::Words => words::check(&workspace()),
     };

@@ -1,4 +1,5 @@
 //! The Kubernetes manifests of the mesh's own programs, `daemonset/manifests`: what an installation applies, and what a lab runs.
+//! They are what the chart `daemonset/chart` renders.
 
 /// The files, in the order in which a cluster needs them: name and text.
 // Compiled in: the command line and the lab need no files of a checkout, and cannot disagree with them.
@@ -18,6 +19,10 @@ pub const FILES: [(&str, &str); 4] = [
 /// Custom resources, for a cluster that does not have them.
 // Apart from `FILES`: a cluster with Istio or the Gateway API has them, perhaps newer.
 pub const CRDS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../daemonset/manifests/crds.yaml"));
+
+/// Policies of admission, for a cluster whose user wants them.
+pub const ADMISSION: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../daemonset/manifests/admission.yaml"));
 
 /// Namespace of the mesh's own pods in the manifests.
 pub const SYSTEM_NAMESPACE: &str = "istio-system";

@@ -8,8 +8,16 @@ use std::time::Duration;
 
 use kube_cluster::{ApiServer, Location, Objects, RequestError};
 
-pub use objects::{Images, InvalidManifest, Object, custom_resources, objects};
-pub use remove::remove;
+pub use objects::{Images, InvalidManifest, Object, admission, custom_resources, objects};
+pub use remove::{remove, take_out};
+
+/// Choices of an installation.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub images: Images,
+    /// Also the policies of admission. Without it, policies of an earlier installation stay as they are.
+    pub admission: bool,
+}
 
 /// Field manager of everything that an installation applies.
 const MANAGER: &str = "strake-install";
@@ -44,7 +52,7 @@ pub enum InstallError {
 /// When the API server refuses an object, or the programs do not become ready within `limit`.
 pub async fn install(
     server: &ApiServer,
-    images: &Images,
+    settings: &Settings,
     limit: Duration,
     progress: &mut dyn Progress,
 ) -> Result<(), InstallError> {
@@ -56,7 +64,7 @@ pub async fn install(
             progress.tell(&format!("created {at}"));
         }
     }
-    for Object { at, value } in objects(images)? {
+    for Object { at, value } in chosen(settings)? {
         if at.collection.plural == "namespaces" {
             make_namespace(&api, &at).await?;
         }
@@ -64,6 +72,18 @@ pub async fn install(
         progress.tell(&format!("applied {at}"));
     }
     rollout::wait(&api, limit, progress).await
+}
+
+/// The objects that are applied, in their order, besides custom resources.
+///
+/// # Errors
+/// As [`objects`].
+pub fn chosen(settings: &Settings) -> Result<Vec<Object>, InvalidManifest> {
+    let mut chosen = objects(&settings.images)?;
+    if settings.admission {
+        chosen.extend(admission()?);
+    }
+    Ok(chosen)
 }
 
 /// A namespace that is there already is the user's, and stays when the mesh is removed.

@@ -1,6 +1,6 @@
 //! The manifests as objects of the API, with the images of this installation.
 
-use contract::manifests::{CRDS, FILES};
+use contract::manifests::{ADMISSION, CRDS, FILES};
 use kube_cluster::{Collection, Location};
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ pub struct InvalidManifest {
 }
 
 /// Kinds in the manifests: name, plural, and whether they are in namespaces.
-const KINDS: [(&str, &str, bool); 11] = [
+const KINDS: [(&str, &str, bool); 13] = [
     ("ClusterRole", "clusterroles", false),
     ("ClusterRoleBinding", "clusterrolebindings", false),
     ("ConfigMap", "configmaps", true),
@@ -41,6 +41,8 @@ const KINDS: [(&str, &str, bool); 11] = [
     ("RoleBinding", "rolebindings", true),
     ("Service", "services", true),
     ("ServiceAccount", "serviceaccounts", true),
+    ("ValidatingAdmissionPolicy", "validatingadmissionpolicies", false),
+    ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", false),
 ];
 
 /// Every object, in the order in which it is applied.
@@ -62,6 +64,14 @@ pub fn objects(images: &Images) -> Result<Vec<Object>, InvalidManifest> {
         }
     }
     Ok(objects)
+}
+
+/// The policies of admission, each before its binding.
+///
+/// # Errors
+/// As [`objects`].
+pub fn admission() -> Result<Vec<Object>, InvalidManifest> {
+    read("admission.yaml", ADMISSION)
 }
 
 /// The custom resources of the mesh.
@@ -117,6 +127,22 @@ mod tests {
         assert!(objects.iter().any(|object| object.at.collection.plural == "daemonsets"));
         let namespaced = objects.iter().filter_map(|object| object.at.collection.namespace.as_deref());
         assert!(namespaced.into_iter().all(|namespace| namespace == "istio-system"));
+    }
+
+    #[test]
+    fn every_policy_of_admission_is_bound() {
+        let objects = admission().unwrap();
+
+        let of = |plural: &str| {
+            let of_kind = objects.iter().filter(|object| object.at.collection.plural == plural);
+            of_kind.map(|object| object.at.name.clone()).collect::<Vec<_>>()
+        };
+        let policies = of("validatingadmissionpolicies");
+        assert!(policies.contains(&"redirection.strake.io".to_owned()), "{policies:?}");
+        assert_eq!(of("validatingadmissionpolicybindings"), policies);
+        for binding in objects.iter().filter(|object| object.value["kind"] == "ValidatingAdmissionPolicyBinding") {
+            assert_eq!(binding.value["spec"]["policyName"], binding.at.name.as_str());
+        }
     }
 
     #[test]

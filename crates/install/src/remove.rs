@@ -8,8 +8,8 @@ use kube_cluster::{ApiServer, Collection, Deletion, Location, Objects, RequestEr
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::objects::{Images, Object, custom_resources, objects};
-use crate::{InstallError, MADE_BY, MADE_BY_LABEL, Progress};
+use crate::objects::{Object, custom_resources};
+use crate::{Images, InstallError, MADE_BY, MADE_BY_LABEL, Progress, Settings, chosen};
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -20,22 +20,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// # Errors
 /// When an agent does not end within `limit`, or leaves pods in the mesh: then everything that these need stays.
 pub async fn remove(server: &ApiServer, limit: Duration, progress: &mut dyn Progress) -> Result<(), InstallError> {
+    take_out(server, limit, progress).await?;
     let api = Objects::new(server);
-    // The agents read it when they are told to end. They know by it that the user wants their pods out of the mesh.
-    let agent = in_system("apps/v1", "daemonsets").named(AGENT);
-    let announced = json!({"metadata": {"annotations": {UNINSTALL_ANNOTATION: "true"}}});
-    if api.merge(&agent, &announced).await?.is_some() {
-        progress.tell("agents take the pods of their nodes out of the mesh");
-        // The DaemonSet stays readable until the last agent has ended.
-        api.delete(&agent, Deletion::Foreground).await?;
-        gone(&api, &agent, limit).await?;
-    }
-    let pods = still_in_mesh(&api).await?;
-    if !pods.is_empty() {
-        return Err(InstallError::StillInMesh(pods));
-    }
     // Proxies and control plane after the pods, permissions after those who use them.
-    let mut all = objects(&Images::default())?;
+    let mut all = chosen(&Settings { images: Images::default(), admission: true })?;
     all.reverse();
     for at in all.iter().map(|object| &object.at).filter(|at| at.collection.plural != "namespaces") {
         if api.delete(at, Deletion::Foreground).await? {
@@ -48,6 +36,25 @@ pub async fn remove(server: &ApiServer, limit: Duration, progress: &mut dyn Prog
     remove_derived(&api, progress).await?;
     remove_custom_resources(&api, progress).await?;
     remove_namespace(&api, limit, progress).await
+}
+
+/// Takes every pod out of the mesh, and ends the agents. Everything else stays.
+///
+/// # Errors
+/// As [`remove`].
+pub async fn take_out(server: &ApiServer, limit: Duration, progress: &mut dyn Progress) -> Result<(), InstallError> {
+    let api = Objects::new(server);
+    // The agents read it when they are told to end. They know by it that the user wants their pods out of the mesh.
+    let agent = in_system("apps/v1", "daemonsets").named(AGENT);
+    let announced = json!({"metadata": {"annotations": {UNINSTALL_ANNOTATION: "true"}}});
+    if api.merge(&agent, &announced).await?.is_some() {
+        progress.tell("agents take the pods of their nodes out of the mesh");
+        // The DaemonSet stays readable until the last agent has ended.
+        api.delete(&agent, Deletion::Foreground).await?;
+        gone(&api, &agent, limit).await?;
+    }
+    let pods = still_in_mesh(&api).await?;
+    if pods.is_empty() { Ok(()) } else { Err(InstallError::StillInMesh(pods)) }
 }
 
 /// Objects that the control plane has made.

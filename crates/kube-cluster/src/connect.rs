@@ -1,6 +1,7 @@
 //! The connection to an API server: where it is, and with which credentials.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ const KEEPALIVE_PROBES: u32 = 3;
 pub enum Credentials {
     /// The pod's ServiceAccount. Its token and the certificate of the authority are read again every minute.
     InCluster,
-    /// The kubeconfig that kubectl takes: of `$KUBECONFIG`, which may name several files, or `~/.kube/config`.
+    /// The kubeconfig that kubectl takes: of `$KUBECONFIG`, which may name several files, or `~/.kube/config`. In a pod without
+    /// one, and where no context is named, the pod's ServiceAccount, as for kubectl.
     User { context: Option<String> },
     /// A kubeconfig; its current context where none is named. Token files in it are read again every minute.
     Kubeconfig { path: PathBuf, context: Option<String> },
@@ -68,10 +70,7 @@ impl ApiServer {
             Credentials::InCluster => {
                 kube::Config::incluster_env().map_err(|error| ConnectError::InCluster(Box::new(error)))?
             }
-            Credentials::User { context } => {
-                let read = Kubeconfig::read().map_err(|source| ConnectError::User(Box::new(source)))?;
-                choose(read, context.clone()).await.map_err(|source| ConnectError::User(Box::new(source)))?
-            }
+            Credentials::User { context } => user(context.clone()).await?,
             Credentials::Kubeconfig { path, context } => kubeconfig(path, context.clone()).await?,
         };
         // Refused and not left out: requests that go directly may reach another server, or none.
@@ -88,6 +87,26 @@ impl ApiServer {
 
     pub(crate) fn client(&self) -> kube::Client {
         self.client.clone()
+    }
+}
+
+async fn user(context: Option<String>) -> Result<kube::Config, ConnectError> {
+    let failed = |source| ConnectError::User(Box::new(source));
+    match Kubeconfig::read() {
+        Ok(read) => choose(read, context).await.map_err(failed),
+        // A file that is there and cannot be read names a cluster, which may be another one than the pod's.
+        Err(error) if is_absent(&error) && context.is_none() => {
+            kube::Config::incluster_env().map_err(|_| failed(error))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn is_absent(error: &KubeconfigError) -> bool {
+    match error {
+        KubeconfigError::FindPath => true,
+        KubeconfigError::ReadConfig(error, _) => error.kind() == io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 

@@ -140,16 +140,26 @@ impl Cluster {
     /// When the API server refuses one of them, with its reason.
     pub(crate) fn apply(&self, namespace: &str, manifests: &str) -> Result<()> {
         let own = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n---\n");
+        let apply = ["--namespace", namespace, "apply", "--filename=-"];
+        self.kubectl_reading(&apply, &format!("{own}{manifests}")).map(drop)
+    }
+
+    /// Runs kubectl with this text as its standard input.
+    ///
+    /// # Errors
+    /// When it fails, with what it printed.
+    pub(crate) fn kubectl_reading(&self, args: &[&str], input: &str) -> Result<String> {
         let mut kubectl = Command::new(script())
-            .args(["--name", &self.name, "kubectl", "--namespace", namespace, "apply", "--filename=-"])
+            .args(["--name", &self.name, "kubectl"])
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
         let mut stdin = kubectl.stdin.take().context("kubectl has no input")?;
-        stdin.write_all(format!("{own}{manifests}").as_bytes())?;
+        stdin.write_all(input.as_bytes())?;
         drop(stdin);
-        text(kubectl.wait_with_output()?).context("kubectl apply").map(drop)
+        text(kubectl.wait_with_output()?).with_context(|| format!("kubectl {}", args.join(" ")))
     }
 
     /// Waits until all pods of a namespace are ready.

@@ -10,8 +10,11 @@ use testkit::prerequisites;
 
 use super::Cluster;
 
-/// Programs whose images `scripts/images.sh` makes.
-const IMAGES: [&str; 3] = ["strake-agent", "strake-control", "ztunnel"];
+/// Programs that run in a cluster.
+const PROGRAMS: [&str; 3] = ["strake-agent", "strake-control", "ztunnel"];
+
+/// Images that `scripts/images.sh` makes: also that of the Job with which the chart is removed.
+pub(crate) const IMAGES: [&str; 4] = ["strake", "strake-agent", "strake-control", "ztunnel"];
 
 /// Loads the images of this build into every node.
 ///
@@ -43,6 +46,30 @@ pub(crate) fn strake(cluster: &Cluster, args: &[&str]) -> Result<String> {
     Ok(stdout.into_owned())
 }
 
+/// Runs Helm, in the repository, against the cluster; its standard output.
+///
+/// # Errors
+/// When it fails, with what it printed.
+pub(crate) fn helm(cluster: &Cluster, args: &[&str]) -> Result<String> {
+    helm_alone(&[args, &["--kubeconfig", &kubeconfig(cluster).display().to_string()]].concat())
+}
+
+/// Runs Helm, in the repository, without a cluster; its standard output.
+///
+/// # Errors
+/// When it fails, with what it printed.
+pub(crate) fn helm_alone(args: &[&str]) -> Result<String> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = Command::new(repository.join("target/kubernetes/bin/helm"))
+        .args(args)
+        .current_dir(&repository)
+        .output()
+        .context("cannot start helm")?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "helm {}: {stdout}{stderr}", args.join(" "));
+    Ok(stdout.into_owned())
+}
+
 fn kubeconfig(cluster: &Cluster) -> PathBuf {
     Path::new("/run/strake/cluster").join(cluster.name()).join("kubeconfig")
 }
@@ -51,7 +78,7 @@ fn kubeconfig(cluster: &Cluster) -> PathBuf {
 pub(crate) fn logs(cluster: &Cluster) -> String {
     let show = |args: &[&str]| cluster.kubectl(args).unwrap_or_else(|error| format!("{error:#}"));
     let mut text = show(&["--namespace=istio-system", "get", "pods,events", "--output=wide"]);
-    for app in IMAGES {
+    for app in PROGRAMS {
         let logs = ["--namespace=istio-system", "logs", "--prefix", "--tail=40", "--selector"];
         text.push_str(&show(&[&logs[..], &[&format!("app={app}")]].concat()));
     }

@@ -1,4 +1,4 @@
-//! The chart, rendered by Helm: what the manifests of the repository are made from. See `mesh` for an installation by it and
+//! The chart, rendered by Helm: what the manifests of the repository are made from. See `story` for an installation by it and
 //! `admission` for an API server that takes it.
 
 use std::{collections::BTreeMap, path::Path};

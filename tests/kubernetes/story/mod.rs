@@ -2,6 +2,7 @@
 //! at its full length.
 
 mod certificates;
+mod chart;
 mod enrol;
 mod leave;
 mod outage;
@@ -61,7 +62,9 @@ fn steps(story: &mut Story) -> Result<()> {
     outage::reboot(story)?;
     certificates::rotate(story)?;
     leave::unlabel(story)?;
-    leave::uninstall(story, &before)
+    leave::uninstall(story)?;
+    chart::install_and_remove(story)?;
+    leave::nothing(story, &before)
 }
 
 #[test]

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::addresses::{self, Addresses};
 use crate::index::Index;
 use crate::report::Versions;
+use crate::subscription::{Due, Tables};
 use crate::subscriptions::{Gate, Request, Subscriptions};
 use proto::snapshot::Mark;
 use proto::{ADDRESS_TYPE_URL, Change, MAX_MESSAGE_BYTES};
@@ -49,8 +51,9 @@ struct Shared {
 struct State {
     types: HashMap<String, Entries>,
     subscribers: HashMap<u64, Subscriber>,
-    /// Addresses by name, while a client asks for them one by one.
+    /// Addresses by name, while a client asks for them one by one and for nothing else.
     index: Option<Index>,
+    addresses: Addresses,
     last_id: u64,
 }
 
@@ -68,7 +71,7 @@ struct Subscriber {
 pub(crate) struct Batch {
     pub(crate) type_url: String,
     pub(crate) upserts: Vec<(Arc<str>, Entry)>,
-    /// Other names of the resources, for a client that asks one by one.
+    /// Other names of the resources, for a client that has asked for them by name or address.
     pub(crate) aliases: HashMap<Arc<str>, Vec<Arc<str>>>,
     pub(crate) removed: Vec<Arc<str>>,
     pub(crate) nonce: u64,
@@ -97,8 +100,9 @@ impl Cache {
             Some(entries) => entries,
             None => state.types.entry(type_url.to_owned()).or_default(),
         };
+        let mut addresses = (type_url == ADDRESS_TYPE_URL).then_some(&mut state.addresses);
         let changed: Vec<(Arc<str>, bool)> =
-            changes.into_iter().filter_map(|change| apply_change(entries, change)).collect();
+            changes.into_iter().filter_map(|change| apply_change(entries, change, addresses.as_deref_mut())).collect();
         // Equal versions are equal contents: nobody is woken for them.
         if changed.is_empty() {
             return;
@@ -194,15 +198,16 @@ impl Cache {
         let none = Entries::new();
         let entries = state.types.get(type_url).unwrap_or(&none);
         let is_address = type_url == ADDRESS_TYPE_URL;
-        if is_address && request.names_some() && state.index.is_none() {
+        let Some(subscriber) = state.subscribers.get_mut(&id) else { return true };
+        // A client that has everything finds its answers in the addresses alone.
+        let has_all = subscriber.subscriptions.has_all(type_url) && !request.changes_wildcard();
+        if is_address && request.names_some() && !has_all && state.index.is_none() {
             // Built under the lock: a change in between would be missing from it.
             state.index = Some(Index::of(entries));
         }
         let index = state.index.as_ref().filter(|_| is_address);
-        match state.subscribers.get_mut(&id) {
-            Some(subscriber) => subscriber.subscriptions.request(type_url, request, entries, index),
-            None => true,
-        }
+        let tables = Tables { entries, index, addresses: is_address.then_some(&state.addresses) };
+        subscriber.subscriptions.request(type_url, request, tables)
     }
 
     /// Notes that the client understands the marks of a snapshot's parts.
@@ -247,10 +252,12 @@ impl Cache {
         subscriber.last_nonce += 1;
         let type_url = step.type_url().to_owned();
         let nonce = subscriber.last_nonce;
-        let entries = state.types.get(&type_url);
+        let none = Entries::new();
+        let entries = state.types.get(&type_url).unwrap_or(&none);
         let mut batch =
             Batch { type_url, upserts: Vec::new(), aliases: HashMap::new(), removed: Vec::new(), nonce, mark: None };
-        fill(&mut batch, entries, limits, || subscriptions.take_name(&step));
+        subscriptions.find_answers(&step, entries, &state.addresses);
+        fill(&mut batch, entries, limits, || subscriptions.take_due(&step));
         let is_address = batch.type_url == ADDRESS_TYPE_URL;
         if let Some(index) = state.index.as_ref().filter(|_| is_address && subscriptions.is_on_demand(ADDRESS_TYPE_URL))
         {
@@ -276,16 +283,19 @@ impl Cache {
 }
 
 /// Moves names and contents into the response until it is full or nothing is left.
-fn fill(batch: &mut Batch, entries: Option<&Entries>, limits: Limits, mut take_name: impl FnMut() -> Option<Arc<str>>) {
+fn fill(batch: &mut Batch, entries: &Entries, limits: Limits, mut take_due: impl FnMut() -> Option<Due>) {
     let (mut bytes, mut names) = (0, 0);
     // The limit may be passed by one resource, as a resource is never split.
     while bytes < limits.bytes && names < limits.names {
-        let Some(name) = take_name() else { return };
+        let Some(Due { name, is_answer }) = take_due() else { return };
         bytes += name.len();
         names += 1;
-        match entries.and_then(|entries| entries.get(&name)) {
+        match entries.get(&name) {
             Some(entry) => {
                 bytes += entry.value.len();
+                if is_answer {
+                    batch.aliases.insert(Arc::clone(&name), addresses::read(&entry.value));
+                }
                 batch.upserts.push((name, entry.clone()));
             }
             None => batch.removed.push(name),
@@ -294,16 +304,23 @@ fn fill(batch: &mut Batch, entries: Option<&Entries>, limits: Limits, mut take_n
 }
 
 /// The name and whether the resource exists now, when the change changed something.
-fn apply_change(entries: &mut Entries, change: Change) -> Option<(Arc<str>, bool)> {
-    match change {
+fn apply_change(entries: &mut Entries, change: Change, addresses: Option<&mut Addresses>) -> Option<(Arc<str>, bool)> {
+    let (name, before, after) = match change {
         Change::Upsert { name, version, value } => {
             if entries.get(name.as_str()).is_some_and(|entry| *entry.version == *version) {
                 return None;
             }
             let name: Arc<str> = name.into();
-            entries.insert(Arc::clone(&name), Entry { version: version.into(), value });
-            Some((name, true))
+            let before = entries.insert(Arc::clone(&name), Entry { version: version.into(), value: value.clone() });
+            (name, before, Some(value))
         }
-        Change::Remove { name } => entries.remove_entry(name.as_str()).map(|(name, _)| (name, false)),
+        Change::Remove { name } => {
+            let (name, before) = entries.remove_entry(name.as_str())?;
+            (name, Some(before), None)
+        }
+    };
+    if let Some(addresses) = addresses {
+        addresses.replace(&name, before.as_ref().map(|entry| &*entry.value), after.as_deref());
     }
+    Some((name, after.is_some()))
 }

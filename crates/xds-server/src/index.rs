@@ -123,28 +123,32 @@ fn change(names: &mut Names, key: &Name, name: &Name, add: bool) {
 }
 
 fn facts(resource: Type) -> Facts {
-    let mut facts = match resource {
+    let aliases = addresses_of(&resource);
+    match resource {
         Type::Workload(workload) => Facts {
             is_service: false,
-            aliases: workload.addresses.iter().filter_map(|bytes| alias(&workload.network, bytes)).collect(),
+            aliases,
             services: workload.services.keys().map(|key| key.as_str().into()).collect(),
             node: workload.node.into(),
         },
-        Type::Service(service) => Facts {
-            is_service: true,
-            // A block of addresses is none of them.
-            aliases: service
-                .addresses
-                .iter()
-                .filter(|address| is_single(address))
-                .filter_map(|address| alias(&address.network, &address.address))
-                .collect(),
-            ..Facts::default()
-        },
+        Type::Service(_) => Facts { is_service: true, aliases, ..Facts::default() },
+    }
+}
+
+/// Addresses of a resource as `NETWORK/IP`, sorted. A block of addresses is none of them.
+pub(crate) fn addresses_of(resource: &Type) -> Vec<Name> {
+    let mut addresses: Vec<Name> = match resource {
+        Type::Workload(workload) => {
+            workload.addresses.iter().filter_map(|bytes| alias(&workload.network, bytes)).collect()
+        }
+        Type::Service(service) => {
+            let single = service.addresses.iter().filter(|address| is_single(address));
+            single.filter_map(|address| alias(&address.network, &address.address)).collect()
+        }
     };
-    facts.aliases.sort_unstable();
-    facts.aliases.dedup();
-    facts
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 fn is_single(address: &NetworkAddress) -> bool {

@@ -9,6 +9,7 @@
 //! Server::builder().layer(ca_server::authenticate(tokens)).add_service(discovery).serve_with_incoming(incoming(acceptor, listener, limits))
 //! ```
 
+mod addresses;
 mod age;
 mod cache;
 mod debug;

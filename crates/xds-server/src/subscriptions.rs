@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 
+use crate::addresses::Addresses;
 use crate::cache::Entries;
 use crate::index::Index;
-use crate::subscription::{Subscription, WILDCARD};
+use crate::subscription::{Due, Subscription, Tables, WILDCARD};
 use crate::withdrawals::{Answers, Withdrawals};
 use proto::snapshot::Mark;
 
@@ -34,6 +35,11 @@ impl Request {
     /// Returns true if it names resources one by one.
     pub(crate) fn names_some(&self) -> bool {
         self.subscribe.iter().any(|name| name != WILDCARD)
+    }
+
+    /// Returns true if it asks for everything, or no longer does.
+    pub(crate) fn changes_wildcard(&self) -> bool {
+        self.subscribe.iter().chain(&self.unsubscribe).any(|name| name == WILDCARD)
     }
 }
 
@@ -93,13 +99,8 @@ fn is_policy(type_url: &str) -> bool {
 
 impl Subscriptions {
     /// Applies a request; false when it asks for too many names.
-    pub(crate) fn request(
-        &mut self,
-        type_url: &str,
-        request: Request,
-        entries: &Entries,
-        index: Option<&Index>,
-    ) -> bool {
+    pub(crate) fn request(&mut self, type_url: &str, request: Request, tables: Tables<'_>) -> bool {
+        let Tables { entries, index, .. } = tables;
         let key = TypeKey::new(type_url);
         let known = self.types.remove(&key);
         let is_first = known.is_none();
@@ -116,7 +117,7 @@ impl Subscriptions {
             subscription.node = request.node;
         }
         for name in names {
-            subscription.subscribe(name, entries, &versions, index);
+            subscription.subscribe(name, tables, &versions);
         }
         // Of what a client holds by name it hears when it is gone; a client that wants everything hears it anyway.
         let gone = versions.keys().filter(|name| is_first && !entries.contains_key(name.as_str()));
@@ -161,6 +162,20 @@ impl Subscriptions {
     /// Returns true if the client asks for resources of this type one by one.
     pub(crate) fn is_on_demand(&self, type_url: &str) -> bool {
         self.types.get(&TypeKey::new(type_url)).is_some_and(Subscription::is_on_demand)
+    }
+
+    /// Returns true if the client gets everything of this type.
+    pub(crate) fn has_all(&self, type_url: &str) -> bool {
+        self.types.get(&TypeKey::new(type_url)).is_some_and(|subscription| subscription.wildcard)
+    }
+
+    /// Finds the answers to what the client has asked, for the response that is made now.
+    pub(crate) fn find_answers(&mut self, step: &Step, entries: &Entries, addresses: &Addresses) {
+        if let Step::Resources(url) = step
+            && let Some(subscription) = self.types.get_mut(&TypeKey::new(url))
+        {
+            subscription.find_answers(entries, addresses);
+        }
     }
 
     /// Notes that the client has answered a response, with an ACK or a NACK.
@@ -211,10 +226,10 @@ impl Subscriptions {
     }
 
     /// Takes out one name that is to be sent.
-    pub(crate) fn take_name(&mut self, step: &Step) -> Option<Arc<str>> {
+    pub(crate) fn take_due(&mut self, step: &Step) -> Option<Due> {
         match step {
-            Step::Resources(url) => self.types.get_mut(&TypeKey::new(url))?.due().pop_first(),
-            Step::Withdrawal => self.withdrawals.take_name(),
+            Step::Resources(url) => self.types.get_mut(&TypeKey::new(url))?.take_due(),
+            Step::Withdrawal => self.withdrawals.take_name().map(|name| Due { name, is_answer: false }),
         }
     }
 

@@ -8,6 +8,8 @@
 //! - To such a client the server sends the answer in parts. Each part has a [`Mark`] in `system_version_info`, which the
 //!   protocol keeps for debugging and which no client compares.
 //! - To every other client the server sends the answer in one response.
+//! - A server that marks parts also answers for single names of a type to which the client is subscribed as a whole. A client
+//!   asks no other server for them: Istio's answers with all resources, or removes all others.
 //! - The client takes a response without a mark for a complete answer, as Istio's proxy does.
 //!
 //! The nonce was no place for the mark, because a client must not look into it, and a marker resource would be refused by

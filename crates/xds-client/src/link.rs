@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use runtime::drain;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -13,12 +14,16 @@ use crate::dial;
 use crate::handler::Handler;
 use crate::metrics;
 use crate::progress::Standing;
+use crate::questions::Names;
 use crate::retry::{End, Pause};
 use crate::session::Session;
 use crate::watched::Watched;
 
 /// Requests that the transport has not taken yet.
 const REQUESTS_IN_FLIGHT: usize = 16;
+
+/// Demands that are taken out of their queue together.
+const DEMANDS_TOGETHER: usize = 256;
 
 /// Which resources of a type are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +34,15 @@ pub enum Interest {
     Demanded,
 }
 
+/// State of the stream to the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// There has been no stream since this moment.
+    Down { since: Instant },
+    /// The stream of this number, from 1.
+    Up { stream: u64, names: Names },
+}
+
 /// The delta client. Made once; state survives any number of connections.
 pub struct Client {
     config: Config,
@@ -36,6 +50,9 @@ pub struct Client {
     demands: mpsc::Receiver<Demand>,
     demander: Demander,
     synced: watch::Sender<bool>,
+    link: watch::Sender<Link>,
+    /// Streams so far.
+    streams: u64,
     /// Types of which not everything has arrived yet.
     waiting_for: BTreeSet<String>,
 }
@@ -45,7 +62,9 @@ impl Client {
     pub fn new(config: Config) -> Self {
         let (sender, demands) = mpsc::channel(QUEUE);
         let (synced, _) = watch::channel(false);
-        Self { config, types: Vec::new(), demands, demander: Demander(sender), synced, waiting_for: BTreeSet::new() }
+        let (link, _) = watch::channel(Link::Down { since: Instant::now() });
+        let (types, waiting_for) = (Vec::new(), BTreeSet::new());
+        Self { config, types, demands, demander: Demander(sender), synced, link, streams: 0, waiting_for }
     }
 
     /// Adds a type. They are asked for in the order of these calls: policies should come before addresses.
@@ -70,6 +89,11 @@ impl Client {
         self.synced.subscribe()
     }
 
+    /// State of the stream, now and from now on.
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.link.subscribe()
+    }
+
     /// Asks for single resources.
     pub fn demander(&self) -> Demander {
         self.demander.clone()
@@ -85,6 +109,13 @@ impl Client {
                 // Nothing is lost by dropping the connection: the process is about to end.
                 _ = drain.started() => return,
             };
+            self.link.send_if_modified(|link| {
+                let was_up = matches!(link, Link::Up { .. });
+                if was_up {
+                    *link = Link::Down { since: Instant::now() };
+                }
+                was_up
+            });
             metrics::terminated(end.reason());
             // A connection that was of use starts the pauses anew; see `retry`.
             let wait = pause.after(&end);
@@ -128,7 +159,11 @@ impl Client {
             }
         };
         tracing::info!(address = %self.config.address, "discovery stream established");
+        self.streams += 1;
+        let mut demands = Vec::new();
         loop {
+            let link = Link::Up { stream: self.streams, names: session.names() };
+            self.link.send_if_modified(|last| std::mem::replace(last, link) != link);
             // Every arm may be dropped: messages stay in the stream, demands in their queue, requests in the session.
             let status = tokio::select! {
                 message = inbound.message(), if session.has_room() => match message {
@@ -147,8 +182,8 @@ impl Client {
                     Ok(None) => None,
                     Err(status) => Some(status),
                 },
-                Some(demand) = self.demands.recv(), if session.has_room() => {
-                    session.demand(&mut self.types, demand);
+                _ = self.demands.recv_many(&mut demands, DEMANDS_TOGETHER), if session.has_room() => {
+                    session.demand(&mut self.types, demands.drain(..));
                     continue;
                 }
                 open = session.flush(), if session.has_requests() => {

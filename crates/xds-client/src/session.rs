@@ -10,7 +10,9 @@ use crate::config::Node;
 use crate::demand::Demand;
 use crate::metrics;
 use crate::progress::{MissingPart, Standing};
+use crate::questions::Names;
 use crate::watched::Watched;
+use proto::snapshot::Mark;
 
 /// Requests that wait for the transport; beyond them nothing is read.
 const MAX_WAITING: usize = 64;
@@ -19,11 +21,12 @@ pub(crate) struct Session {
     outbound: mpsc::Sender<DeltaDiscoveryRequest>,
     waiting: VecDeque<DeltaDiscoveryRequest>,
     useful: bool,
+    names: Names,
 }
 
 impl Session {
     pub(crate) fn new(outbound: mpsc::Sender<DeltaDiscoveryRequest>) -> Self {
-        Self { outbound, waiting: VecDeque::new(), useful: false }
+        Self { outbound, waiting: VecDeque::new(), useful: false, names: Names::default() }
     }
 
     /// Puts the first request of every type into the stream. They must be there before the call is made: some servers
@@ -52,6 +55,11 @@ impl Session {
         self.useful
     }
 
+    /// Does the server answer for single names?
+    pub(crate) fn names(&self) -> Names {
+        self.names
+    }
+
     /// Hands one request to the transport; false when the stream is closed. Dropping it loses no request.
     pub(crate) async fn flush(&mut self) -> bool {
         // Reserved first, so that a dropped future has not taken the request out of the queue.
@@ -71,7 +79,10 @@ impl Session {
         types: &mut [Watched],
         response: DeltaDiscoveryResponse,
     ) -> Result<Option<(String, Standing)>, MissingPart> {
-        self.useful = true;
+        if !self.useful {
+            self.useful = true;
+            self.decide_names(types, &response);
+        }
         metrics::received(&response.type_url, response.encoded_len());
         let Some(watched) = types.iter_mut().find(|watched| watched.type_url == response.type_url) else {
             // Answered all the same: a server that waits for the answer of each response would send nothing more.
@@ -95,15 +106,33 @@ impl Session {
             }
         }
         self.waiting.push_back(answer);
-        Ok(Some((watched.type_url.clone(), standing)))
+        let type_url = watched.type_url.clone();
+        self.ask_questions(types);
+        Ok(Some((type_url, standing)))
     }
 
-    /// Asks for a resource. A type that is not known here has nobody who would answer: its waiter sees that at once.
-    pub(crate) fn demand(&mut self, types: &mut [Watched], demand: Demand) {
-        let Demand { type_url, name, waiter } = demand;
-        match types.iter_mut().find(|watched| watched.type_url == type_url) {
-            Some(watched) => self.waiting.extend(watched.demand(name, waiter)),
-            None => tracing::error!(type_url, name, "request for a type that is not subscribed"),
+    /// The first response of a stream shows what kind of server it comes from.
+    fn decide_names(&mut self, types: &mut [Watched], response: &DeltaDiscoveryResponse) {
+        let is_marked = response.system_version_info.parse::<Mark>().is_ok();
+        self.names = if is_marked { Names::Supported } else { Names::Unsupported };
+        for watched in types {
+            watched.decide_names(self.names);
         }
+    }
+
+    /// Asks for resources. A type that is not known here has nobody who would answer: its waiter sees that at once.
+    pub(crate) fn demand(&mut self, types: &mut [Watched], demands: impl Iterator<Item = Demand>) {
+        for Demand { type_url, name, waiter } in demands {
+            match types.iter_mut().find(|watched| watched.type_url == type_url) {
+                Some(watched) => self.waiting.extend(watched.demand(name, waiter)),
+                None => tracing::error!(type_url, name, "request for a type that is not subscribed"),
+            }
+        }
+        self.ask_questions(types);
+    }
+
+    /// Questions of the same moment go out in one request.
+    fn ask_questions(&mut self, types: &mut [Watched]) {
+        self.waiting.extend(types.iter_mut().filter_map(Watched::next_question));
     }
 }

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use tokio::sync::oneshot;
 
+use crate::demand::{DemandError, Waiter};
 use crate::handler::{Handler, Rejection, Resource};
 use crate::link::Interest;
 use crate::progress::{MissingPart, Progress, Standing};
+use crate::questions::{NameChanges, Names, Questions};
 use proto::snapshot::Mark;
 
 /// Length of a refusal after which the rest is only counted, in bytes: servers take messages of 4 MiB.
@@ -21,7 +22,9 @@ pub(crate) struct Watched {
     handler: Box<dyn Apply>,
     /// Name to version of what was accepted. A demanded name that was not answered yet has an empty version.
     versions: HashMap<String, String>,
-    waiters: HashMap<String, Vec<oneshot::Sender<()>>>,
+    waiters: HashMap<String, Vec<Waiter>>,
+    /// Names that are asked for besides the whole type.
+    questions: Questions,
     progress: Progress,
 }
 
@@ -98,6 +101,7 @@ impl Watched {
             handler: Box::new(Decoding { handler, message: PhantomData }),
             versions: HashMap::new(),
             waiters: HashMap::new(),
+            questions: Questions::default(),
             progress: Progress::default(),
         }
     }
@@ -110,6 +114,7 @@ impl Watched {
     /// The first request on a connection: names that are wanted, and versions that are held.
     pub(crate) fn first_request(&mut self) -> DeltaDiscoveryRequest {
         self.progress.begin_stream();
+        self.questions.begin_stream();
         let (subscribe, unsubscribe) = match self.interest {
             Interest::All => (Vec::new(), Vec::new()),
             // Both together mean: none but those that are named.
@@ -143,6 +148,8 @@ impl Watched {
         self.progress.check(mark)?;
         let held: Vec<(String, String)> =
             resources.iter().map(|resource| (resource.name.clone(), resource.version.clone())).collect();
+        // Of most responses nobody waits for anything.
+        let names = if self.questions.is_empty() { Vec::new() } else { resources.iter().map(Named::from).collect() };
         let rejections = self.handler.apply(&self.type_url, resources, removed_resources.clone());
         let refused: HashSet<&str> = rejections.iter().map(|rejection| rejection.name.as_str()).collect();
         for (name, version) in held {
@@ -155,6 +162,7 @@ impl Watched {
                 self.versions.insert(name, version);
             }
         }
+        self.answer_questions(&names, &refused, &removed_resources);
         for name in removed_resources {
             self.versions.remove(&name);
             self.wake(&name);
@@ -169,16 +177,45 @@ impl Watched {
             type_url: self.type_url.clone(),
             response_nonce: nonce,
             error_detail: error_detail(&rejections),
+            resource_names_unsubscribe: self.questions.take_finished(),
             ..DeltaDiscoveryRequest::default()
         };
         Ok((answer, standing))
     }
 
-    /// Notes that somebody waits for `name`; a request when it was not asked for yet.
-    pub(crate) fn demand(&mut self, name: String, waiter: oneshot::Sender<()>) -> Option<DeltaDiscoveryRequest> {
+    /// Wakes those who asked, after the response is applied: who looks then finds what it brought. A resource that was
+    /// accepted counts more than another one of the same address that was refused.
+    fn answer_questions(&mut self, names: &[Named], refused: &HashSet<&str>, removed: &[String]) {
+        let (bad, good): (Vec<_>, Vec<_>) = names.iter().partition(|named| refused.contains(named.name.as_str()));
+        for (named, answer) in good
+            .into_iter()
+            .map(|named| (named, Ok(())))
+            .chain(bad.into_iter().map(|named| (named, Err(DemandError::Unreadable))))
+        {
+            for name in std::iter::once(&named.name).chain(&named.aliases) {
+                self.questions.answer(name, answer);
+            }
+        }
+        for name in removed {
+            self.questions.answer(name, Ok(()));
+        }
+    }
+
+    /// Notes whether the control plane of this stream answers for single names of a whole type.
+    pub(crate) fn decide_names(&mut self, names: Names) {
+        self.questions.decide(names);
+    }
+
+    /// Notes that somebody waits for `name`; a request when the type is not subscribed as a whole and the name was not
+    /// asked for yet.
+    pub(crate) fn demand(&mut self, name: String, waiter: Waiter) -> Option<DeltaDiscoveryRequest> {
+        if self.is_wildcard() {
+            self.questions.ask(name, waiter);
+            return None;
+        }
         if self.versions.get(&name).is_some_and(|version| !version.is_empty()) {
             // Already here: whoever asks has raced the answer. A closed waiter has given up.
-            let _ = waiter.send(());
+            let _ = waiter.send(Ok(()));
             return None;
         }
         // Remembered with an empty version, so that a new connection asks for it again.
@@ -186,17 +223,40 @@ impl Watched {
         let waiters = self.waiters.entry(name.clone()).or_default();
         waiters.retain(|waiter| !waiter.is_closed());
         waiters.push(waiter);
-        (!asked).then(|| DeltaDiscoveryRequest {
+        (!asked).then(|| self.request(NameChanges { subscribe: vec![name], unsubscribe: Vec::new() }))
+    }
+
+    /// The request with all names that wait to be asked about; see [`Questions`].
+    pub(crate) fn next_question(&mut self) -> Option<DeltaDiscoveryRequest> {
+        let changes = self.questions.next_changes()?;
+        Some(self.request(changes))
+    }
+
+    fn request(&self, NameChanges { subscribe, unsubscribe }: NameChanges) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest {
             type_url: self.type_url.clone(),
-            resource_names_subscribe: vec![name],
+            resource_names_subscribe: subscribe,
+            resource_names_unsubscribe: unsubscribe,
             ..DeltaDiscoveryRequest::default()
-        })
+        }
     }
 
     fn wake(&mut self, name: &str) {
         for waiter in self.waiters.remove(name).into_iter().flatten() {
-            let _ = waiter.send(());
+            let _ = waiter.send(Ok(()));
         }
+    }
+}
+
+/// Names of a resource.
+struct Named {
+    name: String,
+    aliases: Vec<String>,
+}
+
+impl From<&proto::discovery::Resource> for Named {
+    fn from(resource: &proto::discovery::Resource) -> Self {
+        Self { name: resource.name.clone(), aliases: resource.aliases.clone() }
     }
 }
 

@@ -1,114 +1,16 @@
 //! Our client, against a server that the test plays itself, nonsense included.
 
 mod common;
+mod talk;
 
-use std::pin::Pin;
-
-use common::{Seen, client, names, run, soon, workload};
-use futures::Stream;
-use prost::Message as _;
+use common::{Seen, client, names, run, soon};
 use prost_types::Any;
-use proto::discovery::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource};
+use proto::discovery::{DeltaDiscoveryResponse, Resource};
 use proto::{ADDRESS_TYPE_URL as ADDRESS, AUTHORIZATION_TYPE_URL as POLICY};
-use std::collections::HashMap;
+use talk::{held, next, resource, response, serve};
 use tls::control_plane::Token;
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Status;
 use xds_client::{Client, Interest};
-
-/// One stream of the client, played by the test.
-struct Talk {
-    headers: http::HeaderMap,
-    requests: Streaming<DeltaDiscoveryRequest>,
-    responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
-}
-
-impl Talk {
-    async fn request(&mut self) -> DeltaDiscoveryRequest {
-        soon(self.requests.message()).await.unwrap().unwrap()
-    }
-
-    /// The first requests of both types, addresses first.
-    async fn greetings(&mut self) -> (DeltaDiscoveryRequest, DeltaDiscoveryRequest) {
-        let (first, second) = (self.request().await, self.request().await);
-        assert_eq!((first.type_url.as_str(), second.type_url.as_str()), (ADDRESS, POLICY));
-        (first, second)
-    }
-
-    async fn say(&self, response: DeltaDiscoveryResponse) {
-        self.responses.send(Ok(response)).await.unwrap();
-    }
-
-    /// Says something and returns the answer: nothing, or what was refused.
-    async fn answer(&mut self, response: DeltaDiscoveryResponse) -> Option<String> {
-        let (type_url, nonce) = (response.type_url.clone(), response.nonce.clone());
-        self.say(response).await;
-        let answer = self.request().await;
-        assert_eq!((&answer.type_url, &answer.response_nonce), (&type_url, &nonce));
-        assert_eq!(answer.node, None);
-        answer.error_detail.map(|error| error.message)
-    }
-}
-
-struct Server(mpsc::Sender<Talk>);
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Server {
-    type StreamAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
-    type DeltaAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        _: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("no proxy asks so"))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let (metadata, _, requests) = request.into_parts();
-        let (responses, receiver) = mpsc::channel(16);
-        let talk = Talk { headers: metadata.into_headers(), requests, responses };
-        self.0.send(talk).await.map_err(|_| Status::unavailable("the test is over"))?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
-    }
-}
-
-/// The server's streams as they come, and its port.
-async fn serve() -> (mpsc::Receiver<Talk>, u16) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (sender, talks) = mpsc::channel(16);
-    let service = AggregatedDiscoveryServiceServer::new(Server(sender));
-    let server = tonic::transport::Server::builder().add_service(service);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    (talks, port)
-}
-
-async fn next(talks: &mut mpsc::Receiver<Talk>) -> Talk {
-    soon(talks.recv()).await.unwrap()
-}
-
-fn resource(name: &str, version: &str) -> Resource {
-    let any = Any { type_url: ADDRESS.to_owned(), value: workload(name, name).encode_to_vec() };
-    Resource { name: name.to_owned(), version: version.to_owned(), resource: Some(any), ..Resource::default() }
-}
-
-fn response(nonce: &str, resources: Vec<Resource>) -> DeltaDiscoveryResponse {
-    let (type_url, nonce) = (ADDRESS.to_owned(), nonce.to_owned());
-    DeltaDiscoveryResponse { type_url, nonce, resources, ..DeltaDiscoveryResponse::default() }
-}
-
-fn held(pairs: &[(&str, &str)]) -> HashMap<String, String> {
-    pairs.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect()
-}
 
 fn both(port: u16, seen: &Seen) -> Client {
     client(port, Token::Literal("secret".to_owned()), seen, Interest::All)

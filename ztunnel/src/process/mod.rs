@@ -91,13 +91,14 @@ async fn build(
     let (manager, starting) = (readiness.task("state manager"), Some(readiness.task("proxy")));
     // Before discovery: while the proxy waits for its control plane, these pages are how an operator sees that it does.
     process.serve_pages(&common.listeners, admin::router(process.admin(logs.clone()), source)).await?;
-    let policies = updates.policies.clone();
+    let (policies, lookups) = (updates.policies.clone(), updates.lookups.clone());
     let discovery = discovery::start(PROGRAM, common, updates, manager, process.drain()).await?;
 
     let shared = Arc::new(Shared {
         state,
         certificates,
         policies,
+        lookups,
         names: Names::system(),
         tunnels: (&common.tunnels).into(),
         pool_limits: (&common.tunnels).into(),

@@ -37,7 +37,7 @@ async fn steps(context: &Rc<PodContext>, connection: Connection) -> Result<(), E
     // known, and plaintext in place of a tunnel is not an option. So the connection waits.
     let source = capture::local_workload(&shared.state, &context.pod).await;
     let source = source.map_err(|e| EarlyFailure::to(original_dst, e))?;
-    let resolved = resolve::outbound(&shared.state, &shared.names, &source, original_dst).await;
+    let resolved = resolve::outbound(&shared.state, &shared.lookups, &shared.names, &source, original_dst).await;
     let resolved = resolved.map_err(|e| EarlyFailure::to(original_dst, e))?;
 
     // Both proxies log it: one grep finds both lines of a connection.
@@ -52,7 +52,10 @@ async fn steps(context: &Rc<PodContext>, connection: Connection) -> Result<(), E
             let leg = Leg { source: &source, client, resolved: &resolved, trace };
             through_tunnel(context, app, leg, hbone, &report).await
         }
-        RouteKind::Tcp | RouteKind::Passthrough => through_tcp(context, app, resolved.next_hop, &report).await,
+        // Discovery has been asked about an address that was unknown: `resolve`.
+        RouteKind::Tcp | RouteKind::Passthrough | RouteKind::Unknown => {
+            through_tcp(context, app, resolved.next_hop, &report).await
+        }
         // `view::outbound` refuses these already; kept so that a new kind of route cannot be forgotten here.
         RouteKind::DoubleHbone(_) => Err(other_network(&resolved)),
     };
@@ -138,7 +141,7 @@ fn opened(
     let (authority, protocol) = match &resolved.route.kind {
         RouteKind::Hbone(h) => (Some(h.authority.clone()), Protocol::Hbone),
         RouteKind::DoubleHbone(d) => (Some(d.outer.authority.clone()), Protocol::DoubleHbone),
-        RouteKind::Tcp | RouteKind::Passthrough => (None, Protocol::Tcp),
+        RouteKind::Tcp | RouteKind::Passthrough | RouteKind::Unknown => (None, Protocol::Tcp),
     };
     Opened {
         direction: Direction::Outbound,

@@ -3,6 +3,7 @@
 use hickory_resolver::TokioResolver;
 use model::view::{self, Dial, Route, RouteError};
 use model::{State, Text, Workload};
+use proxy_core::discovery::{LookupError, Lookups, UnreadableAddress, is_unsettled};
 use rand::seq::IndexedRandom;
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,6 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 pub enum ResolveError {
     #[error(transparent)]
     Route(#[from] RouteError),
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableAddress),
     /// The workload has a name and no address, and the name has none either.
     #[error("no ip addresses were resolved for workload {0}")]
     NoAddress(Text),
@@ -21,7 +24,17 @@ impl ResolveError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Route(e) => e.code(),
+            Self::Unreadable(_) => "destination_unreadable",
             Self::NoAddress(_) => "no_address",
+        }
+    }
+}
+
+impl From<LookupError> for ResolveError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Route(error) => error.into(),
+            LookupError::Unreadable(error) => error.into(),
         }
     }
 }
@@ -62,14 +75,22 @@ impl Names {
     }
 }
 
-/// Returns the route of a connection that `source` opens to `original_dst`.
+/// Returns the route of a connection that `source` opens to `original_dst`. Waits for discovery when that has not announced
+/// the address, for at most half a second.
 pub async fn outbound(
     state: &State,
+    lookups: &Lookups,
     names: &Names,
     source: &Workload,
     original_dst: SocketAddr,
 ) -> Result<Resolved, ResolveError> {
-    let route = view::outbound(state, source, original_dst)?;
+    let first = view::outbound(state, source, original_dst);
+    let route = if is_unsettled(&first) {
+        // Boxed, as most connections are to addresses of the mesh.
+        Box::pin(lookups.route(state, source, original_dst, first)).await?
+    } else {
+        first?
+    };
     let next_hop = match &route.dial {
         Dial::Address(address) => *address,
         Dial::Hostname { hostname, port, original } => {

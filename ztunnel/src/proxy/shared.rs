@@ -7,6 +7,7 @@ use hbone::pool::Limits;
 use model::State;
 use policy::ConnectionRegistry;
 use proxy_core::budget::Budgets;
+use proxy_core::discovery::Lookups;
 use runtime::drain::Watch;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub struct Shared {
     pub state: State,
     pub certificates: CertificateManager,
     pub policies: ConnectionRegistry,
+    /// Asks discovery about addresses that it has not announced.
+    pub lookups: Lookups,
     pub names: Names,
     pub tunnels: Settings,
     pub pool_limits: Limits,

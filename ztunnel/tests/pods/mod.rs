@@ -10,6 +10,7 @@ use ca_client::CertificateManager;
 use ca_server::testing::FixedRoot;
 use model::{Address, Authorization, Change, State, StateConfig, Workload};
 use policy::{ConnectionRegistry, Logging};
+use proxy_core::discovery::Lookups;
 use runtime::drain::Trigger;
 use runtime::sys::Netns;
 use std::io::{self, ErrorKind, Read, Write};
@@ -193,6 +194,7 @@ impl Proxy {
             state: state.clone(),
             certificates: CertificateManager::spawn(Arc::new(root())),
             policies: policies.clone(),
+            lookups: Lookups::default(),
             names: Names::none(),
             tunnels: hbone::Settings::default(),
             pool_limits: hbone::pool::Limits::default(),

@@ -1,6 +1,11 @@
 //! Route of a connection of a captured workload. It opens nothing.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use contract::ports;
 use identity::Identity;
@@ -54,8 +59,11 @@ pub enum RouteKind {
     DoubleHbone(DoubleHbone),
     /// Plain TCP to a workload of the mesh that is not captured.
     Tcp,
-    /// Plain TCP to where the application wanted, nothing known about it.
+    /// Plain TCP to where the application wanted.
     Passthrough,
+    /// Nothing is known of the address. Plain TCP as with [`RouteKind::Passthrough`], but only once discovery was asked: the
+    /// address may be that of a pod of the mesh which it has not announced yet.
+    Unknown,
 }
 
 /// The way of one connection.
@@ -146,6 +154,15 @@ pub fn outbound(state: &State, source: &Workload, destination: SocketAddr) -> Re
     Router { store: &store, source, destination }.route(network, &mut rand::rng())
 }
 
+/// Workload that takes a connection, before its waypoint is considered.
+enum Upstream {
+    Found(Choice),
+    /// The address is meant as it is.
+    AsDialled,
+    /// Nothing is known of the address.
+    Unknown,
+}
+
 struct Router<'a> {
     store: &'a Store,
     source: &'a Workload,
@@ -168,8 +185,11 @@ impl Router<'_> {
             // routes.
             return self.through_waypoint(waypoint, Some(service.clone()), rng);
         }
-        let Some(choice) = self.find_upstream(rng)? else {
-            return self.passthrough();
+        let choice = match self.find_upstream(rng)? {
+            Upstream::Found(choice) => choice,
+            Upstream::AsDialled => return self.plain(RouteKind::Passthrough),
+            Upstream::Unknown if self.is_never_announced() => return self.plain(RouteKind::Passthrough),
+            Upstream::Unknown => return self.plain(RouteKind::Unknown),
         };
         if choice.workload.network != self.source.network {
             return Err(other_network(&choice.workload));
@@ -185,14 +205,13 @@ impl Router<'_> {
         self.direct(choice)
     }
 
-    /// Returns the upstream; none when the address is not of the mesh, and the connection passes through.
-    fn find_upstream(&self, rng: &mut impl Rng) -> Result<Option<Choice>, RouteError> {
+    fn find_upstream(&self, rng: &mut impl Rng) -> Result<Upstream, RouteError> {
         let (ip, port) = (self.destination.ip(), self.destination.port());
         let network = &self.source.network;
         if let Some(service) = self.store.index.service_by_address(network, ip, &self.source.namespace) {
             // Clients of such a service have chosen the address themselves (resolution NONE).
             if service.mode() == LoadBalancerMode::Passthrough {
-                return Ok(None);
+                return Ok(Upstream::AsDialled);
             }
             let choice = balance::choose(
                 self.store,
@@ -201,21 +220,35 @@ impl Router<'_> {
                 ServicePort { number: port, purpose: Purpose::Traffic },
                 rng,
             );
-            return choice.map(Some).ok_or(RouteError::NoHealthyUpstream(self.destination));
+            return choice.map(Upstream::Found).ok_or(RouteError::NoHealthyUpstream(self.destination));
         }
         // By the client's network: an address means something else in another one.
         let workload = self.store.index.workload(network, ip);
-        Ok(workload.map(|workload| Choice { workload, port, service: None }))
+        Ok(workload.map_or(Upstream::Unknown, |workload| Upstream::Found(Choice { workload, port, service: None })))
     }
 
-    fn passthrough(&self) -> Result<Route, RouteError> {
+    /// Is this an address of which discovery never speaks: of this pod, of this link, or of nobody?
+    fn is_never_announced(&self) -> bool {
+        let ip = self.destination.ip();
+        let of_link = match ip {
+            IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        of_link
+            || ip.is_loopback()
+            || ip.is_multicast()
+            || ip.is_unspecified()
+            || self.source.workload_ips.contains(&ip)
+    }
+
+    /// Plain TCP to the original destination.
+    fn plain(&self, kind: RouteKind) -> Result<Route, RouteError> {
         // A pod of the mesh that is gone: its clients may still have the address, and would now send plaintext to
         // whoever gets it.
         if self.store.departed.contains(&self.source.network, self.destination.ip(), Instant::now()) {
             return Err(RouteError::Departed(self.destination));
         }
-        let dial = Dial::Address(self.destination);
-        Ok(Route { kind: RouteKind::Passthrough, dial, workload: None, service: None })
+        Ok(Route { kind, dial: Dial::Address(self.destination), workload: None, service: None })
     }
 
     fn direct(&self, choice: Choice) -> Result<Route, RouteError> {

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 use xds_client::{Client, Handler, Interest, Rejection, Resource};
 
-use super::{SourceError, certificate_source};
+use super::{Lookups, SourceError, certificate_source};
 use crate::config::Config;
 
 /// Time that an open connection may wait for a policy that its destination names and that has not arrived. Istio's control
@@ -28,6 +28,8 @@ pub struct Updates {
     pub certificates: CertificateManager,
     /// Evaluates open connections again.
     pub policies: ConnectionRegistry,
+    /// Asks about addresses that are not announced.
+    pub lookups: Lookups,
     /// Woken when open connections wait for a policy that has not arrived.
     undecided: Arc<Notify>,
 }
@@ -36,7 +38,7 @@ impl Updates {
     /// Updates of these parts.
     #[must_use]
     pub fn new(state: State, certificates: CertificateManager, policies: ConnectionRegistry) -> Self {
-        Self { state, certificates, policies, undecided: Arc::default() }
+        Self { state, certificates, policies, lookups: Lookups::default(), undecided: Arc::default() }
     }
 
     /// Makes the state of the mesh, the certificate manager and the registry of connections that `config` asks for.
@@ -56,6 +58,7 @@ impl Updates {
     /// Applies changes of workloads and services.
     pub fn addresses(&self, changes: Vec<Change<Address>>) {
         let count = changes.len();
+        self.lookups.announced(&changes);
         let applied = self.state.apply_addresses(changes);
         debug!(count, "addresses applied");
         for identity in &applied.wanted {
@@ -97,6 +100,7 @@ impl Updates {
     /// Subscribes policies, then addresses.
     pub(super) fn handlers(&self, client: Client) -> Client {
         let (policies, addresses) = (self.clone(), self.clone());
+        self.lookups.ask_over(&client);
         client
             .with::<security::Authorization>(AUTHORIZATION_TYPE_URL, Interest::All, Policies(policies))
             .with::<workload::Address>(ADDRESS_TYPE_URL, Interest::All, move |resources, removed| {

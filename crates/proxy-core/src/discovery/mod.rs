@@ -5,6 +5,7 @@ mod apply;
 mod control_plane;
 mod file;
 mod local_mesh;
+mod lookup;
 #[cfg(test)]
 mod seam;
 
@@ -18,6 +19,7 @@ pub use apply::Updates;
 pub use control_plane::{SourceError, certificate_source, discovery_config};
 pub use file::FileError;
 pub use local_mesh::{KnownNames, LocalChanges, LocalMesh, LocalMeshError};
+pub use lookup::{LookupError, Lookups, UnreadableAddress, is_unsettled};
 
 use crate::config::{Config, LocalXds};
 

@@ -23,6 +23,9 @@ const DNS_SECONDS: &[f64] = &[0.0005, 0.001, 0.01, 0.1, 1.0, 5.0];
 const DNS: Labels =
     &["request_query_type", "request_protocol", "source_canonical_service", "source_canonical_revision"];
 
+/// Seconds of a question to the control plane, for which a connection waits; half a second at most.
+const ANSWER_SECONDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
+
 /// Labels of Istio's TCP metrics, in Istio's order.
 const TRAFFIC: Labels = &NAMES;
 
@@ -107,6 +110,19 @@ pub const CATALOGUE: &[Metric] = &[
     gauge("process_threads", ALL, &[], "Number of OS threads in the process."),
     gauge("process_virtual_memory_bytes", ALL, &[], "Virtual memory size in bytes."),
     counter("strake_accept_failures_total", ZTUNNEL, &[], "Accepts that failed for want of descriptors or memory."),
+    histogram(
+        "strake_address_lookup_duration_seconds",
+        ZTUNNEL,
+        &[],
+        ANSWER_SECONDS,
+        "Time that connections to unknown addresses waited for discovery's answer; questions without one are not counted.",
+    ),
+    counter(
+        "strake_address_lookups_total",
+        ZTUNNEL,
+        &["outcome"],
+        "Connections to addresses that discovery had not announced, by the outcome of asking it.",
+    ),
     counter(
         "strake_agent_annotations_corrected_total",
         AGENT,

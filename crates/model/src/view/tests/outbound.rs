@@ -3,12 +3,41 @@
 use super::*;
 
 #[test]
-fn an_unknown_destination_passes_through() {
+fn an_unknown_destination_passes_through_once_discovery_was_asked() {
     let route = outbound(&state(vec![], vec![]), &client(), addr("1.2.3.4:80")).unwrap();
 
-    assert_eq!(route.kind, RouteKind::Passthrough);
+    assert_eq!(route.kind, RouteKind::Unknown);
     assert_eq!(route.dial, Dial::Address(addr("1.2.3.4:80")));
     assert!(route.workload.is_none());
+}
+
+#[test]
+fn of_addresses_that_discovery_never_announces_it_is_not_asked() {
+    let state = state(vec![], vec![]);
+
+    for destination in [
+        "127.0.0.1:80",
+        "127.9.9.9:80",
+        "0.0.0.0:80",
+        "169.254.169.254:80",
+        "224.0.0.1:80",
+        "255.255.255.255:80",
+        "10.0.0.9:80",
+        "[::1]:80",
+        "[::]:80",
+        "[fe80::1]:80",
+        "[ff02::1]:80",
+        "[::ffff:169.254.1.1]:80",
+    ] {
+        assert_eq!(
+            outbound(&state, &client(), addr(destination)).unwrap().kind,
+            RouteKind::Passthrough,
+            "{destination}"
+        );
+    }
+    for destination in ["10.0.0.8:80", "[fd00::1]:80", "[::ffff:10.0.0.8]:80", "192.0.2.1:80"] {
+        assert_eq!(outbound(&state, &client(), addr(destination)).unwrap().kind, RouteKind::Unknown, "{destination}");
+    }
 }
 
 #[test]
@@ -22,7 +51,7 @@ fn a_pod_of_the_mesh_that_discovery_removes_gets_no_plaintext_until_its_address_
     state.apply_addresses(vec![Change::Upsert(Address::Workload(plain))]);
     assert_eq!(route().unwrap().kind, RouteKind::Tcp);
     state.apply_addresses(vec![Change::Remove(workload("b", "10.0.0.1").uid)]);
-    assert_eq!(route().unwrap().kind, RouteKind::Passthrough);
+    assert_eq!(route().unwrap().kind, RouteKind::Unknown);
 }
 
 #[test]
@@ -31,7 +60,7 @@ fn an_address_of_another_network_is_unknown() {
 
     let route = outbound(&state(vec![elsewhere], vec![]), &client(), addr("10.0.0.1:80")).unwrap();
 
-    assert_eq!(route.kind, RouteKind::Passthrough);
+    assert_eq!(route.kind, RouteKind::Unknown);
 }
 
 #[test]
@@ -123,7 +152,7 @@ fn a_private_service_is_unknown_to_other_namespaces() {
 
     let route = outbound(&state(vec![workload("a", "10.0.0.1")], vec![private]), &stranger, addr("10.96.0.1:80"));
 
-    assert_eq!(route.unwrap().kind, RouteKind::Passthrough);
+    assert_eq!(route.unwrap().kind, RouteKind::Unknown);
 }
 
 #[test]
@@ -147,7 +176,7 @@ fn an_endpoint_of_the_host_network_is_reached_through_its_service_only() {
     let by_address = outbound(&state, &client(), addr("10.0.0.1:8080")).unwrap();
 
     assert_eq!((by_service.kind, by_service.dial), (RouteKind::Tcp, Dial::Address(addr("10.0.0.1:8080"))));
-    assert_eq!(by_address.kind, RouteKind::Passthrough);
+    assert_eq!(by_address.kind, RouteKind::Unknown);
 }
 
 #[test]

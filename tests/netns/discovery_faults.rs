@@ -1,33 +1,17 @@
 //! A node proxy whose discovery is cut, incomplete, reordered and partly lost, while pods keep their label: not one byte of
 //! theirs leaves in plaintext.
 
-use std::net::IpAddr;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::{io, io::Write as _};
-
-use lab::Target;
 use proto::ADDRESS_TYPE_URL;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use runtime::sys::Netns;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use testkit::{
-    TestLab, eventually, labs,
-    labs::TAKES_EFFECT,
-    manifests::client_and_server,
-    pki::{Authority, Leaf},
-};
-use tls::control_plane::{Acceptor, Limits, RootSource, ServingCertificate};
-use tokio::net::TcpListener;
+use testkit::{TestLab, eventually, labs, labs::TAKES_EFFECT, manifests::client_and_server};
 use tokio::sync::watch;
-use xds_server::testing::{Faults, LikeIstiod, Passed, Pieces, Relay};
+use xds_server::testing::{Faults, LikeIstiod, Passed, Pieces};
+
+use crate::interposed::{CONTROL, Interposed};
 
 const PODS: [&str; 2] = ["mesh/client", "mesh/server"];
 const SERVER: &str = "/mesh/server";
 const PROXY: &str = "istio-system/ztunnel-node-1";
-const CONTROL: &str = "istio-system/strake-control";
-const HOST: &str = "strake-control.istio-system.svc";
-const PORT: u16 = 15012;
 const KILL: i32 = 9;
 
 /// Something that the relay does to the node proxy's discovery.
@@ -102,92 +86,6 @@ fn announces(piece: &Passed, name: &str) -> bool {
     }
 }
 
-fn acceptor(leaf: &Leaf) -> Acceptor {
-    let chain = vec![CertificateDer::from_pem_slice(leaf.cert_pem.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
-    Acceptor::new(ServingCertificate::new(chain, &key).unwrap()).unwrap()
-}
-
-/// Runs `nft` in a network namespace.
-fn nft(netns: &Netns, script: &str) {
-    let run = || -> io::Result<()> {
-        let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
-        child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?.write_all(script.as_bytes())?;
-        let status = child.wait()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("nft: {status}"))) }
-    };
-    netns.run(run).unwrap();
-}
-
-/// A relay in the network namespace of the node proxy, to which its new connections to the control plane go.
-struct Interposed {
-    netns: Netns,
-    mode: watch::Sender<Mode>,
-    relay: Relay,
-}
-
-impl Interposed {
-    async fn start(lab: &TestLab) -> Self {
-        let netns = lab.lab().netns(Target::Pod { pod: PROXY.to_owned(), container: None }).await.unwrap();
-        let netns = Netns::from_fd(netns).unwrap();
-        let (mode, receiver) = watch::channel(Mode::CutInTheMiddle);
-        let ca = lab.lab().run_dir().control().join("ca");
-        let (control, control6) = (lab.ip(CONTROL, false).await, lab.ip(CONTROL, true).await);
-        let faults = Scripted {
-            mode: receiver,
-            pieces: Pieces::of(1),
-            istiod: LikeIstiod::default(),
-            server: format!("Kubernetes//Pod{SERVER}"),
-            has_removed: false,
-        };
-        let upstream = format!("https://{control}:{PORT}").parse().unwrap();
-        let roots = RootSource::Path(ca.join("root-cert.pem"));
-        let relay = Relay::to_host(upstream, roots, Some(HOST.to_owned()), faults);
-        let acceptor = acceptor(&Authority::open(&ca).unwrap().issue_for_host(HOST).unwrap());
-        serve(&netns, relay.clone(), acceptor);
-        nft(
-            &netns,
-            &format!(
-                "table inet relay {{ chain output {{ type nat hook output priority -100;\n\
-                 ip daddr != {{ {control}, 127.0.0.1 }} tcp dport {PORT} dnat ip to 127.0.0.1:{PORT}\n\
-                 ip6 daddr != {{ {control6}, ::1 }} tcp dport {PORT} dnat ip6 to [::1]:{PORT}\n}}\n}}\n"
-            ),
-        );
-        Self { netns, mode, relay }
-    }
-
-    /// New connections go to the control plane again.
-    fn step_aside(&self) {
-        nft(&self.netns, "delete table inet relay\n");
-        self.mode.send_replace(Mode::Cut);
-    }
-}
-
-/// Runs the relay on a thread of its own until the test process ends.
-fn serve(netns: &Netns, relay: Relay, acceptor: Acceptor) {
-    let inside = netns.try_clone().unwrap();
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        let run = || -> io::Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let mut serving = tokio::task::JoinSet::new();
-                for local in ["127.0.0.1", "::1"] {
-                    let local: IpAddr = local.parse().map_err(io::Error::other)?;
-                    let listener = TcpListener::bind((local, PORT)).await?;
-                    let connections = xds_server::incoming(acceptor.clone(), listener, Limits::with_descriptors(None));
-                    serving.spawn(relay.service().serve_with_incoming(connections));
-                }
-                let _ = ready.send(());
-                while serving.join_next().await.is_some() {}
-                Ok(())
-            })
-        };
-        inside.run(run)
-    });
-    is_ready.recv().unwrap();
-}
-
 /// Fails unless a call gets no answer.
 async fn assert_unanswered(lab: &TestLab, address: &str, when: &str) {
     for target in ["server:80", address] {
@@ -212,7 +110,15 @@ async fn answered(lab: &TestLab, address: &str, when: &str) {
 /// loses the server; at last the control plane is killed and comes back.
 async fn through_faults(lab: &TestLab) {
     let address = format!("{}:8080", lab.ip(PODS[1], false).await);
-    let interposed = Interposed::start(lab).await;
+    let (mode, receiver) = watch::channel(Mode::CutInTheMiddle);
+    let faults = Scripted {
+        mode: receiver,
+        pieces: Pieces::of(1),
+        istiod: LikeIstiod::default(),
+        server: format!("Kubernetes//Pod{SERVER}"),
+        has_removed: false,
+    };
+    let interposed = Interposed::start(lab, PROXY, faults).await;
     let text = ["--text", "/marker-discovery", "--timeout-ms", "700", "--every-ms", "50"];
     let by_name = lab.load(PODS[0], &[&["loop", "server:80"], &text[..]].concat()).await.answered().await;
     let by_address = lab.load(PODS[0], &[&["loop", &address], &text[..]].concat()).await.answered().await;
@@ -226,10 +132,10 @@ async fn through_faults(lab: &TestLab) {
     assert_unanswered(lab, &address, "half a snapshot").await;
     assert!(!lab.pod(PROXY).await.ready, "ready with half a snapshot");
 
-    interposed.mode.send_replace(Mode::Istiod);
+    mode.send_replace(Mode::Istiod);
     answered(lab, &address, "a whole snapshot in one response").await;
 
-    interposed.mode.send_replace(Mode::HalfTheState);
+    mode.send_replace(Mode::HalfTheState);
     eventually("the proxy has lost the server", TAKES_EFFECT, async || {
         match lab.knows("node-1", &PODS[1..], "HBONE").await {
             Ok(()) => Err("it is still known"),
@@ -240,6 +146,7 @@ async fn through_faults(lab: &TestLab) {
     assert_unanswered(lab, &address, "the control plane has lost the server").await;
 
     interposed.step_aside();
+    mode.send_replace(Mode::Cut);
     lab.lab().kill(CONTROL, KILL).await.unwrap();
     answered(lab, &address, "the control plane is back").await;
     for load in [by_name, by_address] {

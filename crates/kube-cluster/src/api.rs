@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::TryStreamExt as _;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt as _, BodyStream, LengthLimitError, Limited};
 use kube::client::Body;
 use serde::de::DeserializeOwned;
@@ -66,6 +66,21 @@ impl Api {
     pub(crate) async fn stream(&self, path: &str) -> Result<Lines, ApiError> {
         let response = within(ANSWER, self.send(get(path))).await?;
         Ok(Lines { body: BodyStream::new(response.into_body()), partial: BytesMut::new() })
+    }
+
+    /// Body of an answer that is no JSON, and has no end that is known.
+    pub(crate) async fn body(&self, path: &str) -> Result<Body, ApiError> {
+        let request = Request::get(path).header(http::header::ACCEPT, "*/*").body(Body::empty());
+        Ok(within(ANSWER, self.send(request)).await?.into_body())
+    }
+
+    /// An object, with the head of the answer.
+    pub(crate) async fn with_head(&self, path: &str) -> Result<(HeaderMap, Value), ApiError> {
+        let answer = async {
+            let (head, body) = self.send(get(path)).await?.into_parts();
+            Ok((head.headers, serde_json::from_slice(&collect(body, MAX_OBJECT_BYTES).await?)?))
+        };
+        within(ANSWER, answer).await
     }
 
     async fn read<T: DeserializeOwned>(&self, request: http::Result<Request<Body>>, max: usize) -> Result<T, ApiError> {

@@ -112,7 +112,7 @@ impl Collection {
 }
 
 impl Location {
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{}/{}", self.collection.path(), self.name)
     }
 }

@@ -84,6 +84,24 @@ impl StringMatch {
     }
 }
 
+impl fmt::Display for StringMatch {
+    /// As policies write it: `*` stands for any text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) => f.write_str(text),
+            Self::Prefix(text) => write!(f, "{text}*"),
+            Self::Suffix(text) => write!(f, "*{text}"),
+            Self::Presence() => f.write_str("*"),
+        }
+    }
+}
+
+impl fmt::Display for ServiceAccountMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.service_account)
+    }
+}
+
 /// A service account, whatever the trust domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

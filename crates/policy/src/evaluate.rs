@@ -14,7 +14,7 @@ pub fn matches(policy: &Authorization, connection: &Connection) -> bool {
 }
 
 /// Any match. A clause without matches holds.
-fn clause_holds(clause: &[Match], connection: &Connection) -> bool {
+pub(crate) fn clause_holds(clause: &[Match], connection: &Connection) -> bool {
     clause.is_empty() || clause.iter().any(|m| match_holds(m, connection))
 }
 
@@ -37,6 +37,68 @@ fn match_holds(m: &Match, connection: &Connection) -> bool {
         && none_of(&m.not_destination_ips, |net| is_in(net, connection.destination.ip()))
         && any_of(&m.destination_ports, |p| *p == port)
         && none_of(&m.not_destination_ports, |p| *p == port)
+}
+
+/// Conditions of a match that do not hold: name of the field, and values that it wants. Empty for a match that holds, and for
+/// one without conditions, which does not.
+pub(crate) fn unmet(m: &Match, connection: &Connection) -> Vec<(&'static str, String)> {
+    // Each condition alone, by the same rule as all of them together.
+    let alone = [
+        ("namespaces", join(&m.namespaces), Match { namespaces: m.namespaces.clone(), ..Match::default() }),
+        (
+            "notNamespaces",
+            join(&m.not_namespaces),
+            Match { not_namespaces: m.not_namespaces.clone(), ..Match::default() },
+        ),
+        ("principals", join(&m.principals), Match { principals: m.principals.clone(), ..Match::default() }),
+        (
+            "notPrincipals",
+            join(&m.not_principals),
+            Match { not_principals: m.not_principals.clone(), ..Match::default() },
+        ),
+        (
+            "serviceAccounts",
+            join(&m.service_accounts),
+            Match { service_accounts: m.service_accounts.clone(), ..Match::default() },
+        ),
+        (
+            "notServiceAccounts",
+            join(&m.not_service_accounts),
+            Match { not_service_accounts: m.not_service_accounts.clone(), ..Match::default() },
+        ),
+        ("sourceIps", join(&m.source_ips), Match { source_ips: m.source_ips.clone(), ..Match::default() }),
+        (
+            "notSourceIps",
+            join(&m.not_source_ips),
+            Match { not_source_ips: m.not_source_ips.clone(), ..Match::default() },
+        ),
+        (
+            "destinationIps",
+            join(&m.destination_ips),
+            Match { destination_ips: m.destination_ips.clone(), ..Match::default() },
+        ),
+        (
+            "notDestinationIps",
+            join(&m.not_destination_ips),
+            Match { not_destination_ips: m.not_destination_ips.clone(), ..Match::default() },
+        ),
+        (
+            "destinationPorts",
+            join(&m.destination_ports),
+            Match { destination_ports: m.destination_ports.clone(), ..Match::default() },
+        ),
+        (
+            "notDestinationPorts",
+            join(&m.not_destination_ports),
+            Match { not_destination_ports: m.not_destination_ports.clone(), ..Match::default() },
+        ),
+    ];
+    let fails = |m: &Match| !m.is_empty() && !match_holds(m, connection);
+    alone.into_iter().filter(|(_, _, m)| fails(m)).map(|(name, wanted, _)| (name, wanted)).collect()
+}
+
+fn join<T: ToString>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn any_of<T>(list: &[T], holds: impl Fn(&T) -> bool) -> bool {

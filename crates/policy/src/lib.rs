@@ -6,8 +6,10 @@ mod connection;
 mod decide;
 mod evaluate;
 mod registry;
+mod trace;
 
 pub use connection::Connection;
 pub use decide::{AllowedBy, Decision, DenyReason, Logging, decide};
 pub use evaluate::matches;
 pub use registry::{ConnectionRegistry, Reevaluation, Registration, Revoked};
+pub use trace::{PolicyTrace, RuleTrace, Trace, Unmet, trace};

@@ -3,6 +3,7 @@
 mod departed;
 mod dump;
 mod index;
+mod restore;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -103,6 +104,15 @@ impl State {
             arrivals: watch::Sender::new(0),
             policies_synced: AtomicBool::new(false),
         }))
+    }
+
+    /// The state that a dump shows ([`State::dump`], or the whole config dump of a proxy), as JSON. Refused policies and
+    /// addresses of departed pods are not in a dump, and so not in the result.
+    ///
+    /// # Errors
+    /// When it is no dump, or of a version with other fields.
+    pub fn from_dump(dump: &[u8]) -> Result<Self, serde_json::Error> {
+        restore::restore(dump)
     }
 
     /// Settings that are fixed.

@@ -19,25 +19,6 @@ const WRITER: &str = "control";
 /// Field manager of statuses in a cluster, and name of the Lease.
 const MANAGER: &str = "strake-control";
 
-/// Kinds that the graph reads. ReplicaSets and Jobs are left out: pods tell all that they would.
-const KINDS: [Kind; 15] = [
-    Kind::Namespace,
-    Kind::Node,
-    Kind::ServiceAccount,
-    Kind::PeerAuthentication,
-    Kind::AuthorizationPolicy,
-    Kind::GatewayClass,
-    Kind::Gateway,
-    Kind::Service,
-    Kind::ServiceEntry,
-    Kind::Deployment,
-    Kind::StatefulSet,
-    Kind::DaemonSet,
-    Kind::Pod,
-    Kind::WorkloadEntry,
-    Kind::EndpointSlice,
-];
-
 /// Kinds with conditions.
 const STATUSES: [Kind; 4] = [Kind::PeerAuthentication, Kind::AuthorizationPolicy, Kind::Service, Kind::ServiceEntry];
 
@@ -51,7 +32,7 @@ fn owned() -> Owned {
 fn watched(namespace: &str) -> Vec<Watched> {
     let name = format!("metadata.name={}", graph::MESH_CONFIG_MAP);
     let config = Watched::all(Kind::ConfigMap).in_namespace(namespace).with_fields(name);
-    KINDS.into_iter().map(Watched::all).chain([config]).collect()
+    graph::KINDS.into_iter().map(Watched::all).chain([config]).collect()
 }
 
 /// Place of the resources.

@@ -108,7 +108,7 @@ const fn code(area: Area, code: &'static str, meaning: &'static str, remedy: &'s
 #[rustfmt::skip] // One line for each code.
 pub const CODES: &[Code] = &[
     code(Area::Connection, "self_call", "The connection leads to a port of the proxy itself and would return to it for ever.", "Connect to the port of the application, not to 15001, 15006 or 15008."),
-    code(Area::Connection, "unknown_local_workload", "Discovery does not know the pod whose connection was captured.", "Wait some seconds after the pod's start; then see `strake get proxies` and the control plane's log."),
+    code(Area::Connection, "unknown_local_workload", "Discovery does not know the pod whose connection was captured.", "Wait some seconds after the pod's start; then see `strake get workloads` and `strake logs control`."),
     code(Area::Connection, "io", "The client closed before its connection was accepted, or TCP failed on the way out.", "Look at the destination and the network; `error` has the cause."),
     code(Area::Connection, "no_healthy_upstream", "The service has no ready endpoint, or none for this port.", "Look at the readiness of its pods and at `targetPort`."),
     code(Area::Connection, "unknown_waypoint", "Discovery names a waypoint that it does not describe.", "Remove the label `istio.io/use-waypoint`."),
@@ -125,7 +125,7 @@ pub const CODES: &[Code] = &[
     code(Area::Connection, "dial_timeout", "The other proxy did not answer in time, most often because a NetworkPolicy hides port 15008.", "Allow TCP 15008 between the nodes' pods; see whether the ztunnel of that node runs."),
     code(Area::Connection, "handshake_timeout", "TCP was open, but TLS or HTTP/2 took too long.", "Look at the load of the other node's ztunnel."),
     code(Area::Connection, "tls", "The TLS handshake with the other proxy failed; `error` has the code of the next table.", "See that code."),
-    code(Area::Connection, "certificate", "The proxy has no certificate for the client's identity; `error` has the cause.", "Look at the certificate authority: `strake get proxies`, the control plane's log."),
+    code(Area::Connection, "certificate", "The proxy has no certificate for the client's identity; `error` has the cause.", "Look at `strake get certificates` and `strake logs control`."),
     code(Area::Connection, "certificate_timeout", "The certificate authority did not answer in time.", "Look at the control plane and the way to it."),
     code(Area::Connection, "answer_timeout", "The other proxy received the CONNECT request and did not answer it.", "Look at the load of the other node's ztunnel and of the application."),
     code(Area::Connection, "client_gone", "The client closed before the connection to the destination was open.", "None; clients that give up early make many of these."),

@@ -5,7 +5,7 @@ use contract::admin::control::{ConditionStatus, ENFORCED, FINDINGS_PATH, Finding
 use lab::{Lab, Status};
 use serde::Serialize;
 
-use crate::admin;
+use crate::{admin, mesh::Mesh};
 
 /// Exit code of `--check` when something is not as manifests and labels want it. clap exits with 2 on a wrong command line.
 pub(crate) const CHECK_FAILED: u8 = 3;
@@ -47,6 +47,11 @@ impl Unenforced {
         format!("policy: {} {known}: {} ({})", self.object, self.message, self.reason)
     }
 
+    /// The condition alone.
+    pub(crate) fn status_text(&self) -> String {
+        format!("Enforced is {:?}: {} ({})", self.status, self.message, self.reason)
+    }
+
     /// Returns true if its author does not want it to be enforced.
     fn is_dry_run(&self) -> bool {
         self.reason == DRY_RUN
@@ -67,6 +72,11 @@ pub(crate) struct Said {
 }
 
 impl Said {
+    /// Policies alone, without findings.
+    fn of(policies: Vec<Policy>) -> Self {
+        Self { policies: policies.into_iter().filter_map(unenforced).collect(), ..Self::default() }
+    }
+
     /// Asks the control plane, if the lab has one.
     ///
     /// # Errors
@@ -92,9 +102,21 @@ pub(crate) fn unenforced(policy: Policy) -> Option<Unenforced> {
     (unenforced.status != ConditionStatus::True).then_some(unenforced)
 }
 
-/// Failures of a check besides those of pods, one text each: problems of manifests, and policies that are not enforced although
-/// their author wants it. `namespace`: only policies that concern it.
-pub(crate) fn not_in_force(status: &Status, said: &Said, namespace: Option<&str>) -> Vec<String> {
+/// Failures of a check besides those of pods, one text each, of a mesh. `namespace`: only policies that concern it.
+///
+/// # Errors
+/// When the mesh cannot be asked.
+pub(crate) async fn not_in_force(mesh: &Mesh, namespace: Option<&str>) -> Result<Vec<String>> {
+    let (status, said) = match mesh {
+        Mesh::Lab(mesh) => (mesh.lab.status().await?, Said::ask(&mesh.lab).await?),
+        // The API server takes no object that it cannot read: there are no problems of manifests.
+        Mesh::Cluster(_) => (Status::default(), Said::of(mesh.policies().await?)),
+    };
+    Ok(failures(&status, &said, namespace))
+}
+
+/// Problems of manifests, and policies that are not enforced although their author wants it.
+pub(crate) fn failures(status: &Status, said: &Said, namespace: Option<&str>) -> Vec<String> {
     let problems = status.problems.iter().map(|problem| format!("problem: {problem}"));
     let concerns = |policy: &&Unenforced| namespace.is_none_or(|namespace| policy.concerns(namespace));
     // A policy in dry run is as its author wants it. It is listed as not enforced, but is no failure of a check.
@@ -128,11 +150,11 @@ mod tests {
         ];
         let said = Said { policies, ..Said::default() };
 
-        let of_shop = not_in_force(&status, &said, Some("shop"));
+        let of_shop = failures(&status, &said, Some("shop"));
 
         assert_eq!(of_shop.len(), 3, "{of_shop:?}");
         assert!(of_shop[0].contains("a.yaml:3") && of_shop[1].contains("shop/db") && of_shop[2].contains("default"));
-        assert_eq!(not_in_force(&status, &said, None).len(), 4);
+        assert_eq!(failures(&status, &said, None).len(), 4);
     }
 
     #[test]

@@ -11,8 +11,6 @@ use crate::cluster::Cluster;
 /// Installs the mesh in a Kubernetes cluster, or changes it to this version
 #[derive(Debug, Args)]
 pub(crate) struct Install {
-    #[command(flatten)]
-    cluster: Cluster,
     /// Put before the names of images, for instance localhost
     #[arg(long)]
     hub: Option<String>,
@@ -33,8 +31,6 @@ pub(crate) struct Install {
 /// Takes all pods out of the mesh and removes it from a Kubernetes cluster
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
-    #[command(flatten)]
-    cluster: Cluster,
     /// Seconds after which something that is still there is an error
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     timeout: u64,
@@ -55,7 +51,7 @@ impl Progress for Lines {
 impl Install {
     /// # Errors
     /// When the API server refuses an object or a program does not become ready.
-    pub(crate) async fn run(self) -> Result<ExitCode> {
+    pub(crate) async fn run(self, cluster: &Cluster) -> Result<ExitCode> {
         let images = Images { hub: self.hub, tag: self.tag };
         let settings = Settings { images, admission: self.admission };
         if self.dry_run {
@@ -64,7 +60,7 @@ impl Install {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let server = self.cluster.connect().await?;
+        let server = cluster.connect().await?;
         install::install(&server, &settings, Duration::from_secs(self.timeout), &mut Lines).await?;
         println!(
             "the mesh is installed; kubectl label namespace NAME istio.io/dataplane-mode=ambient adds a namespace to it"
@@ -76,8 +72,8 @@ impl Install {
 impl Uninstall {
     /// # Errors
     /// When pods stay in the mesh, or objects do not go.
-    pub(crate) async fn run(self) -> Result<ExitCode> {
-        let server = self.cluster.connect().await?;
+    pub(crate) async fn run(self, cluster: &Cluster) -> Result<ExitCode> {
+        let server = cluster.connect().await?;
         let limit = Duration::from_secs(self.timeout);
         if self.pods_only {
             install::take_out(&server, limit, &mut Lines).await?;

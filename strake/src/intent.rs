@@ -1,12 +1,16 @@
 //! Selection of pods for the mesh by their manifests, read as the agents read them. It shows when the report of an agent
 //! is older than the manifests.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use graph::enrolment::Enablement;
 use kube_types::{
-    Event, Kind, Resource, Source,
+    Event, Kind, ObjectRef, Resource, Source,
     core::{Namespace, Pod},
 };
 use manifests::DirectoryConfig;
@@ -53,6 +57,16 @@ impl Intent {
     }
 }
 
+impl Intent {
+    /// Number of objects.
+    ///
+    /// # Errors
+    /// As [`Intent::current`].
+    pub(crate) async fn objects(&mut self) -> Result<usize> {
+        Ok(self.current().await?.keys.len())
+    }
+}
+
 impl std::fmt::Debug for Intent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Intent").field("target", &self.target).finish_non_exhaustive()
@@ -64,6 +78,8 @@ impl std::fmt::Debug for Intent {
 pub(crate) struct Selection {
     pods: HashMap<(String, String), Arc<Pod>>,
     namespaces: HashMap<String, Arc<Namespace>>,
+    /// Objects of any kind.
+    keys: HashSet<ObjectRef>,
 }
 
 impl Selection {
@@ -79,6 +95,11 @@ impl Selection {
     }
 
     fn apply(&mut self, event: Event) {
+        match &event {
+            Event::Applied { resource, .. } => drop(self.keys.insert(resource.key())),
+            Event::Removed { key, .. } => drop(self.keys.remove(key)),
+            Event::Problem(_) | Event::Solved { .. } | Event::InSync { .. } => {}
+        }
         match event {
             Event::Applied { resource: Resource::Pod(pod), .. } => {
                 let key = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
@@ -108,7 +129,7 @@ impl Selection {
         let mut pod = Pod::default();
         pod.metadata.labels.insert(contract::labels::DATAPLANE_MODE_LABEL.to_owned(), mode.to_owned());
         let key = (namespace.to_owned(), name.to_owned());
-        Self { pods: HashMap::from([(key, Arc::new(pod))]), namespaces: HashMap::new() }
+        Self { pods: HashMap::from([(key, Arc::new(pod))]), ..Self::default() }
     }
 
     /// Returns true for a pod that is selected for the mesh; `None` for a pod that is not in the manifests (any more).

@@ -5,10 +5,13 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use kube_types::{Kind, ObjectRef};
-use lab::PodInfo;
 use manifests::{LabelChange, LabelError, Labelled, set_label};
 
-use crate::{intent::Intent, target::Target, wait::Wait};
+use crate::{
+    mesh::{LabMesh, Mesh, PodFacts},
+    target::Target,
+    wait::Wait,
+};
 
 /// Sets labels (`KEY=VALUE`) or removes them (`KEY-`) in the manifest that defines the object.
 #[derive(Debug, Args)]
@@ -60,12 +63,12 @@ impl Label {
         }
         // Only waiting asks programs of the mesh: the edit above is done, whether or not they answer.
         if self.wait.is_asked() {
-            let (lab, mut intent) = (target.attach().await?, Intent::of(target));
-            let concerns = |pod: &PodInfo| match self.kind {
+            let mesh = Mesh::Lab(LabMesh::attach(target.clone()).await?);
+            let concerns = |pod: &PodFacts| match self.kind {
                 LabelKind::Namespace => pod.namespace == key.name,
                 LabelKind::Pod => pod.namespace == key.namespace && pod.name == key.name,
             };
-            self.wait.until_settled(&lab, &mut intent, concerns).await?;
+            self.wait.until_settled(&mesh, concerns).await?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,19 +1,27 @@
 //! The command line of Strake: what it accepts, and one module per command. It holds no behaviour of the mesh.
 
 mod admin;
+mod analyze;
 mod check;
 mod cluster;
 mod completion;
 pub mod crds;
 pub mod demo;
+mod describe;
+mod explain;
 mod get;
 mod install;
 mod intent;
 pub mod lab;
 mod label;
+mod logs;
+mod mesh;
 mod peers;
+mod preflight;
+mod progress;
 mod status;
 mod target;
+mod times;
 mod version;
 mod wait;
 
@@ -22,40 +30,57 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use target::Target;
+use cluster::Cluster;
+use mesh::Choice;
 
-/// Runs labs of Strake and explains what the mesh does.
+/// Name of the program as a plugin of kubectl: `kubectl strake ...` runs it.
+const PLUGIN: &str = "kubectl-strake";
+
+/// Installs the mesh, explains what it does, and runs labs of it.
 #[derive(Debug, Parser)]
 #[command(
     name = "strake",
     version,
     propagate_version = false,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = "Commands that ask a mesh take the lab of --lab or the cluster of --kubeconfig and --context; without these a lab that runs, and
+without one the cluster of the kubeconfig. As kubectl strake (a link kubectl-strake to this program) they take kubectl's cluster.
+
+Exit codes: 0 success; 1 failure; 2 wrong command line; 3 a check (--check, strake check) has found something;
+lab exec ends with the code of its command, lab up with 130 and 143 after SIGINT and SIGTERM"
 )]
 pub struct Cli {
     /// Name of the lab [env: STRAKE_LAB] [default: default; of the demo: demo]
     // Not clap's own env and default: the demo has another default, and no variable.
     #[arg(long, alias = "name", global = true, value_name = "NAME")]
     lab: Option<String>,
+    #[command(flatten)]
+    cluster: Cluster,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs nodes and pods of a directory of manifests on this machine
-    #[command(subcommand)]
-    Lab(Lab),
-    /// Shows what the mesh and the kernel know of pods
-    #[command(subcommand)]
-    Get(get::Get),
-    /// Sets or removes labels of a namespace or pod
-    Label(label::Label),
     Install(install::Install),
     Uninstall(install::Uninstall),
     Crds(crds::Crds),
+    Check(preflight::Check),
     Status(status::Status),
+    /// Lists what the mesh knows: pods, services, workloads, policies, certificates, connections
+    #[command(subcommand)]
+    Get(get::Get),
+    #[command(subcommand)]
+    Describe(describe::Describe),
+    Explain(explain::Explain),
+    Analyze(analyze::Analyze),
+    Logs(logs::Logs),
+    /// Runs nodes and pods of a directory of manifests on this machine
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Sets or removes labels of a namespace or pod of a lab
+    Label(label::Label),
     /// Prints client and server versions
     Version(version::Version),
     /// Prints a completion script for a shell
@@ -70,25 +95,32 @@ enum Lab {
     Demo(demo::Demo),
 }
 
-/// Runs one command.
+/// Runs one command. `program` is the name that the program was called by.
 ///
 /// # Errors
 /// What the user should read; exit code 1.
-pub fn run(cli: Cli) -> Result<ExitCode> {
-    let Cli { lab, command } = cli;
-    let target = Target::new(lab.clone());
-    match command {
-        Command::Completion(command) => Ok(command.run()),
-        Command::Crds(command) => command.run(),
-        Command::Get(command) => block_on(command.run(&target)),
-        Command::Label(command) => block_on(command.run(&target)),
-        Command::Lab(Lab::Command(command)) => block_on(lab::run(command, &target)),
-        Command::Lab(Lab::Demo(demo)) => block_on(demo.run(lab.as_deref())),
-        Command::Install(command) => block_on(command.run()),
-        Command::Status(command) => block_on(command.run()),
-        Command::Uninstall(command) => block_on(command.run()),
-        Command::Version(command) => block_on(command.run(&target)),
-    }
+pub fn run(cli: Cli, program: Option<&str>) -> Result<ExitCode> {
+    let Cli { lab, cluster, command } = cli;
+    let choice = Choice { lab: lab.clone(), cluster, is_plugin: program == Some(PLUGIN) };
+    block_on(async {
+        match command {
+            Command::Completion(command) => Ok(command.run()),
+            Command::Crds(command) => command.run(),
+            Command::Get(command) => command.run(&choice.connect().await?).await,
+            Command::Describe(command) => command.run(&choice.connect().await?).await,
+            Command::Explain(command) => command.run(&choice.connect().await?).await,
+            Command::Analyze(command) => command.run(&choice).await,
+            Command::Check(command) => command.run(&choice).await,
+            Command::Logs(command) => command.run(&choice).await,
+            Command::Label(command) => command.run(&choice.only_lab()?).await,
+            Command::Lab(Lab::Command(command)) => lab::run(command, &choice.only_lab()?).await,
+            Command::Lab(Lab::Demo(demo)) => demo.run(lab.as_deref()).await,
+            Command::Install(command) => command.run(&choice.only_cluster()?).await,
+            Command::Status(command) => command.run(&choice.connect().await?).await,
+            Command::Uninstall(command) => command.run(&choice.only_cluster()?).await,
+            Command::Version(command) => command.run(&choice.only_lab()?).await,
+        }
+    })
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -1,6 +1,10 @@
 //! The program `strake`. What it does is in the library beside it.
 
-use std::process::ExitCode;
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 
@@ -11,7 +15,9 @@ fn main() -> ExitCode {
     }
     // Whoever reads what is printed may stop (`| head`): that ends the program without a word, as it ends others.
     runtime::sys::process::end_on_closed_pipe();
-    match strake::run(strake::Cli::parse()) {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let program = called.as_deref().and_then(Path::file_name).and_then(OsStr::to_str);
+    match strake::run(strake::Cli::parse(), program) {
         Ok(code) => code,
         Err(err) => {
             eprintln!("strake: {err:#}");

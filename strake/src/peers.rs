@@ -2,26 +2,12 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context as _, Result};
-use lab::Lab;
-use serde::Deserialize;
+use anyhow::Result;
 
-use crate::admin;
+use crate::mesh::Mesh;
 
 /// Protocol by which a node proxy reaches a pod in the mesh.
 const HBONE: &str = "HBONE";
-
-#[derive(Debug, Deserialize)]
-struct Dump {
-    workloads: Vec<Workload>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Workload {
-    namespace: String,
-    name: String,
-    protocol: String,
-}
 
 /// Protocols by namespace and name of the pod.
 type Protocols = HashMap<(String, String), String>;
@@ -35,17 +21,13 @@ impl Peers {
     ///
     /// # Errors
     /// When one does not answer: what it would do is not known then.
-    pub(crate) async fn ask(lab: &Lab) -> Result<Self> {
+    pub(crate) async fn ask(mesh: &Mesh) -> Result<Self> {
         let mut nodes = Vec::new();
-        for node in lab.nodes().await? {
-            let body = admin::get(&admin::ztunnel(lab, &node.name), admin::CONFIG_DUMP_PATH).await;
+        for (node, dump) in mesh.dumps().await? {
             // One silent proxy is an error of the whole: with an answer that is missing, "all peers agree" would be a
             // guess.
-            let body = body.with_context(|| format!("ztunnel of {}", node.name))?;
-            let dump: Dump = serde_json::from_slice(&body)
-                .with_context(|| format!("ztunnel of {}: unexpected /config_dump", node.name))?;
-            let known = dump.workloads.into_iter().map(|w| ((w.namespace, w.name), w.protocol)).collect();
-            nodes.push((node.name, known));
+            let known = dump?.workloads.into_iter().map(|w| ((w.namespace, w.name), w.protocol)).collect();
+            nodes.push((node, known));
         }
         Ok(Self(nodes))
     }

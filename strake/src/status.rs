@@ -1,28 +1,28 @@
-//! `strake status`: the programs of a cluster's mesh, the pods that should be in it, and what is not as it should be.
+//! `strake status`: the programs of a mesh, the pods that should be in it, and what is not as it should be.
 
-mod overview;
+mod nodes;
+pub(crate) mod overview;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use contract::manifests::SYSTEM_NAMESPACE;
 use kube_cluster::{ApiServer, Collection, Objects};
-use kube_types::core::{Namespace, Pod};
-use kube_types::{Kind, Resource};
-use serde_json::Value;
+use serde::Serialize;
 
-use crate::{check::CHECK_FAILED, cluster::Cluster, get::table};
-use overview::{Input, Overview};
+use crate::{
+    check::{CHECK_FAILED, not_in_force},
+    get::table,
+    mesh::{LabMesh, Mesh, namespace, pod},
+};
+use nodes::{NodeView, Views};
+use overview::{Input, Overview, Program};
 
-/// Shows the mesh of a Kubernetes cluster: its programs, how many pods are in it, and what is not in place
+/// Shows a mesh: its programs, how many pods are in it, what each node's proxy has, and what is not in place
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Exit code: 0; 1 when the API server cannot be asked; 3 with --check when something is not in place"
-)]
+#[command(after_help = "Exit code: 0; 1 when the mesh cannot be asked; 3 with --check when something is not in place")]
 pub(crate) struct Status {
-    #[command(flatten)]
-    cluster: Cluster,
     /// Form of the output; default: tables
     #[arg(short, long, value_enum)]
     output: Option<Output>,
@@ -34,21 +34,55 @@ pub(crate) struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
     Json,
+    Yaml,
+}
+
+#[derive(Debug, Serialize)]
+struct View {
+    programs: Vec<Program>,
+    nodes: Vec<NodeView>,
+    /// Texts about everything that is not as it should be.
+    problems: Vec<String>,
 }
 
 impl Status {
     /// # Errors
-    /// When the API server does not answer: nothing is known then.
-    pub(crate) async fn run(self) -> Result<ExitCode> {
-        let server = self.cluster.connect().await?;
-        let overview = Overview::new(&read(&server).await?);
+    /// When the mesh does not answer: nothing is known then.
+    pub(crate) async fn run(self, mesh: &Mesh) -> Result<ExitCode> {
+        let Views { mut nodes, silent, unsettled } = nodes::views(mesh).await?;
+        let (programs, mut problems) = match mesh {
+            Mesh::Cluster(cluster) => {
+                let Overview { programs, nodes: announced, problems } = Overview::new(&read(cluster.server()).await?);
+                for node in &mut nodes {
+                    node.in_mesh = announced.iter().find(|one| one.name == node.name).map(|one| one.in_mesh);
+                }
+                (programs, problems)
+            }
+            Mesh::Lab(lab) => (of_lab(lab).await?, [not_in_force(mesh, None).await?, unsettled].concat()),
+        };
+        problems.extend(silent);
+        let view = View { programs, nodes, problems };
         match self.output {
-            Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&overview)?),
-            None => print!("{}", render(&overview)),
+            Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&view)?),
+            Some(Output::Yaml) => print!("{}", serde_saphyr::to_string(&view)?),
+            None => print!("{}", render(&view)),
         }
-        let failed = self.check && !overview.problems.is_empty();
+        let failed = self.check && !view.problems.is_empty();
         Ok(if failed { ExitCode::from(CHECK_FAILED) } else { ExitCode::SUCCESS })
     }
+}
+
+/// Pods of the mesh's own programs in a lab. They have no image.
+async fn of_lab(mesh: &LabMesh) -> Result<Vec<Program>> {
+    let pods = mesh.lab.pods().await?.into_iter().filter(|pod| pod.namespace == SYSTEM_NAMESPACE);
+    let program = |pod: lab::PodInfo| Program {
+        program: pod.name.strip_suffix(&format!("-{}", pod.node)).unwrap_or(&pod.name).to_owned(),
+        node: pod.node,
+        pod: pod.name,
+        image: String::new(),
+        ready: pod.ready,
+    };
+    Ok(pods.map(program).collect())
 }
 
 async fn read(server: &ApiServer) -> Result<Input> {
@@ -68,34 +102,20 @@ async fn read(server: &ApiServer) -> Result<Input> {
     Ok(Input { nodes: list("v1", "nodes").await?, namespaces, pods, policies, settings: api.get(&settings).await? })
 }
 
-fn pod(value: Value) -> Result<Pod> {
-    match Resource::from_value(Kind::Pod, value).context("a pod of the API server")? {
-        Resource::Pod(pod) => Ok(pod.as_ref().clone()),
-        other => anyhow::bail!("{} in a list of pods", other.key()),
-    }
-}
-
-fn namespace(value: Value) -> Result<Namespace> {
-    match Resource::from_value(Kind::Namespace, value).context("a namespace of the API server")? {
-        Resource::Namespace(namespace) => Ok(namespace.as_ref().clone()),
-        other => anyhow::bail!("{} in a list of namespaces", other.key()),
-    }
-}
-
-fn render(overview: &Overview) -> String {
-    let programs = overview.programs.iter().map(|program| {
+fn render(view: &View) -> String {
+    let programs = view.programs.iter().map(|program| {
         let state = if program.ready { "ready" } else { "not ready" };
-        [&program.program, &program.node, &program.pod, &program.image, state].map(str::to_owned).to_vec()
+        [&program.program, &program.node, &program.pod, &table::or_dash(&program.image), state]
+            .map(str::to_owned)
+            .to_vec()
     });
-    let nodes =
-        overview.nodes.iter().map(|node| vec![node.name.clone(), node.selected.to_string(), node.in_mesh.to_string()]);
     let mut text = table::render(&["PROGRAM", "NODE", "POD", "IMAGE", "STATE"], &programs.collect::<Vec<_>>());
     text.push('\n');
-    text.push_str(&table::render(&["NODE", "PODS SELECTED", "IN THE MESH"], &nodes.collect::<Vec<_>>()));
-    for problem in &overview.problems {
+    text.push_str(&table::render(&nodes::HEADER, &view.nodes.iter().map(NodeView::cells).collect::<Vec<_>>()));
+    for problem in &view.problems {
         text.push_str(&format!("\n{problem}"));
     }
-    if !overview.problems.is_empty() {
+    if !view.problems.is_empty() {
         text.push('\n');
     }
     text

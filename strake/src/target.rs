@@ -1,5 +1,5 @@
-//! The mesh that a command speaks to. Today that is a lab on this machine; commands get at it through [`Target`] and
-//! `admin` only, which are the two places that a mesh in a cluster will change.
+//! The lab of a command: its name, its handle, and where its manifests are. Commands that are for clusters, too, ask a
+//! `mesh::Mesh`.
 
 use std::{env, path::PathBuf};
 
@@ -10,9 +10,9 @@ use lab::{Lab, Options, paths::RunDir};
 pub(crate) const VARIABLE: &str = "STRAKE_LAB";
 
 /// Name of the lab without flag and variable.
-const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 
-/// The mesh of a command.
+/// The lab of a command.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     /// Name of the lab.
@@ -20,7 +20,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The mesh that flag or variable name.
+    /// The lab that flag or variable name.
     pub(crate) fn new(flag: Option<String>) -> Self {
         let variable = || env::var(VARIABLE).ok().filter(|name| !name.is_empty());
         Self { lab: flag.or_else(variable).unwrap_or_else(|| DEFAULT.to_owned()) }

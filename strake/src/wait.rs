@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use lab::{Lab, PodInfo};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     get::pods::{self, Row},
-    intent::Intent,
+    mesh::{Mesh, PodFacts},
     peers::Peers,
+    progress::Progress,
 };
 
 /// Pause between two questions to agents and proxies.
@@ -41,41 +41,42 @@ impl Wait {
     ///
     /// # Errors
     /// After the timeout, with what is missing.
-    pub(crate) async fn until_settled(
-        &self,
-        lab: &Lab,
-        intent: &mut Intent,
-        wanted: impl Fn(&PodInfo) -> bool,
-    ) -> Result<()> {
+    pub(crate) async fn until_settled(&self, mesh: &Mesh, wanted: impl Fn(&PodFacts) -> bool) -> Result<()> {
         if !self.wait {
             return Ok(());
         }
         let deadline = Instant::now() + Duration::from_secs(self.timeout);
+        let mut progress = Progress::new();
         loop {
-            let missing = match missing(lab, intent, &wanted).await {
-                Ok(missing) if missing.is_empty() => return Ok(()),
+            let missing = match missing(mesh, &wanted).await {
+                Ok(missing) if missing.is_empty() => {
+                    progress.clear();
+                    return Ok(());
+                }
                 Ok(missing) => missing,
                 // A program that is just starting does not answer: whether it agrees is not known.
                 Err(error) => vec![format!("{error:#}")],
             };
             if Instant::now() >= deadline {
+                progress.clear();
                 bail!("not in place after {} s: {}", self.timeout, shortened(&missing));
             }
+            progress.show(&missing);
             sleep(INTERVAL).await;
         }
     }
 }
 
 /// Differences from what the labels of the wanted pods ask for, one text per pod or peer.
-async fn missing(lab: &Lab, intent: &mut Intent, wanted: &impl Fn(&PodInfo) -> bool) -> Result<Vec<String>> {
-    let rows = pods::list(lab, intent, wanted).await?;
+async fn missing(mesh: &Mesh, wanted: &impl Fn(&PodFacts) -> bool) -> Result<Vec<String>> {
+    let rows = pods::of(mesh, wanted).await?;
     let unsettled: Vec<String> = rows.iter().filter_map(Row::unsettled).collect();
     if !unsettled.is_empty() {
         return Ok(unsettled);
     }
     // Peers are asked last. They learn of a pod from the control plane after its agent has enrolled it, so before that
     // their answer is known.
-    let peers = Peers::ask(lab).await?;
+    let peers = Peers::ask(mesh).await?;
     let behind = rows.iter().filter_map(|row| {
         let hbone = row.wants_hbone()?;
         let nodes = peers.behind(&row.namespace, &row.name, hbone);

@@ -1,4 +1,4 @@
-//! `strake get pods`: what the lab runs, joined with what each node's agent has read back from the kernel.
+//! `strake get pods`: what the lab or the cluster runs, joined with what each node's agent has read back from the kernel.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,17 +7,19 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
-use contract::admin::agent::{Check, NodeReport, PODS_PATH, PodReport, PodState};
-use lab::{Lab, Phase, PodInfo};
+use clap::Args;
+use contract::admin::agent::{Check, NodeReport, PodReport, PodState};
+use lab::{Lab, Phase};
 use serde::Serialize;
 
-use super::table;
+use super::{
+    listing::{self, Format, Item, Listing},
+    table::{self, or_dash},
+};
 use crate::{
-    admin,
-    check::{self, Said},
-    intent::{Intent, Selection},
-    target::Target,
+    check,
+    intent::Intent,
+    mesh::{self, ByNode, Mesh, PodFacts},
     wait::Wait,
 };
 
@@ -34,7 +36,7 @@ const PENDING: &str = "pending";
 CHECKS   checks that hold / checks made; `-o wide` names each
 Below the table: unsupported settings of pods, whatever their state
 
-Exit code: 0; 1 when the lab cannot be asked, a pod does not exist, or --wait timed out; 2 for a wrong command line;
+Exit code: 0; 1 when the mesh cannot be asked, a pod does not exist, or --wait timed out; 2 for a wrong command line;
 3 with --check when a pod is not where its labels want it, a manifest has a problem, or a policy is not enforced"
 )]
 pub(crate) struct Pods {
@@ -49,19 +51,14 @@ pub(crate) struct Pods {
     /// Output format
     #[arg(short, long, default_value = "table")]
     output: Format,
+    /// Go on, and print pods that change
+    #[arg(short, long, conflicts_with = "check")]
+    watch: bool,
     /// Exit with 3 if a pod is not where its labels want it, a manifest has a problem or a policy is not enforced
     #[arg(long)]
     check: bool,
     #[command(flatten)]
     wait: Wait,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Table,
-    Wide,
-    Json,
-    Yaml,
 }
 
 /// A pod as it is listed.
@@ -71,7 +68,7 @@ pub(crate) struct Row {
     pub(crate) namespace: String,
     pub(crate) name: String,
     uid: String,
-    node: String,
+    pub(crate) node: String,
     pub(crate) ips: Vec<IpAddr>,
     phase: String,
     ready: bool,
@@ -87,11 +84,6 @@ pub(crate) struct Row {
     since: String,
 }
 
-#[derive(Debug, Serialize)]
-struct Listing {
-    pods: Vec<Row>,
-}
-
 /// Reports of the agents: one by pod uid, or why a node has none.
 #[derive(Debug, Default)]
 struct Reports {
@@ -100,44 +92,40 @@ struct Reports {
 }
 
 impl Pods {
-    pub(crate) async fn run(&self, target: &Target) -> Result<ExitCode> {
-        let (lab, mut intent) = (target.attach().await?, Intent::of(target));
-        self.wait.until_settled(&lab, &mut intent, |pod| self.wants(pod)).await?;
-        let rows = list(&lab, &mut intent, |pod| self.wants(pod)).await?;
-        self.reject_unknown(&lab, &rows).await?;
-        if rows.is_empty() && matches!(self.output, Format::Table | Format::Wide) {
+    pub(crate) async fn run(&self, mesh: &Mesh) -> Result<ExitCode> {
+        self.wait.until_settled(mesh, |pod| self.wants(pod)).await?;
+        let first = of(mesh, |pod| self.wants(pod)).await?;
+        self.reject_unknown(mesh, &first).await?;
+        if first.is_empty() && self.output.is_table() {
             eprintln!(
                 "no pods found{}",
                 if self.all_namespaces { String::new() } else { format!(" in {}", self.namespace) }
             );
         }
-        // Gathered before the rows are printed, which takes them.
-        let unsettled: Vec<String> = rows.iter().filter_map(Row::unsettled).collect();
-        if !rows.is_empty() || matches!(self.output, Format::Json | Format::Yaml) {
-            print!("{}", render(rows, self.output)?);
-        }
         if !self.check {
-            return Ok(ExitCode::SUCCESS);
+            let list = async || Ok(Listing::of(of(mesh, |pod| self.wants(pod)).await?));
+            return listing::show(Listing::of(first), self.output, self.watch, list).await;
         }
-        let (status, said) = (lab.status().await?, Said::ask(&lab).await?);
+        let unsettled: Vec<String> = first.iter().filter_map(Row::unsettled).collect();
+        print!("{}", listing::render(&Listing::of(first), self.output)?);
         let namespace = (!self.all_namespaces).then_some(self.namespace.as_str());
-        let failed = [unsettled, check::not_in_force(&status, &said, namespace)].concat();
+        let failed = [unsettled, check::not_in_force(mesh, namespace).await?].concat();
         Ok(check::verdict(&failed))
     }
 
-    fn wants(&self, pod: &PodInfo) -> bool {
+    fn wants(&self, pod: &PodFacts) -> bool {
         (self.all_namespaces || pod.namespace == self.namespace)
             && (self.names.is_empty() || self.names.contains(&pod.name))
     }
 
     /// A gate must not be green because a name was misspelt.
-    async fn reject_unknown(&self, lab: &Lab, rows: &[Row]) -> Result<()> {
+    async fn reject_unknown(&self, mesh: &Mesh, rows: &[Row]) -> Result<()> {
         if let Some(missing) = self.names.iter().find(|name| rows.iter().all(|row| row.name != **name)) {
             let place = if self.all_namespaces { "any namespace".to_owned() } else { self.namespace.clone() };
             bail!("pod {missing} not found in {place}");
         }
         if rows.is_empty() && self.check && !self.all_namespaces {
-            let namespaces: BTreeSet<String> = lab.pods().await?.into_iter().map(|pod| pod.namespace).collect();
+            let namespaces: BTreeSet<String> = mesh.pods().await?.into_iter().map(|pod| pod.namespace).collect();
             let known: Vec<_> = namespaces.into_iter().collect();
             bail!("no pods found in {}: there are pods in {}", self.namespace, known.join(", "));
         }
@@ -170,12 +158,20 @@ impl Row {
 }
 
 /// The pods that are wanted, each with what the agent of its node knows.
-pub(crate) async fn list(lab: &Lab, intent: &mut Intent, wanted: impl Fn(&PodInfo) -> bool) -> Result<Vec<Row>> {
-    // Reports first: the manifests are then not older than those that an agent has seen.
-    let reports = ask_agents(lab).await?;
+pub(crate) async fn of(mesh: &Mesh, wanted: impl Fn(&PodFacts) -> bool) -> Result<Vec<Row>> {
+    // Reports first: labels are then not older than those that an agent has seen.
+    let reports = Reports::new(mesh.reports().await?);
+    let pods = mesh.pods().await?;
+    Ok(pods.into_iter().filter(wanted).map(|pod| join(pod, &reports)).collect())
+}
+
+/// As [`of`], for who has a lab and reads its manifests already.
+pub(crate) async fn list(lab: &Lab, intent: &mut Intent, wanted: impl Fn(&PodFacts) -> bool) -> Result<Vec<Row>> {
+    let reports = Reports::new(mesh::node_reports(mesh::lab_agents(lab).await?));
     let pods = lab.pods().await?;
     let selection = intent.current().await?;
-    Ok(pods.into_iter().filter(wanted).map(|pod| join(pod, &reports, selection)).collect())
+    let facts = pods.into_iter().map(|pod| PodFacts::of_lab(pod, selection));
+    Ok(facts.filter(wanted).map(|pod| join(pod, &reports)).collect())
 }
 
 /// The rows as `strake get pods` prints them.
@@ -183,27 +179,28 @@ pub(crate) fn table(rows: &[Row]) -> String {
     table::render(&HEADER, &rows.iter().map(short).collect::<Vec<_>>())
 }
 
-async fn ask_agents(lab: &Lab) -> Result<Reports> {
-    let mut reports = Reports::default();
-    for node in lab.nodes().await? {
-        let answer = admin::get(&admin::agent(lab, &node.name), PODS_PATH).await;
-        match answer.and_then(|body| Ok(serde_json::from_slice::<NodeReport>(&body)?)) {
-            Ok(report) => reports.pods.extend(report.pods.into_iter().map(|pod| (pod.uid.clone(), pod))),
-            Err(err) => {
-                reports.silent.insert(node.name.clone(), format!("agent of {}: {err:#}", node.name));
+impl Reports {
+    fn new(answers: ByNode<NodeReport>) -> Self {
+        let mut reports = Self::default();
+        for (node, answer) in answers {
+            match answer {
+                Ok(report) => reports.pods.extend(report.pods.into_iter().map(|pod| (pod.uid.clone(), pod))),
+                Err(err) => {
+                    reports.silent.insert(node, format!("{err:#}"));
+                }
             }
         }
+        reports
     }
-    Ok(reports)
 }
 
-fn join(pod: PodInfo, reports: &Reports, selection: &Selection) -> Row {
+fn join(pod: PodFacts, reports: &Reports) -> Row {
     let (report, silent) = (reports.pods.get(&pod.uid), reports.silent.get(&pod.node));
     let report = report.cloned().unwrap_or_else(|| PodReport {
         reason: silent.cloned().unwrap_or_else(|| "unknown to the agent".to_owned()),
         ..PodReport::default()
     });
-    let selected = selection.selects(&pod.namespace, &pod.name).unwrap_or(report.selected);
+    let selected = pod.selected.unwrap_or(report.selected);
     // An agent that has seen older labels reports a state that is right for those. It must not be shown as the answer
     // to the present ones, or `--wait` would end too early.
     let is_outdated = selected != report.selected && report.state != PodState::Unknown;
@@ -218,7 +215,7 @@ fn join(pod: PodInfo, reports: &Reports, selection: &Selection) -> Row {
         uid: pod.uid,
         node: pod.node,
         ips: pod.ips,
-        phase: if pod.terminating { "Terminating".into() } else { pod.phase.as_str().to_owned() },
+        phase: pod.phase,
         ready: pod.ready,
         selected,
         state,
@@ -235,16 +232,26 @@ fn join(pod: PodInfo, reports: &Reports, selection: &Selection) -> Row {
     }
 }
 
-fn render(rows: Vec<Row>, format: Format) -> Result<String> {
-    Ok(match format {
-        Format::Json => serde_json::to_string_pretty(&Listing { pods: rows })? + "\n",
-        Format::Yaml => serde_saphyr::to_string(&Listing { pods: rows })?,
-        Format::Table => table(&rows) + &notes(&rows),
-        Format::Wide => {
-            let header: Vec<_> = HEADER.into_iter().chain(["PHASE", "NETNS", "COOKIE", "DETAILS", "NOTES"]).collect();
-            table::render(&header, &rows.iter().map(wide).collect::<Vec<_>>())
-        }
-    })
+impl Item for Row {
+    const KIND: &'static str = "pods";
+    const HEADER: &'static [&'static str] = &HEADER;
+    const WIDE: &'static [&'static str] = &["PHASE", "NETNS", "COOKIE", "DETAILS", "NOTES"];
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    fn cells(&self) -> Vec<String> {
+        short(self)
+    }
+
+    fn wide_cells(&self) -> Vec<String> {
+        wide(self)
+    }
+
+    fn footer(items: &[Self]) -> String {
+        notes(items)
+    }
 }
 
 const HEADER: [&str; 7] = ["NAMESPACE", "NAME", "NODE", "IPS", "STATE", "CHECKS", "REASON"];
@@ -265,15 +272,15 @@ fn short(row: &Row) -> Vec<String> {
 }
 
 fn wide(row: &Row) -> Vec<String> {
-    let mut cells = short(row);
     let mark = |check: &Check| format!("{}={}", check.name, if check.ok { "ok" } else { "FAILED" });
     let checks: Vec<_> = row.checks.iter().map(mark).collect();
-    cells.push(row.phase.clone());
-    cells.push(or_dash(&row.netns));
-    cells.push(row.cookie.map_or_else(|| "-".to_owned(), |cookie| cookie.to_string()));
-    cells.push(or_dash(&checks.join(",")));
-    cells.push(or_dash(&row.notes.join("; ")));
-    cells
+    vec![
+        row.phase.clone(),
+        or_dash(&row.netns),
+        row.cookie.map_or_else(|| "-".to_owned(), |cookie| cookie.to_string()),
+        or_dash(&checks.join(",")),
+        or_dash(&row.notes.join("; ")),
+    ]
 }
 
 /// A line for each note, behind an empty one; nothing without notes.
@@ -285,8 +292,10 @@ fn notes(rows: &[Row]) -> String {
     if lines.is_empty() { String::new() } else { format!("\n{}", lines.concat()) }
 }
 
-fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+/// The row of a pod of which no agent has said anything.
+#[cfg(test)]
+pub(crate) fn unknown(pod: PodFacts) -> Row {
+    join(pod, &Reports::default())
 }
 
 #[cfg(test)]

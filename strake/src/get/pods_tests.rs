@@ -1,4 +1,6 @@
 use super::*;
+use crate::intent::Selection;
+use lab::PodInfo;
 
 fn pod(name: &str, uid: &str, node: &str) -> PodInfo {
     PodInfo {
@@ -48,8 +50,12 @@ fn reports() -> Reports {
 fn rows() -> Vec<Row> {
     [pod("cart", "1", "node-1"), pod("db", "2", "node-1"), pod("web", "3", "node-1"), pod("log", "4", "node-2")]
         .into_iter()
-        .map(|pod| join(pod, &reports(), &Selection::default()))
+        .map(|pod| join(PodFacts::of_lab(pod, &Selection::default()), &reports()))
         .collect()
+}
+
+fn render(rows: Vec<Row>, format: Format) -> Result<String> {
+    listing::render(&Listing::of(rows), format)
 }
 
 #[test]
@@ -99,7 +105,9 @@ fn json_and_yaml_hold_the_same() {
 fn row(phase: Phase, selects: bool, state: PodState, seen: bool) -> Row {
     let report = PodReport { uid: "1".into(), selected: seen, state, ..PodReport::default() };
     let reports = Reports { pods: [("1".into(), report)].into(), silent: HashMap::new() };
-    join(PodInfo { phase, ..pod("db", "1", "node-1") }, &reports, &Selection::selecting("shop", "db", selects))
+    let facts =
+        PodFacts::of_lab(PodInfo { phase, ..pod("db", "1", "node-1") }, &Selection::selecting("shop", "db", selects));
+    join(facts, &reports)
 }
 
 #[test]

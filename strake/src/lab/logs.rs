@@ -12,6 +12,7 @@ use std::{
 use ::lab::{Lab, logs::History, split_pod};
 use anyhow::{Result, bail};
 use clap::Args;
+use kube_cluster::LogOptions;
 
 use super::exec::pod_name;
 use crate::target::Target;
@@ -30,6 +31,16 @@ pub struct Logs {
     /// The container (default: all of the pod)
     #[arg(short, long)]
     container: Option<String>,
+    #[command(flatten)]
+    range: Range,
+    /// Pods of the namespace instead of one.
+    #[arg(skip)]
+    pods: Vec<String>,
+}
+
+/// The part of each log to print.
+#[derive(Debug, Args)]
+pub(crate) struct Range {
     /// Follow the logs until Ctrl-C or the end of the lab
     #[arg(short, long, conflicts_with = "previous")]
     follow: bool,
@@ -42,6 +53,20 @@ pub struct Logs {
     /// Print the run of the container before the current one
     #[arg(short, long, conflicts_with = "since")]
     previous: bool,
+}
+
+impl Range {
+    /// The same part of a log of a cluster.
+    pub(crate) fn options(&self) -> LogOptions {
+        LogOptions {
+            container: None,
+            tail: self.tail,
+            // The API server takes no 0.
+            since_seconds: self.since.map(|since| since.as_secs().max(1)),
+            follow: self.follow,
+            previous: self.previous,
+        }
+    }
 }
 
 /// Namespace, pod and container of a log.
@@ -58,7 +83,16 @@ struct Tail {
 }
 
 impl Logs {
-    pub(super) async fn run(self, target: &Target) -> Result<ExitCode> {
+    /// Logs of several pods of a namespace.
+    pub(crate) fn of_pods(namespace: &str, pods: Vec<String>, range: Range) -> Self {
+        let pod = match pods.as_slice() {
+            [only] => Some(only.clone()),
+            _ => None,
+        };
+        Self { pod, namespace: Some(namespace.to_owned()), container: None, range, pods }
+    }
+
+    pub(crate) async fn run(self, target: &Target) -> Result<ExitCode> {
         let lab = target.attach().await?;
         let pod = self.pod.as_deref().map(|pod| pod_name(self.namespace.as_deref(), pod)).transpose()?;
         let mut tails: BTreeMap<PathBuf, Tail> = BTreeMap::new();
@@ -76,12 +110,12 @@ impl Logs {
                 }
             }
             first = false;
-            if tails.is_empty() && !self.follow {
+            if tails.is_empty() && !self.range.follow {
                 bail!("{}", self.none(&lab, pod.as_deref())?);
             }
             // The logs go with the lab, so its end is the end of following; what was written until then has been
             // printed above.
-            if !self.follow || target.attach().await.is_err() {
+            if !self.range.follow || target.attach().await.is_err() {
                 break;
             }
             tokio::time::sleep(FOLLOW).await;
@@ -96,17 +130,17 @@ impl Logs {
     fn begin(&self, path: &Path, [namespace, pod, container]: &LogName) -> Result<Tail> {
         let history = History::of(path)?;
         let mut tail = Tail::default();
-        if self.previous {
+        if self.range.previous {
             let Some((start, end)) = history.previous_run() else {
                 bail!("container {container} of pod {namespace}/{pod} has run once: there is no earlier run");
             };
             tail = Tail { printed: start, end: Some(end), ..tail };
         }
-        if let Some(since) = self.since {
+        if let Some(since) = self.range.since {
             let at = SystemTime::now().checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH);
             tail.printed = history.written_before(at);
         }
-        if let Some(lines) = self.tail {
+        if let Some(lines) = self.range.tail {
             tail.printed += last_lines(&tail.read(path)?, lines);
         }
         Ok(tail)
@@ -120,6 +154,7 @@ impl Logs {
                 Some(wanted) => wanted == (namespace, pod),
                 None => self.namespace.as_ref().is_none_or(|wanted| wanted == namespace),
             };
+            let of_pod = of_pod && (self.pods.is_empty() || self.pods.contains(pod));
             of_pod && self.container.as_ref().is_none_or(|wanted| wanted == container)
         };
         Ok(all(lab)?.into_iter().filter(|(_, name)| fits(name)).collect())

@@ -1,7 +1,7 @@
 //! `strake lab`: a cluster of namespaces on this machine. It only asks; the lab itself is the crate `lab`.
 
 mod exec;
-mod logs;
+pub(crate) mod logs;
 mod status;
 mod terminal;
 mod up;

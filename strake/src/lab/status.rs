@@ -7,9 +7,9 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::up::shorten;
 use crate::{
     check::{self, Said},
+    progress::shorten,
     target::Target,
 };
 
@@ -63,7 +63,7 @@ impl Show {
             return Ok(ExitCode::SUCCESS);
         }
         let mut failed: Vec<String> = unknown.into_iter().chain(not_ready(&status)).collect();
-        failed.extend(check::not_in_force(&status, &said, None));
+        failed.extend(check::failures(&status, &said, None));
         Ok(check::verdict(&failed))
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    io::{IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -14,13 +13,10 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use runtime::signals::{self, Signal};
 
-use crate::target::Target;
+use crate::{progress::Progress, target::Target};
 
 /// Namespace of the mesh's own pods, which run in every lab.
 const SYSTEM_NAMESPACE: &str = "istio-system";
-
-/// Pause between two lines of progress where there is no terminal.
-const PROGRESS: Duration = Duration::from_secs(5);
 
 /// Starts a lab.
 #[derive(Debug, Args)]
@@ -150,54 +146,6 @@ async fn end(lab: Lab, signal: Signal) -> Result<ExitCode> {
     }))
 }
 
-/// Shows what `up` waits for, on standard error: one line that changes on a terminal, else a line every few seconds.
-struct Progress {
-    terminal: bool,
-    said: Instant,
-    shown: String,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { terminal: io::stderr().is_terminal(), said: Instant::now(), shown: String::new() }
-    }
-
-    fn show(&mut self, waiting: &[String]) {
-        let Some(first) = waiting.first() else { return };
-        let more = match waiting.len() {
-            1 => String::new(),
-            count => format!(" and {} more", count - 1),
-        };
-        // Nobody may be reading: that changes nothing about the lab.
-        if self.terminal {
-            let line = format!("waiting for {}{more}", shorten(first, 100 - more.len()));
-            if line != self.shown {
-                let _ = write!(io::stderr(), "\r\x1b[K{line}");
-                self.shown = line;
-            }
-        } else if self.said.elapsed() >= PROGRESS {
-            let _ = writeln!(io::stderr(), "waiting for {first}{more}");
-            self.said = Instant::now();
-        }
-    }
-
-    fn clear(&mut self) {
-        if !std::mem::take(&mut self.shown).is_empty() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-/// The text, cut so that it has no more characters than this.
-pub(super) fn shorten(text: &str, most: usize) -> String {
-    let text = text.lines().next().unwrap_or_default();
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(most.saturating_sub(3)).collect();
-    format!("{}...", kept.trim_end())
-}
-
 fn parse_variable(text: &str) -> Result<(String, String, String), String> {
     let expected = "expected PROGRAM:NAME=VALUE, as ztunnel:LOG_FORMAT=json";
     let (program, rest) = text.split_once(':').ok_or(expected)?;
@@ -274,12 +222,5 @@ mod tests {
         assert_eq!(names(&["base"]), "a.yaml apps/b.yml");
         assert_eq!(names(&["base", "one.yaml"]), "1/a.yaml 1/apps/b.yml 2/one.yaml");
         assert!(copy(&[dir.path().join("none")]).unwrap_err().to_string().contains("none"));
-    }
-
-    #[test]
-    fn a_long_reason_is_cut() {
-        assert_eq!(shorten("short", 10), "short");
-        assert_eq!(shorten("one two three", 10), "one two...");
-        assert_eq!(shorten("first\nsecond", 10), "first");
     }
 }

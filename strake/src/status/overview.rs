@@ -53,8 +53,11 @@ impl Overview {
         let mut problems = missing(&programs, &nodes);
         let enablement = enablement(input.settings.as_ref());
         let nodes = nodes.into_iter().map(|name| {
-            let selected =
-                input.pods.iter().filter(|pod| is_selected(pod, input, &enablement)).filter(|pod| on(pod, name));
+            let selected = input
+                .pods
+                .iter()
+                .filter(|pod| is_selected(pod, &input.namespaces, &enablement))
+                .filter(|pod| on(pod, name));
             let mut node = Node { name: name.to_owned(), selected: 0, in_mesh: 0 };
             for pod in selected {
                 node.selected += 1;
@@ -123,15 +126,15 @@ fn agent_of(programs: &[Program], node: &str) -> String {
 }
 
 /// The agents' own rule, with their settings.
-fn enablement(settings: Option<&Value>) -> Enablement {
+pub(crate) fn enablement(settings: Option<&Value>) -> Enablement {
     let excluded = settings.and_then(|settings| settings["data"]["EXCLUDE_NAMESPACES"].as_str());
     let default = Enablement::default();
     let listed = excluded.map(|list| list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect());
     Enablement { excluded_namespaces: listed.unwrap_or(default.excluded_namespaces), ..default }
 }
 
-fn is_selected(pod: &Pod, input: &Input, enablement: &Enablement) -> bool {
-    let namespace = input.namespaces.iter().find(|namespace| namespace.metadata.name == pod.metadata.namespace);
+pub(crate) fn is_selected(pod: &Pod, namespaces: &[Namespace], enablement: &Enablement) -> bool {
+    let namespace = namespaces.iter().find(|namespace| namespace.metadata.name == pod.metadata.namespace);
     !pod.is_terminated() && enablement.selected(pod, namespace).is_selected()
 }
 

@@ -158,6 +158,9 @@ pub(crate) async fn show<T: Item>(
     list: impl AsyncFn() -> Result<Listing<T>>,
 ) -> Result<ExitCode> {
     print!("{}", render(&first, output)?);
+    if first.items.is_empty() && output.is_table() {
+        eprintln!("no {} found", T::KIND);
+    }
     warn(&first.unreachable);
     if !watch {
         return Ok(if first.unreachable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });

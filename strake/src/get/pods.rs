@@ -96,12 +96,6 @@ impl Pods {
         self.wait.until_settled(mesh, |pod| self.wants(pod)).await?;
         let first = of(mesh, |pod| self.wants(pod)).await?;
         self.reject_unknown(mesh, &first).await?;
-        if first.is_empty() && self.output.is_table() {
-            eprintln!(
-                "no pods found{}",
-                if self.all_namespaces { String::new() } else { format!(" in {}", self.namespace) }
-            );
-        }
         if !self.check {
             let list = async || Ok(Listing::of(of(mesh, |pod| self.wants(pod)).await?));
             return listing::show(Listing::of(first), self.output, self.watch, list).await;

@@ -114,6 +114,16 @@ impl Row {
     }
 }
 
+impl Row {
+    /// Cell of the proxies that have the policy. Proxies get one policy for all PeerAuthentications that are STRICT and no more.
+    fn proxies(&self) -> String {
+        if self.on.is_empty() && self.kind == "PeerAuthentication" {
+            return "-".to_owned();
+        }
+        format!("{}/{}", self.on.len(), self.asked)
+    }
+}
+
 impl Item for Row {
     const KIND: &'static str = "policies";
     const HEADER: &'static [&'static str] = &["NAMESPACE", "NAME", "KIND", "ENFORCED", "REASON", "PROXIES", "MESSAGE"];
@@ -130,7 +140,7 @@ impl Item for Row {
             self.kind.clone(),
             self.enforced.clone(),
             or_dash(&self.reason),
-            format!("{}/{}", self.on.len(), self.asked),
+            self.proxies(),
             or_dash(&self.message),
         ]
     }
@@ -160,7 +170,7 @@ mod tests {
         insta::assert_snapshot!(listing::render(&listing, listing::Format::Wide).unwrap(), @r"
     NAMESPACE   NAME     KIND                  ENFORCED   REASON     PROXIES   MESSAGE                                                 ACTION   NODES
     shop        db       AuthorizationPolicy   True       Enforced   1/1       on 1 workload                                           Allow    node-1
-    shop        strict   PeerAuthentication    Unknown    -          0/1       the control plane has not said whether it is enforced   -        -
+    shop        strict   PeerAuthentication    Unknown    -          -         the control plane has not said whether it is enforced   -        -
     ");
     }
 }

@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use http::Method;
 use serde_json::json;
-use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::api::{Api, Change};
@@ -36,7 +35,7 @@ pub async fn server_facts(server: &ApiServer) -> Result<ServerFacts, RequestErro
 fn clock(text: &str) -> Option<SystemTime> {
     let form =
         format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
-    Some(time::PrimitiveDateTime::parse(text, &form).ok()?.assume_utc()).map(OffsetDateTime::into)
+    Some(time::PrimitiveDateTime::parse(text, &form).ok()?.assume_utc().into())
 }
 
 /// Asks whether the user may do something (SelfSubjectAccessReview). `resource` may name a subresource, as `pods/portforward`.

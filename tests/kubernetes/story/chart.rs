@@ -11,7 +11,16 @@ use crate::stage::mesh;
 /// Installs and removes the mesh by Helm. The label of the namespace is there already.
 pub(super) fn install_and_remove(story: &mut Story) -> Result<()> {
     story.report.step("The same by Helm, with policies of admission");
-    helm(story, &["install", "strake", "daemonset/chart", "--create-namespace", "--set=global.hub=localhost,admission.enabled=true"])?;
+    helm(
+        story,
+        &[
+            "install",
+            "strake",
+            "daemonset/chart",
+            "--create-namespace",
+            "--set=global.hub=localhost,admission.enabled=true",
+        ],
+    )?;
     let enrolled = shop::until_announced(&story.cluster, SHOP, true);
     let pods = shop::addresses(&story.cluster, SHOP)?;
     let (_, wire) = story.wire(|| shop::call_all(&story.cluster))?;

@@ -17,6 +17,7 @@ mod new_pods;
 mod nonsense;
 mod plain;
 mod probes;
+mod questions;
 mod relay;
 mod self_calls;
 mod shapes;

@@ -87,10 +87,10 @@ fn a_pod_that_is_not_announced_gets_its_first_connection_through_a_tunnel_and_al
     let mut mesh = None;
     let proxy = Proxy::start_with(state, &[&client, &server], |shared| mesh = Some(Mesh::of(shared)));
     let mesh = mesh.unwrap();
-    // A server that refuses plaintext: an answer of it came through a tunnel.
+    // A server that refuses plaintext, which shows no identity: an answer of it came through a tunnel.
     proxy.apply_policy(serde_json::json!({
-        "name": "strict", "namespace": "test", "scope": "Namespace", "action": "Deny",
-        "rules": [[[{ "notPrincipals": [{ "Presence": [] }] }]]],
+        "name": "strict", "namespace": "test", "scope": "Namespace", "action": "Allow",
+        "rules": [[[{ "principals": [{ "Exact": "cluster.local/ns/test/sa/sa-client" }] }]]],
     }));
     echo_server(server.listen("0.0.0.0:8080"));
     mesh.cache.apply(ADDRESS_TYPE_URL, vec![announcement(&server)]);

@@ -209,7 +209,8 @@ impl Walk<'_> {
         match view::outbound(&proxy.state, source, destination) {
             Err(error) => Routed::Done(Found::refused(format!("{error} ({})", error.code()))),
             Ok(route) => match &route.kind {
-                RouteKind::Passthrough => {
+                // Of an unknown address the proxy asks discovery first, whose answer to it is what was read here.
+                RouteKind::Passthrough | RouteKind::Unknown => {
                     Routed::Done(Found { paths: vec![Path::outside(destination)], ..Found::default() })
                 }
                 RouteKind::Hbone(tunnel) if tunnel.via_waypoint => {

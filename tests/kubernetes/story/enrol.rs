@@ -89,3 +89,27 @@ fn identities(story: &Story) -> Result<String> {
         Ok(fields.collect::<Vec<_>>().join(" "))
     }))
 }
+
+/// The commands that look into a mesh, through the API server: ztunnels answer on loopback only.
+pub(super) fn questions(story: &mut Story) -> Result<()> {
+    story.report.step("The command line answers questions about the mesh");
+    let cart = format!("{SHOP}/{}", shop::pod(&story.cluster, SHOP, "cart")?);
+    let questions: [(&[&str], &[&str]); 7] = [
+        (&["check"], &["the mesh is in order (0 errors"]),
+        (&["get", "services", "db", "-n", SHOP, "-o", "wide"], &["2/2"]),
+        (&["get", "certificates", "-n", SHOP], &["Available"]),
+        (&["explain", &cart, "shop/db", "--check"], &["ALLOWED  shop/db-", "HBONE"]),
+        (&["describe", "service", "db", "-n", SHOP], &["callers of port 80"]),
+        (&["logs", "ztunnel", "--node", "node-2", "--tail", "3"], &["info"]),
+        (&["analyze", "--all-namespaces"], &["0 errors"]),
+    ];
+    for (question, expected) in questions {
+        let answer = story.strake(question)?;
+        for part in expected {
+            ensure!(answer.contains(part), "expected {part:?}, found {answer}");
+        }
+    }
+    let count = questions.len();
+    story.report.proved(&format!("{count} questions, each answered by the programs themselves"), &[]);
+    Ok(())
+}

@@ -53,6 +53,7 @@ fn steps(story: &mut Story) -> Result<()> {
     enrol::before(story)?;
     enrol::install(story)?;
     enrol::label(story)?;
+    enrol::questions(story)?;
     policy::strict(story)?;
     policy::allow(story)?;
     pods::newborn(story)?;

@@ -1,6 +1,6 @@
 //! Policies by `kubectl apply`, which hold from the moment at which their condition says so.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     Story,
@@ -28,7 +28,12 @@ pub(super) fn strict(story: &mut Story) -> Result<()> {
     // What the condition says is so from the first request on.
     let refused = shop::get(&story.cluster, INTRUDER, "mallory", &urls.v4);
     ensure!(refused.is_err(), "STRICT lets plaintext in: {refused:?}");
-    story.report.proved("mallory is refused from the moment at which the condition says it", &[enforced]);
+    let mallory = format!("{INTRUDER}/{}", shop::pod(&story.cluster, INTRUDER, "mallory")?);
+    let why = story.strake(&["explain", &mallory, "shop/db"])?;
+    let refused = why.lines().find(|line| line.contains("REFUSED  shop/db-"));
+    let refused = refused.with_context(|| format!("not refused: {why}"))?.trim().to_owned();
+    ensure!(why.contains("(of a PeerAuthentication): matches"), "{why}");
+    story.report.proved("mallory is refused from the moment at which the condition says it", &[enforced, refused]);
     shop::call_all(&story.cluster)?;
     story.report.proved("cart is answered", &[]);
 

@@ -176,6 +176,24 @@ pub(super) fn call_all(cluster: &Cluster) -> Result<Vec<String>> {
     urls.all().iter().map(call).collect()
 }
 
+/// Name of a pod of a Deployment that runs.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn pod(cluster: &Cluster, namespace: &str, deployment: &str) -> Result<String> {
+    let name = cluster.kubectl(&[
+        "--namespace",
+        namespace,
+        "get",
+        "pods",
+        &format!("--selector=app={deployment}"),
+        "--field-selector=status.phase=Running",
+        "--output=jsonpath={.items[0].metadata.name}",
+    ])?;
+    ensure!(!name.is_empty(), "no pod of {namespace}/{deployment} runs");
+    Ok(name)
+}
+
 /// Fails unless all pods of a namespace that run are announced as enrolled, or none of them, as `expected` says; their
 /// number.
 ///

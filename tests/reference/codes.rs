@@ -16,8 +16,8 @@ of manifests: `conditions.md`.
 /// Folders with the code of programs.
 const SOURCES: [&str; 5] = ["crates", "controlplane/src", "daemonset/agent/src", "ztunnel/src", "strake/src"];
 
-/// Files with codes that have a page of their own.
-const OTHER_TABLES: [&str; 2] = ["crates/graph/src/", "crates/contract/src/codes.rs"];
+/// Files with codes that have a page of their own, or that no program says yet: the compilers of routes.
+const OTHER_TABLES: [&str; 3] = ["crates/graph/src/", "crates/contract/src/codes.rs", "crates/route-compile/src/"];
 
 /// Functions whose text literals are codes, beside those of the name `code`.
 const MORE_FUNCTIONS: [(&str, &str); 1] = [("daemonset/agent/src/enrol.rs", "impl Step {")];

@@ -81,7 +81,8 @@ pub(crate) fn items(code: &str) -> Vec<Item> {
     while let Some(line) = lines.next() {
         if let Some(text) = line.strip_prefix("///") {
             doc.push(text);
-        } else if !line.starts_with("#[") {
+        // Plain comments for those who read the source may stand between the two.
+        } else if !line.starts_with("#[") && !line.starts_with("//") {
             let declared = line.split_once("const ").or_else(|| line.split_once("static "));
             let declared = declared.filter(|(_, declaration)| !doc.is_empty() && !declaration.starts_with("fn "));
             if let Some((_, declaration)) = declared {

@@ -12,7 +12,7 @@ use proto::AUTHORIZATION_TYPE_URL as POLICY;
 use proto::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
-use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -58,7 +58,15 @@ struct Server(mpsc::Sender<Talk>);
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Server {
+    type StreamAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
     type DeltaAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("no proxy asks so"))
+    }
 
     async fn delta_aggregated_resources(
         &self,

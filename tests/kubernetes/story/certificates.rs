@@ -38,6 +38,12 @@ impl Root {
     }
 }
 
+/// Number of times that the control plane has changed its authority.
+fn replaced(story: &Story) -> Result<usize> {
+    let log = story.cluster.kubectl(&["--namespace=istio-system", "logs", "deployment/strake-control", "--tail=-1"])?;
+    Ok(log.matches("authority replaced").count())
+}
+
 /// Has the control plane sign with one root and trust others, waits until the roots are in the namespace, and has the
 /// proxies get new certificates.
 fn follow(story: &Story, signing: &Root, trusted: &[&Root]) -> Result<()> {
@@ -45,8 +51,14 @@ fn follow(story: &Story, signing: &Root, trusted: &[&Root]) -> Result<()> {
     let secret = json!({"stringData": {
         "ca-cert.pem": signing.certificate, "ca-key.pem": signing.key, "root-cert.pem": roots,
     }});
+    let earlier = replaced(story)?;
     let patch = ["--namespace=istio-system", "patch", "secret/istio-ca-secret", "--type=merge", "--patch"];
     story.cluster.kubectl(&[&patch[..], &[&secret.to_string()]].concat())?;
+    // The roots may be the same as before, with another one that signs.
+    eventually("the control plane has read the Secret", || {
+        ensure!(replaced(story)? > earlier, "its log does not say so");
+        Ok(())
+    });
     eventually("the roots are in the namespace", || {
         let found = story.cluster.field(SHOP, "configmap/istio-ca-root-cert", ".data.root-cert\\.pem")?;
         // Line ends may differ, and the order.

@@ -93,7 +93,7 @@ fn identities(story: &Story) -> Result<String> {
 /// The commands that look into a mesh, through the API server: ztunnels answer on loopback only.
 pub(super) fn questions(story: &mut Story) -> Result<()> {
     story.report.step("The command line answers questions about the mesh");
-    let cart = format!("{SHOP}/{}", shop::pod(&story.cluster, SHOP, "cart")?);
+    let cart = format!("{SHOP}/{}", shop::pod(&story.cluster, SHOP, "cart", "node-1")?);
     let questions: [(&[&str], &[&str]); 7] = [
         (&["check"], &["the mesh is in order (0 errors"]),
         (&["get", "services", "db", "-n", SHOP, "-o", "wide"], &["2/2"]),

@@ -101,7 +101,8 @@ pub(super) fn reboot(story: &mut Story) -> Result<()> {
         });
         // By the Service: its endpoints are known to proxies together with their addresses.
         let seen = eventually("both nodes answer", || {
-            let answers = (0..8).map(|_| shop::get(&story.cluster, SHOP, "cart", &format!("http://db.{SHOP}/order")));
+            let answers =
+                (0..8).map(|_| shop::get(&story.cluster, SHOP, "deploy/cart", &format!("http://db.{SHOP}/order")));
             let answers = answers.collect::<Result<Vec<_>>>()?;
             for node in ["node=node-1", "node=node-2"] {
                 ensure!(answers.iter().any(|answer| answer.contains(node)), "no answer of {node}: {answers:?}");

@@ -50,7 +50,7 @@ pub(super) fn services(story: &mut Story) -> Result<()> {
     let names = ["db", "db.shop.svc.cluster.local", "db-pods:8080"];
     let (answers, wire) = story.wire(|| {
         let call = |name: &&str| {
-            let answer = shop::get(&story.cluster, SHOP, "cart", &format!("http://{name}/order"))?;
+            let answer = shop::get(&story.cluster, SHOP, "deploy/cart", &format!("http://{name}/order"))?;
             Ok(format!("{name}: {answer}"))
         };
         names.iter().map(call).collect::<Result<Vec<_>>>()

@@ -18,7 +18,7 @@ const ONLY_CART: &str = "---\napiVersion: security.istio.io/v1\nkind: Authorizat
 pub(super) fn strict(story: &mut Story) -> Result<()> {
     story.report.step("STRICT: only the mesh gets in, and the kubelet's probes");
     let urls = Urls::of(&story.cluster)?;
-    shop::get(&story.cluster, INTRUDER, "mallory", &urls.v4)?;
+    shop::get(&story.cluster, INTRUDER, "deploy/mallory", &urls.v4)?;
     story.report.proved("mallory, outside the mesh, calls db before the policy", &[]);
 
     let running = shop::containers(&story.cluster)?;
@@ -26,9 +26,9 @@ pub(super) fn strict(story: &mut Story) -> Result<()> {
     story.cluster.apply(SHOP, STRICT)?;
     let enforced = story.enforced("peerauthentication/strict")?;
     // What the condition says is so from the first request on.
-    let refused = shop::get(&story.cluster, INTRUDER, "mallory", &urls.v4);
+    let refused = shop::get(&story.cluster, INTRUDER, "deploy/mallory", &urls.v4);
     ensure!(refused.is_err(), "STRICT lets plaintext in: {refused:?}");
-    let mallory = format!("{INTRUDER}/{}", shop::pod(&story.cluster, INTRUDER, "mallory")?);
+    let mallory = format!("{INTRUDER}/{}", shop::pod(&story.cluster, INTRUDER, "mallory", "node-1")?);
     let why = story.strake(&["explain", &mallory, "shop/db"])?;
     let refused = why.lines().find(|line| line.contains("REFUSED  shop/db-"));
     let refused = refused.with_context(|| format!("not refused: {why}"))?.trim().to_owned();
@@ -43,7 +43,9 @@ pub(super) fn strict(story: &mut Story) -> Result<()> {
     ensure!(shop::containers(&story.cluster)? == running, "a container was started again");
     story.report.proved("http, tcp, exec and grpc probes go on: all pods are ready, none was started again", &probed);
     story.cluster.kubectl(&["delete", "--namespace", SHOP, "peerauthentication/strict"])?;
-    eventually("those outside are let in again", || shop::get(&story.cluster, INTRUDER, "mallory", &urls.v4).map(drop));
+    eventually("those outside are let in again", || {
+        shop::get(&story.cluster, INTRUDER, "deploy/mallory", &urls.v4).map(drop)
+    });
     Ok(())
 }
 
@@ -67,15 +69,16 @@ pub(super) fn allow(story: &mut Story) -> Result<()> {
     story.cluster.apply(SHOP, ONLY_CART)?;
     let enforced = story.enforced("authorizationpolicy/db")?;
     shop::call_all(&story.cluster)?;
-    // `db` itself is in the mesh, and has another identity.
-    for (namespace, name) in [(SHOP, "db"), (INTRUDER, "mallory")] {
-        let refused = shop::get(&story.cluster, namespace, name, &urls.v4);
-        ensure!(refused.is_err(), "{namespace}/{name} is let in: {refused:?}");
+    // `db` itself is in the mesh, and has another identity. Of the other node: a pod that calls itself meets no proxy.
+    let db = format!("pod/{}", shop::pod(&story.cluster, SHOP, "db", "node-1")?);
+    for (namespace, from) in [(SHOP, db.as_str()), (INTRUDER, "deploy/mallory")] {
+        let refused = shop::get(&story.cluster, namespace, from, &urls.v4);
+        ensure!(refused.is_err(), "{namespace} {from} is let in: {refused:?}");
     }
     story.report.proved("cart is answered; db's own identity and mallory are refused", &[enforced]);
     story.cluster.kubectl(&["delete", "--namespace", SHOP, "authorizationpolicy/db"])?;
     eventually("others are let in again", || {
-        expect_equal(shop::get(&story.cluster, INTRUDER, "mallory", &urls.v4).is_ok(), true)
+        expect_equal(shop::get(&story.cluster, INTRUDER, "deploy/mallory", &urls.v4).is_ok(), true)
     });
     Ok(())
 }

@@ -155,13 +155,12 @@ impl Urls {
     }
 }
 
-/// Answer to a GET from a pod of a Deployment.
+/// Answer to a GET from a pod, named as kubectl takes it.
 ///
 /// # Errors
 /// When there is none, with what the client printed.
 pub(super) fn get(cluster: &Cluster, namespace: &str, from: &str, url: &str) -> Result<String> {
-    let answer =
-        cluster.kubectl(&["--namespace", namespace, "exec", &format!("deploy/{from}"), "--", "app", "get", url])?;
+    let answer = cluster.kubectl(&["--namespace", namespace, "exec", from, "--", "app", "get", url])?;
     ensure!(answer.starts_with("pod=db-"), "{url}: {answer}");
     Ok(answer)
 }
@@ -172,22 +171,22 @@ pub(super) fn get(cluster: &Cluster, namespace: &str, from: &str, url: &str) -> 
 /// When one of them fails.
 pub(super) fn call_all(cluster: &Cluster) -> Result<Vec<String>> {
     let urls = Urls::of(cluster)?;
-    let call = |url: &&str| get(cluster, SHOP, "cart", url).map(|answer| format!("{url}: {answer}"));
+    let call = |url: &&str| get(cluster, SHOP, "deploy/cart", url).map(|answer| format!("{url}: {answer}"));
     urls.all().iter().map(call).collect()
 }
 
-/// Name of a pod of a Deployment that runs.
+/// Name of a pod of a Deployment that runs on a node.
 ///
 /// # Errors
 /// When there is none.
-pub(super) fn pod(cluster: &Cluster, namespace: &str, deployment: &str) -> Result<String> {
+pub(super) fn pod(cluster: &Cluster, namespace: &str, deployment: &str, node: &str) -> Result<String> {
     let name = cluster.kubectl(&[
         "--namespace",
         namespace,
         "get",
         "pods",
         &format!("--selector=app={deployment}"),
-        "--field-selector=status.phase=Running",
+        &format!("--field-selector=status.phase=Running,spec.nodeName={node}"),
         "--output=jsonpath={.items[0].metadata.name}",
     ])?;
     ensure!(!name.is_empty(), "no pod of {namespace}/{deployment} runs");

@@ -98,7 +98,7 @@ fn misspelt(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
             return None;
         }
         let alias = MODE_ALIASES.contains(&label.as_str()).then_some(DATAPLANE_MODE_LABEL);
-        let meant = alias.or_else(|| nearest(label, KNOWN.into_iter()))?;
+        let meant = alias.or_else(|| nearest(label, KNOWN))?;
         let message = format!("label {label} has no effect; did you mean {meant}?");
         Some(Finding::warning(key, Reason::MisspeltLabel, message).at(label_path(label)))
     })

@@ -77,7 +77,7 @@ pub async fn install(
 /// The objects that are applied, in their order, besides custom resources.
 ///
 /// # Errors
-/// As [`objects`].
+/// As [`objects()`].
 pub fn chosen(settings: &Settings) -> Result<Vec<Object>, InvalidManifest> {
     let mut chosen = objects(&settings.images)?;
     if settings.admission {

@@ -25,7 +25,7 @@ pub struct Request<'a> {
     pub scheme: &'a str,
     /// The `Host` header or `:authority`, with the port if it has one.
     pub authority: &'a str,
-    /// Normalised path with query; see [`crate::normalise`].
+    /// Normalised path with query; see [`crate::normalise()`].
     pub target: &'a str,
     pub headers: &'a HeaderMap,
     pub source: Source<'a>,

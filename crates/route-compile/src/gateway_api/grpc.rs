@@ -9,7 +9,7 @@ use super::backends::{Reference, complete};
 use super::filters;
 use super::http::{headers, never, with_filters};
 use super::precedence::{Key, sort};
-use super::{hostnames, refused};
+use super::{hostnames, refused, with_origins};
 use crate::finding::{Findings, Reason};
 use crate::world::{Place, World, origin};
 
@@ -24,12 +24,7 @@ pub(super) fn routes(world: &World, place: Place<'_>, of: &[&GrpcRoute], finding
         for (index, of) in object.spec.rules.iter().enumerate() {
             let at = at.at(format!("spec.rules[{index}]"));
             let rule = Arc::new(rule(world, place, of, &at, findings));
-            let mut matches: Vec<_> =
-                (0..).map(|n| at.at(format!("{}.matches[{n}]", at.field))).zip(&of.matches).collect();
-            if of.matches.is_empty() {
-                matches.push((at.clone(), &everything));
-            }
-            for (position, (at, of)) in matches.into_iter().enumerate() {
+            for (position, (at, of)) in with_origins(&of.matches, &everything, &at).into_iter().enumerate() {
                 let path = of.method.as_ref().map_or(Ok(PathMatch::Any), path_match);
                 let path = never(path, &at, "method", findings);
                 let headers = headers(&of.headers, &at, findings);

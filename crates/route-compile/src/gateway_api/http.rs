@@ -16,7 +16,7 @@ use route::{
 use super::backends::{Reference, complete};
 use super::filters::{self, Filters};
 use super::precedence::{Key, sort};
-use super::{hostnames, refused};
+use super::{hostnames, refused, with_origins};
 use crate::finding::{Findings, Reason};
 use crate::http_policy::time;
 use crate::world::{Place, World, origin};
@@ -32,12 +32,7 @@ pub(super) fn routes(world: &World, place: Place<'_>, of: &[&HttpRoute], finding
         for (index, of) in object.spec.rules.iter().enumerate() {
             let at = at.at(format!("spec.rules[{index}]"));
             let rule = Arc::new(rule(world, place, of, &at, findings));
-            let mut matches: Vec<_> =
-                (0..).map(|n| at.at(format!("{}.matches[{n}]", at.field))).zip(&of.matches).collect();
-            if of.matches.is_empty() {
-                matches.push((at.clone(), &everything));
-            }
-            for (position, (at, of)) in matches.into_iter().enumerate() {
+            for (position, (at, of)) in with_origins(&of.matches, &everything, &at).into_iter().enumerate() {
                 let Some(conditions) = conditions(of, &at, findings) else { continue };
                 let route = Route { origin: at, name: rule.name.clone(), conditions, rule: Arc::clone(&rule) };
                 routes.push((Key::http(&route, &object.metadata, index, position), route));

@@ -72,6 +72,14 @@ fn refused() -> Action {
     Action::Respond(LocalAnswer::new(500, ""))
 }
 
+/// Matches of a rule, each with its place; a rule without any matches `everything`.
+fn with_origins<'a, M>(matches: &'a [M], everything: &'a M, rule: &route::Origin) -> Vec<(route::Origin, &'a M)> {
+    if matches.is_empty() {
+        return vec![(rule.clone(), everything)];
+    }
+    (0..).map(|n| rule.at(format!("{}.matches[{n}]", rule.field))).zip(matches).collect()
+}
+
 fn hostnames(names: &[String], at: &route::Origin, findings: &mut Findings) {
     if !names.is_empty() {
         let message = "host names have no effect on a route of a Service: every request to the Service is matched";

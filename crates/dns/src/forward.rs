@@ -76,7 +76,7 @@ fn outcome_at_deadline(outcome: Result<Message, ForwardError>) -> Result<Message
     outcome.or(Err(ForwardError::Timeout))
 }
 
-/// Whether a name exists is the same everywhere; another server may be able to say it when one is not.
+/// Existence of a name is the same everywhere; another server may be able to tell it when one is not.
 const fn is_final(code: ResponseCode) -> bool {
     matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
 }

@@ -21,7 +21,7 @@ pub struct LogOptions {
     pub tail: Option<usize>,
     /// Seconds since when; `None`: from the beginning.
     pub since_seconds: Option<u64>,
-    /// What is written later comes, too.
+    /// Lines that are written later come, too.
     pub follow: bool,
     /// The run of the container before this one.
     pub previous: bool,

@@ -103,7 +103,7 @@ impl Report {
     }
 }
 
-/// What a graph finds.
+/// Findings of a graph.
 fn finding(finding: &graph::Finding, place: Option<manifests::Place>) -> Finding {
     Finding {
         object: finding.object.to_string(),

@@ -1,4 +1,4 @@
-//! What a mesh knows of the policies and callers of workloads.
+//! Policies and callers of workloads, as a mesh knows them.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use crate::{
     mesh::Mesh,
 };
 
-/// What was asked of a mesh.
+/// Answers of a mesh.
 pub(super) struct Asked {
     pub(super) world: World,
     pub(super) policies: Vec<Policy>,
@@ -47,7 +47,7 @@ pub(super) struct PolicyView {
     pub(super) policy: String,
     pub(super) action: String,
     pub(super) dry_run: bool,
-    /// What the control plane says when it is not enforced everywhere.
+    /// Message of the control plane when it is not enforced everywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) unenforced: Option<String>,
 }

@@ -20,7 +20,7 @@ pub(crate) struct Path {
     pub(crate) protocol: &'static str,
     /// `None`: it cannot be told.
     pub(crate) allowed: Option<bool>,
-    /// Who decides.
+    /// Side that decides.
     pub(crate) decided_by: String,
     pub(crate) reason: String,
     pub(crate) policies: Vec<PolicyView>,

@@ -251,7 +251,7 @@ mod tests {
         }
     }
 
-    /// What an API server stores by the schema is read here.
+    /// Objects that an API server stores by the schema are read here.
     #[test]
     fn an_object_of_every_field_of_the_schema_is_read() {
         fn example(schema: &Value) -> Value {

@@ -16,7 +16,7 @@ const CONNECTIONS: usize = 2000;
 const IDLE_KIB: usize = 6 << 10;
 const CONNECTION_KIB: usize = 9;
 /// More than idle, once all connections have ended.
-const KEPT_KIB: usize = 5 << 10;
+const KEPT_KIB: usize = 3 << 10;
 
 /// Memory of the process that is not of a file, KiB.
 fn anonymous_kib(program: &Program) -> usize {

@@ -8,6 +8,9 @@ use serde::Serialize;
 /// Mark of all sockets that the proxy opens in pods, unless `PACKET_MARK` says otherwise.
 const DEFAULT_MARK: u32 = 1337;
 
+/// Further attempts of a connection to a service, unless `CONNECT_RETRY_ATTEMPTS` says otherwise.
+const DEFAULT_RETRIES: u8 = 3;
+
 /// For whom the proxy works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -75,6 +78,9 @@ pub struct TrafficConfig {
     pub localhost_app_tunnel: bool,
     /// `ENABLE_RESPONSE_BAGGAGE`; default true.
     pub response_baggage: bool,
+    /// `CONNECT_RETRY_ATTEMPTS`; default 3, 0 to 10: a connection to a service whose endpoint cannot be connected to is tried at
+    /// so many others.
+    pub connect_retries: u8,
 }
 
 impl TrafficConfig {
@@ -98,6 +104,8 @@ impl TrafficConfig {
             Some(false) => PreserveSource::Never,
             None => PreserveSource::Auto,
         };
+        let retries = |value: &str| values::number::<u8>(value).filter(|number| *number <= 10);
+        let retries = reader.optional("CONNECT_RETRY_ATTEMPTS", "a number from 0 to 10", retries);
         Self {
             mode,
             packet_mark: mark.or(default_mark),
@@ -106,6 +114,7 @@ impl TrafficConfig {
             port_reuse: reader.flag("INPOD_PORT_REUSE", true),
             localhost_app_tunnel: reader.flag("LOCALHOST_APP_TUNNEL", true),
             response_baggage: reader.flag("ENABLE_RESPONSE_BAGGAGE", true),
+            connect_retries: retries.unwrap_or(DEFAULT_RETRIES),
         }
     }
 }

@@ -105,6 +105,7 @@ async fn build(
         budgets,
         drain: process.drain(),
         localhost_app_tunnel: config.traffic.localhost_app_tunnel,
+        connect_retries: config.traffic.connect_retries,
         response_baggage: config.traffic.response_baggage,
     });
     let workers = Arc::new(PodWorkers::start(common.worker_threads, &shared).map_err(StartError::Worker)?);

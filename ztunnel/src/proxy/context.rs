@@ -4,7 +4,7 @@
 use super::capture::Steering;
 use super::dial::{DialError, TunnelKey};
 use super::relay::Scratch;
-use super::{Description, GatewayBaggage, OpenConnections, Shared, TrafficByPeers};
+use super::{Description, FailingEndpoints, GatewayBaggage, OpenConnections, Shared, TrafficByPeers};
 use crate::inpod::Pod;
 use hbone::Pool;
 use proxy_core::TlsConfigs;
@@ -43,6 +43,7 @@ pub struct WorkerContext {
     pub traffic_by_peers: TrafficByPeers,
     pub gateway_baggage: GatewayBaggage,
     pub open_connections: OpenConnections,
+    pub failing_endpoints: FailingEndpoints,
     /// A permit for each handshake under way, by the pod's serial; see [`HANDSHAKES`].
     pub handshakes: Budget<u64>,
 }
@@ -59,6 +60,7 @@ impl WorkerContext {
             traffic_by_peers: TrafficByPeers::default(),
             gateway_baggage: GatewayBaggage::default(),
             open_connections: OpenConnections::default(),
+            failing_endpoints: FailingEndpoints::default(),
             handshakes: Budget::new(HANDSHAKES, POD_HANDSHAKES),
         }
     }

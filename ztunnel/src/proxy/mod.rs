@@ -5,6 +5,7 @@
 //! From capture to report a connection has a `client` (address that opened it), an `original_dst` (address that the client
 //! connected to) and a `next_hop` (address that this proxy connects to).
 
+mod attempts;
 pub mod authorise;
 pub mod capture;
 mod connection;
@@ -27,6 +28,7 @@ mod shared;
 mod testing;
 mod traffic_by_peers;
 
+pub use attempts::FailingEndpoints;
 pub use connection::Connection;
 pub use context::{
     HANDSHAKES, POD_HANDSHAKES, POD_TUNNELS, PodContext, SOURCE_HANDSHAKES, SOURCE_TUNNELS, WorkerContext,

@@ -1,5 +1,6 @@
 //! The steps of a connection that an application of the pod opens (listener 15001).
 
+use super::attempts::Attempts;
 use super::capture::{self, CaptureError, Captured};
 use super::context::PodContext;
 use super::dial::TunnelKey;
@@ -7,13 +8,16 @@ use super::report::{Opened, Peer, Report};
 use super::reset_on_drop::ResetOnDrop;
 use super::resolve::{self, Resolved};
 use super::{Connection, EarlyFailure, Failure, dial, relay, report};
+use hbone::Accepted;
 use hbone::headers::{self, Trace};
 use http::{HeaderMap, header};
 use model::Workload;
 use model::view::{Hbone, RouteKind};
+use proxy_core::budget::Descriptors;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 use telemetry::{Direction, Protocol};
 use tokio::net::TcpStream;
 
@@ -37,34 +41,43 @@ async fn steps(context: &Rc<PodContext>, connection: Connection) -> Result<(), E
     // known, and plaintext in place of a tunnel is not an option. So the connection waits.
     let source = capture::local_workload(&shared.state, &context.pod).await;
     let source = source.map_err(|e| EarlyFailure::to(original_dst, e))?;
-    let resolved = resolve::outbound(&shared.state, &shared.lookups, &shared.names, &source, original_dst).await;
-    let resolved = resolved.map_err(|e| EarlyFailure::to(original_dst, e))?;
+    let failing = &context.worker.failing_endpoints;
+    let aside = failing.set_aside(Instant::now());
+    let resolved = resolve::outbound(context, &source, original_dst, &aside).await;
+    let mut resolved = resolved.map_err(|e| EarlyFailure::to(original_dst, e))?;
 
-    // Both proxies log it: one grep finds both lines of a connection.
+    let mut attempts = Attempts::new(shared.connect_retries);
+    // Both proxies log it: one grep finds both lines of a connection, and those of its attempts.
     let trace = Trace::random();
-    // From here on the report is made however the connection ends, also when this task is cut.
-    let report = Report::open(context, opened(context, &captured, &source, &resolved, trace));
-    let app = &mut captured.socket;
-    let result = match &resolved.route.kind {
-        RouteKind::Hbone(hbone) => {
-            // The tunnel holds a descriptor of its own.
-            descriptors.keep(1);
-            let leg = Leg { source: &source, client, resolved: &resolved, trace };
-            through_tunnel(context, app, leg, hbone, &report).await
-        }
-        // Discovery has been asked about an address that was unknown: `resolve`.
-        RouteKind::Tcp | RouteKind::Passthrough | RouteKind::Unknown => {
-            through_tcp(context, app, resolved.next_hop, &report).await
-        }
-        // `view::outbound` refuses these already; kept so that a new kind of route cannot be forgotten here.
-        RouteKind::DoubleHbone(_) => Err(other_network(&resolved)),
-    };
-    // After an error the socket stays unfinished, and dropping it resets the application's connection.
-    if result.is_ok() {
-        app.finish();
+    loop {
+        // From here on the report is made however the connection ends, also when this task is cut.
+        let report = Report::open(context, opened(context, &captured, &source, &resolved, trace));
+        let leg = Leg { source: &source, client, resolved: &resolved, trace };
+        let result = carry(context, &mut captured.socket, leg, &mut descriptors, &report).await;
+        let another = match (&result, &resolved.route.workload) {
+            (Err(failure), Some(endpoint)) => {
+                failing.failed(&endpoint.uid, failure, Instant::now());
+                match attempts.after(&endpoint.uid, failure) {
+                    // Boxed, as it is rare.
+                    Some(tried) => Box::pin(resolve::another(context, &source, original_dst, tried)).await,
+                    None => None,
+                }
+            }
+            _ => None,
+        };
+        let Some(another) = another else {
+            // After an error the socket stays unfinished, and dropping it resets the application's connection.
+            if result.is_ok() {
+                captured.socket.finish();
+            }
+            report.close(result);
+            return Ok(());
+        };
+        metrics::counter!("strake_connect_retries_total").increment(1);
+        // The attempt is a connection of its own in metrics and log, with the endpoint that failed.
+        report.close(result);
+        resolved = another;
     }
-    report.close(result);
-    Ok(())
 }
 
 /// Properties of the connection to the next hop.
@@ -75,13 +88,46 @@ struct Leg<'a> {
     trace: Trace,
 }
 
-async fn through_tunnel(
+impl Leg<'_> {
+    /// Notes that the endpoint could be connected to.
+    fn reached(&self, context: &PodContext) {
+        if let Some(endpoint) = &self.resolved.route.workload {
+            context.worker.failing_endpoints.succeeded(&endpoint.uid);
+        }
+    }
+}
+
+/// Connects to the next hop and relays until the end.
+async fn carry(
     context: &PodContext,
     app: &mut TcpStream,
     leg: Leg<'_>,
-    hbone: &Hbone,
+    descriptors: &mut Descriptors,
     report: &Report,
 ) -> Result<(), Failure> {
+    match &leg.resolved.route.kind {
+        RouteKind::Hbone(hbone) => {
+            let tunnel = open_tunnel(context, app, &leg, hbone).await?;
+            leg.reached(context);
+            // The tunnel holds a descriptor of its own.
+            descriptors.keep(1);
+            relay::outbound(app, tunnel.stream, &context.worker.scratch, report.counts()).await?;
+        }
+        // Discovery has been asked about an address that was unknown: `resolve`.
+        RouteKind::Tcp | RouteKind::Passthrough | RouteKind::Unknown => {
+            let dialled = dial::for_client(app, dial::plain(context, leg.resolved.next_hop)).await?;
+            leg.reached(context);
+            let mut server = ResetOnDrop::new(dialled);
+            relay::plain(app, &mut server, &context.worker.scratch, report.counts()).await?;
+            server.finish();
+        }
+        // `view::outbound` refuses these already; kept so that a new kind of route cannot be forgotten here.
+        RouteKind::DoubleHbone(_) => return Err(other_network(leg.resolved)),
+    }
+    Ok(())
+}
+
+async fn open_tunnel(context: &PodContext, app: &TcpStream, leg: &Leg<'_>, hbone: &Hbone) -> Result<Accepted, Failure> {
     let identity = context.description.identity(leg.source);
     let key = TunnelKey {
         source: identity.ok_or_else(|| CaptureError::unknown_workload(&context.pod.info))?,
@@ -90,22 +136,8 @@ async fn through_tunnel(
         client: leg.client.ip(),
     };
     // A closure, because a stream that the peer has not processed is asked for a second time.
-    let dial = dial::tunnel(context, &key, &hbone.authority, || request_headers(context, &leg));
-    let accepted = dial::for_client(app, dial).await?;
-    relay::outbound(app, accepted.stream, &context.worker.scratch, report.counts()).await?;
-    Ok(())
-}
-
-async fn through_tcp(
-    context: &PodContext,
-    app: &mut TcpStream,
-    next_hop: SocketAddr,
-    report: &Report,
-) -> Result<(), Failure> {
-    let mut server = ResetOnDrop::new(dial::for_client(app, dial::plain(context, next_hop)).await?);
-    relay::plain(app, &mut server, &context.worker.scratch, report.counts()).await?;
-    server.finish();
-    Ok(())
+    let dial = dial::tunnel(context, &key, &hbone.authority, || request_headers(context, leg));
+    Ok(dial::for_client(app, dial).await?)
 }
 
 fn other_network(resolved: &Resolved) -> Failure {

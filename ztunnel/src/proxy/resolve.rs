@@ -1,9 +1,11 @@
 //! Second step: the route of a connection, down to the address of its next hop. It opens nothing; see `dial`.
 
+use super::context::PodContext;
+use super::shared::Shared;
 use hickory_resolver::TokioResolver;
 use model::view::{self, Dial, Route, RouteError};
-use model::{State, Text, Workload};
-use proxy_core::discovery::{LookupError, Lookups, UnreadableAddress, is_unsettled};
+use model::{Text, Workload};
+use proxy_core::discovery::{LookupError, UnreadableAddress, is_unsettled};
 use rand::seq::IndexedRandom;
 use std::net::{IpAddr, SocketAddr};
 
@@ -75,22 +77,38 @@ impl Names {
     }
 }
 
-/// Returns the route of a connection that `source` opens to `original_dst`. Waits for discovery when that has not announced
-/// the address, for at most half a second.
+/// Returns the route of a connection that `source` opens to `original_dst`; through none of the endpoints in `aside`, as long as
+/// the service has another one. Waits for discovery when that has not announced the address, for at most half a second.
 pub async fn outbound(
-    state: &State,
-    lookups: &Lookups,
-    names: &Names,
+    context: &PodContext,
     source: &Workload,
     original_dst: SocketAddr,
+    aside: &[Text],
 ) -> Result<Resolved, ResolveError> {
-    let first = view::outbound(state, source, original_dst);
+    let Shared { state, lookups, .. } = &**context.shared();
+    let preferred = if aside.is_empty() { None } else { view::outbound_except(state, source, original_dst, aside) };
+    let first = preferred.map_or_else(|| view::outbound(state, source, original_dst), Ok);
     let route = if is_unsettled(&first) {
         // Boxed, as most connections are to addresses of the mesh.
         Box::pin(lookups.route(state, source, original_dst, first)).await?
     } else {
         first?
     };
+    next_hop(&context.shared().names, source, route).await
+}
+
+/// Returns the route of the same connection through another endpoint than those in `tried`, if there is one.
+pub async fn another(
+    context: &PodContext,
+    source: &Workload,
+    original_dst: SocketAddr,
+    tried: &[Text],
+) -> Option<Resolved> {
+    let route = view::outbound_except(&context.shared().state, source, original_dst, tried)?;
+    next_hop(&context.shared().names, source, route).await.ok()
+}
+
+async fn next_hop(names: &Names, source: &Workload, route: Route) -> Result<Resolved, ResolveError> {
     let next_hop = match &route.dial {
         Dial::Address(address) => *address,
         Dial::Hostname { hostname, port, original } => {

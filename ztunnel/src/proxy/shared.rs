@@ -26,6 +26,8 @@ pub struct Shared {
     pub drain: Watch,
     /// Connections through a PROXY tunnel are delivered to loopback.
     pub localhost_app_tunnel: bool,
+    /// Attempts to connect to other endpoints of a service, after the first one has failed.
+    pub connect_retries: u8,
     /// Responses to CONNECT describe the pod in `baggage`.
     pub response_baggage: bool,
 }

@@ -201,6 +201,7 @@ impl Proxy {
             budgets: Arc::new(proxy_core::budget::Budgets::new(None)),
             drain: watch,
             localhost_app_tunnel: true,
+            connect_retries: 3,
             response_baggage: true,
         };
         change(&mut shared);

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use rand::{Rng, RngExt};
 
-use crate::{LoadBalancerMode, LoadBalancerScope, NamespacedHostname, Service, Workload, state::Store};
+use crate::{LoadBalancerMode, LoadBalancerScope, NamespacedHostname, Service, Text, Workload, state::Store};
 
 /// Purpose for which the service port is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,18 +32,27 @@ pub(super) struct Choice {
     pub service: Option<Arc<Service>>,
 }
 
-/// Chooses an endpoint of `service` for a connection of `source` to `port`. None: no endpoint fits.
+/// The workload that an endpoint is chosen for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client<'a> {
+    pub workload: &'a Workload,
+    /// Uids of endpoints that it cannot use.
+    pub except: &'a [Text],
+}
+
+/// Chooses an endpoint of `service` for a connection of `client` to `port`. None: no endpoint fits.
 pub(super) fn choose(
     store: &Store,
-    source: &Workload,
+    client: Client<'_>,
     service: &Arc<Service>,
     port: ServicePort,
     rng: &mut impl Rng,
 ) -> Option<Choice> {
+    let Client { workload: source, except } = client;
     let key = service.key();
     // Sorted by uid, so that tests with a fixed seed are repeatable.
     let all = store.members(&key).filter(|w| service.admits(w.status));
-    let fit = all.filter(|w| is_reachable(source, w));
+    let fit = all.filter(|w| is_reachable(source, w) && !except.contains(&w.uid));
     let candidates = fit.filter_map(|w| Some((w, target_port(service, &key, w, port)?))).collect::<Vec<_>>();
     // After health, address and port: an endpoint that cannot be used must not win a preference.
     let group = preferred(source, service, candidates);

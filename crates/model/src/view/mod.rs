@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 pub use inbound::{
     Authority, AuthorityError, InboundError, InboundRequest, InboundTarget, SourceAddress, destination_service, inbound,
 };
-pub use outbound::{Dial, DoubleHbone, Hbone, Route, RouteError, RouteKind, outbound};
+pub use outbound::{Dial, DoubleHbone, Hbone, Route, RouteError, RouteKind, outbound, outbound_except};
 
 /// Would a connection to this port of a captured pod come back to the proxy?
 #[must_use]

@@ -12,7 +12,7 @@ use identity::Identity;
 use rand::Rng;
 
 use super::{
-    balance::{self, Choice, Purpose, ServicePort},
+    balance::{self, Choice, Client, Purpose, ServicePort},
     is_proxy_port,
 };
 use crate::{
@@ -142,6 +142,21 @@ impl fmt::Display for Dial {
 /// # Errors
 /// When nothing that fits is known, or a required waypoint is not: the connection must then fail, never go around it.
 pub fn outbound(state: &State, source: &Workload, destination: SocketAddr) -> Result<Route, RouteError> {
+    route(state, source, destination, &[])
+}
+
+/// The way of the same connection to another endpoint of the service, or to another endpoint of its waypoint, than those
+/// whose uids are in `except`. Preferences hold among the rest. None: there is no other one, for instance because the
+/// connection is to the address of a workload.
+#[must_use]
+pub fn outbound_except(state: &State, source: &Workload, destination: SocketAddr, except: &[Text]) -> Option<Route> {
+    let route = route(state, source, destination, except).ok()?;
+    // A way without a choice leads to the same workload again.
+    let is_other = route.workload.as_ref().is_some_and(|workload| !except.contains(&workload.uid));
+    is_other.then_some(route)
+}
+
+fn route(state: &State, source: &Workload, destination: SocketAddr, except: &[Text]) -> Result<Route, RouteError> {
     // Dual-stack listeners see IPv4 destinations as ::ffff:a.b.c.d; the store has canonical addresses only.
     let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
     // On loopback only: at another address these are another pod's ports.
@@ -151,7 +166,7 @@ pub fn outbound(state: &State, source: &Workload, destination: SocketAddr) -> Re
     let network = &state.config().network;
     // One read lock for the whole decision, so that it is made on one version of the mesh. No wait below it.
     let store = state.read();
-    Router { store: &store, source, destination }.route(network, &mut rand::rng())
+    Router { store: &store, source, destination, except }.route(network, &mut rand::rng())
 }
 
 /// Workload that takes a connection, before its waypoint is considered.
@@ -167,6 +182,8 @@ struct Router<'a> {
     store: &'a Store,
     source: &'a Workload,
     destination: SocketAddr,
+    /// Uids of endpoints that are not chosen.
+    except: &'a [Text],
 }
 
 impl Router<'_> {
@@ -213,13 +230,7 @@ impl Router<'_> {
             if service.mode() == LoadBalancerMode::Passthrough {
                 return Ok(Upstream::AsDialled);
             }
-            let choice = balance::choose(
-                self.store,
-                self.source,
-                &service,
-                ServicePort { number: port, purpose: Purpose::Traffic },
-                rng,
-            );
+            let choice = self.choose(&service, ServicePort { number: port, purpose: Purpose::Traffic }, rng);
             return choice.map(Upstream::Found).ok_or(RouteError::NoHealthyUpstream(self.destination));
         }
         // By the client's network: an address means something else in another one.
@@ -296,16 +307,14 @@ impl Router<'_> {
             GatewayDestination::Address(address) => self.store.index.any_service_by_address(address),
         };
         if let Some(service) = service {
-            return balance::choose(
-                self.store,
-                self.source,
-                &service,
-                ServicePort { number: port, purpose: Purpose::Gateway },
-                rng,
-            );
+            return self.choose(&service, ServicePort { number: port, purpose: Purpose::Gateway }, rng);
         }
         let workload = gateway_workload(self.store, gateway)?;
         Some(Choice { workload, port, service: None })
+    }
+
+    fn choose(&self, service: &Arc<Service>, port: ServicePort, rng: &mut impl Rng) -> Option<Choice> {
+        balance::choose(self.store, Client { workload: self.source, except: self.except }, service, port, rng)
     }
 
     fn dial(&self, choice: &Choice, original: SocketAddr) -> Result<Dial, RouteError> {

@@ -333,6 +333,12 @@ pub const CATALOGUE: &[Metric] = &[
         &[],
         "Certificates that were not requested in advance because the queue was full.",
     ),
+    counter(
+        "strake_connect_retries_total",
+        ZTUNNEL,
+        &[],
+        "Connections to a service that were tried at another endpoint because one could not be connected to.",
+    ),
     counter("strake_connection_panics_total", ZTUNNEL, &[], "Connections that ended because their task panicked."),
     gauge(
         "strake_control_connections",
@@ -406,6 +412,12 @@ pub const CATALOGUE: &[Metric] = &[
         ZTUNNEL,
         &["reason", "request_protocol"],
         "DNS messages that were answered with FORMERR, NOTIMP, BADVERS or SERVFAIL by the proxy itself, or not at all.",
+    ),
+    counter(
+        "strake_endpoints_set_aside_total",
+        ZTUNNEL,
+        &[],
+        "Endpoints that could not be connected to several times in a row, so that others were preferred for a while.",
     ),
     counter(
         "strake_hbone_floods_total",

@@ -69,3 +69,40 @@ fn a_leading_network_preference_outweighs_all_others() {
 
     assert_eq!(chosen(&state, &source), ["far-here"]);
 }
+
+/// Names of endpoints by which the connection can go once `except` have failed, in the order in which they are found.
+fn ways_after(state: &State, source: &Workload, destination: &str, except: &[&str]) -> Vec<String> {
+    let mut tried: Vec<Text> = except.iter().map(|name| workload(name, "10.0.0.1").uid).collect();
+    let mut ways = Vec::new();
+    while let Some(route) = outbound_except(state, source, addr(destination), &tried) {
+        let found = route.workload.unwrap();
+        ways.push(found.name.to_string());
+        tried.push(found.uid.clone());
+    }
+    ways
+}
+
+#[test]
+fn an_endpoint_that_failed_is_not_chosen_again_and_the_next_preference_holds_among_the_others() {
+    use LoadBalancerScope::{Region, Zone};
+    let source = placed("client", "10.0.0.9", "r", "z");
+    let endpoints = || {
+        let near = placed("near", "10.0.0.1", "r", "z");
+        vec![near, placed("region", "10.0.0.2", "r", "x"), placed("far", "10.0.0.3", "x", "z")]
+    };
+    let failover = state(endpoints(), vec![balanced(LoadBalancerMode::Failover, &[Region, Zone])]);
+    let strict = state(endpoints(), vec![balanced(LoadBalancerMode::Strict, &[Region, Zone])]);
+
+    assert_eq!(ways_after(&failover, &source, "10.96.0.1:80", &["near"]), ["region", "far"]);
+    assert_eq!(ways_after(&failover, &source, "10.96.0.1:80", &["near", "region", "far"]), [""; 0]);
+    assert_eq!(ways_after(&strict, &source, "10.96.0.1:80", &["near"]), [""; 0], "the preference is a condition");
+}
+
+#[test]
+fn a_connection_to_a_workload_or_to_an_unknown_address_has_no_other_way() {
+    let state = state(vec![workload("pod", "10.0.0.1")], vec![balanced(LoadBalancerMode::Standard, &[])]);
+
+    assert_eq!(ways_after(&state, &client(), "10.0.0.1:80", &["pod"]), [""; 0]);
+    assert_eq!(ways_after(&state, &client(), "10.0.0.77:80", &[]), [""; 0]);
+    assert_eq!(ways_after(&state, &client(), "10.96.0.1:80", &[]), ["pod"]);
+}

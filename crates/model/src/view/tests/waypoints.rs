@@ -100,3 +100,20 @@ fn the_waypoint_itself_goes_straight_to_the_workload() {
     assert!(!hbone(&outbound(&state, &pod, addr("10.0.0.1:80")).unwrap()).via_waypoint);
     assert!(hbone(&outbound(&state, &pretender, addr("10.0.0.1:80")).unwrap()).via_waypoint);
 }
+
+#[test]
+fn another_replica_of_the_waypoint_is_tried_and_never_the_service_itself() {
+    let (first, gateway) = waypoint();
+    let second = Workload { services: first.services.clone(), ..workload("waypoint-2", "10.0.0.51") };
+    let bound = Service { waypoint: waypoint_ref(WAYPOINT), ..service("svc", "ns", VIP) };
+    let state = state(vec![first.clone(), second.clone(), workload("pod", "10.0.0.1")], vec![gateway, bound]);
+    let after = |tried: &[&Workload]| {
+        let tried: Vec<_> = tried.iter().map(|w| w.uid.clone()).collect();
+        outbound_except(&state, &client(), addr("10.96.0.1:80"), &tried)
+    };
+
+    let route = after(&[&first]).unwrap();
+    assert!(hbone(&route).via_waypoint);
+    assert_eq!(route.workload.unwrap().uid, second.uid);
+    assert_eq!(after(&[&first, &second]), None);
+}

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 const CONNECTIONS: usize = 2000;
 /// Memory that is not of a file: heap and stacks, KiB.
-const IDLE_KIB: usize = 6 << 10;
-const CONNECTION_KIB: usize = 9;
+const IDLE_KIB: usize = 4 << 10;
+/// No more than Istio's node proxy takes.
+const CONNECTION_KIB: usize = 6;
 /// More than idle, once all connections have ended.
 const KEPT_KIB: usize = 3 << 10;
 

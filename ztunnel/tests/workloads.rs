@@ -22,7 +22,7 @@ const WORKLOADS: u32 = 100_000;
 /// Anonymous memory of a program without workloads, KiB.
 const IDLE_KIB: usize = 8 << 10;
 /// Memory that each workload may add, bytes.
-const WORKLOAD_BYTES: usize = 1536;
+const WORKLOAD_BYTES: usize = 1300;
 /// Peak while a first answer is applied, as a multiple of what stays.
 const PEAK_PERCENT: usize = 200;
 /// More than idle, once all workloads are gone, KiB: the addresses of the last 64 Ki departed pods, which are refused for

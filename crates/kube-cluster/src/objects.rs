@@ -4,12 +4,12 @@ use std::fmt;
 
 use form_urlencoded::Serializer;
 use http::Method;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::answer::{ApiError, PageMetadata};
+use crate::answer::ApiError;
 use crate::api::{Api, Change};
 use crate::connect::ApiServer;
+use crate::page;
 use crate::verb::Verb;
 
 /// Content type of server-side apply.
@@ -128,13 +128,6 @@ impl fmt::Display for Location {
     }
 }
 
-#[derive(Deserialize)]
-struct List {
-    metadata: PageMetadata,
-    #[serde(default)]
-    items: Option<Vec<Value>>,
-}
-
 /// Reads and writes single objects. Each request has a deadline of 30 s, a list 65 s a page.
 #[derive(Clone)]
 pub struct Objects {
@@ -174,8 +167,11 @@ impl Objects {
         loop {
             let path = of.page(fields, labels, token.as_deref());
             let page = self.api.page(&path).await.map_err(failed)?;
-            let List { metadata, items } = serde_json::from_slice(&page).map_err(|error| failed(error.into()))?;
-            objects.extend(items.unwrap_or_default());
+            let add = |object| {
+                objects.push(object);
+                Ok(())
+            };
+            let metadata = page::read(&page, add).map_err(|error| failed(error.into()))?;
             // The API server answers 410 when the token has expired by then: the caller gets that as the error of the
             // list.
             token = metadata.r#continue.filter(|token| !token.is_empty());

@@ -46,16 +46,23 @@ impl<'de> Visitor<'de> for Page<'_> {
 
     // `metadata` comes before `items` or, for custom resources, after it.
     fn visit_map<M: MapAccess<'de>>(self, mut fields: M) -> Result<PageMetadata, M::Error> {
-        let mut metadata = None;
+        let (mut metadata, mut has_items) = (None, false);
         while let Some(name) = fields.next_key::<String>()? {
             match name.as_str() {
                 "metadata" => metadata = Some(fields.next_value()?),
                 // One object at a time is a tree of JSON; the others are still text.
-                "items" => fields.next_value_seed(Items(self.0))?,
+                "items" => {
+                    fields.next_value_seed(Items(self.0))?;
+                    has_items = true;
+                }
                 _ => {
                     let _: IgnoredAny = fields.next_value()?;
                 }
             }
+        }
+        // An answer of something between here and the API server: taken for an empty list, it would remove every object.
+        if !has_items {
+            return Err(M::Error::missing_field("items"));
         }
         metadata.ok_or_else(|| M::Error::missing_field("metadata"))
     }
@@ -119,6 +126,7 @@ mod tests {
     fn a_page_is_whole_or_an_error() {
         for text in [
             r#"{"items":[{"name":"a"}]}"#,
+            r#"{"kind":"PodList","metadata":{"resourceVersion":"7"}}"#,
             r#"{"metadata":{"resourceVersion":"7"},"items":[{"name":"a"}"#,
             r#"{"metadata":{"resourceVersion":"7"},"items":[{"name":"a"}]}}"#,
             r#"{"metadata":{"resourceVersion":"7"},"items":"text"}"#,

@@ -1,5 +1,6 @@
 //! The small HTTP server of health, metrics and admin pages, over TCP and unix sockets. HTTP/1.1 only; not for mesh traffic.
 
+mod connections;
 mod server;
 
 use std::{collections::HashMap, fmt, future::Future, pin::Pin};

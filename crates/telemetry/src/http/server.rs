@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,17 +18,19 @@ use runtime::drain::Watch;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener, UnixSocket, UnixStream},
-    task::JoinSet,
     time::timeout,
 };
+use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, warn};
 
-use super::{Request, Response, Router, text};
+use super::{Request, Response, Router, connections::Connections, text};
 
 /// Time that a client may take to send a request's head.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time that a client may take to send a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time that a client may take to read the next part of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest body of a request.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Connections to a unix socket that may wait.
@@ -96,18 +98,16 @@ impl Server {
     }
 
     /// Answers requests with `router`. Continues during the drain, so that its progress can be seen, and returns at its
-    /// deadline. Dropping the future closes all connections.
+    /// deadline. Dropping the future closes all connections. No more than 64 are open: beyond them, the client with most of
+    /// them loses its oldest one.
     pub async fn serve(self, router: Arc<Router>, mut drain: Watch) {
-        let mut connections = JoinSet::new();
+        let mut connections = Connections::default();
         loop {
             tokio::select! {
                 // Cancel safe: both accepts are.
                 accepted = self.accept() => match accepted {
-                    Ok(Some(stream)) => {
-                        let router = router.clone();
-                        // A task for each: a client that reads slowly must not keep the kubelet's probe waiting.
-                        connections.spawn(serve_connection(stream, router));
-                    }
+                    // A task for each: a client that reads slowly must not keep the kubelet's probe waiting.
+                    Ok(Some((stream, client))) => connections.serve(client, serve_connection(stream, router.clone())),
                     // A peer that may not ask: closed already.
                     Ok(None) => {}
                     Err(error) => {
@@ -115,24 +115,26 @@ impl Server {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                // Ended connections, or the set would grow.
-                Some(_) = connections.join_next() => {}
+                Some(()) = connections.ended() => {}
                 () = drain.expired() => return,
             }
         }
     }
 
     /// `None`: the peer may not ask, and its connection is closed.
-    async fn accept(&self) -> io::Result<Option<Box<dyn Stream>>> {
+    async fn accept(&self) -> io::Result<Option<(Box<dyn Stream>, Option<IpAddr>)>> {
         match &self.socket {
-            Socket::Tcp(listener) => Ok(Some(Box::new(listener.accept().await?.0))),
+            Socket::Tcp(listener) => {
+                let (stream, client) = listener.accept().await?;
+                Ok(Some((Box::new(stream), Some(client.ip()))))
+            }
             Socket::Unix(listener, _) => {
                 let stream = listener.accept().await?.0;
                 // Checked for each connection and not once: the socket's file may lie where others can change its mode.
                 if self.root_only && !is_root(&stream) {
                     return Ok(None);
                 }
-                Ok(Some(Box::new(stream)))
+                Ok(Some((Box::new(stream), None)))
             }
         }
     }
@@ -169,6 +171,10 @@ async fn serve_connection(stream: Box<dyn Stream>, router: Arc<Router>) {
         let router = router.clone();
         async move { Ok::<Response, Infallible>(answer(&router, request).await) }
     });
+    // A client that asks again and again and reads nothing would hold its connection for ever.
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(WRITE_TIMEOUT));
+    let stream = Box::pin(stream);
     // HTTP/1.1 only: curl, browsers, Prometheus and the kubelet speak it, and it needs no state for each stream.
     let result = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -254,6 +260,41 @@ mod tests {
         assert_eq!(&head, b"HTTP/1.1 408");
         drop(client);
         serving.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_no_answer_is_cut_off() {
+        let (mut client, server) = tokio::io::duplex(256);
+        let router = Arc::new(Router::new().get("/x", |_| async { text(200, "much\n".repeat(1000)) }));
+
+        let serving = tokio::spawn(serve_connection(Box::new(server), router));
+        client.write_all(GET).await.unwrap();
+
+        serving.await.unwrap();
+        // The rest of the answer does not come.
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.len() <= 256, "{} bytes", answer.len());
+    }
+
+    #[tokio::test]
+    async fn many_silent_connections_of_one_client_do_not_keep_another_from_an_answer() {
+        let (trigger, drain) = runtime::drain::channel();
+        let server = Server::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = server.local_addr().unwrap();
+        let task = tokio::spawn(server.serve(router(), drain));
+
+        let mut silent = Vec::new();
+        for _ in 0..crate::http::connections::PLACES * 2 {
+            silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        // The first ones were closed for the others.
+        assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap_or(0), 0);
+        let answer = ask(tokio::net::TcpStream::connect(address).await.unwrap()).await;
+
+        assert!(answer.ends_with("here\n"), "{answer}");
+        trigger.start(Duration::ZERO);
+        task.await.unwrap();
     }
 
     #[tokio::test]

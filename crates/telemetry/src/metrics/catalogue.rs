@@ -432,6 +432,12 @@ pub const CATALOGUE: &[Metric] = &[
         "HBONE requests refused because their tunnel had too many at work.",
     ),
     counter(
+        "strake_http_connections_closed_total",
+        ALL,
+        &[],
+        "Connections to the HTTP pages that were closed because too many were open and their client had most of them.",
+    ),
+    counter(
         "strake_metrics_descriptions_dropped_total",
         ZTUNNEL,
         &[],

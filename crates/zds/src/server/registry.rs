@@ -104,11 +104,6 @@ impl Registry {
         self.inner.lock().pods.insert(pod.uid.clone(), pod);
     }
 
-    /// Takes the pod out of every future snapshot without telling anybody.
-    pub fn unregister(&self, uid: &PodId) {
-        self.inner.lock().pods.remove(uid);
-    }
-
     /// Registers the pod and has the newest connection open its listeners. Succeeds with the proxy's acknowledgement only.
     ///
     /// The pod stays registered after a failure. Cancel-safe as far as the registry goes; the request itself may already be on its way.

@@ -13,3 +13,4 @@ mod verify;
 pub use certificate::{CertificateError, WorkloadCertificate};
 pub use config::{ALPN_H2, client_config, peer_identity, peer_leaf, server_config, server_name};
 pub use error::{Refusal, TlsError, causes, diagnose};
+pub use provider::{InUse, KeyExchange, restrict};

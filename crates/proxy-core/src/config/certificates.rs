@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
 use serde::{Serialize, Serializer};
+use tls::KeyExchange;
 use tls::control_plane::Token;
 
 use super::{
@@ -30,6 +31,9 @@ pub struct CertificatesConfig {
     /// `AUTH_TOKEN`: path or the token itself; default `./var/run/secrets/tokens/istio-token` if that exists. Also for discovery.
     #[serde(serialize_with = "serialize_token")]
     pub token: Token,
+    /// `COMPLIANCE_POLICY`; default any key exchange. `pqc`: X25519MLKEM768 only, to other proxies and to the control plane.
+    #[serde(serialize_with = "serialize_key_exchange")]
+    pub key_exchange: KeyExchange,
     /// `SECRET_TTL`, asked of the authority; default 24 h.
     #[serde(serialize_with = "serialize_duration")]
     pub ttl: Duration,
@@ -55,11 +59,17 @@ impl Serialize for Authority {
 
 impl CertificatesConfig {
     pub(super) fn parse(reader: &mut Reader<'_>) -> Self {
-        // To run without these would be less secure than their user expects.
+        // To run without it would be less secure than its user expects.
         reader.refuse("CRL_PATH", "nothing: revocation lists are not checked");
-        reader.refuse("COMPLIANCE_POLICY", "nothing: key exchange cannot be restricted");
+        let policy = |value: &str| match value {
+            "" => Some(KeyExchange::Default),
+            "pqc" => Some(KeyExchange::PostQuantum),
+            _ => None,
+        };
+        let key_exchange = reader.optional("COMPLIANCE_POLICY", "pqc, or nothing", policy);
         reader.unless("TLS12_ENABLED", &["false"], "HBONE takes TLS 1.3 only");
         Self {
+            key_exchange: key_exchange.unwrap_or(KeyExchange::Default),
             authority: authority(reader),
             root_ca: discovery::root_ca(reader, "CA_ROOT_CA"),
             alternative_host: reader.text("ALT_CA_HOSTNAME"),
@@ -109,4 +119,12 @@ fn token(reader: &Reader<'_>) -> Token {
 /// `Debug` of a token shows no secret.
 fn serialize_token<S: Serializer>(token: &Token, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{token:?}"))
+}
+
+/// As the setting's value.
+fn serialize_key_exchange<S: Serializer>(key_exchange: &KeyExchange, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match key_exchange {
+        KeyExchange::Default => "",
+        KeyExchange::PostQuantum => "pqc",
+    })
 }

@@ -172,8 +172,10 @@ fn only_one_local_file_may_be_given() {
 
 #[test]
 fn a_wish_for_security_that_cannot_be_granted_is_no_start() {
-    for key in ["CRL_PATH", "COMPLIANCE_POLICY"] {
-        assert!(problems(&[(key, "pqc")]).contains(key));
+    for (key, value) in [("CRL_PATH", "/crl.pem"), ("COMPLIANCE_POLICY", "fips-140-2")] {
+        assert!(problems(&[(key, value)]).contains(key));
         assert!(parse(&environment(&[(key, "")])).is_ok());
     }
+    let config = parse(&environment(&[("COMPLIANCE_POLICY", "pqc")])).unwrap();
+    assert_eq!(config.certificates.key_exchange, tls::KeyExchange::PostQuantum);
 }

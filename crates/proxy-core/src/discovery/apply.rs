@@ -45,8 +45,10 @@ impl Updates {
     /// `impersonate`: see [`certificate_source`].
     ///
     /// # Errors
-    /// When test certificates are wanted of a build without them.
+    /// When test certificates are wanted of a build without them, or key exchanges are to be restricted too late.
     pub fn from_config(config: &Config, impersonate: bool) -> Result<Self, SourceError> {
+        // Before the first connection of the process, which is one for certificates or discovery.
+        tls::restrict(config.certificates.key_exchange)?;
         let node = &config.node;
         let network = node.network.as_str().into();
         let state = State::new(StateConfig { network, node: node.name.as_deref().map(Into::into) });

@@ -11,6 +11,9 @@ use crate::config::{Authority, Config};
 /// There is no source of certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    /// Connections of the process are configured already.
+    #[error(transparent)]
+    KeyExchange(#[from] tls::InUse),
     /// Only test builds have the fixed root.
     #[error("this build has no test certificates")]
     NoFixedRoot,

@@ -1,0 +1,17 @@
+//! L7 authorization: policies on requests, and their evaluation with the reason. Everything here is a pure function of the
+//! policies and the request. Tokens are verified elsewhere; which policies are for a request is the caller's choice.
+
+mod condition;
+mod path;
+mod provider;
+mod request;
+mod rule;
+mod serialise;
+mod values;
+
+pub use condition::Condition;
+pub use path::{PathMatch, PathTemplate, TemplateError};
+pub use provider::{BodyCheck, HttpProtocol, Protocol, Provider};
+pub use request::{Http, Request, Token};
+pub use rule::{Action, HttpPolicy, Operation, Rule, Source};
+pub use values::Values;

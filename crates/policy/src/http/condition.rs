@@ -70,4 +70,44 @@ impl Condition {
             Self::Unsupported { key } => key,
         })
     }
+
+    /// The values as text; empty for a condition without any.
+    #[must_use]
+    pub fn wanted(&self) -> String {
+        match self {
+            Self::SourceIp(values) | Self::RemoteIp(values) | Self::DestinationIp(values) => values.to_string(),
+            Self::SourceNamespace(values)
+            | Self::SourcePrincipal(values)
+            | Self::SourceTrustDomain(values)
+            | Self::ConnectionSni(values)
+            | Self::RequestPrincipal(values)
+            | Self::RequestAudiences(values)
+            | Self::RequestPresenter(values)
+            | Self::RequestHeader { values, .. }
+            | Self::RequestClaim { values, .. } => values.to_string(),
+            Self::SourceServiceAccount(values) => values.to_string(),
+            Self::DestinationPort(values) => values.to_string(),
+            Self::Unsupported { .. } => String::new(),
+        }
+    }
+
+    /// Returns true if no value is listed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        match self {
+            Self::SourceIp(values) | Self::RemoteIp(values) | Self::DestinationIp(values) => values.is_empty(),
+            Self::SourceNamespace(values)
+            | Self::SourcePrincipal(values)
+            | Self::SourceTrustDomain(values)
+            | Self::ConnectionSni(values)
+            | Self::RequestPrincipal(values)
+            | Self::RequestAudiences(values)
+            | Self::RequestPresenter(values)
+            | Self::RequestHeader { values, .. }
+            | Self::RequestClaim { values, .. } => values.is_empty(),
+            Self::SourceServiceAccount(values) => values.is_empty(),
+            Self::DestinationPort(values) => values.is_empty(),
+            Self::Unsupported { .. } => true,
+        }
+    }
 }

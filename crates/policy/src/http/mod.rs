@@ -2,16 +2,25 @@
 //! policies and the request. Tokens are verified elsewhere; which policies are for a request is the caller's choice.
 
 mod condition;
+mod decide;
+mod evaluate;
 mod path;
 mod provider;
 mod request;
 mod rule;
 mod serialise;
+#[cfg(test)]
+mod testing;
+mod trace;
+mod truth;
 mod values;
 
 pub use condition::Condition;
+pub use decide::{DENIED_BODY, DENIED_STATUS, Decision, DenyReason, RuleRef, Verdict, custom, decide};
 pub use path::{PathMatch, PathTemplate, TemplateError};
 pub use provider::{BodyCheck, HttpProtocol, Protocol, Provider};
-pub use request::{Http, Request, Token};
+pub use request::{Authentication, Http, Request, Token};
 pub use rule::{Action, HttpPolicy, Operation, Rule, Source};
+pub use trace::{PolicyTrace, RuleTrace, Unmet, trace};
+pub use truth::Truth;
 pub use values::Values;

@@ -144,3 +144,65 @@ impl<'de> Deserialize<'de> for PathTemplate {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_matches_whole_segments() {
+        for (template, path, expected) in [
+            ("/a/{*}", "/a/b", true),
+            ("/a/{*}", "/a/b/c", false),
+            ("/a/{*}", "/a/", false),
+            ("/a/{*}", "/a", false),
+            ("/a/{*}", "/ab/c", false),
+            ("/a/{*}/c", "/a/b/c", true),
+            ("/a/{*}/c", "/a//c", false),
+            ("/a/{*}/c", "/a/b/c/", false),
+            ("/a/{*}/c", "/a/b/cd", false),
+            ("/{*}/{*}", "/a/b", true),
+            ("/{*}/{*}", "/a", false),
+            ("/a/{**}", "/a/", true),
+            ("/a/{**}", "/a/b/c", true),
+            ("/a/{**}", "/a", false),
+            ("/a/{**}", "/ab", false),
+            ("/a/{**}/z", "/a/b/c/z", true),
+            ("/a/{**}/z", "/a//z", true),
+            ("/a/{**}/z", "/a/z", false),
+            ("/a/{**}/z", "/a/b/zz", false),
+            ("/a/{**}/", "/a/b/", true),
+            ("/a/{**}/", "/a/b", false),
+            ("/a/{*}/b/{**}", "/a/x/b/", true),
+            ("/a/{*}/b/{**}", "/a/x/b/y/z", true),
+            ("/a/{*}/b/{**}", "/a/x/y/b/z", false),
+            ("/{**}", "/", true),
+            ("/{**}", "/a//b", true),
+            ("/{*}", "/", false),
+            ("/a/{*}", "/A/b", false),
+        ] {
+            assert_eq!(template.parse::<PathTemplate>().unwrap().is_match(path), expected, "{template} {path}");
+        }
+    }
+
+    #[test]
+    fn a_template_that_is_ambiguous_is_refused() {
+        for (text, expected) in [
+            ("a/{*}", TemplateError::NotAbsolute),
+            ("{*}", TemplateError::NotAbsolute),
+            ("/a{*}", TemplateError::Segment("a{*}".to_owned())),
+            ("/{*}b", TemplateError::Segment("{*}b".to_owned())),
+            ("/*/{*}", TemplateError::Segment("*".to_owned())),
+            ("/{*}/a*", TemplateError::Segment("a*".to_owned())),
+            ("/{a}", TemplateError::Segment("{a}".to_owned())),
+            ("/{", TemplateError::Segment("{".to_owned())),
+            ("/{***}", TemplateError::Segment("{***}".to_owned())),
+            ("/{**}/{*}", TemplateError::NotLast),
+            ("/{**}/{**}", TemplateError::NotLast),
+        ] {
+            assert_eq!(text.parse::<PathTemplate>(), Err(expected), "{text}");
+            assert!(PathTemplate::is_template(text));
+        }
+        assert!(!PathTemplate::is_template("/a*"));
+    }
+}

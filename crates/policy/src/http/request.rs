@@ -32,8 +32,17 @@ pub struct Http<'a> {
     /// Normalised path without its query. A path that is not normalised evades policies.
     pub path: &'a str,
     pub headers: &'a HeaderMap,
-    /// Verified token; `None` without one.
-    pub token: Option<Token<'a>>,
+    pub authentication: Authentication<'a>,
+}
+
+/// State of the verification of a request's token.
+#[derive(Clone, Copy, Debug)]
+pub enum Authentication<'a> {
+    /// It comes later: nothing is known. External authorizers are asked before it.
+    Pending,
+    /// The request has no token.
+    NoToken,
+    Token(Token<'a>),
 }
 
 /// A verified token.

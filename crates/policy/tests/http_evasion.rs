@@ -21,7 +21,7 @@ fn deny(pattern: StringMatch) -> HttpPolicy {
     }
 }
 
-/// Whether the request is denied; `None` for a target that is answered with 400 before any policy.
+/// Returns true if the request is denied; `None` for a target that is answered with 400 before any policy.
 fn is_denied(policy: &HttpPolicy, target: &str) -> Option<bool> {
     let normal = route::normalise(target).ok()?;
     let path = normal.split('?').next().unwrap();

@@ -41,7 +41,7 @@ fn unreadable(text: &str) -> Value {
     json!({"unreadable": [text]})
 }
 
-/// Whether one ALLOW policy allows, and whether one DENY policy with the same rules denies.
+/// Answers of one ALLOW policy (does it allow?) and of one DENY policy with the same rules (does it deny?).
 fn outcomes(rules: &Value, client: &Client) -> (bool, bool) {
     both(rules, &client.request())
 }

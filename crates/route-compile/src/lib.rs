@@ -1,5 +1,5 @@
-//! Routes of Istio and of the Gateway API to the route model of a waypoint: a function from objects to tables, and findings
-//! about what has no effect. It keeps nothing, watches nothing and sends nothing.
+//! Routes and security policies of Istio and of the Gateway API to the models of a waypoint: functions from objects to tables
+//! and policies, and findings about what has no effect. It keeps nothing, watches nothing and sends nothing.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "time is a parameter in this crate"))]
 
 mod compile;
@@ -10,6 +10,7 @@ mod gateway_api;
 mod headers;
 mod http_policy;
 mod names;
+pub mod security;
 #[cfg(test)]
 mod testing;
 mod virtual_service;

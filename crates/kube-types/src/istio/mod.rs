@@ -7,6 +7,7 @@ mod destination_rule;
 mod http_policy;
 mod load_balancer;
 mod peer_authentication;
+mod request_authentication;
 mod service_entry;
 mod virtual_service;
 mod workload_entry;
@@ -29,6 +30,7 @@ pub use load_balancer::{
     LocalityLoadBalancer, Maglev, RingHash, SimpleLoadBalancer, Warmup, ZoneAwareLoadBalancer,
 };
 pub use peer_authentication::{MutualTls, PeerAuthentication, PeerAuthenticationSpec, TlsMode};
+pub use request_authentication::{ClaimToHeader, JwtHeader, JwtRule, RequestAuthentication, RequestAuthenticationSpec};
 pub use service_entry::{
     EntryPort, EntrySelector, HostAddress, Location, Resolution, ServiceEntry, ServiceEntrySpec, ServiceEntryStatus,
 };

@@ -26,6 +26,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod text;
+pub mod traffic;
 
 pub use action::{Action, Forward, Mirror, Rule};
 pub use answer::{LocalAnswer, Rendered};

@@ -17,6 +17,6 @@ mod virtual_service;
 mod world;
 
 pub use compile::{Compiled, compile};
-pub use destination_rule::{Policies, Policy, Subset, policies};
+pub use destination_rule::{CompiledTraffic, traffic};
 pub use finding::{Finding, Reason};
 pub use world::{Place, Port, Service, World};

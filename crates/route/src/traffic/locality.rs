@@ -12,7 +12,7 @@ pub enum LocalityBalancing {
     /// outlier detection, and else all endpoints alike.
     #[default]
     Service,
-    /// All endpoints alike; preferences of the service count.
+    /// All endpoints alike, whatever the service prefers.
     Disabled,
     /// Nearer endpoints first, farther ones as far as the nearer are not enough. Needs outlier detection: the compiler
     /// leaves this out without it.

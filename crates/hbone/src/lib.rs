@@ -9,6 +9,7 @@
 pub mod client;
 mod error;
 pub mod headers;
+mod io;
 pub mod pool;
 pub mod server;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod stream;
 pub use client::{Accepted, Driver, Tunnel};
 pub use error::{ConnectError, StreamError, TunnelError};
 pub use http2::{Flood, Reason, Settings};
+pub use io::StreamIo;
 pub use pool::Pool;
 pub use server::{Request, Server};
 pub use stream::{RecvHalf, SendHalf, Stream};

@@ -93,6 +93,24 @@ impl SendHalf {
         if done { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
+    /// Queues a copy of as much of `data` as there is room for, and returns its length.
+    ///
+    /// Ready when at least one byte fits, or `data` is empty.
+    pub fn poll_write(&self, data: &[u8], cx: &Context<'_>) -> Poll<Result<usize, StreamError>> {
+        let room = self.connection.borrow().send_buffer_bytes().saturating_sub(self.stream.borrow().queued_bytes());
+        let fits = room.min(data.len());
+        let mut piece = Bytes::copy_from_slice(&data[..fits]);
+        match self.poll_send(&mut piece, cx) {
+            Poll::Ready(Ok(())) if fits > 0 || data.is_empty() => Poll::Ready(Ok(fits)),
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            // No room: wait for some.
+            Poll::Ready(Ok(())) | Poll::Pending => {
+                self.stream.borrow_mut().watch_capacity(cx);
+                Poll::Pending
+            }
+        }
+    }
+
     /// Ends this direction (`END_STREAM`). The other one stays open.
     ///
     /// # Errors
@@ -178,7 +196,8 @@ impl RecvHalf {
         self.stream.borrow_mut().pop_data()
     }
 
-    fn poll_data(&self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+    /// Polls for what [`data`](Self::data) waits for.
+    pub fn poll_data(&self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         let mut stream = self.stream.borrow_mut();
         if let Some(piece) = stream.pop_data() {
             return Poll::Ready(Ok(Some(piece)));

@@ -13,7 +13,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -91,6 +91,8 @@ struct Shared {
     store: RwLock<Store>,
     /// Counts updates that brought workloads.
     arrivals: watch::Sender<u64>,
+    /// Counts updates of addresses.
+    version: AtomicU64,
     policies_synced: AtomicBool,
 }
 
@@ -102,6 +104,7 @@ impl State {
             store: RwLock::new(Store::new(config.node.clone())),
             config,
             arrivals: watch::Sender::new(0),
+            version: AtomicU64::new(0),
             policies_synced: AtomicBool::new(false),
         }))
     }
@@ -152,11 +155,19 @@ impl State {
                 }
             }
         }
+        // Behind the change: whoever reads a version finds at least what it stands for.
+        self.0.version.fetch_add(1, Ordering::Release);
         // After the lock is free: those who wait read the store at once.
         if arrived {
             self.0.arrivals.send_modify(|count| *count += 1);
         }
         applied
+    }
+
+    /// Version of workloads and services. What was computed from them is still right while it is the same.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
     }
 
     /// Applies one response of policies. Evaluate open connections again afterwards.

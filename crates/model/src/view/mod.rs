@@ -7,6 +7,7 @@ pub mod names;
 mod outbound;
 #[cfg(test)]
 mod tests;
+mod waypoint;
 
 use std::net::SocketAddr;
 
@@ -14,6 +15,7 @@ pub use inbound::{
     Authority, AuthorityError, InboundError, InboundRequest, InboundTarget, SourceAddress, destination_service, inbound,
 };
 pub use outbound::{Dial, DoubleHbone, Hbone, Route, RouteError, RouteKind, outbound, outbound_except};
+pub use waypoint::{Endpoint, Endpoints, WaypointTarget, endpoints, waypoint_target};
 
 /// Would a connection to this port of a captured pod come back to the proxy?
 #[must_use]

@@ -9,7 +9,7 @@ use std::{
 use telemetry::metrics::CATALOGUE;
 
 /// Directories of the workspace with programs and libraries that count.
-const SOURCES: [&str; 4] = ["crates", "ztunnel", "controlplane", "daemonset"];
+const SOURCES: [&str; 5] = ["crates", "ztunnel", "waypoint", "controlplane", "daemonset"];
 
 /// Beginnings that only metrics have among the string literals of the sources.
 const PREFIXES: [&str; 2] = ["strake_", "workload_manager_"];

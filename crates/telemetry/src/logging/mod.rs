@@ -91,6 +91,12 @@ impl Handle {
         let _ = self.apply(&mut current, self.0.default.clone());
     }
 
+    /// Writes a line as it is, whatever the filter: for logs of a format of their own. The line has no line feed.
+    pub fn write_line(&self, mut line: String) {
+        line.push('\n');
+        self.0.sink.write(line);
+    }
+
     /// Returns when everything logged until now has been written. Blocks: call it last.
     pub fn flush(&self) {
         self.0.sink.flush();

@@ -5,13 +5,16 @@
 use ::metrics::{describe_counter, describe_gauge, describe_histogram};
 
 use super::metric::{Kind, Labels, Metric, Program, Programs, counter, gauge, histogram};
+use super::requests;
 use super::traffic_labels::NAMES;
 
 const AGENT: Programs = &[Program::Agent];
 const CONTROL: Programs = &[Program::Control];
 const ZTUNNEL: Programs = &[Program::Ztunnel];
+const WAYPOINT: Programs = &[Program::Waypoint];
+const PROXIES: Programs = &[Program::Waypoint, Program::Ztunnel];
 const CLUSTER: Programs = &[Program::Agent, Program::Control];
-const ALL: Programs = &[Program::Agent, Program::Control, Program::Ztunnel];
+const ALL: Programs = &[Program::Agent, Program::Control, Program::Waypoint, Program::Ztunnel];
 
 /// Seconds of work that takes milliseconds on an idle machine: enrolment, a change on its way to the proxies.
 const SECONDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -28,6 +31,32 @@ const ANSWER_SECONDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01,
 
 /// Labels of Istio's TCP metrics, in Istio's order.
 const TRAFFIC: Labels = &NAMES;
+
+/// Labels of Istio's HTTP metrics, in Istio's order.
+const REQUEST: Labels = &requests::NAMES;
+
+/// Istio's buckets of HTTP metrics: milliseconds, and bytes.
+const REQUEST_BUCKETS: &[f64] = &[
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1_000.0,
+    2_500.0,
+    5_000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
+];
 
 /// Metrics of all programs, sorted by name. Names of Istio's ztunnel and istio-cni stay as they are there.
 pub const CATALOGUE: &[Metric] = &[
@@ -72,6 +101,16 @@ pub const CATALOGUE: &[Metric] = &[
         ],
         "Host names of workloads without an address that were resolved.",
     ),
+    histogram("istio_request_bytes", WAYPOINT, REQUEST, REQUEST_BUCKETS, "Bytes of the bodies of HTTP requests."),
+    histogram(
+        "istio_request_duration_milliseconds",
+        WAYPOINT,
+        REQUEST,
+        REQUEST_BUCKETS,
+        "Time from the first byte of an HTTP request to the last of its answer.",
+    ),
+    counter("istio_requests_total", WAYPOINT, REQUEST, "HTTP requests that have ended."),
+    histogram("istio_response_bytes", WAYPOINT, REQUEST, REQUEST_BUCKETS, "Bytes of the bodies of HTTP answers."),
     counter("istio_tcp_connections_closed_total", ZTUNNEL, TRAFFIC, "TCP connections that ended."),
     counter(
         "istio_tcp_connections_failed_total",
@@ -90,12 +129,12 @@ pub const CATALOGUE: &[Metric] = &[
     gauge("istio_tcp_sockets_open", ZTUNNEL, &["reporter"], "Accepted sockets that are open."),
     counter(
         "istio_xds_connection_terminations_total",
-        ZTUNNEL,
+        PROXIES,
         &["reason"],
         "Discovery streams that ended, by reason.",
     ),
-    counter("istio_xds_message_bytes_total", ZTUNNEL, &["url"], "Bytes of discovery responses received, by type URL."),
-    counter("istio_xds_message_total", ZTUNNEL, &["url"], "Discovery responses received, by type URL."),
+    counter("istio_xds_message_bytes_total", PROXIES, &["url"], "Bytes of discovery responses received, by type URL."),
+    counter("istio_xds_message_total", PROXIES, &["url"], "Discovery responses received, by type URL."),
     counter(
         "nodeagent_reconcile_events_total",
         AGENT,
@@ -109,17 +148,17 @@ pub const CATALOGUE: &[Metric] = &[
     gauge("process_start_time_seconds", ALL, &[], "Start time of the process since unix epoch in seconds."),
     gauge("process_threads", ALL, &[], "Number of OS threads in the process."),
     gauge("process_virtual_memory_bytes", ALL, &[], "Virtual memory size in bytes."),
-    counter("strake_accept_failures_total", ZTUNNEL, &[], "Accepts that failed for want of descriptors or memory."),
+    counter("strake_accept_failures_total", PROXIES, &[], "Accepts that failed for want of descriptors or memory."),
     histogram(
         "strake_address_lookup_duration_seconds",
-        ZTUNNEL,
+        PROXIES,
         &[],
         ANSWER_SECONDS,
         "Time that connections to unknown addresses waited for discovery's answer; questions without one are not counted.",
     ),
     counter(
         "strake_address_lookups_total",
-        ZTUNNEL,
+        PROXIES,
         &["outcome"],
         "Connections to addresses that discovery had not announced, by the outcome of asking it.",
     ),
@@ -309,7 +348,7 @@ pub const CATALOGUE: &[Metric] = &[
     ),
     counter(
         "strake_budget_exceeded_total",
-        ZTUNNEL,
+        PROXIES,
         &["budget", "owner"],
         "Times that a pod, a client or a tunnel wanted more than its budget holds.",
     ),
@@ -323,13 +362,13 @@ pub const CATALOGUE: &[Metric] = &[
     ),
     counter(
         "strake_certificate_fetches_total",
-        ZTUNNEL,
+        PROXIES,
         &["outcome"],
         "Certificates that this proxy requested, by outcome.",
     ),
     counter(
         "strake_certificate_prefetches_dropped_total",
-        ZTUNNEL,
+        PROXIES,
         &[],
         "Certificates that were not requested in advance because the queue was full.",
     ),
@@ -339,7 +378,7 @@ pub const CATALOGUE: &[Metric] = &[
         &[],
         "Connections to a service that were tried at another endpoint because one could not be connected to.",
     ),
-    counter("strake_connection_panics_total", ZTUNNEL, &[], "Connections that ended because their task panicked."),
+    counter("strake_connection_panics_total", PROXIES, &[], "Connections that ended because their task panicked."),
     gauge(
         "strake_control_connections",
         CONTROL,
@@ -394,16 +433,16 @@ pub const CATALOGUE: &[Metric] = &[
         "Checks of a stream's token that gave no result.",
     ),
     counter("strake_control_unauthenticated_total", CONTROL, &[], "Requests without a valid node token."),
-    gauge("strake_discovery_resources", ZTUNNEL, &["kind"], "Resources received from discovery, by kind."),
+    gauge("strake_discovery_resources", PROXIES, &["kind"], "Resources received from discovery, by kind."),
     gauge(
         "strake_discovery_retained_policies",
-        ZTUNNEL,
+        PROXIES,
         &[],
         "Policies that discovery removed and that stay in force while a workload of this node names them.",
     ),
     gauge(
         "strake_discovery_unreadable_policies",
-        ZTUNNEL,
+        PROXIES,
         &[],
         "Policies received from discovery that are invalid; connections they would decide are denied.",
     ),
@@ -421,13 +460,13 @@ pub const CATALOGUE: &[Metric] = &[
     ),
     counter(
         "strake_hbone_floods_total",
-        ZTUNNEL,
+        PROXIES,
         &["kind"],
         "Tunnels that were closed because their peer flooded them with cheap frames, by kind.",
     ),
     counter(
         "strake_hbone_requests_refused_total",
-        ZTUNNEL,
+        PROXIES,
         &[],
         "HBONE requests refused because their tunnel had too many at work.",
     ),
@@ -444,6 +483,12 @@ pub const CATALOGUE: &[Metric] = &[
         "Connections whose descriptions from baggage were dropped because a workload had too many.",
     ),
     counter(
+        "strake_mirrored_requests_total",
+        WAYPOINT,
+        &["outcome"],
+        "Copies of requests for mirrors, by outcome; a dropped one was not sent because too many were under way.",
+    ),
+    counter(
         "strake_pod_start_failures_total",
         ZTUNNEL,
         &["code"],
@@ -451,25 +496,25 @@ pub const CATALOGUE: &[Metric] = &[
     ),
     counter(
         "strake_policy_invalid_total",
-        ZTUNNEL,
+        PROXIES,
         &[],
         "Connections denied because a policy of their workload is invalid.",
     ),
     counter(
         "strake_policy_revoked_connections_total",
-        ZTUNNEL,
+        PROXIES,
         &[],
         "Open connections that were closed because a policy no longer allows them.",
     ),
     counter(
         "strake_policy_unknown_total",
-        ZTUNNEL,
+        PROXIES,
         &[],
         "Connections denied because their workload names a policy that is not known.",
     ),
     counter(
         "strake_tunnels_expired_total",
-        ZTUNNEL,
+        PROXIES,
         &["outcome"],
         "Accepted tunnels drained or cut because the peer's certificate has expired.",
     ),

@@ -30,6 +30,8 @@ pub enum Program {
     Agent,
     /// `strake-control`.
     Control,
+    /// `waypoint`.
+    Waypoint,
     /// `ztunnel`.
     Ztunnel,
 }
@@ -41,6 +43,7 @@ impl Program {
         match self {
             Self::Agent => "strake-agent",
             Self::Control => "strake-control",
+            Self::Waypoint => "waypoint",
             Self::Ztunnel => "ztunnel",
         }
     }

@@ -8,6 +8,7 @@ mod catalogue;
 mod metric;
 mod process;
 mod render;
+mod requests;
 mod traffic;
 mod traffic_labels;
 
@@ -20,6 +21,7 @@ use crate::http::{Request, Response, Router, typed};
 
 pub use catalogue::CATALOGUE;
 pub use metric::{Kind, Metric, Program};
+pub use requests::{RequestHandles, RequestLabels};
 pub use traffic::{SocketGuard, SocketsOpen, TrafficCache, TrafficHandles};
 pub use traffic_labels::{PeerLabels, TrafficLabels};
 

@@ -126,6 +126,6 @@ impl TrafficLabels {
     }
 }
 
-fn or_unknown(value: &Arc<str>) -> SharedString {
+pub(super) fn or_unknown(value: &Arc<str>) -> SharedString {
     if value.is_empty() { SharedString::const_str("unknown") } else { SharedString::from_shared(value.clone()) }
 }

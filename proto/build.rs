@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/status.proto",
         "proto/ca.proto",
         "proto/zds.proto",
+        "proto/waypoint.proto",
     ];
     // Each file, not the directory: copying a checkout gives the directory a new modification time, and everything that
     // depends on this crate would be built again.

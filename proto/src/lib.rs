@@ -36,6 +36,12 @@ pub mod auth {
     include!(concat!(env!("OUT_DIR"), "/istio.v1.auth.rs"));
 }
 
+/// Configuration of waypoints (`strake.waypoint.v1`).
+#[allow(unreachable_pub, unused_qualifications, clippy::all)]
+pub mod waypoint {
+    include!(concat!(env!("OUT_DIR"), "/strake.waypoint.v1.rs"));
+}
+
 mod change;
 pub mod snapshot;
 
@@ -45,6 +51,8 @@ pub use change::Change;
 pub const ADDRESS_TYPE_URL: &str = "type.googleapis.com/istio.workload.Address";
 /// Type URL of [`security::Authorization`].
 pub const AUTHORIZATION_TYPE_URL: &str = "type.googleapis.com/istio.security.Authorization";
+/// Type URL of [`waypoint::Resource`].
+pub const WAYPOINT_TYPE_URL: &str = "type.googleapis.com/strake.waypoint.v1.Resource";
 
 /// Type of pages about the server, by name; those below it, such as `istio.io/debug/syncz`, have messages of their own.
 pub const DEBUG_TYPE: &str = "istio.io/debug";

@@ -24,6 +24,11 @@ impl Percent {
         u32::try_from(parts).ok().filter(|parts| *parts <= MILLION).map(Self)
     }
 
+    /// The share in millionths.
+    pub const fn millionths(self) -> u32 {
+        self.0
+    }
+
     /// Returns true if a request that drew this random number is in the share.
     pub const fn includes(self, random: u64) -> bool {
         random % (MILLION as u64) < self.0 as u64

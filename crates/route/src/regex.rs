@@ -111,6 +111,16 @@ impl Substitution {
         Ok(Self { pattern: pattern.into(), replacement: replacement.into(), compiled, parts })
     }
 
+    /// The pattern as it was written.
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    /// The replacement as it was written.
+    pub fn replacement(&self) -> &str {
+        &self.replacement
+    }
+
     /// Replaces every match.
     pub fn replace(&self, value: &str) -> String {
         let replaced = self.compiled.replace_all(value.as_bytes(), |captures: &regex::bytes::Captures<'_>| {

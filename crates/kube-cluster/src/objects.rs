@@ -90,10 +90,9 @@ impl Collection {
         Location { collection: self, name: name.to_owned() }
     }
 
-    fn page(&self, fields: Option<&str>, labels: Option<&str>, token: Option<&str>) -> String {
+    fn page(&self, parameters: [(&str, Option<&str>); 3], token: Option<&str>) -> String {
         let mut query = Serializer::new(String::new());
-        query.append_pair("limit", PAGE);
-        for (name, value) in [("fieldSelector", fields), ("labelSelector", labels), ("continue", token)] {
+        for (name, value) in parameters.into_iter().chain([("continue", token)]) {
             if let Some(value) = value {
                 query.append_pair(name, value);
             }
@@ -155,25 +154,40 @@ impl Objects {
         }
     }
 
-    /// Every object, of those that a field selector and a label selector choose. All pages are of the same moment.
+    /// Every object, of those that a field selector and a label selector choose. All pages are of the same moment: when a token
+    /// has expired because pages came too slowly, everything is asked for anew, in one piece, as client-go does.
     pub async fn list(
         &self,
         of: &Collection,
         fields: Option<&str>,
         labels: Option<&str>,
     ) -> Result<Vec<Value>, RequestError> {
-        let failed = |error: ApiError| RequestError::new(&error, Verb::List, &of.plural);
+        let listed = match self.pages(of, fields, labels, Some(PAGE)).await {
+            Err(error) if error.is_expired() => {
+                tracing::info!(of.plural, "a list took too long; listing in one piece");
+                self.pages(of, fields, labels, None).await
+            }
+            listed => listed,
+        };
+        listed.map_err(|error| RequestError::new(&error, Verb::List, &of.plural))
+    }
+
+    async fn pages(
+        &self,
+        of: &Collection,
+        fields: Option<&str>,
+        labels: Option<&str>,
+        limit: Option<&str>,
+    ) -> Result<Vec<Value>, ApiError> {
         let (mut objects, mut token) = (Vec::new(), None::<String>);
         loop {
-            let path = of.page(fields, labels, token.as_deref());
-            let page = self.api.page(&path).await.map_err(failed)?;
+            let query = [("limit", limit), ("fieldSelector", fields), ("labelSelector", labels)];
+            let page = self.api.page(&of.page(query, token.as_deref())).await?;
             let add = |object| {
                 objects.push(object);
                 Ok(())
             };
-            let metadata = page::read(&page, add).map_err(|error| failed(error.into()))?;
-            // The API server answers 410 when the token has expired by then: the caller gets that as the error of the
-            // list.
+            let metadata = page::read(&page, add)?;
             token = metadata.r#continue.filter(|token| !token.is_empty());
             if token.is_none() {
                 return Ok(objects);

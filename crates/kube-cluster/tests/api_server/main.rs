@@ -8,5 +8,6 @@ mod consumer;
 mod election;
 mod fake;
 mod histories;
+mod objects;
 mod source;
 mod status;

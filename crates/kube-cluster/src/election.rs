@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
+use runtime::Backoff;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -23,8 +24,10 @@ const GOOD_FOR: Duration = Duration::from_secs(10);
 /// Time between two looks of a replica that does not lead, and after a failure.
 const LOOK: std::ops::Range<u64> = 1500..2500;
 
-/// Time to the next look when the Lease is not what it was.
+/// Times to the next looks when the Lease is not what it was. A Lease that cannot be made, for instance because its namespace is
+/// missing, is answered like one that has changed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Longest time for a request. A renewal can be tried twice before it is late.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -81,6 +84,7 @@ impl Election {
             held: None,
             other: None,
             is_told: false,
+            look_again: Backoff::new(LOOK_AGAIN, LOOK_AGAIN_MAX),
         };
         let task = tokio::spawn(candidate.run(released));
         Self { leadership: Leadership(leadership), release: Some(release), task }
@@ -124,6 +128,8 @@ struct Candidate {
     other: Option<Other>,
     /// A failure was logged, and nothing has succeeded since.
     is_told: bool,
+    /// Pauses while the Lease is not what it was.
+    look_again: Backoff,
 }
 
 impl Candidate {
@@ -156,6 +162,9 @@ impl Candidate {
         // renewal, which is later.
         let began = Instant::now();
         let attempt = timeout(ANSWER, self.attempt()).await.unwrap_or(Err(ApiError::Timeout(ANSWER)));
+        if attempt.is_ok() {
+            self.look_again.reset();
+        }
         match attempt {
             Ok(true) => {
                 self.is_told = false;
@@ -181,7 +190,7 @@ impl Candidate {
                     self.set(None);
                 }
                 if has_changed {
-                    return LOOK_AGAIN;
+                    return self.look_again.pause();
                 }
             }
         }

@@ -153,3 +153,22 @@ async fn a_404_that_does_not_name_the_lease_is_no_reason_to_make_one() {
     assert_eq!(fake.count(Verb::Create), made);
     assert!(led.0 <= 10.1 && led.1 == 0.0, "{led:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_cannot_be_made_is_not_asked_for_at_full_speed() {
+    for fault in [Fault::NotFound, Fault::Refuse(409, None)] {
+        let fake = Fake::default();
+        fake.fail(When::always(Verb::Create), fault.clone());
+
+        let first = candidate(&fake, "first");
+        tokio::time::sleep(SECOND * 60).await;
+        let made = fake.count(Verb::Create);
+
+        assert!((10..30).contains(&made), "{made} attempts in a minute, answered with {fault:?}");
+        assert!(!first.leadership().is_leading());
+        fake.heal();
+        let healed = tokio::time::Instant::now();
+        assert!(first.leadership().acquired().await);
+        assert!(healed.elapsed() < SECOND * 6, "{:?}", healed.elapsed());
+    }
+}

@@ -39,6 +39,7 @@ pub(super) async fn to(fake: &Fake, request: Request<Incoming>) -> Option<Respon
             }
             return Some(response);
         }
+        Some(Fault::NotFound) => return Some(refusal(404, "NotFound", "scripted fault")),
         Some(Fault::NoAnswer) => return None,
         Some(Fault::Hang) => {
             healed(fake, generation).await;

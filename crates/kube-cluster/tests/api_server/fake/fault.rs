@@ -62,6 +62,8 @@ impl When {
 pub enum Fault {
     /// An answer with this status; `Retry-After` in seconds.
     Refuse(u16, Option<u64>),
+    /// The object, or its namespace, is not there.
+    NotFound,
     /// The connection ends without an answer.
     NoAnswer,
     /// Nothing comes until the fault is healed.

@@ -1,14 +1,14 @@
 //! Order of writes: the newest patch of each object, one request at a time for each, at a limited rate, and only while this
 //! replica leads.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube_types::{ObjectRef, Patch};
 use runtime::Backoff;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::answer::ApiError;
@@ -73,8 +73,11 @@ pub(crate) struct Writer {
     limit: Limit,
     jobs: HashMap<ObjectRef, Job>,
     written: HashMap<ObjectRef, Written>,
-    in_flight: HashSet<ObjectRef>,
-    requests: JoinSet<(ObjectRef, Job, Outcome)>,
+    /// Jobs whose request is under way.
+    in_flight: HashMap<ObjectRef, Job>,
+    /// Objects of the requests, by task: one that panics says nothing itself.
+    tasks: HashMap<task::Id, ObjectRef>,
+    requests: JoinSet<Outcome>,
     backoff: Backoff,
     /// Text of the last failure, while nothing has succeeded since.
     failing: Option<String>,
@@ -94,7 +97,8 @@ impl Writer {
             limit: Limit::new(INTERVAL, BURST),
             jobs: HashMap::new(),
             written: HashMap::new(),
-            in_flight: HashSet::new(),
+            in_flight: HashMap::new(),
+            tasks: HashMap::new(),
             requests: JoinSet::new(),
             backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
             failing: None,
@@ -115,9 +119,13 @@ impl Writer {
                     Some(command) => self.on_command(command),
                     None => return,
                 },
-                Some(done) = self.requests.join_next() => match done {
-                    Ok((key, job, outcome)) => self.on_outcome(key, job, outcome),
-                    Err(error) => tracing::error!(%error, "a write of a status panicked"),
+                Some(done) = self.requests.join_next_with_id() => match done {
+                    Ok((task, outcome)) => {
+                        if let Some((key, job)) = self.take_in_flight(task) {
+                            self.on_outcome(key, job, outcome);
+                        }
+                    }
+                    Err(error) => self.on_panic(&error),
                 },
                 // `select!` makes the future also when its condition is false, hence the unused time.
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
@@ -164,7 +172,7 @@ impl Writer {
         }
         let is_changed = |key: &ObjectRef, written: &Written| {
             let is_later = |seen: String| is_after(&seen, &written.version);
-            !checks_uid(key.kind) && !self.in_flight.contains(key) && self.versions.of(key).is_some_and(is_later)
+            !checks_uid(key.kind) && !self.in_flight.contains_key(key) && self.versions.of(key).is_some_and(is_later)
         };
         let changed = self.written.iter().filter(|(key, written)| is_changed(key, written));
         let changed: Vec<_> = changed.map(|(key, written)| (key.clone(), written.patch.clone())).collect();
@@ -183,7 +191,7 @@ impl Writer {
             self.jobs.retain(|key, job| job.patch.is_some() || self.versions.of(key).is_some());
             return None;
         }
-        let is_due = |key: &ObjectRef, job: &Job| job.due <= now && !self.in_flight.contains(key);
+        let is_due = |key: &ObjectRef, job: &Job| job.due <= now && !self.in_flight.contains_key(key);
         let due = self.jobs.iter().filter(|(key, job)| is_due(key, job));
         let due: Vec<_> = due.map(|(key, _)| key.clone()).collect();
         for key in due {
@@ -203,7 +211,7 @@ impl Writer {
             self.send(key, job);
         }
         // A job whose object is in flight is looked at when that request ends.
-        self.jobs.iter().filter(|(key, _)| !self.in_flight.contains(key)).map(|(_, job)| job.due).min()
+        self.jobs.iter().filter(|(key, _)| !self.in_flight.contains_key(key)).map(|(_, job)| job.due).min()
     }
 
     /// Returns true if the object has the patch already: it was written, and nobody has changed the object since.
@@ -218,12 +226,27 @@ impl Writer {
     fn send(&mut self, key: ObjectRef, job: Job) {
         let request = Request::new(&key, job.patch.clone(), &self.manager, &self.owned);
         let (api, leadership) = (self.api.clone(), self.leadership.clone());
-        self.in_flight.insert(key.clone());
-        self.requests.spawn(async move { (key, job, request.send(&api, leadership.as_ref()).await) });
+        let started = self.requests.spawn(async move { request.send(&api, leadership.as_ref()).await });
+        self.tasks.insert(started.id(), key.clone());
+        self.in_flight.insert(key, job);
+    }
+
+    fn take_in_flight(&mut self, task: task::Id) -> Option<(ObjectRef, Job)> {
+        let key = self.tasks.remove(&task)?;
+        self.in_flight.remove_entry(&key)
+    }
+
+    /// A defect of this program, met with this object or its answer: the others are written, and this one is tried again.
+    fn on_panic(&mut self, error: &JoinError) {
+        let Some((key, mut job)) = self.take_in_flight(error.id()) else { return };
+        tracing::error!(object = %key, %error, code = "status_write_panicked", "a write of a status panicked; trying again");
+        metrics::counter!("strake_api_status_writes_total", "outcome" => "panicked").increment(1);
+        answer(&mut job.reply, Err(WriteError::Late(format!("the write of {key} panicked"))));
+        job.due = Instant::now() + PAUSE_MAX;
+        self.put_back(key, job);
     }
 
     fn on_outcome(&mut self, key: ObjectRef, mut job: Job, outcome: Outcome) {
-        self.in_flight.remove(&key);
         metrics::counter!("strake_api_status_writes_total", "outcome" => outcome.name()).increment(1);
         match outcome {
             Outcome::Written { version } | Outcome::Same { version } => {

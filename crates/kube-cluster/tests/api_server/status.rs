@@ -392,3 +392,24 @@ async fn what_another_writer_has_replaced_is_written_again_but_not_at_once() {
     consumer.for_time(SECOND * 3600).await;
     assert_eq!(fake.count(Verb::Get), gets, "nothing has changed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_panic_hold_up_no_other_and_are_tried_again() {
+    let fake = Fake::default();
+    let names: Vec<_> = (0..12).map(|index| format!("p{index:02}")).collect();
+    for name in &names {
+        fake.put(Kind::PeerAuthentication, "app", name, json!({"metadata": {}, "spec": {}}));
+    }
+    fake.panic(http::Method::PATCH, 10);
+    let status = status(config(&fake));
+
+    for name in &names {
+        let applied = status.apply(&policy(name), conditions("of this test")).await;
+        assert_eq!(applied.is_err(), name.as_str() < "p10", "{name}: {applied:?}");
+    }
+    tokio::time::sleep(SECOND * 60).await;
+
+    for name in &names {
+        assert!(fake.object(Kind::PeerAuthentication, "app", name).unwrap()["status"].is_object(), "{name}");
+    }
+}

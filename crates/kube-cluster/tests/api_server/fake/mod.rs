@@ -10,6 +10,7 @@ mod write;
 
 use std::sync::Arc;
 
+use http::Method;
 use kube_cluster::{ApiServer, Rule, Verb};
 use kube_types::{Kind, ObjectRef};
 use parking_lot::Mutex;
@@ -94,6 +95,21 @@ impl Fake {
     /// Makes the next requests fail.
     pub fn fail(&self, when: When, fault: Fault) {
         self.change(|state| state.faults.push((when, fault)));
+    }
+
+    /// Makes the client panic in this many of the next requests of a method.
+    pub fn panic(&self, method: Method, times: usize) {
+        self.state.lock().panics = Some((method, times));
+    }
+
+    fn panics(&self, method: &Method) -> bool {
+        match &mut self.state.lock().panics {
+            Some((of, times)) if of == method && *times > 0 => {
+                *times -= 1;
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// Ends all faults, and the connections that they keep busy.

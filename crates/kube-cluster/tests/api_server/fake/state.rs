@@ -33,6 +33,8 @@ pub struct State {
     pub compacted: u64,
     served: HashSet<(Resource, String)>,
     pub faults: Vec<(When, Fault)>,
+    /// Method of the requests in which the client panics, and how many of them.
+    pub panics: Option<(http::Method, usize)>,
     /// A watch ends when this number is not that of its beginning.
     pub generation: u64,
     pub bookmarks: u64,
@@ -52,6 +54,7 @@ impl Default for State {
             compacted: 0,
             served,
             faults: Vec::new(),
+            panics: None,
             generation: 0,
             bookmarks: 0,
             rules: None,

@@ -206,7 +206,7 @@ fn times(
         text.and_then(|text| time(text, at, field, instead, findings)).filter(|time| !time.is_zero())
     };
     let request = read(timeouts.request.as_deref(), "timeouts.request", "there is no time limit");
-    let backend = read(timeouts.backend_request.as_deref(), "timeouts.backendRequest", "there is no limit for a try");
+    let backend = read(timeouts.backend_request.as_deref(), "timeouts.backendRequest", "attempts have no time limit");
     let Some(retry) = &of.retry else { return (backend.or(request), default) };
     let base = read(retry.backoff.as_deref(), "retry.backoff", "25ms are used");
     (request, retry_policy(retry, default, backend, base))

@@ -26,7 +26,7 @@ pub(super) enum Outcome {
     Unanswered,
     /// There is no stream to the control plane.
     Disconnected,
-    /// The control plane is none that can be asked.
+    /// The control plane does not answer questions about single addresses.
     Unsupported,
     /// Too many questions wait.
     Full,

@@ -24,25 +24,48 @@ pub enum Malformed {
     TooLong(usize),
 }
 
-/// Bytes of an answer so far.
+/// Bytes of an answer so far. However the answer is cut in pieces, what was read is not read again; but for the line that begins a
+/// chunk, until the chunk is there.
 #[derive(Debug)]
 pub struct Answer {
     bytes: Vec<u8>,
     max: usize,
+    part: Part,
+}
+
+/// Part of an answer that is still to come.
+#[derive(Debug)]
+enum Part {
+    /// The head, which is read again when there are so many bytes, or at its empty line.
+    Head { again_at: usize },
+    /// The body, which begins at this byte and whose end the head tells.
+    Body { status: u16, start: usize, length: Length },
 }
 
 /// End of a body, as its head says.
-#[derive(Clone, Copy)]
+#[derive(Debug)]
 enum Length {
     Bytes(usize),
-    Chunked,
+    Chunked(Chunks),
     UntilClose,
+}
+
+/// Body of chunks, without their extensions and trailers.
+#[derive(Debug, Default)]
+struct Chunks {
+    body: Vec<u8>,
+    /// Bytes of the chunks and trailers that were read, from the start of the body.
+    read: usize,
+    /// Bytes in which no end of a trailer was found.
+    searched: usize,
+    /// The last chunk was read, and trailers follow.
+    is_last: bool,
 }
 
 impl Answer {
     /// Nothing so far; head and body may have `max` bytes together.
     pub const fn new(max: usize) -> Self {
-        Self { bytes: Vec::new(), max }
+        Self { bytes: Vec::new(), max, part: Part::Head { again_at: 0 } }
     }
 
     /// Adds bytes as they arrive. The answer, once it is complete: what follows it is ignored.
@@ -50,10 +73,17 @@ impl Answer {
     /// # Errors
     /// When it is no answer, or too long.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Response>, Malformed> {
+        // An empty line may have begun in what was there.
+        let unseen = self.bytes.len().saturating_sub(2);
         self.bytes.extend_from_slice(bytes);
-        // From the start each time: there is no state between two reads that could go wrong.
-        let response = parse(&self.bytes, false)?;
-        match response {
+        if let Part::Head { again_at } = self.part {
+            // Between two empty lines only when the bytes have doubled: nonsense is refused early, and bytes that come one by
+            // one are not read again each time.
+            if self.bytes.len() >= again_at || has_empty_line(&self.bytes[unseen..]) {
+                self.read_head()?;
+            }
+        }
+        match self.read_body()? {
             None if self.bytes.len() > self.max => Err(Malformed::TooLong(self.max)),
             response => Ok(response),
         }
@@ -63,9 +93,46 @@ impl Answer {
     ///
     /// # Errors
     /// When it is not complete.
-    pub fn end(self) -> Result<Response, Malformed> {
-        parse(&self.bytes, true)?.ok_or(Malformed::Truncated)
+    pub fn end(mut self) -> Result<Response, Malformed> {
+        if matches!(self.part, Part::Head { .. }) {
+            self.read_head()?;
+        }
+        if let Part::Body { status, start, length: Length::UntilClose } = self.part {
+            // Without a length the end of the connection is the end of the body (RFC 9112, section 6.3).
+            return Ok(Response { status, body: self.bytes.split_off(start) });
+        }
+        self.read_body()?.ok_or(Malformed::Truncated)
     }
+
+    /// Reads the head, if it is complete.
+    fn read_head(&mut self) -> Result<(), Malformed> {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut head = httparse::Response::new(&mut headers);
+        self.part = match head.parse(&self.bytes)? {
+            httparse::Status::Partial => Part::Head { again_at: self.bytes.len() * 2 },
+            httparse::Status::Complete(start) => {
+                Part::Body { status: head.code.unwrap_or_default(), start, length: length(head.headers)? }
+            }
+        };
+        Ok(())
+    }
+
+    /// Reads what has arrived of the body; `None` while more has to.
+    fn read_body(&mut self) -> Result<Option<Response>, Malformed> {
+        let Part::Body { status, start, length } = &mut self.part else { return Ok(None) };
+        let rest = &self.bytes[*start..];
+        let body = match length {
+            Length::Bytes(length) => rest.get(..*length).map(<[u8]>::to_vec),
+            Length::Chunked(chunks) => chunks.read(rest)?,
+            Length::UntilClose => None,
+        };
+        Ok(body.map(|body| Response { status: *status, body }))
+    }
+}
+
+/// Returns whether a line that ends here is followed by an empty one.
+fn has_empty_line(bytes: &[u8]) -> bool {
+    bytes.windows(3).any(|window| window == b"\n\r\n") || bytes.windows(2).any(|window| window == b"\n\n")
 }
 
 /// A request without a body, or with one of JSON. The peer is asked to close the connection after its answer. `headers` are
@@ -82,22 +149,6 @@ pub fn request(method: &str, path: &str, host: &str, headers: &str, body: &[u8])
     request
 }
 
-/// `None` while more has to arrive. `ended`: nothing will.
-fn parse(bytes: &[u8], ended: bool) -> Result<Option<Response>, Malformed> {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut head = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(start) = head.parse(bytes)? else { return Ok(None) };
-    let status = head.code.unwrap_or_default();
-    let rest = &bytes[start..];
-    let body = match length(head.headers)? {
-        Length::Bytes(length) => rest.get(..length).map(<[u8]>::to_vec),
-        Length::Chunked => chunks(rest)?,
-        // Without a length the end of the connection is the end of the body (RFC 9112, section 6.3).
-        Length::UntilClose => ended.then(|| rest.to_vec()),
-    };
-    Ok(body.map(|body| Response { status, body }))
-}
-
 /// Length of the body. A head that says two things says none (RFC 9112, section 6.3).
 fn length(headers: &[httparse::Header<'_>]) -> Result<Length, Malformed> {
     let mut found = None;
@@ -108,7 +159,8 @@ fn length(headers: &[httparse::Header<'_>]) -> Result<Length, Malformed> {
             let digits = value.bytes().all(|byte| byte.is_ascii_digit());
             Length::Bytes(value.parse().ok().filter(|_| digits).ok_or(Malformed::Length)?)
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            value.eq_ignore_ascii_case("chunked").then_some(Length::Chunked).ok_or(Malformed::Length)?
+            let is_chunked = value.eq_ignore_ascii_case("chunked");
+            is_chunked.then(|| Length::Chunked(Chunks::default())).ok_or(Malformed::Length)?
         } else {
             continue;
         };
@@ -119,31 +171,39 @@ fn length(headers: &[httparse::Header<'_>]) -> Result<Length, Malformed> {
     Ok(found.unwrap_or(Length::UntilClose))
 }
 
-/// Body of chunks, without their extensions and trailers; `None` while the last one is missing.
-fn chunks(mut rest: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
-    let mut body = Vec::new();
-    loop {
-        let httparse::Status::Complete((head, size)) =
-            httparse::parse_chunk_size(rest).map_err(|_| Malformed::Length)?
-        else {
-            return Ok(None);
-        };
-        if size == 0 {
-            // An empty line ends the trailers.
-            let trailers = &rest[head..];
-            let is_ended = trailers.starts_with(b"\r\n") || trailers.windows(4).any(|window| window == b"\r\n\r\n");
-            return Ok(is_ended.then_some(body));
+impl Chunks {
+    /// Reads further; `bytes` is what has arrived of the body. `None` while more has to arrive.
+    fn read(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
+        while !self.is_last {
+            let rest = &bytes[self.read..];
+            let httparse::Status::Complete((head, size)) =
+                httparse::parse_chunk_size(rest).map_err(|_| Malformed::Length)?
+            else {
+                return Ok(None);
+            };
+            if size == 0 {
+                (self.is_last, self.read, self.searched) = (true, self.read + head, 0);
+                break;
+            }
+            let size = usize::try_from(size).map_err(|_| Malformed::Length)?;
+            // The peer chooses the size.
+            let end = head.checked_add(size).ok_or(Malformed::Length)?;
+            let (Some(chunk), Some(after)) = (rest.get(head..end), rest.get(end..)) else { return Ok(None) };
+            match after {
+                [b'\r', b'\n', ..] => {}
+                [] | [b'\r'] => return Ok(None),
+                _ => return Err(Malformed::Length),
+            }
+            self.body.extend_from_slice(chunk);
+            self.read += end + 2;
         }
-        let size = usize::try_from(size).map_err(|_| Malformed::Length)?;
-        // The peer chooses the size.
-        let end = head.checked_add(size).ok_or(Malformed::Length)?;
-        let (Some(chunk), Some(after)) = (rest.get(head..end), rest.get(end..)) else { return Ok(None) };
-        body.extend_from_slice(chunk);
-        match after {
-            [b'\r', b'\n', next @ ..] => rest = next,
-            [] | [b'\r'] => return Ok(None),
-            _ => return Err(Malformed::Length),
-        }
+        // An empty line ends the trailers.
+        let trailers = &bytes[self.read..];
+        let unseen = self.searched.saturating_sub(3);
+        self.searched = trailers.len();
+        let is_ended =
+            trailers.starts_with(b"\r\n") || trailers[unseen..].windows(4).any(|window| window == b"\r\n\r\n");
+        Ok(is_ended.then(|| std::mem::take(&mut self.body)))
     }
 }
 
@@ -203,6 +263,28 @@ mod tests {
         }
         let chunk = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nabc\r\n0\r\n\r\n";
         assert!(matches!(read(chunk, 1000), Err(Malformed::Length)));
+    }
+
+    #[test]
+    fn an_answer_that_arrives_byte_by_byte_is_read_once() {
+        // Minutes if each byte led to reading all before it again.
+        const BYTES: usize = 1 << 20;
+        let header = format!("HTTP/1.1 200 OK\r\nX: {}\r\n", "y".repeat(BYTES));
+        let sized = format!("{header}Content-Length: {BYTES}\r\n\r\n{}", "x".repeat(BYTES));
+        let chunks = "1\r\nx\r\n".repeat(BYTES / 6);
+        let chunked =
+            format!("{header}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\nT: {}\r\n\r\n", "z".repeat(BYTES));
+
+        for (text, length) in [(sized, BYTES), (chunked, BYTES / 6)] {
+            let mut answer = Answer::new(4 * BYTES);
+            let whole = text.bytes().find_map(|byte| answer.push(&[byte]).unwrap());
+            assert_eq!(whole.unwrap().body.len(), length);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_before_the_connection_ends() {
+        assert!(matches!(Answer::new(1000).push(b"SSH-2.0-OpenSSH\r\n"), Err(Malformed::Head(_))));
     }
 
     #[test]

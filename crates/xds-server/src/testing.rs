@@ -13,7 +13,6 @@ use futures::{Stream, StreamExt as _};
 use http::Uri;
 use identity::{Caller, Identity, IdentityError};
 use parking_lot::Mutex;
-use proto::AUTHORIZATION_TYPE_URL;
 use proto::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 use proto::auth::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
 use proto::auth::{IstioCertificateRequest, IstioCertificateResponse};
@@ -22,6 +21,7 @@ use proto::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
+use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 use runtime::drain;
 use tls::control_plane::{Connector, RootSource};
 use tokio::net::TcpListener;
@@ -135,6 +135,10 @@ pub struct LikeIstiod {
     late: VecDeque<(usize, DeltaDiscoveryResponse)>,
     /// Nonces of policies that were acknowledged in the client's place, by stream.
     acknowledged: HashSet<(usize, String)>,
+    /// Streams whose first response with addresses is still to come.
+    // However long it takes: on a busy machine the pause after which a stream counts as idle may pass before it is there.
+    owed: HashSet<usize>,
+    greeted: HashSet<usize>,
 }
 
 impl LikeIstiod {
@@ -148,6 +152,9 @@ impl LikeIstiod {
 
 impl Faults for LikeIstiod {
     fn request(&mut self, stream: usize, mut request: DeltaDiscoveryRequest) -> Vec<DeltaDiscoveryRequest> {
+        if request.type_url == ADDRESS_TYPE_URL && self.greeted.insert(stream) {
+            self.owed.insert(stream);
+        }
         if let Some(node) = &mut request.node {
             // The server then believes a client that reads no marks, as Istio's does.
             node.client_features.clear();
@@ -159,6 +166,7 @@ impl Faults for LikeIstiod {
 
     fn response(&mut self, stream: usize, response: DeltaDiscoveryResponse) -> Vec<Passed> {
         if response.type_url != AUTHORIZATION_TYPE_URL {
+            self.owed.remove(&stream);
             return std::iter::once(response.into()).chain(self.late(stream)).collect();
         }
         let ack = DeltaDiscoveryRequest {
@@ -173,7 +181,7 @@ impl Faults for LikeIstiod {
     }
 
     fn idle(&mut self, stream: usize) -> Vec<Passed> {
-        self.late(stream)
+        if self.owed.contains(&stream) { Vec::new() } else { self.late(stream) }
     }
 }
 

@@ -11,7 +11,11 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use socket2::SockRef;
 
 use crate::stage::{
-    APP_PORT, Acceptor, FAMILIES, POD_V4, POD_V6, Stage, any, ask, at, connect, connect_with, exchange, far, wire::Wire,
+    APP_PORT, Acceptor, Actor, DNS_PORT, FAMILIES, POD_V4, POD_V6, Stage, any, ask, at, connect, connect_with,
+    exchange, far,
+    proxy::app_leg,
+    resolver::{Answered, Resolver, ask_connected, ask_over_tcp, nameserver},
+    wire::Wire,
 };
 
 #[test]
@@ -245,6 +249,68 @@ fn a_pod_that_is_not_enrolled_is_left_alone() {
     }
     let survey = stage.steering.survey().unwrap();
     assert!(stage.steering.verify_pod(&survey, stage.cookie, stage.pod.as_fd()).unwrap().iter().any(|check| !check.ok));
+}
+
+#[test]
+fn questions_over_tcp_and_connected_udp_go_to_the_proxy() {
+    let Some(stage) = Stage::with_dns() else { return };
+    let _resolver = Resolver::start(&stage);
+    let wire = Wire::record(&stage);
+
+    for (pod, _) in FAMILIES {
+        for ask in [ask_over_tcp, ask_connected] {
+            let answered = stage.as_app(|| ask(nameserver(pod)).unwrap());
+
+            assert_eq!(answered, Answered { text: format!("question from {pod}"), from: nameserver(pod) });
+        }
+    }
+    assert_eq!(stage.count(Counter::DnsCaptured), 4);
+    assert_eq!(stage.count(Counter::OutboundCaptured), 0);
+    assert_eq!(wire.to_nameservers(), 0);
+}
+
+#[test]
+fn a_socket_bound_to_the_pods_interface_may_ask_over_tcp() {
+    let Some(stage) = Stage::with_dns() else { return };
+    let _resolver = Resolver::start(&stage);
+
+    for (pod, _) in FAMILIES {
+        let answer = stage.as_app(|| {
+            let stream = connect_with(nameserver(pod), |socket| socket.bind_device(Some(b"eth0"))).unwrap();
+            exchange(stream, "question").unwrap()
+        });
+
+        assert_eq!(answer, format!("question from {pod}"));
+    }
+}
+
+#[test]
+fn without_the_proxy_connected_sockets_hear_at_once_that_nobody_answers() {
+    let Some(stage) = Stage::with_dns() else { return };
+    drop(Resolver::start(&stage));
+    let wire = Wire::record(&stage);
+
+    for (pod, _) in FAMILIES {
+        for ask in [ask_over_tcp, ask_connected] {
+            let err = stage.as_app(|| ask(nameserver(pod)).unwrap_err());
+
+            assert_eq!(err.kind(), io::ErrorKind::ConnectionRefused, "{pod}");
+        }
+    }
+    assert_eq!(wire.to_nameservers(), 0);
+}
+
+#[test]
+fn the_proxy_does_not_connect_to_its_own_dns_port_for_others() {
+    let Some(stage) = Stage::with_dns() else { return };
+    let (_proxy, _resolver) = (stage.proxy(), Resolver::start(&stage));
+
+    for (pod, host) in FAMILIES {
+        let err = stage.as_actor(Actor::Proxy, || app_leg(at(host, 0), at(pod, DNS_PORT)).unwrap_err());
+
+        assert_eq!(err.kind(), io::ErrorKind::PermissionDenied);
+    }
+    assert_eq!(stage.count(Counter::DnsOutsider), 2);
 }
 
 /// Gives up soon: for connections that are expected to fail.

@@ -2,9 +2,13 @@
 //!
 //! Needs root. Nothing of ours runs but the programs and their loader; the proxy is `stage::proxy`.
 
+mod bind;
 mod connect;
 mod egress;
+mod getpeername;
 mod loader;
+mod recvmsg;
+mod sendmsg;
 mod sk_lookup;
 mod sock_create;
 mod sockops;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ebpf_common::{Counter, LOCALS_PER_POD, PodConfig, ProbePorts};
+use ebpf_common::{Counter, F_BYPASS_IN, LOCALS_PER_POD, PodConfig, ProbePorts};
 use ebpf_loader::{Config, Steering};
 use socket2::Domain;
 
@@ -59,6 +59,34 @@ fn with_no_proxy_the_application_is_not_reachable() {
         assert_eq!(err.kind(), io::ErrorKind::ConnectionRefused);
     }
     assert_eq!(stage.count(Counter::NoListener), 2);
+}
+
+#[test]
+fn a_pod_that_bypasses_inbound_capture_gets_plaintext_itself_and_tunnels_by_the_proxy() {
+    let Some(stage) = Stage::enrolled() else { return };
+    let (_proxy, own) = (stage.proxy(), stage.pod_config());
+    let bypassing = PodConfig { flags: own.flags | F_BYPASS_IN, ..stage.pod_config_with_dns() };
+    stage.steering.put_pod(stage.cookie, &bypassing).unwrap();
+
+    for (pod, host) in FAMILIES {
+        let _application = stage.application(at(any(pod), APP_PORT));
+        let answer = stage.as_host(|| ask(at(pod, APP_PORT), "hello").unwrap());
+
+        let expected = format!("hello from {}", at(host, 0).to_string().trim_end_matches('0'));
+        assert!(answer.starts_with(&expected), "{answer}");
+        assert_eq!(stage.as_host(|| exchange(connect(at(pod, 15008)).unwrap(), "").unwrap()), "hbone");
+        for port in [15001, 15006, 15053] {
+            let err =
+                stage.as_host(|| connect(at(pod, port))).expect_err("the proxy must not take a stranger for the pod");
+            assert_eq!(err.kind(), io::ErrorKind::ConnectionRefused, "{port}");
+        }
+    }
+    assert_eq!((stage.count(Counter::LookupBypassed), stage.count(Counter::LookupInbound)), (2, 0));
+    assert_eq!((stage.count(Counter::LookupRefused), stage.count(Counter::LookupHbone)), (6, 2));
+    stage.steering.put_pod(stage.cookie, &own).unwrap();
+    let _application = stage.application(at(any(FAMILIES[0].0), APP_PORT));
+    stage.as_host(|| ask(at(FAMILIES[0].0, APP_PORT), "hello").unwrap());
+    assert_eq!(stage.count(Counter::LookupInbound), 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod discovery;
 mod discovery_faults;
+mod dns;
 mod drain;
 mod drift;
 mod faults;

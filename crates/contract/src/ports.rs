@@ -11,7 +11,7 @@ pub const INBOUND_PLAINTEXT: u16 = 15006;
 /// A pod's proxy: HBONE tunnels of other proxies, TCP. Istio's.
 pub const HBONE: u16 = 15008;
 
-/// A pod's proxy: DNS questions of the pod's applications, UDP and TCP, on loopback. Istio's.
+/// A pod's proxy: DNS questions of the pod's applications, UDP and TCP, on loopback or, under strake-agent, the addresses of the pod. Istio's.
 pub const DNS: u16 = 15053;
 
 /// Ports of a pod's proxy: a connection from the pod to one of them would loop.

@@ -26,7 +26,7 @@ fn the_agents_pods() {
         selected: true,
         state: PodState::Enrolled,
         reason: "an example of a reason".to_owned(),
-        notes: vec!["ambient.istio.io/dns-capture=true has no effect: DNS is not captured".to_owned()],
+        notes: vec!["annotation ambient.istio.io/dns-capture: DNS questions bypass ztunnel".to_owned()],
         hazards: vec!["nftables rule".to_owned()],
         checks,
         netns: "/proc/7/ns/net".to_owned(),
@@ -34,7 +34,9 @@ fn the_agents_pods() {
         since: "2026-01-02T03:04:05Z".to_owned(),
     };
     let unknown = PodReport { namespace: "shop".to_owned(), name: "db-0".to_owned(), ..PodReport::default() };
-    let report = NodeReport { node: "node-1".to_owned(), pods: vec![enrolled, unknown] };
+    let kernel = vec![Check { name: "btf".to_owned(), ok: true, detail: "present".to_owned(), ..Check::default() }];
+    let report =
+        NodeReport { node: "node-1".to_owned(), version: "0.1.0".to_owned(), kernel, pods: vec![enrolled, unknown] };
 
     golden(&report, include_str!("golden/agent-pods.json"));
 }

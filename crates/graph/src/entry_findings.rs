@@ -5,7 +5,7 @@ use contract::address::{parse_address, parse_block};
 use kube_types::ObjectRef;
 use kube_types::istio::{Resolution, ServiceEntry, WorkloadEntrySpec};
 
-use crate::finding::{Finding, Reason, Severity};
+use crate::finding::{Finding, Reason};
 use crate::resolved::Visibility;
 
 /// Prefix of an address that is a socket in a file system.
@@ -57,14 +57,6 @@ pub(crate) fn of_service_entry(
         }
     }
     found
-}
-
-/// Finding about addresses that are allocated for a host: clients have to learn them by DNS.
-pub(crate) fn unresolved(key: &ObjectRef, host: &str) -> Finding {
-    let message = format!(
-        "the node agent does not capture DNS: connections to {host:?} go to its allocated addresses only if another DNS server answers with them, or istio-cni captures DNS for the node proxies"
-    );
-    Finding::new(key, Severity::Info, Reason::Unsupported, message).at("spec.hosts")
 }
 
 /// Finding about a host for which no address is left.

@@ -30,6 +30,7 @@ use crate::finder::Finder;
 use crate::install::{InstallError, Installation, Installer};
 use crate::node::LiveNode;
 use crate::pod::LocalPod;
+use crate::pod_settings::PodSettings;
 use crate::proxies::Proxies;
 use crate::report::Reports;
 use crate::source::Objects;
@@ -93,13 +94,15 @@ pub async fn run(config: Config, recorder: Recorder) -> Result<(), AgentError> {
     // Early, though nobody is answered before the pods are known: a plugin that asks meanwhile waits instead of failing.
     let mut requests = serve_plugins(&config, &reports, &drain, &mut serving)?;
 
+    // Before anything is loaded, so that an agent that ends for want of a feature has told of it.
+    reports.set_kernel(tokio::task::spawn_blocking(ebpf_loader::probe::features).await?);
     let objects = Objects::new(&config).await?;
     let (node, server) = build(&config, &objects).await?;
     let mut source = objects.source(&config.node)?;
     let reader = source.health();
     // Also in a cluster: the source there says whether its watches are open.
     readiness.probe("manifest reader", move || std::future::ready(reader.is_well()));
-    let mut controller = Controller::new(&config.node, enablement(&config));
+    let mut controller = Controller::new(&config.node, enablement(&config), settings(&config));
     let mut problems = Problems::default();
     // Nothing is changed in the kernel before all pods are known: a stale entry could not be told from that of a pod
     // that has not been read yet.
@@ -361,6 +364,11 @@ fn enablement(config: &Config) -> Enablement {
     }
 }
 
+/// Settings of pods that choose nothing else.
+const fn settings(config: &Config) -> PodSettings {
+    PodSettings { captures_dns: config.ambient_dns_capture, bypasses_inbound: false }
+}
+
 async fn until_in_sync(
     source: &mut Source,
     controller: &mut Controller<LiveNode>,
@@ -420,7 +428,7 @@ pub async fn uninstall(config: Config) -> Result<(), AgentError> {
     let objects = Objects::new(&config).await?;
     let (node, _server) = build(&config, &objects).await?;
     let mut source = objects.source(&config.node)?;
-    let mut controller = Controller::new(&config.node, enablement(&config));
+    let mut controller = Controller::new(&config.node, enablement(&config), settings(&config));
     until_in_sync(&mut source, &mut controller, &mut Problems::default()).await?;
     // No task was started: it only returns the pods.
     let goals = controller.stop().await;

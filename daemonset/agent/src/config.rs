@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use contract::ports;
 
 use self::plugin::PluginFlags;
@@ -59,6 +59,9 @@ pub struct Config {
     /// Namespaces whose pods are never enrolled.
     #[arg(long, env = "EXCLUDE_NAMESPACES", value_delimiter = ',', global = true, default_value = "kube-system")]
     pub exclude_namespaces: Vec<String>,
+    /// Send DNS questions of enrolled pods to the node proxy; a pod's annotation ambient.istio.io/dns-capture overrides it.
+    #[arg(long, env = "AMBIENT_DNS_CAPTURE", global = true, default_value_t = true, action = ArgAction::Set)]
+    pub ambient_dns_capture: bool,
     /// Namespace of the node proxies.
     #[arg(long, env = "SYSTEM_NAMESPACE", global = true, default_value = "istio-system")]
     pub system_namespace: String,

@@ -20,6 +20,7 @@ use self::local_pod::local_pod;
 use crate::cni::Sandbox;
 use crate::enrol::{Actor, Announcement, Goal, Node, Redirection, Timing, Wanted};
 use crate::pod::PodNetns;
+use crate::pod_settings::PodSettings;
 use crate::report::{Reports, View};
 use crate::{metrics, probes, unsupported};
 
@@ -49,6 +50,8 @@ struct EndingTask {
 /// Pods of one node and where they are wanted.
 pub struct Controller<N> {
     node_name: String,
+    /// Of pods that choose nothing else.
+    settings: PodSettings,
     enablement: Enablement,
     namespaces: HashMap<String, Arc<Namespace>>,
     pods: BTreeMap<ObjectRef, Arc<Pod>>,
@@ -62,9 +65,11 @@ pub struct Controller<N> {
 }
 
 impl<N: Node> Controller<N> {
-    pub fn new(node_name: &str, enablement: Enablement) -> Self {
+    /// `settings`: those of pods that choose nothing else.
+    pub fn new(node_name: &str, enablement: Enablement, settings: PodSettings) -> Self {
         Self {
             node_name: node_name.to_owned(),
+            settings,
             enablement,
             namespaces: HashMap::new(),
             pods: BTreeMap::new(),
@@ -89,7 +94,7 @@ impl<N: Node> Controller<N> {
     pub fn goals(&self) -> impl Iterator<Item = Goal> {
         self.pods.values().filter_map(|pod| {
             let (wanted, annotated) = (self.wanted(pod), Redirection::of(pod));
-            Some(Goal { pod: local_pod(pod, None)?, wanted, annotated })
+            Some(Goal { pod: local_pod(pod, None, PodSettings::of(pod, self.settings, None))?, wanted, annotated })
         })
     }
 
@@ -161,7 +166,8 @@ impl<N: Node> Controller<N> {
         let Some(pod) = self.pods.get(key).filter(|_| self.context.is_some()).cloned() else { return };
         let wanted = self.wanted(&pod);
         let sandbox = self.sandbox_of(&pod, &wanted);
-        let Some(local_pod) = local_pod(&pod, sandbox.as_ref()) else { return };
+        let settings = self.settings_of(key, &pod);
+        let Some(local_pod) = local_pod(&pod, sandbox.as_ref(), settings) else { return };
         // A pod of the same name (StatefulSets) is another pod: the earlier one's task takes it out, and this one's
         // begins behind it.
         if self.tasks.get(key).is_some_and(|pod_task| pod_task.uid != local_pod.uid) {
@@ -173,6 +179,7 @@ impl<N: Node> Controller<N> {
         let mut notes = Vec::new();
         if selected {
             notes.extend(unsupported::annotations(&pod).iter().map(ToString::to_string));
+            notes.extend(settings.notes(&pod, self.settings));
             notes.extend(probes::declared(&pod, &goal.pod.ips).notes);
         }
         // The goal moves into the task.
@@ -242,6 +249,11 @@ impl<N: Node> Controller<N> {
         }
     }
 
+    fn settings_of(&self, key: &ObjectRef, pod: &Pod) -> PodSettings {
+        let known = self.tasks.get(key).filter(|pod_task| pod_task.uid.as_str() == pod.metadata.uid);
+        PodSettings::of(pod, self.settings, known.map(|pod_task| pod_task.goal.borrow().pod.settings))
+    }
+
     fn selection(&self, pod: &Pod) -> Enrolment {
         self.enablement.selected(pod, self.namespaces.get(&pod.metadata.namespace).map(AsRef::as_ref))
     }
@@ -302,6 +314,8 @@ mod tests {
     use crate::enrol::tests::{Fake, TIMING};
     use crate::testing::{namespace, pod};
 
+    const SETTINGS: PodSettings = PodSettings { captures_dns: true, bypasses_inbound: false };
+
     struct Bench {
         controller: Controller<Fake>,
         node: Arc<Fake>,
@@ -313,7 +327,7 @@ mod tests {
         fn start(events: impl IntoIterator<Item = Event>) -> Self {
             let (node, reports) = (Arc::new(Fake::default()), Reports::default());
             let (changed, node_changes) = watch::channel(0);
-            let mut controller = Controller::new("n1", Enablement::default());
+            let mut controller = Controller::new("n1", Enablement::default(), SETTINGS);
             events.into_iter().for_each(|event| controller.apply(event));
             let tasks = TaskContext { node: node.clone(), reports: reports.clone(), timing: TIMING, node_changes };
             controller.start(tasks, &HashMap::new());
@@ -359,16 +373,38 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_annotation_that_has_no_effect_is_told_while_the_pod_is_selected() {
         let enrol_request = |pod: &mut Pod| {
-            pod.metadata.annotations.insert("ambient.istio.io/bypass-inbound-capture".to_owned(), "true".to_owned());
+            pod.metadata.annotations.insert("istio.io/reroute-virtual-interfaces".to_owned(), "tap0".to_owned());
         };
         let mut bench = Bench::start([namespace("app", true), pod("u1", enrol_request)]);
         bench.reaches("u1", PodState::Enrolled, "").await;
         let notes = bench.reports.node("n1").pods.remove(0).notes;
-        assert!(notes.len() == 1 && notes[0].contains("bypass-inbound-capture"), "{notes:?}");
+        assert!(notes.len() == 1 && notes[0].contains("reroute-virtual-interfaces"), "{notes:?}");
 
         bench.controller.apply(namespace("app", false));
 
         assert!(bench.reports.node("n1").pods[0].notes.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_setting_that_becomes_unreadable_stays_as_it_was() {
+        let annotated = |value: &'static str| {
+            pod("u1", move |pod| {
+                pod.metadata.annotations.insert("ambient.istio.io/dns-capture".to_owned(), value.to_owned());
+            })
+        };
+        let mut bench = Bench::start([namespace("app", true), annotated("false")]);
+        bench.reaches("u1", PodState::Enrolled, "").await;
+        let key = ObjectRef::new(kube_types::Kind::Pod, "app", "web");
+        let captures_dns = |bench: &Bench| bench.controller.tasks[&key].goal.borrow().pod.settings.captures_dns;
+        assert!(!captures_dns(&bench));
+
+        bench.controller.apply(annotated("flase"));
+
+        assert!(!captures_dns(&bench));
+        let notes = bench.reports.node("n1").pods.remove(0).notes;
+        assert!(notes.len() == 1 && notes[0].contains("invalid value \"flase\""), "{notes:?}");
+        bench.controller.apply(pod("u1", |_| ()));
+        assert!(captures_dns(&bench), "without the annotation the node's setting counts");
     }
 
     #[tokio::test(start_paused = true)]

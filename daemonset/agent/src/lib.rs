@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod node;
 pub mod pod;
+pub mod pod_settings;
 pub mod prober;
 pub mod probes;
 mod proc_sys;

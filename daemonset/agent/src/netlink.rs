@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::{Error, Handle, new_connection};
 use runtime::sys::Netns;
 use runtime::sys::packet::watched;
@@ -154,6 +154,17 @@ impl Netlink {
         Ok(addresses.collect())
     }
 
+    /// Addresses to which no socket can be bound yet: duplicate address detection (RFC 4862, 5.4) has not ended for them, or has
+    /// found one.
+    async fn tentative(&self) -> Result<Vec<IpAddr>, NetlinkError> {
+        let listed = self.dump("list addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+        let tentative = listed.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(message) if is_tentative(message) => own_address(message),
+            _ => None,
+        });
+        Ok(tentative.collect())
+    }
+
     /// The interface that holds one of `wanted`, in the order of `wanted`.
     pub(crate) async fn interface_of(&self, wanted: &[IpAddr]) -> Result<Option<u32>, NetlinkError> {
         let held = self.addresses().await?;
@@ -174,6 +185,24 @@ impl Drop for Netlink {
 /// When the namespace cannot be asked.
 pub async fn interface_of(netns: &Netns, wanted: &[IpAddr]) -> Result<Option<u32>, NetlinkError> {
     Netlink::open(netns)?.interface_of(wanted).await
+}
+
+/// Those of a pod's addresses to which no socket can be bound yet.
+///
+/// # Errors
+/// When the namespace cannot be asked.
+pub async fn tentative(netns: &Netns, own: &[IpAddr]) -> Result<Vec<IpAddr>, NetlinkError> {
+    // Only IPv6 has them.
+    if own.iter().all(IpAddr::is_ipv4) {
+        return Ok(Vec::new());
+    }
+    let mut tentative = Netlink::open(netns)?.tentative().await?;
+    tentative.retain(|address| own.contains(address));
+    Ok(tentative)
+}
+
+fn is_tentative(message: &AddressMessage) -> bool {
+    message.header.flags.contains(AddressHeaderFlags::Tentative)
 }
 
 fn own_address(message: &AddressMessage) -> Option<IpAddr> {
@@ -248,5 +277,30 @@ impl RoutingWatch {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn an_address_is_tentative_while_others_are_asked_whether_they_have_it() {
+        let Some(netns) = testing::netns() else { return };
+        // Longer than the test.
+        netns.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/dad_transmits", "200")).unwrap();
+        let settled: IpAddr = "fd00::1".parse().unwrap();
+        let asked: IpAddr = "fd00::2".parse().unwrap();
+        let v4: IpAddr = "10.0.0.1".parse().unwrap();
+        let interface = testing::add_interface(&netns, &[v4, settled]).await;
+        let link = Netlink::open(&netns).unwrap();
+        let mut request = link.handle.address().add(interface, asked, 128);
+        request.message_mut().header.flags = AddressHeaderFlags::empty();
+        request.execute().await.unwrap();
+
+        assert_eq!(tentative(&netns, &[v4, settled, asked]).await.unwrap(), [asked]);
+        assert_eq!(tentative(&netns, &[v4, settled]).await.unwrap(), Vec::<IpAddr>::new());
+        assert_eq!(tentative(&netns, &[v4]).await.unwrap(), Vec::<IpAddr>::new());
     }
 }

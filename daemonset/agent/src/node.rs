@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use contract::labels::REDIRECTION_ANNOTATION;
 use contract::ports;
-use ebpf_common::{F_IN, F_OUT, PodConfig, ProbePorts};
+use ebpf_common::{F_BYPASS_IN, F_DNS, F_IN, F_OUT, PodConfig, ProbePorts};
 use ebpf_loader::{LoadError, Steering, Survey};
 use runtime::sys::Netns;
 use serde_json::json;
@@ -20,7 +20,7 @@ use zds::server::Registry;
 use crate::described::described;
 use crate::enrol::{Capture, Node, Proof, Redirection, Step, StepError, Watch};
 use crate::finder::{Finder, Found};
-use crate::netlink::{RoutingWatch, interface_of};
+use crate::netlink::{RoutingWatch, interface_of, tentative};
 use crate::pod::{LocalPod, PodNetns};
 use crate::proxies::Proxies;
 use crate::rules::{self, Routing};
@@ -30,9 +30,6 @@ use crate::{connections, hooks, prober};
 
 /// Age of a survey that is good enough for what is only reported.
 const HAZARD_AGE: Duration = Duration::from_secs(5);
-
-/// Programs at the node's cgroup root, as the loader names their checks.
-const ROOT_PROGRAMS: [&str; 4] = ["connect4", "connect6", "egress", "sockops"];
 
 /// Parts of a node; its steps are those of [`Node`].
 #[derive(Clone)]
@@ -89,7 +86,7 @@ impl LiveNode {
 
 fn tag(steering: &Steering, survey: &Survey, proxies: &[PathBuf], prober: Option<PathBuf>) -> Result<(), LoadError> {
     // Only what is missing is attached: this runs for every pod that enters.
-    if survey.root().iter().any(|check| ROOT_PROGRAMS.contains(&check.name.as_str()) && !check.ok) {
+    if survey.root().iter().any(|check| proof::is_of_root(check) && !check.ok) {
         steering.attach_root()?;
     }
     for cgroup in proxies {
@@ -132,6 +129,12 @@ fn routing(pod: &LocalPod, pod_netns: &PodNetns) -> Routing {
     Routing { addresses: pod.ips.clone(), interface: pod_netns.interface }
 }
 
+/// Flags of a pod that is in the mesh.
+fn captured(pod: &LocalPod) -> u32 {
+    let chosen = [(pod.settings.captures_dns, F_DNS), (pod.settings.bypasses_inbound, F_BYPASS_IN)];
+    chosen.into_iter().filter(|(is_chosen, _)| *is_chosen).fold(F_OUT | F_IN, |flags, (_, flag)| flags | flag)
+}
+
 /// Returns the entry of a pod for the kernel's map, with these flags.
 fn entry(pod: &LocalPod, pod_netns: &PodNetns, flags: u32) -> PodConfig {
     let first = |v4: bool| pod.ips.iter().find(|ip| ip.is_ipv4() == v4).map(|ip| (*ip).into()).unwrap_or_default();
@@ -141,8 +144,8 @@ fn entry(pod: &LocalPod, pod_netns: &PodNetns, flags: u32) -> PodConfig {
         out_port: ports::OUTBOUND,
         in_port: ports::INBOUND_PLAINTEXT,
         hbone_port: ports::HBONE,
-        // 0 means that DNS is not captured.
-        dns_port: 0,
+        // Also of a pod whose questions are not captured: the proxy's sockets are bound once, and its user may change his mind.
+        dns_port: ports::DNS,
         ipv4: first(true),
         ipv6: first(false),
     }
@@ -193,7 +196,7 @@ impl Node for LiveNode {
             let flags = match capture {
                 // An earlier agent may have begun to capture: its connections must not be let go and taken again.
                 Capture::Unchanged => steering.pod(pod_netns.cookie)?.map_or(0, |known| known.flags),
-                Capture::On => F_OUT | F_IN,
+                Capture::On => captured(&pod),
                 Capture::Off => 0,
             };
             // First: the kubelet must not find the pod captured and its probes unknown.
@@ -221,6 +224,13 @@ impl Node for LiveNode {
     }
 
     async fn announce(&self, pod: &LocalPod, pod_netns: &Arc<PodNetns>) -> Result<(), StepError> {
+        // The proxy binds its DNS sockets to the pod's addresses, once: it takes one to which it cannot bind for one that the pod
+        // does not have.
+        let tentative = tentative(&pod_netns.netns, &pod.ips).await.map_err(StepError::at(Step::Announce))?;
+        if let Some(address) = tentative.first() {
+            let waits = format!("duplicate address detection has not ended for {address}");
+            return Err(StepError::at(Step::Announce)(waits));
+        }
         let pod = zds::server::Pod {
             uid: pod.uid.clone(),
             info: pod.info.clone(),

@@ -10,6 +10,7 @@ use runtime::sys::Netns;
 use zds::{PodId, WorkloadInfo};
 
 use crate::cni::Sandbox;
+use crate::pod_settings::PodSettings;
 
 /// A pod of this node, as far as its enrolment depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub struct LocalPod {
     pub sandbox: Option<Arc<Sandbox>>,
     /// Ports on which the pod's own spec has it probed.
     pub probe_ports: Vec<u16>,
+    pub settings: PodSettings,
 }
 
 /// Network namespace of a pod. Keeps it open.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use contract::admin::agent::{Check, NodeReport, PodReport, PodState};
+use ebpf_loader::probe::Feature;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -22,6 +23,8 @@ pub struct Reports(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     reports: Mutex<BTreeMap<Key, PodReport>>,
+    /// Of the node's kernel; empty until it was looked at.
+    kernel: Mutex<Vec<Check>>,
     /// Ticks when a report has changed, come or gone.
     changed: watch::Sender<u64>,
 }
@@ -42,7 +45,21 @@ impl Reports {
 
     /// The answer to `GET /pods`.
     pub fn node(&self, node: &str) -> NodeReport {
-        NodeReport { node: node.to_owned(), pods: self.0.reports.lock().values().cloned().collect() }
+        NodeReport {
+            node: node.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: self.0.kernel.lock().clone(),
+            pods: self.0.reports.lock().values().cloned().collect(),
+        }
+    }
+
+    /// Sets what the node's kernel has.
+    pub fn set_kernel(&self, features: Vec<Feature>) {
+        let check = |Feature { name, found }: Feature| {
+            let (ok, detail) = found.map_or_else(|missing| (false, missing.to_string()), |found| (true, found));
+            Check { name: name.to_owned(), ok, unreadable: false, detail }
+        };
+        *self.0.kernel.lock() = features.into_iter().map(check).collect();
     }
 
     /// The report of one pod, while there is one.

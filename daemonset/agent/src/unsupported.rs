@@ -2,16 +2,18 @@
 //! It enrols nothing: the pod is treated as if it had none of them.
 
 use contract::Unsupported;
-use contract::labels::{
-    BYPASS_INBOUND_CAPTURE_ANNOTATION, DNS_CAPTURE_ANNOTATION, REROUTE_VIRTUAL_INTERFACES_ANNOTATION,
-};
+use contract::labels::REROUTE_VIRTUAL_INTERFACES_ANNOTATION;
 use kube_types::core::Pod;
 
-/// Istio's annotation, and what is done instead.
-const ANNOTATIONS: [(&str, &str); 3] = [
-    (BYPASS_INBOUND_CAPTURE_ANNOTATION, "inbound connections are captured"),
-    (DNS_CAPTURE_ANNOTATION, "DNS is not captured"),
+/// Istio's annotation, and what is done instead. Those of sidecars have no effect in ambient mode of Istio either.
+const ANNOTATIONS: [(&str, &str); 7] = [
     (REROUTE_VIRTUAL_INTERFACES_ANNOTATION, "connections from virtual interfaces are not captured"),
+    ("traffic.sidecar.istio.io/excludeInboundPorts", "connections to all ports are captured"),
+    ("traffic.sidecar.istio.io/includeInboundPorts", "connections to all ports are captured"),
+    ("traffic.sidecar.istio.io/excludeOutboundPorts", "connections to all ports are captured"),
+    ("traffic.sidecar.istio.io/includeOutboundPorts", "connections to all ports are captured"),
+    ("traffic.sidecar.istio.io/excludeOutboundIPRanges", "connections to all addresses are captured"),
+    ("traffic.sidecar.istio.io/includeOutboundIPRanges", "connections to all addresses are captured"),
 ];
 
 /// Annotations of the pod that are not supported. `"false"` and nothing request what is done anyway.
@@ -40,7 +42,8 @@ mod tests {
             let told = with(name, "true");
             assert!(told.len() == 1 && told[0].what.contains(name), "{told:?}");
         }
-        assert!(with("ambient.istio.io/dns-capture", "false").is_empty());
+        assert!(with("ambient.istio.io/bypass-inbound-capture", "true").is_empty(), "it is supported");
+        assert!(with("ambient.istio.io/dns-capture", "true").is_empty(), "it is supported");
         assert!(with("istio.io/reroute-virtual-interfaces", "").is_empty());
         assert!(with("ambient.istio.io/redirection", "enabled").is_empty());
     }

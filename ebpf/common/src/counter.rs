@@ -85,6 +85,17 @@ counters! {
     LookupOverruled = "lookup_overruled",
     /// A connection from outside to a capture port of the proxy was refused, in a pod that is leaving.
     LookupRefused = "lookup_refused",
+    /// A connection from outside was left to the application's own listener, because its pod asks for that.
+    LookupBypassed = "lookup_bypassed",
+    /// A DNS question of an application was sent to the proxy.
+    DnsCaptured = "dns_captured",
+    /// A DNS question of an application was refused: its pod has no address of the question's family, or its socket is bound to
+    /// an interface that is not the pod's or cannot remember the nameserver.
+    DnsRefused = "dns_refused",
+    /// A DNS socket of the proxy was bound to its pod's address instead of loopback.
+    DnsSocketBound = "dns_socket_bound",
+    /// A packet from outside to the proxy's DNS port was refused.
+    DnsOutsider = "dns_outsider",
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Layout of what is pinned: the maps as the kernel describes them. One list, read by the programs
 //! (number of entries), by the loader (are the pinned maps of this layout?) and by the test below.
 
-use crate::{Admission, Counter, LOCALS_PER_POD, LocalKey, PodConfig, ProbePorts, SocketKey, Tag, Tuple, names};
+use crate::{
+    Admission, Counter, DnsPeer, LOCALS_PER_POD, LocalKey, PodConfig, ProbePorts, SocketKey, Tag, Tuple, names,
+};
 
 /// Version of the maps and of what their bytes mean. Part of the directory in which maps are pinned, so
 /// that programs of one layout never open maps of another.
 ///
-/// 4: sockets between application and proxy are confined to `lo`. 3: probes that pods declare, a share of `LOCALS` for each pod. 2: what is pinned is compared with [`MAPS`]. 1: it was not, and maps with fewer counters have that number too.
-pub const LAYOUT: u32 = 4;
+/// 5: DNS. 4: sockets between application and proxy are confined to `lo`. 3: probes that pods declare, a share of `LOCALS` for each pod. 2: what is pinned is compared with [`MAPS`]. 1: it was not, and maps with fewer counters have that number too.
+pub const LAYOUT: u32 = 5;
 
 /// `BPF_MAP_TYPE_HASH`.
 const HASH: u32 = 1;
@@ -44,7 +46,7 @@ pub struct MapLayout {
 
 /// Pods that can be enrolled on one node.
 pub const PODS_ENTRIES: usize = 1024;
-/// Listeners of the proxy that can be noted: three kinds and two families for each pod, and some room.
+/// Listeners of the proxy that can be noted: four kinds and two families for each pod.
 pub const SOCKS_ENTRIES: usize = 8192;
 /// Connections that can be admitted past the proxy at a time.
 pub const ADMITTED_ENTRIES: usize = 65536;
@@ -54,6 +56,8 @@ pub const LOCALS_ENTRIES: usize = PODS_ENTRIES * LOCALS_PER_POD as usize;
 pub const LOCALS_FLAGS: usize = NO_PREALLOC as usize;
 /// One for each [`Counter`].
 pub const COUNTERS_ENTRIES: usize = Counter::ALL.len();
+/// Flags of `DNS_PEERS`: accepted sockets get no copy.
+pub const DNS_PEERS_FLAGS: usize = NO_PREALLOC as usize;
 /// Flags of `TAGS`.
 pub const TAGS_FLAGS: usize = (NO_PREALLOC | CLONE) as usize;
 
@@ -66,6 +70,7 @@ pub const MAPS: [MapLayout; names::MAPS.len()] = [
     map::<u64, ProbePorts>(names::PROBES, HASH, PODS_ENTRIES, 0),
     map::<LocalKey, u64>(names::LOCALS, HASH, LOCALS_ENTRIES, LOCALS_FLAGS),
     map::<u64, u64>(names::LOCALS_USED, HASH, PODS_ENTRIES, 0),
+    map::<i32, DnsPeer>(names::DNS_PEERS, SK_STORAGE, 0, DNS_PEERS_FLAGS),
     map::<u32, u64>(names::COUNTERS, PERCPU_ARRAY, COUNTERS_ENTRIES, 0),
 ];
 
@@ -82,7 +87,7 @@ mod tests {
     use std::{env, fs, mem::offset_of, path::Path, string::String, vec::Vec};
 
     use super::*;
-    use crate::{Address, F_DNS, F_IN, F_OUT, Family, Kind, TAG_PROBER, TAG_PROXY};
+    use crate::{Address, F_BYPASS_IN, F_DNS, F_IN, F_OUT, Family, Kind, TAG_PROBER, TAG_PROXY};
 
     macro_rules! fields {
         ($type:ident: $($field:ident)*) => {
@@ -107,10 +112,11 @@ mod tests {
             fields!(Admission: since_ns netns_cookie reason pad),
             fields!(ProbePorts: ports),
             fields!(LocalKey: netns_cookie address),
+            fields!(DnsPeer: nameserver proxy proxy_port pad),
             fields!(Address: words_be),
         ];
         let flags = std::format!(
-            "pod flags: out {F_OUT}, in {F_IN}, dns {F_DNS}\ntag flags: proxy {TAG_PROXY}, prober {TAG_PROBER}\n"
+            "pod flags: out {F_OUT}, in {F_IN}, dns {F_DNS}, bypass_in {F_BYPASS_IN}\ntag flags: proxy {TAG_PROXY}, prober {TAG_PROBER}\n"
         );
         let kinds = Kind::ALL.map(|kind| std::format!("kind {}: {}\n", kind as u32, kind.name()));
         let families = Family::ALL.map(|family| std::format!("family {}: {family:?}\n", family as u32));

@@ -8,6 +8,7 @@
 
 mod address;
 mod counter;
+mod dns;
 pub mod layout;
 pub mod names;
 mod pod;
@@ -20,8 +21,9 @@ mod user;
 
 pub use address::Address;
 pub use counter::Counter;
+pub use dns::{DnsPeer, DnsRoute, NAMESERVER_PORT};
 pub use layout::LAYOUT;
-pub use pod::{F_DNS, F_IN, F_OUT, PodConfig};
+pub use pod::{F_BYPASS_IN, F_DNS, F_IN, F_OUT, PodConfig};
 pub use probe::{PROBES_PER_POD, ProbePorts};
 pub use socket::{Family, Kind, SocketKey, TAG_PROBER, TAG_PROXY, Tag};
 pub use tuple::{Admission, LOCALS_PER_POD, LocalKey, Tuple};

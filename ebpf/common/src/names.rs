@@ -1,7 +1,7 @@
 //! Names of maps and programs, as the kernel and `bpftool` show them (at most 15 bytes).
 
 /// Maps that the programs share and that stay pinned. What each holds: `programs/src/maps.rs`.
-pub const MAPS: [&str; 8] = [PODS, SOCKS, TAGS, ADMITTED, PROBES, LOCALS, LOCALS_USED, COUNTERS];
+pub const MAPS: [&str; 9] = [PODS, SOCKS, TAGS, ADMITTED, PROBES, LOCALS, LOCALS_USED, DNS_PEERS, COUNTERS];
 /// netns cookie -> [`crate::PodConfig`].
 pub const PODS: &str = "PODS";
 /// [`crate::SocketKey`] -> listener.
@@ -16,16 +16,37 @@ pub const PROBES: &str = "PROBES";
 pub const LOCALS: &str = "LOCALS";
 /// netns cookie -> number.
 pub const LOCALS_USED: &str = "LOCALS_USED";
+/// socket -> [`crate::DnsPeer`].
+pub const DNS_PEERS: &str = "DNS_PEERS";
 /// [`crate::Counter`] -> number, per CPU.
 pub const COUNTERS: &str = "COUNTERS";
 
 /// All programs.
 // The kernel cuts names at 15 bytes (`BPF_OBJ_NAME_LEN` is 16), and would show two long ones alike.
-pub const PROGRAMS: [&str; 7] = [CONNECT4, CONNECT6, EGRESS, SOCKOPS, TAG_PROXY, TAG_PROBER, SK_LOOKUP];
+pub const PROGRAMS: [&str; 15] = [
+    CONNECT4, CONNECT6, SENDMSG4, SENDMSG6, RECVMSG4, RECVMSG6, PEERNAME4, PEERNAME6, BIND4, BIND6, EGRESS, SOCKOPS,
+    TAG_PROXY, TAG_PROBER, SK_LOOKUP,
+];
 /// `cgroup/connect4` at the root of the node's cgroups.
 pub const CONNECT4: &str = "strake_connect4";
 /// `cgroup/connect6` at the root of the node's cgroups.
 pub const CONNECT6: &str = "strake_connect6";
+/// `cgroup/sendmsg4` at the root of the node's cgroups.
+pub const SENDMSG4: &str = "strake_sendmsg4";
+/// `cgroup/sendmsg6` at the root of the node's cgroups.
+pub const SENDMSG6: &str = "strake_sendmsg6";
+/// `cgroup/recvmsg4` at the root of the node's cgroups.
+pub const RECVMSG4: &str = "strake_recvmsg4";
+/// `cgroup/recvmsg6` at the root of the node's cgroups.
+pub const RECVMSG6: &str = "strake_recvmsg6";
+/// `cgroup/getpeername4` at the root of the node's cgroups.
+pub const PEERNAME4: &str = "strake_getpeer4";
+/// `cgroup/getpeername6` at the root of the node's cgroups.
+pub const PEERNAME6: &str = "strake_getpeer6";
+/// `cgroup/bind4` at the root of the node's cgroups.
+pub const BIND4: &str = "strake_bind4";
+/// `cgroup/bind6` at the root of the node's cgroups.
+pub const BIND6: &str = "strake_bind6";
 /// `cgroup_skb/egress` at the root of the node's cgroups.
 pub const EGRESS: &str = "strake_egress";
 /// `sockops` at the root of the node's cgroups.

@@ -6,8 +6,10 @@ use crate::Address;
 pub const F_OUT: u32 = 1;
 /// New inbound TCP connections of the pod go to the proxy.
 pub const F_IN: u32 = 1 << 1;
-/// Port 53 of the pod goes to the proxy's [`PodConfig::dns_port`]. No program reads it yet.
+/// DNS questions of the pod go to the proxy's [`PodConfig::dns_port`], those over TCP too.
 pub const F_DNS: u32 = 1 << 2;
+/// New inbound connections of the pod go past the proxy, but for tunnels. Counts with [`F_IN`] only.
+pub const F_BYPASS_IN: u32 = 1 << 3;
 
 /// Value of the map `PODS`; its key is the cookie of the pod's network namespace.
 ///
@@ -16,7 +18,7 @@ pub const F_DNS: u32 = 1 << 2;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PodConfig {
-    /// [`F_OUT`], [`F_IN`], [`F_DNS`].
+    /// [`F_OUT`], [`F_IN`], [`F_DNS`], [`F_BYPASS_IN`].
     pub flags: u32,
     /// Index, inside the pod's namespace, of the interface that carries its address.
     pub interface: u32,
@@ -26,7 +28,8 @@ pub struct PodConfig {
     pub in_port: u16,
     /// Port on which the proxy accepts tunnels (HBONE).
     pub hbone_port: u16,
-    /// Port on which the proxy answers DNS; 0: it does not.
+    /// Port on which the proxy answers DNS; 0: it does not. Whether its sockets are bound to the pod's address and closed to
+    /// the outside depends on this port, whether questions are sent there on [`F_DNS`].
     pub dns_port: u16,
     /// The pod's IPv4 address, or [`Address::NONE`].
     pub ipv4: Address,
@@ -43,6 +46,20 @@ impl PodConfig {
     #[must_use]
     pub const fn owns(&self, address: &Address) -> bool {
         !address.is_unspecified() && (address.same(&self.ipv4) || address.same(&self.ipv6))
+    }
+
+    /// Returns whether the pod's DNS questions go to the proxy.
+    #[inline(always)]
+    #[must_use]
+    pub const fn captures_dns(&self) -> bool {
+        self.flags & F_DNS != 0 && self.dns_port != 0
+    }
+
+    /// Returns whether it is the proxy's DNS port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_dns_port(&self, port: u16) -> bool {
+        port != 0 && port == self.dns_port
     }
 }
 

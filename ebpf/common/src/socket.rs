@@ -15,11 +15,13 @@ pub enum Kind {
     Outbound = 2,
     /// Tunnels (HBONE).
     Hbone = 3,
+    /// DNS questions over TCP. Connections reach it by its address; it is noted so that it can be read back.
+    Dns = 4,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Inbound, Self::Outbound, Self::Hbone];
+    pub const ALL: [Self; 4] = [Self::Inbound, Self::Outbound, Self::Hbone, Self::Dns];
 
     /// Stable lower-case name.
     #[must_use]
@@ -28,6 +30,7 @@ impl Kind {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
             Self::Hbone => "hbone",
+            Self::Dns => "dns",
         }
     }
 }
@@ -97,8 +100,8 @@ impl Tag {
     pub const fn listener(kind: Kind, netns_cookie: u64) -> Self {
         let confined_to = match kind {
             Kind::Outbound => netns_cookie,
-            // Their peers are other pods, on the network.
-            Kind::Inbound | Kind::Hbone => 0,
+            // Their peers are other pods, on the network; those of DNS have the pod's own address at both ends.
+            Kind::Inbound | Kind::Hbone | Kind::Dns => 0,
         };
         Self { flags: TAG_PROXY, kind: kind as u32, confined_to }
     }

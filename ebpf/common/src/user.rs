@@ -5,7 +5,7 @@ extern crate std;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::{Address, Admission, LocalKey, PROBES_PER_POD, PodConfig, ProbePorts, SocketKey, Tag, Tuple};
+use crate::{Address, Admission, DnsPeer, LocalKey, PROBES_PER_POD, PodConfig, ProbePorts, SocketKey, Tag, Tuple};
 
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
@@ -69,7 +69,7 @@ macro_rules! plain_bytes {
     )*};
 }
 
-plain_bytes!(Address Admission LocalKey PodConfig ProbePorts SocketKey Tag Tuple);
+plain_bytes!(Address Admission DnsPeer LocalKey PodConfig ProbePorts SocketKey Tag Tuple);
 
 #[cfg(test)]
 mod tests {

@@ -97,6 +97,10 @@ impl Steering {
         let Some(pod) = self.pods.get(&cookie)? else { return Ok(None) };
         let Ok(address) = SocketAddr::try_from(getsockname(socket)?) else { return Ok(None) };
         let Some(kind) = kind_of(address.port(), &pod) else { return Ok(None) };
+        // Questions are sent to the pod's address; a DNS listener that is bound to loopback gets none.
+        if kind == Kind::Dns && !pod.owns(&address.ip().into()) {
+            return Ok(None);
+        }
         // Mark and interface come first: from the entry in `SOCKS` on, connections are given to the socket.
         prepare(socket, kind, &pod)?;
         self.tags.put(&socket.as_raw_fd(), &Tag::listener(kind, cookie))?;
@@ -113,6 +117,7 @@ fn kind_of(port: u16, pod: &PodConfig) -> Option<Kind> {
         port if port == pod.out_port => Some(Kind::Outbound),
         port if port == pod.in_port => Some(Kind::Inbound),
         port if port == pod.hbone_port => Some(Kind::Hbone),
+        port if pod.is_dns_port(port) => Some(Kind::Dns),
         _ => None,
     }
 }
@@ -125,7 +130,7 @@ fn prepare(socket: &OwnedFd, kind: Kind, pod: &PodConfig) -> io::Result<()> {
         socket.set_mark(mark & !LOOP_MARK_MASK)?;
     }
     match kind {
-        Kind::Outbound => Ok(()),
+        Kind::Outbound | Kind::Dns => Ok(()),
         // The option is the same for both families (`SO_BINDTOIFINDEX`).
         Kind::Inbound | Kind::Hbone => socket.bind_device_by_index_v4(std::num::NonZeroU32::new(pod.interface)),
     }

@@ -21,8 +21,17 @@ static MESH: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh"));
 static SK_LOOKUP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sk_lookup"));
 
 /// Programs at the cgroup root and their hooks.
-pub(crate) const ROOT: [(&str, AttachType); 4] = [
+// Answers are understood before questions are redirected, and the proxy's sockets are where these go.
+pub(crate) const ROOT: [(&str, AttachType); 12] = [
     (names::EGRESS, AttachType::Egress),
+    (names::BIND4, AttachType::Bind4),
+    (names::BIND6, AttachType::Bind6),
+    (names::RECVMSG4, AttachType::Recvmsg4),
+    (names::RECVMSG6, AttachType::Recvmsg6),
+    (names::PEERNAME4, AttachType::Getpeername4),
+    (names::PEERNAME6, AttachType::Getpeername6),
+    (names::SENDMSG4, AttachType::Sendmsg4),
+    (names::SENDMSG6, AttachType::Sendmsg6),
     (names::CONNECT4, AttachType::Connect4),
     (names::CONNECT6, AttachType::Connect6),
     (names::SOCKOPS, AttachType::SockOps),

@@ -86,7 +86,7 @@ impl Steering {
 }
 
 impl Survey {
-    /// The programs of the node: `connect4`, `connect6`, `egress`, `sockops`, and a `tag_proxy` or `tag_prober` for each tagged cgroup.
+    /// The programs of the node: `connect4|6`, `sendmsg4|6`, `recvmsg4|6`, `getpeername4|6`, `bind4|6`, `egress`, `sockops`, and a `tag_proxy` or `tag_prober` for each tagged cgroup.
     #[must_use]
     pub fn root(&self) -> &[Check] {
         &self.root

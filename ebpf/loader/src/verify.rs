@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ebpf_common::{F_DNS, F_IN, F_OUT, PodConfig, names};
+use ebpf_common::{F_BYPASS_IN, F_DNS, F_IN, F_OUT, PodConfig, names};
 
 use crate::{
     Check, LoadError, Steering, Survey,
@@ -136,6 +136,14 @@ fn short(program: &'static str) -> &'static str {
     match program {
         names::CONNECT4 => "connect4",
         names::CONNECT6 => "connect6",
+        names::SENDMSG4 => "sendmsg4",
+        names::SENDMSG6 => "sendmsg6",
+        names::RECVMSG4 => "recvmsg4",
+        names::RECVMSG6 => "recvmsg6",
+        names::PEERNAME4 => "getpeername4",
+        names::PEERNAME6 => "getpeername6",
+        names::BIND4 => "bind4",
+        names::BIND6 => "bind6",
         names::EGRESS => "egress",
         names::SOCKOPS => "sockops",
         names::TAG_PROXY => "tag_proxy",
@@ -156,19 +164,20 @@ impl Attached {
 }
 
 fn describe(pod: &PodConfig) -> String {
-    let flags: Vec<&str> = [(F_OUT, "out"), (F_IN, "in"), (F_DNS, "dns")]
+    let flags: Vec<&str> = [(F_OUT, "out"), (F_IN, "in"), (F_DNS, "dns"), (F_BYPASS_IN, "bypass_in")]
         .into_iter()
         .filter_map(|(flag, name)| (pod.flags & flag != 0).then_some(name))
         .collect();
     let addresses: Vec<String> =
         [pod.ipv4, pod.ipv6].iter().filter_map(|address| address.to_ip().map(|ip| ip.to_string())).collect();
     format!(
-        "captures [{}], addresses [{}], ports {}/{}/{}, interface {}",
+        "captures [{}], addresses [{}], ports {}/{}/{}/{}, interface {}",
         flags.join(" "),
         addresses.join(" "),
         pod.out_port,
         pod.in_port,
         pod.hbone_port,
+        pod.dns_port,
         pod.interface
     )
 }

@@ -9,9 +9,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ebpf_common::{
-    Admission, Counter, LocalKey, PodConfig, ProbePorts, SocketKey, Tag, Tuple,
+    Admission, Counter, DnsPeer, LocalKey, PodConfig, ProbePorts, SocketKey, Tag, Tuple,
     layout::{
-        ADMITTED_ENTRIES, COUNTERS_ENTRIES, LOCALS_ENTRIES, LOCALS_FLAGS, PODS_ENTRIES, SOCKS_ENTRIES, TAGS_FLAGS,
+        ADMITTED_ENTRIES, COUNTERS_ENTRIES, DNS_PEERS_FLAGS, LOCALS_ENTRIES, LOCALS_FLAGS, PODS_ENTRIES, SOCKS_ENTRIES,
+        TAGS_FLAGS,
     },
 };
 
@@ -39,7 +40,7 @@ pub(crate) static SOCKS: SocketHash<SocketKey, SOCKS_ENTRIES> = MapDefinition::n
 /// sockets (`BPF_F_CLONE`). Deleted by the kernel with the socket. Never full: memory of the socket.
 #[btf_map]
 #[allow(dead_code, reason = "only the cgroup programs know sockets by their tag")]
-pub(crate) static TAGS: SocketStorage<Tag> = MapDefinition::new();
+pub(crate) static TAGS: SocketStorage<Tag, TAGS_FLAGS> = MapDefinition::new();
 
 /// Connections that may bypass the proxy where the pod declares a probe; see [`PROBES`].
 ///
@@ -75,6 +76,15 @@ pub(crate) static LOCALS: HashMap<LocalKey, u64, LOCALS_ENTRIES, LOCALS_FLAGS> =
 #[allow(dead_code, reason = "only sk_lookup learns addresses")]
 pub(crate) static LOCALS_USED: HashMap<u64, u64, PODS_ENTRIES> = HashMap::new();
 
+/// Nameservers of applications that the proxy answers for.
+///
+/// Key: the application's socket. Written by `connect4|6` and `sendmsg4|6`, each question anew: an application that asks several
+/// nameservers by one unconnected socket sees all answers come from the last. Deleted by the kernel with the socket. Never
+/// full: memory of the socket; without it the question is refused and [`Counter::DnsRefused`] counts.
+#[btf_map]
+#[allow(dead_code, reason = "only the cgroup programs see what applications ask")]
+pub(crate) static DNS_PEERS: SocketStorage<DnsPeer, DNS_PEERS_FLAGS> = MapDefinition::new();
+
 /// Numbers for the metrics page.
 ///
 /// Key: a [`Counter`]. Written by all programs. Never deleted, never full.
@@ -108,9 +118,9 @@ pub(crate) fn is_known_local(key: LocalKey) -> bool {
 pub(crate) type SocketHash<K, const ENTRIES: usize> =
     MapDefinition<K, u64, { BPF_MAP_TYPE_SOCKHASH as usize }, ENTRIES, 0>;
 
-/// Memory of sockets that accepted sockets get a copy of. `BPF_F_CLONE` needs Linux 5.4.
-pub(crate) type SocketStorage<V> =
-    MapDefinition<i32, V, { BPF_MAP_TYPE_SK_STORAGE as usize }, 0, TAGS_FLAGS>;
+/// Memory of sockets, with `BPF_F_*`: of which accepted sockets get a copy with `BPF_F_CLONE`, Linux 5.4.
+pub(crate) type SocketStorage<V, const FLAGS: usize> =
+    MapDefinition<i32, V, { BPF_MAP_TYPE_SK_STORAGE as usize }, 0, FLAGS>;
 
 /// A map in the form that the loader reads from BTF: the numbers are lengths of array types.
 /// For the two maps that `aya_ebpf` cannot describe (8-byte values of a `SockHash`, `BPF_F_CLONE`).

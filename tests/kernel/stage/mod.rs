@@ -8,6 +8,7 @@ mod client;
 mod network;
 pub(crate) mod pins;
 pub(crate) mod proxy;
+pub(crate) mod resolver;
 pub(crate) mod wire;
 
 use std::{
@@ -20,8 +21,8 @@ use std::{
 };
 
 use ebpf_common::{
-    Address, Admission, Counter, F_IN, F_OUT, LOCALS_PER_POD, LocalKey, PodConfig, ProbePorts, TAG_PROBER, Tuple,
-    layout::PODS_ENTRIES, names,
+    Address, Admission, Counter, F_DNS, F_IN, F_OUT, LOCALS_PER_POD, LocalKey, PodConfig, ProbePorts, TAG_PROBER,
+    Tuple, layout::PODS_ENTRIES, names,
 };
 use ebpf_loader::{Config, Steering};
 use runtime::sys::Netns;
@@ -30,6 +31,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 pub(crate) use acceptor::Acceptor;
 pub(crate) use client::{ask, connect, connect_with, exchange};
 pub(crate) use proxy::Proxy;
+
+/// Port on which the proxy answers DNS.
+pub(crate) const DNS_PORT: u16 = 15053;
 
 /// Longer than anything here takes; what passes it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -101,6 +105,13 @@ impl Stage {
         Some(Self { steering, pod, host, cookie, pins, cgroups, network })
     }
 
+    /// With the pod enrolled, and its DNS questions captured.
+    pub(crate) fn with_dns() -> Option<Self> {
+        let stage = Self::enrolled()?;
+        stage.steering.put_pod(stage.cookie, &stage.pod_config_with_dns()).unwrap();
+        Some(stage)
+    }
+
     /// With the pod enrolled.
     pub(crate) fn enrolled() -> Option<Self> {
         let stage = Self::new()?;
@@ -131,6 +142,11 @@ impl Stage {
             ipv4: Address::from(POD_V4),
             ipv6: Address::from(POD_V6),
         }
+    }
+
+    /// As [`Self::pod_config`], with DNS captured.
+    pub(crate) fn pod_config_with_dns(&self) -> PodConfig {
+        PodConfig { flags: F_OUT | F_IN | F_DNS, dns_port: DNS_PORT, ..self.pod_config() }
     }
 
     /// In the order of the agent: entry, rules, program. The pod declares probes on `APP_PORT` and on the port after it.

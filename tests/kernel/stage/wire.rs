@@ -2,6 +2,7 @@
 
 use std::{io::Read, net::UdpSocket};
 
+use ebpf_common::NAMESERVER_PORT;
 use runtime::sys::packet::packet_socket;
 use socket2::Socket;
 
@@ -26,15 +27,22 @@ impl<'a> Wire<'a> {
 
     /// Number of TCP segments that passed with this destination port, either way.
     pub(crate) fn tcp_to(self, port: u16) -> usize {
-        self.sum(|segment| usize::from(segment.destination_port() == port))
+        self.count(|packet| usize::from(packet.is_tcp && packet.destination_port() == port))
+    }
+
+    /// Number of packets of DNS that passed, UDP and TCP, either way.
+    pub(crate) fn to_nameservers(self) -> usize {
+        self.count(|packet| usize::from(packet.destination_port() == NAMESERVER_PORT))
     }
 
     /// Number of bytes of payload that passed in TCP segments with this destination port, either way.
     pub(crate) fn payload_bytes_to(self, port: u16) -> usize {
-        self.sum(|segment| if segment.destination_port() == port { segment.payload_bytes() } else { 0 })
+        self.count(
+            |packet| if packet.is_tcp && packet.destination_port() == port { packet.tcp_payload_bytes() } else { 0 },
+        )
     }
 
-    fn sum(mut self, count: impl Fn(&Segment<'_>) -> usize) -> usize {
+    fn count(mut self, count: impl Fn(&Packet<'_>) -> usize) -> usize {
         self.stage.as_app(|| {
             let socket = UdpSocket::bind(at(POD_V4, 0)).unwrap();
             socket.send_to(END, at(HOST_V4, 9)).unwrap();
@@ -47,37 +55,46 @@ impl<'a> Wire<'a> {
             if frame.ends_with(END) {
                 return sum;
             }
-            sum += Segment::of(frame).map_or(0, |segment| count(&segment));
+            sum += Packet::of(frame).map_or(0, |packet| count(&packet));
         }
     }
 }
 
-/// A TCP segment, with its header.
-struct Segment<'a>(&'a [u8]);
+/// A TCP segment or UDP datagram, with its header.
+struct Packet<'a> {
+    is_tcp: bool,
+    bytes: &'a [u8],
+}
 
-impl<'a> Segment<'a> {
-    /// The segment in an Ethernet frame without IPv6 extension headers.
+impl<'a> Packet<'a> {
+    /// The packet in an Ethernet frame without IPv6 extension headers.
     fn of(frame: &'a [u8]) -> Option<Self> {
-        let (start, end) = match frame.get(12..14)? {
-            [0x08, 0x00] if frame.get(23)? == &6 => {
+        let (protocol, start, end) = match frame.get(12..14)? {
+            [0x08, 0x00] => {
                 let total = u16::from_be_bytes(frame.get(16..18)?.try_into().ok()?);
-                (14 + usize::from(frame[14] & 15) * 4, 14 + usize::from(total))
+                (*frame.get(23)?, 14 + usize::from(frame[14] & 15) * 4, 14 + usize::from(total))
             }
-            [0x86, 0xdd] if frame.get(20)? == &6 => {
+            [0x86, 0xdd] => {
                 let payload = u16::from_be_bytes(frame.get(18..20)?.try_into().ok()?);
-                (54, 54 + usize::from(payload))
+                (*frame.get(20)?, 54, 54 + usize::from(payload))
             }
             _ => return None,
         };
+        let (is_tcp, header) = match protocol {
+            6 => (true, 20),
+            17 => (false, 8),
+            _ => return None,
+        };
         // The rest of the frame is padding.
-        frame.get(start..end).filter(|segment| segment.len() >= 20).map(Self)
+        let bytes = frame.get(start..end).filter(|packet| packet.len() >= header)?;
+        Some(Self { is_tcp, bytes })
     }
 
     fn destination_port(&self) -> u16 {
-        u16::from_be_bytes([self.0[2], self.0[3]])
+        u16::from_be_bytes([self.bytes[2], self.bytes[3]])
     }
 
-    fn payload_bytes(&self) -> usize {
-        self.0.len() - usize::from(self.0[12] >> 4) * 4
+    fn tcp_payload_bytes(&self) -> usize {
+        self.bytes.len() - usize::from(self.bytes[12] >> 4) * 4
     }
 }

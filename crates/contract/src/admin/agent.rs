@@ -13,6 +13,12 @@ pub const PODS_PATH: &str = "/pods";
 pub struct NodeReport {
     /// Name of the node.
     pub node: String,
+    /// Version of the agent; empty from agents that do not tell it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// What the node's kernel has of what the mesh needs, in the order in which it was looked at; empty as for `version`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel: Vec<Check>,
     /// Pods in the order of namespace and name.
     pub pods: Vec<PodReport>,
 }

@@ -47,8 +47,6 @@ impl Graph {
         findings.extend(unsupported::distribution(key, meta, None));
         findings.extend(entry_findings::of_service_entry(key, entry, &hosts, visibility));
         let mut needing = spec.hosts.iter().filter(|host| self.needs_address(entry, host));
-        // The first host stands for all: one finding for each would say the same.
-        findings.extend(needing.clone().next().map(|host| entry_findings::unresolved(key, host)));
         let exhausted = needing.find(|host| self.allocated(entry, host).is_empty());
         findings.extend(exhausted.map(|host| entry_findings::exhausted(key, host)));
         let status = self.entry_status(entry, &binding, ingress);

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub mod bulk;
 pub mod client;
+pub mod dns;
 pub mod flood;
 pub mod grpc;
 pub mod hbone;
@@ -53,6 +54,9 @@ pub enum Role {
     Serve,
     /// One action of a client; prints one line of JSON, exits with 1 when it failed.
     Client(ClientArgs),
+    /// Asks a nameserver for the addresses of a name, as one kind of resolver does; prints one line of JSON, exits with 1 without
+    /// an answer.
+    Resolve(dns::ResolveArgs),
     /// Measures how fast a path is; prints one line of JSON, exits with 1 when anything failed.
     Measure(MeasureArgs),
     /// Misbehaves until its input ends; prints one line of JSON then.
@@ -232,6 +236,7 @@ pub fn run(cli: Cli) -> i32 {
     match cli.role {
         Role::Serve => server::run(),
         Role::Client(args) => client::run(&args),
+        Role::Resolve(args) => dns::run(&args),
         Role::Measure(args) => measure::run(&args),
         Role::Flood(args) => flood::run(&args),
         Role::HboneClient(args) => hbone::client(&args),

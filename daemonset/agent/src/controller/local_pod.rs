@@ -8,11 +8,12 @@ use zds::{PodId, WorkloadInfo};
 
 use crate::cni::Sandbox;
 use crate::pod::LocalPod;
+use crate::pod_settings::PodSettings;
 use crate::{probes, static_pods};
 
 /// `None` for a pod that nothing can be done for yet: it has no uid. The addresses of a sandbox are newer than those of the
 /// pod's status, which the kubelet writes once the sandbox is there.
-pub(super) fn local_pod(pod: &Pod, sandbox: Option<&Arc<Sandbox>>) -> Option<LocalPod> {
+pub(super) fn local_pod(pod: &Pod, sandbox: Option<&Arc<Sandbox>>, settings: PodSettings) -> Option<LocalPod> {
     let meta = &pod.metadata;
     let ips: Vec<_> = match sandbox {
         Some(sandbox) => sandbox.ips().to_vec(),
@@ -28,6 +29,7 @@ pub(super) fn local_pod(pod: &Pod, sandbox: Option<&Arc<Sandbox>>) -> Option<Loc
             service_account: pod.service_account().into(),
         },
         probe_ports: probes::declared(pod, &ips).ports,
+        settings,
         ips,
         sandbox: sandbox.cloned(),
     })

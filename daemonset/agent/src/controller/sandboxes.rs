@@ -90,7 +90,11 @@ mod tests {
         let (answer, _) = tokio::sync::oneshot::channel();
         let key = ObjectRef::new(Kind::Pod, "app", "web");
         let enrol_request = EnrolRequest { key, uid: uid.and_then(PodId::new), sandbox, answer };
-        let mut controller: Controller<Fake> = Controller::new("n1", Enablement::default());
+        let mut controller: Controller<Fake> = Controller::new(
+            "n1",
+            Enablement::default(),
+            crate::pod_settings::PodSettings { captures_dns: true, bypasses_inbound: false },
+        );
         let standings = events.into_iter().map(|event| {
             controller.apply(event);
             controller.handle_request(&enrol_request)

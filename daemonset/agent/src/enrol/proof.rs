@@ -17,10 +17,26 @@ pub enum Side {
 /// One fact. A new one needs a row in the table of `enrol::tests::facts`, which does not compile without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fact {
-    /// The program that marks new IPv4 connections is attached to the node's cgroup root.
+    /// The program that marks new IPv4 connections, and sends DNS questions to the proxy, is attached to the node's cgroup root.
     Connect4,
     /// The same for IPv6.
     Connect6,
+    /// The program that sends DNS questions over IPv4 without a connection to the proxy is attached to the node's cgroup root.
+    Sendmsg4,
+    /// The same for IPv6.
+    Sendmsg6,
+    /// The program by which answers come from the nameserver that was asked is attached to the node's cgroup root: IPv4 sockets.
+    Recvmsg4,
+    /// The same for IPv6 sockets.
+    Recvmsg6,
+    /// The program by which the peer of an IPv4 socket is the nameserver that was asked is attached to the node's cgroup root.
+    Getpeername4,
+    /// The same for IPv6 sockets.
+    Getpeername6,
+    /// The program that binds the proxy's DNS sockets to the pod's IPv4 address is attached to the node's cgroup root.
+    Bind4,
+    /// The same for IPv6.
+    Bind6,
     /// The program that drops packets between application and proxy which would leave the pod is attached to the node's cgroup
     /// root.
     Egress,
@@ -49,7 +65,7 @@ pub enum Fact {
     ProxyTag,
     /// The proxy's cgroup holds no process of an enrolled pod.
     ProxyCgroup,
-    /// The kernel programs know the proxy's listeners in the pod.
+    /// The kernel programs know the proxy's listeners in the pod, those for DNS too if the pod's questions are captured.
     Listeners,
     /// The proxy has acknowledged the pod.
     Acknowledged,
@@ -57,9 +73,17 @@ pub enum Fact {
 
 impl Fact {
     /// Every fact; a proof that lacks one of them does not hold.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 25] = [
         Self::Connect4,
         Self::Connect6,
+        Self::Sendmsg4,
+        Self::Sendmsg6,
+        Self::Recvmsg4,
+        Self::Recvmsg6,
+        Self::Getpeername4,
+        Self::Getpeername6,
+        Self::Bind4,
+        Self::Bind6,
         Self::Egress,
         Self::Sockops,
         Self::PodEntry,
@@ -82,6 +106,14 @@ impl Fact {
         match self {
             Self::Connect4 => "connect4",
             Self::Connect6 => "connect6",
+            Self::Sendmsg4 => "sendmsg4",
+            Self::Sendmsg6 => "sendmsg6",
+            Self::Recvmsg4 => "recvmsg4",
+            Self::Recvmsg6 => "recvmsg6",
+            Self::Getpeername4 => "getpeername4",
+            Self::Getpeername6 => "getpeername6",
+            Self::Bind4 => "bind4",
+            Self::Bind6 => "bind6",
             Self::Egress => "egress",
             Self::Sockops => "sockops",
             Self::PodEntry => "pod_entry",
@@ -105,6 +137,9 @@ impl Fact {
         match self {
             Self::Connect4
             | Self::Connect6
+            // The names that the pod asks for would leave it.
+            | Self::Sendmsg4
+            | Self::Sendmsg6
             | Self::Egress
             | Self::Sockops
             | Self::PodEntry
@@ -117,7 +152,16 @@ impl Fact {
             // The pod's own connections would count as the proxy's.
             | Self::ProxyCgroup => Side::Kernel,
             Self::Rules | Self::Outbound => Side::Routing,
-            Self::ProxyTag | Self::Listeners | Self::Acknowledged => Side::Proxy,
+            // Questions go to the proxy, and applications do not understand its answers, or it hears no questions.
+            Self::Recvmsg4
+            | Self::Recvmsg6
+            | Self::Getpeername4
+            | Self::Getpeername6
+            | Self::Bind4
+            | Self::Bind6
+            | Self::ProxyTag
+            | Self::Listeners
+            | Self::Acknowledged => Side::Proxy,
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use ebpf_common::{F_IN, F_OUT, Family, Kind};
+use ebpf_common::{Family, Kind};
 use ebpf_loader::{Check, Listener, LoadError, Steering, Survey};
 use tokio::time::Instant;
 
-use super::{LiveNode, entry, routing};
+use super::{LiveNode, captured, entry, routing};
 use crate::cgroups::Member;
 use crate::described::described;
 use crate::enrol::{Fact, Proof, Reading};
@@ -16,9 +16,26 @@ use crate::proxies::Proxy;
 use crate::surveys::Shared;
 use crate::{rules, sysctl};
 
-/// Programs at the node's cgroup root, and how the loader names their checks.
-const ROOT_PROGRAMS: [(Fact, &str); 4] =
-    [(Fact::Connect4, "connect4"), (Fact::Connect6, "connect6"), (Fact::Egress, "egress"), (Fact::Sockops, "sockops")];
+/// Facts of the programs at the node's cgroup root; the loader's checks have the same names.
+const ROOT_PROGRAMS: [Fact; 12] = [
+    Fact::Connect4,
+    Fact::Connect6,
+    Fact::Sendmsg4,
+    Fact::Sendmsg6,
+    Fact::Recvmsg4,
+    Fact::Recvmsg6,
+    Fact::Getpeername4,
+    Fact::Getpeername6,
+    Fact::Bind4,
+    Fact::Bind6,
+    Fact::Egress,
+    Fact::Sockops,
+];
+
+/// Returns whether a check of the loader is about a program at the node's cgroup root.
+pub(super) fn is_of_root(check: &Check) -> bool {
+    ROOT_PROGRAMS.iter().any(|fact| fact.name() == check.name)
+}
 
 /// `since`: the kernel's links and the node's processes as they were then or later; everything else as it is now.
 pub(super) async fn read(node: &LiveNode, pod: &LocalPod, pod_netns: &Arc<PodNetns>, since: Instant) -> Proof {
@@ -67,8 +84,7 @@ async fn kernel(
             Ok(survey) => attached(&mut proof, &steering, &survey, proxy.as_ref(), &pod_netns),
             Err(reason) => {
                 // Pushed although they count as unreadable anyway, so that the report has the reason.
-                let programs = ROOT_PROGRAMS.map(|(fact, _)| fact);
-                for fact in programs.into_iter().chain([Fact::SkLookup, Fact::NetnsCookie, Fact::ProxyTag]) {
+                for fact in ROOT_PROGRAMS.into_iter().chain([Fact::SkLookup, Fact::NetnsCookie, Fact::ProxyTag]) {
                     proof.push(fact, Reading::Unreadable(reason.clone()));
                 }
             }
@@ -89,8 +105,8 @@ async fn kernel(
 
 /// Facts of links, each proved by its pin.
 fn attached(proof: &mut Proof, steering: &Steering, survey: &Survey, proxy: Option<&Proxy>, pod_netns: &PodNetns) {
-    for (fact, name) in ROOT_PROGRAMS {
-        let check = survey.root().iter().find(|check| check.name == name).cloned();
+    for fact in ROOT_PROGRAMS {
+        let check = survey.root().iter().find(|check| check.name == fact.name()).cloned();
         proof.push(fact, reading(check.map_or_else(|| Err("not attached".to_owned()), found)));
     }
     match steering.verify_pod(survey, pod_netns.cookie, pod_netns.netns.as_fd()) {
@@ -116,7 +132,7 @@ fn attached(proof: &mut Proof, steering: &Steering, survey: &Survey, proxy: Opti
 
 fn entered(steering: &Steering, pod: &LocalPod, pod_netns: &PodNetns) -> Result<Result<String, String>, LoadError> {
     // Compared as a whole: an old address or port in the entry is as wrong as a missing flag.
-    let wanted = entry(pod, pod_netns, F_OUT | F_IN);
+    let wanted = entry(pod, pod_netns, captured(pod));
     Ok(match steering.pod(pod_netns.cookie)? {
         Some(known) if known == wanted => Ok(format!("netns cookie {}", pod_netns.cookie)),
         Some(known) => Err(format!("{known:?}, expected {wanted:?}")),
@@ -140,13 +156,19 @@ fn shared_cgroup(node: &LiveNode, pod: &LocalPod, members: &[Member]) -> Reading
     }
 }
 
-/// A listener of each kind for each family the pod has addresses of; one of IPv6 takes IPv4 too.
+/// A listener of each kind for each family the pod has addresses of; one of IPv6 takes IPv4 too, but for DNS, where each is at an
+/// address of the pod. UDP has no listeners: the proxy opens its sockets for DNS together with the listener, or does not serve the
+/// pod.
 fn covered(pod: &LocalPod, listeners: &[Listener]) -> Result<String, String> {
     let has = |kind, family| listeners.iter().any(|listener| listener.kind == kind && listener.family == family);
     let mut missing = Vec::new();
     for kind in Kind::ALL {
+        if kind == Kind::Dns && !pod.settings.captures_dns {
+            continue;
+        }
         let v6 = has(kind, Family::V6);
-        if pod.ips.iter().any(|ip| ip.is_ipv4()) && !v6 && !has(kind, Family::V4) {
+        let v4 = has(kind, Family::V4) || v6 && kind != Kind::Dns;
+        if pod.ips.iter().any(|ip| ip.is_ipv4()) && !v4 {
             missing.push(format!("{} for IPv4", kind.name()));
         }
         if pod.ips.iter().any(|ip| ip.is_ipv6()) && !v6 {
@@ -156,7 +178,13 @@ fn covered(pod: &LocalPod, listeners: &[Listener]) -> Result<String, String> {
     if missing.is_empty() {
         Ok(format!("{} known", listeners.len()))
     } else {
-        Err(format!("no listener: {}", missing.join(", ")))
+        let dns_only = missing.iter().all(|kind| kind.starts_with(Kind::Dns.name()));
+        let remedy = if dns_only {
+            "; ztunnel needs ISTIO_META_DNS_CAPTURE=true, or the agent AMBIENT_DNS_CAPTURE=false"
+        } else {
+            ""
+        };
+        Err(format!("no listener: {}{remedy}", missing.join(", ")))
     }
 }
 
@@ -200,6 +228,7 @@ mod tests {
     fn a_dual_stack_listener_serves_both_families_and_one_of_ipv4_does_not() {
         let mut spec = pod();
         spec.ips = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        spec.settings.captures_dns = false;
         let of = |family| Kind::ALL.map(|kind| listener(kind, family));
 
         assert!(covered(&spec, &of(Family::V6)).is_ok());
@@ -207,5 +236,24 @@ mod tests {
         spec.ips.truncate(1);
         assert!(covered(&spec, &of(Family::V4)).is_ok());
         assert!(covered(&spec, &[]).is_err());
+    }
+
+    #[test]
+    fn a_pod_whose_dns_is_captured_needs_a_listener_for_it_at_each_of_its_addresses() {
+        let mut spec = pod();
+        let without_dns = || Kind::ALL.into_iter().filter(|kind| *kind != Kind::Dns);
+        let with = |families: &[Family]| {
+            let dns = families.iter().map(|family| listener(Kind::Dns, *family));
+            without_dns().map(|kind| listener(kind, Family::V6)).chain(dns).collect::<Vec<_>>()
+        };
+
+        assert!(covered(&spec, &with(&[Family::V4])).is_ok());
+        let missing = covered(&spec, &with(&[Family::V6])).unwrap_err();
+        assert!(missing.contains("dns for IPv4") && missing.contains("ISTIO_META_DNS_CAPTURE"), "{missing}");
+        spec.ips.push("fd00::1".parse().unwrap());
+        assert!(covered(&spec, &with(&[Family::V4])).unwrap_err().contains("dns for IPv6"));
+        assert!(covered(&spec, &with(&[Family::V4, Family::V6])).is_ok());
+        spec.settings.captures_dns = false;
+        assert!(covered(&spec, &with(&[])).is_ok());
     }
 }

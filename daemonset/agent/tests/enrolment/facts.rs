@@ -106,6 +106,17 @@ fn rows(fact: Fact) -> Vec<Row> {
             by_agent("the pin of another", |node, _| swap(node, "root/strake_connect4", "root/strake_connect6")),
         ],
         Fact::Connect6 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_connect6"))],
+        Fact::Sendmsg4 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_sendmsg4"))],
+        Fact::Sendmsg6 => vec![
+            by_agent("unpinned", |node, _| unpin(node, "root/strake_sendmsg6")),
+            by_agent("the pin of another", |node, _| swap(node, "root/strake_sendmsg4", "root/strake_sendmsg6")),
+        ],
+        Fact::Recvmsg4 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_recvmsg4"))],
+        Fact::Recvmsg6 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_recvmsg6"))],
+        Fact::Getpeername4 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_getpeer4"))],
+        Fact::Getpeername6 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_getpeer6"))],
+        Fact::Bind4 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_bind4"))],
+        Fact::Bind6 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_bind6"))],
         Fact::Egress => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_egress"))],
         Fact::Sockops => vec![
             by_agent("unpinned", |node, _| unpin(node, "root/strake_sockops")),

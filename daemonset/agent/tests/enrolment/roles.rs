@@ -1,7 +1,7 @@
 //! Roles of this program in processes of their own: the proxy and applications of a pod. None of it is a test.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -87,7 +87,8 @@ fn drop_pod(pods: &mut Vec<Served>, uid: &zds::PodId) {
 /// A proxy's listeners in a pod; each tells every connection where it was going.
 fn listen(netns: &Netns) -> std::io::Result<Vec<TcpListener>> {
     netns.run(|| {
-        [15001, 15006, 15008]
+        let mut listeners = listen_dns()?;
+        let captured = [15001, 15006, 15008]
             .into_iter()
             .map(|port| {
                 let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
@@ -109,8 +110,26 @@ fn listen(netns: &Netns) -> std::io::Result<Vec<TcpListener>> {
                 });
                 Ok(listener)
             })
-            .collect()
+            .collect::<std::io::Result<Vec<_>>>()?;
+        listeners.extend(captured);
+        Ok(listeners)
     })
+}
+
+/// Listeners for DNS, as a proxy has them; nobody asks them.
+fn listen_dns() -> std::io::Result<Vec<TcpListener>> {
+    let loopback: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, 15053).into(), (Ipv6Addr::LOCALHOST, 15053).into()];
+    let listeners = loopback.map(|address| {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(16)?;
+        Ok(socket.into())
+    });
+    listeners.into_iter().collect()
 }
 
 /// Not a test: this process when it plays an application.

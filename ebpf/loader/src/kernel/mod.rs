@@ -51,8 +51,16 @@ pub(crate) enum AttachType {
     Egress = 1,
     SockCreate = 2,
     SockOps = 3,
+    Bind4 = 8,
+    Bind6 = 9,
     Connect4 = 10,
     Connect6 = 11,
+    Sendmsg4 = 14,
+    Sendmsg6 = 15,
+    Recvmsg4 = 19,
+    Recvmsg6 = 20,
+    Getpeername4 = 29,
+    Getpeername6 = 30,
     SkLookup = 36,
 }
 

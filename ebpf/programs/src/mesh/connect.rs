@@ -4,7 +4,8 @@
 //! An application's TCP connection gets the mark that the pod's routing rule sends to `lo`; the
 //! destination is not rewritten, so `getpeername` tells the truth. A connection of the proxy to the
 //! pod itself, with the client's address as its own, goes to `lo` too, because the answers must come
-//! back to the proxy. The sockets of both are confined to `lo`; see `egress`. Hooks: `cgroup/connect4|6`, Linux 4.17; the netns cookie in them, 5.7.
+//! back to the proxy. The sockets of both are confined to `lo`; see `egress`. DNS questions are an exception: they, and UDP
+//! sockets that connect to a nameserver, are connected to the proxy at the pod's own address; see `dns`. Hooks: `cgroup/connect4|6`, Linux 4.17; the netns cookie in them, 5.7.
 
 use core::{ffi::c_void, ptr::NonNull};
 
@@ -18,52 +19,76 @@ use ebpf_common::{Address, Counter, F_OUT, LOOPBACK_INTERFACE, LocalKey, PodConf
 
 use crate::{
     context::{read, read_words},
+    dns::{self, Question},
     maps::{count, is_known_local, pod},
-    socket::{MPTCP, TCP, bind_to_interface, is_looped, looped, set_mark, unlooped},
+    sock_addr::{ALLOW, REFUSE, port, rewrite4, rewrite6},
+    socket::{MPTCP, TCP, UDP, bind_to_interface, is_looped, looped, set_mark, unlooped},
     tag,
 };
-
-const ALLOW: i32 = 1;
-/// connect(2) fails with `EPERM`.
-const REFUSE: i32 = 0;
 
 /// connect(2) of an `AF_INET` socket.
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn strake_connect4(context: SockAddrContext) -> i32 {
     let sock_addr = context.sock_addr;
-    connect(sock_addr, Address::from_v4(read!((*sock_addr).user_ip4)), |socket| {
-        Address::from_v4(read!((*socket).src_ip4))
-    })
+    let source = |socket: *mut bpf_sock| Address::from_v4(read!((*socket).src_ip4));
+    let rewrite = |proxy, port| rewrite4(sock_addr, proxy, port);
+    connect(sock_addr, Address::from_v4(read!((*sock_addr).user_ip4)), source, rewrite)
 }
 
 /// connect(2) of an `AF_INET6` socket, to IPv4-mapped addresses too.
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn strake_connect6(context: SockAddrContext) -> i32 {
     let sock_addr = context.sock_addr;
-    connect(sock_addr, Address::from_v6(read_words!((*sock_addr).user_ip6)), |socket| {
-        Address::from_v6(read_words!((*socket).src_ip6))
-    })
+    let source = |socket: *mut bpf_sock| Address::from_v6(read_words!((*socket).src_ip6));
+    let rewrite = |proxy, port| rewrite6(sock_addr, proxy, port);
+    connect(sock_addr, Address::from_v6(read_words!((*sock_addr).user_ip6)), source, rewrite)
 }
 
-/// Handles connect(2) of both families. `source` reads the address that the socket is bound to.
+/// Handles connect(2) of both families. `source` reads the address that the socket is bound to, `rewrite` replaces the
+/// destination.
 #[inline(always)]
-fn connect(sock_addr: *mut bpf_sock_addr, destination: Address, source: impl Fn(*mut bpf_sock) -> Address) -> i32 {
+fn connect(
+    sock_addr: *mut bpf_sock_addr,
+    destination: Address,
+    source: impl Fn(*mut bpf_sock) -> Address,
+    rewrite: impl FnOnce(Address, u16),
+) -> i32 {
     let context: *mut c_void = sock_addr.cast();
     // SAFETY: the context is this program's own.
     let netns_cookie = unsafe { bpf_get_netns_cookie(context) };
     let Some(pod) = pod(netns_cookie) else { return ALLOW };
     let protocol = read!((*sock_addr).protocol);
-    if protocol != TCP && protocol != MPTCP {
+    let port = port(sock_addr);
+    if protocol != TCP && protocol != MPTCP && protocol != UDP {
         return ALLOW;
     }
     let Some(socket) = NonNull::new(read!((*sock_addr).__bindgen_anon_1.sk)) else { return REFUSE };
     let to_pod = pod.owns(&destination);
     if tag::is_proxy(tag::of(socket)) {
+        if protocol == UDP {
+            return ALLOW;
+        }
+        // Somebody outside has asked for the port of the proxy itself.
+        if to_pod && pod.is_dns_port(port) {
+            count(Counter::DnsOutsider);
+            return REFUSE;
+        }
         let inside = to_pod || is_known_local(LocalKey { netns_cookie, address: destination });
         let connection = Connection { context, socket, netns_cookie };
         return if inside { app_leg(&connection, source(socket.as_ptr()), destination) } else { ALLOW };
     }
-    let itself = to_pod || destination.is_loopback() || destination.is_unspecified();
+    let to_proxy = match dns::question(socket, &pod, destination, port) {
+        Question::No => false,
+        Question::Redirected(proxy) => {
+            rewrite(proxy, pod.dns_port);
+            true
+        }
+        Question::Refused => return REFUSE,
+    };
+    if protocol == UDP {
+        return ALLOW;
+    }
+    let itself = to_proxy || to_pod || destination.is_loopback() || destination.is_unspecified();
     application(&Connection { context, socket, netns_cookie }, &pod, itself, is_routed(&pod, &destination))
 }
 

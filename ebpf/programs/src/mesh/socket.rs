@@ -11,6 +11,8 @@ const SO_BINDTOIFINDEX: i32 = 62;
 
 /// `IPPROTO_TCP`.
 pub(crate) const TCP: u32 = 6;
+/// `IPPROTO_UDP`.
+pub(crate) const UDP: u32 = 17;
 /// `IPPROTO_MPTCP`.
 pub(crate) const MPTCP: u32 = 262;
 /// `AF_INET`.

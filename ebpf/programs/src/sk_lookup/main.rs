@@ -17,7 +17,8 @@ use aya_ebpf::{
     Global, bindings::bpf_sk_lookup, helpers::bpf_ktime_get_ns, macros::sk_lookup, programs::SkLookupContext,
 };
 use ebpf_common::{
-    Address, Admission, Counter, F_IN, Kind, LOCALS_PER_POD, LOOPBACK_INTERFACE, LocalKey, PodConfig, Tuple,
+    Address, Admission, Counter, F_BYPASS_IN, F_IN, Kind, LOCALS_PER_POD, LOOPBACK_INTERFACE, LocalKey, PodConfig,
+    Tuple,
 };
 
 use crate::{
@@ -32,6 +33,7 @@ static NETNS_COOKIE: Global<u64> = Global::new(0);
 
 const AF_INET: u32 = 2;
 const TCP: u32 = 6;
+const UDP: u32 = 17;
 
 /// Leaves an entry that is there (`BPF_NOEXIST`).
 const NO_EXIST: u64 = 1;
@@ -42,6 +44,9 @@ pub(crate) fn strake_lookup(context: SkLookupContext) -> u32 {
     let netns_cookie = NETNS_COOKIE.load();
     let Some(pod) = pod(netns_cookie) else { return PASS };
     let arrival = Arrival::read(context.lookup);
+    if arrival.protocol == UDP {
+        return datagram(&pod, netns_cookie, &arrival);
+    }
     if arrival.protocol != TCP || arrival.is_to_itself() {
         return PASS;
     }
@@ -58,6 +63,20 @@ pub(crate) fn strake_lookup(context: SkLookupContext) -> u32 {
             DROP
         }
     }
+}
+
+/// A UDP packet. The proxy's DNS sockets have the pod's address, and answer nobody but the pod.
+#[inline(always)]
+fn datagram(pod: &PodConfig, netns_cookie: u64, arrival: &Arrival) -> u32 {
+    let source = arrival.tuple.source;
+    if !pod.is_dns_port(arrival.tuple.destination_port) || pod.owns(&source) || source.is_loopback() {
+        return PASS;
+    }
+    if is_known_local(LocalKey { netns_cookie, address: source }) {
+        return PASS;
+    }
+    count(Counter::DnsOutsider);
+    DROP
 }
 
 /// Destination of a connection.
@@ -86,12 +105,19 @@ fn looped(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Target {
 #[inline(always)]
 fn from_outside(netns_cookie: u64, pod: &PodConfig, arrival: &Arrival) -> Target {
     let port = arrival.tuple.destination_port;
-    if pod.flags & F_IN == 0 {
-        // The proxy still listens, for what it has captured; it must not take a stranger for the pod.
-        return if port == pod.out_port || port == pod.in_port { Target::Nobody } else { Target::Ordinary };
-    }
-    if port == pod.hbone_port {
+    let is_captured = pod.flags & F_IN != 0;
+    if is_captured && port == pod.hbone_port {
         return Target::Proxy(Kind::Hbone);
+    }
+    if !is_captured || pod.flags & F_BYPASS_IN != 0 {
+        // The proxy listens for what it has captured, and must not take a stranger for the pod.
+        if port == pod.out_port || port == pod.in_port || pod.is_dns_port(port) {
+            return Target::Nobody;
+        }
+        if is_captured {
+            count(Counter::LookupBypassed);
+        }
+        return Target::Ordinary;
     }
     if is_admitted(&arrival.tuple) {
         if is_declared(netns_cookie, pod, &arrival.tuple) {

@@ -50,6 +50,8 @@ pub(crate) fn steer(context: &SkLookupContext, netns_cookie: u64, kind: Kind, is
                 Kind::Outbound => Counter::LookupOutbound,
                 Kind::Inbound => Counter::LookupInbound,
                 Kind::Hbone => Counter::LookupHbone,
+                // Never steered to: who asks connects to its address.
+                Kind::Dns => Counter::LookupInbound,
             });
             if selected_before {
                 count(Counter::LookupReplaced);

@@ -13,6 +13,7 @@ use super::TIMING;
 use super::fake::{Fake, State};
 use crate::enrol::{Actor, Goal, Node as _, Redirection, Wanted};
 use crate::pod::{LocalPod, PodNetns};
+use crate::pod_settings::PodSettings;
 use crate::report::Reports;
 
 pub(super) struct Bench {
@@ -27,6 +28,7 @@ pub(crate) fn pod() -> LocalPod {
     LocalPod {
         sandbox: None,
         probe_ports: vec![8080],
+        settings: PodSettings { captures_dns: true, bypasses_inbound: false },
         key: ObjectRef::new(Kind::Pod, "default", "web"),
         uid: PodId::new("u1").unwrap(),
         cgroup_uid: "u1".to_owned(),

@@ -22,9 +22,20 @@ const DISTURBANCES: [Disturbance; 3] = [Disturbance::Unreadable, Disturbance::Mi
 /// The step that repairs a fact that is missing or wrong; `None`: no step of the agent can, it waits for somebody else.
 fn repaired_by(fact: Fact) -> Option<Step> {
     match fact {
-        Fact::Connect4 | Fact::Connect6 | Fact::Egress | Fact::Sockops | Fact::ProxyTag | Fact::ProxyCgroup => {
-            Some(Step::Tag)
-        }
+        Fact::Connect4
+        | Fact::Connect6
+        | Fact::Sendmsg4
+        | Fact::Sendmsg6
+        | Fact::Recvmsg4
+        | Fact::Recvmsg6
+        | Fact::Getpeername4
+        | Fact::Getpeername6
+        | Fact::Bind4
+        | Fact::Bind6
+        | Fact::Egress
+        | Fact::Sockops
+        | Fact::ProxyTag
+        | Fact::ProxyCgroup => Some(Step::Tag),
         Fact::PodEntry | Fact::Probes => Some(Step::Entry),
         Fact::SkLookup => Some(Step::Link),
         Fact::Settings | Fact::Rules | Fact::Outbound => Some(Step::Rules),

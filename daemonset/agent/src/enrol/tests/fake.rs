@@ -78,6 +78,14 @@ impl State {
             Fact::Acknowledged => self.acknowledged,
             Fact::Connect4
             | Fact::Connect6
+            | Fact::Sendmsg4
+            | Fact::Sendmsg6
+            | Fact::Recvmsg4
+            | Fact::Recvmsg6
+            | Fact::Getpeername4
+            | Fact::Getpeername6
+            | Fact::Bind4
+            | Fact::Bind6
             | Fact::Egress
             | Fact::Sockops
             | Fact::Probes

@@ -4,11 +4,11 @@ use core::ptr::NonNull;
 
 use aya_ebpf::{bindings::bpf_sock, helpers::bpf_sock_hash_update};
 use aya_log_ebpf::{info, warn};
-use ebpf_common::{Counter, Family, Kind, LOOP_MARK_MASK, PodConfig, SocketKey, Tag};
+use ebpf_common::{Address, Counter, Family, Kind, LOOP_MARK_MASK, PodConfig, SocketKey, Tag};
 
 use super::Event;
 use crate::{
-    context::read,
+    context::{read, read_words},
     maps::{SOCKS, count, pod},
     socket::{AF_INET, bind_to_interface, set_mark, unlooped},
     tag,
@@ -25,6 +25,9 @@ pub(super) fn begins(event: &Event, socket: NonNull<bpf_sock>) {
     }
     let port = read!((*event.ops()).local_port) as u16;
     let Some(kind) = kind_of(port, &pod) else { return };
+    if kind as u32 == Kind::Dns as u32 && !is_at_pod(event, &pod) {
+        return;
+    }
     let family = if read!((*event.ops()).family) == AF_INET { Family::V4 } else { Family::V6 };
     let key = SocketKey::new(netns_cookie, kind, family);
     let noted = tag::put(socket, Tag::listener(kind, netns_cookie))
@@ -49,9 +52,21 @@ fn kind_of(port: u16, pod: &PodConfig) -> Option<Kind> {
         Some(Kind::Inbound)
     } else if port == pod.hbone_port {
         Some(Kind::Hbone)
+    } else if pod.is_dns_port(port) {
+        Some(Kind::Dns)
     } else {
         None
     }
+}
+
+/// Returns whether the listener has the pod's address: questions are sent there. One that stayed on loopback gets none, and must
+/// not be taken for one that does.
+#[inline(always)]
+fn is_at_pod(event: &Event, pod: &PodConfig) -> bool {
+    let ops = event.ops();
+    let (v4, v6) = (read!((*ops).local_ip4), read_words!((*ops).local_ip6));
+    let address = if read!((*ops).family) == AF_INET { Address::from_v4(v4) } else { Address::from_v6(v6) };
+    pod.owns(&address)
 }
 
 /// A listener's mark would pass to what it accepts, and `tcp_fwmark_accept` has effect only without
@@ -67,7 +82,7 @@ fn without_mark(event: &Event, socket: NonNull<bpf_sock>) -> bool {
 #[inline(always)]
 fn on_pod_interface(event: &Event, kind: Kind, pod: &PodConfig) -> bool {
     match kind {
-        Kind::Outbound => true,
+        Kind::Outbound | Kind::Dns => true,
         Kind::Inbound | Kind::Hbone => bind_to_interface(event.as_ptr(), pod.interface),
     }
 }

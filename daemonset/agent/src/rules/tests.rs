@@ -82,6 +82,24 @@ async fn a_rule_or_route_that_somebody_took_away_is_missed_and_comes_back() {
     assert_holds(&netns, &routing).await;
 }
 
+#[tokio::test]
+async fn the_proof_covers_sockets_that_are_bound_to_the_pods_interface() {
+    let Some((netns, routing)) = joined().await else { return };
+    // What a socket without a bound interface takes is left in place.
+    BOTH.iter().for_each(|family| drop(ip(&netns, &format!("{family} route del local default dev eth0 table {TABLE}"))));
+
+    let facts = read(&netns, &routing).await;
+    let repaired = apply(&netns, &routing).await.unwrap();
+
+    let Reading::Fails(found) = &facts.outbound else { panic!("{facts:?}") };
+    let bound = ["IPv4", "IPv6"].map(|family| format!("{family} bound to interface {}: ", routing.interface));
+    let failures: Vec<_> = found.split("; ").collect();
+    assert_eq!(failures.len(), 2, "{found}");
+    assert!(failures.iter().zip(&bound).all(|(failure, bound)| failure.starts_with(bound)), "{found}");
+    assert_eq!(repaired.len(), 2, "{repaired:?}");
+    assert_holds(&netns, &routing).await;
+}
+
 /// A connection of a marked socket to an address that is not the pod's, and its other end: our routes bring it to a listener
 /// in the namespace itself.
 fn looped() -> std::io::Result<(TcpStream, TcpStream)> {

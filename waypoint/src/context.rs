@@ -12,6 +12,7 @@ use ca_client::CertificateManager;
 use hbone::Settings;
 use hbone::pool::Limits;
 use identity::Identity;
+use jwt::KeyStore;
 use model::State;
 use model::view::WaypointTarget;
 use proxy_core::TlsConfigs;
@@ -19,10 +20,11 @@ use proxy_core::budget::{Budgets, Member, Usage};
 use proxy_core::workers::{Tasks, WorkerHandles};
 use runtime::Budget;
 use runtime::drain::Watch;
+use waypoint_config::{AppProtocol, Handle};
 
+use crate::http::Authenticators;
 use crate::inner::detection_time;
 use crate::report::{AccessLog, Series};
-use crate::snapshot::{AppProtocol, Current, Policies, Snapshot};
 use crate::upstream::{Connections, DialError, EndpointCache, TunnelKey};
 use crate::workers::Command;
 
@@ -46,7 +48,9 @@ pub struct Shared {
     pub budgets: Arc<Budgets>,
     pub usage: Arc<Usage>,
     pub drain: Watch,
-    pub snapshot: Current,
+    pub config: Handle,
+    /// Keys of the issuers of tokens.
+    pub keys: KeyStore,
     /// `None`: no access log.
     pub access_log: Option<AccessLog>,
 }
@@ -62,6 +66,7 @@ pub struct WorkerContext {
     pub connections: Connections,
     pub endpoints: EndpointCache,
     pub series: Series,
+    pub authenticators: Authenticators,
     /// Tunnels and connections of clients.
     pub clients: Tasks,
     /// Copies of requests.
@@ -78,23 +83,19 @@ pub struct WorkerContext {
 impl Shared {
     /// Protocol of a target, and the time for its detection where it is not declared.
     pub fn protocol(&self, target: &WaypointTarget) -> (AppProtocol, Option<Duration>) {
-        let snapshot = self.snapshot.load();
+        let config = self.config.load();
+        let is_guarded = !config.gateway.policies.is_empty();
         let (protocol, has_rules) = match target {
-            WaypointTarget::Service { service, port } => match snapshot.port(&service.hostname, *port) {
+            WaypointTarget::Service { service, port } => match config.port(&service.key(), *port) {
                 Some((service, port)) => {
-                    let has_routes = port.has_user_routes();
-                    (port.protocol, has_routes || is_guarded(&snapshot, &service.policies))
+                    (port.protocol, is_guarded || port.has_user_routes() || !service.policies.is_empty())
                 }
                 None => (AppProtocol::Undeclared, true),
             },
-            WaypointTarget::Workload { .. } => (AppProtocol::Undeclared, is_guarded(&snapshot, &Policies::default())),
+            WaypointTarget::Workload { .. } => (AppProtocol::Undeclared, is_guarded),
         };
-        (protocol, detection_time(target, has_rules))
+        (protocol, detection_time(has_rules))
     }
-}
-
-fn is_guarded(snapshot: &Snapshot, policies: &Policies) -> bool {
-    !snapshot.policies.is_empty() || !policies.is_empty()
 }
 
 impl WorkerContext {
@@ -108,6 +109,7 @@ impl WorkerContext {
             connections: Connections::default(),
             endpoints: EndpointCache::new(shared.state.clone()),
             series: Series::default(),
+            authenticators: Authenticators::default(),
             clients: Tasks::default(),
             mirrors: Tasks::default(),
             kept_bytes: Rc::default(),

@@ -11,6 +11,7 @@ use model::view::{Endpoint, WaypointTarget};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::context::WorkerContext;
+use crate::http::authorise_connection;
 use crate::inner::{ClientIo, Prefixed};
 use crate::report;
 use crate::tunnel::Opened;
@@ -42,6 +43,11 @@ pub enum TcpError {
 /// Serves a connection.
 pub async fn serve(context: &Rc<WorkerContext>, opened: &Opened, client: Prefixed<ClientIo>) {
     let mut report = report::Tcp::open(context.clone(), opened.clone());
+    if let Err(denied) = authorise(context, opened) {
+        report.denied = Some(denied);
+        // Dropped without an end, the client's stream is reset.
+        return;
+    }
     match reach(context, opened, &mut report).await {
         Ok(server) => report.carried = Some(carry(client, Prefixed::new(bytes::Bytes::new(), server)).await),
         Err(error) => {
@@ -50,6 +56,19 @@ pub async fn serve(context: &Rc<WorkerContext>, opened: &Opened, client: Prefixe
             tracing::debug!(%client, to = %opened.original_dst, %error, code = "tcp", "no connection to an endpoint");
         }
     }
+}
+
+/// Applies the policies on a connection.
+///
+/// # Errors
+/// The reason of a denial, as details of the access log.
+fn authorise(context: &WorkerContext, opened: &Opened) -> Result<(), String> {
+    let config = context.shared.config.load();
+    let of_service = match &opened.target {
+        WaypointTarget::Service { service, .. } => config.services.get(&service.key()),
+        WaypointTarget::Workload { .. } => None,
+    };
+    authorise_connection(&config, of_service, opened)
 }
 
 /// Connects to an endpoint; a few are tried.

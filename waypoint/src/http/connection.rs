@@ -2,9 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE, USER_AGENT};
@@ -16,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use model::view::WaypointTarget;
 use route::grpc;
+use runtime::drain::Watch;
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
@@ -31,6 +33,8 @@ use crate::tcp::{self, Breakable};
 use crate::tunnel::Opened;
 use crate::upstream::{HttpVersion, LocalExec, Raw};
 
+/// Time before the deadline of a drain at which idle connections are closed.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// Longest head of a request, bytes; Envoy's limit. Beyond it the answer is 431.
 const MAX_HEAD_BYTES: usize = 60 << 10;
 /// Requests at a time on one HTTP/2 connection of a client; Envoy's limit.
@@ -70,10 +74,20 @@ impl HttpConnection {
 
     async fn http1<T: AsyncRead + AsyncWrite + Breakable + Unpin + 'static>(self: Rc<Self>, io: Prefixed<T>) {
         let this = self.clone();
-        let service = service_fn(move |request| this.clone().request(request));
+        let service = service_fn(move |request| Box::pin(this.clone().request(request)));
         let mut builder = http1::Builder::new();
         builder.max_header_size(MAX_HEAD_BYTES).pipeline_flush(true);
-        let served = builder.serve_connection(TokioIo::new(io), service).without_shutdown().await;
+        let mut connection = builder.serve_connection(TokioIo::new(io), service);
+        let mut closing = pin!(before_deadline(self.context.shared.drain.clone()));
+        let mut is_closing = false;
+        let ended = poll_fn(|cx| {
+            if !is_closing && closing.as_mut().poll(cx).is_ready() {
+                is_closing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            connection.poll_without_shutdown(cx)
+        });
+        let served = ended.await.map(|()| connection.into_parts());
         match served {
             Ok(parts) => {
                 let mut io = parts.io.into_inner();
@@ -124,8 +138,7 @@ impl HttpConnection {
         let mut report = Report::begin(self.context.clone(), self.record(&parts, received.clone()));
         let mut changes = Changes::default();
         let exchange = Exchange { connection: &self, report: &mut report, changes: &mut changes, received };
-        // Boxed: the future of a request is large, and a connection that waits for one need not have it.
-        let mut response = match Box::pin(exchange.run(parts, body)).await {
+        let mut response = match exchange.run(parts, body).await {
             Ok(forwarded) => self.answer(forwarded, report),
             Err(reply) => reply.into_response(report),
         };
@@ -204,6 +217,12 @@ impl HttpConnection {
             upstream_time: None,
         }
     }
+}
+
+/// Returns a moment before the deadline of the drain: idle connections are closed then, in order.
+async fn before_deadline(mut drain: Watch) {
+    let deadline = drain.started().await;
+    tokio::time::sleep_until(deadline.checked_sub(LAST_MOMENT).unwrap_or(deadline)).await;
 }
 
 impl Switched {

@@ -2,6 +2,7 @@
 //! of Istio's filters.
 
 use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,12 +12,13 @@ use http::{HeaderMap, HeaderValue, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use model::Text;
-use model::view::WaypointTarget;
+use model::view::{Endpoint, WaypointTarget};
+use model::{Text, Workload};
 use route::{
     Action, CorsDecision, Fault, Forward, HeaderChanges, Redirect, Request, Route, Rule, Source as ClientSource,
     Target, Weighted, choose, grpc,
 };
+use waypoint_config::AppProtocol;
 
 use super::authorise::authorise;
 use super::body::{BoxError, Source};
@@ -28,7 +30,6 @@ use super::outgoing::Outgoing;
 use super::reply::Reply;
 use super::{headers, mirror};
 use crate::report::{Flag, Report};
-use crate::snapshot::{AppProtocol, Policies, PortConfig, Snapshot};
 use crate::upstream::{HttpVersion, Upstream};
 
 /// Bytes of requests that a worker keeps for further tries and for mirrors, of all its requests together.
@@ -69,22 +70,25 @@ impl Exchange<'_> {
     /// # Errors
     /// The answer of the proxy.
     pub(super) async fn run(mut self, mut parts: Parts, body: Incoming) -> Result<Forwarded, Reply> {
-        let head = Head::read(&parts)?;
+        let mut head = Head::read(&parts)?;
         headers::prepare_request(&mut parts.headers, &head.scheme);
         self.note(&parts.headers, &head);
-        let snapshot = self.connection.context.shared.snapshot.load_full();
-        let target = self.connection.opened.target.clone();
+        let all = self.connection.context.shared.config.load();
+        let (context, opened) = (&self.connection.context, &self.connection.opened);
+        let target = opened.target.clone();
         let (service, port) = match &target {
             WaypointTarget::Service { service, port } => (service, *port),
             WaypointTarget::Workload { workload, port } => {
-                authorise([&snapshot.policies, &Policies::default()])?;
-                let address = std::net::SocketAddr::new(self.workload_ip(workload)?, *port);
-                let upstream = Upstream::new(model::view::Endpoint { workload: workload.clone(), address }, None);
-                return self.to_workload(Rc::new(upstream), head, parts, body).await;
+                authorise(context, opened, (&all, None), &mut head, &mut parts).await?;
+                let address = SocketAddr::new(workload_ip(workload)?, *port);
+                let upstream = Upstream::new(Endpoint { workload: workload.clone(), address }, None);
+                return self.send_to_workload(Rc::new(upstream), head, parts, body).await;
             }
         };
-        let (policies, config) = find(&snapshot, &service.hostname, port)?;
-        authorise([&snapshot.policies, policies])?;
+        // Also after a change of the configuration, on a connection that was opened before.
+        let of_service = all.services.get(&service.key()).ok_or_else(Reply::no_cluster)?;
+        let config = of_service.ports.get(&port).ok_or_else(Reply::no_cluster)?;
+        let token = authorise(context, opened, (&all, Some(of_service)), &mut head, &mut parts).await?;
         let client = &self.connection.opened.client;
         let request = Request {
             method: parts.method.as_str(),
@@ -93,7 +97,7 @@ impl Exchange<'_> {
             target: &head.target,
             headers: &parts.headers,
             source: ClientSource { namespace: client.namespace(), labels: None },
-            claims: None,
+            claims: token.as_ref().map(|token| &token.claims),
         };
         let route = config.routes.find(&request).ok_or_else(Reply::no_route)?;
         self.report.record.route_name.clone_from(&route.name);
@@ -144,12 +148,8 @@ impl Exchange<'_> {
         }
     }
 
-    fn workload_ip(&self, workload: &model::Workload) -> Result<std::net::IpAddr, Reply> {
-        workload.workload_ips.first().copied().ok_or_else(Reply::no_endpoint)
-    }
-
     /// Sends a request to the workload that its client has addressed: without routes, and to no other.
-    async fn to_workload(
+    async fn send_to_workload(
         self,
         upstream: Rc<Upstream>,
         head: Head,
@@ -275,10 +275,8 @@ struct Destined<'a> {
     protocol: AppProtocol,
 }
 
-fn find<'a>(snapshot: &'a Snapshot, host: &str, port: u16) -> Result<(&'a Policies, &'a PortConfig), Reply> {
-    // Also after a change of the configuration, on a connection that was opened before.
-    let (service, config) = snapshot.port(host, port).ok_or_else(Reply::no_cluster)?;
-    Ok((&service.policies, config))
+fn workload_ip(workload: &Workload) -> Result<IpAddr, Reply> {
+    workload.workload_ips.first().copied().ok_or_else(Reply::no_endpoint)
 }
 
 fn redirected(redirect: &Redirect, route: &Route, request: &Request<'_>) -> Reply {

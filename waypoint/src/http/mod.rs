@@ -13,5 +13,8 @@ mod headers;
 mod mirror;
 mod outgoing;
 mod reply;
+mod tokens;
 
+pub use authorise::authorise_connection;
 pub use connection::HttpConnection;
+pub use tokens::Authenticators;

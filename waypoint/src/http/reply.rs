@@ -67,11 +67,6 @@ impl Reply {
         Self::new(503, "no healthy upstream", "no_healthy_upstream").flag(Flag::NoHealthyUpstream)
     }
 
-    /// Not allowed by a policy.
-    pub(super) fn denied(policy: &str) -> Self {
-        Self::new(403, "RBAC: access denied", format!("rbac_access_denied_matched_policy[{policy}]"))
-    }
-
     /// Renders the answer and completes the report.
     pub(super) fn into_response(self, mut report: Report) -> Response<ResponseBody> {
         let record = &mut report.record;

@@ -11,12 +11,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hbone::StreamIo;
-use model::view::WaypointTarget;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use waypoint_config::AppProtocol;
 
 use crate::context::WorkerContext;
 use crate::http::HttpConnection;
-use crate::snapshot::AppProtocol;
 use crate::tcp;
 use crate::tunnel::Opened;
 use crate::upstream::HttpVersion;
@@ -59,12 +58,9 @@ pub async fn serve(context: Rc<WorkerContext>, opened: Opened, mut io: ClientIo)
     }
 }
 
-/// Time for the detection of the protocol of a target; `None`: without end.
-pub fn detection_time(target: &WaypointTarget, has_http_rules: bool) -> Option<Duration> {
-    match target {
-        WaypointTarget::Service { .. } | WaypointTarget::Workload { .. } if has_http_rules => None,
-        WaypointTarget::Service { .. } | WaypointTarget::Workload { .. } => Some(DETECTION_TIME),
-    }
+/// Time for the detection of a protocol; `None`: without end, as there are rules for HTTP.
+pub fn detection_time(has_rules: bool) -> Option<Duration> {
+    (!has_rules).then_some(DETECTION_TIME)
 }
 
 impl AsyncRead for ClientIo {

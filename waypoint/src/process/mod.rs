@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jwt::KeyStore;
 use model::State;
 use proxy_core::budget::{Budgets, Usage};
 use proxy_core::discovery::{self, Discovery, Updates};
@@ -10,12 +11,13 @@ use proxy_core::process::{self, Process, ProcessError};
 use telemetry::http::json;
 use telemetry::logging;
 use telemetry::readiness::Task;
+use waypoint_config::Handle;
 
 use crate::config::Config;
 use crate::context::Shared;
 use crate::dump::DumpSource;
+use crate::keys::HttpFetcher;
 use crate::report::AccessLog;
-use crate::snapshot::Current;
 use crate::workers::WaypointWorkers;
 
 /// Name of the program for control planes, in metrics, and of its threads.
@@ -111,7 +113,8 @@ fn shared(
         budgets,
         usage: Arc::new(Usage::new(text(&node.pod_namespace), text(&node.pod_name))),
         drain: process.drain(),
-        snapshot: Current::default(),
+        config: Handle::default(),
+        keys: KeyStore::new(Arc::new(HttpFetcher::default()), tokio::runtime::Handle::current()),
         access_log: config.traffic.access_log.then(|| AccessLog::new(move |line| lines.write_line(line))),
     }
 }

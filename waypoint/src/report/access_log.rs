@@ -84,6 +84,7 @@ pub(super) struct TcpLine<'a> {
     pub start: String,
     pub flags: Flags,
     pub failure: &'a str,
+    pub details: &'a str,
     pub carried: Carried,
     pub duration: Duration,
     pub endpoint: Option<SocketAddr>,
@@ -94,7 +95,8 @@ impl Display for TcpLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { start, flags, carried, opened, .. } = self;
         let endpoint = self.endpoint.map(|address| address.to_string()).unwrap_or_default();
-        write!(f, "[{start}] \"- - -\" 0 {flags} - - \"{}\" ", Quoted(self.failure))?;
+        let details = OrDash(self.details);
+        write!(f, "[{start}] \"- - -\" 0 {flags} {details} - \"{}\" ", Quoted(self.failure))?;
         write!(f, "{} {} {} - ", carried.to_server, carried.to_client, self.duration.as_millis())?;
         write!(f, "\"-\" \"-\" \"-\" \"-\" \"{}\" - - ", OrDash(&endpoint))?;
         write!(f, "{} {} - -", opened.original_dst, opened.client.address)

@@ -42,6 +42,8 @@ flags! {
     UpstreamProtocol = "UPE",
     /// All retries are used.
     RetryLimit = "URX",
+    /// An external authorizer denied the request, or could not be asked.
+    ExternalDenial = "UAEX",
     /// The client went away.
     DownstreamGone = "DC",
     /// The client broke the protocol.

@@ -21,6 +21,8 @@ pub struct Tcp {
     /// `None` until there was a connection to the endpoint.
     pub carried: Option<Carried>,
     pub failure: String,
+    /// Details of a denial by policies.
+    pub denied: Option<String>,
     pub start_time: OffsetDateTime,
     began: Instant,
     context: Rc<WorkerContext>,
@@ -30,11 +32,14 @@ impl Tcp {
     /// Begins the report of a connection.
     pub fn open(context: Rc<WorkerContext>, opened: Opened) -> Self {
         let (start_time, began) = (OffsetDateTime::now_utc(), Instant::now());
-        Self { opened, endpoint: None, carried: None, failure: String::new(), start_time, began, context }
+        Self { opened, endpoint: None, carried: None, failure: String::new(), denied: None, start_time, began, context }
     }
 
     fn flags(&self) -> Flags {
         let mut flags = Flags::default();
+        if self.denied.is_some() {
+            return flags;
+        }
         match (&self.endpoint, &self.carried) {
             (None, _) => flags.raise(Flag::NoHealthyUpstream),
             (Some(_), None) => flags.raise(Flag::UpstreamFailure),
@@ -52,6 +57,7 @@ impl Drop for Tcp {
                 start: start_time(self.start_time),
                 flags: self.flags(),
                 failure: &self.failure,
+                details: self.denied.as_deref().unwrap_or_default(),
                 carried: self.carried.unwrap_or_default(),
                 duration: self.began.elapsed(),
                 endpoint: self.endpoint.as_ref().map(|(_, address)| *address),

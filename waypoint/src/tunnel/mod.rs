@@ -28,6 +28,8 @@ pub struct Client {
 pub struct Opened {
     pub client: Arc<Client>,
     pub target: WaypointTarget,
+    /// Address that the client asked for, for policies.
+    pub destination: SocketAddr,
     /// Authority of the CONNECT.
     pub original_dst: Arc<str>,
 }

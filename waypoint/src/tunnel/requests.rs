@@ -1,5 +1,6 @@
 //! A CONNECT of a client: its target, and the worker that serves its connection.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ fn open(tunnel: &Tunnel, request: &Request) -> Result<Opened, StatusCode> {
     let target = waypoint_target(&shared.state, &authority, namespace, Some(&shared.identity));
     let target = target.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
     if let WaypointTarget::Service { service, port } = &target
-        && shared.snapshot.load().port(&service.hostname, *port).is_none()
+        && shared.config.load().port(&service.key(), *port).is_none()
     {
         // A service that has another waypoint, or none: this one must not lend its identity to reach it.
         return Err(StatusCode::SERVICE_UNAVAILABLE);
@@ -71,6 +72,22 @@ fn open(tunnel: &Tunnel, request: &Request) -> Result<Opened, StatusCode> {
     let workload = shared.state.workload_by_address(&shared.state.config().network, ip);
     // An address says nothing of who sends; only one that fits what was proved describes the client.
     let workload = workload.filter(|workload| workload.identity().as_ref() == Some(&tunnel.identity));
+    let destination = destination(&authority, &target);
     let client = Client { address: tunnel.client, identity: Some(tunnel.identity.clone()), workload };
-    Ok(Opened { client: Arc::new(client), target, original_dst: text.into() })
+    Ok(Opened { client: Arc::new(client), target, destination, original_dst: text.into() })
+}
+
+/// Address that policies compare: the one that the client asked for, or the first one of the service that it named.
+fn destination(authority: &Authority, target: &WaypointTarget) -> SocketAddr {
+    match (authority, target) {
+        (Authority::Address(address), _) => *address,
+        (Authority::Hostname { port, .. }, WaypointTarget::Service { service, .. }) => {
+            let first = service.vips.first().map(|vip| vip.address);
+            // Of no block that a policy can name.
+            SocketAddr::new(first.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), *port)
+        }
+        (Authority::Hostname { port, .. }, WaypointTarget::Workload { .. }) => {
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port)
+        }
+    }
 }

@@ -9,7 +9,7 @@ pub mod server;
 use ca_client::CertificateManager;
 use ca_server::testing::FixedRoot;
 use identity::Identity;
-use model::{Address, Change, Service, State, StateConfig, Text, Workload};
+use model::{Address, Change, NamespacedHostname, Service, State, StateConfig, Text, Workload};
 use parking_lot::Mutex;
 use proxy_core::budget::{Budgets, Usage};
 use route::retry::RetryPolicy;
@@ -23,8 +23,8 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 use waypoint::context::Shared;
 use waypoint::report::AccessLog;
-use waypoint::snapshot::{AppProtocol, Current, PortConfig, ServiceConfig, Snapshot};
 use waypoint::workers::WaypointWorkers;
+use waypoint_config::{AppProtocol, Config, Handle, PortConfig, ServiceConfig};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Address of the service `web`.
@@ -82,7 +82,11 @@ impl Lab {
             budgets: Arc::new(Budgets::new(None)),
             usage: Arc::new(Usage::new("shop", "waypoint-1")),
             drain: watch,
-            snapshot: Current::default(),
+            config: Handle::default(),
+            keys: jwt::KeyStore::new(
+                Arc::new(waypoint::keys::HttpFetcher::default()),
+                tokio::runtime::Handle::current(),
+            ),
             access_log: Some(AccessLog::new(move |line| lines.lock().push(line))),
         });
         let workers = WaypointWorkers::start(workers, &shared).unwrap();
@@ -107,17 +111,15 @@ impl Lab {
         let routes = PortRoutes { routes: RouteTable::new(routes), ..PortRoutes::default() };
         let config = ServiceConfig { ports: [(80, PortConfig { protocol, routes })].into(), ..Default::default() };
         let config = Arc::new(config);
-        self.change(|snapshot| {
-            snapshot.services.insert(host.into(), config.clone());
+        self.change(|all| {
+            all.services.insert(NamespacedHostname::new("shop", host), config.clone());
         });
     }
 
-    pub fn change(&self, change: impl Fn(&mut Snapshot)) {
-        self.shared.snapshot.rcu(|snapshot| {
-            let mut next = Snapshot::clone(snapshot);
-            change(&mut next);
-            next
-        });
+    pub fn change(&self, change: impl Fn(&mut Config)) {
+        let mut next = Config::clone(&self.shared.config.load());
+        change(&mut next);
+        self.shared.config.store(next);
     }
 
     /// An endpoint of a service in plain TCP.

@@ -155,4 +155,6 @@ fn limit(value: Option<i32>, at: &Origin, field: &str, findings: &mut Findings) 
 }
 
 #[cfg(test)]
+mod field_tests;
+#[cfg(test)]
 mod tests;

@@ -260,7 +260,7 @@ impl Reader {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         // Of the whole body: asked before the first piece is read.
-        self.source.0.state.borrow().length.clone()
+        self.source.0.state.borrow().length
     }
 }
 

@@ -1,0 +1,140 @@
+//! Cost of a choice, of a permit and of a change, by number of endpoints and threads:
+//! `cargo run --release -p balance --example measure`. Arms take turns, forwards and backwards; medians are printed.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use balance::{Balancer, Endpoint, Limit, Limits, PickRequest, Place};
+use route::traffic::{Algorithm, HashKey, HashTable, LoadBalancer, OutlierDetection, TrafficPolicy};
+
+const SAMPLES: usize = 7;
+const PICKS: u32 = 100_000;
+
+/// One row of the table.
+struct Arm {
+    name: String,
+    threads: usize,
+    work: Box<dyn Fn(u64) + Sync>,
+    nanoseconds: Vec<f64>,
+}
+
+fn main() {
+    let mut arms = Vec::new();
+    for threads in [1, 2] {
+        for (name, policy) in policies() {
+            for count in [10, 1000, 10_000] {
+                arms.push(arm(format!("{name}, {count} endpoints"), threads, picks(policy.clone(), count)));
+            }
+        }
+        for (name, limited) in [("permit without a limit", false), ("permit within a limit", true)] {
+            arms.push(arm(name.to_owned(), threads, permits(limited)));
+        }
+    }
+    for sample in 0..SAMPLES {
+        let mut order: Vec<_> = arms.iter_mut().collect();
+        if sample % 2 == 1 {
+            order.reverse();
+        }
+        order.into_iter().for_each(measure);
+    }
+    println!("ns per choice or permit, of each thread: median (least to most) of {SAMPLES}");
+    for arm in &mut arms {
+        arm.nanoseconds.sort_by(f64::total_cmp);
+        let (least, most) = (arm.nanoseconds[0], arm.nanoseconds[SAMPLES - 1]);
+        println!(
+            "{:<50} {} thread(s) {:>7.1} ({least:.1} to {most:.1})",
+            arm.name,
+            arm.threads,
+            arm.nanoseconds[SAMPLES / 2]
+        );
+    }
+    println!("ms per change of all endpoints: median of {SAMPLES}");
+    for (name, policy) in policies() {
+        for count in [10, 1000, 10_000] {
+            println!("{name:<35} {count:>6} endpoints {:>9.3}", change(&policy, count));
+        }
+    }
+}
+
+fn arm(name: String, threads: usize, work: Box<dyn Fn(u64) + Sync>) -> Arm {
+    Arm { name, threads, work, nanoseconds: Vec::new() }
+}
+
+fn measure(arm: &mut Arm) {
+    let work = &arm.work;
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..arm.threads {
+            scope.spawn(move || work(thread as u64));
+        }
+    });
+    arm.nanoseconds.push(begin.elapsed().as_nanos() as f64 / f64::from(PICKS));
+}
+
+fn policies() -> Vec<(&'static str, TrafficPolicy)> {
+    let hash = |table| Algorithm::ConsistentHash { key: HashKey::SourceAddress, table };
+    let ring = HashTable::default();
+    let maglev = HashTable::Maglev { size: HashTable::DEFAULT_MAGLEV_SIZE };
+    let algorithms = [
+        ("round robin", Algorithm::RoundRobin),
+        ("random", Algorithm::Random),
+        ("least request", Algorithm::LeastRequest),
+        ("ring", hash(ring)),
+        ("maglev", hash(maglev)),
+    ];
+    let policy = |algorithm| TrafficPolicy {
+        load_balancer: LoadBalancer { algorithm, ..LoadBalancer::default() },
+        outlier_detection: Some(OutlierDetection::default()),
+        ..TrafficPolicy::default()
+    };
+    algorithms.into_iter().map(|(name, algorithm)| (name, policy(algorithm))).collect()
+}
+
+fn endpoints(count: usize) -> Vec<Endpoint<()>> {
+    let endpoint = |number: usize| {
+        let id: Arc<str> = format!("10.{}.{}.{}:8080", number >> 16, number >> 8 & 255, number & 255).into();
+        let (hash_key, place) = (Arc::clone(&id), Place::default());
+        Endpoint { id, hash_key, weight: 1, is_healthy: true, place, target: () }
+    };
+    (0..count).map(endpoint).collect()
+}
+
+fn picks(policy: TrafficPolicy, count: usize) -> Box<dyn Fn(u64) + Sync> {
+    let now = Instant::now();
+    let balancer = Balancer::new(7, now);
+    balancer.apply(Arc::new(policy), Place::default(), Vec::new(), endpoints(count), now);
+    Box::new(move |thread| {
+        for number in 0..PICKS {
+            let random = (u64::from(number) << 8 | thread).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let request = PickRequest { hash: Some(random), ..PickRequest::new(random, now) };
+            if let Ok(pick) = balancer.pick(&request) {
+                pick.on_answer(200, now);
+                black_box(pick.endpoint().weight);
+            }
+        }
+    })
+}
+
+fn permits(limited: bool) -> Box<dyn Fn(u64) + Sync> {
+    let mut policy = TrafficPolicy::default();
+    policy.connection_pool.http.max_requests = limited.then_some(1024);
+    let limits = Arc::new(Limits::default());
+    limits.apply(&policy);
+    Box::new(move |_| (0..PICKS).for_each(|_| drop(black_box(limits.acquire(Limit::Requests)))))
+}
+
+fn change(policy: &TrafficPolicy, count: usize) -> f64 {
+    let now = Instant::now();
+    let balancer = Balancer::new(7, now);
+    let policy = Arc::new(policy.clone());
+    let mut times: Vec<Duration> = Vec::new();
+    for _ in 0..SAMPLES {
+        let endpoints = endpoints(count);
+        let begin = Instant::now();
+        balancer.apply(Arc::clone(&policy), Place::default(), Vec::new(), endpoints, now);
+        times.push(begin.elapsed());
+    }
+    times.sort();
+    times[SAMPLES / 2].as_secs_f64() * 1e3
+}

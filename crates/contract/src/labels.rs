@@ -53,6 +53,24 @@ pub const GATEWAY_MANAGED_LABEL: &str = "gateway.istio.io/managed";
 pub const GATEWAY_MANAGED_MESH: &str = "istio.io-mesh-controller";
 /// Gateway that a Service or pod was made for. Of the Gateway API.
 pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+/// Class of [`GATEWAY_NAME_LABEL`]'s Gateway. Of the Gateway API's implementations.
+pub const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
+/// On a ConfigMap of the root namespace: it has defaults for the Gateways of the class that is the value. Istio's.
+pub const GATEWAY_DEFAULTS_LABEL: &str = "gateway.istio.io/defaults-for-class";
+/// Name of the objects that are made for a Gateway, when it is not that of the Gateway. Istio's.
+pub const GATEWAY_NAME_OVERRIDE_ANNOTATION: &str = "gateway.istio.io/name-override";
+/// ServiceAccount of a Gateway's pods, which the user has made. Istio's.
+pub const GATEWAY_SERVICE_ACCOUNT_ANNOTATION: &str = "gateway.istio.io/service-account";
+/// Type of the Service that is made for a Gateway. Istio's.
+pub const GATEWAY_SERVICE_TYPE_ANNOTATION: &str = "networking.istio.io/service-type";
+/// Version of the controller that has made an object for a Gateway: an older one leaves it alone.
+pub const CONTROLLER_VERSION_ANNOTATION: &str = "strake.io/controller-version";
+/// On a Service, ServiceEntry, workload or their namespace: what becomes of connections while the waypoint cannot take them.
+pub const WAYPOINT_FAILURE_LABEL: &str = "strake.io/waypoint-failure-mode";
+/// Value of [`WAYPOINT_FAILURE_LABEL`]: they fail, also before the waypoint was ready for the first time.
+pub const WAYPOINT_FAILURE_CLOSED: &str = "closed";
+/// Value of [`WAYPOINT_FAILURE_LABEL`]: they go to the endpoints directly, also after it was.
+pub const WAYPOINT_FAILURE_OPEN: &str = "open";
 /// Addresses are allocated for the hosts of a ServiceEntry, or not (`false`). Istio's.
 pub const AUTO_ALLOCATE_LABEL: &str = "networking.istio.io/enable-autoallocate-ip";
 /// Traffic from ingress gateways goes through the waypoint, too. Istio's.

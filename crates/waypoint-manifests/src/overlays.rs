@@ -1,0 +1,96 @@
+//! ConfigMaps with overlays: class-wide defaults, and those that a Gateway names.
+
+use kube_types::core::ConfigMap;
+use serde_json::Value;
+
+use crate::merge::{Mistake, merge};
+use crate::parts::PartKind;
+use crate::problem::{Problem, ProblemReason};
+
+/// Keys of a ConfigMap with overlays. Istio's.
+pub const OVERLAY_KINDS: [&str; 5] =
+    ["deployment", "service", "serviceAccount", "horizontalPodAutoscaler", "podDisruptionBudget"];
+
+/// Fields that an overlay may not change, besides the labels of the controller: without them the objects would not belong
+/// together, or not to their Gateway.
+const FIXED: [&str; 7] = [
+    "/apiVersion",
+    "/kind",
+    "/metadata/name",
+    "/metadata/namespace",
+    "/metadata/ownerReferences",
+    "/spec/selector",
+    "/spec/scaleTargetRef",
+];
+
+/// Overlays of one Gateway, in the order in which they are laid.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overlays(Vec<Overlay>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Overlay {
+    /// `ConfigMap NAMESPACE/NAME: KEY`.
+    origin: String,
+    kind: PartKind,
+    value: Value,
+}
+
+impl Overlays {
+    /// Adds the overlays of a ConfigMap, which are laid over those that are here already.
+    ///
+    /// # Errors
+    /// Every key that is not among [`OVERLAY_KINDS`], and every value that is not a YAML map.
+    pub fn add(&mut self, map: &ConfigMap) -> Result<(), Vec<Problem>> {
+        let mut problems = Vec::new();
+        for (key, text) in &map.data {
+            let origin = format!("ConfigMap {}/{}: {key}", map.metadata.namespace, map.metadata.name);
+            let wrong = |text: String| Problem::new(ProblemReason::Parameters, &origin, text);
+            let Some(kind) = PartKind::of_overlay(key) else {
+                problems.push(wrong(format!("unknown key, expected one of {}", OVERLAY_KINDS.join(", "))));
+                continue;
+            };
+            match serde_saphyr::from_str::<Value>(text) {
+                Ok(value) if value.is_object() => self.0.push(Overlay { origin, kind, value }),
+                // An empty text is an overlay that changes nothing, as an empty map.
+                Ok(Value::Null) => self.0.push(Overlay { origin, kind, value: Value::Object(Default::default()) }),
+                Ok(_) => problems.push(wrong("expected a YAML map of fields".to_owned())),
+                Err(error) => problems.push(wrong(format!("expected YAML: {error}"))),
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Returns true if there is an overlay of the kind.
+    pub(crate) fn has(&self, kind: PartKind) -> bool {
+        self.0.iter().any(|overlay| overlay.kind == kind)
+    }
+
+    /// Lays the overlays of a kind over an object; `labels` are those that have to stay.
+    pub(crate) fn lay(&self, kind: PartKind, object: &mut Value, labels: &[&str], problems: &mut Vec<Problem>) {
+        for overlay in self.0.iter().filter(|overlay| overlay.kind == kind) {
+            let before = fixed(object, labels);
+            let mut mistakes: Vec<Mistake> = Vec::new();
+            merge(object, &overlay.value, &mut mistakes);
+            let changed = before.into_iter().filter(|(at, value)| object.pointer(at) != value.as_ref());
+            mistakes
+                .extend(changed.map(|(at, _)| (readable(&at), "is the controller's and cannot be changed".to_owned())));
+            problems.extend(mistakes.into_iter().map(|(field, text)| {
+                Problem::new(ProblemReason::Parameters, format!("{}: {field}", overlay.origin), text)
+            }));
+        }
+    }
+}
+
+/// Values of the fields that have to stay, with their JSON pointers.
+fn fixed(object: &Value, labels: &[&str]) -> Vec<(String, Option<Value>)> {
+    let label = |place: &str, label: &&str| format!("{place}/{}", label.replace('~', "~0").replace('/', "~1"));
+    let of = |place: &'static str| labels.iter().map(move |name| label(place, name));
+    let places = FIXED.iter().map(|at| (*at).to_owned());
+    let places = places.chain(of("/metadata/labels")).chain(of("/spec/template/metadata/labels"));
+    places.map(|at| (at.clone(), object.pointer(&at).cloned())).collect()
+}
+
+/// A JSON pointer as a path of fields.
+fn readable(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".").replace("~1", "/").replace("~0", "~")
+}

@@ -59,7 +59,7 @@ pub const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-n
 pub const GATEWAY_DEFAULTS_LABEL: &str = "gateway.istio.io/defaults-for-class";
 /// Name of the objects that are made for a Gateway, when it is not that of the Gateway. Istio's.
 pub const GATEWAY_NAME_OVERRIDE_ANNOTATION: &str = "gateway.istio.io/name-override";
-/// ServiceAccount of a Gateway's pods, which the user has made. Istio's.
+/// ServiceAccount of a Gateway's pods. Istio's; here it is the one with the name of the Gateway, and another one is refused.
 pub const GATEWAY_SERVICE_ACCOUNT_ANNOTATION: &str = "gateway.istio.io/service-account";
 /// Type of the Service that is made for a Gateway. Istio's.
 pub const GATEWAY_SERVICE_TYPE_ANNOTATION: &str = "networking.istio.io/service-type";

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use contract::labels::{USE_WAYPOINT_CANARY_LABEL, USE_WAYPOINT_LABEL};
+use contract::labels::{
+    USE_WAYPOINT_CANARY_LABEL, USE_WAYPOINT_LABEL, WAYPOINT_FAILURE_CLOSED, WAYPOINT_FAILURE_LABEL,
+    WAYPOINT_FAILURE_OPEN,
+};
 use kube_types::core::Condition;
 use kube_types::{Kind, ObjectRef};
 
 use crate::finding::{Finding, Reason};
-use crate::waypoint::{BindingError, GatewayAddress, WaypointName, Waypoints};
+use crate::waypoint::{BindingError, GatewayAddress, UNAVAILABLE_WAYPOINT, WaypointName, Waypoints};
+use crate::wish::FailureMode;
 
 /// Type of the condition about the waypoint of a service. Istio's.
 pub(crate) const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
@@ -24,6 +28,8 @@ pub(crate) struct Binding {
     pub(crate) canary: Option<Canary>,
     /// The object's own label names it.
     pub(crate) is_own: bool,
+    /// Fate of connections while the waypoint cannot take them.
+    pub(crate) mode: Option<FailureMode>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +37,22 @@ pub(crate) enum Bound {
     #[default]
     Nothing,
     To(GatewayAddress),
+    /// Connections go to the endpoints directly.
     Failed(BindingError),
+    /// Connections fail: the address is one that nobody has.
+    Closed(BindingError, GatewayAddress),
+}
+
+impl Bound {
+    /// Outcome of a search that has found nothing usable.
+    pub(crate) fn failed(error: BindingError, (namespace, name): &WaypointName, mode: Option<FailureMode>) -> Self {
+        if mode != Some(FailureMode::Closed) {
+            return Self::Failed(error);
+        }
+        // Not the address of the waypoint: one that refuses these connections may be running there.
+        let hostname = format!("{name}.{namespace}{UNAVAILABLE_WAYPOINT}");
+        Self::Closed(error, GatewayAddress::Hostname { namespace: namespace.clone(), hostname })
+    }
 }
 
 /// A second waypoint, with its share of the connections in percent.
@@ -51,8 +72,10 @@ impl Binding {
     pub(crate) fn within(mut self, namespace: &str) -> Self {
         let is_foreign = |(owner, _): &WaypointName| owner != namespace;
         // `Nothing` stays: the namespace's waypoint does not handle this traffic, which is no mistake of the entry.
-        if self.name.as_ref().is_some_and(is_foreign) && self.bound != Bound::Nothing {
-            self.bound = Bound::Failed(BindingError::ForeignForPrivate);
+        if let Some(name) = self.name.as_ref().filter(|name| is_foreign(name))
+            && self.bound != Bound::Nothing
+        {
+            self.bound = Bound::failed(BindingError::ForeignForPrivate, name, self.mode);
         }
         if let Some(canary) = self.canary.as_mut().filter(|canary| is_foreign(&canary.name)) {
             canary.outcome = Err(BindingError::ForeignForPrivate);
@@ -62,7 +85,7 @@ impl Binding {
 
     pub(crate) fn address(&self) -> Option<&GatewayAddress> {
         match &self.bound {
-            Bound::To(address) => Some(address),
+            Bound::To(address) | Bound::Closed(_, address) => Some(address),
             Bound::Nothing | Bound::Failed(_) => None,
         }
     }
@@ -71,7 +94,8 @@ impl Binding {
     pub(crate) fn waypoints(&self, ingress: Option<bool>) -> Waypoints {
         let Some(primary) = self.address() else { return Waypoints::default() };
         // A canary that failed leaves all connections to the primary waypoint, rather than to none.
-        let canary = self.canary.as_ref().and_then(|canary| canary.outcome.clone().ok());
+        let canary = self.canary.as_ref().filter(|_| matches!(self.bound, Bound::To(_)));
+        let canary = canary.and_then(|canary| canary.outcome.clone().ok());
         let weighted = canary.map(|(canary, weight)| vec![(primary.clone(), 100 - weight), (canary, weight)]);
         Waypoints {
             primary: Some(primary.clone()),
@@ -86,12 +110,34 @@ impl Binding {
         canary.outcome.as_ref().err().map(|error| error.message(&canary.name))
     }
 
+    /// Fate of connections when the waypoint cannot be used, in words.
+    fn consequence(&self) -> String {
+        match (&self.bound, self.mode) {
+            (Bound::Closed(..), _) => {
+                format!("connections fail ({WAYPOINT_FAILURE_LABEL}: {WAYPOINT_FAILURE_CLOSED})")
+            }
+            (_, Some(FailureMode::Open)) => {
+                format!("connections go to the endpoints directly ({WAYPOINT_FAILURE_LABEL}: {WAYPOINT_FAILURE_OPEN})")
+            }
+            (Bound::Nothing | Bound::To(_) | Bound::Failed(_), _) => {
+                "connections go to the endpoints directly".to_owned()
+            }
+        }
+    }
+
     /// Condition of a service, if it or its namespace names a waypoint; `generation` is the service's.
     pub(crate) fn condition(&self, ingress: Option<bool>, generation: Option<i64>) -> Option<Condition> {
         let name = self.name.as_ref()?;
         let (status, reason, message) = match &self.bound {
             Bound::Nothing => return None,
-            Bound::Failed(error) => (false, error.reason(), error.message(name)),
+            Bound::Failed(error) | Bound::Closed(error, _) => {
+                let mut message = error.message(name);
+                // Without the label the text is Istio's.
+                if self.mode.is_some() {
+                    message = format!("{message}; {}", self.consequence());
+                }
+                (false, error.reason(), message)
+            }
             Bound::To(_) => {
                 let mut message = format!("Successfully attached to waypoint {}/{}", name.0, name.1);
                 match ingress {
@@ -126,8 +172,8 @@ impl Binding {
             return Vec::new();
         }
         let mut found = Vec::new();
-        if let (Some(name), Bound::Failed(error)) = (&self.name, &self.bound) {
-            let message = format!("{}; connections go to the endpoints directly", error.message(name));
+        if let (Some(name), Bound::Failed(error) | Bound::Closed(error, _)) = (&self.name, &self.bound) {
+            let message = format!("{}; {}", error.message(name), self.consequence());
             found.push(Finding::warning(key, Reason::NoWaypoint, message).at(label(USE_WAYPOINT_LABEL)));
         }
         // Without a primary waypoint the canary has nothing to share, and the finding above says why.

@@ -50,4 +50,4 @@ pub use resolved::{
 };
 pub use status::{CONDITION_TYPES, ObjectStatus};
 pub use target_port::{entry_port_of_pod, entry_target, target_port};
-pub use waypoint::{GatewayAddress, WAYPOINT_PORT, Waypoints};
+pub use waypoint::{GatewayAddress, UNAVAILABLE_WAYPOINT, WAYPOINT_PORT, Waypoints};

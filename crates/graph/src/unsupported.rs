@@ -5,7 +5,8 @@ use contract::Unsupported;
 use contract::labels::{
     DATAPLANE_MODE_LABEL, GLOBAL_LABEL, INGRESS_USE_WAYPOINT_LABEL, NETWORK_LABEL, PERSISTENT_SESSION_LABEL,
     REVISION_LABEL, SIDECAR_INJECT, TRAFFIC_DISTRIBUTION_ANNOTATION, TUNNEL_LABEL, USE_WAYPOINT_CANARY_LABEL,
-    USE_WAYPOINT_CANARY_NAMESPACE_LABEL, USE_WAYPOINT_LABEL, USE_WAYPOINT_NAMESPACE_LABEL, WAYPOINT_FOR_LABEL,
+    USE_WAYPOINT_CANARY_NAMESPACE_LABEL, USE_WAYPOINT_LABEL, USE_WAYPOINT_NAMESPACE_LABEL, WAYPOINT_FAILURE_CLOSED,
+    WAYPOINT_FAILURE_LABEL, WAYPOINT_FAILURE_OPEN, WAYPOINT_FOR_LABEL,
 };
 use kube_types::similar::nearest;
 use kube_types::{Kind, ObjectMeta, ObjectRef};
@@ -64,7 +65,8 @@ pub(crate) fn findings(key: &ObjectRef, meta: &ObjectMeta) -> Vec<Finding> {
         let unsupported = Unsupported::new(format!("{label}={value}"), *instead);
         Some(Finding::warning(key, *reason, unsupported.to_string()).at(label_path(label)))
     });
-    asked.chain(mode(key, meta)).chain(sidecar(key, meta)).chain(misspelt(key, meta)).collect()
+    let invalid = mode(key, meta).into_iter().chain(failure_mode(key, meta));
+    asked.chain(invalid).chain(sidecar(key, meta)).chain(misspelt(key, meta)).collect()
 }
 
 fn label_path(label: &str) -> String {
@@ -110,6 +112,16 @@ fn mode(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
     let message =
         format!("invalid value {value:?} of {DATAPLANE_MODE_LABEL}: expected ambient or none; the label has no effect");
     Some(Finding::warning(key, Reason::InvalidValue, message).at(label_path(DATAPLANE_MODE_LABEL)))
+}
+
+/// An unknown failure mode: the object counts as if neither it nor its namespace had the label.
+fn failure_mode(key: &ObjectRef, meta: &ObjectMeta) -> Option<Finding> {
+    let modes = [WAYPOINT_FAILURE_CLOSED, WAYPOINT_FAILURE_OPEN];
+    let value = meta.labels.get(WAYPOINT_FAILURE_LABEL).filter(|value| !modes.contains(&value.as_str()))?;
+    let message = format!(
+        "invalid value {value:?} of {WAYPOINT_FAILURE_LABEL}: expected closed or open; connections go to the endpoints directly until the waypoint is ready, and fail when it no longer is"
+    );
+    Some(Finding::warning(key, Reason::InvalidValue, message).at(label_path(WAYPOINT_FAILURE_LABEL)))
 }
 
 /// The network of the cluster, as the namespace of the control plane names it.
@@ -169,6 +181,12 @@ mod tests {
         meta.annotations.insert("sidecar.istio.io/inject".to_owned(), "true".to_owned());
         let found = findings(&ObjectRef::new(Kind::Pod, "app", "web"), &meta);
         assert_eq!(found[0].field, "metadata.annotations[\"sidecar.istio.io/inject\"]");
+    }
+
+    #[test]
+    fn an_unknown_failure_mode_is_reported() {
+        assert_eq!(with("strake.io/waypoint-failure-mode", "ajar"), [Reason::InvalidValue]);
+        assert_eq!(with("strake.io/waypoint-failure-mode", "open"), []);
     }
 
     #[test]

@@ -4,11 +4,19 @@ use std::net::IpAddr;
 
 use contract::address::parse_address;
 use contract::labels::{WAYPOINT_FOR_LABEL, WAYPOINT_INBOUND_BINDING_ANNOTATION};
+use kube_types::core::ConditionStatus;
 use kube_types::gateway::{AllowedRoutes, Gateway, GatewayClass, Listener};
 use kube_types::{LabelSelector, ObjectMeta, StringMap};
 
 /// Port of a waypoint for HBONE.
 pub const WAYPOINT_PORT: u16 = 15008;
+
+/// End of the host name that discovery has in place of a waypoint which cannot take connections, `NAME.NAMESPACE` before it.
+// RFC 6761: no name below `invalid` exists, so that a node proxy fails such connections.
+pub const UNAVAILABLE_WAYPOINT: &str = ".waypoint.invalid";
+
+/// Condition of a Gateway that is true while what serves it can take connections. Of the Gateway API.
+const PROGRAMMED: &str = "Programmed";
 
 /// Protocol of the listener for HBONE.
 const HBONE: &str = "HBONE";
@@ -54,6 +62,8 @@ pub(crate) struct Waypoint {
     /// Value of [`WAYPOINT_FOR_LABEL`].
     traffic: String,
     admits: Admission,
+    /// Its condition `Programmed` is not false: what runs it says nothing else.
+    is_ready: bool,
 }
 
 /// Namespaces whose objects may use a waypoint.
@@ -98,7 +108,16 @@ impl Waypoint {
                 .or_else(|| class.and_then(label))
                 .unwrap_or_else(|| Traffic::Service.name().to_owned()),
             admits: admission(gateway, class),
+            is_ready: !gateway
+                .status
+                .conditions
+                .iter()
+                .any(|condition| condition.r#type == PROGRAMMED && condition.status == ConditionStatus::False),
         })
+    }
+
+    pub(crate) const fn is_ready(&self) -> bool {
+        self.is_ready
     }
 
     pub(crate) const fn address(&self) -> &GatewayAddress {

@@ -3,6 +3,7 @@
 use contract::labels::{
     INGRESS_USE_WAYPOINT_LABEL, USE_WAYPOINT_CANARY_LABEL, USE_WAYPOINT_CANARY_NAMESPACE_LABEL,
     USE_WAYPOINT_CANARY_WEIGHT_ANNOTATION, USE_WAYPOINT_LABEL, USE_WAYPOINT_NAMESPACE_LABEL, USE_WAYPOINT_NONE,
+    WAYPOINT_FAILURE_CLOSED, WAYPOINT_FAILURE_LABEL, WAYPOINT_FAILURE_OPEN,
 };
 use kube_types::{ObjectMeta, StringMap};
 
@@ -14,6 +15,26 @@ pub(crate) enum Wish {
     Named(WaypointName),
     /// None, whatever the namespace says.
     Nothing,
+}
+
+/// Fate of connections while the waypoint cannot take them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureMode {
+    /// They fail, also before the waypoint was ready for the first time.
+    Closed,
+    /// They go to the endpoints directly, also after it was.
+    Open,
+}
+
+/// Reads the failure mode: the object's label before that of its namespace. `None`, also for an unknown value: they go to the
+/// endpoints before the waypoint was ready for the first time, and fail after it.
+pub(crate) fn failure_mode(labels: &StringMap, namespace: Option<&StringMap>) -> Option<FailureMode> {
+    let own = labels.get(WAYPOINT_FAILURE_LABEL);
+    match own.or_else(|| namespace?.get(WAYPOINT_FAILURE_LABEL))?.as_str() {
+        WAYPOINT_FAILURE_CLOSED => Some(FailureMode::Closed),
+        WAYPOINT_FAILURE_OPEN => Some(FailureMode::Open),
+        _ => None,
+    }
 }
 
 /// Reads the wish from labels; the waypoint is in `namespace` unless a label names another one.
@@ -50,7 +71,7 @@ pub(crate) fn ingress(labels: &StringMap, namespace: Option<&StringMap>) -> Opti
 }
 
 /// Labels and annotations of a namespace that its objects inherit, to compare two states of it.
-pub(crate) fn inherited(meta: &ObjectMeta) -> [Option<&String>; 6] {
+pub(crate) fn inherited(meta: &ObjectMeta) -> [Option<&String>; 7] {
     let label = |key: &str| meta.labels.get(key);
     [
         label(USE_WAYPOINT_LABEL),
@@ -58,6 +79,7 @@ pub(crate) fn inherited(meta: &ObjectMeta) -> [Option<&String>; 6] {
         label(USE_WAYPOINT_CANARY_LABEL),
         label(USE_WAYPOINT_CANARY_NAMESPACE_LABEL),
         label(INGRESS_USE_WAYPOINT_LABEL),
+        label(WAYPOINT_FAILURE_LABEL),
         meta.annotations.get(USE_WAYPOINT_CANARY_WEIGHT_ANNOTATION),
     ]
 }
@@ -65,6 +87,17 @@ pub(crate) fn inherited(meta: &ObjectMeta) -> [Option<&String>; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_failure_mode_is_none() {
+        let labels = |mode: &str| StringMap::from([(WAYPOINT_FAILURE_LABEL.to_owned(), mode.to_owned())]);
+        let none = StringMap::new();
+
+        assert_eq!(failure_mode(&labels("closed"), Some(&labels("open"))), Some(FailureMode::Closed));
+        assert_eq!(failure_mode(&none, Some(&labels("open"))), Some(FailureMode::Open));
+        assert_eq!(failure_mode(&labels("ajar"), Some(&labels("open"))), None);
+        assert_eq!(failure_mode(&none, None), None);
+    }
 
     #[test]
     fn a_weight_is_a_whole_number_of_percent() {

@@ -12,7 +12,7 @@ use super::Graph;
 use super::objects::{self, Name};
 use crate::binding::{Binding, Bound, Canary};
 use crate::waypoint::{BindingError, GatewayAddress, Traffic, Waypoint, WaypointName};
-use crate::wish::{self, Wish};
+use crate::wish::{self, FailureMode, Wish};
 
 #[derive(Debug, Default)]
 pub(super) struct WaypointIndex {
@@ -142,10 +142,11 @@ impl Graph {
         let is_own = own.is_some();
         // `istio.io/use-waypoint: none` of the object wins over its namespace: `own` is then `Wish::Nothing`.
         let Some(Wish::Named(name)) = own.or_else(inherited) else { return Binding::default() };
-        let bound = match self.find_waypoint(&name, namespace, traffic) {
+        let mode = wish::failure_mode(labels, parent.map(|parent| &parent.labels));
+        let bound = match self.find_waypoint(&name, namespace, traffic, mode) {
             // A waypoint for services only is no mistake of a namespace with workloads.
             Err(BindingError::UnsupportedTraffic(Traffic::Workload)) if !is_own => Bound::Nothing,
-            Err(error) => Bound::Failed(error),
+            Err(error) => Bound::failed(error, &name, mode),
             Ok(address) => Bound::To(address.clone()),
         };
         // The second waypoint is named where the first one is.
@@ -157,7 +158,7 @@ impl Graph {
         let canary = (traffic == Traffic::Service).then(|| wish::canary(labels, namespace)).flatten();
         let canary = canary.map(|canary| {
             let weight = wish::canary_weight(annotations).ok_or(BindingError::CanaryWeight);
-            let outcome = match self.find_waypoint(&canary, namespace, traffic) {
+            let outcome = match self.find_waypoint(&canary, namespace, traffic, mode) {
                 // Before the result of the search: the same waypoint twice is the mistake, whether it is ready or not.
                 _ if canary == name => Err(BindingError::CanaryIsPrimary),
                 Err(error) => Err(error),
@@ -165,19 +166,20 @@ impl Graph {
             };
             Canary { name: canary, outcome }
         });
-        Binding { name: Some(name), bound, canary, is_own }
+        Binding { name: Some(name), bound, canary, is_own, mode }
     }
 
     /// Finds the waypoint that a namespace names, whatever traffic it is for.
     pub(super) fn namespace_binding(&self, namespace: &str, labels: &StringMap) -> Binding {
         let Some(Wish::Named(name)) = wish::wish(labels, namespace) else { return Binding::default() };
-        let found = |traffic| self.find_waypoint(&name, namespace, traffic).cloned();
+        let mode = wish::failure_mode(labels, None);
+        let found = |traffic| self.find_waypoint(&name, namespace, traffic, mode).cloned();
         // Of a waypoint that is missing or refuses, both searches say the same.
         let bound = match found(Traffic::Service).or_else(|_| found(Traffic::Workload)) {
             Ok(address) => Bound::To(address),
-            Err(error) => Bound::Failed(error),
+            Err(error) => Bound::failed(error, &name, mode),
         };
-        Binding { name: Some(name), bound, canary: None, is_own: true }
+        Binding { name: Some(name), bound, canary: None, is_own: true, mode }
     }
 
     fn find_waypoint(
@@ -185,6 +187,7 @@ impl Graph {
         name: &WaypointName,
         namespace: &str,
         traffic: Traffic,
+        mode: Option<FailureMode>,
     ) -> Result<&GatewayAddress, BindingError> {
         let none = StringMap::new();
         let labels = self.index.pods.namespace(namespace).map_or(&none, |namespace| &namespace.metadata.labels);
@@ -195,6 +198,10 @@ impl Graph {
         }
         if !waypoint.handles(traffic) {
             return Err(BindingError::UnsupportedTraffic(traffic));
+        }
+        // Once it was ready it stays bound, and connections fail while it is not, unless the object asks for something else.
+        if mode == Some(FailureMode::Open) && !waypoint.is_ready() {
+            return Err(BindingError::NotReady);
         }
         Ok(waypoint.address())
     }

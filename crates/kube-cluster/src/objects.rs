@@ -55,17 +55,23 @@ pub struct RequestError {
     text: String,
     is_transient: bool,
     is_denied: bool,
+    is_conflict: bool,
 }
 
 impl RequestError {
     pub(crate) fn new(error: &ApiError, verb: Verb, what: &str) -> Self {
         let (is_transient, is_denied) = (error.is_transient(), error.is_denied());
-        Self { text: error.explain(verb, what), is_transient, is_denied }
+        Self { text: error.explain(verb, what), is_transient, is_denied, is_conflict: error.is_conflict() }
     }
 
     /// The same request may succeed later.
     pub fn is_transient(&self) -> bool {
         self.is_transient
+    }
+
+    /// The object is not what the request took it for: it has changed, or another manager has given a field another value.
+    pub fn is_conflict(&self) -> bool {
+        self.is_conflict
     }
 
     /// The credentials do not allow it.
@@ -208,10 +214,30 @@ impl Objects {
 
     /// Makes the object, or changes it to have these fields (server-side apply). Fields of this manager that are no longer
     /// given are removed; those of other managers are taken over where they differ.
+    /// A `resourceVersion` in its metadata is a precondition.
     pub async fn apply(&self, at: &Location, object: &Value, manager: &str) -> Result<Value, RequestError> {
+        self.send_apply(at, object, manager, true).await
+    }
+
+    /// Applies as [`Objects::apply`], but takes no field over from another manager.
+    ///
+    /// # Errors
+    /// [`RequestError::is_conflict`] also when another manager has given a field another value.
+    pub async fn apply_gently(&self, at: &Location, object: &Value, manager: &str) -> Result<Value, RequestError> {
+        self.send_apply(at, object, manager, false).await
+    }
+
+    async fn send_apply(
+        &self,
+        at: &Location,
+        object: &Value,
+        manager: &str,
+        is_forced: bool,
+    ) -> Result<Value, RequestError> {
+        // Without `force` a field to which another manager gave another value is a conflict.
+        let force = if is_forced { "true" } else { "false" };
         let query =
-            // Without `force` a field to which another manager gave another value is a conflict.
-            Serializer::new(String::new()).append_pair("fieldManager", manager).append_pair("force", "true").finish();
+            Serializer::new(String::new()).append_pair("fieldManager", manager).append_pair("force", force).finish();
         let path = format!("{}?{query}", at.path());
         let change = Change { method: Method::PATCH, path: &path, content_type: APPLY, body: object };
         self.api.change(change).await.map_err(|error| RequestError::new(&error, Verb::Patch, &at.to_string()))
@@ -229,11 +255,27 @@ impl Objects {
 
     /// Deletes the object; returns false if there is none.
     pub async fn delete(&self, at: &Location, deletion: Deletion) -> Result<bool, RequestError> {
+        self.send_delete(at, deletion, Value::Null).await
+    }
+
+    /// Deletes the object if it still is as it was read; what it owns follows.
+    ///
+    /// # Errors
+    /// [`RequestError::is_conflict`] when it has changed since.
+    pub async fn delete_unchanged(&self, at: &Location, read: &Value) -> Result<bool, RequestError> {
+        let (uid, version) = (&read["metadata"]["uid"], &read["metadata"]["resourceVersion"]);
+        self.send_delete(at, Deletion::Background, json!({"uid": uid, "resourceVersion": version})).await
+    }
+
+    async fn send_delete(&self, at: &Location, deletion: Deletion, preconditions: Value) -> Result<bool, RequestError> {
         let policy = match deletion {
             Deletion::Background => "Background",
             Deletion::Foreground => "Foreground",
         };
-        let body = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
+        let mut body = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
+        if !preconditions.is_null() {
+            body["preconditions"] = preconditions;
+        }
         let change = Change { method: Method::DELETE, path: &at.path(), content_type: JSON, body: &body };
         match self.api.change(change).await {
             Ok(_) => Ok(true),

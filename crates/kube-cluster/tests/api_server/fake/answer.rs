@@ -67,12 +67,12 @@ pub(super) async fn to(fake: &Fake, request: Request<Incoming>) -> Option<Respon
             let object = state.get(&asked.resource, &asked.namespace, &asked.name).cloned();
             object.ok_or((404, "NotFound", "not found".to_owned()))
         }
-        Some(Verb::Delete) => {
-            Err((405, "MethodNotAllowed", "no program of the mesh deletes what it watches".to_owned()))
-        }
-        Some(Verb::Create | Verb::Update | Verb::Patch) => {
+        Some(verb @ (Verb::Create | Verb::Update | Verb::Patch | Verb::Delete)) => {
             let body = serde_json::from_slice(&body).expect("a body");
-            let written = write::apply(&mut state, &asked, &content_type, body);
+            let written = match verb {
+                Verb::Delete => write::delete(&mut state, &asked, &body),
+                _ => write::apply(&mut state, &asked, &content_type, body),
+            };
             drop(state);
             fake.changed.send_modify(|count| *count += 1);
             written
@@ -112,7 +112,13 @@ fn list(state: &super::State, asked: &Asked) -> Result<Value, Refused> {
     if let (Some((last, _)), true) = (page.last(), rest.next().is_some()) {
         metadata["continue"] = format!("{version}:{last}").into();
     }
-    let items: Vec<_> = page.into_iter().map(|(_, object)| object).collect();
+    let mut items: Vec<_> = page.into_iter().map(|(_, object)| object).collect();
+    // Elements of lists of Kubernetes' own kinds do not say what they are.
+    if !asked.resource.group.contains('.') {
+        for fields in items.iter_mut().filter_map(Value::as_object_mut) {
+            fields.retain(|name, _| !["apiVersion", "kind"].contains(&name.as_str()));
+        }
+    }
     Ok(json!({ "kind": "List", "metadata": metadata, "items": items }))
 }
 

@@ -1,6 +1,10 @@
-//! An API server for tests: lists in pages, watches with bookmarks, patches, Leases, RBAC, and scripted faults.
+//! An API server for tests: lists in pages, watches with bookmarks, patches, server-side
+//! apply, Leases, RBAC, and scripted faults.
+// Tests of other crates include this module, and each uses other parts of it.
+#![allow(dead_code, unreachable_pub)]
 
 mod answer;
+mod apply;
 mod fault;
 mod request;
 mod state;
@@ -70,6 +74,19 @@ impl Fake {
 
     pub fn put_lease(&self, namespace: &str, name: &str, lease: Value) {
         self.change(|state| state.put(&Resource::leases(), namespace, name, lease));
+    }
+
+    /// Makes or replaces an object of a kind that no source reads.
+    pub fn put_other(&self, resource: &Resource, namespace: &str, name: &str, content: Value) -> String {
+        self.change(|state| state.put(resource, namespace, name, content))
+    }
+
+    pub fn delete_other(&self, resource: &Resource, namespace: &str, name: &str) {
+        self.change(|state| state.delete(resource, namespace, name));
+    }
+
+    pub fn other(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Value> {
+        self.state.lock().get(resource, namespace, name).cloned()
     }
 
     /// Keys and objects of all kinds.

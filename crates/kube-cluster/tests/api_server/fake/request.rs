@@ -19,7 +19,11 @@ impl Resource {
     }
 
     pub fn leases() -> Self {
-        Self { group: "coordination.k8s.io".to_owned(), plural: "leases".to_owned() }
+        Self::named("coordination.k8s.io", "leases")
+    }
+
+    pub fn named(group: &str, plural: &str) -> Self {
+        Self { group: group.to_owned(), plural: plural.to_owned() }
     }
 }
 
@@ -75,6 +79,7 @@ impl Asked {
             ("POST", true) => Some(Verb::Create),
             ("PUT", false) => Some(Verb::Update),
             ("PATCH", false) => Some(Verb::Patch),
+            ("DELETE", false) => Some(Verb::Delete),
             (method, _) => panic!("unexpected {method} of {self:?}"),
         }
     }

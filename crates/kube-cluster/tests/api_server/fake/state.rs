@@ -46,7 +46,12 @@ pub struct State {
 impl Default for State {
     fn default() -> Self {
         let served = Kind::ALL.iter().map(|kind| (Resource::of(*kind), "v1".to_owned()));
-        let served = served.chain([(Resource::leases(), "v1".to_owned())]).collect();
+        let others = [
+            (Resource::leases(), "v1"),
+            (Resource::named("policy", "poddisruptionbudgets"), "v1"),
+            (Resource::named("autoscaling", "horizontalpodautoscalers"), "v2"),
+        ];
+        let served = served.chain(others.map(|(resource, version)| (resource, version.to_owned()))).collect();
         Self {
             version: 100,
             objects: HashMap::new(),
@@ -192,9 +197,10 @@ pub fn is_selected(object: &Value, asked: &Asked) -> bool {
     let in_namespace = asked.namespace.is_empty() || object["metadata"]["namespace"] == asked.namespace.as_str();
     let matches = |selector: Option<&String>, value: &dyn Fn(&str) -> Value| {
         let mut terms = selector.into_iter().flat_map(|selector| selector.split(','));
-        terms.all(|term| {
-            let (field, wanted) = term.split_once('=').expect("a selector with an equals sign");
-            value(field) == wanted
+        terms.all(|term| match term.split_once('=') {
+            Some((field, wanted)) => value(field) == wanted,
+            // A label of any value.
+            None => !value(term).is_null(),
         })
     };
     let field = |path: &str| object.pointer(&format!("/{}", path.replace('.', "/"))).cloned().unwrap_or_default();

@@ -1,12 +1,13 @@
-//! Writes: Leases with optimistic concurrency, and patches of statuses.
+//! Writes: Leases with optimistic concurrency, patches of statuses, deletions. Server-side apply is in `apply`.
 
 use kube_cluster::Verb;
 use serde_json::{Value, json};
 
+use super::apply;
 use super::request::Asked;
 use super::state::State;
 
-type Refused = (u16, &'static str, String);
+pub(super) type Refused = (u16, &'static str, String);
 
 pub(super) fn apply(state: &mut State, asked: &Asked, content_type: &str, body: Value) -> Result<Value, Refused> {
     let name = match asked.verb {
@@ -17,6 +18,7 @@ pub(super) fn apply(state: &mut State, asked: &Asked, content_type: &str, body: 
     let object = match (asked.verb, current) {
         (Some(Verb::Create), Some(_)) => return Err((409, "AlreadyExists", "already exists".to_owned())),
         (Some(Verb::Create), None) => body,
+        (_, current) if content_type == apply::CONTENT_TYPE => apply::applied(asked, current, body)?,
         (_, None) => return Err((404, "NotFound", format!("{} \"{name}\" not found", asked.resource.plural))),
         (Some(Verb::Update), Some(current)) => {
             if body["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"] {
@@ -31,6 +33,21 @@ pub(super) fn apply(state: &mut State, asked: &Asked, content_type: &str, body: 
         state.put(&asked.resource, &asked.namespace, &name, object);
     }
     Ok(state.get(&asked.resource, &asked.namespace, &name).expect("just written").clone())
+}
+
+/// Deletes an object, if it is the one of the preconditions.
+pub(super) fn delete(state: &mut State, asked: &Asked, options: &Value) -> Result<Value, Refused> {
+    let Some(current) = state.get(&asked.resource, &asked.namespace, &asked.name).cloned() else {
+        return Err((404, "NotFound", format!("{} \"{}\" not found", asked.resource.plural, asked.name)));
+    };
+    for field in ["uid", "resourceVersion"] {
+        let wanted = &options["preconditions"][field];
+        if !wanted.is_null() && *wanted != current["metadata"][field] {
+            return Err((409, "Conflict", format!("Precondition failed: {field}")));
+        }
+    }
+    state.delete(&asked.resource, &asked.namespace, &asked.name);
+    Ok(current)
 }
 
 fn patched(asked: &Asked, content_type: &str, mut current: Value, patch: &Value) -> Result<Value, Refused> {
@@ -59,7 +76,7 @@ fn patched(asked: &Asked, content_type: &str, mut current: Value, patch: &Value)
 }
 
 /// Merges a patch (RFC 7396).
-fn merge(target: &mut Value, patch: &Value) {
+pub(super) fn merge(target: &mut Value, patch: &Value) {
     let Some(fields) = patch.as_object() else {
         *target = patch.clone();
         return;

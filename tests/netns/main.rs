@@ -26,3 +26,4 @@ mod story;
 mod traffic;
 mod unannounced;
 mod waiting;
+mod waypoint;

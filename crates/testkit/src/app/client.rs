@@ -116,7 +116,7 @@ fn requests(args: &ClientArgs) -> io::Result<Value> {
         // A new connection each time: the mesh chooses an endpoint for each.
         let stream = connect(args)?;
         local = stream.local_addr()?.ip().to_canonical().to_string();
-        last = http::get(&mut BufReader::new(stream), &args.target, &args.text)?;
+        last = http::get(&mut BufReader::new(stream), &args.target, &args.text, &args.header)?;
     }
     Ok(json!({ "status": last.0, "body": last.1.trim_end(), "local": local, "count": args.count }))
 }

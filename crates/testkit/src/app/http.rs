@@ -23,6 +23,8 @@ pub fn serve(stream: TcpStream) -> io::Result<()> {
         // Counted before the answer is sent, so that a client that has its answer is in the number.
         let known = hit(&path);
         let (status, body) = match path.strip_prefix("/result/").map(server::result) {
+            // A server that fails, for those who try again.
+            _ if path.starts_with("/unavailable") => ("503 Service Unavailable", "unavailable\n".to_owned()),
             _ if path.starts_with("/hits/") => ("200 OK", known.to_string()),
             Some(None) => ("404 Not Found", "no result\n".to_owned()),
             Some(Some(result)) => ("200 OK", result),
@@ -67,12 +69,13 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> io::Result<Option<String>>
     Ok(Some(first.split(' ').nth(1).unwrap_or("/").to_owned()))
 }
 
-/// One GET over an open connection: status and body.
+/// One GET over an open connection, with further headers (`name: value`): status and body.
 ///
 /// # Errors
 /// Those of the socket, or when the answer is no HTTP.
-pub fn get(reader: &mut BufReader<TcpStream>, host: &str, path: &str) -> io::Result<(u16, String)> {
-    reader.get_mut().write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes())?;
+pub fn get(reader: &mut BufReader<TcpStream>, host: &str, path: &str, headers: &[String]) -> io::Result<(u16, String)> {
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    reader.get_mut().write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{headers}\r\n").as_bytes())?;
     let mut status = String::new();
     if reader.read_line(&mut status)? == 0 {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the answer"));

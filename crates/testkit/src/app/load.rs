@@ -94,7 +94,7 @@ pub fn request_loop(args: &ClientArgs) -> io::Result<Value> {
     let begun = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let at = begun.elapsed();
-        match connect(args).and_then(|s| http::get(&mut BufReader::new(s), &args.target, &args.text)) {
+        match connect(args).and_then(|s| http::get(&mut BufReader::new(s), &args.target, &args.text, &args.header)) {
             Ok((200, _)) => {
                 ok += 1;
                 if ok == 1 {

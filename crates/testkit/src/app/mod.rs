@@ -97,6 +97,9 @@ pub struct ClientArgs {
     /// Path of a request, or text to send.
     #[arg(long, default_value = "/")]
     pub text: String,
+    /// `name: value` of a request's header; may be repeated.
+    #[arg(long)]
+    pub header: Vec<String>,
 }
 
 impl ClientArgs {

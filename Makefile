@@ -30,7 +30,7 @@ build: setup
 	@$(CARGO) xtask ebpf
 	@$(CARGO) build --workspace --all-targets
 
-## demo    two nodes on this machine, the story in eight proved steps (root)
+## demo    two nodes on this machine, the story in nine proved steps (root)
 demo: build
 	@$(BIN)/strake lab demo
 

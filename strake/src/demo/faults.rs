@@ -1,4 +1,4 @@
-//! Step 7: a ztunnel and an agent are killed. Nothing goes out in plaintext, and the agent is not missed.
+//! Step 8: a ztunnel and an agent are killed. Nothing goes out in plaintext, and the agent is not missed.
 
 use std::time::Instant;
 
@@ -63,7 +63,7 @@ async fn through_the_gap(story: &Story) -> Result<Evidence> {
     Ok(evidence)
 }
 
-async fn no_plaintext(story: &Story, frames: &[Frame]) -> Result<Evidence> {
+pub(crate) async fn no_plaintext(story: &Story, frames: &[Frame]) -> Result<Evidence> {
     ensure!(!frames.is_empty(), "nothing was captured");
     let (audit, markers) = story.audit(frames).await?;
     if let Some(plain) = audit.plain.first() {

@@ -1,4 +1,4 @@
-//! Step 8: the label is removed under traffic, and the kernel forgets the pods.
+//! Step 9: the label is removed under traffic, and the kernel forgets the pods.
 
 use std::{
     fs, io,

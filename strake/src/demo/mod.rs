@@ -1,4 +1,4 @@
-//! `strake lab demo`: two nodes on this machine and a story in eight steps, each proved. One file per step;
+//! `strake lab demo`: two nodes on this machine and a story in nine steps, each proved. One file per step;
 //! what they share is in `story`. Whatever happens, the lab goes down with this process.
 
 mod before;
@@ -10,6 +10,7 @@ mod leftovers;
 mod load;
 mod metrics;
 mod report;
+mod requests;
 mod story;
 mod strict;
 mod wire;
@@ -37,11 +38,11 @@ const MANIFESTS: [(&str, &str); 3] = [
 /// Tells the mesh's story on two nodes of this machine, and proves each step
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Leave the lab running after step 7, with the mesh on: step 8, in which the pods leave it, is left out
+    /// Leave the lab running after step 8, with the mesh on: step 9, in which the pods leave it, is left out
     #[arg(long)]
     keep: bool,
     /// Leave the lab running after this step
-    #[arg(long, value_name = "STEP", value_parser = clap::value_parser!(u32).range(1..=8), conflicts_with = "keep")]
+    #[arg(long, value_name = "STEP", value_parser = clap::value_parser!(u32).range(1..=9), conflicts_with = "keep")]
     until: Option<u32>,
 }
 
@@ -49,7 +50,7 @@ pub struct Demo {
 const DEFAULT_LAB: &str = "demo";
 
 /// The last step in which the mesh is on.
-const LAST_IN_THE_MESH: u32 = 7;
+const LAST_IN_THE_MESH: u32 = 8;
 
 impl Demo {
     /// Runs the story; exit code 0 when every proof holds, 130 after Ctrl-C.
@@ -110,7 +111,8 @@ async fn tell(story: &mut Story, last: u32) -> Result<()> {
             4 => metrics::tell(story).await,
             5 => strict::tell(story).await,
             6 => deny::tell(story).await,
-            7 => faults::tell(story).await,
+            7 => requests::tell(story).await,
+            8 => faults::tell(story).await,
             _ => leave::tell(story).await,
         };
         told.with_context(|| format!("step {step}"))?;

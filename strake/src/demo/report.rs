@@ -9,7 +9,7 @@ use std::{
 pub(crate) type Evidence = Vec<String>;
 
 /// Steps of the whole story.
-pub(crate) const STEPS: u32 = 8;
+pub(crate) const STEPS: u32 = 9;
 
 /// The story as far as it was told.
 #[derive(Debug)]

@@ -167,6 +167,8 @@ fn output() -> JwtRule {
         claim("x-role", &["realm", "role"]),
         claim("x-groups", &["groups"]),
         claim("x-none", &["none"]),
+        claim("x-empty", &["empty"]),
+        claim("x-share", &["share"]),
         claim("x-evil", &["evil"]),
     ];
     JwtRule { output_payload_header: Some(name("x-payload")), output_claims, ..rule() }
@@ -175,7 +177,7 @@ fn output() -> JwtRule {
 #[tokio::test]
 async fn the_destination_gets_claims_and_not_the_token() {
     let members = json!({
-        "level": 3, "ok": true, "groups": ["a", "b"], "realm": {"role": "admin"}, "evil": "a\r\nx-sub: admin", "scope": "a b",
+        "level": 3, "ok": true, "groups": ["a", "b?>"], "empty": "", "share": 1.5, "realm": {"role": "admin"}, "evil": "a\r\nx-sub: admin", "scope": "a b",
     });
     let claims = claims(members);
     let token = token("ES256", &claims);
@@ -195,7 +197,10 @@ async fn the_destination_gets_claims_and_not_the_token() {
         ("x-level", Some("3".to_owned())),
         ("x-ok", Some("true".to_owned())),
         ("x-role", Some("admin".to_owned())),
-        ("x-groups", Some(base64url(r#"["a","b"]"#))),
+        // ["a","b?>"], with the letters and the padding of base64, not of base64url.
+        ("x-groups", Some("WyJhIiwiYj8+Il0=".to_owned())),
+        ("x-empty", None),
+        ("x-share", Some("1.500000".to_owned())),
         ("x-none", None),
         ("x-evil", None),
         ("x-payload", Some(base64url(claims.to_string()))),

@@ -52,7 +52,7 @@ pub struct HeaderLocation {
     pub prefix: String,
 }
 
-/// Header in which the destination gets a claim.
+/// Header in which the destination gets a claim: lists and objects as JSON in base64, with padding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClaimHeader {

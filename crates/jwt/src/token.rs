@@ -49,9 +49,24 @@ impl<'a> Token<'a> {
         let issuer = text_of("iss", "Jwt payload [iss] field is not a string")?;
         let subject = text_of("sub", "Jwt payload [sub] field is not a string")?;
         text_of("jti", "Jwt payload [jti] field is not a string")?;
-        time(&claims, "iat", "Jwt payload [iat] field is not an integer")?;
-        let not_before = time(&claims, "nbf", "Jwt payload [nbf] field is not an integer")?;
-        let expires = time(&claims, "exp", "Jwt payload [exp] field is not an integer")?;
+        time(
+            &claims,
+            "iat",
+            "Jwt payload [iat] field is not an integer",
+            "Jwt payload [iat] field is not a positive 64 bit integer",
+        )?;
+        let not_before = time(
+            &claims,
+            "nbf",
+            "Jwt payload [nbf] field is not an integer",
+            "Jwt payload [nbf] field is not a positive 64 bit integer",
+        )?;
+        let expires = time(
+            &claims,
+            "exp",
+            "Jwt payload [exp] field is not an integer",
+            "Jwt payload [exp] field is not a positive 64 bit integer",
+        )?;
         let audiences = audiences(&claims)?;
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
@@ -105,14 +120,22 @@ fn claim_text(claims: &Map<String, Value>, name: &str, message: &'static str) ->
 }
 
 /// Reads a time. A fraction of a second is cut off (`NumericDate`, RFC 7519 section 2).
-fn time(claims: &Map<String, Value>, name: &str, message: &'static str) -> Result<Option<u64>, TokenError> {
+fn time(
+    claims: &Map<String, Value>,
+    name: &str,
+    not_a_number: &'static str,
+    out_of_range: &'static str,
+) -> Result<Option<u64>, TokenError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
+    if !value.is_number() {
+        return Err(TokenError::Malformed(not_a_number));
+    }
     let whole = value.as_u64().or_else(|| {
         // Below 2^53 every whole number is exact.
         let seconds = value.as_f64().filter(|seconds| (0.0..9_007_199_254_740_992.0).contains(seconds));
         seconds.map(|seconds| seconds as u64)
     });
-    whole.map(Some).ok_or(TokenError::Malformed(message))
+    whole.map(Some).ok_or(TokenError::Malformed(out_of_range))
 }
 
 fn audiences(claims: &Map<String, Value>) -> Result<Vec<String>, TokenError> {

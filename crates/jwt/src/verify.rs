@@ -22,11 +22,17 @@ pub(crate) fn check_claims(token: &Token<'_>, rule: &JwtRule, now: SystemTime) -
     if token.expires.is_some_and(|until| now > until.saturating_add(CLOCK_SKEW)) {
         return Err(TokenError::Expired);
     }
-    let is_for_us = |audience: &String| rule.audiences.contains(audience);
+    let is_for_us = |found: &String| rule.audiences.iter().any(|wanted| audience(wanted) == audience(found));
     if !rule.audiences.is_empty() && !token.audiences.iter().any(is_for_us) {
         return Err(TokenError::AudienceNotAllowed);
     }
     Ok(())
+}
+
+/// An audience without scheme and last slash, which Envoy does not compare (measured).
+fn audience(text: &str) -> &str {
+    let text = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+    text.strip_suffix('/').unwrap_or(text)
 }
 
 /// Returns true if the token says that it is of the rule's issuer.

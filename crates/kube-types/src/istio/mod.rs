@@ -4,6 +4,7 @@
 mod authorization_policy;
 mod condition_key;
 mod destination_rule;
+mod extension_provider;
 mod http_policy;
 mod load_balancer;
 mod peer_authentication;
@@ -22,6 +23,7 @@ pub use destination_rule::{
     Http2KeepAlive, HttpSettings, OutlierDetection, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion,
     RetryBudget, Subset, TcpKeepalive, TcpSettings, TrafficPolicy, TunnelSettings,
 };
+pub use extension_provider::{ExtAuthzBody, ExtAuthzGrpc, ExtAuthzHttp, MeshExtensionProvider};
 pub use http_policy::{
     CorsPolicy, FaultAbort, FaultDelay, HttpFaultInjection, HttpRetry, Percent, Percentage, UnmatchedPreflights,
 };

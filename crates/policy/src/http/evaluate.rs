@@ -206,7 +206,7 @@ fn address(values: &Values<IpNet>, found: IpAddr) -> Truth {
 }
 
 /// Compares without regard to the case of ASCII letters.
-fn matches_any_case(wanted: &StringMatch, found: &str) -> bool {
+pub(super) fn matches_any_case(wanted: &StringMatch, found: &str) -> bool {
     let (found, same) = (found.as_bytes(), |a: &[u8], b: &str| a.eq_ignore_ascii_case(b.as_bytes()));
     match wanted {
         StringMatch::Exact(text) => same(found, text),

@@ -4,6 +4,7 @@
 mod condition;
 mod decide;
 mod evaluate;
+pub mod ext_authz;
 mod path;
 mod provider;
 mod request;

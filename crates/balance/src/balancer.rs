@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use route::traffic::{OutlierDetection, TrafficPolicy};
+use route::traffic::TrafficPolicy;
 
 use crate::endpoint::{Endpoint, Host, Place};
 use crate::limits::Limits;
-use crate::outlier::{self, Ejections, Failure};
+use crate::outlier::Ejections;
 use crate::pick::{Pick, PickRequest, Refused};
 use crate::random::Random;
 use crate::snapshot::{Parts, Snapshot};
@@ -89,8 +89,8 @@ impl<T> Balancer<T> {
     ) {
         self.0.limits.apply(&policy);
         let mut control = self.0.control.lock();
-        control.replace(endpoints, now);
         control.set_policy(policy, now);
+        control.replace(&self.0, endpoints, now);
         (control.own, control.preferences) = (own, preferences);
         self.0.publish(&mut control, now);
     }
@@ -104,9 +104,7 @@ impl<T> Balancer<T> {
         self.0.sweep(request.now);
         let snapshot = self.0.snapshot.load();
         let (host, level) = snapshot.choose(request)?;
-        let permit = self.0.limits.acquire(request.limit)?;
-        host.state.begin();
-        Ok(Pick { core: Arc::clone(&self.0), host: Arc::clone(host), level, _permit: permit })
+        Pick::new(host, level, request.limit)
     }
 
     /// Policy in force.
@@ -139,29 +137,8 @@ impl<T> Balancer<T> {
 }
 
 impl<T> Core<T> {
-    pub(crate) fn on_answer(&self, host: &Host<T>, status: u16, now: Instant) {
-        self.count(host, now, |policy| outlier::count_answer(&host.state, policy, status));
-    }
-
-    pub(crate) fn on_failure(&self, host: &Host<T>, failure: Failure, now: Instant) {
-        self.count(host, now, |policy| outlier::count_failure(&host.state, policy, failure));
-    }
-
-    pub(crate) fn on_connected(&self, host: &Host<T>) {
-        if let Some(policy) = &self.snapshot.load().policy.outlier_detection {
-            outlier::count_connection(&host.state, policy);
-        }
-    }
-
-    fn count(&self, host: &Host<T>, now: Instant, count: impl FnOnce(&OutlierDetection) -> bool) {
-        let has_reached = self.snapshot.load().policy.outlier_detection.as_ref().is_some_and(count);
-        if has_reached {
-            self.eject(host, now);
-        }
-    }
-
     /// Ejects an endpoint unless it is gone, ejected already, or too many are.
-    fn eject(&self, host: &Host<T>, now: Instant) {
+    pub(crate) fn eject(&self, host: &Host<T>, now: Instant) {
         let mut control = self.control.lock();
         let policy = Arc::clone(&control.policy);
         let Some(policy) = &policy.outlier_detection else { return };
@@ -213,7 +190,7 @@ impl<T> Core<T> {
 }
 
 impl<T> Control<T> {
-    fn replace(&mut self, endpoints: Vec<Endpoint<T>>, now: Instant) {
+    fn replace(&mut self, core: &Arc<Core<T>>, endpoints: Vec<Endpoint<T>>, now: Instant) {
         // Endpoints of the first load are not new.
         let warm_since = (!self.hosts.is_empty()).then_some(now);
         let mut before: BTreeMap<_, _> =
@@ -223,16 +200,14 @@ impl<T> Control<T> {
             if !ids.insert(Arc::clone(&endpoint.id)) {
                 continue;
             }
-            let host = match before.remove(&endpoint.id) {
-                Some(host) => {
-                    // An endpoint that becomes ready again is as cold as a new one.
-                    let is_back = endpoint.is_healthy && !host.endpoint.is_healthy;
-                    let warm_since = if is_back { Some(now) } else { host.warm_since };
-                    Host { endpoint, state: Arc::clone(&host.state), warm_since }
-                }
-                None => Host { endpoint, state: Arc::default(), warm_since },
+            let (state, warm_since) = match before.remove(&endpoint.id) {
+                // An endpoint that becomes ready again is as cold as a new one.
+                Some(host) if endpoint.is_healthy && !host.endpoint.is_healthy => (Arc::clone(&host.state), Some(now)),
+                Some(host) => (Arc::clone(&host.state), host.warm_since),
+                None => (Arc::default(), warm_since),
             };
-            self.hosts.push(Arc::new(host));
+            let (policy, limits) = (Arc::clone(&self.policy), Arc::clone(&core.limits));
+            self.hosts.push(Arc::new(Host { endpoint, state, warm_since, policy, limits, core: Arc::downgrade(core) }));
         }
         self.hosts.sort_by(|one, other| {
             let (one, other) = (&one.endpoint, &other.endpoint);

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use route::traffic::{Distribution, HashKey, HashTable, LoadBalancer, LocalityBalancing, LocalityPattern, WarmUp};
+use route::traffic::{
+    Algorithm, Distribution, HashKey, HashTable, LoadBalancer, LocalityBalancing, LocalityPattern, OutlierDetection,
+    WarmUp,
+};
 
 use super::*;
 use crate::limits::Limit;
+use crate::outlier::Failure;
 use crate::testing::endpoints;
-use route::traffic::Algorithm;
 
 struct Fixture {
     balancer: Balancer<usize>,

@@ -1,10 +1,14 @@
 //! Endpoints, as discovery describes them, and the state of each.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use route::Labels;
+use route::traffic::TrafficPolicy;
+
+use crate::balancer::Core;
+use crate::limits::Limits;
 
 /// One endpoint of a service port.
 #[derive(Clone, Debug)]
@@ -42,6 +46,11 @@ pub(crate) struct Host<T> {
     pub(crate) state: Arc<State>,
     /// Beginning of its warm-up. `None`: it was there from the start.
     pub(crate) warm_since: Option<Instant>,
+    /// What a request in progress needs. It is here because a request keeps its endpoint alone: counting references to
+    /// anything that all workers share costs more than a choice.
+    pub(crate) policy: Arc<TrafficPolicy>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) core: Weak<Core<T>>,
 }
 
 /// Counters of an endpoint, shared by all workers.

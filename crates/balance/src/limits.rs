@@ -83,18 +83,25 @@ impl Limits {
     ///
     /// [`Refused::Overflow`] if as many run as may.
     pub fn acquire(self: &Arc<Self>, limit: Limit) -> Result<Permit, Refused> {
+        self.take(limit)?;
+        Ok(Permit { limits: Arc::clone(self), limit })
+    }
+
+    /// As [`Self::acquire`], for a caller that ends with [`Self::release`].
+    pub(crate) fn take(&self, limit: Limit) -> Result<(), Refused> {
         let counter = self.counter(limit);
         let max = self.max(limit);
         if max == UNLIMITED {
             counter.used.fetch_add(1, Ordering::Relaxed);
-        } else {
-            let next = |used: u32| (used < max).then_some(used + 1);
-            counter
-                .used
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-                .map_err(|_| Refused::Overflow(limit))?;
+            return Ok(());
         }
-        Ok(Permit { limits: Arc::clone(self), limit })
+        let next = |used: u32| (used < max).then_some(used + 1);
+        let taken = counter.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        taken.map(drop).map_err(|_| Refused::Overflow(limit))
+    }
+
+    pub(crate) fn release(&self, limit: Limit) {
+        self.counter(limit).used.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Number of permits in use.
@@ -126,7 +133,7 @@ impl Limits {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limits.counter(self.limit).used.fetch_sub(1, Ordering::Relaxed);
+        self.limits.release(self.limit);
     }
 }
 

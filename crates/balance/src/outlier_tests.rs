@@ -60,6 +60,29 @@ fn gateway_errors_count_apart_and_the_lower_limit_is_reached_first() {
 }
 
 #[test]
+fn limits_are_reached_with_the_same_answer_as_in_envoy() {
+    // Recorded with Envoy 1.40: limits of server and gateway errors, answers, number of the answer that led to the ejection.
+    for (server, gateway, answers, expected) in [
+        (3, 0, &[500, 501, 599][..], Some(3)),
+        (3, 0, &[500, 500, 200, 500, 500], None),
+        (3, 0, &[500, 500, 404, 500, 500, 500], Some(6)),
+        (3, 2, &[502, 504], Some(2)),
+        (3, 2, &[502, 500, 502], Some(3)),
+        (0, 2, &[500, 500, 500, 502, 500, 502], None),
+        (0, 2, &[502, 200, 502, 503], Some(4)),
+        (5, 3, &[502, 502, 500, 502, 502, 502], Some(5)),
+        (4, 3, &[500, 502, 502, 502], Some(4)),
+        (5, 2, &[502, 404, 502, 200, 503, 504], Some(6)),
+        (1, 0, &[200, 503], Some(2)),
+    ] {
+        let limit = |number: u32| (number > 0).then_some(number);
+        let policy =
+            OutlierDetection { consecutive_5xx: limit(server), consecutive_gateway_errors: limit(gateway), ..BASE };
+        assert_eq!(reached(&policy, answers), expected, "{server} {gateway} {answers:?}");
+    }
+}
+
+#[test]
 fn split_failures_count_apart_from_answers() {
     let policy = OutlierDetection { split_local_origin: true, ..BASE };
     assert_eq!(reached(&policy, &[0, 1]), Some(2));

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::balancer::Core;
+use route::traffic::OutlierDetection;
+
 use crate::endpoint::{Endpoint, Host};
-use crate::limits::{Limit, Permit};
-use crate::outlier::Failure;
+use crate::limits::Limit;
+use crate::outlier::{self, Failure};
 
 /// Properties of a request or a connection that decide about its endpoint.
 #[derive(Clone, Copy, Debug)]
@@ -89,13 +90,19 @@ impl Limit {
 #[derive(Debug)]
 #[must_use = "a request that is not kept is not counted"]
 pub struct Pick<T> {
-    pub(crate) core: Arc<Core<T>>,
-    pub(crate) host: Arc<Host<T>>,
-    pub(crate) level: usize,
-    pub(crate) _permit: Permit,
+    host: Arc<Host<T>>,
+    level: usize,
+    limit: Limit,
 }
 
 impl<T> Pick<T> {
+    /// Takes an endpoint into use.
+    pub(crate) fn new(host: &Arc<Host<T>>, level: usize, limit: Limit) -> Result<Self, Refused> {
+        host.limits.take(limit)?;
+        host.state.begin();
+        Ok(Self { host: Arc::clone(host), level, limit })
+    }
+
     pub fn endpoint(&self) -> &Endpoint<T> {
         &self.host.endpoint
     }
@@ -107,22 +114,33 @@ impl<T> Pick<T> {
 
     /// Reports the status of an answer of the endpoint: for gRPC the one of HTTP that its status stands for.
     pub fn on_answer(&self, status: u16, now: Instant) {
-        self.core.on_answer(&self.host, status, now);
+        self.count(now, |policy| outlier::count_answer(&self.host.state, policy, status));
     }
 
     /// Reports that there will be no answer because of the endpoint. Not for a refusal of a limit, nor when the client leaves.
     pub fn on_failure(&self, failure: Failure, now: Instant) {
-        self.core.on_failure(&self.host, failure, now);
+        self.count(now, |policy| outlier::count_failure(&self.host.state, policy, failure));
     }
 
     /// Reports a connection whose answers this proxy does not understand: TCP.
     pub fn on_connected(&self) {
-        self.core.on_connected(&self.host);
+        if let Some(policy) = &self.host.policy.outlier_detection {
+            outlier::count_connection(&self.host.state, policy);
+        }
+    }
+
+    fn count(&self, now: Instant, count: impl FnOnce(&OutlierDetection) -> bool) {
+        let has_reached = self.host.policy.outlier_detection.as_ref().is_some_and(count);
+        // Without a balancer there is nothing to eject it from.
+        if has_reached && let Some(core) = self.host.core.upgrade() {
+            core.eject(&self.host, now);
+        }
     }
 }
 
 impl<T> Drop for Pick<T> {
     fn drop(&mut self) {
         self.host.state.end();
+        self.host.limits.release(self.limit);
     }
 }

@@ -8,7 +8,7 @@ mod problem;
 mod render;
 mod settings;
 
-pub use overlays::{OVERLAY_KINDS, Overlays};
+pub use overlays::{OVERLAY_KINDS, Overlays, parameters};
 pub use parts::{Part, PartKind, owner_labels};
 pub use problem::{Problem, ProblemReason};
 pub use render::{Names, names, render, validate};
@@ -45,7 +45,8 @@ pub fn gateway_class(name: &str) -> Option<Value> {
     Some(json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "GatewayClass",
-        "metadata": {"name": name},
+        // Its removal with the mesh looks for the label.
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "strake"}},
         "spec": {"controllerName": controller, "description": description},
     }))
 }

@@ -1,6 +1,8 @@
 //! ConfigMaps with overlays: class-wide defaults, and those that a Gateway names.
 
+use contract::labels::GATEWAY_DEFAULTS_LABEL;
 use kube_types::core::ConfigMap;
+use kube_types::gateway::Gateway;
 use serde_json::Value;
 
 use crate::merge::{Mistake, merge};
@@ -11,9 +13,29 @@ use crate::problem::{Problem, ProblemReason};
 pub const OVERLAY_KINDS: [&str; 5] =
     ["deployment", "service", "serviceAccount", "horizontalPodAutoscaler", "podDisruptionBudget"];
 
+/// Name of the ConfigMap with overlays that a Gateway names, in its namespace.
+///
+/// # Errors
+/// When the Gateway names an object of another kind.
+pub fn parameters(gateway: &Gateway) -> Result<Option<&str>, Problem> {
+    let infrastructure = gateway.spec.infrastructure.as_ref();
+    let Some(reference) = infrastructure.and_then(|infrastructure| infrastructure.parameters_ref.as_ref()) else {
+        return Ok(None);
+    };
+    if reference.group.is_empty() && reference.kind == "ConfigMap" && !reference.name.is_empty() {
+        return Ok(Some(&reference.name));
+    }
+    let found = format!("{}/{} {}", reference.group, reference.kind, reference.name);
+    let text = format!("found {}, expected the name of a ConfigMap with group \"\"", found.trim_start_matches('/'));
+    Err(Problem::new(ProblemReason::Parameters, PARAMETERS, text))
+}
+
+/// Field of a Gateway that names its overlays.
+const PARAMETERS: &str = "spec.infrastructure.parametersRef";
+
 /// Fields that an overlay may not change, besides the labels of the controller: without them the objects would not belong
 /// together, or not to their Gateway.
-const FIXED: [&str; 7] = [
+const FIXED: [&str; 8] = [
     "/apiVersion",
     "/kind",
     "/metadata/name",
@@ -21,6 +43,7 @@ const FIXED: [&str; 7] = [
     "/metadata/ownerReferences",
     "/spec/selector",
     "/spec/scaleTargetRef",
+    "/spec/template/spec/serviceAccountName",
 ];
 
 /// Overlays of one Gateway, in the order in which they are laid.
@@ -36,6 +59,33 @@ struct Overlay {
 }
 
 impl Overlays {
+    /// The overlays of a Gateway: those of its class in the order of the ConfigMaps' names, and over these its own. `find`
+    /// returns a ConfigMap by its name in the Gateway's namespace.
+    ///
+    /// # Errors
+    /// Every mistake of the ConfigMaps, and one that the Gateway names and that is not there.
+    pub fn of<'a>(
+        gateway: &Gateway,
+        defaults: &[ConfigMap],
+        find: impl FnOnce(&str) -> Option<&'a ConfigMap>,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut defaults: Vec<_> = defaults.iter().filter(|map| is_default(map, gateway)).collect();
+        defaults.sort_by_key(|map| &map.metadata.name);
+        let own = match parameters(gateway) {
+            Err(problem) => return Err(vec![problem]),
+            Ok(None) => None,
+            Ok(Some(name)) => Some(find(name).ok_or_else(|| {
+                let text = format!("ConfigMap {}/{name} not found", gateway.metadata.namespace);
+                vec![Problem::new(ProblemReason::Parameters, PARAMETERS, text)]
+            })?),
+        };
+        let (mut overlays, mut problems) = (Self::default(), Vec::new());
+        for map in defaults.into_iter().chain(own) {
+            problems.extend(overlays.add(map).err().into_iter().flatten());
+        }
+        if problems.is_empty() { Ok(overlays) } else { Err(problems) }
+    }
+
     /// Adds the overlays of a ConfigMap, which are laid over those that are here already.
     ///
     /// # Errors
@@ -79,6 +129,11 @@ impl Overlays {
             }));
         }
     }
+}
+
+/// Returns true if a ConfigMap has defaults for the class of a Gateway.
+fn is_default(map: &ConfigMap, gateway: &Gateway) -> bool {
+    map.metadata.labels.get(GATEWAY_DEFAULTS_LABEL) == Some(&gateway.spec.gateway_class_name)
 }
 
 /// Values of the fields that have to stay, with their JSON pointers.

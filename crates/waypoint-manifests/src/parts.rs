@@ -272,7 +272,6 @@ impl Base<'_> {
             ("AUTH_TOKEN", "/var/run/secrets/tokens/istio-token"),
             ("ISTIO_META_CLUSTER_ID", cluster_id),
             ("TRUST_DOMAIN", trust_domain),
-            ("GATEWAY_NAME", &self.gateway.metadata.name),
             (GRACE_VARIABLE, &grace),
         ];
         let fields = [
@@ -284,6 +283,9 @@ impl Base<'_> {
         ];
         let mut env: Vec<Value> = texts.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         env.extend(fields.map(|(name, path)| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})));
+        // Threads as processors, rounded up.
+        let limit = json!({"resourceFieldRef": {"resource": "limits.cpu"}});
+        env.push(json!({"name": "WAYPOINT_CPU_LIMIT", "valueFrom": limit}));
         for (name, value) in &self.settings.env {
             env.retain(|variable| variable["name"] != name.as_str());
             env.push(json!({"name": name, "value": value}));

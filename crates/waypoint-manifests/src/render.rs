@@ -24,20 +24,17 @@ const SERVICE_TYPES: [&str; 3] = ["ClusterIP", "NodePort", "LoadBalancer"];
 /// Names of the objects of a Gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    /// Of the Service, the Deployment and what belongs to it.
+    /// Of the Service, the Deployment and what belongs to it: the Gateway's, or that of its annotation.
     pub workload: String,
+    /// The Gateway's name: by its identity the control plane knows whose configuration a waypoint gets.
     pub account: String,
-    /// The user has made the ServiceAccount.
-    pub is_own_account: bool,
 }
 
-/// The names of a Gateway's objects: its own, or those of its annotations.
+/// The names of a Gateway's objects.
 pub fn names(gateway: &Gateway) -> Names {
-    let annotation = |key: &str| gateway.metadata.annotations.get(key).filter(|name| !name.is_empty()).cloned();
-    let workload = annotation(GATEWAY_NAME_OVERRIDE_ANNOTATION).unwrap_or_else(|| gateway.metadata.name.clone());
-    let own = annotation(GATEWAY_SERVICE_ACCOUNT_ANNOTATION);
-    let is_own_account = own.is_some();
-    Names { account: own.unwrap_or_else(|| workload.clone()), workload, is_own_account }
+    let name = &gateway.metadata.name;
+    let other = gateway.metadata.annotations.get(GATEWAY_NAME_OVERRIDE_ANNOTATION).filter(|name| !name.is_empty());
+    Names { workload: other.unwrap_or(name).clone(), account: name.clone() }
 }
 
 /// Mistakes of a Gateway for a waypoint, without its overlays.
@@ -56,7 +53,7 @@ pub fn validate(gateway: &Gateway) -> Vec<Problem> {
             problems.push(Problem::new(ProblemReason::Listeners, "spec.listeners", text));
         }
     }
-    let Names { workload, account, .. } = names(gateway);
+    let Names { workload, account } = names(gateway);
     let name = &gateway.metadata.name;
     if name.len() > MAX_LABEL {
         let text = format!("{} characters, expected at most {MAX_LABEL}: it is the value of a label", name.len());
@@ -66,9 +63,12 @@ pub fn validate(gateway: &Gateway) -> Vec<Problem> {
             "{workload:?} cannot be the name of a Service: expected at most {MAX_LABEL} of a-z, 0-9 and -, a letter first; the annotation {GATEWAY_NAME_OVERRIDE_ANNOTATION} sets another one"
         );
         problems.push(Problem::new(ProblemReason::Invalid, "metadata.name", text));
-    } else if !is_label(&account) {
+    }
+    if let Some(found) =
+        gateway.metadata.annotations.get(GATEWAY_SERVICE_ACCOUNT_ANNOTATION).filter(|it| **it != account)
+    {
         let text = format!(
-            "{account:?} cannot be the name of a ServiceAccount: expected at most {MAX_LABEL} of a-z, 0-9 and -"
+            "found {found:?}, expected {account:?}: a waypoint is known by its ServiceAccount, which has the name of the Gateway"
         );
         let field = format!("metadata.annotations[{GATEWAY_SERVICE_ACCOUNT_ANNOTATION:?}]");
         problems.push(Problem::new(ProblemReason::Invalid, field, text));
@@ -99,13 +99,8 @@ pub fn render(gateway: &Gateway, overlays: &Overlays, settings: &Settings) -> Re
     let labels = kept_labels();
     let mut parts = Vec::new();
     for kind in PartKind::ALL {
-        // An account that the user names is the user's. Only an overlay knows how many pods an autoscaler may make.
-        let is_wanted = match kind {
-            PartKind::ServiceAccount => !names.is_own_account,
-            PartKind::HorizontalPodAutoscaler => overlays.has(kind),
-            PartKind::Service | PartKind::Deployment | PartKind::PodDisruptionBudget => true,
-        };
-        if !is_wanted {
+        // Only an overlay knows how many pods an autoscaler may make.
+        if kind == PartKind::HorizontalPodAutoscaler && !overlays.has(kind) {
             continue;
         }
         let mut object = base.part(kind);

@@ -63,8 +63,7 @@ fn a_plain_gateway() {
 fn a_gateway_with_everything() {
     let gateway = gateway(|value| {
         value["metadata"]["annotations"] = json!({
-            "gateway.istio.io/name-override": "front", "gateway.istio.io/service-account": "own",
-            "networking.istio.io/service-type": "NodePort",
+            "gateway.istio.io/name-override": "front", "networking.istio.io/service-type": "NodePort",
         });
         value["spec"]["infrastructure"] = json!({
             "labels": {"team": "shop"}, "annotations": {"note": "ours"},
@@ -165,6 +164,21 @@ fn names_that_no_service_can_have_are_refused() {
 }
 
 #[test]
+fn another_service_account_is_refused() {
+    let account = |name: &str| {
+        gateway(|value| value["metadata"]["annotations"] = json!({"gateway.istio.io/service-account": name}))
+    };
+    assert!(render(&account("waypoint"), &Overlays::default(), &settings()).is_ok());
+
+    let annotated = problems(&account("admin"), &Overlays::default());
+    let overlaid = overlays(json!({"deployment": "spec: {template: {spec: {serviceAccountName: admin}}}"}));
+    let overlaid = problems(&gateway(|_| {}), &overlaid);
+
+    assert!(annotated[0].1.contains("found \"admin\", expected \"waypoint\""), "{annotated:?}");
+    assert!(overlaid[0].1.contains("spec.template.spec.serviceAccountName: is the controller's"), "{overlaid:?}");
+}
+
+#[test]
 fn an_overlay_cannot_take_an_object_away_from_its_gateway() {
     let gateway =
         gateway(|value| value["spec"]["infrastructure"] = json!({"labels": {"gateway.istio.io/managed": "me"}}));
@@ -210,4 +224,39 @@ fn a_config_map_with_another_key_or_no_yaml_is_refused() {
     );
     assert_eq!(texts[2], "ConfigMap shop/more: service: expected a YAML map of fields");
     assert_eq!(texts.len(), 3);
+}
+
+#[test]
+fn overlays_are_those_of_the_class_and_then_the_gateways_own() {
+    let map = |name: &str, class: Option<&str>, seconds: u32| -> ConfigMap {
+        let labels = class.map(|class| json!({"gateway.istio.io/defaults-for-class": class})).unwrap_or(json!({}));
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "x", "labels": labels},
+            "data": {"deployment": format!("spec: {{minReadySeconds: {seconds}, {name}: true}}")},
+        }))
+        .unwrap()
+    };
+    let defaults =
+        [map("b", Some("strake-waypoint"), 2), map("a", Some("strake-waypoint"), 1), map("c", Some("other"), 3)];
+    let own = map("own", None, 4);
+    let with_reference = |name: &str, kind: &str| {
+        gateway(|value| {
+            value["spec"]["infrastructure"] = json!({"parametersRef": {"group": "", "kind": kind, "name": name}})
+        })
+    };
+    let spec = |gateway: &Gateway| {
+        let overlays = Overlays::of(gateway, &defaults, |name| (name == "own").then_some(&own))?;
+        let parts = render(gateway, &overlays, &settings())?;
+        Ok::<_, Vec<waypoint_manifests::Problem>>(part(&parts, PartKind::Deployment)["spec"].clone())
+    };
+
+    let plain = spec(&gateway(|_| {})).unwrap();
+    let both = spec(&with_reference("own", "ConfigMap")).unwrap();
+    let missing = spec(&with_reference("gone", "ConfigMap")).unwrap_err();
+    let other = spec(&with_reference("own", "Secret")).unwrap_err();
+
+    assert_eq!((&plain["minReadySeconds"], &plain["a"], &plain["c"]), (&json!(2), &json!(true), &Value::Null));
+    assert_eq!((&both["minReadySeconds"], &both["b"], &both["own"]), (&json!(4), &json!(true), &json!(true)));
+    assert_eq!(missing[0].to_string(), "spec.infrastructure.parametersRef: ConfigMap shop/gone not found");
+    assert!(other[0].to_string().contains("found Secret own, expected the name of a ConfigMap"), "{}", other[0]);
 }

@@ -78,7 +78,7 @@ fn patch(status: &ObjectStatus) -> Value {
 }
 
 /// A condition keeps its time while its status stays.
-fn with_times(mut conditions: Vec<Condition>, old: &[Condition], now: &str) -> Vec<Condition> {
+pub(crate) fn with_times(mut conditions: Vec<Condition>, old: &[Condition], now: &str) -> Vec<Condition> {
     for condition in &mut conditions {
         let before = old.iter().find(|old| old.r#type == condition.r#type && old.status == condition.status);
         let time = before.and_then(|old| old.last_transition_time.clone());
@@ -87,7 +87,8 @@ fn with_times(mut conditions: Vec<Condition>, old: &[Condition], now: &str) -> V
     conditions
 }
 
-fn now() -> String {
+/// The time, as conditions have it.
+pub(crate) fn now() -> String {
     let now = OffsetDateTime::from(SystemTime::now());
     // Whole seconds, as Kubernetes writes them.
     now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default()

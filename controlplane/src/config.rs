@@ -15,6 +15,7 @@ use telemetry::logging::LogFormat;
 
 use crate::certificates::{AuthorityConfig, TokensConfig};
 use crate::source::SourceConfig;
+use crate::waypoints::ControllerConfig;
 
 /// Control plane of an ambient mesh: workload discovery, policies, certificate authority.
 #[derive(Clone, Debug, Parser)]
@@ -66,6 +67,23 @@ pub struct Flags {
     /// Namespaces whose pods are never in the mesh.
     #[arg(long, value_delimiter = ',', default_value = "kube-system")]
     pub exclude_namespaces: Vec<String>,
+    /// With --source cluster: image of the pods of waypoints. Without it no waypoint is made.
+    #[arg(long)]
+    pub waypoint_image: Option<String>,
+    /// With --source cluster: when the image of waypoints is pulled: Always, IfNotPresent or Never.
+    #[arg(long, default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub waypoint_image_pull_policy: String,
+    /// With --source cluster: names of Secrets with which the image of waypoints is pulled.
+    #[arg(long, value_delimiter = ',')]
+    pub waypoint_image_pull_secrets: Vec<String>,
+    /// With --source cluster: environment variable of waypoints, NAME=VALUE; may be given several times.
+    #[arg(long, value_parser = variable)]
+    pub waypoint_env: Vec<(String, String)>,
+    /// With --source cluster: Gateways of the class istio-waypoint are waypoints, too, as long as there is no Deployment with
+    /// the label app=istiod. An istiod outside of the cluster cannot be seen: both would make the same objects. With
+    /// --source directory they always are.
+    #[arg(long)]
+    pub istio_waypoint_class: bool,
     /// Directory for the admin socket, `admin.sock`.
     #[arg(long)]
     pub run_dir: Option<PathBuf>,
@@ -115,8 +133,21 @@ pub struct Config {
     /// Namespace and name.
     pub trusted_node_accounts: Vec<(String, String)>,
     pub enablement: Enablement,
+    /// Image and settings of waypoints; `None`: none is made.
+    pub waypoint: Option<WaypointConfig>,
+    /// Gateways of Istio's class are waypoints.
+    pub istio_waypoint_class: bool,
     pub run_dir: Option<PathBuf>,
     pub monitoring_address: SocketAddr,
+}
+
+/// Settings of the pods of waypoints.
+#[derive(Clone, Debug)]
+pub struct WaypointConfig {
+    pub image: String,
+    pub image_pull_policy: String,
+    pub image_pull_secrets: Vec<String>,
+    pub env: Vec<(String, String)>,
 }
 
 impl Flags {
@@ -154,6 +185,7 @@ impl Flags {
         }
         let source = self.source_config(&mut problems);
         let (authority, tokens) = self.certificates_config(&mut problems);
+        let waypoint = self.waypoint_config(&mut problems);
         problems.into_result()?;
         let (Ok(trust_domain), Some(source), Some(authority), Some(tokens)) = (trust_domain, source, authority, tokens)
         else {
@@ -179,6 +211,9 @@ impl Flags {
             },
             trust_domain,
             trusted_node_accounts: accounts,
+            waypoint,
+            // Nobody else reads the directory.
+            istio_waypoint_class: self.istio_waypoint_class || self.source == SourceKind::Directory,
             run_dir: self.run_dir,
             monitoring_address: self.monitoring_address,
         })
@@ -204,6 +239,27 @@ impl Flags {
             problems.push("--node-tokens", "", "a file, or --source cluster");
         }
         (authority, tokens)
+    }
+
+    fn waypoint_config(&self, problems: &mut Problems) -> Option<WaypointConfig> {
+        let image = self.waypoint_image.clone()?;
+        if self.source == SourceKind::Directory {
+            problems.push("--waypoint-image", &image, "no such flag, or --source cluster: a directory has no images");
+        }
+        if image.is_empty() || image.contains(char::is_whitespace) {
+            problems.push("--waypoint-image", &image, "the name of an image, as HOST/PROJECT/waypoint:TAG");
+        }
+        let mut env = self.waypoint_env.clone();
+        if self.log_format == Format::Json {
+            // Before what is given, which wins.
+            env.insert(0, ("LOG_FORMAT".to_owned(), "json".to_owned()));
+        }
+        Some(WaypointConfig {
+            image,
+            image_pull_policy: self.waypoint_image_pull_policy.clone(),
+            image_pull_secrets: self.waypoint_image_pull_secrets.clone(),
+            env,
+        })
     }
 
     fn source_config(&self, problems: &mut Problems) -> Option<SourceConfig> {
@@ -256,7 +312,43 @@ fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(unit).filter(|seconds| *seconds >= 60).map(Duration::from_secs).ok_or_else(expected)
 }
 
+/// Reads a variable, `NAME=VALUE`.
+fn variable(text: &str) -> Result<(String, String), String> {
+    let is_name = |name: &str| {
+        let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        !name.is_empty() && !name.starts_with(|first: char| first.is_ascii_digit()) && name.bytes().all(is_inner)
+    };
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    if is_name(name) && text.contains('=') {
+        return Ok((name.to_owned(), value.to_owned()));
+    }
+    Err(format!("expected NAME=VALUE, as NETWORK=east, found {text:?}"))
+}
+
 impl Config {
+    pub(crate) fn waypoints(&self) -> ControllerConfig {
+        ControllerConfig {
+            cluster_domain: self.mesh.cluster_domain.clone(),
+            root_namespace: self.mesh.root_namespace.clone(),
+            istio_class: self.istio_waypoint_class,
+        }
+    }
+
+    /// Settings of the objects of waypoints; `None`: none is made.
+    pub(crate) fn waypoint_settings(&self) -> Option<waypoint_manifests::Settings> {
+        let WaypointConfig { image, image_pull_policy, image_pull_secrets, env } = self.waypoint.clone()?;
+        let control = format!("strake-control.{}.svc", self.mesh.root_namespace);
+        Some(waypoint_manifests::Settings {
+            image,
+            image_pull_policy,
+            image_pull_secrets,
+            control_address: format!("https://{control}:{}", ports::CONTROL_GRPC),
+            cluster_id: self.mesh.cluster_id.clone(),
+            trust_domain: self.mesh.trust_domain.clone(),
+            env,
+        })
+    }
+
     /// Host names that the serving certificate is for.
     pub(crate) fn serving_names(&self) -> Vec<String> {
         let namespace = &self.mesh.root_namespace;
@@ -284,6 +376,30 @@ mod tests {
         for bad in ["", "24", "h", "59s", "-1h", "1.5h", "99999999999999999999d", "18446744073709551615d"] {
             assert!(duration(bad).unwrap_err().contains("24h"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_variable_has_a_name_and_a_value() {
+        assert_eq!(variable("NETWORK=a=b"), Ok(("NETWORK".to_owned(), "a=b".to_owned())));
+        assert_eq!(variable("A="), Ok(("A".to_owned(), String::new())));
+        for bad in ["", "A", "=b", "1A=b", "A B=c"] {
+            assert!(variable(bad).unwrap_err().contains("NAME=VALUE"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn waypoints_are_made_in_a_cluster_that_has_an_image() {
+        let flags = |line: &[&str]| Flags::parse_from(["strake-control"].iter().chain(line));
+        let cluster = ["--source", "cluster", "--replica", "a"];
+        let with_image = ["--waypoint-image", "hub/waypoint:1", "--waypoint-env", "A=b", "--log-format", "json"];
+
+        assert_eq!(flags(&cluster).check().unwrap().waypoint_settings(), None);
+        let made = flags(&[&cluster[..], &with_image].concat()).check().unwrap();
+        let settings = made.waypoint_settings().unwrap();
+        assert_eq!(settings.control_address, "https://strake-control.istio-system.svc:15012");
+        assert_eq!(settings.env.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["LOG_FORMAT", "A"]);
+        assert!(!made.istio_waypoint_class);
+        assert_eq!(problems(&["--manifests", "m", "--state", "s", "--waypoint-image", "x"]), ["--waypoint-image"]);
     }
 
     const FILES: [&str; 4] = ["--ca-dir", "ca", "--node-tokens", "tokens"];

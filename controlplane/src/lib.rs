@@ -14,6 +14,7 @@ mod proxies;
 mod reports;
 mod server;
 mod source;
+mod waypoints;
 
 pub use config::{Config, Flags};
 pub use server::{Control, StartError};

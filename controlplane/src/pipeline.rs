@@ -15,6 +15,7 @@ use xds_server::Cache;
 use crate::acks::Acks;
 use crate::events::Events;
 use crate::reports::Reports;
+use crate::waypoints::Waypoints;
 
 /// Events that follow each other are one change, which goes out 100 ms after the first of them at the latest.
 const DEBOUNCE: Debounce = Debounce::new(Duration::from_millis(10), Duration::from_millis(100));
@@ -27,6 +28,7 @@ pub(crate) struct Pipeline {
     pub(crate) reports: Reports,
     pub(crate) events: Events,
     pub(crate) acks: Acks,
+    pub(crate) waypoints: Waypoints,
     /// Dropped when the first state is served.
     pub(crate) first_state: Option<Task>,
     /// Statuses that objects have, as read.
@@ -63,14 +65,17 @@ impl Pipeline {
                 } else {
                     self.current.insert(resource.key(), current);
                 }
+                self.waypoints.applied(&resource);
                 self.compiler.apply(resource);
             }
             Event::Removed { cluster, key } if cluster == *self.compiler.cluster() => {
                 self.current.remove(&key);
+                self.waypoints.removed(&key);
                 self.compiler.remove(&key);
             }
             Event::InSync { cluster } if cluster == *self.compiler.cluster() => {
                 tracing::info!(%cluster, "all objects read");
+                self.waypoints.in_sync();
                 self.is_in_sync = true;
             }
             Event::Applied { cluster, .. } | Event::Removed { cluster, .. } | Event::InSync { cluster } => {
@@ -185,6 +190,7 @@ mod tests {
             reports: Reports::default(),
             events: Events::default(),
             acks: Acks::new(&[]),
+            waypoints: Waypoints::default(),
             first_state: None,
             current: HashMap::new(),
             is_in_sync: false,

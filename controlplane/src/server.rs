@@ -34,6 +34,7 @@ use crate::pipeline::Pipeline;
 use crate::proxies::Proxies;
 use crate::reports::Reports;
 use crate::source::Opened;
+use crate::waypoints::{Controller, Making, Waypoints};
 
 /// Time from the first sign of the end to the end of streams, in a cluster: until then every node has heard that this replica
 /// is not ready, so that proxies which come back reach another one.
@@ -112,7 +113,9 @@ impl Control {
         let authority = Authority::new(rules, compiler.pods());
         let mut working = JoinSet::new();
         working.spawn(upkeep.unwrap_or_else(|| std::future::pending().boxed()));
-        let Opened { source, status, election } = config.source.open(server.clone(), compiler.cluster().clone())?;
+        let Opened { source, status, waypoints: gateways, election } =
+            config.source.open(server.clone(), compiler.cluster().clone())?;
+        let (waypoints, mut making) = (Waypoints::default(), Making::Others);
         let events = Events::default();
         if let (Some(server), Some(election)) = (&server, &election) {
             working.spawn(certificates::distribute(server, issuer.clone(), election.leadership(), compiler.pods()));
@@ -120,8 +123,13 @@ impl Control {
             let instance = config.source.replica().to_owned();
             let events = events.clone().run(objects, move || leadership.is_leading(), instance);
             keep(&mut working, &pages.readiness, "events", events);
+            let (objects, leadership) = (Objects::new(server), election.leadership());
+            making = Making::cluster(objects, leadership, config.waypoint_settings(), &config.waypoints());
         }
-        let acks = start_pipeline(&config, &pages, events, compiler, source, status, &mut working);
+        let controller = Controller::new(config.waypoints(), waypoints.clone(), gateways, making);
+        keep(&mut working, &pages.readiness, "waypoints", controller.run());
+        let parts = Parts { events, compiler, source, status, waypoints };
+        let acks = start_pipeline(&config, &pages, parts, &mut working);
         working.spawn(ca_server::keep_fresh(issuer.clone(), names, acceptor.clone()));
         let monitoring = start_pages(&config, &pages, &drain, &mut working).await?;
         let mut serving = JoinSet::new();
@@ -180,17 +188,19 @@ fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Star
     listener.local_addr().map_err(|source| StartError::Listen { address, source })
 }
 
-/// With a cluster, readiness is the first state: an API server that is away changes nothing for running traffic, and a
-/// replica that is not ready would take discovery and certificates away from the nodes. Logs and metrics tell of it.
-fn start_pipeline(
-    config: &Config,
-    pages: &Pages,
+/// Parts of the pipeline.
+struct Parts {
     events: Events,
     compiler: Compiler,
     source: Source,
     status: Status,
-    working: &mut JoinSet<()>,
-) -> Acks {
+    waypoints: Waypoints,
+}
+
+/// With a cluster, readiness is the first state: an API server that is away changes nothing for running traffic, and a
+/// replica that is not ready would take discovery and certificates away from the nodes. Logs and metrics tell of it.
+fn start_pipeline(config: &Config, pages: &Pages, parts: Parts, working: &mut JoinSet<()>) -> Acks {
+    let Parts { events, compiler, source, status, waypoints } = parts;
     if config.source.is_directory() {
         let reader = source.health();
         pages.readiness.probe("manifest reader", move || std::future::ready(reader.is_well()));
@@ -207,6 +217,7 @@ fn start_pipeline(
         reports: pages.reports.clone(),
         events,
         acks: acks.clone(),
+        waypoints,
         first_state: Some(pages.readiness.task("manifests")),
         current: HashMap::new(),
         is_in_sync: false,

@@ -12,9 +12,13 @@ use manifests::{DirectoryConfig, LastGoodCopies};
 use crate::certificates;
 use crate::events;
 use crate::server::StartError;
+use crate::waypoints;
 
 /// Name under which statuses are written in a directory.
 const WRITER: &str = "control";
+
+/// Name under which the statuses of Gateways are written in a directory.
+const WAYPOINTS: &str = "waypoints";
 
 /// Field manager of statuses in a cluster, and name of the Lease.
 const MANAGER: &str = "strake-control";
@@ -55,6 +59,8 @@ pub enum SourceConfig {
 pub(crate) struct Opened {
     pub(crate) source: Source,
     pub(crate) status: Status,
+    /// Writer of the statuses of Gateways and their classes.
+    pub(crate) waypoints: Status,
     /// Of the replica that writes statuses; a directory has one writer.
     pub(crate) election: Option<Election>,
 }
@@ -77,7 +83,8 @@ impl SourceConfig {
                     cluster,
                     last_good: LastGoodCopies::Write,
                 })?;
-                Ok(Opened { source, status: manifests::status(state, WRITER), election: None })
+                let (status, waypoints) = (manifests::status(state, WRITER), manifests::status(state, WAYPOINTS));
+                Ok(Opened { source, status, waypoints, election: None })
             }
             Self::Cluster { namespace, replica, .. } => {
                 let server = server.ok_or(StartError::NoApiServer("a watch"))?;
@@ -89,17 +96,22 @@ impl SourceConfig {
                 });
                 // Shared by reader and writer: a status that the source has read back need not be written again.
                 let versions = Versions::default();
-                let status = kube_cluster::status(StatusConfig {
-                    server: server.clone(),
-                    manager: MANAGER.to_owned(),
-                    kinds: STATUSES.to_vec(),
-                    owned: owned(),
-                    versions: versions.clone(),
-                    leadership: Some(election.leadership()),
-                });
+                let writer = |kinds: &[Kind], owned: Owned| {
+                    kube_cluster::status(StatusConfig {
+                        server: server.clone(),
+                        manager: MANAGER.to_owned(),
+                        kinds: kinds.to_vec(),
+                        owned,
+                        versions: versions.clone(),
+                        leadership: Some(election.leadership()),
+                    })
+                };
+                let status = writer(&STATUSES, owned());
+                // A writer of its own: conditions of the same name on other kinds are other programs'.
+                let waypoints = writer(&waypoints::STATUSES, waypoints::owned());
                 let watched = watched(namespace);
                 let source = kube_cluster::open(ClusterConfig { server, cluster, watched, versions })?;
-                Ok(Opened { source, status, election: Some(election) })
+                Ok(Opened { source, status, waypoints, election: Some(election) })
             }
         }
     }
@@ -128,9 +140,11 @@ impl SourceConfig {
 /// RBAC rules of the control plane in a cluster; its own objects are in `namespace`.
 pub fn permissions(namespace: &str) -> Vec<Rule> {
     let watched = watched(namespace);
+    let statuses: Vec<_> = STATUSES.into_iter().chain(waypoints::STATUSES).collect();
     let mut rules =
-        kube_cluster::rules(Access { watched: &watched, statuses: &STATUSES, lease: Some((namespace, MANAGER)) });
+        kube_cluster::rules(Access { watched: &watched, statuses: &statuses, lease: Some((namespace, MANAGER)) });
     rules.extend(certificates::permissions(namespace));
+    rules.extend(waypoints::permissions(namespace));
     rules.push(events::permissions());
     rules.sort();
     rules

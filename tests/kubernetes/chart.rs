@@ -98,6 +98,8 @@ fn values_reach_the_programs() {
         "--set=meshConfig.trustDomain=td,cni.excludeNamespaces={kube-system,other},ztunnel.resources.limits.cpu=2",
         "--set=pilot.replicaCount=2,pilot.image=elsewhere/control:1,pilot.maxWorkloadCertTTL=12h,cni.startupTaint=example.org/new",
         "--set=ztunnel.terminationGracePeriodSeconds=60,ztunnel.logLevel=debug,ztunnel.env.POOL_UNUSED_RELEASE_TIMEOUT=1m",
+        "--set=waypoint.istioClass=true,waypoint.logLevel=debug,waypoint.env.A=b,waypoint.priorityClassName=low",
+        "--set=waypoint.resources.limits.memory=2Gi,waypoint.nodeSelector.disk=ssd",
         "--set=meshConfig.discoverySelectors[0].matchLabels.mesh=yes,global.imagePullSecrets[0].name=regcred",
     ])
     .unwrap();
@@ -121,6 +123,13 @@ fn values_reach_the_programs() {
         "--cluster-id=c1",
         "--exclude-namespaces=kube-system,other",
         "--max-workload-cert-ttl=12h",
+        "--waypoint-image=HOST/mesh/waypoint:dev",
+        "--waypoint-image-pull-policy=IfNotPresent",
+        "--waypoint-image-pull-secrets=regcred",
+        "--waypoint-env=NETWORK=n1",
+        "--waypoint-env=RUST_LOG=debug",
+        "--waypoint-env=A=b",
+        "--istio-waypoint-class",
     ] {
         assert!(arguments.as_array().unwrap().contains(&argument.into()), "{argument}: {arguments}");
     }
@@ -146,7 +155,25 @@ fn values_reach_the_programs() {
         "discoverySelectors:\n  - matchLabels:\n      mesh: \"yes\"\n",
         "the mesh configuration"
     );
+    let overlay: Value =
+        serde_saphyr::from_str(at("ConfigMap", "strake-waypoint", "/data/deployment").as_str().unwrap()).unwrap();
+    let pod = &overlay["spec"]["template"]["spec"];
+    assert_eq!((&pod["nodeSelector"]["disk"], &pod["priorityClassName"]), (&"ssd".into(), &"low".into()));
+    assert_eq!(pod["containers"][0]["resources"]["limits"]["memory"], "2Gi");
     for (kind, name) in [("DaemonSet", "strake-agent"), ("DaemonSet", "ztunnel"), ("Deployment", "strake-control")] {
         assert_eq!(at(kind, name, "/spec/template/spec/imagePullSecrets/0/name"), "regcred");
     }
+}
+
+#[test]
+fn without_waypoints_the_control_plane_may_make_nothing() {
+    if !prerequisites::met(missing()) {
+        return;
+    }
+    let rendered = objects([render(&["--set=waypoint.enabled=false"]).unwrap().as_str()]);
+
+    let role = rendered[&("ClusterRole".to_owned(), "strake-control".to_owned())].to_string();
+    assert!(!role.contains("poddisruptionbudgets") && !role.contains("\"delete\""), "{role}");
+    let control = rendered[&("Deployment".to_owned(), "strake-control".to_owned())].to_string();
+    assert!(!control.contains("--waypoint"), "{control}");
 }

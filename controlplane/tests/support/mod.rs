@@ -93,14 +93,28 @@ impl Running {
         fs::rename(next, self.path("manifests").join(name)).unwrap();
     }
 
+    /// Adds a token of a service account that runs on no node in particular.
+    pub(crate) fn add_token(&self, namespace: &str, account: &str, token: &str) {
+        let mut text = fs::read_to_string(self.path("tokens")).unwrap();
+        text.push_str(&format!(
+            "- {{node: \"\", namespace: {namespace}, serviceAccount: {account}, sha256: \"{}\"}}\n",
+            digest(token)
+        ));
+        self.replace_tokens(&text);
+    }
+
+    fn replace_tokens(&self, text: &str) {
+        let next = self.path("tokens.next");
+        fs::write(&next, text).unwrap();
+        fs::set_permissions(&next, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(next, self.path("tokens")).unwrap();
+    }
+
     /// Takes a node's token away.
     pub(crate) fn revoke(&self, node: &str) {
         let text = fs::read_to_string(self.path("tokens")).unwrap();
         let kept: String = text.split_inclusive('\n').filter(|row| !row.contains(&format!("node: {node},"))).collect();
-        let next = self.path("tokens.next");
-        fs::write(&next, kept).unwrap();
-        fs::set_permissions(&next, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::rename(next, self.path("tokens")).unwrap();
+        self.replace_tokens(&kept);
     }
 
     /// Writes what the agent writes when it has read a pod's enrolment back.
@@ -235,10 +249,14 @@ async fn eventually<T, F: Future<Output = Option<T>>>(attempt: impl Fn() -> F) -
     tokio::time::timeout(DEADLINE, tries).await.expect("in time")
 }
 
+fn digest(token: &str) -> String {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 pub(crate) fn write_tokens(path: &Path) {
     let rows = TOKENS.map(|(node, token)| {
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
-        let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = digest(token);
         format!("- {{node: {node}, namespace: istio-system, serviceAccount: ztunnel, sha256: \"{hex}\"}}\n")
     });
     fs::write(path, rows.concat()).unwrap();

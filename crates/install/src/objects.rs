@@ -45,6 +45,9 @@ const KINDS: [(&str, &str, bool); 13] = [
     ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", false),
 ];
 
+/// Flag of the control plane with the image of waypoints.
+const WAYPOINT_FLAG: &str = "--waypoint-image=";
+
 /// Every object, in the order in which it is applied.
 ///
 /// # Errors
@@ -60,10 +63,21 @@ pub fn objects(images: &Images) -> Result<Vec<Object>, InvalidManifest> {
             for container in containers.and_then(Value::as_array_mut).into_iter().flatten() {
                 let image = container["image"].as_str().map(|image| images.name(image));
                 container["image"] = image.into();
+                name_waypoint(container, images);
             }
         }
     }
     Ok(objects)
+}
+
+/// The control plane makes the pods of waypoints: their image is a flag of its own.
+fn name_waypoint(container: &mut Value, images: &Images) {
+    for argument in container["args"].as_array_mut().into_iter().flatten() {
+        let image = argument.as_str().and_then(|argument| argument.strip_prefix(WAYPOINT_FLAG));
+        if let Some(image) = image.map(|image| images.name(image)) {
+            *argument = format!("{WAYPOINT_FLAG}{image}").into();
+        }
+    }
 }
 
 /// The policies of admission, each before its binding.
@@ -155,6 +169,10 @@ mod tests {
         let mut names: Vec<_> = objects.iter().filter_map(image).collect();
         names.sort_by_key(|name| name.to_string());
         assert_eq!(names, ["localhost/strake-agent:dev", "localhost/strake-control:dev", "localhost/ztunnel:dev"]);
+        let arguments =
+            objects.iter().filter_map(|object| object.value.pointer("/spec/template/spec/containers/0/args"));
+        let mut arguments = arguments.filter_map(Value::as_array).flatten();
+        assert!(arguments.any(|argument| argument == "--waypoint-image=localhost/waypoint:dev"));
         assert_eq!(Images::default().name("ztunnel:0.1.0"), "ztunnel:0.1.0");
     }
 }

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use contract::labels::{REDIRECTION_ANNOTATION, UNINSTALL_ANNOTATION};
+use contract::labels::{
+    CONTROLLER_VERSION_ANNOTATION, GATEWAY_MANAGED_LABEL, GATEWAY_MANAGED_MESH, REDIRECTION_ANNOTATION,
+    UNINSTALL_ANNOTATION,
+};
 use contract::manifests::{AGENT, CONTROL, PLUGGED_IN_SECRET, ROOT_SECRET, ROOTS_CONFIG_MAP, SYSTEM_NAMESPACE};
 use kube_cluster::{ApiServer, Collection, Deletion, Location, Objects, RequestError};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use waypoint_manifests::{CLASS, ISTIO_CLASS, PartKind};
 
 use crate::objects::{Object, custom_resources};
 use crate::{Images, InstallError, MADE_BY, MADE_BY_LABEL, Progress, Settings, chosen};
@@ -33,6 +37,7 @@ pub async fn remove(server: &ApiServer, limit: Duration, progress: &mut dyn Prog
             gone(&api, at, limit).await?;
         }
     }
+    remove_waypoints(&api, progress).await?;
     remove_derived(&api, progress).await?;
     remove_custom_resources(&api, progress).await?;
     remove_namespace(&api, limit, progress).await
@@ -55,6 +60,41 @@ pub async fn take_out(server: &ApiServer, limit: Duration, progress: &mut dyn Pr
     }
     let pods = still_in_mesh(&api).await?;
     if pods.is_empty() { Ok(()) } else { Err(InstallError::StillInMesh(pods)) }
+}
+
+/// Objects that the control plane has made for Gateways, and their classes. The Gateways are the user's.
+async fn remove_waypoints(api: &Objects, progress: &mut dyn Progress) -> Result<(), InstallError> {
+    let labels = format!("{GATEWAY_MANAGED_LABEL}={GATEWAY_MANAGED_MESH}");
+    for kind in PartKind::ALL.into_iter().rev() {
+        let of = Collection::all(kind.api_version(), kind.plural());
+        for object in api.list(&of, None, Some(&labels)).await? {
+            let metadata = &object["metadata"];
+            // Istio's controller has the same label.
+            let is_ours = metadata["annotations"][CONTROLLER_VERSION_ANNOTATION].is_string();
+            let (Some(namespace), Some(name), true) =
+                (metadata["namespace"].as_str(), metadata["name"].as_str(), is_ours)
+            else {
+                continue;
+            };
+            let at = Collection::namespaced(kind.api_version(), kind.plural(), namespace).named(name);
+            if api.delete(&at, Deletion::Background).await? {
+                progress.tell(&format!("deleted {at}"));
+            }
+        }
+    }
+    // A cluster without the Gateway API has no path for classes, and a question about one would be an error.
+    let definitions = Collection::all("apiextensions.k8s.io/v1", "customresourcedefinitions");
+    if api.get(&definitions.named("gatewayclasses.gateway.networking.k8s.io")).await?.is_none() {
+        return Ok(());
+    }
+    for name in [CLASS, ISTIO_CLASS] {
+        let at = Collection::all("gateway.networking.k8s.io/v1", "gatewayclasses").named(name);
+        let made = api.get(&at).await?.filter(|class| class["metadata"]["labels"][MADE_BY_LABEL] == MADE_BY);
+        if made.is_some() && api.delete(&at, Deletion::Background).await? {
+            progress.tell(&format!("deleted {at}"));
+        }
+    }
+    Ok(())
 }
 
 /// Objects that the control plane has made.

@@ -116,7 +116,11 @@ pub(crate) fn write_yaml(path: &Path, value: &Value) -> Result<(), WriteError> {
 }
 
 /// Replaces a file by renaming a complete one over it; keeps the mode of the old one.
-pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Replaces a file as a whole: a reader sees the old text or the new one.
+///
+/// # Errors
+/// When the file beside it cannot be written, or cannot take its place.
+pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     let temporary = temporary(path);
     let mut file = fs::File::create(&temporary)?;

@@ -162,6 +162,9 @@ pub(super) static DIFFERENCES: &[Difference] = &[
     left_out(AGENT, pod!("containers.*.env.STRAKE_SOURCE")),
     flag(CONTROL, "--source", |_| Vec::new()),
     left_out(CONTROL, pod!("containers.*.env.POD_NAME")),
+    // The lab makes the pods of waypoints itself.
+    flag(CONTROL, "--waypoint-image", |_| Vec::new()),
+    flag(CONTROL, "--waypoint-image-pull-policy", |_| Vec::new()),
     // Objects come from directories, and node proxies show tokens that the lab has made.
     variable(AGENT, "STRAKE_MANIFESTS", |place| place.manifests().join(",")),
     variable(AGENT, "STRAKE_STATE", |place| text(place.mesh.run.state())),

@@ -39,8 +39,8 @@ use crate::{
     options::Options,
     paths::{Cgroups, RunDir},
     pod::{Context, catalogue::Catalogue},
-    system::{self, Mesh},
-    workloads::Planned,
+    system::{self, Mesh, Waypoints},
+    workloads::{Objects, Planned},
 };
 
 /// Changes of files that follow each other take effect together, 100 ms after the first of them at the latest.
@@ -82,6 +82,8 @@ struct Supervisor {
     pods: BTreeMap<PodKey, Running>,
     jobs: JobController,
     findings: Findings,
+    /// Waypoints of the manifests, with the objects that run them.
+    waypoints: Waypoints,
     publisher: Publisher,
     status: Status,
     changed: Arc<Notify>,
@@ -106,6 +108,7 @@ impl Supervisor {
             pods: BTreeMap::new(),
             jobs: JobController::default(),
             findings: Findings::default(),
+            waypoints: Waypoints::default(),
             publisher: Publisher::new(run.state()),
             status: Status::default(),
             changed: Arc::new(Notify::new()),
@@ -197,8 +200,15 @@ impl Supervisor {
     async fn reconcile(&mut self) {
         // Nodes come before pods, which are placed on them, and stopped pods are forgotten before others start, which
         // may need their names and addresses.
+        let has_changed = self.manifests.take_changed();
+        if has_changed {
+            // Before the files of the mesh are made: each waypoint has a token.
+            let waypoints = self.mesh.as_ref().map(|mesh| mesh.waypoints(&self.manifests.objects));
+            self.waypoints = waypoints.unwrap_or_default();
+        }
         let mut problems = self.ensure_nodes().await;
-        if self.manifests.take_changed() {
+        problems.extend(self.waypoints.problems.iter().cloned());
+        if has_changed {
             self.take_over_objects(&mut problems);
         }
         let planned = self.plan(&mut problems);
@@ -227,22 +237,29 @@ impl Supervisor {
 
     /// Reviews changed objects, and hands them to the containers that refer to them.
     fn take_over_objects(&mut self, problems: &mut Vec<String>) {
-        let objects = &self.manifests.objects;
-        self.findings.review = review::review(objects, &self.options.manifests);
+        self.findings.review = review::review(&self.manifests.objects, &self.options.manifests);
+        self.findings.review.notes.extend(self.waypoints.notes.iter().cloned());
+        let objects = self.all_objects();
         let mut with_mesh = objects.clone();
         if let Some(Err(err)) = self.mesh.as_ref().map(|mesh| mesh.add_objects(&mut with_mesh)) {
             problems.push(format!("manifests of the mesh: {err}"));
         }
-        let services = self.cluster.services(objects);
+        let services = self.cluster.services(&objects);
         self.context.set_catalogue(Catalogue::new(&with_mesh, services));
         self.findings.volumes = self.refresh_volumes();
+    }
+
+    /// Objects of the manifests and of waypoints.
+    fn all_objects(&self) -> Objects {
+        let of_waypoints = self.waypoints.objects.iter().map(|(key, resource)| (key.clone(), resource.clone()));
+        self.manifests.objects.clone().into_iter().chain(of_waypoints).collect()
     }
 
     /// Makes the nodes that are missing, and the files of the mesh on them.
     async fn ensure_nodes(&mut self) -> Vec<String> {
         let mut problems = self.cluster.ensure_nodes(&self.manifests.objects, self.options.nodes, &self.context).await;
         if let Some(mesh) = &self.mesh
-            && let Err(err) = mesh.prepare(&self.cluster.system_nodes())
+            && let Err(err) = mesh.prepare(&self.cluster.system_nodes(), &self.waypoints.accounts)
         {
             problems.push(format!("files of the mesh: {err}"));
         }

@@ -9,7 +9,7 @@ use super::{PodKey, Supervisor};
 use crate::{
     control::Phase,
     workloads::{
-        self, Objects, Planned,
+        self, Planned,
         jobs::{self, Jobs},
     },
 };
@@ -36,13 +36,8 @@ impl Supervisor {
     /// Every pod that should run, by name.
     pub(super) fn plan(&mut self, problems: &mut Vec<String>) -> BTreeMap<PodKey, Planned> {
         let candidates = self.cluster.candidates();
-        let objects: Objects = self
-            .manifests
-            .objects
-            .iter()
-            .filter(|(key, _)| !self.findings.review.refused.contains(key))
-            .map(|(key, resource)| (key.clone(), resource.clone()))
-            .collect();
+        let mut objects = self.all_objects();
+        objects.retain(|key, _| !self.findings.review.refused.contains(key));
         self.jobs.plan = self.jobs.jobs.plan(&objects, &self.seen_of_jobs(), Instant::now());
         let system = self.mesh.as_ref().map(|mesh| mesh.pods(&self.cluster.system_nodes()));
         let system = system.transpose().unwrap_or_else(|err| {

@@ -19,7 +19,7 @@ impl Supervisor {
     /// Publishes the present state: kernel and DNS first, then the state directory and the status.
     pub(super) async fn publish(&mut self) {
         let written = &self.manifests.objects;
-        let mut objects = written.clone();
+        let mut objects = self.all_objects();
         // An error was reported when the pods were planned.
         let _ = self.mesh.as_ref().map(|mesh| mesh.add_objects(&mut objects));
         system::cluster::add_objects(&mut objects, &self.cluster.system_nodes());
@@ -34,6 +34,11 @@ impl Supervisor {
                     let foreign = slices_of(&objects, &service.metadata.namespace, &service.metadata.name);
                     desired.service(&service, written.contains_key(&resource.key()));
                     resolved.push(services::resolve(&service, &backends, &foreign));
+                }
+                Resource::ServiceAccount(_) | Resource::Deployment(_)
+                    if self.waypoints.objects.contains_key(&resource.key()) =>
+                {
+                    desired.whole(resource);
                 }
                 Resource::Namespace(_) | Resource::EndpointSlice(_) if !written.contains_key(&resource.key()) => {
                     desired.whole(resource);

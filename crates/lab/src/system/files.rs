@@ -1,6 +1,6 @@
 //! Directories and tokens of the mesh's programs in a lab.
 
-use std::{fs, io, os::unix::fs::OpenOptionsExt as _, path::Path, path::PathBuf};
+use std::{collections::BTreeSet, fs, io, os::unix::fs::OpenOptionsExt as _, path::Path, path::PathBuf};
 
 use serde_json::json;
 
@@ -10,31 +10,33 @@ use super::{Mesh, SYSTEM_NAMESPACE, SystemNode};
 const TOKEN_BYTES: usize = 32;
 
 impl Mesh {
-    /// Makes the directories and tokens that a node's programs need. A token that is there stays.
-    pub(crate) fn prepare(&self, nodes: &[SystemNode]) -> io::Result<()> {
+    /// Makes the directories and tokens that a node's programs and the waypoints with these ServiceAccounts (namespace, name)
+    /// need. A token that is there stays.
+    pub(crate) fn prepare(&self, nodes: &[SystemNode], waypoints: &BTreeSet<(String, String)>) -> io::Result<()> {
         fs::create_dir_all(self.authority())?;
         let mut known = Vec::new();
         for node in nodes {
             for part in ["zds", "ztunnel", "agent"] {
                 fs::create_dir_all(self.run.node(&node.name).join(part))?;
             }
-            let path = self.run.node(&node.name).join("ztunnel").join("token");
-            let token = match fs::read_to_string(&path) {
-                Ok(token) => token,
-                // A new token replaces one that is absent or unreadable: the list of all tokens is written below.
-                Err(_) => {
-                    let token = hex(&rand::random::<[u8; TOKEN_BYTES]>());
-                    write_secret(&path, &token)?;
-                    token
-                }
-            };
-            // The control plane gets digests only: whoever reads its list cannot act as a node.
-            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
+            let digest = token_digest(&self.run.node(&node.name).join("ztunnel").join("token"))?;
             known.push(json!({
-                "node": node.name, "namespace": SYSTEM_NAMESPACE, "serviceAccount": "ztunnel", "sha256": hex(digest.as_ref()),
+                "node": node.name, "namespace": SYSTEM_NAMESPACE, "serviceAccount": "ztunnel", "sha256": digest,
             }));
         }
+        for (namespace, account) in waypoints {
+            let path = self.waypoint_token(namespace, account);
+            fs::create_dir_all(path.parent().unwrap_or(&path))?;
+            let digest = token_digest(&path)?;
+            // Of no node: it is good for the identity of its account alone, and a list by node has no place for it.
+            known.push(json!({"node": "", "namespace": namespace, "serviceAccount": account, "sha256": digest}));
+        }
         write_secret(&self.node_tokens(), &serde_saphyr::to_string(&known).map_err(io::Error::other)?)
+    }
+
+    /// The token of the waypoints with this ServiceAccount.
+    pub(super) fn waypoint_token(&self, namespace: &str, account: &str) -> PathBuf {
+        self.run.control().join("waypoints").join(namespace).join(account).join("token")
     }
 
     /// The directory of the certificate authority.
@@ -51,6 +53,21 @@ impl Mesh {
     pub(super) fn program(&self, name: &str) -> PathBuf {
         self.options.bin_dir.join(name)
     }
+}
+
+/// Digest of the token in a file, which is made when it is not there.
+fn token_digest(path: &Path) -> io::Result<String> {
+    let token = match fs::read_to_string(path) {
+        Ok(token) => token,
+        // A new token replaces one that is absent or unreadable: the list of all tokens is written afterwards.
+        Err(_) => {
+            let token = hex(&rand::random::<[u8; TOKEN_BYTES]>());
+            write_secret(path, &token)?;
+            token
+        }
+    };
+    // The control plane gets digests only: whoever reads its list cannot act as a node.
+    Ok(hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes()).as_ref()))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -7,6 +7,7 @@ mod files;
 mod manifests;
 #[cfg(test)]
 mod tests;
+mod waypoints;
 
 use std::{collections::BTreeMap, env, io, path::PathBuf};
 
@@ -16,6 +17,7 @@ use kube_types::core::{Pod, PodTemplate};
 use kube_types::{Kind, ObjectMeta};
 use serde_json::Value;
 
+pub(crate) use self::waypoints::Waypoints;
 use self::{
     cluster::KUBE_NAMESPACE,
     differences::{Change, Place, with_variable},

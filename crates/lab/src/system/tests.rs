@@ -22,7 +22,7 @@ fn node() -> SystemNode {
     }
 }
 
-fn mesh() -> Mesh {
+pub(super) fn mesh() -> Mesh {
     let set = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
     let options = SystemOptions {
         bin_dir: PathBuf::from("/bin"),

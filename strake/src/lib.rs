@@ -24,6 +24,7 @@ mod target;
 mod times;
 mod version;
 mod wait;
+mod waypoint;
 
 use std::process::ExitCode;
 
@@ -53,7 +54,7 @@ lab exec ends with the code of its command, lab up with 130 and 143 after SIGINT
 pub struct Cli {
     /// Name of the lab [env: STRAKE_LAB] [default: default; of the demo: demo]
     // Not clap's own env and default: the demo has another default, and no variable.
-    #[arg(long, alias = "name", global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME")]
     lab: Option<String>,
     #[command(flatten)]
     cluster: Cluster,
@@ -76,6 +77,9 @@ enum Command {
     Explain(explain::Explain),
     Analyze(analyze::Analyze),
     Logs(logs::Logs),
+    /// Makes, lists and removes waypoints
+    #[command(subcommand)]
+    Waypoint(waypoint::Waypoint),
     /// Runs nodes and pods of a directory of manifests on this machine
     #[command(subcommand)]
     Lab(Lab),
@@ -112,6 +116,7 @@ pub fn run(cli: Cli, program: Option<&str>) -> Result<ExitCode> {
             Command::Analyze(command) => command.run(&choice).await,
             Command::Check(command) => command.run(&choice).await,
             Command::Logs(command) => command.run(&choice).await,
+            Command::Waypoint(command) => command.run(&choice).await,
             Command::Label(command) => command.run(&choice.only_lab()?).await,
             Command::Lab(Lab::Command(command)) => lab::run(command, &choice.only_lab()?).await,
             Command::Lab(Lab::Demo(demo)) => demo.run(lab.as_deref()).await,
@@ -134,8 +139,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lab_is_named_before_or_behind_the_command_and_by_its_old_flag() {
-        for line in ["strake --lab a lab down", "strake lab down --lab a", "strake get pods --name a"] {
+    fn the_lab_is_named_before_or_behind_the_command() {
+        for line in ["strake --lab a lab down", "strake lab down --lab a", "strake get pods --lab a"] {
             assert_eq!(Cli::parse_from(line.split(' ')).lab.as_deref(), Some("a"), "{line}");
         }
     }

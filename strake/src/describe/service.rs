@@ -73,7 +73,8 @@ impl ServiceView {
                 status: endpoint.status.clone(),
             })
         });
-        let mut objects = vec![format!("Service {namespace}/{name}")];
+        // A waypoint that the namespace names is a finding of the namespace.
+        let mut objects = vec![format!("Service {namespace}/{name}"), format!("Namespace {namespace}")];
         objects.extend(policies.iter().map(|policy| format!("AuthorizationPolicy {}", policy.policy)));
         Ok(Self {
             service: format!("{namespace}/{name}"),

@@ -118,6 +118,9 @@ pub(crate) fn endpoints(proxy: &Proxy, service: &Service, port: u16) -> Vec<(Arc
     found.collect()
 }
 
+/// What follows the error about a waypoint that connections are not let past.
+const UNAVAILABLE: &str = "; the waypoint cannot take connections, and strake.io/waypoint-failure-mode is closed: `strake describe svc` says why it cannot";
+
 #[derive(Default)]
 struct Found {
     refused: Option<String>,
@@ -207,7 +210,11 @@ impl Walk<'_> {
             return Routed::Done(Found::refused(reason.to_owned()));
         };
         match view::outbound(&proxy.state, source, destination) {
-            Err(error) => Routed::Done(Found::refused(format!("{error} ({})", error.code()))),
+            Err(error) => {
+                let text = format!("{error} ({})", error.code());
+                let hint = if text.contains(graph::UNAVAILABLE_WAYPOINT) { UNAVAILABLE } else { "" };
+                Routed::Done(Found::refused(text + hint))
+            }
             Ok(route) => match &route.kind {
                 // Of an unknown address the proxy asks discovery first, whose answer to it is what was read here.
                 RouteKind::Passthrough | RouteKind::Unknown => {

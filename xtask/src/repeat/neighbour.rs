@@ -94,7 +94,7 @@ impl LabCommand {
     /// lab too.
     fn start_and_stop(&self) -> Result<()> {
         let mut up = Command::new(&self.program)
-            .args(["lab", "up", "--foreground", "--name", &self.name])
+            .args(["lab", "up", "--foreground", "--lab", &self.name])
             .arg(&self.manifests)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

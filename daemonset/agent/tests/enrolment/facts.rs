@@ -16,7 +16,9 @@ use runtime::sys::Netns;
 use strake_agent::enrol::Fact;
 use strake_agent::{rules, sysctl};
 
-use crate::node::{ADDRESSES, Node, Pod};
+use crate::node::{ADDRESSES, Node, PROBE_PORT, Pod};
+use crate::roles::Conduct;
+use crate::wire::Wire;
 use crate::world::ip;
 use crate::{DESTINATION, DESTINATION_V6, Joined, captured, enrolled};
 
@@ -88,8 +90,24 @@ fn change_entry(node: &Node, pod: &Pod, change: impl FnOnce(&mut PodConfig)) {
     steering.put_pod(cookie, &entry).unwrap();
 }
 
+/// As [`change_entry`], of the ports on which probes bypass the proxy; none: no entry.
+fn put_probes(node: &Node, pod: &Pod, ports: &[u16]) {
+    steering(node).put_probes(pod.netns.cookie().unwrap(), &ProbePorts::of(ports.iter().copied())).unwrap();
+}
+
 fn restart_proxy(node: &mut Node) {
     node.start_proxy(PROXY);
+}
+
+/// Starts the proxy again; the new one does this with pods that are announced to it, until [`obedient`].
+fn disobedient(node: &mut Node, conduct: Conduct) {
+    node.stop_proxy();
+    conduct.begin(node);
+    restart_proxy(node);
+}
+
+fn obedient(node: &mut Node) {
+    Conduct::end(node);
 }
 
 fn on_both(pod: &Pod, arguments: &str) {
@@ -105,7 +123,6 @@ fn rows(fact: Fact) -> Vec<Row> {
             by_agent("unpinned", |node, _| unpin(node, "root/strake_connect4")),
             by_agent("the pin of another", |node, _| swap(node, "root/strake_connect4", "root/strake_connect6")),
         ],
-        Fact::Connect6 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_connect6"))],
         Fact::Sendmsg4 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_sendmsg4"))],
         Fact::Sendmsg6 => vec![
             by_agent("unpinned", |node, _| unpin(node, "root/strake_sendmsg6")),
@@ -117,7 +134,14 @@ fn rows(fact: Fact) -> Vec<Row> {
         Fact::Getpeername6 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_getpeer6"))],
         Fact::Bind4 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_bind4"))],
         Fact::Bind6 => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_bind6"))],
-        Fact::Egress => vec![by_agent("unpinned", |node, _| unpin(node, "root/strake_egress"))],
+        Fact::Connect6 => vec![
+            by_agent("unpinned", |node, _| unpin(node, "root/strake_connect6")),
+            by_agent("the pin of another", |node, _| swap(node, "root/strake_connect6", "root/strake_egress")),
+        ],
+        Fact::Egress => vec![
+            by_agent("unpinned", |node, _| unpin(node, "root/strake_egress")),
+            by_agent("the pin of another", |node, _| swap(node, "root/strake_egress", "root/strake_connect4")),
+        ],
         Fact::Sockops => vec![
             by_agent("unpinned", |node, _| unpin(node, "root/strake_sockops")),
             by_agent("programs of another agent", |node, _| drop(steering(node))),
@@ -129,9 +153,11 @@ fn rows(fact: Fact) -> Vec<Row> {
             by_agent("captures nothing", |node, pod| change_entry(node, pod, |entry| entry.flags = 0)),
             by_agent("another port", |node, pod| change_entry(node, pod, |entry| entry.in_port = 1)),
         ],
-        Fact::Probes => vec![by_agent("a port too many", |node, pod| {
-            steering(node).put_probes(pod.netns.cookie().unwrap(), &ProbePorts::of([1])).unwrap();
-        })],
+        Fact::Probes => vec![
+            by_agent("no entry", |node, pod| put_probes(node, pod, &[])),
+            by_agent("a port too many", |node, pod| put_probes(node, pod, &[PROBE_PORT, PROBE_PORT + 1])),
+            by_agent("another port", |node, pod| put_probes(node, pod, &[PROBE_PORT + 1])),
+        ],
         Fact::SkLookup => vec![
             by_agent("detached", |node, pod| {
                 assert!(steering(node).detach_pod(pod.netns.cookie().unwrap()).unwrap());
@@ -160,6 +186,9 @@ fn rows(fact: Fact) -> Vec<Row> {
         ],
         Fact::Outbound => vec![
             by_agent("no routes", |_, pod| on_both(pod, &format!("route flush table {}", rules::TABLE))),
+            by_agent("no route for sockets that are bound to the interface", |_, pod| {
+                on_both(pod, &format!("route del local default dev eth0 table {}", rules::TABLE));
+            }),
             by_test(
                 "a route of somebody else in the table",
                 |_, pod| ip(&pod.netns, &format!("route add 192.0.2.0/24 dev eth0 table {}", rules::TABLE)),
@@ -181,16 +210,26 @@ fn rows(fact: Fact) -> Vec<Row> {
                 }
             },
         )],
-        Fact::ProxyTag => vec![by_agent("unpinned", |node, _| unpin(node, "cgroups/strake_proxy"))],
+        Fact::ProxyTag => vec![
+            by_agent("unpinned", |node, _| unpin(node, "cgroups/strake_proxy")),
+            by_agent("the pin of another", |node, _| swap(node, "cgroups/strake_proxy", "root/strake_connect4")),
+        ],
         // A process whose cgroup's name says that it is of the pod, below the proxy's cgroup.
         Fact::ProxyCgroup => vec![by_test(
             "a process of the pod in the proxy's cgroup",
             |node, pod| node.start_intruder(&format!("{PROXY}/kubepods/pod{}/app", pod.uid)),
             |node, _| node.stop_intruder(),
         )],
-        Fact::Listeners | Fact::Acknowledged => {
-            vec![by_test("the proxy is gone", |node, _| node.stop_proxy(), |node, _| restart_proxy(node))]
-        }
+        Fact::Listeners => vec![
+            by_test("the proxy is gone", |node, _| node.stop_proxy(), |node, _| restart_proxy(node)),
+            by_test("late", |node, _| disobedient(node, Conduct::LateListeners), |node, _| obedient(node)),
+            by_test("refused", |node, _| disobedient(node, Conduct::Refuses), |node, _| obedient(node)),
+        ],
+        Fact::Acknowledged => vec![
+            by_test("the proxy is gone", |node, _| node.stop_proxy(), |node, _| restart_proxy(node)),
+            by_test("late", |node, _| disobedient(node, Conduct::LateAnswer), |node, _| obedient(node)),
+            by_test("refused", |node, _| disobedient(node, Conduct::Refuses), |node, _| obedient(node)),
+        ],
         // The kernel gives a namespace its cookie once: read with an injector only.
         Fact::NetnsCookie => Vec::new(),
     }
@@ -235,14 +274,16 @@ fn is_captured(node: &Node, pod: &Pod) {
 async fn whatever_is_wrong_with_an_enrolled_pod_it_stays_announced_and_is_repaired_or_reported() {
     let Some(Joined { mut node, pod, .. }) = Joined::with_proxy(PROXY).await else { return };
     let watcher = Watcher::start(&node, &pod);
+    let mut wire = Wire::start(&mut node, &pod).await;
 
     for (fact, row) in Fact::ALL.into_iter().flat_map(|fact| rows(fact).into_iter().map(move |row| (fact, row))) {
         let Row { what, repair, disturb, undo } = row;
         println!("{fact:?}: {what}");
-        let before = repairs(&node);
+        let before = repairs(&node, fact);
+        wire.begin(&node, &pod);
         disturb(&mut node, &pod);
         match repair {
-            Repair::Agent => node.until("it is repaired", |node| (repairs(node) > before).then_some(())),
+            Repair::Agent => node.until("it is repaired", |node| (repairs(node, fact) > before).then_some(())),
             Repair::Test => {
                 node.until("it is reported", |node| {
                     let report = node.report(&pod)?;
@@ -254,16 +295,21 @@ async fn whatever_is_wrong_with_an_enrolled_pod_it_stays_announced_and_is_repair
         }
         node.until("the pod is proved again", |node| enrolled(node, &pod));
         is_captured(&node, &pod);
+        wire.assert_as_the_table_says(&node, fact, what);
     }
 
     assert_eq!(watcher.stop(), 0, "the pod was not announced for a while");
     assert_eq!(node.count("strake_agent_withdrawals_total"), None);
+    wire.leave(&mut node);
 }
 
-/// Number of times that the agent has found something to repair.
-fn repairs(node: &Node) -> usize {
+/// Number of times that the agent has found this fact to repair.
+fn repairs(node: &Node, fact: Fact) -> usize {
     let metrics = node.get("/metrics").unwrap();
-    let counts = metrics.lines().filter(|line| line.starts_with("strake_agent_repairs_total{"));
+    // Routes are repaired with the rules on the kernel's notification, mostly before a proof has looked at their effect.
+    let facts = [fact, if fact == Fact::Outbound { Fact::Rules } else { fact }];
+    let names = facts.map(|fact| format!("strake_agent_repairs_total{{check=\"{}\"}}", fact.name()));
+    let counts = metrics.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
     counts.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
 }
 

@@ -14,6 +14,7 @@ mod restarting;
 mod roles;
 mod rounds;
 mod starting;
+mod wire;
 mod world;
 
 use contract::admin::agent::PodState;

@@ -20,6 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) const ADDRESSES: [&str; 2] = ["10.99.0.2", "fd99::2"];
+/// The port that each pod declares as its readiness probe.
+pub(crate) const PROBE_PORT: u16 = 8089;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -180,7 +182,8 @@ impl Node {
         fs::create_dir_all(&directory).unwrap();
         let text = format!(
             "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: app\n  uid: {uid}\n\
-             spec:\n  nodeName: node-1\n  serviceAccountName: sa\n  containers: [{{ name: app, image: none }}]\n{status}",
+             spec:\n  nodeName: node-1\n  serviceAccountName: sa\n  containers:\n  - name: app\n    image: none\n    \
+             readinessProbe: {{ tcpSocket: {{ port: {PROBE_PORT} }} }}\n{status}",
             name = pod.name,
             uid = pod.uid,
         );
@@ -278,8 +281,17 @@ impl Node {
 
     /// A process of the pod that calls [`DESTINATION`] again and again; for [`Node::stop_calling`].
     pub(crate) fn start_calling(&mut self, pod: &Pod) -> usize {
+        self.start_caller(pod, "roles::caller_process")
+    }
+
+    /// As [`Node::start_calling`], without a connection that stays.
+    pub(crate) fn start_calling_alone(&mut self, pod: &Pod) -> usize {
+        self.start_caller(pod, "roles::lone_caller_process")
+    }
+
+    fn start_caller(&mut self, pod: &Pod, role: &str) -> usize {
         let mut caller = self.joining(&format!("kubepods/pod{}/app", pod.uid), &std::env::current_exe().unwrap());
-        caller.args(["roles::caller_process", "--exact", "--nocapture"]).env(CALLER, DESTINATION);
+        caller.args([role, "--exact", "--nocapture"]).env(CALLER, DESTINATION);
         caller.stdin(Stdio::piped()).stdout(fs::File::create(self.path("calls")).unwrap());
         self.children.push(pod.netns.run(|| caller.spawn()).unwrap());
         self.until("a call was answered", |node| (!node.calls().is_empty()).then_some(()));

@@ -11,6 +11,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use zds::client::{Client, Command};
 
 use crate::HELD;
+use crate::node::Node;
 
 /// Set for the process that plays the proxy: the agent's socket.
 pub(crate) const PROXY: &str = "STRAKE_TEST_PROXY";
@@ -42,7 +43,13 @@ async fn proxy_process() {
         };
         while let Ok(command) = client.next().await {
             let outcome = match command {
-                Command::Add { uid, netns, .. } => add(&mut pods, uid, netns),
+                Command::Add { .. } if Conduct::Refuses.is_wanted(&path) => Err(std::io::Error::other("refused")),
+                Command::Add { uid, netns, .. } => {
+                    Conduct::LateListeners.wait(&path);
+                    let outcome = add(&mut pods, uid, netns);
+                    Conduct::LateAnswer.wait(&path);
+                    outcome
+                }
                 Command::Del { uid } => {
                     drop_pod(&mut pods, &uid);
                     Ok(())
@@ -54,6 +61,42 @@ async fn proxy_process() {
             }
         }
         std::thread::park_timeout(zds::RECONNECT_MIN);
+    }
+}
+
+/// Conduct of a proxy towards a pod that is announced to it, other than to serve it at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Conduct {
+    /// It answers with an error.
+    Refuses,
+    /// It opens its listeners, and answers, when the conduct ends.
+    LateListeners,
+    /// It opens its listeners at once and answers when the conduct ends.
+    LateAnswer,
+}
+
+impl Conduct {
+    /// File beside the agent's socket that names the conduct as long as it is wanted.
+    const FILE: &str = "conduct";
+
+    pub(crate) fn begin(self, node: &Node) {
+        std::fs::write(node.path(Self::FILE), format!("{self:?}")).unwrap();
+    }
+
+    pub(crate) fn end(node: &Node) {
+        std::fs::remove_file(node.path(Self::FILE)).unwrap();
+    }
+
+    fn is_wanted(self, socket: impl AsRef<Path>) -> bool {
+        let wanted = std::fs::read_to_string(socket.as_ref().with_file_name(Self::FILE));
+        wanted.is_ok_and(|wanted| wanted == format!("{self:?}"))
+    }
+
+    /// Waits for its end.
+    fn wait(self, socket: impl AsRef<Path>) {
+        while self.is_wanted(&socket) {
+            std::thread::park_timeout(zds::RECONNECT_MIN);
+        }
     }
 }
 
@@ -176,6 +219,21 @@ fn caller_process() {
     };
     while !ended.is_finished() {
         match call() {
+            Ok(text) => println!("client: {text}"),
+            Err(error) => println!("client: error {error}"),
+        }
+        std::thread::park_timeout(CALL_PAUSE);
+    }
+}
+
+/// As [`caller_process`], without the connection that stays: what breaks one hides no answer of the calls.
+#[test]
+fn lone_caller_process() {
+    let Ok(to) = std::env::var(CALLER) else { return };
+    let to: SocketAddr = to.parse().unwrap();
+    let ended = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    while !ended.is_finished() {
+        match crate::wire::call(to) {
             Ok(text) => println!("client: {text}"),
             Err(error) => println!("client: error {error}"),
         }

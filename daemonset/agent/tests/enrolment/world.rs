@@ -14,7 +14,7 @@ pub(crate) const PLAIN: &str = "plain";
 
 /// As long as it lives, the pod reaches [`DESTINATION`] and, for connections that stay, the port after it.
 pub(crate) struct World {
-    _netns: Netns,
+    netns: Netns,
 }
 
 impl World {
@@ -53,7 +53,11 @@ impl World {
                 Ok(())
             })
             .unwrap();
-        Self { _netns: netns }
+        Self { netns }
+    }
+
+    pub(crate) const fn netns(&self) -> &Netns {
+        &self.netns
     }
 }
 

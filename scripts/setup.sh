@@ -87,6 +87,28 @@ go_minor() { sed -n 's/^go version go1\.\([0-9]*\).*/\1/p; s/^ *Candidate: 2:1\.
 
 have_go() { have go && [[ $(go version | go_minor) -ge $oldest_go ]]; }
 
+# Prometheus for the test of the metrics' formats: unpacked, not installed, because its package starts a service.
+prometheus_dir=$(dirname "${BASH_SOURCE[0]}")/../target/prometheus
+
+have_prometheus() { { have prometheus && have promtool; } || [[ -x $prometheus_dir/usr/bin/promtool ]]; }
+
+unpack_prometheus() {
+    have apt-get || die "missing: prometheus and promtool (and there is no apt-get to get them with)"
+    say "unpacking prometheus"
+    local download
+    download=$(mktemp --directory)
+    (
+        cd "$download"
+        # The user whom apt downloads as must be allowed to write here.
+        chmod a+rwx .
+        apt-get download --quiet=2 prometheus 2>/dev/null || { as_root apt-get update --quiet=2 && apt-get download --quiet=2 prometheus; }
+    ) || die "apt-get cannot download the package prometheus"
+    # promtool last: it is what have_prometheus looks for.
+    mkdir -p "$prometheus_dir"
+    dpkg-deb --fsys-tarfile "$download"/prometheus_*.deb | tar --extract --directory "$prometheus_dir" ./usr/bin/prometheus ./usr/bin/promtool
+    rm -r "$download"
+}
+
 install_packages() {
     have apt-get || die "missing: $* (and there is no apt-get to install them with)"
     say "installing $*"
@@ -109,6 +131,7 @@ have bpf-linker || linker_missing=true
 if $check_only; then
     missing=$packages
     $linker_missing && missing+=" bpf-linker"
+    have_prometheus || missing+=" prometheus"
     if $for_cluster && ! have_go; then missing+=" Go 1.$oldest_go"; fi
     [[ -z $missing ]] || die "missing: ${missing# }"
     exit 0
@@ -122,6 +145,7 @@ fi
 if $for_cluster && ! have_go; then
     die "the Kubernetes cluster needs Go 1.$oldest_go or newer on PATH; there is $(go version 2>/dev/null || echo none)"
 fi
+have_prometheus || unpack_prometheus
 if $linker_missing; then
     say "building bpf-linker $linker_version, about a minute"
     # It looks for LLVM when it runs, not when it is built; a foreign library path would mislead its build.

@@ -11,11 +11,15 @@ use route::traffic::{Algorithm, HashKey, HashTable, LoadBalancer, OutlierDetecti
 
 const SAMPLES: usize = 7;
 const PICKS: u32 = 300_000;
+/// Number of permits for each choice of the other arms.
+const PERMITS: u32 = 20;
 
 /// One row of the table.
 struct Arm {
     name: String,
     threads: usize,
+    /// Number of choices or permits of each thread.
+    operations: u32,
     work: Box<dyn Fn(u64) + Sync>,
     nanoseconds: Vec<f64>,
 }
@@ -25,11 +29,11 @@ fn main() {
     for threads in [1, 2] {
         for (name, policy) in policies() {
             for count in [10, 1000, 10_000] {
-                arms.push(arm(format!("{name}, {count} endpoints"), threads, picks(policy.clone(), count)));
+                arms.push(arm(format!("{name}, {count} endpoints"), threads, PICKS, picks(policy.clone(), count)));
             }
         }
         for (name, limited) in [("permit without a limit", false), ("permit within a limit", true)] {
-            arms.push(arm(name.to_owned(), threads, permits(limited)));
+            arms.push(arm(name.to_owned(), threads, PICKS * PERMITS, permits(limited)));
         }
     }
     for sample in 0..SAMPLES {
@@ -59,8 +63,8 @@ fn main() {
     }
 }
 
-fn arm(name: String, threads: usize, work: Box<dyn Fn(u64) + Sync>) -> Arm {
-    Arm { name, threads, work, nanoseconds: Vec::new() }
+fn arm(name: String, threads: usize, operations: u32, work: Box<dyn Fn(u64) + Sync>) -> Arm {
+    Arm { name, threads, operations, work, nanoseconds: Vec::new() }
 }
 
 fn measure(arm: &mut Arm) {
@@ -76,7 +80,7 @@ fn measure(arm: &mut Arm) {
         let threads: Vec<_> = (0..arm.threads).map(thread).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or(f64::NAN)).sum()
     });
-    arm.nanoseconds.push(spent / arm.threads as f64 / f64::from(PICKS));
+    arm.nanoseconds.push(spent / arm.threads as f64 / f64::from(arm.operations));
 }
 
 /// CPU time of this thread, exact to a tick of the scheduler: 1 to 4 ms. No number where it cannot be read.
@@ -134,7 +138,8 @@ fn permits(limited: bool) -> Box<dyn Fn(u64) + Sync> {
     policy.connection_pool.http.max_requests = limited.then_some(1024);
     let limits = Arc::new(Limits::default());
     limits.apply(&policy);
-    Box::new(move |_| (0..PICKS).for_each(|_| drop(black_box(limits.acquire(Limit::Requests)))))
+    // Many for each turn of the arm: one costs less than the clock can tell.
+    Box::new(move |_| (0..PICKS * PERMITS).for_each(|_| drop(black_box(limits.acquire(Limit::Requests)))))
 }
 
 fn change(policy: &TrafficPolicy, count: usize) -> (f64, f64) {

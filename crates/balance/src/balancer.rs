@@ -1,6 +1,6 @@
 //! The balancer of one service port, or of a subset of its endpoints: one for all workers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -78,7 +78,7 @@ impl<T> Balancer<T> {
     /// and warm-ups. Of several with one id the first one counts.
     ///
     /// `own` is the place of this proxy; `preferences` are the labels by which the service itself prefers endpoints, as in
-    /// `failoverPriority` (for a `trafficDistribution` of `PreferSameZone` network, region and zone).
+    /// `failoverPriority` (for a `trafficDistribution` of `PreferSameZone` network, region and zone; see [`crate::label`]).
     pub fn apply(
         &self,
         policy: Arc<TrafficPolicy>,
@@ -121,8 +121,9 @@ impl<T> Balancer<T> {
     pub fn ejected(&self) -> Vec<Arc<str>> {
         let control = self.0.control.lock();
         let ejected = control.hosts.iter().filter(|host| host.state.is_ejected());
-        let ids: BTreeSet<_> = ejected.map(|host| Arc::clone(&host.endpoint.id)).collect();
-        ids.into_iter().collect()
+        let mut ids: Vec<_> = ejected.map(|host| Arc::clone(&host.endpoint.id)).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Number of ejections since the start.
@@ -193,9 +194,9 @@ impl<T> Control<T> {
     fn replace(&mut self, core: &Arc<Core<T>>, endpoints: Vec<Endpoint<T>>, now: Instant) {
         // Endpoints of the first load are not new.
         let warm_since = (!self.hosts.is_empty()).then_some(now);
-        let mut before: BTreeMap<_, _> =
+        let mut before: HashMap<_, _> =
             self.hosts.drain(..).map(|host| (Arc::clone(&host.endpoint.id), host)).collect();
-        let mut ids = BTreeSet::new();
+        let mut ids = HashSet::new();
         for endpoint in endpoints {
             if !ids.insert(Arc::clone(&endpoint.id)) {
                 continue;

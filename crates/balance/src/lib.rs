@@ -29,3 +29,4 @@ pub use hash_key::{HashInput, Hashed, hash};
 pub use limits::{Limit, Limits, Permit};
 pub use outlier::Failure;
 pub use pick::{Pick, PickRequest, Refused};
+pub use priority::label;

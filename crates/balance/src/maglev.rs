@@ -46,7 +46,11 @@ impl Table {
                 turn.due += most;
                 // The size is a prime, so that the steps reach every entry, and one is free.
                 while table[turn.next as usize] != FREE {
-                    turn.next = (turn.next + turn.skip) % length;
+                    turn.next += turn.skip;
+                    // Less than twice the length: no division.
+                    if turn.next >= length {
+                        turn.next -= length;
+                    }
                 }
                 table[turn.next as usize] = turn.host;
                 left -= 1;

@@ -4,13 +4,16 @@ use route::traffic::{LocalityBalancing, RegionFailover};
 
 use crate::endpoint::Place;
 
-/// Labels of Kubernetes and Istio that stand for a property of a workload, and not for one of its own labels.
-const REGION: &str = "topology.kubernetes.io/region";
-const ZONE: &str = "topology.kubernetes.io/zone";
-const SUBZONE: &str = "topology.istio.io/subzone";
-const NETWORK: &str = "topology.istio.io/network";
-const CLUSTER: &str = "topology.istio.io/cluster";
-const NODE: &str = "kubernetes.io/hostname";
+/// Labels that stand for a property of a workload, and not for one of its own labels. Preferences of a service
+/// (`trafficDistribution`) are made of them.
+pub mod label {
+    pub const REGION: &str = "topology.kubernetes.io/region";
+    pub const ZONE: &str = "topology.kubernetes.io/zone";
+    pub const SUBZONE: &str = "topology.istio.io/subzone";
+    pub const NETWORK: &str = "topology.istio.io/network";
+    pub const CLUSTER: &str = "topology.istio.io/cluster";
+    pub const NODE: &str = "kubernetes.io/hostname";
+}
 
 /// Rule that gives each endpoint its level.
 #[derive(Debug)]
@@ -75,13 +78,13 @@ fn by_labels(own: &Place, endpoint: &Place, labels: &[String]) -> usize {
 fn property<'a>(place: &'a Place, key: &str) -> Option<&'a str> {
     let known = |text: &'a str| (!text.is_empty()).then_some(text);
     match key {
-        REGION => known(&place.region),
-        ZONE => known(&place.zone),
-        SUBZONE => known(&place.subzone),
-        NETWORK => known(&place.network),
-        CLUSTER => known(&place.cluster),
-        NODE => known(&place.node),
-        label => place.labels.get(label).map(String::as_str),
+        label::REGION => known(&place.region),
+        label::ZONE => known(&place.zone),
+        label::SUBZONE => known(&place.subzone),
+        label::NETWORK => known(&place.network),
+        label::CLUSTER => known(&place.cluster),
+        label::NODE => known(&place.node),
+        own => place.labels.get(own).map(String::as_str),
     }
 }
 
@@ -124,7 +127,7 @@ mod tests {
     #[test]
     fn labels_count_from_the_first_one_without_gaps() {
         let own = place("a/b", &[("version", "v1"), ("app", "x")]);
-        let labels = texts(&[REGION, "version", "app"]);
+        let labels = texts(&[label::REGION, "version", "app"]);
         let rule = Preference::Failover { labels: &labels, regions: &[] };
         for (locality, pairs, expected) in [
             ("a", &[("version", "v1"), ("app", "x")][..], 0),
@@ -142,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_service_prefers_without_outlier_detection_and_a_policy_goes_first() {
-        let preferred = texts(&[ZONE]);
+        let preferred = texts(&[label::ZONE]);
         let none: Vec<String> = Vec::new();
         let own = place("a/b", &[]);
         let rank = |locality: &LocalityBalancing, service: &[String], has_outliers| {

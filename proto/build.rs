@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/discovery.proto",
         "proto/status.proto",
         "proto/ca.proto",
+        "proto/replica.proto",
         "proto/zds.proto",
         "proto/waypoint.proto",
     ];

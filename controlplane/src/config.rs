@@ -36,6 +36,10 @@ pub struct Flags {
     /// With --source cluster: unique name of this replica, as its pod's.
     #[arg(long, env = "POD_NAME")]
     pub replica: Option<String>,
+    /// With --source cluster: file with the token of this replica's pod, for the audience `istio-ca`. Replicas show it to each
+    /// other, to learn what the node proxies of the others have acknowledged.
+    #[arg(long, default_value = "/var/run/secrets/tokens/istio-token")]
+    pub replica_token: PathBuf,
     /// Directory of the root certificate and its key; both are made when they are not there. With --source cluster it may
     /// be left out: the Secret `cacerts` of the root namespace, or `istio-ca-secret`, which is made when neither is there.
     #[arg(long)]
@@ -291,7 +295,8 @@ impl Flags {
                     Some(path) => Credentials::Kubeconfig { path, context: None },
                     None => Credentials::InCluster,
                 };
-                Some(SourceConfig::Cluster { credentials, namespace: self.root_namespace.clone(), replica })
+                let (namespace, token) = (self.root_namespace.clone(), self.replica_token.clone());
+                Some(SourceConfig::Cluster { credentials, namespace, replica, token })
             }
         }
     }

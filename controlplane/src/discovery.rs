@@ -15,6 +15,7 @@ use crate::admin::Pages;
 use crate::certificates::Authority;
 use crate::config::Config;
 use crate::debug;
+use crate::replicas::{self, Replicas};
 
 /// HTTP/2 PING to proxies: how often, and how long its answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -27,7 +28,7 @@ const MAX_CALLS: u32 = 64;
 const MAX_HEADER_BYTES: u32 = 32 * 1024;
 
 /// Time over which streams end, so that the proxies of a large mesh do not come to another replica together.
-const SPREAD: Duration = Duration::from_secs(2);
+pub(crate) const SPREAD: Duration = Duration::from_secs(2);
 
 /// Settings of discovery.
 pub(crate) fn options(config: &Config, pages: &Pages, acks: Acks, drain: drain::Watch) -> xds_server::Options {
@@ -51,12 +52,16 @@ pub(crate) struct Services {
     pub(crate) authority: Authority,
     pub(crate) pages: Pages,
     pub(crate) options: xds_server::Options,
+    /// `None`: there is no other replica.
+    pub(crate) replicas: Option<(Replicas, Acks)>,
     pub(crate) drain: drain::Watch,
 }
 
 /// Answers proxies until the drain: streams end in good order, requests for certificates finish.
 pub(crate) async fn serve(services: Services) {
-    let Services { acceptor, listener, authenticator, issuer, authority, pages, options, mut drain } = services;
+    let Services { acceptor, listener, authenticator, issuer, authority, pages, options, replicas, mut drain } =
+        services;
+    let replicas = replicas.map(|(replicas, acks)| replicas::service(replicas, acks, drain.clone()));
     // A failure leaves the limit unknown, not the connections without one.
     let descriptors = runtime::sys::raise_nofile().unwrap_or_else(|error| {
         tracing::warn!(%error, code = "nofile", "failed to raise RLIMIT_NOFILE; the usual limit of 1024 is assumed");
@@ -71,10 +76,11 @@ pub(crate) async fn serve(services: Services) {
         // as acknowledged.
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        // Before both services: no request reaches discovery or the authority without a caller.
+        // Before all services: no request reaches one of them without a caller.
         .layer(ca_server::authenticate(authenticator))
         .add_service(xds_server::service(pages.cache, options))
-        .add_service(ca_server::service(issuer, Arc::new(authority)));
+        .add_service(ca_server::service(issuer, Arc::new(authority)))
+        .add_optional_service(replicas);
     let mut expired = drain.clone();
     let serving = router.serve_with_incoming_shutdown(xds_server::incoming(acceptor, listener, limits), async move {
         drain.started().await;

@@ -11,6 +11,7 @@ mod discovery;
 mod events;
 mod pipeline;
 mod proxies;
+mod replicas;
 mod reports;
 mod server;
 mod source;

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_server::{IssuerError, SignError, TokensError};
+use ca_server::{CurrentIssuer, IssuerError, SignError, TokensError};
 use compile::Compiler;
 use futures::FutureExt as _;
+use graph::PublishedPods;
 use kube_cluster::{ConfigError, ConnectError, Election, Objects};
 use kube_types::{Source, Status};
 use manifests::SourceError;
@@ -18,7 +19,7 @@ use telemetry::http;
 use telemetry::metrics::Recorder;
 use telemetry::readiness::{Readiness, Task};
 use tls::TlsError;
-use tls::control_plane::Acceptor;
+use tls::control_plane::{Acceptor, Token};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use xds_server::Cache;
@@ -32,8 +33,9 @@ use crate::discovery::{self, Services};
 use crate::events::Events;
 use crate::pipeline::Pipeline;
 use crate::proxies::Proxies;
+use crate::replicas::Replicas;
 use crate::reports::Reports;
-use crate::source::Opened;
+use crate::source::{Opened, SourceConfig};
 use crate::waypoints::{Controller, Making, Waypoints};
 
 /// Time from the first sign of the end to the end of streams, in a cluster: until then every node has heard that this replica
@@ -126,15 +128,20 @@ impl Control {
             let (objects, leadership) = (Objects::new(server), election.leadership());
             making = Making::cluster(objects, leadership, config.waypoint_settings(), &config.waypoints());
         }
+        let published = compiler.pods();
         let controller = Controller::new(config.waypoints(), waypoints.clone(), gateways, making);
         keep(&mut working, &pages.readiness, "waypoints", controller.run());
         let parts = Parts { events, compiler, source, status, waypoints };
         let acks = start_pipeline(&config, &pages, parts, &mut working);
+        let replicas = replicas(&config, published, issuer.clone(), address.port());
+        if let Some(replicas) = replicas.clone() {
+            keep(&mut working, &pages.readiness, "replicas", replicas.run(acks.clone()));
+        }
         working.spawn(ca_server::keep_fresh(issuer.clone(), names, acceptor.clone()));
         let monitoring = start_pages(&config, &pages, &drain, &mut working).await?;
         let mut serving = JoinSet::new();
         let readiness = pages.readiness.clone();
-        let options = discovery::options(&config, &pages, acks, drain.clone());
+        let options = discovery::options(&config, &pages, acks.clone(), drain.clone());
         serving.spawn(discovery::serve(Services {
             acceptor,
             listener,
@@ -143,6 +150,7 @@ impl Control {
             authority,
             pages,
             options,
+            replicas: replicas.map(|replicas| (replicas, acks)),
             drain,
         }));
         tracing::info!(%address, %monitoring, "control plane serves");
@@ -178,6 +186,14 @@ impl Control {
             election.release().await;
         }
     }
+}
+
+/// The other replicas of a control plane in a cluster; a directory has one.
+fn replicas(config: &Config, pods: PublishedPods, issuer: CurrentIssuer, port: u16) -> Option<Replicas> {
+    let SourceConfig::Cluster { namespace, replica, token, .. } = &config.source else { return None };
+    let (namespace, name) = (namespace.clone(), replica.clone());
+    let host = format!("strake-control.{namespace}.svc");
+    Some(Replicas { pods, namespace, name, port, host, token: Token::file(token), issuer })
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

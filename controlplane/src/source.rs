@@ -52,6 +52,8 @@ pub enum SourceConfig {
         namespace: String,
         /// Name of this replica in the election of the one that writes statuses.
         replica: String,
+        /// File with the token of this replica's pod.
+        token: PathBuf,
     },
 }
 

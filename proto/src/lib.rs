@@ -42,6 +42,13 @@ pub mod waypoint {
     include!(concat!(env!("OUT_DIR"), "/strake.waypoint.v1.rs"));
 }
 
+/// Acknowledgements that replicas of the control plane tell each other (`strake.replica.v1`); client and server with feature
+/// `grpc`.
+#[allow(unreachable_pub, unused_qualifications, clippy::all)]
+pub mod replica {
+    include!(concat!(env!("OUT_DIR"), "/strake.replica.v1.rs"));
+}
+
 mod change;
 pub mod snapshot;
 

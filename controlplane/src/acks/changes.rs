@@ -7,8 +7,8 @@ use graph::{Delivery, ObjectStatus, Scope};
 use kube_types::{Kind, ObjectRef};
 use tokio::time::Instant;
 
+use super::event::Type;
 use super::node::Node;
-use super::proxy::Type;
 use super::state::{Policy, State};
 use super::unacked::{ANSWERS_WITHIN, Unacked};
 use crate::conditions::StatusUpdate;
@@ -137,9 +137,6 @@ impl State {
             // Not served yet: the update that brings it is on its way to the cache.
             return Some(Unacked::waiting(now));
         };
-        if node.proxy().is_some_and(|proxy| proxy.has_policy(name, &served.version)) {
-            return None;
-        }
-        Some(node.unacked(Type::Authorization, name, &served.version, served.since))
+        node.unacked(Type::Authorization, name, &served.version, served.since)
     }
 }

@@ -6,11 +6,12 @@
 //! A later version of the workload that refers to the policy, too, changes nothing while its answer may still come.
 
 mod changes;
+mod event;
 mod node;
 mod proxy;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unacked;
 
 use std::collections::HashMap;
@@ -23,7 +24,7 @@ use graph::ObjectStatus;
 use kube_types::ObjectRef;
 use parking_lot::Mutex;
 use runtime::Debounce;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use xds_server::Report;
 
@@ -31,10 +32,15 @@ use crate::certificates::is_node_proxy;
 use crate::conditions;
 use crate::events::Events;
 use crate::reports::Reports;
+pub(crate) use event::{Action, Event, Origin, Type};
 use state::State;
 
 /// Answers within 20 ms are one change of a condition; most updates are acknowledged by then.
 const DEBOUNCE: Debounce = Debounce::new(Duration::from_millis(20), Duration::from_millis(20));
+
+/// Events that may wait for another replica; beyond that it has to begin anew. A change of one policy is two events for each of
+/// a thousand nodes.
+const FOLLOWER_QUEUE: usize = 1 << 16;
 
 /// Resources that proxies were sent, and those that they acknowledged. Clones share them.
 #[derive(Clone, Debug)]
@@ -63,6 +69,30 @@ impl Acks {
         if is_trusted && self.state.lock().on_report(report, Instant::now()) {
             self.wake.notify_one();
         }
+    }
+
+    /// What leads to the state of the proxies that are connected to this replica, and what happens from now on. The receiver
+    /// ends when it falls behind: what it has heard is then worth nothing.
+    pub(crate) fn follow(&self) -> (Vec<Event>, mpsc::Receiver<Event>) {
+        let (sender, receiver) = mpsc::channel(FOLLOWER_QUEUE);
+        (self.state.lock().follow(sender), receiver)
+    }
+
+    /// Records what happened to proxies of another replica, in order.
+    pub(crate) fn on_events(&self, replica: &Origin, events: &[Event]) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        for event in events {
+            state.on_event(replica, event, now);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Forgets the proxies of a replica that is gone, or of which nothing is heard: nothing is known of their nodes.
+    pub(crate) fn forget_replica(&self, replica: &Origin) {
+        self.state.lock().forget_replica(replica);
+        self.wake.notify_one();
     }
 
     /// Publishes conditions as they change. Dropping it is safe: the next process publishes them again.

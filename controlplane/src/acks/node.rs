@@ -8,17 +8,17 @@ use std::sync::Arc;
 use graph::{Placement, Scope};
 use kube_types::{Kind, ObjectRef};
 use tokio::time::Instant;
-use xds_server::Versions;
 
-use super::proxy::{Key, Proxy, Type};
+use super::event::{Action, Origin, Type};
+use super::proxy::{Proxy, Refusal};
 use super::unacked::{ANSWERS_WITHIN, Unacked};
 
 #[derive(Debug, Default)]
 pub(super) struct Node {
     /// Workloads by name of the resource.
     pub(super) workloads: Workloads,
-    /// Connected proxies by the number of their connection.
-    pub(super) proxies: BTreeMap<u64, Proxy>,
+    /// Connected proxies by replica and number of the connection.
+    pub(super) proxies: BTreeMap<Origin, BTreeMap<u64, Proxy>>,
     /// Scopes that had workloads here at the last look.
     pub(super) scopes: Vec<Scope>,
 }
@@ -48,72 +48,98 @@ pub(super) struct Count {
 }
 
 impl Node {
-    /// The newest connection is the node's proxy; one before it is about to end.
+    /// The newest connection of each replica: one before it is about to end. Between replicas there is no order, so what
+    /// counts has to be true of all of them: a replica may not have noticed yet that its proxy is gone.
     // While a new ztunnel takes over, both are connected; the numbers of connections only grow.
-    pub(super) fn proxy(&self) -> Option<&Proxy> {
-        self.proxies.values().next_back()
+    fn proxies(&self) -> impl Iterator<Item = &Proxy> {
+        self.proxies.values().filter_map(|connections| connections.values().next_back())
+    }
+
+    /// Returns true if a proxy is connected, and this is true of it.
+    fn is_confirmed(&self, is_true: impl Fn(&Proxy) -> bool) -> bool {
+        self.proxies().next().is_some() && self.proxies().all(is_true)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.workloads.is_empty() && self.proxies.is_empty()
     }
 
-    /// A resource is gone.
-    pub(super) fn forget(&mut self, key: &Key) {
-        self.proxies.values_mut().for_each(|proxy| proxy.forget(key));
+    /// Returns true if something is remembered of this resource: of every policy, of the workloads of this node, and of what
+    /// a proxy holds.
+    pub(super) fn remembers(&self, kind: Type, name: &str) -> bool {
+        let mut proxies = self.proxies.values().flat_map(BTreeMap::values);
+        kind == Type::Authorization || self.workloads.contains_key(name) || proxies.any(|proxy| proxy.has_address(name))
     }
 
-    /// A proxy says what it holds; true when anything of it matters here, as for the others.
-    pub(super) fn holds(&mut self, connection: u64, kind: Type, resources: &Versions) -> bool {
+    /// Takes what happened on a connection; true when that may change a condition.
+    pub(super) fn on_event(&mut self, origin: &Origin, connection: u64, action: &Action, now: Instant) -> bool {
         let Self { workloads, proxies, .. } = self;
-        let Some(proxy) = proxies.get_mut(&connection) else { return false };
-        let mut matters = false;
-        for (name, version) in resources.iter().filter(|(name, _)| is_ours(workloads, kind, name)) {
-            proxy.holds(kind, Arc::clone(name), Arc::clone(version), placement(workloads, kind, name, version));
-            matters = true;
-        }
-        matters
-    }
-
-    /// A proxy is sent these resources, and told that others are gone.
-    pub(super) fn sent(
-        &mut self,
-        connection: u64,
-        kind: Type,
-        nonce: &str,
-        resources: &Versions,
-        removed: &[Arc<str>],
-    ) -> bool {
-        let Self { workloads, proxies, .. } = self;
-        let Some(proxy) = proxies.get_mut(&connection) else { return false };
-        let mut matters = false;
-        for (name, version) in resources.iter().filter(|(name, _)| is_ours(workloads, kind, name)) {
-            proxy.sent((kind, Arc::clone(name)), nonce, version, placement(workloads, kind, name, version));
-            matters = true;
-        }
-        for name in removed.iter().filter(|name| is_ours(workloads, kind, name)) {
-            proxy.forget(&(kind, Arc::clone(name)));
-            matters = true;
-        }
-        matters
-    }
-
-    /// A proxy has answered a response, with an error when it refused it.
-    pub(super) fn answered(&mut self, connection: u64, kind: Type, nonce: &str, error: Option<&str>) -> bool {
-        let Self { workloads, proxies, .. } = self;
-        let Some(proxy) = proxies.get_mut(&connection) else { return false };
-        let (answered, error) = (proxy.answered(kind, nonce), error.map(Arc::from));
-        let matters = !answered.is_empty();
-        for (name, version) in answered {
-            match &error {
-                None => {
-                    let placement = placement(workloads, kind, &name, &version);
-                    proxy.holds(kind, name, version, placement);
+        match action {
+            Action::Connected => {
+                proxies.entry(origin.clone()).or_default().insert(connection, Proxy::new(now));
+                return true;
+            }
+            Action::Disconnected => {
+                if let Some(connections) = proxies.get_mut(origin) {
+                    connections.remove(&connection);
+                    if connections.is_empty() {
+                        proxies.remove(origin);
+                    }
                 }
-                Some(error) => proxy.refused(kind, name, version, error),
+                return true;
+            }
+            Action::Holds { .. } | Action::Sent { .. } | Action::Acked { .. } | Action::Nacked { .. } => {}
+        }
+        let proxy = proxies.get_mut(origin).and_then(|connections| connections.get_mut(&connection));
+        let Some(proxy) = proxy else { return false };
+        match action {
+            Action::Connected | Action::Disconnected => true,
+            Action::Holds { kind, resources } => {
+                for (name, version) in resources {
+                    let placement = placement(workloads, *kind, name, version);
+                    proxy.holds(*kind, Arc::clone(name), Arc::clone(version), placement);
+                }
+                true
+            }
+            Action::Sent { kind, nonce, resources, removed } => {
+                for (name, version) in resources {
+                    let placement = placement(workloads, *kind, name, version);
+                    proxy.sent((*kind, Arc::clone(name)), nonce, version, placement);
+                }
+                removed.iter().for_each(|name| proxy.forget(&(*kind, Arc::clone(name))));
+                true
+            }
+            Action::Acked { kind, nonce } => {
+                let answered = proxy.answered(*kind, nonce);
+                let matters = !answered.is_empty();
+                for (name, version) in answered {
+                    let placement = placement(workloads, *kind, &name, &version);
+                    proxy.holds(*kind, name, version, placement);
+                }
+                matters
+            }
+            Action::Nacked { kind, nonce, error } => {
+                let (answered, error) = (proxy.answered(*kind, nonce), Arc::from(error.as_str()));
+                let matters = !answered.is_empty();
+                answered.into_iter().for_each(|(name, version)| proxy.refused(*kind, name, version, &error));
+                matters
             }
         }
-        matters
+    }
+
+    /// Puts a workload here, in the version that is served from now on or since earlier.
+    pub(super) fn set_workload(&mut self, uid: Arc<str>, workload: Workload) {
+        for proxy in self.proxies.values_mut().flat_map(BTreeMap::values_mut) {
+            // Another replica may have sent it before this one knew of it.
+            proxy.resolve(&uid, &workload.version, &workload.placement);
+        }
+        self.workloads.insert(uid, workload);
+    }
+
+    /// What leads from nothing to what the proxies of this replica hold.
+    pub(super) fn history(&self) -> impl Iterator<Item = (u64, Action)> {
+        let connections = self.proxies.get(&Origin::Here).into_iter().flatten();
+        connections.flat_map(|(connection, proxy)| proxy.history().into_iter().map(|action| (*connection, action)))
     }
 
     /// Counts the workloads that are in the mesh, by scope.
@@ -125,7 +151,7 @@ impl Node {
             let wide = [Scope::Mesh, Scope::Namespace(namespace.clone())];
             let named = policies.iter().chain(peers).cloned().map(Scope::Named);
             for scope in wide.into_iter().chain(named) {
-                let is_linked = self.proxy().is_some_and(|proxy| is_linked(proxy, uid, &scope, strictness));
+                let is_linked = self.is_confirmed(|proxy| is_linked(proxy, uid, &scope, strictness));
                 // STRICT is a policy of its own that a workload refers to; the condition depends on that one too.
                 let needs = match &scope {
                     Scope::Named(policy) if policy.kind == Kind::PeerAuthentication => strictness.clone(),
@@ -134,28 +160,26 @@ impl Node {
                 let count = counts.entry(scope).or_default();
                 count.workloads += 1;
                 count.needs.extend(needs);
-                count.add(is_linked, self.behind(uid, workload));
+                count.add(is_linked, self.unacked(Type::Address, uid, &workload.version, workload.since));
             }
         }
         counts
     }
 
-    /// Reason why the proxy does not hold the newest version of a workload, if so.
-    fn behind(&self, uid: &Arc<str>, workload: &Workload) -> Option<Unacked> {
-        let is_current = self.proxy().is_some_and(|proxy| proxy.has_version(uid, &workload.version));
-        (!is_current).then(|| self.unacked(Type::Address, uid, &workload.version, workload.since))
-    }
-
-    /// Reason why the proxy does not hold a version that is served since then.
-    pub(super) fn unacked(&self, kind: Type, name: &Arc<str>, version: &str, since: Instant) -> Unacked {
-        let Some(proxy) = self.proxy() else { return Unacked::Disconnected };
-        match proxy.refusal(kind, name, version) {
+    /// Reason why a version that is served since then is not acknowledged, if so.
+    pub(super) fn unacked(&self, kind: Type, name: &Arc<str>, version: &str, since: Instant) -> Option<Unacked> {
+        let lacks = |proxy: &&Proxy| !proxy.has(kind, name, version);
+        let reason = |proxy: &Proxy| match proxy.refusal(kind, name, version) {
             // A NACK refuses a response, which has many resources. Only of one that the message names is it certain
             // that it was refused.
-            Some(refusal) if refusal.is_named => Unacked::Rejected(Arc::clone(&refusal.message)),
-            Some(refusal) => Unacked::RejectedInBatch(Arc::clone(&refusal.message)),
+            Some(Refusal { is_named: true, message, .. }) => Unacked::Rejected(Arc::clone(message)),
+            Some(Refusal { message, .. }) => Unacked::RejectedInBatch(Arc::clone(message)),
             // A proxy that has just connected has not had the time since the version is served.
             None => Unacked::waiting(since.max(proxy.connected)),
+        };
+        match self.proxies().next() {
+            None => Some(Unacked::Disconnected),
+            Some(_) => self.proxies().filter(lacks).map(reason).max(),
         }
     }
 }
@@ -184,14 +208,6 @@ impl Count {
 }
 
 type Workloads = HashMap<Arc<str>, Workload>;
-
-/// Every policy, and the workloads of this node: nothing else is remembered of a proxy.
-fn is_ours(workloads: &Workloads, kind: Type, name: &str) -> bool {
-    match kind {
-        Type::Authorization => true,
-        Type::Address => workloads.contains_key(name),
-    }
-}
 
 /// Placement of a workload of this node in a version, if that is still the one that is served.
 fn placement<'a>(workloads: &'a Workloads, kind: Type, name: &str, version: &str) -> Option<&'a Placement> {

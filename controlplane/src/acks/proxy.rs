@@ -1,19 +1,14 @@
 //! Acknowledgements of one connected node proxy. It knows no policies' statuses: see `changes`.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "the caller hands the time in: tests choose it"))]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use graph::Placement;
 use kube_types::ObjectRef;
 use tokio::time::Instant;
 
-/// The two types of resources that matter here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Type {
-    Authorization,
-    Address,
-}
+use super::event::{Action, Type};
 
 /// A resource by type and name.
 pub(super) type Key = (Type, Arc<str>);
@@ -27,6 +22,9 @@ pub(super) struct Proxy {
     /// Policies that the proxy refers to for each workload, by name of the workload, whatever became of responses in
     /// flight.
     links: HashMap<Arc<str>, Links>,
+    /// Versions of workloads that the proxy holds and this replica has not served: not the newest, or another replica was
+    /// faster. By name of the workload.
+    unknown: HashMap<Arc<str>, Arc<str>>,
     /// The newest response that each resource was in, until it is answered.
     in_flight: HashMap<Key, Sent>,
     refused: HashMap<Key, Refusal>,
@@ -75,8 +73,8 @@ impl Links {
 
 impl Proxy {
     pub(super) fn new(connected: Instant) -> Self {
-        let (policies, links) = (HashMap::new(), HashMap::new());
-        Self { connected, policies, links, in_flight: HashMap::new(), refused: HashMap::new() }
+        let (policies, links, unknown) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { connected, policies, links, unknown, in_flight: HashMap::new(), refused: HashMap::new() }
     }
 
     /// A response with this version goes out; `placement` is what the version says, if it is an address and still served.
@@ -90,6 +88,9 @@ impl Proxy {
                 }
             }
             (Type::Address, None) => drop(self.links.remove(&key.1)),
+        }
+        if key.0 == Type::Address {
+            self.unknown.remove(&key.1);
         }
         // The refusal was of an earlier version.
         self.refused.remove(&key);
@@ -107,8 +108,8 @@ impl Proxy {
         match (kind, placement) {
             (Type::Authorization, _) => drop(self.policies.insert(name, version)),
             (Type::Address, Some(placement)) => drop(self.links.insert(name, Links::of(version, placement))),
-            // A newer one is about to be sent.
-            (Type::Address, None) => {}
+            // Nothing is certain of it until this replica serves it, too.
+            (Type::Address, None) => drop(self.unknown.insert(name, version)),
         }
     }
 
@@ -123,25 +124,41 @@ impl Proxy {
     pub(super) fn forget(&mut self, key: &Key) {
         match key.0 {
             Type::Authorization => drop(self.policies.remove(&key.1)),
-            Type::Address => drop(self.links.remove(&key.1)),
+            Type::Address => {
+                self.links.remove(&key.1);
+                self.unknown.remove(&key.1);
+            }
         }
         self.in_flight.remove(key);
         self.refused.remove(key);
     }
 
-    /// Returns true if it has acknowledged this version of a policy, and was sent no other since.
-    pub(super) fn has_policy(&self, name: &str, version: &str) -> bool {
-        self.policies.get(name).is_some_and(|held| **held == *version)
+    /// This replica serves this version of a workload now: if the proxy holds it, it is known what it refers to.
+    pub(super) fn resolve(&mut self, name: &Arc<str>, version: &Arc<str>, placement: &Placement) {
+        if self.unknown.get(name).is_some_and(|held| held == version) {
+            self.unknown.remove(name);
+            self.links.insert(Arc::clone(name), Links::of(Arc::clone(version), placement));
+        }
+    }
+
+    /// Returns true if it has acknowledged this version, and was sent no other policy of this name since.
+    pub(super) fn has(&self, kind: Type, name: &str, version: &str) -> bool {
+        let held = match kind {
+            Type::Authorization => self.policies.get(name),
+            Type::Address => self.links.get(name).map(|links| &links.version),
+        };
+        held.is_some_and(|held| **held == *version)
+    }
+
+    /// Returns true if it holds the workload in any version, or is about to.
+    pub(super) fn has_address(&self, name: &str) -> bool {
+        let in_flight = || self.in_flight.contains_key(&(Type::Address, Arc::from(name)));
+        self.links.contains_key(name) || self.unknown.contains_key(name) || in_flight()
     }
 
     /// Returns true if it knows the workload.
     pub(super) fn has_workload(&self, uid: &str) -> bool {
         self.links.contains_key(uid)
-    }
-
-    /// Returns true if it has acknowledged this version of a workload.
-    pub(super) fn has_version(&self, uid: &str, version: &str) -> bool {
-        self.links.get(uid).is_some_and(|links| *links.version == *version)
     }
 
     /// Returns true if it applies the policy to the workload.
@@ -157,5 +174,37 @@ impl Proxy {
     /// Reason why the proxy rejected this version, if it did.
     pub(super) fn refusal(&self, kind: Type, name: &Arc<str>, version: &str) -> Option<&Refusal> {
         self.refused.get(&(kind, Arc::clone(name))).filter(|refusal| *refusal.version == *version)
+    }
+
+    /// What leads a new connection to the state of this one.
+    pub(super) fn history(&self) -> Vec<Action> {
+        let clone = |(name, version): (&Arc<str>, &Arc<str>)| (Arc::clone(name), Arc::clone(version));
+        let policies = self.policies.iter().map(clone).collect();
+        let links = self.links.iter().map(|(name, links)| (name, &links.version));
+        let addresses = links.chain(&self.unknown).map(clone).collect();
+        let mut history = vec![
+            Action::Connected,
+            Action::Holds { kind: Type::Authorization, resources: policies },
+            Action::Holds { kind: Type::Address, resources: addresses },
+        ];
+        for ((kind, name), refusal) in &self.refused {
+            // No response that is in flight has this nonce.
+            let (kind, nonce) = (*kind, String::new());
+            let resources = vec![(Arc::clone(name), Arc::clone(&refusal.version))];
+            history.push(Action::Sent { kind, nonce: nonce.clone(), resources, removed: Vec::new() });
+            history.push(Action::Nacked { kind, nonce, error: refusal.message.to_string() });
+        }
+        let mut in_flight: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for ((kind, name), sent) in &self.in_flight {
+            let resources = in_flight.entry((*kind, &sent.nonce)).or_default();
+            resources.push((Arc::clone(name), Arc::clone(&sent.version)));
+        }
+        history.extend(in_flight.into_iter().map(|((kind, nonce), resources)| Action::Sent {
+            kind,
+            nonce: nonce.clone(),
+            resources,
+            removed: Vec::new(),
+        }));
+        history
     }
 }

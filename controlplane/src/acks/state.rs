@@ -8,12 +8,13 @@ use compile::Update;
 use graph::{ObjectStatus, Placement, PolicyState, Scope};
 use kube_types::core::Condition;
 use kube_types::{ClusterId, Kind, ObjectRef};
-use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};
+use proto::Change;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use xds_server::Report;
 
+use super::event::{Event, Origin};
 use super::node::{Count, Node, Workload};
-use super::proxy::{Proxy, Type};
 use crate::conditions::StatusUpdate;
 
 #[derive(Debug, Default)]
@@ -34,6 +35,8 @@ pub(super) struct State {
     pub(super) dirty: BTreeSet<String>,
     /// Policies of which something changed since the last look, wherever their workloads are.
     pub(super) touched: BTreeSet<ObjectRef>,
+    /// Other replicas, which are told what happens here.
+    followers: Vec<mpsc::Sender<Event>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +69,8 @@ impl State {
                     let served = Served { version: version.as_str().into(), since: now };
                     self.served.insert(name.as_str().into(), served);
                 }
-                Change::Remove { name } => self.withdraw(name),
+                // The proxies hold it until they are told: it may be back before.
+                Change::Remove { name } => drop(self.served.remove(name.as_str())),
             }
         }
         let upserts = update.addresses.iter().filter_map(|change| match change {
@@ -107,18 +111,9 @@ impl State {
         }
     }
 
-    /// A policy is no longer served.
-    fn withdraw(&mut self, name: &str) {
-        if let Some((name, _)) = self.served.remove_entry(name) {
-            let key = (Type::Authorization, name);
-            self.nodes.values_mut().for_each(|node| node.forget(&key));
-        }
-    }
-
     /// Records where a pod is now. Without a version its resource is what it was.
     fn set_placement(&mut self, pod: &ObjectRef, placement: Option<Placement>, version: Option<&str>, now: Instant) {
-        // A pod that stays on its node keeps what its proxy has acknowledged.
-        let old = self.remove_pod(pod, placement.as_ref().map(|placement| placement.node.as_str()));
+        let old = self.remove_pod(pod);
         let Some(placement) = placement else { return };
         let (version, since) = match (version, old) {
             (Some(version), _) => (version.into(), now),
@@ -127,61 +122,56 @@ impl State {
         };
         let (uid, name) = (Arc::<str>::from(placement.uid.as_str()), placement.node.clone());
         let workload = Workload { placement, version, since };
-        self.nodes.entry(name.clone()).or_default().workloads.insert(Arc::clone(&uid), workload);
+        self.nodes.entry(name.clone()).or_default().set_workload(Arc::clone(&uid), workload);
         self.dirty.insert(name.clone());
         self.located.insert(pod.clone(), (name, uid));
     }
 
-    /// Removes a pod from its node. When it goes to another one, nothing is left of it there.
-    fn remove_pod(&mut self, pod: &ObjectRef, next: Option<&str>) -> Option<Workload> {
+    /// Removes a pod from its node. What a proxy holds of it stays until the proxy is told.
+    fn remove_pod(&mut self, pod: &ObjectRef) -> Option<Workload> {
         let (name, uid) = self.located.remove(pod)?;
-        let node = self.nodes.get_mut(&name)?;
-        let workload = node.workloads.remove(&uid);
-        if next != Some(name.as_str()) {
-            node.forget(&(Type::Address, uid));
-        }
+        let workload = self.nodes.get_mut(&name)?.workloads.remove(&uid);
         self.dirty.insert(name);
         workload
     }
 
-    /// Records what a proxy did; true when that may change a condition.
+    /// Records what a proxy of this replica did, and passes it on to the others; true when that may change a condition.
     pub(super) fn on_report(&mut self, report: &Report, now: Instant) -> bool {
-        let peer = report.peer();
         // By the node of the token, not by what the proxy says of itself: a proxy acknowledges for its own node only.
-        let (connection, node) = (peer.connection, self.nodes.entry(peer.caller.node.clone()).or_default());
-        let matters = match report {
-            Report::Connected { .. } => {
-                node.proxies.insert(connection, Proxy::new(now));
-                true
-            }
-            Report::Holds { type_url, resources, .. } => {
-                kind(type_url).is_some_and(|kind| node.holds(connection, kind, resources))
-            }
-            Report::Sent { type_url, nonce, resources, removed, .. } => {
-                kind(type_url).is_some_and(|kind| node.sent(connection, kind, nonce, resources, removed))
-            }
-            Report::Acked { type_url, nonce, .. } => {
-                kind(type_url).is_some_and(|kind| node.answered(connection, kind, nonce, None))
-            }
-            Report::Nacked { type_url, nonce, error, .. } => {
-                kind(type_url).is_some_and(|kind| node.answered(connection, kind, nonce, Some(error)))
-            }
-            Report::Disconnected { .. } => {
-                node.proxies.remove(&connection);
-                true
-            }
-        };
-        if matters {
-            self.dirty.insert(peer.caller.node.clone());
+        let node = self.nodes.get(&report.peer().caller.node);
+        let event = Event::of(report, |kind, name| node.is_some_and(|node| node.remembers(kind, name)));
+        let Some(event) = event.filter(|event| self.on_event(&Origin::Here, event, now)) else { return false };
+        // One that is full or gone is dropped; its end makes the other replica begin anew.
+        self.followers.retain(|follower| follower.try_send(event.clone()).is_ok());
+        true
+    }
+
+    /// Records what happened on a connection; true when that may change a condition.
+    pub(super) fn on_event(&mut self, origin: &Origin, event: &Event, now: Instant) -> bool {
+        let node = self.nodes.entry(event.node.clone()).or_default();
+        let matters = node.on_event(origin, event.connection, &event.action, now);
+        if matters || node.is_empty() {
+            self.dirty.insert(event.node.clone());
         }
         matters
     }
-}
 
-fn kind(type_url: &str) -> Option<Type> {
-    match type_url {
-        AUTHORIZATION_TYPE_URL => Some(Type::Authorization),
-        ADDRESS_TYPE_URL => Some(Type::Address),
-        _ => None,
+    /// What leads to the state of the proxies of this replica, and what happens from now on. It ends when `events` is full.
+    pub(super) fn follow(&mut self, events: mpsc::Sender<Event>) -> Vec<Event> {
+        self.followers.push(events);
+        let history = self.nodes.iter().flat_map(|(node, state)| {
+            let event = |(connection, action)| Event { node: node.clone(), connection, action };
+            state.history().map(event)
+        });
+        history.collect()
+    }
+
+    /// Forgets the proxies of another replica: nothing is known of them any more.
+    pub(super) fn forget_replica(&mut self, origin: &Origin) {
+        for (name, node) in &mut self.nodes {
+            if node.proxies.remove(origin).is_some() {
+                self.dirty.insert(name.clone());
+            }
+        }
     }
 }

@@ -11,17 +11,18 @@ use kube_types::core::Pod;
 use kube_types::istio::{AuthorizationPolicy, MutualTls, PeerAuthentication, TlsMode, WorkloadSelector};
 use kube_types::{Kind, ObjectRef, Resource};
 use proto::{ADDRESS_TYPE_URL as ADDRESS, AUTHORIZATION_TYPE_URL as POLICY, Change};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use xds_server::{Peer, Report};
 
-use super::Acks;
 use super::state::State;
 use super::unacked::ANSWERS_WITHIN;
+use super::{Acks, Action, Event, Origin};
 use crate::conditions;
 use crate::events::Events;
 use crate::reports::Reports;
 
-const WEB: &str = "Kubernetes//Pod/app/web";
+pub(crate) const WEB: &str = "Kubernetes//Pod/app/web";
 const STATIC_STRICT: &str = "istio-system/istio_converted_static_strict";
 
 /// A compiler and the state behind the conditions.
@@ -74,8 +75,12 @@ impl Bench {
         let (changed, deadline) = self.state.changed_conditions(self.now);
         self.deadline = deadline;
         for wanted in changed {
-            let enforced =
-                wanted.status.conditions.into_iter().find(|condition| condition.r#type == "Enforced").unwrap();
+            let enforced = wanted.status.conditions.into_iter().find(|condition| condition.r#type == "Enforced");
+            let Some(enforced) = enforced else {
+                // The policy is gone.
+                self.said.remove(&wanted.object);
+                continue;
+            };
             let status_and_reason = format!("{} {}", enforced.status, enforced.reason.unwrap());
             self.said.insert(wanted.object, (status_and_reason, enforced.message.unwrap()));
         }
@@ -125,7 +130,7 @@ impl Bench {
     }
 }
 
-fn peer(node: &str, connection: u64, account: &str) -> Peer {
+pub(crate) fn peer(node: &str, connection: u64, account: &str) -> Peer {
     let identity = format!("spiffe://cluster.local/ns/istio-system/sa/{account}").parse().unwrap();
     Peer {
         connection,
@@ -136,7 +141,7 @@ fn peer(node: &str, connection: u64, account: &str) -> Peer {
 }
 
 /// Makes a pod in the mesh.
-fn pod(name: &str, node: &str) -> Pod {
+pub(crate) fn pod(name: &str, node: &str) -> Pod {
     let mut pod = Pod::default();
     pod.metadata.name = name.to_owned();
     pod.metadata.namespace = "app".to_owned();
@@ -148,7 +153,7 @@ fn pod(name: &str, node: &str) -> Pod {
     pod
 }
 
-fn web() -> Resource {
+pub(crate) fn web() -> Resource {
     Resource::Pod(Arc::new(pod("web", "n1")))
 }
 
@@ -160,7 +165,7 @@ fn web_of_another_account() -> Resource {
 }
 
 /// Allows nothing to these, or to the whole namespace.
-fn allow(name: &str, app: Option<&str>) -> Resource {
+pub(crate) fn allow(name: &str, app: Option<&str>) -> Resource {
     let mut policy = AuthorizationPolicy::default();
     policy.metadata.name = name.to_owned();
     policy.metadata.namespace = "app".to_owned();
@@ -365,7 +370,7 @@ async fn conditions_change_by_time_alone_and_only_node_proxies_count() {
     let mut compiler = Compiler::new(Mesh::default());
     compiler.apply(web());
     compiler.apply(allow("one", Some("web")));
-    let (sender, mut given) = tokio::sync::mpsc::channel::<conditions::StatusUpdate>(8);
+    let (sender, mut given) = mpsc::channel::<conditions::StatusUpdate>(8);
     tokio::spawn(acks.clone().run(Reports::default(), Events::default(), sender));
     let mut reason = async || {
         let wanted = given.recv().await.unwrap();
@@ -396,4 +401,231 @@ fn an_answer_has_only_policies_of_its_node_looked_at() {
 
     assert_eq!(bench.state.outdated(bench.now), [authorization("one")]);
     assert!(bench.state.outdated(bench.now).is_empty());
+}
+
+#[test]
+fn a_policy_that_is_back_before_the_proxy_was_told_of_its_end_is_what_the_proxy_still_has() {
+    let policy = authorization("one");
+    let mut bench = Bench::new([web(), allow("one", None)]);
+    let n1 = bench.connect("n1", 1);
+    bench.catch_up(&n1);
+
+    bench.compiler.remove(&policy);
+    bench.apply([]);
+    bench.apply([allow("one", None)]);
+
+    // Discovery sends nothing: the proxy holds this version.
+    assert_eq!(bench.says(&policy), "True Enforced");
+    let gone = Report::Sent {
+        peer: n1,
+        type_url: POLICY.to_owned(),
+        nonce: "99".to_owned(),
+        resources: Vec::new(),
+        removed: vec!["app/one".into()],
+    };
+    bench.report(gone);
+    assert_eq!(bench.says(&policy), "Unknown Pending");
+}
+
+/// The replica that n1's proxy is connected to, and one that follows it; both serve the same.
+struct Pair {
+    there: Bench,
+    here: Bench,
+    events: mpsc::Receiver<Event>,
+    n1: Peer,
+}
+
+fn other(name: &str) -> Origin {
+    Origin::Replica(name.into())
+}
+
+impl Pair {
+    fn new(resources: impl IntoIterator<Item = Resource> + Clone) -> Self {
+        let (mut there, here) = (Bench::new(resources.clone()), Bench::new(resources));
+        let n1 = there.connect("n1", 7);
+        let (sender, events) = mpsc::channel(64);
+        let mut pair = Self { here, events, n1, there };
+        let history = pair.there.state.follow(sender);
+        pair.tell(&history);
+        pair
+    }
+
+    fn tell(&mut self, events: &[Event]) {
+        for event in events {
+            self.here.state.on_event(&other("b"), event, self.here.now);
+        }
+        self.here.look();
+    }
+
+    /// Passes on what happened meanwhile.
+    fn pass(&mut self) {
+        let events: Vec<_> = std::iter::from_fn(|| self.events.try_recv().ok()).collect();
+        self.tell(&events);
+    }
+
+    /// Begins anew, as after a connection that broke.
+    fn begin_anew(&mut self) {
+        self.here.state.forget_replica(&other("b"));
+        self.here.look();
+        let (sender, events) = mpsc::channel(64);
+        self.events = events;
+        let history = self.there.state.follow(sender);
+        self.tell(&history);
+    }
+
+    fn catch_up(&mut self) {
+        self.there.catch_up(&self.n1);
+    }
+}
+
+#[test]
+fn what_a_proxy_of_another_replica_acknowledges_counts_while_that_replica_is_followed() {
+    let policy = authorization("one");
+    let mut pair = Pair::new([web(), allow("one", Some("web"))]);
+    assert_eq!(pair.here.says(&policy), "Unknown Pending");
+    pair.catch_up();
+    assert_eq!(pair.here.says(&policy), "Unknown Pending", "nothing was passed on yet");
+    pair.pass();
+    assert_eq!(pair.here.says(&policy), "True Enforced");
+
+    pair.here.state.forget_replica(&other("b"));
+    pair.here.look();
+    assert_eq!(pair.here.says(&policy), "Unknown ProxyGone");
+    pair.begin_anew();
+    assert_eq!(pair.here.says(&policy), "True Enforced");
+    pair.there.report(Report::Disconnected { peer: pair.n1.clone() });
+    pair.pass();
+    assert_eq!(pair.here.says(&policy), "Unknown ProxyGone");
+}
+
+#[test]
+fn a_history_leads_to_the_conditions_of_the_replica_that_tells_it() {
+    let policies = ["one", "two"].map(authorization);
+    let mut pair = Pair::new([web(), allow("one", Some("web")), allow("two", None)]);
+    pair.catch_up();
+    pair.begin_anew();
+    let same = |pair: &Pair| {
+        for policy in &policies {
+            assert_eq!(pair.here.said[policy], pair.there.said[policy]);
+        }
+    };
+    same(&pair);
+
+    let nonce = pair.there.send(&pair.n1, POLICY, "app/one");
+    pair.begin_anew();
+    assert_eq!(pair.here.says(&policies[0]), "Unknown Pending");
+    same(&pair);
+    pair.there.nack(&pair.n1, POLICY, &nonce, "app/one: is bad");
+    pair.begin_anew();
+    assert_eq!(pair.here.says(&policies[0]), "False Refused");
+    same(&pair);
+    // The answer to what was in flight when the history was told.
+    let nonce = pair.there.send(&pair.n1, POLICY, "app/one");
+    pair.begin_anew();
+    pair.there.ack(&pair.n1, POLICY, &nonce);
+    pair.pass();
+    assert_eq!(pair.here.says(&policies[0]), "True Enforced");
+}
+
+#[test]
+fn a_version_that_this_replica_serves_only_later_counts_from_then_on() {
+    let policy = authorization("two");
+    let mut pair = Pair::new([web(), allow("one", Some("web"))]);
+    pair.catch_up();
+    pair.pass();
+
+    pair.there.apply([allow("two", Some("web"))]);
+    pair.catch_up();
+    pair.pass();
+    assert_eq!(pair.here.says(&authorization("one")), "Unknown Pending", "what the new version refers to is not known");
+    pair.here.apply([allow("two", Some("web"))]);
+
+    assert_eq!(pair.here.says(&policy), "True Enforced");
+    assert_eq!(pair.here.says(&authorization("one")), "True Enforced");
+}
+
+#[test]
+fn a_replica_that_serves_something_else_confirms_nothing() {
+    let policy = authorization("one");
+    let mut pair = Pair::new([web(), allow("one", Some("web"))]);
+    pair.there.apply([allow("one", None)]);
+    pair.catch_up();
+    pair.pass();
+
+    assert_eq!(pair.here.says(&policy), "Unknown Pending");
+}
+
+#[test]
+fn events_that_come_twice_change_nothing_and_those_of_unknown_connections_are_nothing() {
+    let policy = authorization("one");
+    let mut pair = Pair::new([web(), allow("one", Some("web"))]);
+    pair.catch_up();
+    let events: Vec<_> = std::iter::from_fn(|| pair.events.try_recv().ok()).collect();
+    pair.tell(&events);
+    pair.tell(&events);
+    assert_eq!(pair.here.says(&policy), "True Enforced");
+
+    pair.here.state.forget_replica(&other("b"));
+    pair.tell(&events);
+    assert_eq!(pair.here.says(&policy), "Unknown ProxyGone", "the beginning was lost");
+    assert!(pair.here.state.on_event(
+        &other("b"),
+        &Event { node: "n9".to_owned(), connection: 1, action: Action::Disconnected },
+        pair.here.now
+    ));
+    pair.here.look();
+    assert!(!pair.here.state.nodes.contains_key("n9"), "nothing is left behind");
+}
+
+#[test]
+fn a_node_with_connections_to_two_replicas_needs_the_answers_of_both() {
+    let policy = authorization("one");
+    let mut pair = Pair::new([web(), allow("one", Some("web"))]);
+    pair.catch_up();
+    pair.pass();
+    assert_eq!(pair.here.says(&policy), "True Enforced");
+
+    let here = pair.here.connect("n1", 1);
+    assert_eq!(pair.here.says(&policy), "Unknown Pending", "it may be the proxy that the pods have now");
+    pair.here.catch_up(&here);
+    assert_eq!(pair.here.says(&policy), "True Enforced");
+    let nonce = pair.there.send(&pair.n1, POLICY, "app/one");
+    pair.pass();
+    assert_eq!(pair.here.says(&policy), "Unknown Pending");
+    pair.there.nack(&pair.n1, POLICY, &nonce, "app/one: is bad");
+    pair.pass();
+    assert_eq!(pair.here.says(&policy), "False Refused");
+    pair.here.state.forget_replica(&other("b"));
+    pair.here.look();
+    assert_eq!(pair.here.says(&policy), "True Enforced");
+}
+
+#[test]
+fn a_follower_that_falls_behind_hears_the_end() {
+    let mut bench = Bench::new([web(), allow("one", None)]);
+    let n1 = bench.connect("n1", 1);
+    let (sender, mut events) = mpsc::channel(2);
+    bench.state.follow(sender);
+
+    for _ in 0..3 {
+        bench.send(&n1, POLICY, "app/one");
+    }
+
+    assert!(events.try_recv().is_ok() && events.try_recv().is_ok());
+    assert_eq!(events.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
+}
+
+#[test]
+fn nothing_is_told_of_pods_of_other_nodes() {
+    let db = Resource::Pod(Arc::new(pod("db", "n2")));
+    let mut pair = Pair::new([web(), db, allow("one", None)]);
+    pair.catch_up();
+
+    let events: Vec<_> = std::iter::from_fn(|| pair.events.try_recv().ok()).collect();
+
+    let names = events.iter().flat_map(|event| match &event.action {
+        Action::Sent { resources, .. } => resources.as_slice(),
+        _ => &[],
+    });
+    assert_eq!(names.map(|(name, _)| &**name).collect::<Vec<_>>(), ["app/one", WEB]);
 }

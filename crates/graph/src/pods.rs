@@ -29,6 +29,16 @@ impl Pods {
         self.by_node.values().find_map(|pods| pods.get(&key)).map(AsRef::as_ref)
     }
 
+    /// The scheduled pods of a namespace. It costs as much as the cluster has nodes.
+    pub fn in_namespace<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Pod> {
+        let namespace = namespace.to_owned();
+        self.by_node.values().flat_map(move |pods| {
+            let namespace = namespace.clone();
+            let first = (namespace.clone(), String::new());
+            pods.range(first..).take_while(move |((of, _), _)| *of == namespace).map(|(_, pod)| &**pod)
+        })
+    }
+
     /// All namespaces, in the order of their names.
     pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
         self.namespaces.values().map(AsRef::as_ref)

@@ -332,7 +332,7 @@ pub const CATALOGUE: &[Metric] = &[
         "strake_api_status_writes_total",
         CLUSTER,
         &["outcome"],
-        "Attempts to write a status or an annotation, by outcome: written, unchanged, gone, superseded, not_leading, conflict, failed, refused.",
+        "Attempts to write a status or an annotation, by outcome: written, unchanged, gone, superseded, not_leading, conflict, failed, refused, panicked.",
     ),
     gauge(
         "strake_api_unreadable_objects",
@@ -406,6 +406,13 @@ pub const CATALOGUE: &[Metric] = &[
     ),
     gauge("strake_control_manifest_problems", CONTROL, &["severity"], "Manifests that could not be read."),
     gauge("strake_control_proxies", CONTROL, &[], "Node proxies with an open discovery stream."),
+    gauge("strake_control_replicas", CONTROL, &[], "Other replicas of the control plane, by their pods."),
+    gauge(
+        "strake_control_replicas_followed",
+        CONTROL,
+        &[],
+        "Other replicas that say what their proxies acknowledge; fewer than `strake_control_replicas` leave conditions Unknown.",
+    ),
     gauge("strake_control_resources", CONTROL, &["type"], "Resources that discovery serves, by type."),
     counter(
         "strake_control_responses_total",

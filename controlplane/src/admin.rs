@@ -71,7 +71,10 @@ impl Pages {
                 async move { http::json(200, &body) }
             }
         };
-        self.monitoring()
+        let absent = debug::ABSENT.iter().fold(self.monitoring(), |router, (_, path, reason)| {
+            router.get(path, move |_: Request| async move { http::text(404, format!("{reason}\n")) })
+        });
+        absent
             .get("/debug/dump", page(Self::dump))
             .get("/debug/served", page(Self::served))
             .get("/debug/syncz", page(|pages| debug::syncz_page(&pages.proxies.all())))

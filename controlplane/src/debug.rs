@@ -23,6 +23,35 @@ use crate::proxies::{Connected, State, TypeState};
 /// Types that discovery serves.
 const TYPES: [&str; 2] = [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL];
 
+const NO_ENVOY: &str = "there is no Envoy: ask the node proxy with `istioctl ztunnel-config all`, or `strake get`";
+const NO_REGISTRY: &str =
+    "services and endpoints are in the page `served`, and in `strake get services` and `strake get workloads`";
+const NO_OBJECTS: &str = "objects are read from the API server, and findings about them are in the page `findings`";
+const NO_PUSH: &str =
+    "each proxy gets the differences to what it holds: the pages `syncz` and `connections` have their state";
+
+/// Pages of istiod that have no counterpart: name, path, and where to look instead.
+pub(crate) const ABSENT: [(&str, &str, &str); 14] = [
+    ("adsz", "/debug/adsz", NO_PUSH),
+    ("ambientz", "/debug/ambientz", NO_REGISTRY),
+    ("authorizationz", "/debug/authorizationz", "policies are in the page `policies`, and in `strake get policies`"),
+    ("cachez", "/debug/cachez", NO_PUSH),
+    ("clusterz", "/debug/clusterz", "there is one cluster"),
+    ("config_distribution", "/debug/config_distribution", NO_PUSH),
+    ("config_dump", "/debug/config_dump", NO_ENVOY),
+    ("configz", "/debug/configz", NO_OBJECTS),
+    ("endpointShardz", "/debug/endpointShardz", NO_REGISTRY),
+    ("endpointz", "/debug/endpointz", NO_REGISTRY),
+    ("inject", "/debug/inject", "there are no sidecars"),
+    (
+        "mesh",
+        "/debug/mesh",
+        "the mesh configuration is the ConfigMap `istio`; what of it has no effect is in the page `findings`",
+    ),
+    ("push_status", "/debug/push_status", NO_PUSH),
+    ("registryz", "/debug/registryz", NO_REGISTRY),
+];
+
 /// The pages, for callers of the namespace of the control plane: they name every node and workload of the mesh.
 pub(crate) fn over_discovery(pages: Pages, namespace: String, cluster: String, replica: &str) -> Debug {
     let control_plane = json!({
@@ -38,6 +67,9 @@ pub(crate) fn over_discovery(pages: Pages, namespace: String, cluster: String, r
             Question::Typed("syncz") => Ok(syncz(&pages.proxies.all(), &cluster)),
             Question::Typed(page) => Err(Status::not_found(format!("no page {page:?}: expected syncz"))),
             Question::Named(name) => {
+                if let Some((.., reason)) = ABSENT.iter().find(|(absent, ..)| *absent == name) {
+                    return Err(Status::not_found(*reason));
+                }
                 let names = || Pages::NAMES.join(", ");
                 let page = pages.page(name);
                 let page =
@@ -170,6 +202,17 @@ mod tests {
         let metadata = first.node.unwrap().metadata.unwrap();
         let namespace = metadata.fields["NAMESPACE"].kind.clone();
         assert_eq!(namespace, Some(Kind::StringValue("istio-system".to_owned())));
+    }
+
+    #[test]
+    fn a_page_of_istiod_that_is_not_here_says_where_to_look() {
+        for (name, path, reason) in ABSENT {
+            assert_eq!(path, format!("/debug/{name}"));
+            assert!(!Pages::NAMES.contains(&name) && !reason.is_empty());
+            // A page that the text names is there.
+            let named = reason.split("page").nth(1).and_then(|text| text.split('`').nth(1));
+            assert!(named.is_none_or(|named| Pages::NAMES.contains(&named)), "{name}: {reason}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod reports;
 mod server;
 mod source;
 mod waypoints;
+#[cfg(test)]
+mod testing;
 
 pub use config::{Config, Flags};
 pub use server::{Control, StartError};

@@ -3,17 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use graph::ObjectStatus;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use kube::client::Body;
-use kube_cluster::ApiServer;
+use http::{Method, StatusCode};
 use kube_types::core::{Condition, ConditionStatus};
 use kube_types::{ClusterId, Kind};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::testing::api_server;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -53,17 +50,7 @@ impl Fake {
 
     fn objects(&self) -> Objects {
         let fake = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let fake = fake.clone();
-            async move {
-                let (head, body) = request.into_parts();
-                let body = body.collect().await.unwrap().to_bytes();
-                let (status, value) = fake.answer(&head.method, head.uri.path(), &body);
-                let body = Full::new(Bytes::from(value.to_string()));
-                Ok::<_, std::io::Error>(Response::builder().status(status).body(body).unwrap())
-            }
-        });
-        Objects::new(&ApiServer::with_client(kube::Client::new(service, "istio-system")))
+        Objects::new(&api_server(move |method, path, body| fake.answer(method, path, body)))
     }
 
     /// Reason, message and count of each Event.

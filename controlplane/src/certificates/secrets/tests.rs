@@ -3,14 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use kube::client::Body;
-use kube_cluster::ApiServer;
+use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::testing::api_server;
 
 const NAMESPACE: &str = "istio-system";
 
@@ -58,17 +55,7 @@ impl Fake {
 
     fn secrets(&self) -> Secrets {
         let fake = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let fake = fake.clone();
-            async move {
-                let (head, body) = request.into_parts();
-                let body = body.collect().await.unwrap().to_bytes();
-                let (status, value) = fake.answer(&head.method, head.uri.path(), &body);
-                let body = Full::new(Bytes::from(value.to_string()));
-                Ok::<_, std::io::Error>(Response::builder().status(status).body(body).unwrap())
-            }
-        });
-        let server = ApiServer::with_client(kube::Client::new(service, NAMESPACE));
+        let server = api_server(move |method, path, body| fake.answer(method, path, body));
         let day = Duration::from_secs(24 * 3600);
         Secrets::new(Objects::new(&server), NAMESPACE.to_owned(), TrustDomain::default(), day)
     }

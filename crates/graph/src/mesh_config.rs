@@ -25,7 +25,7 @@ const READ: [&str; 5] =
     ["discoverySelectors", "rootNamespace", "serviceEntryVisibility", "trustDomain", "trustDomainAliases"];
 
 /// Keys of Istio that have no effect here; others are typing errors.
-const KNOWN: [&str; 42] = [
+const KNOWN: [&str; 43] = [
     "accessLogEncoding",
     "accessLogFile",
     "accessLogFormat",
@@ -68,7 +68,11 @@ const KNOWN: [&str; 42] = [
     "serviceScopeConfigs",
     "serviceSettings",
     "tcpKeepalive",
+    "tlsDefaults",
 ];
+
+/// Key of the ConfigMap for the gateways of networks.
+const NETWORKS_KEY: &str = "meshNetworks";
 
 /// Operators of a label selector. Others would select nothing, and hide the whole mesh.
 const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
@@ -161,17 +165,25 @@ impl MeshConfig {
 pub(crate) fn read(mesh: &Mesh, key: &ObjectRef, map: &ConfigMap) -> (Option<MeshConfig>, Vec<Finding>) {
     let field = format!("data[{KEY:?}]");
     let finding = |reason, message: String| Finding::warning(key, reason, message).at(&field);
-    // Without the key the defaults hold. The other keys of this ConfigMap (`meshNetworks`) are not for this program.
-    let Some(text) = map.data.get(KEY) else { return (Some(MeshConfig::default()), Vec::new()) };
+    let mut findings = Vec::new();
+    if map.data.get(NETWORKS_KEY).is_some_and(|text| has_networks(text)) {
+        let unsupported = Unsupported::new(NETWORKS_KEY, "there are no gateways between networks");
+        let at = format!("data[{NETWORKS_KEY:?}]");
+        findings.push(Finding::warning(key, Reason::Unsupported, unsupported.to_string()).at(&at));
+    }
+    // Without the key the defaults hold.
+    let Some(text) = map.data.get(KEY) else { return (Some(MeshConfig::default()), findings) };
     let fields = match parse(text) {
         Ok(fields) => fields,
         Err(message) => {
             let message = format!("invalid mesh configuration: {message}; the last valid one stays in force");
             // Defaults in its place would show namespaces that the last configuration hid.
-            return (None, vec![finding(Reason::InvalidValue, message)]);
+            findings.push(finding(Reason::InvalidValue, message));
+            return (None, findings);
         }
     };
-    let mut findings = Vec::new();
+    let unmet = fields.unmet.iter().map(|unmet| finding(Reason::Unsupported, unmet.to_string()));
+    findings.extend(unmet);
     for (name, found, running, flag) in [
         ("trustDomain", &fields.known.trust_domain, &mesh.trust_domain, "--trust-domain"),
         ("rootNamespace", &fields.known.root_namespace, &mesh.root_namespace, "--root-namespace"),
@@ -205,8 +217,31 @@ pub(crate) fn read(mesh: &Mesh, key: &ObjectRef, map: &ConfigMap) -> (Option<Mes
     (Some(config), findings)
 }
 
+/// Returns true if the text names a network, or cannot be read.
+fn has_networks(text: &str) -> bool {
+    // Istio's installers write `networks: {}`.
+    let Ok(value) = serde_saphyr::from_str::<Value>(text) else { return !text.trim().is_empty() };
+    value["networks"].as_object().is_some_and(|networks| !networks.is_empty())
+}
+
+/// Wish for more protection than there is, in a key that has no effect: a warning of its own.
+fn unmet(name: &str, value: &Value) -> Option<Unsupported> {
+    match name {
+        "outboundTrafficPolicy" if value["mode"] == "REGISTRY_ONLY" => Some(Unsupported::new(
+            "outboundTrafficPolicy.mode: REGISTRY_ONLY",
+            "connections to destinations that the mesh does not know are passed through",
+        )),
+        "caCertificates" if value.as_array().is_some_and(|list| !list.is_empty()) => {
+            Some(Unsupported::new("caCertificates", "only the roots of the control plane's own authority are trusted"))
+        }
+        _ => None,
+    }
+}
+
 struct Parsed {
     known: Fields,
+    /// Keys without effect that ask for protection.
+    unmet: Vec<Unsupported>,
     without_effect: Vec<String>,
     unknown: Vec<String>,
 }
@@ -218,13 +253,17 @@ fn parse(text: &str) -> Result<Parsed, String> {
     } else {
         serde_saphyr::from_str(text).map_err(|error| error.to_string())?
     };
-    let (mut without_effect, mut unknown) = (Vec::new(), Vec::new());
+    let (mut without_effect, mut unknown, mut wishes) = (Vec::new(), Vec::new(), Vec::new());
     // Other keys are taken out before the rest is decoded: a value in them that is invalid must not refuse the keys
     // that are read.
     let others: Vec<_> = keys.keys().filter(|name| !READ.contains(&name.as_str())).cloned().collect();
     for name in others {
-        keys.remove(&name);
-        if KNOWN.contains(&name.as_str()) { without_effect.push(name) } else { unknown.push(name) }
+        let wish = keys.remove(&name).and_then(|value| unmet(&name, &value));
+        match (wish, KNOWN.contains(&name.as_str())) {
+            (Some(wish), _) => wishes.push(wish),
+            (None, true) => without_effect.push(name),
+            (None, false) => unknown.push(name),
+        }
     }
     // `key:` without a value means the default, as in Istio; serde would refuse null for a list.
     keys.retain(|_, value| !value.is_null());
@@ -241,7 +280,7 @@ fn parse(text: &str) -> Result<Parsed, String> {
             OPERATORS.join(", ")
         ));
     }
-    Ok(Parsed { known, without_effect, unknown })
+    Ok(Parsed { known, unmet: wishes, without_effect, unknown })
 }
 
 #[cfg(test)]
@@ -304,6 +343,35 @@ mod tests {
             );
         }
         assert!(read_text("").0.is_some());
+    }
+
+    #[test]
+    fn a_wish_for_protection_that_is_not_met_is_a_warning() {
+        let (config, findings) =
+            read_text("{outboundTrafficPolicy: {mode: REGISTRY_ONLY}, caCertificates: [{pem: x}], tlsDefaults: {}}");
+        let usual = read_text("{outboundTrafficPolicy: {mode: ALLOW_ANY}, caCertificates: []}").1;
+
+        assert!(config.is_some());
+        let texts: Vec<_> = findings.iter().map(|(_, severity, text)| (*severity, text.as_str())).collect();
+        assert!(
+            matches!(&*texts, [(Severity::Warning, a), (Severity::Warning, b), (Severity::Info, c)]
+            if a.starts_with("caCertificates") && b.contains("REGISTRY_ONLY") && c.starts_with("tlsDefaults")),
+            "{texts:?}"
+        );
+        assert_eq!(usual.iter().map(|(_, severity, _)| *severity).collect::<Vec<_>>(), [Severity::Info]);
+    }
+
+    #[test]
+    fn networks_of_the_mesh_are_a_finding_unless_there_are_none() {
+        let found = |text: &str| {
+            let key = ObjectRef::new(Kind::ConfigMap, "istio-system", MESH_CONFIG_MAP);
+            let mut map = ConfigMap::default();
+            map.data.insert(NETWORKS_KEY.to_owned(), text.to_owned());
+            read(&Mesh::default(), &key, &map).1.len()
+        };
+
+        assert_eq!(["networks: {}", "", "networks:"].map(found), [0, 0, 0]);
+        assert_eq!(["networks: {a: {gateways: []}}", "networks: ["].map(found), [1, 1]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
+//! Fails closed: without it an application sees that it is connected to the proxy, and is so.
+//!
 //! The peer of a socket that is connected to the proxy for DNS is the nameserver that the application has named. All others stay
-//! as they are. Without this program an application sees the proxy, and nothing leaves the pod.
+//! as they are.
 //!
 //! Hooks: `cgroup/getpeername4|6`, Linux 5.8.
 

@@ -1,5 +1,6 @@
-//! Answers of the proxy come from the nameserver that was asked: resolvers ignore those of others. All other packets stay as they
-//! are. Without this program such resolvers have no answer, and nothing leaves the pod.
+//! Fails closed: without it resolvers ignore the proxy's answers, which come from somebody whom they have not asked.
+//!
+//! Answers of the proxy come from the nameserver that was asked. All other packets stay as they are.
 //!
 //! Hooks: `cgroup/recvmsg4|6`, Linux 5.2.
 

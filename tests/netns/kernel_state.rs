@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ebpf_common::{F_IN, F_OUT, names};
+use ebpf_common::{F_DNS, F_IN, F_OUT, names};
 use ebpf_loader::observe;
 use lab::Target;
 use runtime::sys::Netns;
@@ -34,13 +34,13 @@ impl Place {
         Self { pod: pod.to_owned(), cookie: netns.cookie().unwrap(), netns, bpffs }
     }
 
-    /// Fails unless the pod's program is attached and the pod's entry captures both directions.
+    /// Fails unless the pod's program is attached and the pod's entry captures both directions and DNS.
     pub(crate) fn assert_steered(&self) {
         let links = observe::links_at(&self.netns).unwrap();
         let entry = observe::pod(&self.bpffs, self.cookie).unwrap();
 
         assert_eq!(links.len(), 1, "{}: {links:?}", self.pod);
-        assert_eq!(entry.map(|entry| entry.flags), Some(F_IN | F_OUT), "{}: {entry:?}", self.pod);
+        assert_eq!(entry.map(|entry| entry.flags), Some(F_IN | F_OUT | F_DNS), "{}: {entry:?}", self.pod);
     }
 
     /// Fails unless there is no rule, no route, no link and no map entry of ours, and the settings are those of `never`,

@@ -15,9 +15,9 @@ mod replicas;
 mod reports;
 mod server;
 mod source;
-mod waypoints;
 #[cfg(test)]
 mod testing;
+mod waypoints;
 
 pub use config::{Config, Flags};
 pub use server::{Control, StartError};

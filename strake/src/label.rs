@@ -1,19 +1,23 @@
-//! `strake label`: changes labels in the user's own manifests, text and comments kept. The lab sees the file change.
+//! `strake label`: changes labels of a namespace or pod: in a lab in the user's own manifests, text and comments kept, in a cluster
+//! at its API server.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use kube_cluster::Collection;
 use kube_types::{Kind, ObjectRef};
 use manifests::{LabelChange, LabelError, Labelled, set_label};
+use serde_json::{Value, json};
 
 use crate::{
-    mesh::{LabMesh, Mesh, PodFacts},
+    mesh::{Choice, ClusterMesh, LabMesh, Mesh, Place, PodFacts},
     target::Target,
     wait::Wait,
 };
 
-/// Sets labels (`KEY=VALUE`) or removes them (`KEY-`) in the manifest that defines the object.
+/// Sets labels (`KEY=VALUE`) or removes them (`KEY-`): of a lab in the manifest that defines the object, of a cluster at its API
+/// server.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   strake label namespace shop istio.io/dataplane-mode=ambient    every pod of shop joins the mesh
@@ -47,30 +51,70 @@ enum LabelKind {
     Pod,
 }
 
+impl LabelKind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespace",
+            Self::Pod => "pod",
+        }
+    }
+}
+
 impl Label {
-    pub(crate) async fn run(&self, target: &Target) -> Result<ExitCode> {
+    pub(crate) async fn run(&self, choice: &Choice) -> Result<ExitCode> {
         let key = self.key();
-        let labelled = edit(&target.manifests()?, &key, &self.changes, self.overwrite)?;
-        let kind = match self.kind {
-            LabelKind::Namespace => "namespace",
-            LabelKind::Pod => "pod",
+        let mesh = match choice.place()? {
+            Place::Lab(target) => {
+                self.label_in_manifests(&target, &key)?;
+                // Only waiting asks programs of the mesh: the edit is done, whether or not they answer.
+                if !self.wait.is_asked() {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Mesh::Lab(LabMesh::attach(target).await?)
+            }
+            Place::Cluster(cluster) => {
+                let cluster = ClusterMesh::connect(&cluster).await?;
+                self.label_in_cluster(&cluster, &key).await?;
+                Mesh::Cluster(cluster)
+            }
         };
+        let concerns = |pod: &PodFacts| match self.kind {
+            LabelKind::Namespace => pod.namespace == key.name,
+            LabelKind::Pod => pod.namespace == key.namespace && pod.name == key.name,
+        };
+        self.wait.until_settled(&mesh, concerns).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn label_in_manifests(&self, target: &Target, key: &ObjectRef) -> Result<()> {
+        let labelled = edit(&target.manifests()?, key, &self.changes, self.overwrite)?;
+        let kind = self.kind.name();
         let file = labelled.file().display();
         match &labelled {
             Labelled::Changed(_) => println!("{kind}/{} labeled ({file})", self.name),
             Labelled::Unchanged(_) => println!("{kind}/{} not labeled: it has the labels already ({file})", self.name),
             Labelled::Added(_) => println!("{kind}/{} labeled (no manifest defined it: added to {file})", self.name),
         }
-        // Only waiting asks programs of the mesh: the edit above is done, whether or not they answer.
-        if self.wait.is_asked() {
-            let mesh = Mesh::Lab(LabMesh::attach(target.clone()).await?);
-            let concerns = |pod: &PodFacts| match self.kind {
-                LabelKind::Namespace => pod.namespace == key.name,
-                LabelKind::Pod => pod.namespace == key.namespace && pod.name == key.name,
-            };
-            self.wait.until_settled(&mesh, concerns).await?;
+        Ok(())
+    }
+
+    async fn label_in_cluster(&self, cluster: &ClusterMesh, key: &ObjectRef) -> Result<()> {
+        let kind = self.kind.name();
+        let at = match self.kind {
+            LabelKind::Namespace => Collection::all("v1", "namespaces"),
+            LabelKind::Pod => Collection::namespaced("v1", "pods", &key.namespace),
+        };
+        let at = at.named(&key.name);
+        let missing = || anyhow::anyhow!("{kind} {} not found in {}", key.path(), cluster.name);
+        let found = cluster.objects().get(&at).await?.ok_or_else(missing)?;
+        match patch(&found["metadata"], &self.changes, self.overwrite)? {
+            None => println!("{kind}/{} not labeled: it has the labels already", self.name),
+            Some(patch) => {
+                cluster.objects().merge(&at, &patch).await?.ok_or_else(missing)?;
+                println!("{kind}/{} labeled", self.name);
+            }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 
     fn key(&self) -> ObjectRef {
@@ -82,6 +126,29 @@ impl Label {
             }
         }
     }
+}
+
+/// Patch of an object with this metadata; `None` when it has the labels already.
+///
+/// # Errors
+/// When a label has another value, without `overwrite`.
+fn patch(metadata: &Value, changes: &[LabelChange], overwrite: bool) -> Result<Option<Value>> {
+    let mut labels = serde_json::Map::new();
+    for LabelChange { label, value } in changes {
+        match (metadata["labels"].get(label).and_then(Value::as_str), value) {
+            (Some(present), Some(wanted)) if present != wanted && !overwrite => {
+                bail!("label {label} is {present:?} already: --overwrite replaces it")
+            }
+            (Some(present), Some(wanted)) if present == wanted => {}
+            (None, None) => {}
+            (_, value) => {
+                labels.insert(label.clone(), json!(value));
+            }
+        }
+    }
+    // With the version that was read: a label that somebody else has changed since is not replaced unseen.
+    let version = &metadata["resourceVersion"];
+    Ok((!labels.is_empty()).then(|| json!({ "metadata": { "resourceVersion": version, "labels": labels } })))
 }
 
 /// Edits the manifest that defines the object; which file that is.
@@ -151,6 +218,20 @@ mod tests {
         assert_eq!(key(&["pod", "shop/db", "a=b"]), ObjectRef::new(Kind::Pod, "shop", "db"));
         assert_eq!(key(&["pod", "db", "-n", "shop", "a=b"]), ObjectRef::new(Kind::Pod, "shop", "db"));
         assert_eq!(key(&["namespace", "shop", "a=b"]), ObjectRef::new(Kind::Namespace, "", "shop"));
+    }
+
+    #[test]
+    fn labels_of_a_cluster_are_patched_where_they_differ() {
+        let metadata = json!({"resourceVersion": "7", "labels": {"tier": "a", "old": "x"}});
+        let patched = |changes: &[LabelChange], overwrite| patch(&metadata, changes, overwrite);
+
+        assert_eq!(patched(&[change("tier", Some("a")), change("none", None)], false).unwrap(), None);
+        let wanted = json!({"metadata": {"resourceVersion": "7", "labels": {"new": "b", "old": null}}});
+        assert_eq!(patched(&[change("new", Some("b")), change("old", None)], false).unwrap(), Some(wanted));
+        let refused = patched(&[change("tier", Some("b"))], false).unwrap_err().to_string();
+        assert!(refused.contains("--overwrite"), "{refused}");
+        assert!(patched(&[change("tier", Some("b"))], true).unwrap().is_some());
+        assert!(patch(&json!({"resourceVersion": "7"}), &[change("a", Some("b"))], false).unwrap().is_some());
     }
 
     #[test]

@@ -83,7 +83,7 @@ enum Command {
     /// Runs nodes and pods of a directory of manifests on this machine
     #[command(subcommand)]
     Lab(Lab),
-    /// Sets or removes labels of a namespace or pod of a lab
+    /// Sets or removes labels of a namespace or pod
     Label(label::Label),
     /// Prints client and server versions
     Version(version::Version),
@@ -117,13 +117,13 @@ pub fn run(cli: Cli, program: Option<&str>) -> Result<ExitCode> {
             Command::Check(command) => command.run(&choice).await,
             Command::Logs(command) => command.run(&choice).await,
             Command::Waypoint(command) => command.run(&choice).await,
-            Command::Label(command) => command.run(&choice.only_lab()?).await,
+            Command::Label(command) => command.run(&choice).await,
             Command::Lab(Lab::Command(command)) => lab::run(command, &choice.only_lab()?).await,
             Command::Lab(Lab::Demo(demo)) => demo.run(lab.as_deref()).await,
             Command::Install(command) => command.run(&choice.only_cluster()?).await,
             Command::Status(command) => command.run(&choice.connect().await?).await,
             Command::Uninstall(command) => command.run(&choice.only_cluster()?).await,
-            Command::Version(command) => command.run(&choice.only_lab()?).await,
+            Command::Version(command) => command.run(&choice).await,
         }
     })
 }

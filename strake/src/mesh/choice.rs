@@ -28,6 +28,13 @@ enum Chosen {
     Cluster,
 }
 
+/// A lab or a cluster, not yet connected to.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Lab(Target),
+    Cluster(Cluster),
+}
+
 impl Choice {
     /// Connects to the mesh.
     ///
@@ -48,6 +55,18 @@ impl Choice {
                 Ok(Mesh::Cluster(ClusterMesh::connect(&self.cluster).await.with_context(tried)?))
             }
         }
+    }
+
+    /// The mesh that is chosen. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// When several labs run and none is named.
+    pub(crate) fn place(&self) -> Result<Place> {
+        let labs = lab::names().unwrap_or_default();
+        Ok(match self.chosen(env::var(VARIABLE).ok().as_deref(), &labs)? {
+            Chosen::Lab(lab) => Place::Lab(Target { lab }),
+            Chosen::Cluster => Place::Cluster(self.cluster.clone()),
+        })
     }
 
     /// The cluster, for commands that have no lab.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use contract::{
     admin::agent::PODS_PATH,
     admin::control::{Condition, ConditionStatus, Policy},
-    manifests::{AGENT, SYSTEM_NAMESPACE, ZTUNNEL},
+    manifests::{AGENT, CONTROL, SYSTEM_NAMESPACE, ZTUNNEL},
     ports,
 };
 use kube_cluster::{ApiServer, Collection, Objects, PodPort, RequestError, pod_page};
@@ -91,6 +91,19 @@ impl ClusterMesh {
 
     pub(super) async fn proxies(&self) -> Result<ByNode<Bytes>> {
         self.pages(Page { program: ZTUNNEL, port: ports::PROXY_ADMIN, path: CONFIG_DUMP_PATH }).await
+    }
+
+    pub(super) async fn controls(&self, path: &str) -> Result<ByNode<Bytes>> {
+        let mut answers = Vec::new();
+        for pod in self.program_pods(CONTROL).await?.iter().filter(|pod| !pod.is_terminated()) {
+            let name = pod.metadata.name.clone();
+            let at = PodPort { namespace: SYSTEM_NAMESPACE.to_owned(), pod: name.clone(), port: ports::MONITORING };
+            answers.push((name, pod_page(&self.server, &at, path).await.map_err(anyhow::Error::from)));
+        }
+        if answers.is_empty() {
+            answers.push((CONTROL.to_owned(), Err(anyhow::anyhow!("no pod of it"))));
+        }
+        Ok(answers)
     }
 
     /// Pods of a program of the mesh.

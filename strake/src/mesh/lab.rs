@@ -69,8 +69,12 @@ impl LabMesh {
         self.intent.lock().await.objects().await
     }
 
+    pub(super) async fn control_page(&self, path: &str) -> Result<Bytes> {
+        admin::get(&admin::control(&self.lab), path).await
+    }
+
     async fn control<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
-        Ok(serde_json::from_slice(&admin::get(&admin::control(&self.lab), path).await?)?)
+        Ok(serde_json::from_slice(&self.control_page(path).await?)?)
     }
 }
 

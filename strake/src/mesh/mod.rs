@@ -12,11 +12,15 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use contract::admin::agent::NodeReport;
 use contract::admin::control::{Finding, Policy};
+use contract::manifests::CONTROL;
 
 pub(crate) use self::cluster::{ClusterMesh, namespace, object_name, pod};
 pub(crate) use self::lab::{LabMesh, agents as lab_agents};
-pub(crate) use choice::Choice;
+pub(crate) use choice::{Choice, Place};
 use dump::ProxyDump;
+
+/// Page of the control plane with its version. Istio's.
+const VERSION_PATH: &str = "/version";
 
 /// A mesh.
 #[derive(Debug)]
@@ -69,6 +73,17 @@ impl Mesh {
         match self {
             Self::Lab(mesh) => mesh.pods().await,
             Self::Cluster(mesh) => mesh.pods().await,
+        }
+    }
+
+    /// The page with the version of each replica of the control plane, by its name.
+    ///
+    /// # Errors
+    /// When the replicas are not known.
+    pub(crate) async fn controls(&self) -> Result<ByNode<Bytes>> {
+        match self {
+            Self::Lab(mesh) => Ok(vec![(CONTROL.to_owned(), mesh.control_page(VERSION_PATH).await)]),
+            Self::Cluster(mesh) => mesh.controls(VERSION_PATH).await,
         }
     }
 

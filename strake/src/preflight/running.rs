@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use contract::admin::agent::Check;
 use contract::admin::control::{ConditionStatus, ENFORCED, Policy};
 
 use super::Line;
@@ -24,10 +25,19 @@ const NAMED: usize = 5;
 pub(super) async fn checks(mesh: &Mesh) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for (node, report) in mesh.reports().await? {
-        lines.push(match report {
-            Ok(report) => Line::ok(format!("agent of {node}"), format!("answers, {} pods", report.pods.len())),
-            Err(error) => Line::error(format!("agent of {node}"), format!("{error:#}"), "see `strake logs agent`"),
-        });
+        match report {
+            Ok(report) => {
+                lines.push(Line::ok(format!("agent of {node}"), format!("answers, {} pods", report.pods.len())));
+                lines.extend(features(&node, &report.kernel));
+            }
+            Err(error) => {
+                lines.push(Line::error(
+                    format!("agent of {node}"),
+                    format!("{error:#}"),
+                    "`strake logs agent` says why it does not run; a kernel that lacks something is named there",
+                ));
+            }
+        }
     }
     lines.extend(proxies(&mesh.dumps().await?, SystemTime::now()));
     lines.push(enrolled(&pods::of(mesh, |_| true).await?));
@@ -36,6 +46,24 @@ pub(super) async fn checks(mesh: &Mesh) -> Result<Vec<Line>> {
         Err(error) => Line::error("policies", format!("{error:#}"), "see `strake logs control`"),
     });
     Ok(lines)
+}
+
+/// Features of a node's kernel, as its agent has tried them; `None` from an agent that does not tell.
+fn features(node: &str, kernel: &[Check]) -> Option<Line> {
+    let subject = format!("kernel features of {node}");
+    let missing: Vec<_> = kernel.iter().filter(|check| !check.ok).map(|check| check.detail.clone()).collect();
+    let first = kernel.first()?;
+    Some(match missing.as_slice() {
+        [] => {
+            let others = kernel.iter().skip(1).map(|check| check.name.as_str()).collect::<Vec<_>>().join(", ");
+            Line::ok(subject, format!("{}; {others}", first.detail))
+        }
+        missing => Line::error(
+            subject,
+            named(missing),
+            "use a kernel with these features on the node, or keep pods of the mesh off it",
+        ),
+    })
 }
 
 fn proxies(dumps: &ByNode<ProxyDump>, now: SystemTime) -> Vec<Line> {
@@ -147,6 +175,23 @@ mod tests {
         assert_eq!(certificates(&text(end - Duration::from_secs(60))).1, Outcome::Error);
         assert_eq!(certificates(&text(end + Duration::from_secs(60))).1, Outcome::Error);
         assert!(outcomes(&text(end)).contains(&("ztunnel of node-2".to_owned(), Outcome::Error)));
+    }
+
+    #[test]
+    fn a_feature_that_the_agent_has_not_found_is_an_error_that_names_it() {
+        let check = |name: &str, ok: bool, detail: &str| Check {
+            name: name.to_owned(),
+            ok,
+            detail: detail.to_owned(),
+            ..Check::default()
+        };
+        let release = check("release", true, "Linux 6.1.0");
+
+        assert_eq!(features("n1", &[]), None);
+        let whole = features("n1", &[release.clone(), check("btf", true, "/sys/kernel/btf/vmlinux")]).unwrap();
+        assert_eq!((whole.outcome, whole.found.as_str()), (Outcome::Ok, "Linux 6.1.0; btf"));
+        let lacking = features("n1", &[release, check("btf", false, "no BTF: CONFIG_DEBUG_INFO_BTF")]).unwrap();
+        assert_eq!((lacking.outcome, lacking.found.as_str()), (Outcome::Error, "no BTF: CONFIG_DEBUG_INFO_BTF"));
     }
 
     #[test]

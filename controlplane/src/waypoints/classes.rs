@@ -19,7 +19,7 @@ pub(super) async fn create(objects: &Objects, name: &str) -> Result<(), RequestE
     Ok(())
 }
 
-/// The condition that a class of ours should have; `None` when it has it.
+/// The condition that a class of this controller should have; `None` when it has it.
 pub(super) fn condition(class: &GatewayClass, now: &str) -> Option<(ObjectRef, serde_json::Value)> {
     let generation = class.metadata.generation;
     let accepted = Condition {

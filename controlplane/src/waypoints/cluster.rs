@@ -286,7 +286,7 @@ fn location(kind: PartKind, namespace: &str, name: &str) -> Location {
     Collection::namespaced(kind.api_version(), kind.plural(), namespace).named(name)
 }
 
-/// Version of the controller that has made an object; `None`: it was none of ours.
+/// Version of the controller that has made an object; `None`: another one has made it, or a user.
 fn version(object: &Value) -> Option<u32> {
     object["metadata"]["annotations"][CONTROLLER_VERSION_ANNOTATION].as_str()?.parse().ok()
 }

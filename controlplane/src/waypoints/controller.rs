@@ -60,7 +60,7 @@ pub(crate) struct Controller {
     classes_again: Option<Instant>,
 }
 
-/// Memory about a Gateway of ours.
+/// Memory about a Gateway of this controller.
 struct Known {
     /// Status that was written last.
     written: Option<GatewayStatus>,

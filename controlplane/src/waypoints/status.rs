@@ -26,7 +26,7 @@ pub(super) enum Outcome {
 /// A state in words: holds, reason, message.
 type State = (Option<bool>, &'static str, String);
 
-/// The status that a Gateway of ours should have, with the time `now` where a condition changes.
+/// The status that a Gateway of this controller should have, with the time `now` where a condition changes.
 pub(super) fn status(snapshot: &Snapshot, outcome: &Outcome, domain: &str, now: &str) -> GatewayStatus {
     let gateway = &*snapshot.gateway;
     let old = &gateway.status;

@@ -77,7 +77,7 @@ fn lay_elements(
     for element in overlay {
         let value = &element[key];
         if !value.is_string() && !value.is_number() {
-            mistakes.push((path.join("."), format!("an element without {key}, by which elements are told apart")));
+            mistakes.push((path.join("."), format!("an element without {key}, which is the key of its elements")));
             continue;
         }
         let place = elements.iter().position(|present| present[key] == *value);

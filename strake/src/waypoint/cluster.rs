@@ -35,6 +35,13 @@ impl ClusterGateways {
         Ok(format!("waypoint {}/{} applied", manifest.namespace, manifest.name))
     }
 
+    /// Name of the waypoint that a namespace uses.
+    pub(super) async fn used(&self, namespace: &str) -> Result<Option<String>> {
+        let at = Collection::all("v1", "namespaces").named(namespace);
+        let Some(found) = self.0.objects().get(&at).await? else { bail!("namespace {namespace} does not exist") };
+        Ok(found["metadata"]["labels"][USE_WAYPOINT_LABEL].as_str().map(str::to_owned))
+    }
+
     pub(super) async fn enrol(&self, namespace: &str, name: &str, overwrite: bool) -> Result<String> {
         let at = Collection::all("v1", "namespaces").named(namespace);
         let Some(found) = self.0.objects().get(&at).await? else { bail!("namespace {namespace} does not exist") };

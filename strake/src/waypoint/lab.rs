@@ -59,6 +59,11 @@ impl LabGateways {
         apply(&self.0.manifests()?, manifest)
     }
 
+    /// Name of the waypoint that a namespace uses.
+    pub(super) fn used(&self, namespace: &str) -> Result<Option<String>> {
+        label_of(&self.0.manifests()?, namespace, USE_WAYPOINT_LABEL)
+    }
+
     pub(super) fn enrol(&self, namespace: &str, name: &str, overwrite: bool) -> Result<String> {
         let directories = self.0.manifests()?;
         let key = ObjectRef::new(Kind::Namespace, "", namespace);
@@ -71,7 +76,7 @@ impl LabGateways {
                 format!("namespace {namespace} labeled {USE_WAYPOINT_LABEL}={name} ({file})")
             }
         };
-        if !is_ambient(&directories, namespace)? {
+        if label_of(&directories, namespace, DATAPLANE_MODE_LABEL)?.as_deref() != Some(DATAPLANE_MODE_AMBIENT) {
             text.push_str(&super::outside(namespace, "strake"));
         }
         Ok(text)
@@ -145,19 +150,18 @@ fn defined(directories: &[PathBuf], namespace: &str, name: &str) -> Result<Optio
     Ok(None)
 }
 
-fn is_ambient(directories: &[PathBuf], name: &str) -> Result<bool> {
+/// Value of a label of a namespace, in the manifest that defines it.
+fn label_of(directories: &[PathBuf], name: &str, label: &str) -> Result<Option<String>> {
     for path in directories {
-        let is_ambient = read(path)?.objects.iter().any(|object| match &object.resource {
-            Resource::Namespace(namespace) if namespace.metadata.name == name => {
-                namespace.metadata.labels.get(DATAPLANE_MODE_LABEL).is_some_and(|mode| mode == DATAPLANE_MODE_AMBIENT)
-            }
-            _ => false,
+        let found = read(path)?.objects.into_iter().find_map(|object| match object.resource {
+            Resource::Namespace(namespace) if namespace.metadata.name == name => Some(namespace),
+            _ => None,
         });
-        if is_ambient {
-            return Ok(true);
+        if let Some(namespace) = found {
+            return Ok(namespace.metadata.labels.get(label).cloned());
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 fn read(path: &Path) -> Result<manifests::Manifests> {
@@ -186,6 +190,17 @@ mod tests {
         assert!(delete(&directories, "shop", "waypoint").unwrap().contains(" deleted ("));
         assert!(!file.exists());
         assert!(delete(&directories, "shop", "waypoint").unwrap_err().to_string().contains("no manifest defines"));
+    }
+
+    #[test]
+    fn a_label_is_that_of_the_manifest_which_defines_the_namespace() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio.io/use-waypoint: door}}\n";
+        fs::write(dir.path().join("shop.yaml"), text).unwrap();
+        let directories = [dir.path().to_owned()];
+
+        assert_eq!(label_of(&directories, "shop", USE_WAYPOINT_LABEL).unwrap().as_deref(), Some("door"));
+        assert_eq!(label_of(&directories, "other", USE_WAYPOINT_LABEL).unwrap(), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use contract::labels::USE_WAYPOINT_LABEL;
 use kube_types::gateway::Gateway;
 use tokio::time::{Instant, sleep};
 
@@ -209,6 +210,10 @@ impl Apply {
     async fn run(self, gateways: &Gateways) -> Result<ExitCode> {
         let Description { namespace, name, .. } = &self.description;
         let manifest = self.description.manifest()?;
+        if self.enroll_namespace && !self.overwrite {
+            // Before anything is made: the waypoint would be there, and nobody would use it.
+            gateways.refuse_other(namespace, name).await?;
+        }
         println!("{}", gateways.apply(&manifest).await?);
         if self.enroll_namespace {
             println!("{}", gateways.enrol(namespace, name, self.overwrite).await?);
@@ -300,6 +305,20 @@ impl Gateways {
         match self {
             Self::Lab(lab) => lab.apply(manifest),
             Self::Cluster(cluster) => cluster.apply(manifest).await,
+        }
+    }
+
+    /// Refuses when the namespace uses another waypoint.
+    async fn refuse_other(&self, namespace: &str, name: &str) -> Result<()> {
+        let used = match self {
+            Self::Lab(lab) => lab.used(namespace)?,
+            Self::Cluster(cluster) => cluster.used(namespace).await?,
+        };
+        match used.filter(|used| used != name) {
+            Some(used) => bail!(
+                "namespace {namespace} uses waypoint {used} (label {USE_WAYPOINT_LABEL}): --overwrite replaces it"
+            ),
+            None => Ok(()),
         }
     }
 

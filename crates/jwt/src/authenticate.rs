@@ -132,20 +132,21 @@ impl Authenticator {
         }
         let mut changes = self.stripped.clone();
         let mut first = None;
-        for (location, text) in found {
+        // Envoy begins with the last one, which decides what is said of several that are not valid (measured).
+        for (location, text) in found.iter().rev() {
             let token = Token::parse(text).map_err(failed)?;
             let Some(prepared) = rule_of(*location, &token) else { return Err(failed(TokenError::UnknownIssuer)) };
             prepared.verify(&token, now)?;
             if !prepared.rule.forward_original_token {
                 changes.remove_token(*location);
             }
-            if first.is_none() {
-                changes.accept(&prepared.rule, &token);
-                first = Some(Box::new(Verified::new(&token, &prepared.rule)));
-            }
+            first = Some((token, prepared));
         }
         Ok(match first {
-            Some(token) => Outcome::Authenticated { token, changes },
+            Some((token, Prepared { rule, .. })) => {
+                changes.accept(rule, &token);
+                Outcome::Authenticated { token: Box::new(Verified::new(&token, rule)), changes }
+            }
             None => Outcome::Anonymous { changes },
         })
     }
@@ -187,17 +188,13 @@ impl Keys {
 }
 
 impl<'a> Parts<'a> {
-    /// Tokens at these places, each place once.
+    /// Tokens at these places, each place once, in Envoy's order.
     fn found(&'a self, places: impl Iterator<Item = Location<'a>>) -> Found<'a> {
-        let mut seen: Vec<Location<'_>> = Vec::new();
-        let mut found = Vec::new();
-        for location in places {
-            if !seen.contains(&location) {
-                seen.push(location);
-                found.extend(self.tokens(location).into_iter().map(|token| (location, token)));
-            }
-        }
-        found
+        let mut places: Vec<_> = places.collect();
+        places.sort_by(|one, other| one.rank().cmp(&other.rank()));
+        places.dedup();
+        let of = |location: Location<'a>| self.tokens(location).into_iter().map(move |token| (location, token));
+        places.into_iter().flat_map(of).collect()
     }
 }
 

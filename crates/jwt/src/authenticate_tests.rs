@@ -96,6 +96,8 @@ async fn one_rule_that_accepts_is_enough() {
         (foreign.as_str(), "", Err("Jwt issuer is not configured")),
         (unknown.as_str(), "", Err("Jwt issuer is not configured")),
         (unknown.as_str(), own.as_str(), Err("Jwt issuer is not configured")),
+        // The last of several is looked at first.
+        ("bad", own.as_str(), Err("Jwt issuer is not configured")),
     ] {
         let bearer = format!("Bearer {authorization}");
         let lines = headers(&[("authorization", &bearer), ("x-other", x_other)]);

@@ -43,6 +43,9 @@ impl<'a> Token<'a> {
         else {
             return Err(FORM);
         };
+        if header.is_empty() || payload.is_empty() || signature.is_empty() {
+            return Err(FORM);
+        }
         let (algorithm, key_id) = read_header(header)?;
         let claims = object(payload, "Jwt payload is an invalid Base64url encoded", "Jwt payload is an invalid JSON")?;
         let text_of = |name, message| claim_text(&claims, name, message);

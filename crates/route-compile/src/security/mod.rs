@@ -7,6 +7,7 @@
 mod authorization;
 mod condition;
 mod list;
+mod provider;
 mod request_authentication;
 mod target;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 mod value;
 
 pub use authorization::authorization_policy;
+pub use provider::external_authorizers;
 pub use request_authentication::request_authentication;
 pub use target::Target;
 

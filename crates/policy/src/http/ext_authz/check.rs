@@ -30,7 +30,7 @@ pub struct Checked<'a> {
     /// SPIFFE id of the waypoint.
     pub own_identity: &'a str,
     pub time: SystemTime,
-    /// What was read of the body; `None` for a provider that does not get it.
+    /// Beginning of the body; `None` for a provider that does not get it.
     pub body: Option<Body<'a>>,
 }
 

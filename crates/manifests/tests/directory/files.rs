@@ -285,3 +285,23 @@ fn loading_once_returns_objects_and_problems() {
     assert_eq!((loaded.problems[0].line, loaded.problems[0].field.as_str()), (4, "spec"));
     assert!(manifests::load_directory(Path::new("/nonexistent/manifests")).is_err());
 }
+
+#[tokio::test]
+async fn a_change_that_the_kernel_does_not_notify_of_is_read_all_the_same() {
+    const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n";
+    let dir = Dir::new();
+    dir.write("node.yaml", NODE);
+    // inotify tells of a write in the directory by whose name the file was opened (inotify(7)).
+    fs::create_dir(dir.aside()).unwrap();
+    let other_name = dir.aside().join("node.yaml");
+    fs::hard_link(dir.manifests().join("node.yaml"), &other_name).unwrap();
+    let mut source = dir.keeper();
+    until_in_sync(&mut source).await;
+
+    fs::write(other_name, NODE.replace("n1", "n2")).unwrap();
+
+    let mut events = Vec::new();
+    while !["- Node n1", "+ Node n2"].iter().all(|change| events.iter().any(|event| event == change)) {
+        events.push(summary(&next(&mut source).await));
+    }
+}

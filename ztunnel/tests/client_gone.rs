@@ -3,7 +3,7 @@
 mod pods;
 
 use pods::observe::{eventually, open_connections};
-use pods::{Pod, Proxy, echo_server, state, two_pods};
+use pods::{Pod, Proxy, calm, echo_server, state, two_pods};
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -18,6 +18,7 @@ const SOON: Duration = Duration::from_secs(5);
 /// The pods and their proxy; nobody answers on port 8081 of the server.
 fn silent(test: &str, protocol: &str) -> Option<(Pod, Pod, Proxy)> {
     const { assert!(SOON.as_secs() < CONNECT_TIMEOUT.as_secs()) };
+    calm::recorder();
     let (client, server) = two_pods(test)?;
     let rules = std::env::temp_dir().join(format!("{}-{}.nft", server.namespace, std::process::id()));
     std::fs::write(&rules, SILENCE).unwrap();
@@ -26,6 +27,16 @@ fn silent(test: &str, protocol: &str) -> Option<(Pod, Pod, Proxy)> {
     let served: &[&Pod] = if protocol == "HBONE" { &[&client, &server] } else { &[&client] };
     let proxy = Proxy::start(state(&client, &server, protocol), served);
     Some((client, server, proxy))
+}
+
+/// Waits until a proxy has counted a connection as one that failed before it was open.
+fn assert_failed(reporter: &str) {
+    let is_failure = |line: &str| {
+        line.starts_with("istio_tcp_connections_failed_total{")
+            && line.contains(&format!("reporter=\"{reporter}\""))
+            && line.contains("response_flags=\"CONNECT\"")
+    };
+    eventually("the failure is counted", || calm::recorder().render().lines().any(is_failure));
 }
 
 fn reset(socket: TcpStream) {
@@ -43,6 +54,7 @@ fn a_client_that_resets_while_its_server_is_dialled_ends_the_dial() {
 
     let took = eventually("the dial ends", || open_connections(&proxy, &client) == 0);
     assert!(took < SOON, "the dial went on for {took:?}");
+    assert_failed("source");
 }
 
 #[test]
@@ -56,6 +68,7 @@ fn a_client_that_resets_before_the_answer_to_connect_ends_the_dials_of_both_prox
     let both = || open_connections(&proxy, &client) + open_connections(&proxy, &server);
     let took = eventually("both dials end", || both() == 0);
     assert!(took < SOON, "a dial went on for {took:?}");
+    assert_failed("destination");
 }
 
 #[test]

@@ -6,10 +6,12 @@ mod pods;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType, rdata};
 use model::{Address, Change};
-use pods::{PATIENCE, Pod, Proxy, two_pods};
+use pods::observe::eventually;
+use pods::{PATIENCE, Pod, Proxy, calm, two_pods};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +20,8 @@ use ztunnel::workers::DNS_CONNECTIONS;
 
 /// Address of a nameserver that nobody has: questions to it are answered by the proxy or not at all.
 const NOBODY: &str = "10.77.0.53:53";
+/// The proxy's listener in each pod.
+const LISTENER: &str = "127.0.0.1:15053";
 
 fn dns(nameservers: &[&str]) -> DnsOptions {
     let settings = dns::Settings {
@@ -27,12 +31,22 @@ fn dns(nameservers: &[&str]) -> DnsOptions {
         search: None,
         nameservers: nameservers.iter().map(|address| address.parse().unwrap()).collect(),
     };
-    let listen = ["127.0.0.1:15053", "[::1]:15053"].map(|address| address.parse().unwrap());
+    let listen = [LISTENER, "[::1]:15053"].map(|address| address.parse().unwrap());
     DnsOptions { listen: listen.into(), settings: Arc::new(settings) }
 }
 
 /// A proxy that answers for the client, whose questions are redirected to it; the other pod has nameservers of the test.
 fn start(client: &Pod, server: &Pod, nameservers: &[&str]) -> Proxy {
+    start_for(&[client], client, server, nameservers)
+}
+
+/// As [`start`], with one worker that answers for both pods, so that nothing but the budgets keeps them apart. The server asks
+/// at [`LISTENER`].
+fn start_for_both(client: &Pod, server: &Pod, nameservers: &[&str]) -> Proxy {
+    start_for(&[client, server], client, server, nameservers)
+}
+
+fn start_for(pods: &[&Pod], client: &Pod, server: &Pod, nameservers: &[&str]) -> Proxy {
     // As istio-cni's, before the rules for TCP.
     for rule in [
         "oifname != lo udp dport 53 meta mark and 0xfff != 0x539 redirect to :15053",
@@ -47,7 +61,8 @@ fn start(client: &Pod, server: &Pod, nameservers: &[&str]) -> Proxy {
         "name": "web", "namespace": "test", "hostname": "web.test.svc.cluster.local", "vips": ["/10.96.0.1"],
     });
     state.apply_addresses(vec![Change::Upsert(Address::Service(serde_json::from_value(web).unwrap()))]);
-    Proxy::start_with_dns(state, &[client], dns(nameservers))
+    let workers = if pods.len() > 1 { 1 } else { 2 };
+    Proxy::start_with_dns(workers, state, pods, dns(nameservers))
 }
 
 fn question(name: &str) -> Message {
@@ -234,11 +249,25 @@ fn a_pod_that_is_stopped_is_answered_no_more_and_a_drain_ends_with_the_last_answ
 #[test]
 fn a_pod_with_as_many_connections_as_it_may_have_waits_with_the_next() {
     let Some((client, server)) = two_pods("dnsconns") else { return };
-    let _proxy = start(&client, &server, &[]);
+    calm::recorder();
+    let _proxy = start_for_both(&client, &server, &[]);
+    let hold = || {
+        let mut held: Vec<_> = (0..DNS_CONNECTIONS).map(|_| client.connect(NOBODY).unwrap()).collect();
+        // The last one is accepted after all others.
+        assert!(address(&ask_over(held.last_mut().unwrap(), "web.")).is_some());
+        held
+    };
+
+    let neighbour = calm::by_turns(
+        || {
+            let begun = Instant::now();
+            assert!(address(&ask_over(&mut server.connect(LISTENER).unwrap(), "web.")).is_some());
+            begun.elapsed()
+        },
+        hold,
+    );
     let begun = Instant::now();
-    let mut held: Vec<_> = (0..DNS_CONNECTIONS).map(|_| client.connect(NOBODY).unwrap()).collect();
-    // The last one is accepted after all others.
-    assert!(address(&ask_over(held.last_mut().unwrap(), "web.")).is_some());
+    let held = hold();
     let mut further = client.connect(NOBODY).unwrap();
     further.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
 
@@ -247,15 +276,84 @@ fn a_pod_with_as_many_connections_as_it_may_have_waits_with_the_next() {
     // On a machine so busy that the first ones are idle by now, there is room again.
     assert!(read(&mut further).is_err() || begun.elapsed() > dns::IDLE_TIMEOUT, "answered beyond the budget");
     drop(held);
+    calm::assert_undisturbed("connections with DNS questions", neighbour);
+    calm::assert_counted("strake_budget_exceeded_total{budget=\"dns_connections\",owner=\"pod\"}");
     // Another connection: what was read of the first one's answer is not known.
     assert!(address(&ask_over(&mut client.connect(NOBODY).unwrap(), "web.")).is_some());
+}
+
+/// Counts the questions that a pod was refused because it had asked too many.
+const REFUSED_QUESTIONS: &str = "strake_budget_exceeded_total{budget=\"questions\",owner=\"pod\"}";
+
+/// A pod that asks a nameserver that does not answer, again and again until it is dropped.
+struct Asking {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Asking {
+    /// Returns when the pod is refused questions.
+    fn start(pod: &Pod) -> Self {
+        let socket = udp_socket(pod, NOBODY);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let before = calm::counted(REFUSED_QUESTIONS);
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                // 2500 a second, so that more than 512 are under way in the 5 s that each lives.
+                for _ in 0..50 {
+                    socket.send(&question("example.com.").to_vec().unwrap()).unwrap();
+                }
+                thread::park_timeout(Duration::from_millis(20));
+            }
+        });
+        let asking = Self { stop, thread: Some(thread) };
+        eventually("the pod is refused questions", || calm::counted(REFUSED_QUESTIONS) > before);
+        asking
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(thread::JoinHandle::join);
+        assert!(thread::panicking() || matches!(ended, Some(Ok(()))), "the pod could not ask");
+    }
+}
+
+#[test]
+fn a_pod_that_asks_more_than_it_may_leaves_its_neighbours_questions_to_nameservers() {
+    let Some((client, server)) = two_pods("dnsshare") else { return };
+    calm::recorder();
+    let seen = nameserver(&server, false);
+    let _proxy = start_for_both(&client, &server, &["10.77.0.2:53"]);
+
+    let of_the_mesh = calm::by_turns(
+        || {
+            let begun = Instant::now();
+            assert!(address(&ask(&server, LISTENER, "web.")).is_some());
+            begun.elapsed()
+        },
+        || Asking::start(&client),
+    );
+    let asking = Asking::start(&client);
+    let waiting = udp_socket(&server, LISTENER);
+    waiting.send(&question("example.com.").to_vec().unwrap()).unwrap();
+
+    let deadline = Instant::now() + PATIENCE;
+    let until_then = || if Instant::now() < deadline { seen.recv_timeout(PATIENCE).ok() } else { None };
+    let forwarded = std::iter::from_fn(until_then).any(|from| from.to_string() != client.ip);
+
+    assert!(forwarded, "the neighbour's question was refused");
+    drop(asking);
+    calm::assert_undisturbed("DNS questions that are not answered", of_the_mesh);
 }
 
 #[test]
 fn a_pod_whose_dns_port_is_taken_does_not_start_by_halves() {
     let Some((client, server)) = two_pods("dnstaken") else { return };
     let state = pods::state(&client, &server, "HBONE");
-    let mut proxy = Proxy::start_with_dns(state, &[], dns(&[]));
+    let mut proxy = Proxy::start_with_dns(2, state, &[], dns(&[]));
     let _taken = client.netns.run(|| UdpSocket::bind("127.0.0.1:15053")).unwrap();
 
     let refused = proxy.add("uid", &client).unwrap_err();

@@ -21,8 +21,8 @@ const ROUNDS: usize = 20;
 /// A second address of the client pod.
 pub const OTHER: &str = "10.77.0.3";
 
-/// The series of this process's metrics.
-fn recorder() -> &'static Recorder {
+/// The series of this process's metrics, from the first call on.
+pub fn recorder() -> &'static Recorder {
     static RECORDER: OnceLock<Recorder> = OnceLock::new();
     RECORDER.get_or_init(|| telemetry::metrics::install().unwrap())
 }
@@ -30,6 +30,13 @@ fn recorder() -> &'static Recorder {
 pub fn assert_counted(series: &str) {
     let text = recorder().render();
     assert!(text.contains(series), "{series} is not in\n{text}");
+}
+
+/// Value of a series; zero as long as nothing was counted.
+pub fn counted(series: &str) -> f64 {
+    let text = recorder().render();
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+    value.unwrap_or_default()
 }
 
 /// Two pods whose proxy has one worker, so that nothing but the budgets keeps them apart.

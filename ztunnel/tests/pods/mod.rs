@@ -174,8 +174,8 @@ impl Proxy {
     }
 
     /// Answers the pods' DNS questions, too.
-    pub fn start_with_dns(state: State, pods: &[&Pod], dns: DnsOptions) -> Self {
-        Self::start_all(2, state, pods, Some(dns), |_| {})
+    pub fn start_with_dns(count: usize, state: State, pods: &[&Pod], dns: DnsOptions) -> Self {
+        Self::start_all(count, state, pods, Some(dns), |_| {})
     }
 
     fn start_all(

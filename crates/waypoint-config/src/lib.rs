@@ -18,7 +18,7 @@ mod handle;
 mod name;
 
 pub use applier::{Applier, Refused};
-pub use codec::{Invalid, decode, encode_gateway, encode_service};
+pub use codec::{Content, Invalid, decode, encode_gateway, encode_service};
 pub use config::{AppProtocol, Config, GatewayConfig, Policies, PortConfig, ServiceConfig};
 pub use handle::Handle;
 pub use name::{Name, NoName};

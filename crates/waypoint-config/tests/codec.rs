@@ -33,6 +33,8 @@ fn gateway(config: &GatewayConfig) -> (String, wire::Resource) {
     ("gateway/shop/waypoint".to_owned(), resource(&encode_gateway(config)))
 }
 
+type Fault = (&'static str, Box<dyn FnOnce(&mut wire::Service)>);
+
 /// One port with one rule that has two routes.
 fn config(name: &str) -> ServiceConfig {
     let rule = Arc::new(Rule { name: name.to_owned(), ..Rule::default() });
@@ -119,7 +121,7 @@ fn equal_configurations_give_equal_bytes_and_routes_share_their_rule() {
 #[test]
 fn each_fault_of_a_resource_is_named_with_its_field() {
     let table = |service: &mut wire::Service| service.ports[0].routes.clone().unwrap();
-    let faults: [(&str, Box<dyn FnOnce(&mut wire::Service)>); 8] = [
+    let faults: [Fault; 8] = [
         ("ports[0].number: 70000 is out of range", Box::new(|service| service.ports[0].number = 70_000)),
         ("ports[0].protocol: 9 is out of range", Box::new(|service| service.ports[0].protocol = 9)),
         ("ports[1].number: found twice", Box::new(|service| service.ports.push(service.ports[0].clone()))),

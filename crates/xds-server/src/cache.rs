@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use crate::addresses::{self, Addresses};
 use crate::index::Index;
 use crate::report::Versions;
+use crate::scope;
 use crate::subscription::{Due, Tables};
 use crate::subscriptions::{Gate, Request, Subscriptions};
 use proto::snapshot::Mark;
@@ -149,6 +150,19 @@ impl Cache {
         let state = self.0.state.lock();
         let entries = state.types.get(type_url).into_iter().flatten();
         entries.map(|(name, entry)| (Arc::clone(name), Arc::clone(&entry.version))).collect()
+    }
+
+    /// Resources of all gateways for their waypoints: gateway (`NAMESPACE/NAME`), name and content, for debug pages.
+    pub fn of_waypoints(&self) -> Vec<(String, Arc<str>, Bytes)> {
+        let state = self.0.state.lock();
+        let mut all = Vec::new();
+        for (type_of_cache, entries) in &state.types {
+            let Some(gateway) = scope::gateway(type_of_cache) else { continue };
+            all.extend(entries.iter().map(|(name, entry)| (gateway.to_owned(), Arc::clone(name), entry.value.clone())));
+        }
+        drop(state);
+        all.sort();
+        all
     }
 
     /// Returns those of a client's resources, by name and version, that are served in just this version.

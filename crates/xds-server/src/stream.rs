@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 use crate::age::{Reason, Watch, random};
 use crate::cache::{Batch, Cache};
 use crate::report::{Peer, Report};
+use crate::scope;
 use crate::service::Options;
 use crate::subscriptions::{Gate, Request};
 use proto::snapshot;
@@ -190,9 +191,12 @@ impl Conversation {
         if request.type_url.is_empty() {
             return Next::End(Err(Status::invalid_argument("request without a type")));
         }
+        let Some(type_of_cache) = scope::of_caller(&request.type_url, &self.peer.caller) else {
+            return Next::End(Err(Status::invalid_argument("invalid type")));
+        };
         self.note_type(&request.type_url);
         if !request.response_nonce.is_empty() {
-            self.cache.answered(self.peer.connection, &request.type_url, &request.response_nonce);
+            self.cache.answered(self.peer.connection, &type_of_cache, &request.response_nonce);
             let (peer, type_url, nonce) = (self.peer.clone(), request.type_url.clone(), request.response_nonce);
             self.report(match request.error_detail {
                 None => Report::Acked { peer, type_url, nonce },
@@ -200,7 +204,7 @@ impl Conversation {
             });
         }
         // Only the first request of a type has these: resources of an earlier connection, which count as acknowledged.
-        let held = self.cache.held(&request.type_url, &request.initial_resource_versions);
+        let held = self.cache.held(&type_of_cache, &request.initial_resource_versions);
         if !held.is_empty() {
             let (peer, type_url) = (self.peer.clone(), request.type_url.clone());
             self.report(Report::Holds { peer, type_url, resources: held });
@@ -211,7 +215,7 @@ impl Conversation {
             initial_versions: request.initial_resource_versions,
             node: node_name,
         };
-        if self.cache.subscribe(self.peer.connection, &request.type_url, subscription) {
+        if self.cache.subscribe(self.peer.connection, &type_of_cache, subscription) {
             Next::Continue
         } else {
             Next::End(Err(Status::resource_exhausted("too many resource names")))
@@ -252,7 +256,7 @@ fn sent(peer: &Peer, batch: &Batch) -> Report {
     let version = |(name, entry): &(Arc<str>, crate::cache::Entry)| (Arc::clone(name), Arc::clone(&entry.version));
     Report::Sent {
         peer: peer.clone(),
-        type_url: batch.type_url.clone(),
+        type_url: scope::public(&batch.type_url).to_owned(),
         nonce: batch.nonce.to_string(),
         resources: batch.upserts.iter().map(version).collect(),
         removed: batch.removed.clone(),
@@ -269,17 +273,18 @@ fn text(metadata: &prost_types::Struct, key: &str) -> String {
 
 fn response(mut batch: Batch) -> DeltaDiscoveryResponse {
     let mut aliases = std::mem::take(&mut batch.aliases);
+    let type_url = scope::public(&batch.type_url).to_owned();
     let resource = |(name, entry): (Arc<str>, crate::cache::Entry)| Resource {
         aliases: aliases.remove(&name).unwrap_or_default().iter().map(ToString::to_string).collect(),
         name: name.to_string(),
         version: entry.version.to_string(),
-        resource: Some(prost_types::Any { type_url: batch.type_url.clone(), value: entry.value.into() }),
+        resource: Some(prost_types::Any { type_url: type_url.clone(), value: entry.value.into() }),
         ..Resource::default()
     };
     DeltaDiscoveryResponse {
         resources: batch.upserts.into_iter().map(resource).collect(),
         removed_resources: batch.removed.iter().map(ToString::to_string).collect(),
-        type_url: batch.type_url.clone(),
+        type_url,
         nonce: batch.nonce.to_string(),
         system_version_info: batch.mark.map(|mark| mark.to_string()).unwrap_or_default(),
     }

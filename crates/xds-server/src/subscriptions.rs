@@ -3,16 +3,17 @@
 //! The order on the wire is: policies that are new or changed, then addresses, then policies that are gone. Each step waits
 //! for the client's answers to the one before, because an answer says that a response is applied. So a client never has a
 //! workload that refers to a policy it does not know, nor one whose old policies are gone and whose new ones are not there
-//! yet, however responses are split and whatever becomes of them on the way. See [`Withdrawals`] for the last step.
+//! yet, however responses are split and whatever becomes of them on the way. See [`Withdrawals`] for the last step. Configuration of waypoints follows the addresses that are due.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
+use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, WAYPOINT_TYPE_URL};
 
 use crate::addresses::Addresses;
 use crate::cache::Entries;
 use crate::index::Index;
+use crate::scope;
 use crate::subscription::{Due, Subscription, Tables, WILDCARD};
 use crate::withdrawals::{Answers, Withdrawals};
 use proto::snapshot::Mark;
@@ -80,7 +81,8 @@ pub(crate) struct Subscriptions {
     policies: Answers,
 }
 
-/// Orders policies before everything else: a workload must not arrive before the policies it names.
+/// Orders policies before everything else: a workload must not arrive before the policies it names. Configuration of
+/// waypoints comes last: it names services and workloads.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct TypeKey {
     rank: u8,
@@ -89,12 +91,21 @@ struct TypeKey {
 
 impl TypeKey {
     fn new(url: &str) -> Self {
-        Self { rank: u8::from(!is_policy(url)), url: url.to_owned() }
+        let rank = match url {
+            _ if is_policy(url) => 0,
+            _ if is_of_waypoints(url) => 2,
+            _ => 1,
+        };
+        Self { rank, url: url.to_owned() }
     }
 }
 
 fn is_policy(type_url: &str) -> bool {
     type_url == AUTHORIZATION_TYPE_URL
+}
+
+fn is_of_waypoints(type_of_cache: &str) -> bool {
+    scope::public(type_of_cache) == WAYPOINT_TYPE_URL
 }
 
 impl Subscriptions {
@@ -209,7 +220,10 @@ impl Subscriptions {
         // A workload that refers to an unknown policy denies every connection, so addresses wait for the answer to the
         // policies.
         let hold_addresses = gate.hold_addresses || !self.policies.are_all_answered();
-        let is_held = |url: &str| hold_addresses && url == ADDRESS_TYPE_URL;
+        let are_addresses_due = self.types.get(&TypeKey::new(ADDRESS_TYPE_URL)).is_some_and(Subscription::is_due);
+        // Also while the addresses are held back: what a route names would be missing.
+        let is_held =
+            |url: &str| hold_addresses && url == ADDRESS_TYPE_URL || are_addresses_due && is_of_waypoints(url);
         let due = self.types.iter().find(|(key, subscription)| subscription.is_due() && !is_held(&key.url));
         match due {
             Some((key, _)) => Some(Step::Resources(key.url.clone())),
@@ -250,5 +264,26 @@ impl Subscriptions {
     pub(crate) fn is_snapshot(&self, step: &Step) -> bool {
         let Step::Resources(url) = step else { return false };
         self.types.get(&TypeKey::new(url)).is_some_and(|subscription| subscription.snapshot.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_wait_for_the_addresses_that_are_due_also_while_these_are_held() {
+        let mut subscriptions = Subscriptions::default();
+        let (entries, routes) = (Entries::new(), scope::waypoint_type("shop", "waypoint"));
+        for url in [routes.as_str(), ADDRESS_TYPE_URL] {
+            let tables = Tables { entries: &entries, index: None, addresses: None };
+            assert!(subscriptions.request(url, Request::default(), tables));
+        }
+
+        assert_eq!(subscriptions.next(Gate { hold_addresses: true, ..Gate::default() }), None);
+        let addresses = Step::Resources(ADDRESS_TYPE_URL.to_owned());
+        assert_eq!(subscriptions.next(Gate::default()), Some(addresses.clone()));
+        assert!(subscriptions.end_response(&addresses).is_some());
+        assert_eq!(subscriptions.next(Gate::default()), Some(Step::Resources(routes)));
     }
 }

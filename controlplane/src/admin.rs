@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use contract::admin::READY_PATH;
-use contract::admin::control::{FINDINGS_PATH, POLICIES_PATH, PROBLEMS_PATH, PROXIES_PATH};
-use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
+use contract::admin::control::{FINDINGS_PATH, POLICIES_PATH, PROBLEMS_PATH, PROXIES_PATH, ROUTES_PATH};
+use prost::Message as _;
+use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, waypoint as wire};
 use serde_json::{Value, json};
 use telemetry::http::{self, Request, Router};
 use telemetry::metrics::Recorder;
@@ -86,11 +87,12 @@ impl Pages {
                 move |_: Request| pages.clone().findings()
             })
             .get(POLICIES_PATH, page(|pages| json!(pages.reports.policies())))
+            .get(ROUTES_PATH, page(Self::routes))
     }
 
     /// Names of the pages over discovery.
-    pub(crate) const NAMES: [&str; 8] =
-        ["connections", "dump", "findings", "policies", "problems", "proxies", "served", "syncz"];
+    pub(crate) const NAMES: [&str; 9] =
+        ["connections", "dump", "findings", "policies", "problems", "proxies", "routes", "served", "syncz"];
 
     /// A page by its name, without lines of manifests: they would have to be read.
     pub(crate) fn page(&self, name: &str) -> Option<Value> {
@@ -101,6 +103,7 @@ impl Pages {
             "policies" => json!(self.reports.policies()),
             "problems" => json!(self.reports.problems()),
             "proxies" => self.connected(),
+            "routes" => self.routes(),
             "served" => self.served(),
             "syncz" => debug::syncz_page(&self.proxies.all()),
             _ => return None,
@@ -135,6 +138,20 @@ impl Pages {
             (type_url, json!(versions))
         });
         json!(BTreeMap::from(types))
+    }
+
+    /// Routes as they are served, in the order in which waypoints try them.
+    fn routes(&self) -> Value {
+        let mut routes = Vec::new();
+        for (gateway, name, bytes) in self.cache.of_waypoints() {
+            let resource = wire::Resource::decode(bytes).map_err(|error| error.to_string());
+            match resource.and_then(|resource| compile::describe(&gateway, &name, &resource)) {
+                Ok(found) => routes.extend(found),
+                // Made by this process, so it is a mistake of it.
+                Err(error) => tracing::error!(gateway, %name, error, code = "route_unreadable", "routes not readable"),
+            }
+        }
+        json!(routes)
     }
 
     fn connected(&self) -> Value {

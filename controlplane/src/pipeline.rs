@@ -10,7 +10,7 @@ use kube_types::{Event, ObjectRef, Resource, Source};
 use proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, Change};
 use runtime::Debounce;
 use telemetry::readiness::Task;
-use xds_server::Cache;
+use xds_server::{Cache, waypoint_type};
 
 use crate::acks::Acks;
 use crate::events::Events;
@@ -121,7 +121,7 @@ impl Pipeline {
         metrics::histogram!("strake_control_settle_seconds").record(started.elapsed().as_secs_f64());
     }
 
-    /// A policy is there before who refers to it, and goes after.
+    /// A policy is there before who refers to it, and goes after; routes follow the services that they name.
     fn publish(&self, update: &Update) {
         let policies = update.authorizations.iter().cloned();
         let (upserts, removals) = policies.partition(|change| matches!(change, Change::Upsert { .. }));
@@ -134,6 +134,11 @@ impl Pipeline {
         }
         self.cache.apply(AUTHORIZATION_TYPE_URL, upserts);
         self.cache.apply(ADDRESS_TYPE_URL, update.addresses.clone());
+        for ((namespace, gateway), changes) in &update.waypoints {
+            let resources = changes.len();
+            tracing::debug!(namespace, gateway, resources, compiled = update.compiled_services, "routes change");
+            self.cache.apply(&waypoint_type(namespace, gateway), changes.clone());
+        }
         self.cache.apply(AUTHORIZATION_TYPE_URL, removals);
         for (kind, type_url) in [("address", ADDRESS_TYPE_URL), ("authorization", AUTHORIZATION_TYPE_URL)] {
             metrics::gauge!("strake_control_resources", "type" => kind).set(self.cache.len(type_url) as f64);
@@ -165,6 +170,10 @@ fn status_of(resource: &Resource) -> ObjectStatus {
         | Resource::Job(_)
         | Resource::Pod(_)
         | Resource::WorkloadEntry(_)
+        | Resource::VirtualService(_)
+        | Resource::DestinationRule(_)
+        | Resource::HTTPRoute(_)
+        | Resource::GRPCRoute(_)
         | Resource::EndpointSlice(_) => (Vec::new(), Vec::new()),
     };
     ObjectStatus { conditions, addresses }

@@ -1,10 +1,13 @@
 //! The graph and the resources that follow from it: objects in, differences of discovery out.
 
+use std::collections::BTreeMap;
+
 use graph::{Finding, Graph, Mesh, ObjectStatus, Placement, PolicyState, PublishedPods};
 use kube_types::{ClusterId, ObjectRef, Resource};
 use proto::Change;
 
 use crate::published::Published;
+use crate::waypoints::{GatewayName, Waypoints};
 
 /// Changes since the last update, each list in the order of names. Policies go out before the workloads that refer to
 /// them; removals of policies may follow.
@@ -16,6 +19,10 @@ pub struct Update {
     pub authorizations: Vec<Change>,
     /// Resources of type `istio.workload.Address`.
     pub addresses: Vec<Change>,
+    /// Resources of type `strake.waypoint.v1.Resource` for the waypoints of each gateway.
+    pub waypoints: BTreeMap<GatewayName, Vec<Change>>,
+    /// Number of services whose routes were compiled.
+    pub compiled_services: usize,
     /// Findings as in [`graph::Update`].
     pub findings: Vec<(ObjectRef, Vec<Finding>)>,
     /// States of policies as in [`graph::Update`].
@@ -37,11 +44,12 @@ impl Update {
 pub struct Compiler {
     graph: Graph,
     published: Published,
+    waypoints: Waypoints,
 }
 
 impl Compiler {
     pub fn new(mesh: Mesh) -> Self {
-        Self { graph: Graph::new(mesh), published: Published::default() }
+        Self { graph: Graph::new(mesh), published: Published::default(), waypoints: Waypoints::default() }
     }
 
     /// The cluster whose resources these are.
@@ -76,13 +84,20 @@ impl Compiler {
 
     /// Returns the changes since the last call.
     pub fn settle(&mut self) -> Update {
-        let graph::Update { cluster, objects, findings, policies, statuses, placements } = self.graph.settle();
+        let graph::Update { cluster, objects, mut findings, policies, statuses, placements } = self.graph.settle();
         // What the graph resolves again need not differ: only content that does is sent.
-        let changes = self.published.replace(self.graph.mesh(), &objects);
+        let mesh = self.graph.mesh();
+        let changes = self.published.replace(mesh, &objects);
+        self.waypoints.replace(mesh, &objects);
+        let waypoints = self.waypoints.settle(mesh);
+        // The graph finds nothing in the objects that routes come from.
+        findings.extend(waypoints.findings);
         Update {
             cluster,
             authorizations: changes.authorizations,
             addresses: changes.addresses,
+            waypoints: waypoints.resources,
+            compiled_services: waypoints.compiled,
             findings,
             policies,
             statuses,

@@ -18,7 +18,7 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
-    fn new(bytes: Vec<u8>) -> Self {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
         // Not cryptographic: a version only has to differ from the one that it replaces.
         let hash = xxh64(&bytes, 0);
         Self { bytes, hash }

@@ -109,6 +109,7 @@ fn resources(mesh: &Mesh, resolved: &Resolved) -> Vec<(String, Encoded)> {
         Resolved::Policy(policy) => {
             vec![(policy.resource_name(), encode::authorization(&authorization::convert(policy)))]
         }
-        Resolved::Nothing => Vec::new(),
+        // For waypoints alone.
+        Resolved::Routing(_) | Resolved::Nothing => Vec::new(),
     }
 }

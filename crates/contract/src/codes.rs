@@ -219,6 +219,7 @@ pub const CODES: &[Code] = &[
     code(Area::Server, "no_first_request", "A connection sent no request with a valid token in time.", "Look at this client and its token."),
     code(Area::Server, "token_not_checked", "The token of an open stream could not be checked again; the stream continues.", "Look at the file of tokens."),
     code(Area::Server, "token_revoked", "The token of an open stream is not valid any more; the stream was closed.", "None, if the token was revoked; else renew it."),
+    code(Area::Server, "route_unreadable", "Routes that the control plane sends cannot be shown: it does not read what it has encoded.", "Report it, with `error`."),
     code(Area::Server, "response_refused", "A proxy rejected resources (NACK).", "See the conditions of policies and the log of this proxy."),
     code(Area::Server, "snapshot_too_large", "The snapshot for a client is larger than one response can be.", "See `docs/design/0003-discovery.md`."),
     code(Area::Server, "serving_ended", "The discovery server failed; the process ends.", "See `error`."),

@@ -92,7 +92,8 @@ impl Binding {
 
     /// The waypoints of a service; `ingress` as its labels ask.
     pub(crate) fn waypoints(&self, ingress: Option<bool>) -> Waypoints {
-        let Some(primary) = self.address() else { return Waypoints::default() };
+        let gateways = self.gateways();
+        let Some(primary) = self.address() else { return Waypoints { gateways, ..Waypoints::default() } };
         // A canary that failed leaves all connections to the primary waypoint, rather than to none.
         let canary = self.canary.as_ref().filter(|_| matches!(self.bound, Bound::To(_)));
         let canary = canary.and_then(|canary| canary.outcome.clone().ok());
@@ -101,7 +102,17 @@ impl Binding {
             primary: Some(primary.clone()),
             weighted: weighted.unwrap_or_default(),
             ingress: ingress == Some(true),
+            gateways,
         }
+    }
+
+    /// The Gateways that have admitted the object, ready or not.
+    fn gateways(&self) -> BTreeSet<WaypointName> {
+        let is_admitted = matches!(self.bound, Bound::To(_) | Bound::Failed(BindingError::NotReady));
+        let primary = self.name.iter().filter(|_| is_admitted);
+        let is_used = |canary: &&Canary| matches!(canary.outcome, Ok(_) | Err(BindingError::NotReady));
+        let canary = self.canary.iter().filter(is_used).map(|canary| &canary.name);
+        primary.chain(canary).cloned().collect()
     }
 
     /// Reason why the second waypoint is not in use, in words.

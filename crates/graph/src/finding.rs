@@ -39,6 +39,7 @@ pub enum Reason {
     Shadowed,
     InvalidAddress,
     Unsupported,
+    MissingReference,
 }
 
 /// Code of a reason, and what its reader needs to know.
@@ -66,7 +67,7 @@ impl Severity {
 
 impl Reason {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::HttpAttribute,
         Self::InvalidValue,
         Self::InvalidPrincipal,
@@ -90,6 +91,7 @@ impl Reason {
         Self::Shadowed,
         Self::InvalidAddress,
         Self::Unsupported,
+        Self::MissingReference,
     ];
 
     /// Stable: log key, metric label.
@@ -117,13 +119,14 @@ impl Reason {
             Self::Duplicate => entry("duplicate", "A value or rule that occurs twice.", "Remove one of them."),
             Self::MisspeltLabel => entry("misspelt_label", "A label that is probably a misspelt one of the mesh.", "Use the label that the message names."),
             Self::UnsupportedAction => entry("unsupported_action", "The action AUDIT or CUSTOM, which node proxies do not support.", "Use ALLOW or DENY."),
-            Self::NeedsWaypoint => entry("needs_waypoint", "A policy or label for a waypoint; no waypoint enforces or reads it.", "Use a selector, or remove the label."),
+            Self::NeedsWaypoint => entry("needs_waypoint", "A policy, route or label for a waypoint; no waypoint enforces or reads it.", "Bind the service to a waypoint, use a selector, or remove the object or label."),
             Self::NoWaypoint => entry("no_waypoint", "A waypoint that an object or its namespace names, and that takes none of its connections.", "Correct what the message names: the Gateway's name, its address in the status, its `allowedRoutes` or its label `istio.io/waypoint-for`."),
             Self::Ambiguous => entry("ambiguous", "A policy with a selector and with `targetRefs`.", "Remove one of them."),
             Self::Ignored => entry("ignored", "A setting that has no effect where it stands.", "Move or remove the setting."),
             Self::Shadowed => entry("shadowed", "Another resource takes precedence everywhere.", "Merge the resources, or delete one."),
             Self::InvalidAddress => entry("invalid_address", "Text that is not an IP address.", "Look at the program that wrote the object."),
             Self::Unsupported => entry("unsupported", "A setting of Istio or Kubernetes that this mesh does not support.", "Remove the setting, or accept what happens instead."),
+            Self::MissingReference => entry("missing_reference", "A service, port, subset or VirtualService that does not exist; requests for it are answered with an error.", "Correct the name, or create the object."),
         }
     }
 }
@@ -173,6 +176,6 @@ mod tests {
         for (index, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index, "{reason:?}");
         }
-        assert_eq!(Reason::Unsupported as usize + 1, Reason::ALL.len());
+        assert_eq!(Reason::MissingReference as usize + 1, Reason::ALL.len());
     }
 }

@@ -3,7 +3,7 @@
 use kube_types::Kind;
 
 /// Kinds that the graph reads, besides the ConfigMap of the mesh ([`crate::MESH_CONFIG_MAP`]). ReplicaSets and Jobs are left out: pods tell all that they would.
-pub const KINDS: [Kind; 15] = [
+pub const KINDS: [Kind; 19] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -19,4 +19,8 @@ pub const KINDS: [Kind; 15] = [
     Kind::Pod,
     Kind::WorkloadEntry,
     Kind::EndpointSlice,
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::HTTPRoute,
+    Kind::GRPCRoute,
 ];

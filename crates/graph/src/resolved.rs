@@ -4,9 +4,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use kube_types::StringMap;
 use kube_types::core::{Endpoint, EndpointSlice, Namespace, Pod, Service};
 use kube_types::istio::{ServiceEntry, WorkloadEntry, WorkloadEntrySpec};
+use kube_types::{Resource, StringMap};
 
 use crate::locality::Locality;
 use crate::rule::Authorization;
@@ -21,6 +21,8 @@ pub enum Resolved {
     EntryWorkload(EntryWorkload),
     Endpoints(Endpoints),
     Policy(Authorization),
+    /// A VirtualService, DestinationRule, HTTPRoute or GRPCRoute.
+    Routing(Resource),
     /// No resource follows from the object: it is gone, or it has no effect on the mesh.
     Nothing,
 }

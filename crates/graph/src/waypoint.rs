@@ -1,5 +1,6 @@
 //! Waypoints: which Gateway is one, and who may use it. Which of them an object asks for: see `wish`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use contract::address::parse_address;
@@ -40,6 +41,9 @@ pub struct Waypoints {
     pub weighted: Vec<(GatewayAddress, u32)>,
     /// Ingress gateways send to the waypoint, too.
     pub ingress: bool,
+    /// Namespaces and names of the Gateways whose waypoints need the routes of the service, also while one is not ready: it
+    /// has to know them before the first connection.
+    pub gateways: BTreeSet<(String, String)>,
 }
 
 /// Namespace and name of a Gateway.

@@ -183,4 +183,18 @@ kinds! {
     EndpointSlice: core::EndpointSlice {
         "discovery.k8s.io/v1", also: &[], plural: "endpointslices", Namespaced, strict: false, pods: none,
     }
+    VirtualService: istio::VirtualService {
+        "networking.istio.io/v1", also: &["v1beta1", "v1alpha3"], plural: "virtualservices", Namespaced, strict: false,
+        pods: none,
+    }
+    DestinationRule: istio::DestinationRule {
+        "networking.istio.io/v1", also: &["v1beta1", "v1alpha3"], plural: "destinationrules", Namespaced, strict: false,
+        pods: none,
+    }
+    HTTPRoute: gateway::HttpRoute {
+        "gateway.networking.k8s.io/v1", also: &["v1beta1"], plural: "httproutes", Namespaced, strict: false, pods: none,
+    }
+    GRPCRoute: gateway::GrpcRoute {
+        "gateway.networking.k8s.io/v1", also: &[], plural: "grpcroutes", Namespaced, strict: false, pods: none,
+    }
 }

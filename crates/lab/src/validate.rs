@@ -48,6 +48,10 @@ pub(crate) fn mistakes(resource: &Resource) -> Vec<String> {
         | Resource::Service(_)
         | Resource::ServiceEntry(_)
         | Resource::WorkloadEntry(_)
+        | Resource::VirtualService(_)
+        | Resource::DestinationRule(_)
+        | Resource::HTTPRoute(_)
+        | Resource::GRPCRoute(_)
         | Resource::EndpointSlice(_) => return found,
     };
     if let (Some(selector), Some(labels)) = (selector, labels) {

@@ -43,10 +43,7 @@ const GROUPS: [(&str, &[&str]); 11] = [
         &["CSIDriver", "CSINode", "CSIStorageCapacity", "StorageClass", "VolumeAttachment", "VolumeAttributesClass"],
     ),
     ("security.istio.io", &["RequestAuthentication"]),
-    (
-        "networking.istio.io",
-        &["DestinationRule", "EnvoyFilter", "Gateway", "ProxyConfig", "Sidecar", "VirtualService", "WorkloadGroup"],
-    ),
+    ("networking.istio.io", &["EnvoyFilter", "Gateway", "ProxyConfig", "Sidecar", "WorkloadGroup"]),
 ];
 
 /// Groups that had kinds which are read, under the same names.
@@ -77,7 +74,7 @@ pub(crate) fn of(group: &str, kind: &str) -> Result<Unread, Option<&'static str>
 }
 
 fn effect(group: &str, kind: &str) -> Unread {
-    // By the ends of names, since kinds of other vendors (`CiliumNetworkPolicy`, `HTTPRoute`) cannot all be listed.
+    // By the ends of names, since kinds of other vendors (`CiliumNetworkPolicy`, `TCPRoute`) cannot all be listed.
     let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| kind.ends_with(suffix));
     if group == "security.istio.io"
         || kind == "EnvoyFilter"
@@ -111,9 +108,9 @@ mod tests {
         assert_eq!(of("networking.k8s.io", "NetworkPolicy"), Ok(Unread::Protects));
         assert_eq!(of("cilium.io", "CiliumNetworkPolicy"), Ok(Unread::Protects));
         assert_eq!(of("security.istio.io", "RequestAuthentication"), Ok(Unread::Protects));
-        assert_eq!(of("networking.istio.io", "VirtualService"), Ok(Unread::Routes));
+        assert_eq!(of("networking.istio.io", "Sidecar"), Ok(Unread::Routes));
         assert_eq!(of("networking.istio.io", "Gateway"), Ok(Unread::Routes));
-        assert_eq!(of("gateway.networking.k8s.io", "HTTPRoute"), Ok(Unread::Routes));
+        assert_eq!(of("gateway.networking.k8s.io", "TCPRoute"), Ok(Unread::Routes));
         assert_eq!(of("autoscaling", "HorizontalPodAutoscaler"), Ok(Unread::Other));
     }
 

@@ -19,4 +19,5 @@ mod world;
 pub use compile::{Compiled, compile};
 pub use destination_rule::{CompiledTraffic, traffic};
 pub use finding::{Finding, Reason};
+pub use names::{covers, full_host};
 pub use world::{Place, Port, Service, World};

@@ -1,7 +1,7 @@
 //! Host names and namespaces as Istio's objects write them.
 
 /// Completes a name without any dot with the namespace of the object that it is in. A name with a dot is taken as it is.
-pub(crate) fn full_host(host: &str, namespace: &str, cluster_domain: &str) -> String {
+pub fn full_host(host: &str, namespace: &str, cluster_domain: &str) -> String {
     if host.contains(['.', '*']) || host.is_empty() {
         return host.to_owned();
     }
@@ -9,7 +9,7 @@ pub(crate) fn full_host(host: &str, namespace: &str, cluster_domain: &str) -> St
 }
 
 /// Returns true if a pattern, `*`, `*.suffix` or a name, covers a host.
-pub(crate) fn covers(pattern: &str, host: &str) -> bool {
+pub fn covers(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix('*') {
         Some("") => true,
         Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),

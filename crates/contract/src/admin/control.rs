@@ -11,6 +11,8 @@ pub const FINDINGS_PATH: &str = "/debug/findings";
 pub const POLICIES_PATH: &str = "/debug/policies";
 /// Path of the list of [`Proxy`]s, in the order of connections.
 pub const PROXIES_PATH: &str = "/debug/proxies";
+/// Path of the list of [`Route`]s, in the order of gateways, services, ports and precedence.
+pub const ROUTES_PATH: &str = "/debug/routes";
 /// Path of the list of problems of manifests: `kube_types::SourceProblem`.
 pub const PROBLEMS_PATH: &str = "/debug/problems";
 
@@ -83,7 +85,29 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-/// A connected node proxy.
+/// A route of a service port, as the waypoints of a gateway try it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// Namespace and name of the Gateway, as `shop/waypoint`.
+    pub gateway: String,
+    /// Namespace and host name of the service.
+    pub service: String,
+    pub port: u16,
+    /// `HTTP`, `HTTP/2`, `TCP`, or `detected` from the first bytes of a connection.
+    pub protocol: String,
+    /// Namespace of the clients that this route is for alone; none: clients of every other one.
+    pub clients: Option<String>,
+    /// Place among the routes that a request tries, from 1.
+    pub order: usize,
+    /// Conditions, joined by AND; `any` without one.
+    pub r#match: String,
+    pub action: String,
+    /// Object and field, as `VirtualService shop/canary spec.http[0]`; `default` when no object says anything.
+    pub from: String,
+}
+
+/// A connected proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Proxy {

@@ -14,7 +14,7 @@ use crate::mesh_config::{self, MESH_CONFIG_MAP, MeshConfig};
 use crate::resolved::Visibility;
 
 /// Kinds whose objects are of the mesh only in namespaces that it discovers. The others say nothing to a proxy.
-const HIDDEN: [Kind; 8] = [
+const HIDDEN: [Kind; 12] = [
     Kind::PeerAuthentication,
     Kind::AuthorizationPolicy,
     Kind::Gateway,
@@ -23,6 +23,10 @@ const HIDDEN: [Kind; 8] = [
     Kind::Pod,
     Kind::WorkloadEntry,
     Kind::EndpointSlice,
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::HTTPRoute,
+    Kind::GRPCRoute,
 ];
 
 #[derive(Debug, Default)]
@@ -162,6 +166,7 @@ impl Graph {
             objects.gateways.namespaces().collect(),
             objects.policies.namespaces().collect(),
             objects.peers.keys().collect(),
+            objects.routing.keys().map(|key| &key.namespace).collect(),
             self.hidden.objects.keys().collect(),
         ];
         of_objects.into_iter().chain(others).flatten().cloned().collect()
@@ -179,6 +184,7 @@ impl Graph {
         all.extend(objects.service_entries.within(namespace).map(|(_, it)| Resource::ServiceEntry(Arc::clone(it))));
         all.extend(objects.pods.within(namespace).map(|(_, it)| Resource::Pod(Arc::clone(it))));
         all.extend(objects.workload_entries.within(namespace).map(|(_, it)| Resource::WorkloadEntry(Arc::clone(it))));
+        all.extend(objects.routing.values().filter(|it| it.meta().namespace == namespace).cloned());
         all.extend(objects.slices.within(namespace).map(|(_, it)| Resource::EndpointSlice(Arc::clone(it))));
         all
     }

@@ -11,6 +11,7 @@ mod names;
 mod objects;
 mod policies;
 mod reported;
+mod routing;
 mod selection;
 mod settle;
 mod states;
@@ -142,6 +143,12 @@ impl Graph {
             | Resource::StatefulSet(_)
             | Resource::DaemonSet(_)
             | Resource::Job(_) => self.set_template(&resource.key(), resource.pod_template()),
+            Resource::VirtualService(_)
+            | Resource::DestinationRule(_)
+            | Resource::HTTPRoute(_)
+            | Resource::GRPCRoute(_) => {
+                self.set_routing(resource.key(), Some(resource));
+            }
             Resource::Secret(_) | Resource::PersistentVolumeClaim(_) => {}
         }
     }
@@ -170,6 +177,9 @@ impl Graph {
             Kind::ServiceAccount => self.set_account(name, false),
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet | Kind::Job => {
                 self.set_template(key, None);
+            }
+            Kind::VirtualService | Kind::DestinationRule | Kind::HTTPRoute | Kind::GRPCRoute => {
+                self.set_routing(key.clone(), None);
             }
             Kind::Secret | Kind::PersistentVolumeClaim => {}
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kube_types::core::{EndpointSlice, Node, Pod, Service};
 use kube_types::gateway::{Gateway, GatewayClass};
 use kube_types::istio::{AuthorizationPolicy, PeerAuthentication, ServiceEntry, WorkloadEntry};
-use kube_types::{ObjectMeta, ObjectRef, StringMap, is_subset};
+use kube_types::{ObjectMeta, ObjectRef, Resource, StringMap, is_subset};
 
 use super::names::Template;
 use crate::peer_authentication::ByNamespace;
@@ -32,6 +32,8 @@ pub(super) struct Objects {
     /// Labels and service accounts of pods that a workload kind makes or would make.
     pub(super) templates: BTreeMap<ObjectRef, Template>,
     pub(super) accounts: BTreeSet<Name>,
+    /// VirtualServices, DestinationRules, HTTPRoutes and GRPCRoutes.
+    pub(super) routing: BTreeMap<ObjectRef, Resource>,
 }
 
 /// Objects of one kind by namespace and name.

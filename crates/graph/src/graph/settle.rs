@@ -61,6 +61,7 @@ impl Graph {
                 Kind::ServiceEntry => self.service_entry(&key),
                 Kind::WorkloadEntry => self.workload_entry(&key),
                 Kind::ConfigMap => self.mesh_config(&key),
+                Kind::VirtualService | Kind::DestinationRule | Kind::HTTPRoute | Kind::GRPCRoute => self.routing(&key),
                 Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
                     policies.insert(key);
                     continue;

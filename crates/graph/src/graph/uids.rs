@@ -22,6 +22,9 @@ impl Graph {
             Kind::AuthorizationPolicy => &objects.policies.get(namespace, name)?.metadata,
             Kind::PeerAuthentication => &self.peer_of(key)?.metadata,
             Kind::ConfigMap => &self.config_map(key)?.metadata,
+            Kind::VirtualService | Kind::DestinationRule | Kind::HTTPRoute | Kind::GRPCRoute => {
+                objects.routing.get(key)?.meta()
+            }
             Kind::ServiceAccount
             | Kind::Secret
             | Kind::PersistentVolumeClaim

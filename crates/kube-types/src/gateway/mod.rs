@@ -1,5 +1,4 @@
-//! Kinds of the Kubernetes Gateway API: where a waypoint is and who may use it, and routes. HTTPRoute and GRPCRoute are types
-//! only: no source reads them yet (`crate::kinds` is what sources read).
+//! Kinds of the Kubernetes Gateway API: where a waypoint is and who may use it, and routes.
 
 mod filters;
 mod routes;

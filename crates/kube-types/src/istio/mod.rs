@@ -1,5 +1,4 @@
-//! Istio's kinds. Every field of them is here: one that is not is an error in a manifest. VirtualService and
-//! DestinationRule are types only: no source reads them yet (`crate::kinds` is what sources read).
+//! Istio's kinds. Every field of them is here: one that is not is an error in a manifest.
 
 mod authorization_policy;
 mod condition_key;

@@ -81,6 +81,10 @@ pub(crate) fn expand(objects: &Objects, nodes: &[Candidate], jobs: &JobPods) -> 
             | Resource::Service(_)
             | Resource::ServiceEntry(_)
             | Resource::WorkloadEntry(_)
+            | Resource::VirtualService(_)
+            | Resource::DestinationRule(_)
+            | Resource::HTTPRoute(_)
+            | Resource::GRPCRoute(_)
             | Resource::StatefulSet(_)
             | Resource::Pod(_)
             | Resource::EndpointSlice(_) => {}

@@ -112,7 +112,7 @@ fn an_empty_from_is_refused_and_not_taken_for_everybody() {
 fn every_kind_that_is_not_supported_is_named_with_its_object() {
     let contents = parse(
         Path::new("f.yaml"),
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\n---\napiVersion: example.com/v1\nkind: Service\nmetadata: {name: v, namespace: app}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: n1}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny}\n---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: jwt}\n",
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: v}\n---\napiVersion: example.com/v1\nkind: Service\nmetadata: {name: v, namespace: app}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: n1}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny}\n---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: jwt}\n",
     );
 
     let found: Vec<_> = contents
@@ -123,7 +123,7 @@ fn every_kind_that_is_not_supported_is_named_with_its_object() {
     assert_eq!(
         found,
         [
-            "warning not_enforced f.yaml:1: VirtualService v: networking.istio.io/v1 is not enforced here: it routes nothing",
+            "warning not_enforced f.yaml:1: Sidecar v: networking.istio.io/v1 is not enforced here: it routes nothing",
             "note unsupported_kind f.yaml:5: Service app/v: example.com/v1 is not supported here: it has no effect",
             "warning not_enforced f.yaml:13: NetworkPolicy deny: networking.k8s.io/v1 is not enforced here: it protects nothing",
             "warning not_enforced f.yaml:17: RequestAuthentication jwt: security.istio.io/v1 is not enforced here: it protects nothing",

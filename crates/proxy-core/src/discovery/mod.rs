@@ -8,18 +8,23 @@ mod local_mesh;
 mod lookup;
 #[cfg(test)]
 mod seam;
+#[cfg(feature = "waypoint")]
+mod waypoint;
 
 use runtime::drain::Watch;
 use telemetry::readiness;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::info;
+use xds_client::Client;
 
 pub use apply::Updates;
 pub use control_plane::{SourceError, certificate_source, discovery_config};
 pub use file::FileError;
 pub use local_mesh::{KnownNames, LocalChanges, LocalMesh, LocalMeshError};
 pub use lookup::{LookupError, Lookups, UnreadableAddress, is_unsettled};
+#[cfg(feature = "waypoint")]
+pub use waypoint::subscribe_waypoint;
 
 use crate::config::{Config, LocalXds};
 
@@ -50,6 +55,21 @@ pub async fn start(
     ready: readiness::Task,
     drain: Watch,
 ) -> Result<Discovery, DiscoveryError> {
+    start_with(kind, config, updates, ready, drain, |client| client).await
+}
+
+/// As [`start`], for a client to which `subscribe` adds types; they are asked for after workloads and services.
+///
+/// # Errors
+/// When the local file cannot be read.
+pub async fn start_with(
+    kind: &str,
+    config: &Config,
+    updates: Updates,
+    ready: readiness::Task,
+    drain: Watch,
+    subscribe: impl FnOnce(Client) -> Client,
+) -> Result<Discovery, DiscoveryError> {
     let mut tasks = JoinSet::new();
     // Also with a local file, whose policies may lag behind its workloads as well.
     tasks.spawn(updates.clone().close_undecided());
@@ -69,7 +89,7 @@ pub async fn start(
             watch::channel(true).1
         }
         Some(client) => {
-            let client = updates.handlers(xds_client::Client::new(client));
+            let client = subscribe(updates.handlers(Client::new(client)));
             // Subscribed before the client runs.
             let mut synced = client.synced();
             let seen = synced.clone();

@@ -69,7 +69,7 @@ enum Command {
     Crds(crds::Crds),
     Check(preflight::Check),
     Status(status::Status),
-    /// Lists what the mesh knows: pods, services, workloads, policies, certificates, connections
+    /// Lists what the mesh knows: pods, services, workloads, policies, routes, certificates, connections
     #[command(subcommand)]
     Get(get::Get),
     #[command(subcommand)]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, bail};
+use contract::admin::control::Route;
 use contract::manifests::SYSTEM_NAMESPACE;
 use kube_cluster::{ApiServer, ClusterConfig, Versions, Watched};
 use kube_types::{ClusterId, Event, Kind, ObjectRef, Resource, SourceProblem};
@@ -26,6 +27,15 @@ pub(crate) async fn of_cluster(server: &ApiServer, namespace: Option<&str>) -> R
 }
 
 type Objects = BTreeMap<ObjectRef, Resource>;
+
+/// Routes that follow from the objects of a cluster.
+///
+/// # Errors
+/// When they cannot be read in time, with the reason.
+pub(crate) async fn routes_of_cluster(server: &ApiServer) -> Result<Vec<Route>> {
+    let (objects, _) = read(server).await?;
+    Ok(compile::routes(objects.into_values()))
+}
 
 async fn read(server: &ApiServer) -> Result<(Objects, Vec<SourceProblem>)> {
     let name = format!("metadata.name={}", graph::MESH_CONFIG_MAP);

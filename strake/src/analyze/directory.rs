@@ -1,10 +1,11 @@
-//! The analysis of manifests: the files are read as a lab reads them, and given to the control plane's graph.
+//! The analysis of manifests: the files are read as a lab reads them, and given to the control plane's code.
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
+use compile::Compiler;
 use contract::admin::control::{PROBLEMS_PATH, Severity as PageSeverity};
-use graph::{Graph, Mesh, Reason};
+use graph::{Mesh, Reason};
 use kube_types::{Resource, SourceProblem};
 use tokio::time::timeout;
 
@@ -67,9 +68,9 @@ pub(super) async fn of_lab(mesh: &LabMesh, namespace: Option<&str>) -> Result<Re
 
 /// Everything that the control plane would say of these objects, in their order.
 pub(super) fn findings(objects: impl IntoIterator<Item = Resource>) -> Vec<graph::Finding> {
-    let mut graph = Graph::new(Mesh::default());
-    objects.into_iter().for_each(|object| graph.apply(object));
-    let mut found: Vec<_> = graph.settle().findings.into_iter().flat_map(|(_, findings)| findings).collect();
+    let mut compiler = Compiler::new(Mesh::default());
+    objects.into_iter().for_each(|object| compiler.apply(object));
+    let mut found: Vec<_> = compiler.settle().findings.into_iter().flat_map(|(_, findings)| findings).collect();
     found.sort();
     found
 }

@@ -19,7 +19,7 @@ use crate::{
     check::finding_text,
     mesh::{Choice, Mesh},
 };
-pub(crate) use cluster::of_cluster;
+pub(crate) use cluster::{of_cluster, routes_of_cluster};
 
 /// Looks for mistakes in manifests, or in the objects of a mesh
 #[derive(Debug, Args)]

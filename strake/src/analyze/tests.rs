@@ -28,7 +28,7 @@ kind: Secret
 metadata: {name: a, namespace: shop}
 ---
 apiVersion: networking.istio.io/v1
-kind: VirtualService
+kind: Sidecar
 metadata: {name: v, namespace: shop}
 ---
 apiVersion: batch/v1
@@ -60,7 +60,7 @@ fn findings_have_file_and_line_and_what_may_be_elsewhere_is_no_warning() {
     let (directory, report) = report(&[("shop.yaml", MANIFEST)]);
 
     insta::assert_snapshot!(said(&directory, &report), @r#"
-    warning: DIR/shop.yaml:28: VirtualService shop/v: networking.istio.io/v1 is not enforced here: it routes nothing
+    warning: DIR/shop.yaml:28: Sidecar shop/v: networking.istio.io/v1 is not enforced here: it routes nothing
     warning: DIR/shop.yaml:3: Namespace shop: metadata.labels["istio.io/data-plane-mode"]: label istio.io/data-plane-mode has no effect; did you mean istio.io/dataplane-mode? (misspelt_label)
     warning: DIR/shop.yaml:21: AuthorizationPolicy shop/db: spec.rules[0].from[0].source.principals[0]: principal "spiffe://cluster.local/ns/shop/sa/cart" never matches: principals are written without spiffe://; did you mean "cluster.local/ns/shop/sa/cart"? (invalid_principal)
     warning: DIR/shop.yaml:19: AuthorizationPolicy shop/db: spec.rules: none of the rules matches anything that exists, so that every connection to the selected workloads is refused (allows_nothing)

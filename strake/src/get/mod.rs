@@ -6,6 +6,7 @@ mod known;
 pub(crate) mod listing;
 pub(crate) mod pods;
 mod policies;
+mod routes;
 mod services;
 pub(crate) mod table;
 #[cfg(test)]
@@ -31,6 +32,8 @@ pub(crate) enum Get {
     Workloads(workloads::Workloads),
     #[command(visible_alias = "policy")]
     Policies(policies::Policies),
+    #[command(visible_alias = "route")]
+    Routes(routes::Routes),
     #[command(visible_alias = "certificate", alias = "certs")]
     Certificates(certificates::Certificates),
     #[command(visible_alias = "connection")]
@@ -44,6 +47,7 @@ impl Get {
             Self::Services(services) => services.run(mesh).await,
             Self::Workloads(workloads) => workloads.run(mesh).await,
             Self::Policies(policies) => policies.run(mesh).await,
+            Self::Routes(routes) => routes.run(mesh).await,
             Self::Certificates(certificates) => certificates.run(mesh).await,
             Self::Connections(connections) => connections.run(mesh).await,
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use bytes::Bytes;
 use contract::admin::agent::PODS_PATH;
-use contract::admin::control::{FINDINGS_PATH, Finding, POLICIES_PATH, Policy};
+use contract::admin::control::{FINDINGS_PATH, Finding, POLICIES_PATH, Policy, ROUTES_PATH, Route};
 use lab::{Lab, PodInfo};
 use tokio::sync::Mutex;
 
@@ -58,6 +58,10 @@ impl LabMesh {
 
     pub(super) async fn policies(&self) -> Result<Vec<Policy>> {
         self.control(POLICIES_PATH).await
+    }
+
+    pub(super) async fn routes(&self) -> Result<Vec<Route>> {
+        self.control(ROUTES_PATH).await
     }
 
     pub(crate) async fn findings(&self) -> Result<Vec<Finding>> {

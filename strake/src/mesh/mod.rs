@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use contract::admin::agent::NodeReport;
-use contract::admin::control::{Finding, Policy};
+use contract::admin::control::{Finding, Policy, Route};
 use contract::manifests::CONTROL;
 
 pub(crate) use self::cluster::{ClusterMesh, namespace, object_name, pod};
@@ -136,6 +136,18 @@ impl Mesh {
         match self {
             Self::Lab(mesh) => mesh.policies().await,
             Self::Cluster(mesh) => mesh.policies().await,
+        }
+    }
+
+    /// Routes of waypoints. In a cluster they are compiled here, by the control plane's code, from the objects of the API
+    /// server.
+    ///
+    /// # Errors
+    /// When the control plane, or the API server, cannot be asked.
+    pub(crate) async fn routes(&self) -> Result<Vec<Route>> {
+        match self {
+            Self::Lab(mesh) => mesh.routes().await,
+            Self::Cluster(mesh) => crate::analyze::routes_of_cluster(mesh.server()).await,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What was encoded is decoded as it was, and nothing else is accepted.
+//! Configurations are decoded as they were encoded, and nothing else is accepted.
 
 mod support;
 

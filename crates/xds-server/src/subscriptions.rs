@@ -3,7 +3,8 @@
 //! The order on the wire is: policies that are new or changed, then addresses, then policies that are gone. Each step waits
 //! for the client's answers to the one before, because an answer says that a response is applied. So a client never has a
 //! workload that refers to a policy it does not know, nor one whose old policies are gone and whose new ones are not there
-//! yet, however responses are split and whatever becomes of them on the way. See [`Withdrawals`] for the last step. Configuration of waypoints follows the addresses that are due.
+//! yet, however responses are split and whatever becomes of them on the way. See [`Withdrawals`] for the last step.
+//! Configuration of waypoints follows the addresses that are due.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

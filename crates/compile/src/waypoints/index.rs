@@ -63,7 +63,7 @@ impl Index {
         self.objects.get_key_value(key)
     }
 
-    /// What an object is for as it is now.
+    /// Subject of an object as it is now.
     pub(super) fn subject(&self, mesh: &Mesh, key: &ObjectRef) -> Subject {
         self.objects.get(key).map(|object| Subject::of(mesh, object)).unwrap_or_default()
     }

@@ -28,7 +28,7 @@ pub type GatewayName = (String, String);
 /// Namespace and host name of a service.
 type ServiceKey = (String, String);
 
-/// What follows from the changes since the last call.
+/// Result of the changes since the last call.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// Differences for the waypoints of each gateway, in the order of names.

@@ -6,7 +6,7 @@ use kube_types::istio::{Destination, VirtualService};
 use kube_types::{Kind, ObjectRef, Resource};
 use route_compile::full_host;
 
-/// What an object is for.
+/// Hosts that an object is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Subject {
     /// Host names, `*` and `*.suffix` among them. Of a route the services that it is attached to.

@@ -17,7 +17,7 @@ use crate::encode::Encoded;
 pub(super) struct Unit {
     /// Resource for each of its gateways.
     pub(super) resources: BTreeMap<GatewayName, Encoded>,
-    /// What was found in each object that is for the service; none for an object without mistakes.
+    /// Findings in each object that is for the service; none for an object without mistakes.
     pub(super) findings: BTreeMap<ObjectRef, Vec<Finding>>,
     pub(super) needs: BTreeSet<Need>,
 }

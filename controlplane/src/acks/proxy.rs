@@ -25,6 +25,8 @@ pub(super) struct Proxy {
     /// Versions of workloads that the proxy holds and this replica has not served: not the newest, or another replica was
     /// faster. By name of the workload.
     unknown: HashMap<Arc<str>, Arc<str>>,
+    /// Workloads of which it holds a version, or was sent one.
+    addresses: HashSet<Arc<str>>,
     /// The newest response that each resource was in, until it is answered.
     in_flight: HashMap<Key, Sent>,
     refused: HashMap<Key, Refusal>,
@@ -74,7 +76,8 @@ impl Links {
 impl Proxy {
     pub(super) fn new(connected: Instant) -> Self {
         let (policies, links, unknown) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { connected, policies, links, unknown, in_flight: HashMap::new(), refused: HashMap::new() }
+        let (addresses, in_flight, refused) = (HashSet::new(), HashMap::new(), HashMap::new());
+        Self { connected, policies, links, unknown, addresses, in_flight, refused }
     }
 
     /// A response with this version goes out; `placement` is what the version says, if it is an address and still served.
@@ -91,6 +94,7 @@ impl Proxy {
         }
         if key.0 == Type::Address {
             self.unknown.remove(&key.1);
+            self.addresses.insert(Arc::clone(&key.1));
         }
         // The refusal was of an earlier version.
         self.refused.remove(&key);
@@ -105,6 +109,9 @@ impl Proxy {
 
     /// The proxy holds this version; `placement` as for [`Proxy::sent`].
     pub(super) fn holds(&mut self, kind: Type, name: Arc<str>, version: Arc<str>, placement: Option<&Placement>) {
+        if kind == Type::Address {
+            self.addresses.insert(Arc::clone(&name));
+        }
         match (kind, placement) {
             (Type::Authorization, _) => drop(self.policies.insert(name, version)),
             (Type::Address, Some(placement)) => drop(self.links.insert(name, Links::of(version, placement))),
@@ -127,6 +134,7 @@ impl Proxy {
             Type::Address => {
                 self.links.remove(&key.1);
                 self.unknown.remove(&key.1);
+                self.addresses.remove(&key.1);
             }
         }
         self.in_flight.remove(key);
@@ -152,8 +160,7 @@ impl Proxy {
 
     /// Returns true if it holds the workload in any version, or is about to.
     pub(super) fn has_address(&self, name: &str) -> bool {
-        let in_flight = || self.in_flight.contains_key(&(Type::Address, Arc::from(name)));
-        self.links.contains_key(name) || self.unknown.contains_key(name) || in_flight()
+        self.addresses.contains(name)
     }
 
     /// Returns true if it knows the workload.

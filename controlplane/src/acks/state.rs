@@ -35,7 +35,7 @@ pub(super) struct State {
     pub(super) dirty: BTreeSet<String>,
     /// Policies of which something changed since the last look, wherever their workloads are.
     pub(super) touched: BTreeSet<ObjectRef>,
-    /// Other replicas, which are told what happens here.
+    /// Other replicas, which receive what happens here.
     followers: Vec<mpsc::Sender<Event>>,
 }
 
@@ -127,7 +127,7 @@ impl State {
         self.located.insert(pod.clone(), (name, uid));
     }
 
-    /// Removes a pod from its node. What a proxy holds of it stays until the proxy is told.
+    /// Removes a pod from its node. What a proxy holds of it stays until its removal is sent.
     fn remove_pod(&mut self, pod: &ObjectRef) -> Option<Workload> {
         let (name, uid) = self.located.remove(pod)?;
         let workload = self.nodes.get_mut(&name)?.workloads.remove(&uid);

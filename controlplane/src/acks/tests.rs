@@ -17,7 +17,7 @@ use xds_server::{Peer, Report};
 
 use super::state::State;
 use super::unacked::ANSWERS_WITHIN;
-use super::{Acks, Action, Event, Origin};
+use super::{Acks, Action, Event, Origin, Type};
 use crate::conditions;
 use crate::events::Events;
 use crate::reports::Reports;
@@ -425,6 +425,27 @@ fn a_policy_that_is_back_before_the_proxy_was_told_of_its_end_is_what_the_proxy_
     };
     bench.report(gone);
     assert_eq!(bench.says(&policy), "Unknown Pending");
+}
+
+#[test]
+fn nothing_is_left_of_a_pod_that_goes_while_a_version_of_it_is_on_its_way() {
+    let mut bench = Bench::new([web(), allow("one", None)]);
+    let n1 = bench.connect("n1", 1);
+    let nonce = bench.send(&n1, ADDRESS, WEB);
+    bench.compiler.remove(&ObjectRef::new(Kind::Pod, "app", "web"));
+    bench.apply([]);
+    bench.ack(&n1, ADDRESS, &nonce);
+    assert!(bench.state.nodes["n1"].remembers(Type::Address, WEB));
+
+    bench.report(Report::Sent {
+        peer: n1,
+        type_url: ADDRESS.to_owned(),
+        nonce: "99".to_owned(),
+        resources: Vec::new(),
+        removed: vec![WEB.into()],
+    });
+
+    assert!(!bench.state.nodes["n1"].remembers(Type::Address, WEB));
 }
 
 /// The replica that n1's proxy is connected to, and one that follows it; both serve the same.

@@ -30,6 +30,8 @@ pub(crate) struct Binding {
     pub(crate) is_own: bool,
     /// Fate of connections while the waypoint cannot take them.
     pub(crate) mode: Option<FailureMode>,
+    /// The object's own label says the mode: what it means for the object is not what it means for others of the namespace.
+    pub(crate) is_own_mode: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -179,16 +181,18 @@ impl Binding {
     /// Findings on the object that names a waypoint which it does not get.
     pub(crate) fn findings(&self, key: &ObjectRef) -> Vec<Finding> {
         // A namespace that names it has the finding.
-        if !self.is_own && key.kind != Kind::Namespace {
+        if !self.is_own && !self.is_own_mode && key.kind != Kind::Namespace {
             return Vec::new();
         }
         let mut found = Vec::new();
         if let (Some(name), Bound::Failed(error) | Bound::Closed(error, _)) = (&self.name, &self.bound) {
             let message = format!("{}; {}", error.message(name), self.consequence());
-            found.push(Finding::warning(key, Reason::NoWaypoint, message).at(label(USE_WAYPOINT_LABEL)));
+            let named_by = if self.is_own { USE_WAYPOINT_LABEL } else { WAYPOINT_FAILURE_LABEL };
+            found.push(Finding::warning(key, Reason::NoWaypoint, message).at(label(named_by)));
         }
         // Without a primary waypoint the canary has nothing to share, and the finding above says why.
-        if let (Some(failure), Bound::To(_)) = (self.canary_failure(), &self.bound) {
+        let is_here = self.is_own || key.kind == Kind::Namespace;
+        if let (Some(failure), Bound::To(_), true) = (self.canary_failure(), &self.bound, is_here) {
             let message = format!("{failure}; all connections go to the other waypoint");
             found.push(Finding::warning(key, Reason::NoWaypoint, message).at(label(USE_WAYPOINT_CANARY_LABEL)));
         }

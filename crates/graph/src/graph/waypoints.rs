@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use contract::labels::{GATEWAY_MANAGED_LABEL, GATEWAY_MANAGED_MESH, GATEWAY_NAME_LABEL};
+use contract::labels::{GATEWAY_MANAGED_LABEL, GATEWAY_MANAGED_MESH, GATEWAY_NAME_LABEL, WAYPOINT_FAILURE_LABEL};
 use kube_types::core::Namespace;
 use kube_types::gateway::{Gateway, GatewayClass};
 use kube_types::{Kind, ObjectMeta, ObjectRef, StringMap};
@@ -149,6 +149,7 @@ impl Graph {
             Err(error) => Bound::failed(error, &name, mode),
             Ok(address) => Bound::To(address.clone()),
         };
+        let is_own_mode = labels.contains_key(WAYPOINT_FAILURE_LABEL);
         // The second waypoint is named where the first one is.
         let (labels, annotations) = match parent {
             Some(parent) if !is_own => (&parent.labels, &parent.annotations),
@@ -166,7 +167,7 @@ impl Graph {
             };
             Canary { name: canary, outcome }
         });
-        Binding { name: Some(name), bound, canary, is_own, mode }
+        Binding { name: Some(name), bound, canary, is_own, mode, is_own_mode }
     }
 
     /// Finds the waypoint that a namespace names, whatever traffic it is for.
@@ -179,7 +180,7 @@ impl Graph {
             Ok(address) => Bound::To(address),
             Err(error) => Bound::failed(error, &name, mode),
         };
-        Binding { name: Some(name), bound, canary: None, is_own: true, mode }
+        Binding { name: Some(name), bound, canary: None, is_own: true, mode, is_own_mode: true }
     }
 
     fn find_waypoint(

@@ -41,7 +41,11 @@ pub(super) fn service_text(view: &ServiceView) -> String {
     let mut text = line("service", &format!("{} ({})", view.service, view.hostname));
     text += &line("addresses", &or_none(&view.addresses));
     if let Some(waypoint) = &view.waypoint {
-        text += &line("waypoint", &format!("{waypoint}: it decides before the policies below"));
+        let fate = match waypoint.contains(graph::UNAVAILABLE_WAYPOINT) {
+            true => "it cannot take connections, and they fail",
+            false => "it decides before the policies below",
+        };
+        text += &line("waypoint", &format!("{waypoint}: {fate}"));
     }
     let endpoints = view.endpoints.iter().map(|endpoint| {
         let EndpointView { workload, node, protocol, status } = endpoint;

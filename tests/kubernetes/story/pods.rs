@@ -4,12 +4,25 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     Story,
-    shop::{self, SHOP, Urls},
+    shop::{self, INTRUDER, SHOP, Urls},
 };
-use crate::stage::mesh;
+use crate::stage::{eventually, mesh};
 
 /// Jobs of one request each.
 const JOBS: u8 = 20;
+
+/// A host that no DNS server knows, with the pods of `db` behind it.
+const PARTNER: &str = "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: partner}
+spec:
+  hosts: [partner.example]
+  location: MESH_INTERNAL
+  ports: [{number: 8080, name: http, protocol: HTTP}]
+  resolution: STATIC
+  workloadSelector: {labels: {app: db}}
+";
 
 /// Pods that make one request as their first act, and end.
 fn jobs(url: &str) -> String {
@@ -57,5 +70,26 @@ pub(super) fn services(story: &mut Story) -> Result<()> {
     })?;
     ensure!(wire.audit(&shop::addresses(&story.cluster, SHOP)?).plain.is_empty(), "plaintext on the wire");
     story.report.proved("each is answered, and nothing of it is in plaintext between the nodes", &answers);
+    partner(story)
+}
+
+/// A name that only the mesh knows: ztunnel answers in the place of CoreDNS, which the pod has asked.
+fn partner(story: &mut Story) -> Result<()> {
+    story.report.command("kubectl apply -n shop -f service-entry.yaml");
+    story.cluster.apply(SHOP, PARTNER)?;
+    let resolve = ["--namespace", SHOP, "exec", "deploy/cart", "--", "app", "resolve", "partner.example"];
+    let addresses = eventually("the host is resolved", || {
+        let addresses = story.cluster.kubectl(&resolve)?;
+        ensure!(addresses.contains("240.240."), "{addresses}");
+        Ok(addresses)
+    });
+    let call = || shop::get(&story.cluster, SHOP, "deploy/cart", "http://partner.example:8080/order");
+    let (answer, wire) = story.wire(call)?;
+    ensure!(wire.audit(&shop::addresses(&story.cluster, SHOP)?).plain.is_empty(), "plaintext on the wire");
+    let outside = ["--namespace", INTRUDER, "exec", "deploy/mallory", "--", "app", "resolve", "partner.example"];
+    ensure!(story.cluster.kubectl(&outside).is_err(), "a pod outside the mesh resolves it, too");
+    let found = format!("{} -> {answer}", addresses.replace('\n', " "));
+    story.report.proved("a host of a ServiceEntry, which CoreDNS does not know, is resolved and called", &[found]);
+    story.cluster.kubectl(&["delete", "--namespace", SHOP, "serviceentry/partner"])?;
     Ok(())
 }

@@ -14,7 +14,8 @@ of manifests: `conditions.md`.
 ";
 
 /// Folders with the code of programs.
-const SOURCES: [&str; 5] = ["crates", "controlplane/src", "daemonset/agent/src", "ztunnel/src", "strake/src"];
+const SOURCES: [&str; 6] =
+    ["crates", "controlplane/src", "daemonset/agent/src", "ztunnel/src", "waypoint/src", "strake/src"];
 
 /// Files with codes that have a page of their own, or that no program says yet: the compilers of routes.
 const OTHER_TABLES: [&str; 3] = ["crates/graph/src/", "crates/contract/src/codes.rs", "crates/route-compile/src/"];

@@ -31,7 +31,7 @@ fn kind(metric: &Metric) -> String {
 /// Port on which a program exports its metrics by default.
 const fn port(program: Program) -> u16 {
     match program {
-        Program::Ztunnel => ports::PROXY_METRICS,
+        Program::Waypoint | Program::Ztunnel => ports::PROXY_METRICS,
         Program::Agent | Program::Control => ports::MONITORING,
     }
 }
@@ -48,7 +48,7 @@ fn section(program: Program) -> String {
 
 #[test]
 fn every_metric_is_on_its_page() {
-    let sections = [Program::Ztunnel, Program::Agent, Program::Control].map(section);
+    let sections = [Program::Ztunnel, Program::Waypoint, Program::Agent, Program::Control].map(section);
 
     page::check("metrics.md", &(INTRODUCTION.to_owned() + &sections.concat()));
 }

@@ -75,7 +75,7 @@ pub struct WorkerContext {
     pub kept_bytes: Rc<Cell<usize>>,
     pub handshakes: Budget<IpAddr>,
     pub client_tunnels: Budget<IpAddr>,
-    /// What is left is being cut, as the deadline of the drain has passed.
+    /// True while connections are cut, as the deadline of the drain has passed.
     pub is_cut: Cell<bool>,
     _member: Member,
 }

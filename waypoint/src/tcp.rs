@@ -31,7 +31,7 @@ pub struct Carried {
     pub is_complete: bool,
 }
 
-/// Why there is no connection to an endpoint.
+/// Failure to connect to any endpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum TcpError {
     #[error("no healthy upstream")]
@@ -53,7 +53,7 @@ pub async fn serve(context: &Rc<WorkerContext>, opened: &Opened, client: Prefixe
         Err(error) => {
             report.failure = error.to_string();
             let client = opened.client.address;
-            tracing::debug!(%client, to = %opened.original_dst, %error, code = "tcp", "no connection to an endpoint");
+            tracing::debug!(%client, to = %opened.original_dst, %error, "no connection to an endpoint");
         }
     }
 }

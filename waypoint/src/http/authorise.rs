@@ -1,7 +1,7 @@
 //! Policies in front of a request, before any route is looked at, in the order of Istio's filters: external authorizers, token,
 //! authorisation.
 //!
-//! What a configuration carries and this version cannot evaluate denies. It is never skipped.
+//! A rule that a configuration carries and this version cannot evaluate denies. It is never skipped.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -76,7 +76,7 @@ impl HttpConnection {
         let this = self.clone();
         let service = service_fn(move |request| Box::pin(this.clone().request(request)));
         let mut builder = http1::Builder::new();
-        builder.max_header_size(MAX_HEAD_BYTES).pipeline_flush(true);
+        builder.max_header_size(MAX_HEAD_BYTES);
         let mut connection = builder.serve_connection(TokioIo::new(io), service);
         let mut closing = pin!(before_deadline(self.context.shared.drain.clone()));
         let mut is_closing = false;
@@ -87,18 +87,21 @@ impl HttpConnection {
             }
             connection.poll_without_shutdown(cx)
         });
-        let served = ended.await.map(|()| connection.into_parts());
-        match served {
-            Ok(parts) => {
-                let mut io = parts.io.into_inner();
-                match self.switched.take() {
-                    Some(switched) => switched.run(io, parts.read_buf).await,
-                    // A peer that has gone already is fine.
-                    None => drop(io.shutdown().await),
+        let result = ended.await;
+        let parts = connection.into_parts();
+        let mut io = parts.io.into_inner();
+        match (result, self.switched.take()) {
+            (Ok(()), Some(switched)) => switched.run(io, parts.read_buf).await,
+            // A peer that has gone already is fine.
+            (Ok(()), None) => drop(io.shutdown().await),
+            (Err(error), _) => {
+                self.broken(&error);
+                if error.is_parse() {
+                    // The engine has written its answer.
+                    let _ = io.shutdown().await;
                 }
+                // Dropped without an end, the stream is reset.
             }
-            // Dropped without an end, the stream is reset.
-            Err(error) => self.broken(&error),
         }
     }
 
@@ -129,7 +132,7 @@ impl HttpConnection {
     /// Notes the end of a connection that broke. Requests that were read have their own reports.
     fn broken(&self, error: &hyper::Error) {
         let client = self.opened.client.address;
-        tracing::debug!(%client, %error, code = "http", "the client's HTTP connection has ended with an error");
+        tracing::debug!(%client, %error, "the client's HTTP connection has ended with an error");
     }
 
     async fn request(self: Rc<Self>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {

@@ -1,4 +1,4 @@
-//! What is reported about a request, exactly once and however it ends: access log and metrics.
+//! Report of a request, exactly once and however it ends: access log and metrics.
 
 mod access_log;
 mod flags;

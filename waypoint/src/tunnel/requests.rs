@@ -21,7 +21,7 @@ pub(super) async fn serve(tunnel: Rc<Tunnel>, request: Request) {
         Ok(opened) => opened,
         Err(status) => {
             let (client, authority) = (tunnel.client, request.authority());
-            tracing::debug!(%client, authority, status = status.as_u16(), code = "target", "CONNECT refused");
+            tracing::debug!(%client, authority, status = status.as_u16(), "CONNECT refused");
             return request.refuse(status);
         }
     };

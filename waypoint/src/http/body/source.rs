@@ -55,7 +55,7 @@ struct State {
     end: Option<Result<(), Cut>>,
     readers: Vec<Position>,
     next_reader: usize,
-    /// Who waits for the end.
+    /// Task that waits for the end.
     waits_for_end: Option<Waker>,
 }
 

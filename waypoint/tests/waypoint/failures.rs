@@ -1,12 +1,10 @@
 //! Endpoints and clients that fail: what is tried again, what clients see, and what is reported.
 
-mod common;
-
+use crate::common::client::{call, post, request};
+use crate::common::node_proxy::{NodeProxy, pattern};
+use crate::common::server::{Server, closed_port};
+use crate::common::{Lab, default_route, forward, test};
 use bytes::Bytes;
-use common::client::{call, post, request};
-use common::node_proxy::{NodeProxy, pattern};
-use common::server::{Server, closed_port};
-use common::{Lab, default_route, forward, test};
 use hbone::Settings;
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -104,7 +102,7 @@ fn a_server_that_closes_before_its_answer_is_not_tried_again_by_default() {
         let expected = "503 UC upstream_reset_before_response_started{connection_termination}";
         assert_eq!(lab.outcome(1).await, expected);
 
-        lab.configure(common::HOST, AppProtocol::Http1, vec![retrying(2, "reset")]);
+        lab.configure(crate::common::HOST, AppProtocol::Http1, vec![retrying(2, "reset")]);
         assert_eq!(lab.client().await.get("/").await.status, 503);
         assert_eq!(server.connections.get(), 4);
         assert!(lab.outcome(2).await.starts_with("503 URX,UC "));
@@ -233,7 +231,7 @@ fn a_try_that_takes_too_long_is_repeated_only_if_the_policy_says_so() {
         assert_eq!(lab.client().await.get("/").await.status, 504);
         assert_eq!((tries.get(), lab.outcome(1).await.as_str()), (3, "504 URX,UT upstream_per_try_timeout"));
 
-        lab.configure(common::HOST, AppProtocol::Http1, vec![with("connect-failure")]);
+        lab.configure(crate::common::HOST, AppProtocol::Http1, vec![with("connect-failure")]);
         assert_eq!(lab.client().await.get("/").await.status, 504);
         assert_eq!((tries.get(), lab.outcome(2).await.as_str()), (4, "504 UT upstream_per_try_timeout"));
     });
@@ -372,6 +370,8 @@ fn a_client_that_reads_nothing_stops_its_server() {
         let server = Server::raw(move |mut socket, _| {
             let counter = counter.clone();
             async move {
+                // The kernel would go on growing its buffer for many seconds.
+                socket2::SockRef::from(&socket).set_send_buffer_size(64 << 10).unwrap();
                 let _ = socket.read(&mut [0; 1024]).await;
                 let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
                 while socket.write_all(&[7; 64 << 10]).await.is_ok() {

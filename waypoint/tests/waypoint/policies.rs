@@ -1,10 +1,8 @@
 //! Policies in front of requests and connections.
 
-mod common;
-
-use common::client::{post, request};
-use common::server::Server;
-use common::{HOST, Lab, default_route, test};
+use crate::common::client::{post, request};
+use crate::common::server::Server;
+use crate::common::{HOST, Lab, default_route, test};
 use http::Method;
 use model::NamespacedHostname;
 use policy::http::HttpPolicy;

@@ -1,10 +1,8 @@
 //! Messages as bytes: malformed requests have one meaning, which is a refusal; and what HTTP/1.1 has besides requests with
 //! bodies.
 
-mod common;
-
-use common::server::Server;
-use common::{Lab, default_route, test};
+use crate::common::server::Server;
+use crate::common::{Lab, default_route, test};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Reads until `end`.
@@ -53,30 +51,36 @@ fn malformed_requests_are_refused_and_reach_no_server() {
         ] {
             let answer = client.raw(&text).await;
             let short = &text[..text.len().min(90)];
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{short:?}: {answer:?}");
+            // In the version of the request.
+            let line = answer.strip_prefix("HTTP/1.").unwrap_or_default();
+            assert!(line.get(1..).is_some_and(|l| l.starts_with(&format!(" {status} "))), "{short:?}: {answer:?}");
         }
         assert_eq!(server.count(), 0);
     });
 }
 
 #[test]
-fn a_message_with_two_lengths_is_written_anew() {
+fn a_message_with_two_lengths_is_written_anew_and_ends_its_connection() {
     test(async {
         let (lab, server) = (Lab::start(vec![default_route()]).await, Server::named("one").await);
         lab.add_endpoint("web-1", "web", server.address);
-        let text = "POST /one HTTP/1.1\r\nhost: web\r\ncontent-length: 50\r\ntransfer-encoding: chunked\r\n\r\n\
-                    3\r\nabc\r\n0\r\n\r\nGET /two HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
+        for lengths in
+            ["content-length: 50\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 4"]
+        {
+            let text = format!(
+                "POST /one HTTP/1.1\r\nhost: web\r\n{lengths}\r\n\r\n3\r\nabc\r\n0\r\n\r\n\
+                 GET /two HTTP/1.1\r\nhost: web\r\n\r\n"
+            );
 
-        let answers = lab.client().await.raw(text).await;
+            let answers = lab.client().await.raw(&text).await;
 
-        // Chunks decide (RFC 9112, section 6.3), and the server sees one length.
-        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
-        let seen = server.seen.borrow();
-        assert_eq!(
-            (seen[0].target.as_str(), seen[0].body.as_ref(), seen[0].header("content-length")),
-            ("/one", &b"abc"[..], "")
-        );
-        assert_eq!(seen[1].target, "/two");
+            // Chunks decide, and what may be smuggled behind them is not read (RFC 9112, section 6.3).
+            assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 1, "{answers}");
+            let seen = server.last();
+            let sent = (seen.target.as_str(), seen.body.as_ref(), seen.header("content-length"));
+            assert_eq!(sent, ("/one", &b"abc"[..], ""));
+        }
+        assert_eq!(server.count(), 2);
     });
 }
 
@@ -111,7 +115,7 @@ fn a_websocket_leaves_http_and_carries_bytes_both_ways() {
             }
             let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
             assert!(head.contains("connection: upgrade\r\n") && head.contains("upgrade: websocket\r\n"), "{head}");
-            let seen = common::server::Seen {
+            let seen = crate::common::server::Seen {
                 method: "GET".into(),
                 target: String::new(),
                 authority: String::new(),

@@ -1,11 +1,9 @@
 //! Requests through a waypoint: what servers and clients see, and what is reported.
 
-mod common;
-
+use crate::common::client::{call, post, request};
+use crate::common::server::Server;
+use crate::common::{HOST, Lab, below, default_route, forward, rule, test, to};
 use bytes::Bytes;
-use common::client::{call, post, request};
-use common::server::Server;
-use common::{HOST, Lab, below, default_route, forward, rule, test, to};
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use route::{Action, Cors, HeaderChanges, LocalAnswer, OriginMatch, Percent, Redirect, RedirectPort, Rule};
@@ -65,7 +63,7 @@ fn connections_of_both_sides_are_used_again() {
 
         for _ in 0..20 {
             let response = sender.send_request(request(Method::GET, "/")).await.unwrap();
-            assert_eq!(common::client::answer(response).await.unwrap().body, "one");
+            assert_eq!(crate::common::client::answer(response).await.unwrap().body, "one");
             sender.ready().await.unwrap();
         }
 
@@ -78,7 +76,7 @@ fn http2_goes_through_with_trailers() {
     test(async {
         let lab = Lab::with(1, waypoint_config::AppProtocol::Undeclared, vec![default_route()]).await;
         let server = Server::with(|request, server| async move {
-            let seen = common::server::read(request).await;
+            let seen = crate::common::server::read(request).await;
             server.seen.borrow_mut().push(seen);
             let frames = [
                 http_body::Frame::data(Bytes::from_static(b"\0\0\0\0\x02ok")),
@@ -260,7 +258,7 @@ fn headers_path_and_authority_are_changed_and_remembered() {
 fn weights_divide_requests() {
     test(async {
         let lab = Lab::start(vec![forward(|f| {
-            f.destinations = vec![common::weighted("web", 9), common::weighted("two", 1)]
+            f.destinations = vec![crate::common::weighted("web", 9), crate::common::weighted("two", 1)]
         })])
         .await;
         lab.add_service("two", "10.96.0.2");
@@ -272,7 +270,7 @@ fn weights_divide_requests() {
         for _ in 0..400 {
             sender.ready().await.unwrap();
             let response = sender.send_request(request(Method::GET, "/")).await.unwrap();
-            common::client::answer(response).await.unwrap();
+            crate::common::client::answer(response).await.unwrap();
         }
 
         assert_eq!(one.count() + two.count(), 400);
@@ -284,7 +282,7 @@ fn weights_divide_requests() {
 #[test]
 fn a_mirror_gets_a_copy_and_its_answer_goes_nowhere() {
     test(async {
-        let shadow = route::Destination { host: common::host("shadow"), port: 80, subset: None };
+        let shadow = route::Destination { host: crate::common::host("shadow"), port: 80, subset: None };
         let mirror = route::Mirror { destination: shadow, share: Percent::ALL };
         let lab = Lab::start(vec![forward(|f| f.mirrors = vec![mirror])]).await;
         lab.add_service("shadow", "10.96.0.2");
@@ -292,7 +290,7 @@ fn a_mirror_gets_a_copy_and_its_answer_goes_nowhere() {
         let copies = Server::answering(|_| Response::builder().status(503).body(Full::default()).unwrap()).await;
         lab.add_endpoint("web-1", "web", server.address);
         lab.add_endpoint("shadow-1", "shadow", copies.address);
-        let body = common::node_proxy::pattern(300_000);
+        let body = crate::common::node_proxy::pattern(300_000);
 
         let answer = lab.client().await.send(post("/a", body.clone())).await;
 

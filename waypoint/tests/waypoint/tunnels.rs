@@ -1,12 +1,10 @@
 //! Tunnels of clients and to endpoints, and connections that are not HTTP.
 
-mod common;
-
+use crate::common::client::{Client, answer, request};
+use crate::common::node_proxy::{NodeProxy, pattern};
+use crate::common::server::Server;
+use crate::common::{HOST, Lab, default_route, forward, identity, test};
 use bytes::Bytes;
-use common::client::{Client, answer, request};
-use common::node_proxy::{NodeProxy, pattern};
-use common::server::Server;
-use common::{HOST, Lab, default_route, forward, identity, test};
 use hbone::{ConnectError, Settings};
 use http::Method;
 use model::{Address, Change, Workload};
@@ -141,7 +139,7 @@ fn the_streams_of_one_tunnel_are_served_by_all_workers() {
 
         let body = pattern(300_000);
         for sender in &mut senders {
-            let response = sender.send_request(common::client::post("/", body.clone())).await.unwrap();
+            let response = sender.send_request(crate::common::client::post("/", body.clone())).await.unwrap();
             assert_eq!(answer(response).await.unwrap().body.len(), String::from_utf8_lossy(&body).len());
         }
 
@@ -180,7 +178,7 @@ async fn load(labs: Rc<Vec<Lab>>, stop: Rc<Cell<bool>>, done: Rc<Cell<usize>>) -
     for lab in labs.iter() {
         let client = lab.client().await;
         while !stop.get() && client.0.is_usable() {
-            let Ok(stream) = client.open_to(common::WEB).await else { break };
+            let Ok(stream) = client.open_to(crate::common::WEB).await else { break };
             let io = hyper_util::rt::TokioIo::new(stream);
             let (mut sender, driver) = hyper::client::conn::http1::handshake(io).await.unwrap();
             spawn_local(driver);
@@ -246,7 +244,7 @@ fn a_thousand_changes_of_routes_under_load_fail_no_request() {
         }
 
         for change in 0..1000 {
-            let further = (0..change % 5).map(|n| common::below(&format!("/{n}"), forward(|_| {})));
+            let further = (0..change % 5).map(|n| crate::common::below(&format!("/{n}"), forward(|_| {})));
             let routes = further.chain([default_route()]).collect();
             labs[0].configure(HOST, AppProtocol::Http1, routes);
             tokio::task::yield_now().await;
@@ -335,7 +333,7 @@ fn a_client_without_a_good_certificate_has_no_tunnel() {
     test(async {
         let lab = Lab::start(vec![default_route()]).await;
         // Expects another identity than the waypoint's, and ends the handshake.
-        let certificate = common::root().certificate(&identity("client")).unwrap();
+        let certificate = crate::common::root().certificate(&identity("client")).unwrap();
         let config = tls::client_config(&certificate, &[identity("other")]).unwrap();
         let socket = tokio::net::TcpStream::connect(lab.address).await.unwrap();
         assert!(tls::stream::connect(socket, config, |_| ()).await.is_err());

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use ca_client::CertificateManager;
 use jwt::KeyStore;
 use model::State;
 use proxy_core::budget::{Budgets, Usage};
@@ -81,9 +82,12 @@ async fn build(
     let source = DumpSource { config: config.clone(), state: state.clone(), certificates: certificates.clone() };
     let admin = process.admin(logs.clone()).router(move || json(200, &source.dump()));
     process.serve_pages(&common.listeners, admin).await?;
-    let discovery = discovery::start(PROGRAM, common, updates, manager, process.drain()).await?;
+    let routes = Handle::default();
+    let subscribe = |client| discovery::subscribe_waypoint(client, routes.clone());
+    let discovery = discovery::start_with(PROGRAM, common, updates, manager, process.drain(), subscribe).await?;
     certificates.prefetch(&config.traffic.identity);
-    let shared = Arc::new(shared(&config, process, budgets, state, certificates, logs));
+    let shared = Shared { config: routes, ..shared(&config, process, budgets, (state, certificates), logs) };
+    let shared = Arc::new(shared);
     let workers = Arc::new(WaypointWorkers::start(common.worker_threads, &shared).map_err(StartError::Worker)?);
     let probed = workers.clone();
     readiness.probe("workers", move || {
@@ -97,8 +101,7 @@ fn shared(
     config: &Config,
     process: &Process,
     budgets: Arc<Budgets>,
-    state: State,
-    certificates: ca_client::CertificateManager,
+    (state, certificates): (State, CertificateManager),
     logs: &logging::Handle,
 ) -> Shared {
     let node = &config.common.node;

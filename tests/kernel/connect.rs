@@ -266,7 +266,7 @@ fn questions_over_tcp_and_connected_udp_go_to_the_proxy() {
     }
     assert_eq!(stage.count(Counter::DnsCaptured), 4);
     assert_eq!(stage.count(Counter::OutboundCaptured), 0);
-    assert_eq!(wire.to_nameservers(), 0);
+    assert_eq!(wire.dns_packets(), 0);
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn without_the_proxy_connected_sockets_hear_at_once_that_nobody_answers() {
             assert_eq!(err.kind(), io::ErrorKind::ConnectionRefused, "{pod}");
         }
     }
-    assert_eq!(wire.to_nameservers(), 0);
+    assert_eq!(wire.dns_packets(), 0);
 }
 
 #[test]

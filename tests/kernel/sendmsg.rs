@@ -26,7 +26,7 @@ fn a_question_goes_to_the_proxy_from_the_pods_address_and_nothing_leaves_the_pod
         assert_eq!(answered.text, format!("question from {pod}"));
     }
     assert_eq!(stage.count(Counter::DnsCaptured), 2);
-    assert_eq!(wire.to_nameservers(), 0);
+    assert_eq!(wire.dns_packets(), 0);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn the_proxys_own_questions_and_those_of_pods_that_opted_out_go_to_the_nameserve
             connected.connect(nameserver(POD_V4)).unwrap();
             connected.send(b"question").unwrap();
         });
-        wire.to_nameservers()
+        wire.dns_packets()
     };
 
     assert_eq!(ask(Actor::Proxy), 2);
@@ -143,7 +143,7 @@ fn without_the_proxy_questions_are_not_answered_and_none_leaves_the_pod() {
         assert_eq!(err.kind(), io::ErrorKind::WouldBlock);
     }
 
-    assert_eq!(wire.to_nameservers(), 0);
+    assert_eq!(wire.dns_packets(), 0);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_question_that_cannot_reach_the_proxy_is_refused() {
     }
     assert_eq!(stage.count(Counter::DnsRefused), 2);
     stage.steering.put_pod(stage.cookie, &stage.pod_config_with_dns()).unwrap();
-    assert_eq!(wire.to_nameservers(), 0);
+    assert_eq!(wire.dns_packets(), 0);
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Number of packets of DNS that passed, UDP and TCP, either way.
-    pub(crate) fn to_nameservers(self) -> usize {
+    pub(crate) fn dns_packets(self) -> usize {
         self.count(|packet| usize::from(packet.destination_port() == NAMESERVER_PORT))
     }
 

@@ -16,8 +16,8 @@ const PREFIXES: [&str; 2] = ["strake_", "workload_manager_"];
 
 /// Beginnings that other literals share; only these endings are metrics.
 const SHARED_PREFIXES: [&str; 4] = ["istio_", "process_", "nodeagent_", "ztunnel_"];
-const ENDINGS: [&str; 9] =
-    ["_ready", "_total", "_fds", "_open", "_seconds", "_build", "_connected", "_bytes", "_threads"];
+const ENDINGS: [&str; 10] =
+    ["_ready", "_total", "_fds", "_open", "_seconds", "_milliseconds", "_build", "_connected", "_bytes", "_threads"];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_path_buf()

@@ -30,7 +30,7 @@ pub(super) enum Reset {
     Refused,
     /// Something that is not HTTP.
     Protocol,
-    /// This side broke off: the client's request ended early.
+    /// This side broke off: the client's request was incomplete.
     Local,
 }
 

@@ -26,7 +26,7 @@ pub use prefixed::Prefixed;
 use detect::{Detected, detect};
 
 /// Time for the first bytes on a port whose protocol is not declared. A server that speaks first has a client that waits: the
-/// connection goes on as bytes then. Ports with routes or policies for HTTP wait without end, so that nobody gets around them
+/// connection continues as bytes then. Ports with routes or policies for HTTP wait without end, so that nobody gets around them
 /// by being slow.
 const DETECTION_TIME: Duration = Duration::from_millis(100);
 

@@ -17,7 +17,7 @@ use crate::upstream::Lease;
 /// Body of an answer.
 pub struct ResponseBody {
     content: Content,
-    /// `None` for an answer whose request goes on behind it.
+    /// `None` for an answer whose request continues behind it.
     report: Option<Report>,
 }
 

@@ -10,11 +10,9 @@ use crate::mesh::{Choice, Mesh};
 
 /// Prints the versions of this program and of the programs of the mesh
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Exit code: 0; 1 when the mesh cannot be asked, or one of its programs does not answer.
+#[command(after_help = "Exit code: 0; 1 when the mesh cannot be asked, or one of its programs does not answer.
 Versions that differ are named and no error: an upgrade replaces one program after the other.
-With --client nothing is asked"
-)]
+With --client nothing is asked")]
 pub(crate) struct Version {
     /// Print the version of this program only
     #[arg(long)]

@@ -27,7 +27,7 @@ fn manifests() -> String {
     servers + RULES
 }
 
-/// `web` has a rule for each test; `half` has an endpoint that nobody listens on.
+/// `web` has a rule for each test.
 const RULES: &str = r#"
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -46,14 +46,21 @@ spec:
   ports:
   - {name: http, port: 80, targetPort: 8080}
 ---
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: web, namespace: shop}
+apiVersion: v1
+kind: Service
+metadata: {name: web-v1, namespace: shop}
 spec:
-  host: web
-  subsets:
-  - {name: v1, labels: {version: v1}}
-  - {name: v2, labels: {version: v2}}
+  selector: {version: v1}
+  ports:
+  - {name: http, port: 80, targetPort: 8080}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web-v2, namespace: shop}
+spec:
+  selector: {version: v2}
+  ports:
+  - {name: http, port: 80, targetPort: 8080}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -64,23 +71,23 @@ spec:
   - match:
     - headers: {x-user: {exact: tester}}
     route:
-    - destination: {host: web, subset: v2}
+    - destination: {host: web-v2}
   - match:
     - uri: {prefix: /broken}
     fault:
       abort: {httpStatus: 418, percentage: {value: 100}}
     route:
-    - destination: {host: web, subset: v1}
+    - destination: {host: web-v1}
   - match:
     - uri: {exact: /old}
     redirect: {uri: /new}
   - match:
     - uri: {prefix: /canary}
     route:
-    - {destination: {host: web, subset: v1}, weight: 80}
-    - {destination: {host: web, subset: v2}, weight: 20}
+    - {destination: {host: web-v1}, weight: 80}
+    - {destination: {host: web-v2}, weight: 20}
   - route:
-    - destination: {host: web, subset: v1}
+    - destination: {host: web-v1}
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy

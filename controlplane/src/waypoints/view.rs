@@ -228,7 +228,11 @@ impl View {
             | Resource::DaemonSet(_)
             | Resource::Job(_)
             | Resource::WorkloadEntry(_)
-            | Resource::EndpointSlice(_) => false,
+            | Resource::EndpointSlice(_)
+            | Resource::VirtualService(_)
+            | Resource::DestinationRule(_)
+            | Resource::HTTPRoute(_)
+            | Resource::GRPCRoute(_) => false,
         }
     }
 
@@ -269,7 +273,11 @@ impl View {
             | Kind::DaemonSet
             | Kind::Job
             | Kind::WorkloadEntry
-            | Kind::EndpointSlice => false,
+            | Kind::EndpointSlice
+            | Kind::VirtualService
+            | Kind::DestinationRule
+            | Kind::HTTPRoute
+            | Kind::GRPCRoute => false,
         }
     }
 

@@ -110,7 +110,10 @@ impl Binding {
 
     /// The Gateways that have admitted the object, ready or not.
     fn gateways(&self) -> BTreeSet<WaypointName> {
-        let is_admitted = matches!(self.bound, Bound::To(_) | Bound::Failed(BindingError::NotReady));
+        let is_admitted = matches!(
+            self.bound,
+            Bound::To(_) | Bound::Failed(BindingError::NotReady) | Bound::Closed(BindingError::NotReady, _)
+        );
         let primary = self.name.iter().filter(|_| is_admitted);
         let is_used = |canary: &&Canary| matches!(canary.outcome, Ok(_) | Err(BindingError::NotReady));
         let canary = self.canary.iter().filter(is_used).map(|canary| &canary.name);

@@ -29,6 +29,7 @@ pub enum Outcome {
     ProxyGone,
     NotAcknowledged,
     Pending,
+    AtWaypoints,
     AcceptedByZtunnel,
     AcceptedInPartByZtunnel,
     NotAcceptedByZtunnel,
@@ -69,7 +70,7 @@ const fn accepted(
 
 impl Outcome {
     /// All outcomes, in the order of the reference page.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Enforced,
         Self::PartiallyEnforced,
         Self::NoWorkload,
@@ -85,6 +86,7 @@ impl Outcome {
         Self::ProxyGone,
         Self::NotAcknowledged,
         Self::Pending,
+        Self::AtWaypoints,
         Self::AcceptedByZtunnel,
         Self::AcceptedInPartByZtunnel,
         Self::NotAcceptedByZtunnel,
@@ -112,11 +114,12 @@ impl Outcome {
             Self::ProxyGone => unknown("ProxyGone", "No proxy of a node with selected workloads is connected to discovery.", "Look at the ztunnel pod of that node, its token, and its route to the control plane."),
             Self::NotAcknowledged => unknown("NotAcknowledged", "A connected proxy has not answered for 10 s.", "Look at the load and the log of the ztunnel of that node."),
             Self::Pending => unknown("Pending", "The policy is on its way to the proxies.", "Wait: a healthy proxy answers within seconds."),
+            Self::AtWaypoints => unknown("AtWaypoints", "The policy goes to the waypoints of its services. What waypoints have put in force is not reported yet.", "Try a request that the policy denies; see the log of the waypoint."),
             // As Istio's control plane writes them.
             Self::AcceptedByZtunnel => accepted(ZTUNNEL_ACCEPTED, ConditionStatus::True, "Accepted", "Node proxies can enforce the whole policy. Istio's control plane writes the same.", "None."),
             Self::AcceptedInPartByZtunnel => accepted(ZTUNNEL_ACCEPTED, ConditionStatus::True, "UnsupportedValue", "Node proxies enforce the policy without the attributes that the message names, which is stricter. Istio's control plane writes the same.", "Remove the HTTP attributes, or correct the value."),
             Self::NotAcceptedByZtunnel => accepted(ZTUNNEL_ACCEPTED, ConditionStatus::False, "UnsupportedValue", "Node proxies do not support the action of the policy.", "Use ALLOW or DENY."),
-            Self::NotAcceptedByWaypoint => accepted(WAYPOINT_ACCEPTED, ConditionStatus::False, "UnsupportedValue", "The policy is for a waypoint, and there are no waypoints.", "Replace `targetRefs` with a selector."),
+            Self::NotAcceptedByWaypoint => accepted(WAYPOINT_ACCEPTED, ConditionStatus::False, "UnsupportedValue", "The policy is for something else than Services, which waypoints do not get policies for yet.", "Name Services in `targetRefs`, or use a selector."),
         }
     }
 

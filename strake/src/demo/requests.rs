@@ -20,7 +20,7 @@ const REQUESTS: usize = 200;
 
 pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     story.report.step("Rules about requests: a waypoint, a VirtualService and an AuthorizationPolicy");
-    story.report.say("+ examples/waypoint.yaml: Gateway, a second version of web, DestinationRule, VirtualService, DENY /admin");
+    story.report.say("+ examples/waypoint.yaml: Gateway, a second version of web, VirtualService, DENY /admin");
     story.command(&format!("label namespace shop {USE_WAYPOINT}=waypoint --lab {}", story.lab.name()));
     story.apply("waypoint.yaml", RULES)?;
     set_label(story, &format!("{USE_WAYPOINT}=waypoint"))?;

@@ -81,6 +81,7 @@ fn unused(key: &ObjectRef, object: &Resource) -> Option<Finding> {
         Resource::HTTPRoute(of) if !of.spec.parent_refs.iter().any(is_service) => return None,
         Resource::GRPCRoute(of) if !of.spec.parent_refs.iter().any(is_service) => return None,
         Resource::HTTPRoute(_) | Resource::GRPCRoute(_) => "spec.parentRefs",
+        Resource::AuthorizationPolicy(_) => "spec.targetRefs",
         _ => return None,
     };
     Some(Finding {

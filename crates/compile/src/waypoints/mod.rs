@@ -5,6 +5,7 @@
 mod describe;
 mod findings;
 mod index;
+mod policies;
 mod references;
 mod services;
 mod unit;
@@ -65,7 +66,11 @@ impl Waypoints {
                 }
                 (
                     Resolved::Nothing,
-                    Kind::VirtualService | Kind::DestinationRule | Kind::HTTPRoute | Kind::GRPCRoute,
+                    Kind::VirtualService
+                    | Kind::DestinationRule
+                    | Kind::HTTPRoute
+                    | Kind::GRPCRoute
+                    | Kind::AuthorizationPolicy,
                 ) => {
                     let old = self.index.set(mesh, key, None);
                     self.mark_object(mesh, key, &old);

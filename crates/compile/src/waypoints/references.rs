@@ -22,6 +22,11 @@ impl Subject {
             Resource::DestinationRule(of) => vec![full(&of.spec.host)],
             Resource::HTTPRoute(of) => parents(mesh, namespace, &of.spec.parent_refs),
             Resource::GRPCRoute(of) => parents(mesh, namespace, &of.spec.parent_refs),
+            // Only those whose targets are all Services are passed on by the graph. Targets are in the policy's namespace.
+            Resource::AuthorizationPolicy(of) => {
+                let targets = of.spec.target_ref.iter().chain(&of.spec.target_refs);
+                targets.map(|target| mesh.hostname(namespace, &target.name)).collect()
+            }
             _ => Vec::new(),
         };
         Self { hosts }

@@ -9,7 +9,7 @@ use waypoint_config::{PortConfig, ServiceConfig, encode_service};
 
 use super::index::{Index, Need};
 use super::services::{Service, Services};
-use super::{GatewayName, ServiceKey, references};
+use super::{GatewayName, ServiceKey, policies, references};
 use crate::encode::Encoded;
 
 /// Result of compiling a service.
@@ -34,8 +34,10 @@ impl Unit {
         let mut by_namespace: BTreeMap<&str, Encoded> = BTreeMap::new();
         for (namespace, _) in &service.gateways {
             by_namespace.entry(namespace).or_insert_with(|| {
-                let (config, found) = config(&world, service, &key.1, namespace);
-                for (object, found) in found {
+                let (mut config, found) = config(&world, service, &key.1, namespace);
+                let (policies, of_policies) = policies::of(mesh, &service.facts, selection.objects.values().copied());
+                config.policies = policies;
+                for (object, found) in found.into_iter().chain(of_policies) {
                     findings.entry(object).or_default().push(found);
                 }
                 Encoded::new(encode_service(&key.0, &key.1, &config))
@@ -60,7 +62,7 @@ fn config(world: &World, service: &Service, host: &str, waypoint: &str) -> (Serv
     (config, findings)
 }
 
-fn of_object(found: &route_compile::Finding) -> Option<(ObjectRef, Finding)> {
+pub(super) fn of_object(found: &route_compile::Finding) -> Option<(ObjectRef, Finding)> {
     let route_compile::Finding { origin, reason, message } = found;
     let object = ObjectRef::new(origin.kind.parse().ok()?, &origin.namespace, &origin.name);
     let reason = match reason {

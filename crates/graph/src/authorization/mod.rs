@@ -22,7 +22,7 @@ pub(crate) mod value;
 
 use contract::labels::DRY_RUN_ANNOTATION;
 use kube_types::core::Condition;
-use kube_types::istio::{Action as Declared, AuthorizationPolicy};
+use kube_types::istio::{Action as Declared, AuthorizationPolicy, PolicyTargetReference};
 use kube_types::{ObjectRef, StringMap};
 
 use crate::enforcement::Effect;
@@ -57,6 +57,15 @@ pub(crate) fn selector(policy: &AuthorizationPolicy) -> Option<&StringMap> {
 
 fn is_for_waypoints(policy: &AuthorizationPolicy) -> bool {
     policy.spec.target_ref.is_some() || !policy.spec.target_refs.is_empty()
+}
+
+/// Returns true if waypoints get the policy: every target is a Service.
+pub(crate) fn is_for_services(policy: &AuthorizationPolicy) -> bool {
+    let spec = &policy.spec;
+    let is_service = |target: &PolicyTargetReference| target.kind == "Service" && matches!(&*target.group, "" | "core");
+    is_for_waypoints(policy)
+        && spec.selector.is_none()
+        && spec.target_ref.iter().chain(&spec.target_refs).all(is_service)
 }
 
 const fn is_enforced(action: Declared) -> bool {
@@ -160,8 +169,10 @@ fn for_waypoint(key: &ObjectRef, policy: &AuthorizationPolicy) -> Converted {
     let (reason, message) = if policy.spec.selector.is_some() {
         // The API server of a cluster refuses this; a directory of manifests has nobody who does.
         (Reason::Ambiguous, "selector and targetRefs are mutually exclusive: the policy is not enforced")
+    } else if is_for_services(policy) {
+        return for_services();
     } else {
-        (Reason::NeedsWaypoint, "targetRefs is not supported: there are no waypoints, the policy is not enforced")
+        (Reason::NeedsWaypoint, "targets other than Services are not supported: the policy is not enforced")
     };
     Converted {
         policy: None,
@@ -169,6 +180,19 @@ fn for_waypoint(key: &ObjectRef, policy: &AuthorizationPolicy) -> Converted {
         findings: vec![Finding::warning(key, reason, message).at("spec")],
         accepted: vec![condition(Outcome::NotAcceptedByWaypoint, message)],
         effect: Effect::nothing(Outcome::Unsupported, message),
+    }
+}
+
+/// A policy that the waypoints of its services get. What they have put in force is not reported yet, so nothing is claimed;
+/// findings are those of the compilation for waypoints.
+fn for_services() -> Converted {
+    let message = "the waypoints of its services get the policy; whether they have put it in force is not known here";
+    Converted {
+        policy: None,
+        rules: Vec::new(),
+        findings: Vec::new(),
+        accepted: Vec::new(),
+        effect: Effect::nothing(Outcome::AtWaypoints, message),
     }
 }
 

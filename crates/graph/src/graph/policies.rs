@@ -1,10 +1,11 @@
 //! Policies: the rules that each becomes, its findings, and the facts from which its state follows.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use kube_types::core::Condition;
 use kube_types::istio::{Action, AuthorizationPolicy};
-use kube_types::{Kind, ObjectRef, StringMap};
+use kube_types::{Kind, ObjectRef, Resource, StringMap};
 
 use super::Graph;
 use super::coverage::CoverageIndex;
@@ -106,7 +107,13 @@ impl Graph {
         let policy = self.objects.policies.get(&key.namespace, &key.name)?;
         let own = self.policies.enforceable(key)?;
         let Enforceable { converted, .. } = own;
-        let resolved = converted.policy.clone().map_or(Resolved::Nothing, Resolved::Policy);
+        let resolved = match &converted.policy {
+            Some(converted) => Resolved::Policy(converted.clone()),
+            None if authorization::is_for_services(policy) => {
+                Resolved::Routing(Resource::AuthorizationPolicy(Arc::clone(policy)))
+            }
+            None => Resolved::Nothing,
+        };
         let mut output = Output { resolved, findings: converted.findings.clone(), ..Output::default() };
         let mut facts = PolicyFacts {
             accepted: converted.accepted.clone(),

@@ -86,7 +86,8 @@ async fn a_rule_or_route_that_somebody_took_away_is_missed_and_comes_back() {
 async fn the_proof_covers_sockets_that_are_bound_to_the_pods_interface() {
     let Some((netns, routing)) = joined().await else { return };
     // What a socket without a bound interface takes is left in place.
-    BOTH.iter().for_each(|family| drop(ip(&netns, &format!("{family} route del local default dev eth0 table {TABLE}"))));
+    BOTH.iter()
+        .for_each(|family| drop(ip(&netns, &format!("{family} route del local default dev eth0 table {TABLE}"))));
 
     let facts = read(&netns, &routing).await;
     let repaired = apply(&netns, &routing).await.unwrap();

@@ -36,6 +36,15 @@ fn may_bypass(fact: Fact, direction: Direction) -> bool {
         Fact::SkLookup => direction == Direction::Inbound,
         Fact::Connect4
         | Fact::Connect6
+        // About DNS questions, which are no connections of this test.
+        | Fact::Sendmsg4
+        | Fact::Sendmsg6
+        | Fact::Recvmsg4
+        | Fact::Recvmsg6
+        | Fact::Getpeername4
+        | Fact::Getpeername6
+        | Fact::Bind4
+        | Fact::Bind6
         | Fact::Egress
         | Fact::Sockops
         | Fact::Probes

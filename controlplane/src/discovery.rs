@@ -39,8 +39,14 @@ pub(crate) fn options(config: &Config, pages: &Pages, acks: Acks, drain: drain::
     };
     let Mesh { root_namespace, cluster_id, .. } = config.mesh.clone();
     let debug = debug::over_discovery(pages.clone(), root_namespace, cluster_id, config.source.replica());
-    let spread = if config.source.is_directory() { Duration::ZERO } else { SPREAD };
-    xds_server::Options { debug: Some(debug), spread, ..xds_server::Options::new(Arc::new(report), drain) }
+    let is_directory = config.source.is_directory();
+    let spread = if is_directory { Duration::ZERO } else { SPREAD };
+    xds_server::Options {
+        debug: Some(debug),
+        spread,
+        nodeless: is_directory,
+        ..xds_server::Options::new(Arc::new(report), drain)
+    }
 }
 
 /// Parts that answer proxies.

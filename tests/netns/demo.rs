@@ -166,7 +166,7 @@ async fn ends_by(signal: Signal, code: i32, name: &str, points: &[&str]) {
         let rest = demo.rest();
         let at = &demo.point;
         assert_eq!(demo.child.wait().unwrap().code(), Some(code), "{at}: {rest}");
-        assert!(rest.contains("stopped in step ") || rest.contains("stopped before step 1 of 8"), "{at}: {rest}");
+        assert!(rest.contains("stopped in step ") || rest.contains("stopped before step 1 of 9"), "{at}: {rest}");
         assert!(rest.contains("left behind: nothing") && !rest.contains("all hold"), "{at}: {rest}");
         assert_eq!(demo.left(), Vec::<String>::new(), "{at}");
     }

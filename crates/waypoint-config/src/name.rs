@@ -14,7 +14,7 @@ pub enum Name {
     Gateway { namespace: String, name: String },
 }
 
-/// A text that is no name of a resource.
+/// An invalid name of a resource.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid resource name {0:?}: expected NAMESPACE/HOST, or gateway/NAMESPACE/NAME")]
 pub struct NoName(pub String);

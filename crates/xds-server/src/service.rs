@@ -42,12 +42,16 @@ pub struct Options {
     /// Time over which streams end when the drain starts, at random: the clients of a mesh that came back together would
     /// all be a load of the same moment. They are served meanwhile.
     pub spread: Duration,
+    /// Whether callers whose token is of no node get resources. In a cluster such tokens are those of tools; in a directory every
+    /// token is a proxy's, and a waypoint may be on any node.
+    pub nodeless: bool,
 }
 
 impl Options {
-    /// Makes options with the usual ages, without pages for tools, for a server whose streams end together.
+    /// Makes options with the usual ages, without pages for tools, for a server whose streams end together and whose
+    /// clients are of nodes.
     pub fn new(report: Arc<dyn Fn(Report) + Send + Sync>, drain: drain::Watch) -> Self {
-        Self { report, drain, ages: Ages::default(), debug: None, spread: Duration::ZERO }
+        Self { report, drain, ages: Ages::default(), debug: None, spread: Duration::ZERO, nodeless: false }
     }
 }
 
@@ -105,7 +109,7 @@ impl AggregatedDiscoveryService for Discovery {
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let caller = self.admit(request.extensions())?;
         // A token that no pod holds is a tool's. What a node's proxy says is taken for its node.
-        if caller.node.is_empty() {
+        if caller.node.is_empty() && !self.options.nodeless {
             return Err(Status::permission_denied("expected a token that is bound to a pod"));
         }
         let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);

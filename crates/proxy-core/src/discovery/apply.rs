@@ -30,6 +30,8 @@ pub struct Updates {
     pub policies: ConnectionRegistry,
     /// Asks about addresses that are not announced.
     pub lookups: Lookups,
+    /// Whether the proxy gets certificates of the workloads of its node.
+    impersonates: bool,
     /// Woken when open connections wait for a policy that has not arrived.
     undecided: Arc<Notify>,
 }
@@ -38,7 +40,14 @@ impl Updates {
     /// Updates of these parts.
     #[must_use]
     pub fn new(state: State, certificates: CertificateManager, policies: ConnectionRegistry) -> Self {
-        Self { state, certificates, policies, lookups: Lookups::default(), undecided: Arc::default() }
+        Self {
+            state,
+            certificates,
+            policies,
+            lookups: Lookups::default(),
+            impersonates: true,
+            undecided: Arc::default(),
+        }
     }
 
     /// Makes the state of the mesh, the certificate manager and the registry of connections that `config` asks for.
@@ -54,7 +63,7 @@ impl Updates {
         let state = State::new(StateConfig { network, node: node.name.as_deref().map(Into::into) });
         let certificates = CertificateManager::spawn(certificate_source(config, impersonate)?);
         let policies = ConnectionRegistry::new(state.clone(), config.telemetry.policy_logging());
-        Ok(Self::new(state, certificates, policies))
+        Ok(Self { impersonates: impersonate, ..Self::new(state, certificates, policies) })
     }
 
     /// Applies changes of workloads and services.
@@ -63,7 +72,8 @@ impl Updates {
         self.lookups.announced(&changes);
         let applied = self.state.apply_addresses(changes);
         debug!(count, "addresses applied");
-        for identity in &applied.wanted {
+        // A waypoint would be refused the certificates of others.
+        for identity in applied.wanted.iter().filter(|_| self.impersonates) {
             if !self.certificates.prefetch(identity) {
                 debug!(%identity, "too many certificates to prefetch; this one is requested with its first connection");
             }

@@ -17,8 +17,9 @@ of manifests: `conditions.md`.
 const SOURCES: [&str; 6] =
     ["crates", "controlplane/src", "daemonset/agent/src", "ztunnel/src", "waypoint/src", "strake/src"];
 
-/// Files with codes that have a page of their own, or that no program says yet: the compilers of routes.
-const OTHER_TABLES: [&str; 3] = ["crates/graph/src/", "crates/contract/src/codes.rs", "crates/route-compile/src/"];
+/// Files with codes that have a page of their own, or that no program says yet: the compilers of routes, and load balancing.
+const OTHER_TABLES: [&str; 4] =
+    ["crates/balance/src/", "crates/graph/src/", "crates/contract/src/codes.rs", "crates/route-compile/src/"];
 
 /// Functions whose text literals are codes, beside those of the name `code`.
 const MORE_FUNCTIONS: [(&str, &str); 1] = [("daemonset/agent/src/enrol.rs", "impl Step {")];

@@ -392,7 +392,7 @@ spec:
   targetRefs: [{kind: Service, group: '', name: httpbin}]
   rules: [{from: [{source: {principals: [cluster.local/ns/foo/sa/curl]}}], to: [{operation: {methods: [GET]}}]}]",
         checks: &[(FOO, WEB, 8080, true), (BAR, WEB, 8080, true)],
-        enforced: &[(WEB_POLICY, "False UnsupportedValue")],
+        enforced: &[(WEB_POLICY, "Unknown AtWaypoints")],
         findings: &[(WEB_POLICY, "needs_waypoint", "spec")],
     },
     Example {

@@ -8,7 +8,10 @@ mod schema;
 
 use serde_json::{Value, json};
 
-use crate::istio::{AuthorizationPolicySpec, PeerAuthenticationSpec, ServiceEntrySpec, WorkloadEntrySpec};
+use crate::istio::{
+    AuthorizationPolicySpec, DestinationRuleSpec, PeerAuthenticationSpec, ServiceEntrySpec, VirtualServiceSpec,
+    WorkloadEntrySpec,
+};
 use crate::kinds::Kind;
 
 pub use schema::SchemaError;
@@ -54,7 +57,7 @@ const fn least(number: u64) -> Bound {
 const AGE: (&str, &str, &str) = ("Age", "date", ".metadata.creationTimestamp");
 
 /// The kinds, in the order of their names.
-const DEFINITIONS: [Definition; 4] = [
+const DEFINITIONS: [Definition; 6] = [
     Definition {
         kind: Kind::AuthorizationPolicy,
         spec: schema::of::<AuthorizationPolicySpec>,
@@ -74,6 +77,13 @@ const DEFINITIONS: [Definition; 4] = [
             ("rules[].from", most_items(512)),
             ("rules[].when[]", Bound::Required(&["key"])),
         ],
+    },
+    Definition {
+        kind: Kind::DestinationRule,
+        spec: schema::of::<DestinationRuleSpec>,
+        short_name: "dr",
+        columns: &[("Host", "string", ".spec.host"), AGE],
+        bounds: &[("", Bound::Required(&["host"])), ("subsets[]", Bound::Required(&["name"]))],
     },
     Definition {
         kind: Kind::PeerAuthentication,
@@ -105,6 +115,16 @@ const DEFINITIONS: [Definition; 4] = [
             ("ports[]", Bound::Required(&["number", "name"])),
             ("ports[].number", least(1)),
             ("endpoints", most_items(4096)),
+        ],
+    },
+    Definition {
+        kind: Kind::VirtualService,
+        spec: schema::of::<VirtualServiceSpec>,
+        short_name: "vs",
+        columns: &[("Gateways", "string", ".spec.gateways"), ("Hosts", "string", ".spec.hosts"), AGE],
+        bounds: &[
+            ("http[].route[]", Bound::Required(&["destination"])),
+            ("http[].route[].destination", Bound::Required(&["host"])),
         ],
     },
     Definition {
@@ -265,6 +285,8 @@ mod tests {
                 }
                 "array" => json!([example(&schema["items"])]),
                 "integer" => schema["maximum"].clone(),
+                "number" => json!(12.5),
+                "boolean" => json!(true),
                 "string" => schema["enum"].as_array().map_or_else(|| json!("x"), |values| values[0].clone()),
                 other => panic!("{other}"),
             }

@@ -69,13 +69,23 @@ impl<'de> Deserializer<'de> for Recorder<'_> {
     }
 
     unsupported! {
-        deserialize_any, deserialize_i8, deserialize_i16, deserialize_u8, deserialize_u64, deserialize_f32, deserialize_f64,
+        deserialize_any, deserialize_i8, deserialize_i16, deserialize_u8, deserialize_f32,
         deserialize_char, deserialize_bytes, deserialize_byte_buf, deserialize_unit, deserialize_ignored_any,
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SchemaError> {
         *self.schema = json!({"type": "boolean"});
         visitor.visit_bool(false)
+    }
+
+    /// An API server reads integers as signed ones.
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SchemaError> {
+        self.integer(0, i64::MAX.unsigned_abs(), visitor)
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SchemaError> {
+        *self.schema = json!({"type": "number"});
+        visitor.visit_f64(1.0)
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SchemaError> {
@@ -258,6 +268,8 @@ mod tests {
         some_text: String,
         port: Option<u16>,
         on: bool,
+        share: f64,
+        size: u64,
         list: Vec<Inner>,
         by_name: BTreeMap<String, i64>,
     }
@@ -283,6 +295,8 @@ mod tests {
                 "someText": {"type": "string"},
                 "port": {"type": "integer", "minimum": 0, "maximum": 65535},
                 "on": {"type": "boolean"},
+                "share": {"type": "number"},
+                "size": {"type": "integer", "minimum": 0, "maximum": i64::MAX},
                 "list": {"type": "array", "items": {"type": "object", "properties": {
                     "mode": {"type": "string", "enum": ["ON", "OFF"]},
                 }}},

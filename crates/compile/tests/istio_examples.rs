@@ -393,7 +393,7 @@ spec:
   rules: [{from: [{source: {principals: [cluster.local/ns/foo/sa/curl]}}], to: [{operation: {methods: [GET]}}]}]",
         checks: &[(FOO, WEB, 8080, true), (BAR, WEB, 8080, true)],
         enforced: &[(WEB_POLICY, "Unknown AtWaypoints")],
-        findings: &[(WEB_POLICY, "needs_waypoint", "spec")],
+        findings: &[(WEB_POLICY, "needs_waypoint", "spec.targetRefs")],
     },
     Example {
         page: "concepts: a policy for the whole mesh",

@@ -52,7 +52,7 @@ fn code() -> Vec<String> {
     let code = files.iter().filter(|path| !is_test(path) && !path.ends_with("metrics/catalogue.rs"));
     code.map(|path| {
         let text = fs::read_to_string(path).unwrap();
-        text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned()
+        text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
     })
     .collect()
 }

@@ -216,7 +216,11 @@ fn family(metric: &Metric, job: &str) -> String {
 }
 
 /// Metrics about which `promtool check metrics` complains: Istio's ztunnel has these names, and dashboards read them.
-const ISTIOS_NAMES: [&str; 2] = ["workload_manager_active_proxy_count", "workload_manager_pending_proxy_count"];
+const ISTIOS_NAMES: [&str; 3] = [
+    "istio_request_duration_milliseconds",
+    "workload_manager_active_proxy_count",
+    "workload_manager_pending_proxy_count",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_format_comes_out_of_a_prometheus_as_it_was_recorded() {

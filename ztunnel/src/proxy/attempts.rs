@@ -4,7 +4,7 @@
 use super::{Failure, dial::DialError};
 use http::StatusCode;
 use model::Text;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
@@ -89,11 +89,7 @@ fn is_of_endpoint(failure: &Failure) -> bool {
 
 /// Endpoints of services that have failed of late, as one worker has seen it.
 #[derive(Debug, Default)]
-pub struct FailingEndpoints {
-    by_uid: RefCell<HashMap<Text, Failing>>,
-    /// Number of entries, so that a mesh without failures pays for one comparison.
-    known: Cell<usize>,
-}
+pub struct FailingEndpoints(RefCell<HashMap<Text, Failing>>);
 
 #[derive(Debug)]
 struct Failing {
@@ -114,19 +110,13 @@ impl Failing {
 impl FailingEndpoints {
     /// Uids of the endpoints that are set aside now.
     pub fn set_aside(&self, now: Instant) -> Vec<Text> {
-        if self.known.get() == 0 {
-            return Vec::new();
-        }
-        let by_uid = self.by_uid.borrow();
         let is_aside = |failing: &Failing| now.duration_since(failing.last) < failing.pause();
-        by_uid.iter().filter(|(_, failing)| is_aside(failing)).map(|(uid, _)| uid.clone()).collect()
+        self.0.borrow().iter().filter(|(_, failing)| is_aside(failing)).map(|(uid, _)| uid.clone()).collect()
     }
 
     /// Notes a connection that reached its endpoint.
     pub fn succeeded(&self, endpoint: &Text) {
-        if self.known.get() > 0 {
-            self.change(|by_uid| _ = by_uid.remove(endpoint));
-        }
+        self.0.borrow_mut().remove(endpoint);
     }
 
     /// Notes the failure of a connection to an endpoint. Nothing happens if it says nothing about the endpoint.
@@ -134,34 +124,27 @@ impl FailingEndpoints {
         if !is_of_endpoint(failure) {
             return;
         }
-        self.change(|by_uid| {
-            if !by_uid.contains_key(endpoint) && by_uid.len() >= REMEMBERED {
-                by_uid.retain(|_, failing| now.duration_since(failing.last) < FORGOTTEN);
-                if by_uid.len() >= REMEMBERED {
-                    return;
-                }
+        let mut by_uid = self.0.borrow_mut();
+        if !by_uid.contains_key(endpoint) && by_uid.len() >= REMEMBERED {
+            by_uid.retain(|_, failing| now.duration_since(failing.last) < FORGOTTEN);
+            if by_uid.len() >= REMEMBERED {
+                return;
             }
-            let failing = by_uid.entry(endpoint.clone()).or_insert(Failing { in_a_row: 0, last: now });
-            if now.duration_since(failing.last) >= FORGOTTEN {
-                failing.in_a_row = 0;
-            }
-            let was_aside = failing.pause() > Duration::ZERO;
-            failing.in_a_row = failing.in_a_row.saturating_add(1);
-            failing.last = now;
-            if !was_aside && failing.pause() > Duration::ZERO {
-                metrics::counter!("strake_endpoints_set_aside_total").increment(1);
-                tracing::warn!(
-                    %endpoint, error = %failure, code = failure.code(), failures = failing.in_a_row,
-                    "connections to an endpoint fail; other endpoints of its services are preferred for a while"
-                );
-            }
-        });
-    }
-
-    fn change(&self, change: impl FnOnce(&mut HashMap<Text, Failing>)) {
-        let mut by_uid = self.by_uid.borrow_mut();
-        change(&mut by_uid);
-        self.known.set(by_uid.len());
+        }
+        let failing = by_uid.entry(endpoint.clone()).or_insert(Failing { in_a_row: 0, last: now });
+        if now.duration_since(failing.last) >= FORGOTTEN {
+            failing.in_a_row = 0;
+        }
+        let was_aside = failing.pause() > Duration::ZERO;
+        failing.in_a_row = failing.in_a_row.saturating_add(1);
+        failing.last = now;
+        if !was_aside && failing.pause() > Duration::ZERO {
+            metrics::counter!("strake_endpoints_set_aside_total").increment(1);
+            tracing::warn!(
+                %endpoint, error = %failure, code = failure.code(), failures = failing.in_a_row,
+                "connections to an endpoint fail; other endpoints of its services are preferred for a while"
+            );
+        }
     }
 }
 
@@ -240,8 +223,8 @@ mod tests {
         let refused = io(io::ErrorKind::ConnectionRefused);
         let name = |n: usize| Text::from(n.to_string());
         (0..REMEMBERED + 5).for_each(|n| endpoints.failed(&name(n), &refused, now));
-        assert_eq!(endpoints.known.get(), REMEMBERED);
+        assert_eq!(endpoints.0.borrow().len(), REMEMBERED);
         endpoints.failed(&name(REMEMBERED + 9), &refused, now + FORGOTTEN);
-        assert_eq!(endpoints.known.get(), 1);
+        assert_eq!(endpoints.0.borrow().len(), 1);
     }
 }

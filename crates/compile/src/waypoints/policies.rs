@@ -1,6 +1,7 @@
 //! Policies on requests to a service, and findings about what of its DestinationRules waypoints do not do.
 
 use graph::{Finding, Mesh, Reason, Severity};
+use kube_types::istio::DestinationRule;
 use kube_types::{ObjectRef, Resource};
 use route_compile::Service;
 use route_compile::security::{Settings, Target, authorization_policy};
@@ -38,13 +39,10 @@ pub(super) fn of<'a>(
 }
 
 /// What a waypoint does not do yet of a DestinationRule.
-fn without_effect(
-    key: &ObjectRef,
-    rule: &kube_types::istio::DestinationRule,
-) -> impl Iterator<Item = (ObjectRef, Finding)> {
+fn without_effect(key: &ObjectRef, rule: &DestinationRule) -> impl Iterator<Item = (ObjectRef, Finding)> + use<> {
     let finding = |field: &str, message: &str| {
         let (object, field, message) = (key.clone(), field.to_owned(), message.to_owned());
-        Finding { object, severity: Severity::Warning, reason: Reason::Unsupported, field, message }
+        (object.clone(), Finding { object, severity: Severity::Warning, reason: Reason::Unsupported, field, message })
     };
     let subsets = (!rule.spec.subsets.is_empty()).then(|| {
         finding(
@@ -55,5 +53,5 @@ fn without_effect(
     let policy = rule.spec.traffic_policy.is_some().then(|| {
         finding("spec.trafficPolicy", "waypoints do not follow it yet: endpoints are used in turn, without limits")
     });
-    subsets.into_iter().chain(policy).map(|finding| (finding.object.clone(), finding)).collect::<Vec<_>>().into_iter()
+    subsets.into_iter().chain(policy)
 }

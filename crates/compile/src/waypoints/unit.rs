@@ -30,14 +30,18 @@ impl Unit {
         let world = selection.world(mesh, services, &key.0);
         let mut findings: BTreeMap<ObjectRef, Vec<Finding>> =
             selection.objects.keys().map(|key| ((*key).clone(), Vec::new())).collect();
-        // Only the namespace of a gateway makes a difference: the gateways of one share the work.
+        // The same for every gateway.
+        let (policies, found) = policies::of(mesh, &service.facts, selection.objects.values().copied());
+        for (object, found) in found {
+            findings.entry(object).or_default().push(found);
+        }
+        // Of the routes, only the namespace of a gateway makes a difference: the gateways of one share the work.
         let mut by_namespace: BTreeMap<&str, Encoded> = BTreeMap::new();
         for (namespace, _) in &service.gateways {
             by_namespace.entry(namespace).or_insert_with(|| {
                 let (mut config, found) = config(&world, service, &key.1, namespace);
-                let (policies, of_policies) = policies::of(mesh, &service.facts, selection.objects.values().copied());
-                config.policies = policies;
-                for (object, found) in found.into_iter().chain(of_policies) {
+                config.policies = policies.clone();
+                for (object, found) in found {
                     findings.entry(object).or_default().push(found);
                 }
                 Encoded::new(encode_service(&key.0, &key.1, &config))

@@ -172,12 +172,12 @@ fn a_policy_for_requests_denies_by_path_and_by_the_client_s_identity() {
     LAB.run(async |lab| {
         ready(lab).await;
 
-        for path in ["/admin", "/admin/x", "//admin/..//admin", "/x/../admin", "/%61dmin"] {
+        for path in ["/admin", "/admin/x", "/x/../admin", "/%61dmin"] {
             let denied = get(lab, CLIENT, path, &[]).await;
-            let is_denied = denied["status"] == 403 && denied["body"] == "RBAC: access denied";
-            // Bytes that the server would read as another path are another path for the policy as well.
-            assert!(is_denied || path.starts_with("//"), "{path}: {denied}");
+            assert_eq!((&denied["status"], &denied["body"]), (&403.into(), &"RBAC: access denied".into()), "{path}");
         }
+        // Another path for the policy, as it is for the server.
+        assert_eq!(get(lab, CLIENT, "//admin", &[]).await["status"], 200);
         assert_eq!(get(lab, TESTER, "/admin", &[]).await["status"], 200);
         assert_eq!(get(lab, CLIENT, "/", &[]).await["status"], 200);
     });

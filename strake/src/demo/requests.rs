@@ -41,7 +41,7 @@ pub(crate) async fn tell(story: &mut Story) -> Result<()> {
     story.report.say("- the label, and then examples/waypoint.yaml");
     set_label(story, &format!("{USE_WAYPOINT}-"))?;
     let direct = eventually(TAKES_EFFECT, async || {
-        let (status, body) = story.ask(CART, "web/teapot", &[]).await?;
+        let (status, body) = ask(story, CART, "web/teapot", &[]).await?;
         ensure!(status == 200, "{status}: {body}");
         Ok(vec![format!("/teapot: {status}, by web itself")])
     })
@@ -61,13 +61,13 @@ async fn rules(story: &Story) -> Result<Vec<(&'static str, Result<Evidence>)>> {
 }
 
 async fn aborted(story: &Story) -> Result<Evidence> {
-    let (status, body) = story.ask(CART, "web/teapot", &[]).await?;
+    let (status, body) = ask(story, CART, "web/teapot", &[]).await?;
     ensure!(status == 418, "{status}: {body}");
     Ok(vec![format!("{status}: {body}")])
 }
 
 async fn canary(story: &Story) -> Result<Evidence> {
-    let (status, bodies) = story.ask(CART, &format!("web/[1-{REQUESTS}]"), &[]).await?;
+    let (status, bodies) = ask(story, CART, &format!("web/[1-{REQUESTS}]"), &[]).await?;
     ensure!(status == 200, "{status}: {bodies}");
     let answered = |version: &str| bodies.lines().filter(|line| line.starts_with(&format!("{version}: "))).count();
     let (first, second) = (answered("web"), answered("web-v2"));
@@ -78,7 +78,7 @@ async fn canary(story: &Story) -> Result<Evidence> {
 }
 
 async fn tester(story: &Story) -> Result<Evidence> {
-    let (status, bodies) = story.ask(CART, "web/[1-5]", &["--header", "x-user: tester"]).await?;
+    let (status, bodies) = ask(story, CART, "web/[1-5]", &["--header", "x-user: tester"]).await?;
     let second = bodies.lines().filter(|line| line.starts_with("web-v2: ")).count();
     ensure!(status == 200 && second == 5, "{status}: {bodies}");
     Ok(vec!["5 of 5 by web-v2".to_owned()])
@@ -87,26 +87,24 @@ async fn tester(story: &Story) -> Result<Evidence> {
 async fn denied(story: &Story) -> Result<Evidence> {
     let mut evidence = Vec::new();
     for path in ["/admin", "/x/../admin", "/%61dmin"] {
-        let (status, body) = story.ask(CART, &format!("web{path}"), &["--path-as-is"]).await?;
+        let (status, body) = ask(story, CART, &format!("web{path}"), &["--path-as-is"]).await?;
         ensure!(status == 403, "{path}: {status}: {body}");
         evidence.push(format!("{path}: {status} {body}"));
     }
     Ok(evidence)
 }
 
-impl Story {
-    /// One request with `curl`, or several with a range such as `[1-9]` in the URL: the last status, and the bodies. Options are
-    /// curl's.
-    async fn ask(&self, from: &str, url: &str, options: &[&str]) -> Result<(u16, String)> {
-        let url = format!("http://{url}?{}", self.marker);
-        let always = ["curl", "--silent", "--show-error", "--max-time", "10", "--write-out", "\n%{http_code}\n"];
-        let argv: Vec<&str> = always.into_iter().chain(options.iter().copied()).chain([url.as_str()]).collect();
-        let output = self.lab.exec(from, &argv).await?;
-        ensure!(output.code == 0, "{from} -> {url}: {}", output.error_text());
-        let text = output.text();
-        let is_status = |line: &&str| line.len() == 3 && line.bytes().all(|byte| byte.is_ascii_digit());
-        let status = text.lines().rfind(is_status).and_then(|line| line.parse().ok());
-        let bodies: Vec<_> = text.lines().filter(|line| !line.is_empty() && !is_status(line)).collect();
-        Ok((status.with_context(|| format!("{from} -> {url}: no status in {text:?}"))?, bodies.join("\n")))
-    }
+/// One request with `curl`, or several with a range such as `[1-9]` in the URL: the last status, and the bodies. Options are
+/// curl's.
+async fn ask(story: &Story, from: &str, url: &str, options: &[&str]) -> Result<(u16, String)> {
+    let url = format!("http://{url}?{}", story.marker);
+    let always = ["curl", "--silent", "--show-error", "--max-time", "10", "--write-out", "\n%{http_code}\n"];
+    let argv: Vec<&str> = always.into_iter().chain(options.iter().copied()).chain([url.as_str()]).collect();
+    let output = story.lab.exec(from, &argv).await?;
+    ensure!(output.code == 0, "{from} -> {url}: {}", output.error_text());
+    let text = output.text();
+    let is_status = |line: &&str| line.len() == 3 && line.bytes().all(|byte| byte.is_ascii_digit());
+    let status = text.lines().rfind(is_status).and_then(|line| line.parse().ok());
+    let bodies: Vec<_> = text.lines().filter(|line| !line.is_empty() && !is_status(line)).collect();
+    Ok((status.with_context(|| format!("{from} -> {url}: no status in {text:?}"))?, bodies.join("\n")))
 }

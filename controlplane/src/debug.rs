@@ -23,7 +23,7 @@ use crate::proxies::{Connected, State, TypeState};
 /// Types that discovery serves.
 const TYPES: [&str; 2] = [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL];
 
-const NO_ENVOY: &str = "there is no Envoy: ask the node proxy with `istioctl ztunnel-config all`, or `strake get`";
+const NO_ENVOY: &str = "node proxies are not Envoy and have no Envoy configuration: ask one with `istioctl ztunnel-config all`, or `strake get`";
 const NO_REGISTRY: &str =
     "services and endpoints are in the page `served`, and in `strake get services` and `strake get workloads`";
 const NO_OBJECTS: &str = "objects are read from the API server, and findings about them are in the page `findings`";

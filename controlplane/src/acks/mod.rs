@@ -71,8 +71,8 @@ impl Acks {
         }
     }
 
-    /// What leads to the state of the proxies that are connected to this replica, and what happens from now on. The receiver
-    /// ends when it falls behind: what it has heard is then worth nothing.
+    /// Events that lead to the state of the proxies that are connected to this replica, and a receiver of those from now on. It
+    /// ends when it falls behind: the events that it has heard are then worth nothing.
     pub(crate) fn follow(&self) -> (Vec<Event>, mpsc::Receiver<Event>) {
         let (sender, receiver) = mpsc::channel(FOLLOWER_QUEUE);
         (self.state.lock().follow(sender), receiver)

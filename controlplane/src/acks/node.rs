@@ -136,7 +136,7 @@ impl Node {
         self.workloads.insert(uid, workload);
     }
 
-    /// What leads from nothing to what the proxies of this replica hold.
+    /// Actions, by connection, that lead from nothing to the state of the proxies of this replica.
     pub(super) fn history(&self) -> impl Iterator<Item = (u64, Action)> {
         let connections = self.proxies.get(&Origin::Here).into_iter().flatten();
         connections.flat_map(|(connection, proxy)| proxy.history().into_iter().map(|action| (*connection, action)))

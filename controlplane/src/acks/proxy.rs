@@ -183,7 +183,7 @@ impl Proxy {
         self.refused.get(&(kind, Arc::clone(name))).filter(|refusal| *refusal.version == *version)
     }
 
-    /// What leads a new connection to the state of this one.
+    /// Actions that lead a new connection to the state of this one.
     pub(super) fn history(&self) -> Vec<Action> {
         let clone = |(name, version): (&Arc<str>, &Arc<str>)| (Arc::clone(name), Arc::clone(version));
         let policies = self.policies.iter().map(clone).collect();

@@ -156,7 +156,7 @@ impl State {
         matters
     }
 
-    /// What leads to the state of the proxies of this replica, and what happens from now on. It ends when `events` is full.
+    /// Events that lead to the state of the proxies of this replica; those from now on go to `events`, which ends when it is full.
     pub(super) fn follow(&mut self, events: mpsc::Sender<Event>) -> Vec<Event> {
         self.followers.push(events);
         let history = self.nodes.iter().flat_map(|(node, state)| {

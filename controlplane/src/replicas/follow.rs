@@ -48,7 +48,7 @@ pub(super) enum FollowError {
     Message(#[from] WireError),
 }
 
-/// What is known of a replica: nothing once this is dropped.
+/// Knowledge about a replica; forgotten when this is dropped.
 pub(super) struct Known {
     acks: Acks,
     origin: Origin,

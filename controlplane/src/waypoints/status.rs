@@ -120,7 +120,7 @@ fn serves(snapshot: &Snapshot) -> State {
     let gateway = &*snapshot.gateway;
     let namespace = &gateway.metadata.namespace;
     if is_unmanaged(gateway) {
-        let message = "the user runs what serves spec.addresses; nobody here has seen it ready".to_owned();
+        let message = "spec.addresses names a waypoint that its user runs; whether it is ready is not known".to_owned();
         return (None, "Pending", message);
     }
     let Some(service) = &snapshot.service else {

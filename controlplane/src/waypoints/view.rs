@@ -1,4 +1,4 @@
-//! What the source says about waypoints: Gateways and their classes, and the objects that serve them. A change marks the
+//! Waypoints as the source describes them: Gateways and their classes, and the objects that serve them. A change marks the
 //! Gateways that have to be looked at.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -55,7 +55,7 @@ pub(super) struct Snapshot {
     pub(super) has_parts: bool,
 }
 
-/// What has changed since the last look.
+/// Changes since the last look.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) gateways: BTreeSet<Name>,
